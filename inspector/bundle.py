@@ -1,0 +1,265 @@
+"""The bundle: one ONNX file with the memory bank and its manifest inside.
+
+The file is an ONNX ``ModelProto`` whose last bytes are one more ``metadata_props`` entry,
+``sha256`` → the hex digest of every byte before that entry. Protocol buffers append, so the file
+stays a valid ONNX model, and the digest is checked before anything is parsed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import onnx
+from google.protobuf.message import DecodeError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from inspector.errors import BundleError
+from inspector.frame import Geometry, decode
+from inspector.verdict import Frame8
+
+INPUT: Final = "image"
+OUTPUTS: Final = ("score", "anomaly_map")
+BANK: Final = "memory_bank"
+
+MANIFEST_KEY: Final = "inspector_manifest"
+FORMAT: Final = 1
+
+_SEAL_HEAD: Final = b"\x72\x4a\x0a\x06sha256\x12\x40"
+"""ModelProto field 14, length 74: key (field 1) ``sha256``, value (field 2) of 64 bytes."""
+_SEAL_SIZE: Final = len(_SEAL_HEAD) + 64
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Cfa(_Frozen):
+    """Hyper-parameters of the model, in the paper's symbols (arXiv 2206.04325, section III)."""
+
+    backbone: str
+    strides: tuple[int, ...]
+    weights_sha256: str
+    gamma_c: float
+    gamma_d: float
+    neighbours: int
+    hard_negatives: int
+    alpha: float
+    nu: float
+    radius: float
+    bank_init: str
+    standardise: bool
+    bank_items: int
+    descriptor_width: int
+    grid: tuple[int, int]
+    sigma: float
+    epochs: int
+    seed: int
+
+
+class Quantiles(_Frozen):
+    """Quantiles of the held-out good scores, in units of the threshold."""
+
+    q05: float
+    q25: float
+    q50: float
+    q75: float
+    q95: float
+    q99: float
+    maximum: float
+
+
+class Calibration(_Frozen):
+    """How the limit was set, from good parts alone."""
+
+    method: str
+    pooling: str
+    target_false_reject: float
+    good_parts: int
+    threshold: float = Field(gt=0)
+    interval: tuple[float, float]
+    """95 % confidence interval of the true false-reject rate at the threshold."""
+    predicted_next: int
+    predicted_rejects: tuple[int, int]
+    """95 % beta-binomial prediction interval: rejects among the next ``predicted_next`` parts."""
+    extrapolated: bool
+    quantiles: Quantiles
+    remarks: tuple[str, ...] = ()
+
+
+class Exposure(_Frozen):
+    """What the good parts looked like: limits learnt in training, grey levels 0..255."""
+
+    brightness: tuple[float, float]
+    sharpness: tuple[float, float]
+
+
+class Golden(_Frozen):
+    """A picture at network input size with the score it must give."""
+
+    name: str
+    png: str
+    score: float
+
+    def image(self) -> Frame8:
+        """Uint8 BGR ``[H, W, 3]``."""
+        return decode(base64.b64decode(self.png))
+
+
+class Parity(_Frozen):
+    """Proof that the file scores as the trained model did."""
+
+    images: int
+    largest_score_difference: float
+    largest_map_difference: float
+    verdict_flips: int
+    tolerance: float
+
+
+class Manifest(_Frozen):
+    """Everything a station needs to know about a model, and a person wants to."""
+
+    format: Literal[1] = FORMAT
+    name: str
+    version: str
+    created: str
+    product_version: str
+    geometry: Geometry
+    precision: Literal["fp32", "fp16"]
+    cfa: Cfa
+    calibration: Calibration
+    exposure: Exposure
+    evaluation: dict[str, float]
+    training_fingerprint: str
+    training_parts: int
+    golden: tuple[Golden, ...] = Field(min_length=1)
+    golden_tolerance: float = Field(gt=0)
+    parity: Parity | None = None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that passed its checks. ``data`` is the ONNX file, ``sha256`` the file's digest."""
+
+    path: Path
+    data: bytes
+    sha256: str
+    manifest: Manifest
+
+
+def seal(model: bytes) -> bytes:
+    """``model`` (a serialised ModelProto) with the closing digest entry."""
+    return model + _SEAL_HEAD + hashlib.sha256(model).hexdigest().encode()
+
+
+def read(path: Path) -> Bundle:
+    """Read and check a bundle; raises :class:`BundleError` with one line that names the cause."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise BundleError(
+            f"{path}: no such bundle; export one with 'inspector-model export RUN -o {path.name}'"
+        ) from None
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from None
+    model = unseal(data, path)
+    manifest = _manifest(model, path)
+    return Bundle(path, data, hashlib.sha256(data).hexdigest(), manifest)
+
+
+def unseal(data: bytes, path: Path) -> onnx.ModelProto:
+    """Check the closing digest, then parse. Raises :class:`BundleError`."""
+    body, tail = data[:-_SEAL_SIZE], data[-_SEAL_SIZE:]
+    if not tail.startswith(_SEAL_HEAD):
+        raise BundleError(
+            f"{path}: not a complete bundle (no closing checksum: truncated, or not exported by "
+            f"'inspector-model export'); copy or export it again"
+        )
+    if tail[len(_SEAL_HEAD) :] != hashlib.sha256(body).hexdigest().encode():
+        raise BundleError(
+            f"{path}: checksum mismatch, the file was altered; copy or export it again"
+        )
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(body)
+    except DecodeError:
+        raise BundleError(f"{path}: not an ONNX model; export it again") from None
+    return model
+
+
+def _manifest(model: onnx.ModelProto, path: Path) -> Manifest:
+    props = {entry.key: entry.value for entry in model.metadata_props}
+    if MANIFEST_KEY not in props:
+        raise BundleError(f"{path}: an ONNX model without a manifest; export it again")
+    try:
+        manifest = Manifest.model_validate_json(props[MANIFEST_KEY])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleError(
+            f"{path}: manifest key '{where}': {first['msg']} (made by another version?); "
+            f"export it again"
+        ) from None
+    _check_graph(model.graph, manifest, path)
+    return manifest
+
+
+def _check_graph(graph: onnx.GraphProto, manifest: Manifest, path: Path) -> None:
+    inputs = {value.name: value for value in graph.input}
+    if tuple(inputs) != (INPUT,) or tuple(v.name for v in graph.output) != OUTPUTS:
+        raise BundleError(
+            f"{path}: graph has inputs {list(inputs)} and outputs {[v.name for v in graph.output]}, "
+            f"expected ['{INPUT}'] and {list(OUTPUTS)}; export it again"
+        )
+    tensor = inputs[INPUT].type.tensor_type
+    shape = tuple(dim.dim_value for dim in tensor.shape.dim)[1:]
+    expected = (manifest.geometry.height, manifest.geometry.width, 3)
+    if tensor.elem_type != onnx.TensorProto.UINT8 or shape != expected:
+        raise BundleError(
+            f"{path}: graph input is {shape[1] if len(shape) > 1 else '?'}x{shape[0] if shape else '?'}"
+            f" px, manifest says {expected[1]}x{expected[0]} px; export it again"
+        )
+    bank = next((t for t in graph.initializer if t.name == BANK), None)
+    if bank is None:
+        raise BundleError(f"{path}: graph has no initializer '{BANK}'; export it again")
+    if manifest.cfa.bank_items not in bank.dims:
+        raise BundleError(
+            f"{path}: memory bank of shape {list(bank.dims)}, manifest says "
+            f"{manifest.cfa.bank_items} items; export it again"
+        )
+    for image in manifest.golden:
+        if image.image().shape != expected:
+            raise BundleError(
+                f"{path}: golden image '{image.name}' is not {expected[1]}x{expected[0]} px; "
+                f"export it again"
+            )
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` under a temporary name, fsync, rename, fsync the folder.
+
+    Raises OSError; a file already at ``path`` is then untouched and nothing else is left.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

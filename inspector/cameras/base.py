@@ -1,0 +1,53 @@
+"""The contract every camera kind keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of one part.
+
+    ``image``: uint8 or uint16, ``[H, W]`` or BGR(A) ``[H, W, C]``, owned by the frame: the camera
+    does not write to it again. ``grabbed_us``: µs since the Unix epoch, taken when the driver
+    handed the picture over. ``part_id``: what the camera knows of the part (a file's name, the
+    simulator's counter), or "".
+    """
+
+    image: npt.NDArray[Any]
+    grabbed_us: int
+    part_id: str = ""
+
+
+class Camera(Protocol):
+    """A source of frames, used by one thread at a time except for ``interrupt``.
+
+    A camera is open after ``open`` returns. ``grab`` waits at most ``timeout_ms`` and returns the
+    next frame, None when the source has ended (the last file of a folder), and raises
+    ``CameraLostError`` when there is no frame in time or the device failed; after that ``close`` then
+    ``open`` may be tried again. ``close`` may be called at any time, more than once.
+    """
+
+    def open(self) -> None:
+        """Acquire the device. Raises :class:`inspector.errors.CameraError` with a cure."""
+        ...
+
+    def grab(self, timeout_ms: int) -> Frame | None:
+        """Next frame, None at the end. Raises :class:`CameraLostError`."""
+        ...
+
+    def interrupt(self) -> None:
+        """Make a ``grab`` that waits in another thread return None soon; any thread may call."""
+        ...
+
+    def close(self) -> None:
+        """Release the device; never raises."""
+        ...
+
+
+class CameraLostError(Exception):
+    """An open camera gave no fresh frame in time, or its device failed."""

@@ -1,0 +1,247 @@
+"""The station file: typed, frozen, refused with file, line and key before a camera opens."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from inspector.errors import ConfigError, Problems
+from inspector.frame import Box
+from inspector.verdict import LIMIT_FACTOR_RANGE
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+"""Station, camera and recipe names: what fits a topic, a file name and a PLC's string."""
+
+Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class _CameraBase(_Frozen):
+    name: str = Field(pattern=NAME)
+    timeout_ms: int = Field(default=2000, ge=50, le=60_000)
+    """Longest wait for a frame before the camera counts as lost."""
+    deadline_ms: int = Field(default=1000, ge=5, le=60_000)
+    """From grab to verdict; a part judged later is a FAULT."""
+
+
+class OpenCvCamera(_CameraBase):
+    """Device index, video file, RTSP/HTTP URL, or GStreamer pipeline."""
+
+    kind: Literal["opencv"]
+    source: int | str
+    backend: Literal["any", "ffmpeg", "v4l2", "gstreamer"] = "any"
+    width: int | None = Field(default=None, gt=0)
+    height: int | None = Field(default=None, gt=0)
+    fps: float | None = Field(default=None, gt=0)
+
+
+class FolderCamera(_CameraBase):
+    """Replays the images under a folder, sorted by path, each once or for ever."""
+
+    kind: Literal["folder"]
+    path: Path
+    rate_hz: float = Field(default=0.0, ge=0, le=10_000)
+    """Parts per second; 0: as fast as they are judged."""
+    loop: bool = False
+
+
+class SimulatorCamera(_CameraBase):
+    """A conveyor that draws parts, good and defective, the same for the same seed."""
+
+    kind: Literal["simulator"]
+    rate_hz: float = Field(default=2.0, ge=0, le=10_000)
+    seed: int = Field(default=0, ge=0)
+    defect_rate: float = Field(default=0.3, ge=0, le=1)
+    parts: int | None = Field(default=None, gt=0)
+    """Number of parts, then the belt is empty; None: for ever."""
+
+
+CameraConfig = Annotated[OpenCvCamera | FolderCamera | SimulatorCamera, Field(discriminator="kind")]
+
+
+class CameraRecipe(_Frozen):
+    """What a changeover selects for one camera."""
+
+    bundle: Path
+    region: Box | None = None
+    """Region to judge, in camera pixels; None: the bundle's own."""
+    limit_factor: float = Field(default=1.0, ge=LIMIT_FACTOR_RANGE[0], le=LIMIT_FACTOR_RANGE[1])
+    """Operator's sensitivity: above 1 is more tolerant, below 1 stricter."""
+    pictures: Literal["all", "not_pass", "none"] = "all"
+    """Whose heatmap and picture are published."""
+
+
+class Sockets(_Frozen):
+    """Where the station publishes; loopback until keys come with CURVE."""
+
+    verdicts: str = "tcp://127.0.0.1:5555"
+    images: str = "tcp://127.0.0.1:5556"
+
+    @field_validator("verdicts", "images")
+    @classmethod
+    def _loopback(cls, value: str) -> str:
+        if re.fullmatch(r"ipc://\S+|tcp://(127(\.\d{1,3}){3}|localhost|\[::1\]):(\d+|\*)", value):
+            return value
+        raise ValueError(
+            "must be a loopback address such as tcp://127.0.0.1:5555, or ipc://PATH "
+            "(sockets beyond loopback need keys, which this version does not have)"
+        )
+
+    @model_validator(mode="after")
+    def _two(self) -> Sockets:
+        if self.verdicts == self.images and not self.verdicts.endswith(":*"):
+            raise ValueError("verdicts and images need an address each")
+        return self
+
+
+class Station(_Frozen):
+    """One station: cameras, recipes, sockets."""
+
+    station: str = Field(pattern=NAME)
+    provider: Provider = "auto"
+    threads: int = Field(default=0, ge=0, le=256)
+    """Inference threads; 0: ONNX Runtime's choice."""
+    queue_size: int = Field(default=8, ge=1, le=1000)
+    """Frames that may wait for judgement, per camera; one more is a FAULT, never a silent drop."""
+    sockets: Sockets = Sockets()
+    cameras: tuple[CameraConfig, ...] = Field(min_length=1)
+    recipes: dict[Annotated[str, Field(pattern=NAME)], dict[str, CameraRecipe]] = Field(
+        min_length=1
+    )
+    recipe: str
+    """The recipe in force at start."""
+
+    @model_validator(mode="after")
+    def _cross_check(self) -> Station:
+        names = [camera.name for camera in self.cameras]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"two cameras are called {sorted(twice)}; give each its own name")
+        if self.recipe not in self.recipes:
+            raise ValueError(f"recipe '{self.recipe}' is not one of recipes {sorted(self.recipes)}")
+        for recipe, per_camera in self.recipes.items():
+            if set(per_camera) != set(names):
+                raise ValueError(
+                    f"recipe '{recipe}' is for cameras {sorted(per_camera)}, "
+                    f"the station has {sorted(names)}"
+                )
+        return self
+
+    def active(self, camera: str) -> CameraRecipe:
+        """The part of the recipe in force that is for ``camera``."""
+        return self.recipes[self.recipe][camera]
+
+
+def load_station(path: Path) -> Station:
+    """Read a station file; its relative paths are relative to it.
+
+    Raises :class:`ConfigError`, or :class:`Problems` with one :class:`ConfigError` a wrong key.
+    """
+    station = load_yaml(path, Station)
+    return cast(Station, _resolve(station, path.resolve().parent))
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_yaml(path: Path, model: type[Model]) -> Model:
+    """Read ``path`` as YAML into ``model``; every wrong key is reported with its line.
+
+    Raises :class:`ConfigError` or :class:`Problems`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text") from None
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_duplicates(root, path)
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(f"{where}: not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}:1: expected keys and values, such as 'station: line-1'")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems = [_describe(path, root, detail, model) for detail in error.errors()]
+    raise problems[0] if len(problems) == 1 else Problems(problems)
+
+
+def _describe(path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel]) -> ConfigError:
+    keys = tuple(detail["loc"])
+    line, shown = _locate(root, keys)
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        message = "unknown key; check its spelling against docs/station.md"
+        if model is not Station:
+            message = f"unknown key; known keys: {', '.join(model.model_fields)}"
+    elif detail["type"] == "missing":
+        message = "missing; add it"
+    elif not isinstance(detail["input"], dict | list):
+        message = f"{message} (found {detail['input']!r})"
+    return ConfigError(f"{path}:{line}: {shown or 'file'}: {message}")
+
+
+def _locate(root: Any, keys: tuple[int | str, ...]) -> tuple[int, str]:
+    """Line (from 1) and dotted name of the deepest part of ``keys`` that the file has."""
+    node, line, shown = root, 1, ""
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            for key_node, value_node in node.value:
+                if key_node.value == str(key):
+                    node, line = value_node, key_node.start_mark.line + 1
+                    shown = f"{shown}.{key}".lstrip(".")
+                    break
+            else:
+                # A union's tag ('simulator') stands in pydantic's path, not in the file.
+                if key not in {"opencv", "folder", "simulator", "int", "str"}:
+                    shown = f"{shown}.{key}".lstrip(".")
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            line, shown = node.start_mark.line + 1, f"{shown}[{key}]"
+    return line, shown
+
+
+def _refuse_duplicates(node: Any, path: Path) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key_node, value_node in node.value:
+            if key_node.value in seen:
+                line = key_node.start_mark.line + 1
+                raise ConfigError(f"{path}:{line}: {key_node.value}: key stands twice; keep one")
+            seen.add(key_node.value)
+            _refuse_duplicates(value_node, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            _refuse_duplicates(child, path)
+
+
+def _resolve(value: Any, base: Path) -> Any:
+    if isinstance(value, Path):
+        return value if value.is_absolute() else base / value
+    if isinstance(value, BaseModel):
+        return value.model_copy(
+            update={name: _resolve(getattr(value, name), base) for name in type(value).model_fields}
+        )
+    if isinstance(value, dict):
+        return {key: _resolve(item, base) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_resolve(item, base) for item in value)
+    return value

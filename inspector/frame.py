@@ -1,0 +1,271 @@
+"""Frame geometry: the one road from camera pixels to network pixels, and back.
+
+Training and the line both call :meth:`Geometry.apply`, so they cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from inspector.errors import Fault
+from inspector.verdict import LIMIT, FloatMap, Frame8, Reason, Region
+
+STRIDE = 32
+"""Network input sizes are multiples of this, so that every backbone pads as it was trained."""
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+
+_ASPECT_TOLERANCE = 0.02
+
+
+class Box(BaseModel):
+    """A rectangle in camera pixels; ``x``, ``y`` is the upper left corner."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    x: int = Field(ge=0)
+    y: int = Field(ge=0)
+    w: int = Field(gt=0)
+    h: int = Field(gt=0)
+
+
+class Geometry(BaseModel):
+    """How a camera frame becomes the network's input.
+
+    ``region`` is cut out first (None: the whole frame), then brought to ``height`` × ``width``:
+    ``stretch`` fills it, ``letterbox`` keeps the aspect ratio and repeats the border pixels.
+    ``aspect`` is the region's width / height in training when all photos shared one, else None.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    height: int = Field(ge=64, le=2048, multiple_of=STRIDE)
+    width: int = Field(ge=64, le=2048, multiple_of=STRIDE)
+    region: Box | None = None
+    fit: Literal["stretch", "letterbox"] = "stretch"
+    aspect: float | None = None
+
+    def crop(self, frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Cut the region out of ``frame`` (a view). Raises :class:`Fault` when it is outside."""
+        if self.region is None:
+            return frame
+        x, y, w, h = self.region.x, self.region.y, self.region.w, self.region.h
+        if frame.shape[0] < y + h or frame.shape[1] < x + w:
+            raise Fault(
+                Reason.FRAME_SHAPE.value,
+                f"frame is {frame.shape[1]}x{frame.shape[0]} px, but the region "
+                f"x={x} y={y} w={w} h={h} reaches beyond it",
+            )
+        return frame[y : y + h, x : x + w]
+
+    def apply(self, frame: npt.NDArray[Any]) -> Frame8:
+        """Region and resize.
+
+        ``frame``: uint8 or uint16, ``[H, W]``, ``[H, W, 1]``, ``[H, W, 3]`` (BGR) or
+        ``[H, W, 4]`` (BGRA), any strides. Returns contiguous uint8 BGR ``[height, width, 3]``.
+        Raises :class:`Fault` (``frame_shape``) for anything else.
+        """
+        bgr = to_bgr8(self.crop(frame))
+        self._check_aspect(bgr)
+        top, left, inner_h, inner_w = self._inner(bgr.shape[0], bgr.shape[1])
+        resized = _resize(bgr, inner_w, inner_h)
+        if (inner_h, inner_w) != (self.height, self.width):
+            padded = cv2.copyMakeBorder(
+                resized,
+                top,
+                self.height - inner_h - top,
+                left,
+                self.width - inner_w - left,
+                cv2.BORDER_REPLICATE,
+            )
+            return np.ascontiguousarray(padded, dtype=np.uint8)
+        return np.ascontiguousarray(resized, dtype=np.uint8)
+
+    def apply_mask(self, mask: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """The same geometry for a ground-truth mask ``[H, W]``, nearest neighbour; padding: good."""
+        cropped = np.ascontiguousarray(self.crop(mask)).astype(np.uint8)
+        top, left, inner_h, inner_w = self._inner(cropped.shape[0], cropped.shape[1])
+        out = np.zeros((self.height, self.width), dtype=np.bool_)
+        # Area first: nearest alone would lose a one-pixel scratch on the way down.
+        scaled = _resize(np.where(cropped > 0, 255, 0).astype(np.uint8), inner_w, inner_h)
+        out[top : top + inner_h, left : left + inner_w] = scaled >= 128
+        return out
+
+    def regions(
+        self, anomaly_map: FloatMap, frame_shape: tuple[int, ...], most: int = 32
+    ) -> tuple[Region, ...]:
+        """Connected areas of ``anomaly_map`` at or above the limit, highest peak first.
+
+        ``anomaly_map``: float32 ``[height, width]``; ``frame_shape``: the camera frame's shape.
+        At most ``most`` regions, in camera pixels and inside the frame.
+        """
+        hot = (anomaly_map >= LIMIT).astype(np.uint8)
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(hot, connectivity=8)
+        if count < 2:
+            return ()
+        box = self.region
+        source_h, source_w = (box.h, box.w) if box else (frame_shape[0], frame_shape[1])
+        origin_x, origin_y = (box.x, box.y) if box else (0, 0)
+        top, left, inner_h, inner_w = self._inner(source_h, source_w)
+        peaks = np.zeros(count, dtype=np.float32)
+        np.maximum.at(peaks, labels.ravel().astype(np.intp), anomaly_map.ravel())
+        found = []
+        for label in np.argsort(-peaks[1:], kind="stable")[:most] + 1:
+            x, y, w, h = (int(v) for v in stats[label, :4])
+            x0 = _clip((x - left) * source_w / inner_w, source_w - 1)
+            y0 = _clip((y - top) * source_h / inner_h, source_h - 1)
+            x1 = max(_clip((x + w - left) * source_w / inner_w, source_w, up=True), x0 + 1)
+            y1 = max(_clip((y + h - top) * source_h / inner_h, source_h, up=True), y0 + 1)
+            found.append(
+                Region(origin_x + x0, origin_y + y0, x1 - x0, y1 - y0, float(peaks[label]))
+            )
+        return tuple(found)
+
+    def _inner(self, source_h: int, source_w: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width of the picture inside the network's input."""
+        if self.fit == "stretch":
+            return 0, 0, self.height, self.width
+        scale = min(self.height / source_h, self.width / source_w)
+        inner_h = min(self.height, max(1, round(source_h * scale)))
+        inner_w = min(self.width, max(1, round(source_w * scale)))
+        return (self.height - inner_h) // 2, (self.width - inner_w) // 2, inner_h, inner_w
+
+    def _check_aspect(self, region: npt.NDArray[Any]) -> None:
+        if self.aspect is None or self.fit == "letterbox":
+            return
+        aspect = region.shape[1] / region.shape[0]
+        if abs(aspect / self.aspect - 1.0) > _ASPECT_TOLERANCE:
+            raise Fault(
+                Reason.FRAME_SHAPE.value,
+                f"judged region is {region.shape[1]}x{region.shape[0]} px (width/height "
+                f"{aspect:.3f}), but the model was trained at {self.aspect:.3f}",
+            )
+
+
+def to_bgr8(frame: npt.NDArray[Any]) -> Frame8:
+    """Any camera or file picture as uint8 BGR.
+
+    16 bit is divided by 257, a fixed scale: a black frame stays black. Raises :class:`Fault`
+    (``frame_shape``) when shape or dtype are not those of a picture.
+    """
+    if frame.ndim == 3 and frame.shape[2] == 1:
+        frame = frame[:, :, 0]
+    if (
+        frame.size == 0
+        or frame.ndim not in (2, 3)
+        or (frame.ndim == 3 and frame.shape[2] not in (3, 4))
+    ):
+        raise Fault(Reason.FRAME_SHAPE.value, f"a frame of shape {frame.shape} is not a picture")
+    if frame.dtype == np.uint16:
+        frame = (frame // 257).astype(np.uint8)
+    elif frame.dtype != np.uint8:
+        raise Fault(
+            Reason.FRAME_SHAPE.value, f"a frame of {frame.dtype} is neither uint8 nor uint16"
+        )
+    if frame.ndim == 2:
+        return np.asarray(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR), dtype=np.uint8)
+    if frame.shape[2] == 4:
+        return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR), dtype=np.uint8)
+    return frame
+
+
+def read_image(path: Path) -> npt.NDArray[Any]:
+    """An image file as it is: uint8 or uint16, grey, BGR or BGRA.
+
+    Raises ValueError with the cause when the file is missing, truncated or not an image.
+    """
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from None
+    if data.size == 0:
+        raise ValueError(f"{path}: the file is empty")
+    if truncated(data):
+        raise ValueError(f"{path}: the image is truncated")
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise ValueError(f"{path}: not a readable image (PNG, JPEG, BMP or TIFF)")
+    return image
+
+
+def truncated(data: npt.NDArray[np.uint8]) -> bool:
+    """True when a PNG or JPEG lacks its end marker: OpenCV would fill the rest with grey."""
+    raw, tail = data[:8].tobytes(), data[-4096:].tobytes()
+    if raw.startswith(b"\x89PNG\r\n\x1a\n"):
+        return b"IEND" not in tail
+    if raw.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in tail
+    return False
+
+
+def encode_png(image: Frame8) -> bytes:
+    """Lossless PNG of a uint8 picture, grey ``[H, W]`` or BGR ``[H, W, 3]``."""
+    ok, data = cv2.imencode(".png", image)
+    if not ok:
+        raise ValueError(f"cannot encode a picture of shape {image.shape} as PNG")
+    return bytes(data)
+
+
+def encode_jpeg(image: Frame8, quality: int = 85) -> bytes:
+    """JPEG of a uint8 BGR picture ``[H, W, 3]``."""
+    ok, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not ok:
+        raise ValueError(f"cannot encode a picture of shape {image.shape} as JPEG")
+    return bytes(data)
+
+
+def decode(data: bytes) -> Frame8:
+    """A PNG or JPEG as uint8, grey ``[H, W]`` or BGR ``[H, W, 3]``. Raises ValueError."""
+    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise ValueError("not a readable picture")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def map_to_grey(anomaly_map: FloatMap) -> Frame8:
+    """A map in units of the limit as 8 bit: 128 is the limit, 255 is twice the limit or more."""
+    finite = np.nan_to_num(anomaly_map, nan=2.0, posinf=2.0, neginf=0.0)
+    grey = np.floor(np.clip(finite, 0.0, 255.0 / 128.0) * 128.0).astype(np.uint8)
+    return np.asarray(grey, dtype=np.uint8)
+
+
+def overlay(picture: Frame8, heat: Frame8) -> Frame8:
+    """The judged picture with its heatmap over it, and the outline of what reached the limit.
+
+    ``picture``: uint8 BGR ``[H, W, 3]``; ``heat``: uint8 ``[h, w]``, 128 is the limit.
+    """
+    heat = np.asarray(
+        cv2.resize(heat, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_LINEAR)
+    )
+    colours = cv2.applyColorMap(heat, cv2.COLORMAP_TURBO)
+    # Below half the limit the part shows through untouched: a good part looks like a photo.
+    alpha = np.clip((heat.astype(np.float32) - 48.0) / 120.0, 0.0, 0.65)[:, :, None]
+    mixed = (picture * (1.0 - alpha) + colours * alpha).astype(np.uint8)
+    outlines, _ = cv2.findContours(
+        (heat >= 128).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+    )
+    cv2.drawContours(mixed, outlines, -1, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.asarray(mixed, dtype=np.uint8)
+
+
+def _resize(image: Frame8, width: int, height: int) -> Frame8:
+    shrinking = width <= image.shape[1] and height <= image.shape[0]
+    return np.asarray(
+        cv2.resize(
+            image, (width, height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+        ),
+        dtype=np.uint8,
+    )
+
+
+def _clip(value: float, high: int, up: bool = False) -> int:
+    return int(min(max(np.ceil(value) if up else np.floor(value), 0), high))

@@ -1,0 +1,214 @@
+"""What travels over ZeroMQ: messages, topics and the publishing sockets (docs/wire.md)."""
+
+from __future__ import annotations
+
+import errno
+import json
+from typing import Annotated, Any, Final, Literal
+
+import zmq
+from pydantic import BaseModel, ConfigDict, Field
+
+from inspector.errors import PortError
+from inspector.verdict import Verdict
+
+SCHEMA: Final = 1
+
+Microseconds = Annotated[int, Field(ge=0, lt=2**53, description="µs since the Unix epoch")]
+Milliseconds = Annotated[float, Field(ge=0, description="ms")]
+
+
+class _Message(BaseModel):
+    # Receivers accept fields that a newer daemon adds; the daemon itself never sends others.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class RegionField(_Message):
+    """One area at or above the limit, in camera pixels."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+    peak: float = Field(description="highest map value inside, 1.0 is the limit")
+
+
+class ModelField(_Message):
+    """The bundle that judged the part."""
+
+    name: str
+    version: str
+    sha256: str = Field(description="SHA-256 of the bundle file, hex")
+
+
+class VerdictMessage(_Message):
+    """One verdict on one part: the second frame of ``verdict/<station>/``."""
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    station: str
+    camera: str
+    epoch: str = Field(description="UUID, new at every daemon start")
+    seq: int = Field(ge=1, description="gap-free within an epoch, from 1")
+    part_id: str
+    trigger_seq: int | None = Field(description="the PLC's trigger number; null when free running")
+    verdict: Verdict
+    score: float | None = Field(description="1.0 is the limit in force; null on FAULT")
+    reason: str = Field(description="why not PASS; empty on PASS")
+    detail: str = Field(description="the reason in words for a person; may change, do not parse")
+    limit_factor: float = Field(description="operator's sensitivity the score was divided by")
+    regions: tuple[RegionField, ...]
+    model: ModelField | None = Field(description="null when no model was asked")
+    recipe: str
+    triggered_us: Microseconds | None
+    grabbed_us: Microseconds | None
+    judged_us: Microseconds
+    queue_ms: Milliseconds | None = Field(description="from grab to the start of judgement")
+    judge_ms: Milliseconds | None = Field(description="geometry, inference and decision")
+
+
+class HeatmapMessage(_Message):
+    """Second frame of ``heatmap/<station>/``; a PNG and a JPEG follow it."""
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    station: str
+    camera: str
+    epoch: str
+    seq: int = Field(ge=1, description="that of the verdict it belongs to")
+    part_id: str
+    verdict: Verdict
+    score: float | None
+    width: int = Field(description="of the map and the picture, pixels")
+    height: int
+
+
+class CameraStatus(_Message):
+    """One camera of the station."""
+
+    name: str
+    state: Literal["opening", "running", "ended", "lost"]
+    detail: str
+    frames: int
+
+
+class StatusMessage(_Message):
+    """Second frame of ``status/<station>/``, every second and on every change of state."""
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    station: str
+    epoch: str
+    state: State
+    last_seq: int = Field(ge=0, description="0 before the first verdict")
+    passed: int
+    failed: int
+    faults: int
+    recipe: str
+    provider: str = Field(description="execution provider in use, as ONNX Runtime names it")
+    cameras: tuple[CameraStatus, ...]
+    sent_us: Microseconds
+
+
+State = Literal[
+    "Preoperational",
+    "Initialized",
+    "Ready",
+    "SingleExecution",
+    "ContinuousExecution",
+    "Halted",
+    "Error",
+]
+"""States of OPC 40100-1 (Machine Vision), section 7."""
+
+StatusMessage.model_rebuild()
+
+
+def topic(kind: Literal["verdict", "heatmap", "status"], station: str = "") -> bytes:
+    """``b"<kind>/<station>/"``; the closing slash keeps station 1 from receiving station 10."""
+    return f"{kind}/{station}/".encode() if station else f"{kind}/".encode()
+
+
+def encode(message: BaseModel) -> bytes:
+    """One message as UTF-8 JSON; NaN and infinities never occur in it."""
+    return message.model_dump_json(by_alias=True).encode()
+
+
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """JSON Schema (2020-12) of each message, by topic kind."""
+    kinds: dict[str, type[BaseModel]] = {
+        "verdict": VerdictMessage,
+        "heatmap": HeatmapMessage,
+        "status": StatusMessage,
+    }
+    return {
+        kind: {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            **model.model_json_schema(by_alias=True, mode="serialization"),
+        }
+        for kind, model in kinds.items()
+    }
+
+
+class Publisher:
+    """The station's two PUB sockets; used by one thread.
+
+    Raises :class:`PortError` when an address cannot be bound. Verdicts and status share a socket
+    with a high-water mark of 100,000 messages; pictures have their own with 20, so that a picture
+    never delays a verdict, and neither ever blocks the line (no ``XPUB_NODROP``).
+    """
+
+    def __init__(self, verdicts: str, images: str) -> None:
+        self._context = zmq.Context()
+        self._sockets: list[zmq.Socket[bytes]] = []
+        try:
+            self._verdicts = self._bind(verdicts, high_water=100_000)
+            self._images = self._bind(images, high_water=20)
+        except PortError:
+            self.close()
+            raise
+
+    @property
+    def addresses(self) -> tuple[str, str]:
+        """Bound addresses of verdicts and images, wildcards resolved."""
+        return (
+            self._verdicts.getsockopt_string(zmq.LAST_ENDPOINT),
+            self._images.getsockopt_string(zmq.LAST_ENDPOINT),
+        )
+
+    def send_verdict(self, message: VerdictMessage) -> None:
+        """Publish one verdict."""
+        self._verdicts.send_multipart([topic("verdict", message.station), encode(message)])
+
+    def send_status(self, message: StatusMessage) -> None:
+        """Publish the state of the station."""
+        self._verdicts.send_multipart([topic("status", message.station), encode(message)])
+
+    def send_heatmap(self, message: HeatmapMessage, png: bytes, jpeg: bytes) -> None:
+        """Publish one heatmap (8 bit, 128 is the limit) with the judged picture."""
+        self._images.send_multipart(
+            [topic("heatmap", message.station), encode(message), png, jpeg], copy=False
+        )
+
+    def close(self, linger_ms: int = 2000) -> None:
+        """Hand what is queued to connected subscribers, at most ``linger_ms``, and close."""
+        for socket in self._sockets:
+            socket.close(linger=linger_ms)
+        self._context.term()
+
+    def _bind(self, address: str, high_water: int) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.PUB)
+        self._sockets.append(socket)
+        socket.set_hwm(high_water)
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as error:
+            cause = (
+                "in use; is another inspector running? Stop it or choose another port"
+                if error.errno in {errno.EADDRINUSE, zmq.EADDRINUSE}
+                else f"cannot be bound ({zmq.strerror(error.errno or 0)}); choose another address"
+            )
+            raise PortError(f"sockets: {address}: {cause}") from None
+        return socket
+
+
+def dump_schemas() -> str:
+    """The schemas as one JSON document, as docs/wire.schema.json holds it."""
+    return json.dumps(json_schemas(), indent=2, ensure_ascii=False) + "\n"

@@ -212,17 +212,17 @@ def _manifest(model: onnx.ModelProto, path: Path) -> Manifest:
 def _check_graph(graph: onnx.GraphProto, manifest: Manifest, path: Path) -> None:
     inputs = {value.name: value for value in graph.input}
     if tuple(inputs) != (INPUT,) or tuple(v.name for v in graph.output) != OUTPUTS:
+        found = [*inputs, *(v.name for v in graph.output)]
         raise BundleError(
-            f"{path}: graph has inputs {list(inputs)} and outputs {[v.name for v in graph.output]}, "
-            f"expected ['{INPUT}'] and {list(OUTPUTS)}; export it again"
+            f"{path}: graph has inputs and outputs {found}, expected {[INPUT, *OUTPUTS]}; "
+            f"export it again"
         )
     tensor = inputs[INPUT].type.tensor_type
     shape = tuple(dim.dim_value for dim in tensor.shape.dim)[1:]
     expected = (manifest.geometry.height, manifest.geometry.width, 3)
     if tensor.elem_type != onnx.TensorProto.UINT8 or shape != expected:
         raise BundleError(
-            f"{path}: graph input is {shape[1] if len(shape) > 1 else '?'}x{shape[0] if shape else '?'}"
-            f" px, manifest says {expected[1]}x{expected[0]} px; export it again"
+            f"{path}: graph input has shape {shape}, the manifest says {expected}; export it again"
         )
     bank = next((t for t in graph.initializer if t.name == BANK), None)
     if bank is None:

@@ -3,7 +3,7 @@
 ::
 
     InspectorError
-    ├── StartupError                a command refuses to start; one line an error, then its exit code
+    ├── StartupError                a command refuses to start
     │   ├── ConfigError       10    a station or training file: file, line, key, cure
     │   ├── BundleError       11    a bundle that is truncated, altered, or for another geometry
     │   ├── GoldenError       12    golden images no longer score as recorded
@@ -19,7 +19,7 @@
     │   ├── WeightsError      24    backbone weights missing, or of another network
     │   ├── ParityError       25    the exported graph does not score as the trained model
     │   ├── OutputError       26    a result that cannot be written (disk full, no permission)
-    │   └── RunError          27    a training run that is missing, unfinished or of another data set
+    │   └── RunError          27    a training run that is missing, unfinished or of other data
     └── Fault                       a part that cannot be judged: becomes a FAULT verdict
 """
 

@@ -88,11 +88,11 @@ class Geometry(BaseModel):
         return np.ascontiguousarray(resized, dtype=np.uint8)
 
     def apply_mask(self, mask: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-        """The same geometry for a ground-truth mask ``[H, W]``, nearest neighbour; padding: good."""
+        """The same geometry for a ground-truth mask ``[H, W]``; padding is good."""
         cropped = np.ascontiguousarray(self.crop(mask)).astype(np.uint8)
         top, left, inner_h, inner_w = self._inner(cropped.shape[0], cropped.shape[1])
         out = np.zeros((self.height, self.width), dtype=np.bool_)
-        # Area first: nearest alone would lose a one-pixel scratch on the way down.
+        # By area: nearest neighbour would lose a one-pixel scratch on the way down.
         scaled = _resize(np.where(cropped > 0, 255, 0).astype(np.uint8), inner_w, inner_h)
         out[top : top + inner_h, left : left + inner_w] = scaled >= 128
         return out

@@ -28,8 +28,8 @@ class Camera(Protocol):
 
     A camera is open after ``open`` returns. ``grab`` waits at most ``timeout_ms`` and returns the
     next frame, None when the source has ended (the last file of a folder), and raises
-    ``CameraLostError`` when there is no frame in time or the device failed; after that ``close`` then
-    ``open`` may be tried again. ``close`` may be called at any time, more than once.
+    ``CameraLostError`` when there is no frame in time or the device failed; after that ``close``
+    then ``open`` may be tried again. ``close`` may be called at any time, more than once.
     """
 
     def open(self) -> None:

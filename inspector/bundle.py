@@ -81,6 +81,9 @@ class Calibration(_Frozen):
     pooling: str
     target_false_reject: float
     good_parts: int
+    """Held-out good parts the limit rests on."""
+    good_rejected: int
+    """How many of them reach the limit."""
     threshold: float = Field(gt=0)
     interval: tuple[float, float]
     """95 % confidence interval of the true false-reject rate at the threshold."""

@@ -72,7 +72,7 @@ class Geometry(BaseModel):
         Raises :class:`Fault` (``frame_shape``) for anything else.
         """
         bgr = to_bgr8(self.crop(frame))
-        self._check_aspect(bgr)
+        self.check_aspect(bgr.shape[1], bgr.shape[0])
         top, left, inner_h, inner_w = self._inner(bgr.shape[0], bgr.shape[1])
         resized = _resize(bgr, inner_w, inner_h)
         if (inner_h, inner_w) != (self.height, self.width):
@@ -86,6 +86,18 @@ class Geometry(BaseModel):
             )
             return np.ascontiguousarray(padded, dtype=np.uint8)
         return np.ascontiguousarray(resized, dtype=np.uint8)
+
+    def check_aspect(self, width: int, height: int) -> None:
+        """Raise :class:`Fault` when a region of this size, in camera pixels, would be distorted."""
+        if self.aspect is None or self.fit == "letterbox":
+            return
+        aspect = width / height
+        if abs(aspect / self.aspect - 1.0) > _ASPECT_TOLERANCE:
+            raise Fault(
+                Reason.FRAME_SHAPE.value,
+                f"judged region is {width}x{height} px (width/height "
+                f"{aspect:.3f}), but the model was trained at {self.aspect:.3f}",
+            )
 
     def apply_mask(self, mask: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """The same geometry for a ground-truth mask ``[H, W]``; padding is good."""
@@ -135,17 +147,6 @@ class Geometry(BaseModel):
         inner_h = min(self.height, max(1, round(source_h * scale)))
         inner_w = min(self.width, max(1, round(source_w * scale)))
         return (self.height - inner_h) // 2, (self.width - inner_w) // 2, inner_h, inner_w
-
-    def _check_aspect(self, region: npt.NDArray[Any]) -> None:
-        if self.aspect is None or self.fit == "letterbox":
-            return
-        aspect = region.shape[1] / region.shape[0]
-        if abs(aspect / self.aspect - 1.0) > _ASPECT_TOLERANCE:
-            raise Fault(
-                Reason.FRAME_SHAPE.value,
-                f"judged region is {region.shape[1]}x{region.shape[0]} px (width/height "
-                f"{aspect:.3f}), but the model was trained at {self.aspect:.3f}",
-            )
 
 
 def to_bgr8(frame: npt.NDArray[Any]) -> Frame8:
@@ -229,6 +230,12 @@ def decode(data: bytes) -> Frame8:
     if image is None:
         raise ValueError("not a readable picture")
     return np.asarray(image, dtype=np.uint8)
+
+
+def exposure(picture: Frame8) -> tuple[float, float]:
+    """Mean grey level (0..255) and sharpness (variance of the Laplacian) of uint8 BGR pixels."""
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    return float(grey.mean()), float(cv2.Laplacian(grey, cv2.CV_32F).var())
 
 
 def map_to_grey(anomaly_map: FloatMap) -> Frame8:

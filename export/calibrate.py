@@ -1,0 +1,124 @@
+"""The limit, from held-out good parts alone: threshold, confidence and prediction intervals.
+
+For the j-th largest of n exchangeable scores the next part's chance to reach it is j / (n + 1), and
+rejects among the next m parts are beta-binomial (m, j, n + 1 − j), whatever the distribution: order
+statistics, David & Nagaraja, "Order Statistics", 3rd ed., section 2. When n is too small for the
+rate asked, the tail above the 80 % quantile is taken as exponential (peaks over threshold with
+shape 0; Coles, "An Introduction to Statistical Modeling of Extreme Values", section 4.2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from inspector.bundle import Calibration, Quantiles
+
+TAIL_SHARE = 0.2
+"""Share of the scores the exponential tail is fitted to."""
+
+_LEVEL = 0.95
+
+
+def parts_needed(rate: float) -> int:
+    """Good parts a false-reject rate can be read from directly: 3 / rate (rule of three, 95 %)."""
+    return math.ceil(3.0 / rate)
+
+
+def calibrate(
+    folds: Sequence[npt.NDArray[np.float64]], reference: float, rate: float, next_parts: int = 1000
+) -> Calibration:
+    """Set the limit for a target false-reject ``rate``.
+
+    ``folds``: held-out good scores of each fold's model, divided by the median score that model
+    gives its own training parts, which takes out the scale of its φ and bank; ``reference``: that
+    median for the model in service, so that ``threshold`` is in its raw units. One fold with
+    ``reference`` 1 is a plain hold-out.
+    """
+    scores = np.sort(np.concatenate([np.asarray(fold, dtype=np.float64) for fold in folds]))
+    n = len(scores)
+    needed = parts_needed(rate)
+    extrapolated = n < needed
+    remarks = []
+    if extrapolated:
+        limit = _exponential_tail(scores, rate)
+        remarks.append(
+            f"{n} held-out good parts are too few to read a rate of {rate:.3g} from them "
+            f"(about {needed} are needed): the tail was extrapolated"
+        )
+        method = f"exponential tail over the {1 - TAIL_SHARE:.0%} quantile of held-out good scores"
+    else:
+        limit = float(scores[-max(1, math.floor(rate * (n + 1)))])
+        method = "order statistic of held-out good scores"
+    pooling = "one hold-out, scored by the model in service"
+    if len(folds) > 1:
+        p = _fold_homogeneity(folds)
+        pooling = (
+            f"{len(folds)}-fold cross-fitting; each fold's scores divided by the median its model "
+            f"gives its own training parts (Kruskal-Wallis over folds: p = {p:.3f})"
+        )
+        if p < 0.01:
+            remarks.append(
+                f"folds differ (Kruskal-Wallis p = {p:.4f}): parts may come in batches; the limit "
+                f"is less certain than its interval says"
+            )
+    rejected = int((scores >= limit).sum())
+    quantiles = np.quantile(scores, [0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0]) / limit
+    return Calibration(
+        method=method,
+        pooling=pooling,
+        target_false_reject=rate,
+        good_parts=n,
+        good_rejected=rejected,
+        threshold=limit * reference,
+        interval=confidence(rejected, n),
+        predicted_next=next_parts,
+        predicted_rejects=prediction(rejected, n, next_parts),
+        extrapolated=extrapolated,
+        quantiles=Quantiles(
+            **dict(zip(Quantiles.model_fields, (float(q) for q in quantiles), strict=True))
+        ),
+        remarks=tuple(remarks),
+    )
+
+
+def confidence(rejected: int, n: int) -> tuple[float, float]:
+    """95 % Clopper-Pearson interval of the false-reject rate, ``rejected`` of ``n``."""
+    low = 0.0 if rejected == 0 else stats.beta.ppf((1 - _LEVEL) / 2, rejected, n - rejected + 1)
+    high = 1.0 if rejected == n else stats.beta.ppf((1 + _LEVEL) / 2, rejected + 1, n - rejected)
+    return float(low), float(high)
+
+
+def prediction(rejected: int, n: int, next_parts: int) -> tuple[int, int]:
+    """95 % beta-binomial prediction interval: rejects among the ``next_parts`` good parts.
+
+    The limit lies between two order statistics; each end is taken from the less favourable one.
+    """
+    low = 0.0
+    if rejected > 0:
+        low = stats.betabinom.ppf((1 - _LEVEL) / 2, next_parts, rejected, n - rejected + 1)
+    high = float(next_parts)
+    if rejected < n:
+        high = stats.betabinom.ppf((1 + _LEVEL) / 2, next_parts, rejected + 1, n - rejected)
+    return int(low), int(high)
+
+
+def _exponential_tail(scores: npt.NDArray[np.float64], rate: float) -> float:
+    n = len(scores)
+    count = max(2, math.ceil(TAIL_SHARE * n))
+    start = float(scores[-count - 1]) if count < n else float(scores[0])
+    excess = float((scores[-count:] - start).mean())
+    limit = start + excess * math.log(max(count / n / rate, 1.0))
+    # Identical scores have no tail to extrapolate; the limit must still lie above them.
+    return max(limit, math.nextafter(float(scores[-1]), math.inf) if excess == 0.0 else limit)
+
+
+def _fold_homogeneity(folds: Sequence[npt.NDArray[np.float64]]) -> float:
+    pooled = np.concatenate(list(folds))
+    if np.ptp(pooled) == 0.0 or min(len(fold) for fold in folds) < 2:
+        return 1.0
+    return float(stats.kruskal(*folds).pvalue)

@@ -1,0 +1,360 @@
+"""CFA: Coupled-hypersphere-based Feature Adaptation (Lee, Lee, Song; arXiv 2206.04325).
+
+Symbols are the paper's: p_t a patch's features (D), φ the patch descriptor (D'), C the memory bank
+of M items c, K nearest items that attract, J next items that repel, r the radius, α the margin,
+ν the weight of what lies outside.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter1d
+from sklearn.cluster import MiniBatchKMeans
+from torch import Tensor, nn
+
+from export.settings import TrainSettings
+
+Levels = list[Tensor]
+"""Pooled feature maps of a batch, one float32 ``[N, C_l, H_l, W_l]`` a stride."""
+
+CORESET_POOL = 30_000
+"""Patches the greedy coreset chooses from: enough for 1,000 items, and its time stays seconds."""
+
+
+def pool(maps: list[Tensor]) -> Levels:
+    """Local average of section III-A: 3×3, stride 1, zero padding counted."""
+    return [F.avg_pool2d(level, 3, stride=1, padding=1) for level in maps]
+
+
+def coordinates(grid: tuple[int, int]) -> Tensor:
+    """CoordConv channels: float32 ``[2, H', W']``, x then y, each in [-1, 1]."""
+    y = torch.linspace(-1.0, 1.0, grid[0]).view(-1, 1).expand(grid)
+    x = torch.linspace(-1.0, 1.0, grid[1]).view(1, -1).expand(grid)
+    return torch.stack((x, y))
+
+
+@dataclass(frozen=True)
+class FeatureScale:
+    """Mean and standard deviation of every feature channel over the good parts, a level each.
+
+    ``unit`` is by how much squared distances grow when features are standardised; α and r² are
+    given in raw squared feature distance and grow with it (else L_rep never acts).
+    """
+
+    mean: tuple[Tensor, ...]
+    std: tuple[Tensor, ...]
+    unit: float
+
+    @classmethod
+    def identity(cls, channels: tuple[int, ...]) -> FeatureScale:
+        """Leave features as they are."""
+        return cls(
+            tuple(torch.zeros(c) for c in channels), tuple(torch.ones(c) for c in channels), 1.0
+        )
+
+    @classmethod
+    def measure(cls, batches: Iterator[Levels], channels: tuple[int, ...]) -> FeatureScale:
+        """One pass over the good parts, in float64."""
+        total = [torch.zeros(c, dtype=torch.float64) for c in channels]
+        square = [torch.zeros(c, dtype=torch.float64) for c in channels]
+        count = [0] * len(channels)
+        for levels in batches:
+            for i, level in enumerate(levels):
+                values = level.double().cpu()
+                total[i] += values.sum(dim=(0, 2, 3))
+                square[i] += values.square().sum(dim=(0, 2, 3))
+                count[i] += values.shape[0] * values.shape[2] * values.shape[3]
+        mean = [t / n for t, n in zip(total, count, strict=True)]
+        var = [
+            (s / n - m.square()).clamp_min(0) for s, n, m in zip(square, count, mean, strict=True)
+        ]
+        # A channel that never moves on good parts must not be blown up without bound.
+        floor = 1e-4 * torch.cat(var).mean() + 1e-12
+        var = [v.clamp_min(floor) for v in var]
+        unit = sum(channels) / float(torch.cat(var).sum())
+        return cls(
+            tuple(m.float() for m in mean), tuple(v.sqrt().float() for v in var), float(unit)
+        )
+
+
+class PatchDescriptor(nn.Module):
+    """φ: a 1×1 CoordConv from D + 2 to D' channels (section III-B).
+
+    Each level's slice of the weight is applied at the level's own resolution and the result is
+    up-sampled: the convolution and the bilinear resize act on different axes and commute.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        width: int,
+        grid: tuple[int, int],
+        scale: FeatureScale,
+        *,
+        init: str,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.channels, self.width, self.grid = channels, width, grid
+        features = sum(channels)
+        if init == "identity":
+            weight = torch.zeros(width, features + 2)
+            if width == features:
+                weight[:, :features] = torch.eye(width)
+            else:
+                nn.init.orthogonal_(weight[:, :features], generator=generator)
+            bias = torch.zeros(width)
+        else:
+            bound = 1.0 / math.sqrt(features + 2)
+            weight = torch.empty(width, features + 2)
+            weight.uniform_(-bound, bound, generator=generator)
+            bias = torch.empty(width).uniform_(-bound, bound, generator=generator)
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(bias)
+        self.register_buffer("coords", coordinates(grid))
+        self.register_buffer("mean", torch.cat(scale.mean))
+        self.register_buffer("std", torch.cat(scale.std))
+
+    coords: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def folded(self) -> tuple[list[Tensor], Tensor]:
+        """Weights that act on raw features, and the constant map.
+
+        Returns one ``[D', C_l]`` a level, and ``[D', H', W']`` with coordinates, bias and the
+        features' mean in it. Standardisation is affine and per channel, so it folds exactly.
+        """
+        features = sum(self.channels)
+        weight = self.weight[:, :features] / self.std
+        constant = torch.einsum("dc,chw->dhw", self.weight[:, features:], self.coords)
+        constant = constant + (self.bias - weight @ self.mean).view(-1, 1, 1)
+        return list(torch.split(weight, list(self.channels), dim=1)), constant
+
+    def forward(self, levels: Levels) -> Tensor:
+        """``levels``: pooled raw features. Returns float32 ``[N, D', H', W']``."""
+        weights, constant = self.folded()
+        out = constant.unsqueeze(0)
+        for level, weight in zip(levels, weights, strict=True):
+            part = F.conv2d(level, weight[:, :, None, None])
+            out = out + up_sample(part, self.grid)
+        return out
+
+
+class CFA(nn.Module):
+    """φ, the frozen memory bank C and the radius r; loss and scores."""
+
+    def __init__(self, descriptor: PatchDescriptor, items: int, settings: TrainSettings) -> None:
+        super().__init__()
+        self.descriptor = descriptor
+        self.neighbours, self.hard_negatives = settings.neighbours, settings.hard_negatives
+        self.nu = settings.nu
+        self.radius = nn.Parameter(torch.tensor(settings.radius))
+        self.register_buffer("bank", torch.zeros(items, descriptor.width))
+        self.register_buffer("alpha", torch.tensor(settings.alpha))
+
+    bank: Tensor
+    alpha: Tensor
+
+    def rescale(self, unit: float) -> None:
+        """Bring α and r to features whose squared distances grew by ``unit``."""
+        with torch.no_grad():
+            self.alpha.mul_(unit)
+            self.radius.mul_(math.sqrt(unit))
+
+    def loss(self, levels: Levels) -> tuple[Tensor, Tensor]:
+        """L_att and L_rep of one batch (equations 2 and 3), scalars."""
+        phi = _patches(self.descriptor(levels))
+        with torch.no_grad():
+            k = self.neighbours + self.hard_negatives
+            index = _squared_distances(phi, self.bank).topk(k, dim=1, largest=False).indices
+        chosen = (phi.unsqueeze(1) - self.bank[index]).square().sum(dim=2)
+        r2 = self.radius.square()
+        attract = (chosen[:, : self.neighbours] - r2).clamp_min(0).mean()
+        repel = (r2 - chosen[:, self.neighbours :] - self.alpha).clamp_min(0)
+        zero = attract.new_zeros(())
+        return attract / self.nu, (repel.mean() if repel.numel() else zero) / self.nu
+
+    @torch.no_grad()
+    def patch_scores(self, levels: Levels) -> Tensor:
+        """w_1 · d_1 of every patch (section III-D): float32 ``[N, H', W']``."""
+        phi_map = self.descriptor(levels)
+        phi = _patches(phi_map)
+        squared = torch.cat(
+            [
+                _squared_distances(part, self.bank)
+                .topk(self.neighbours, dim=1, largest=False, sorted=True)
+                .values
+                for part in torch.split(phi, 8192)
+            ]
+        )
+        distance = squared.clamp_min(0).sqrt()
+        score = F.softmin(distance, dim=1)[:, 0] * distance[:, 0]
+        return score.view(phi_map.shape[0], *phi_map.shape[2:])
+
+
+def up_sample(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Bilinear up-sampling of ``[N, C, H, W]`` to ``grid``, half-pixel centres.
+
+    Two matrix products: F.interpolate's backward pass is not deterministic on CUDA.
+    """
+    if x.shape[2:] == grid:
+        return x
+    rows = torch.from_numpy(smoothing(x.shape[2], grid[0], 0.0)).to(x)
+    columns = torch.from_numpy(smoothing(x.shape[3], grid[1], 0.0)).to(x)
+    return rows @ x @ columns.T
+
+
+@functools.cache
+def smoothing(grid: int, size: int, sigma: float) -> npt.NDArray[np.float64]:
+    """Bilinear up-sampling from ``grid`` to ``size`` followed by a Gaussian, one axis: a matrix.
+
+    Float64 ``[size, grid]``; the map is ``G_h · S · G_wᵀ``, both filters being separable.
+    """
+    identity = torch.eye(grid, dtype=torch.float64).unsqueeze(0)
+    up = F.interpolate(identity, size, mode="linear", align_corners=False)[0].T.numpy()
+    out = gaussian_filter1d(up, sigma, axis=0, mode="reflect") if sigma > 0 else up
+    return np.asarray(out, dtype=np.float64)
+
+
+def build(
+    settings: TrainSettings,
+    channels: tuple[int, ...],
+    batches: Callable[[], Iterator[Levels]],
+    *,
+    seed: int,
+    device: torch.device,
+) -> CFA:
+    """A CFA with the initial φ and the frozen memory bank built with it.
+
+    ``batches()`` iterates over the good parts' pooled features, in the same order each time.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    scale = (
+        FeatureScale.measure(batches(), channels)
+        if settings.standardise
+        else FeatureScale.identity(channels)
+    )
+    width = settings.width(sum(channels))
+    descriptor = PatchDescriptor(
+        channels,
+        width,
+        settings.grid,
+        scale,
+        init=settings.descriptor_init,
+        generator=generator,
+    )
+    model = CFA(descriptor, settings.items, settings).to(device)
+    model.rescale(scale.unit)
+    with torch.no_grad():
+        phis = (model.descriptor(levels) for levels in batches())
+        if settings.bank_init == "mean":
+            bank = _mean_bank(phis, settings.items, seed)
+        elif settings.bank_init == "ema":
+            bank = _ema_bank(phis, settings.items, seed)
+        else:
+            bank = _coreset_bank(phis, settings.items, generator)
+        model.bank.copy_(bank)
+    return model
+
+
+def _patches(phi_map: Tensor) -> Tensor:
+    return phi_map.flatten(2).transpose(1, 2).reshape(-1, phi_map.shape[1])
+
+
+def _squared_distances(phi: Tensor, bank: Tensor) -> Tensor:
+    """‖φ−c‖² for all pairs, ``[T, M]``; both centred first, or the expansion loses digits."""
+    centre = bank.mean(dim=0)
+    phi, bank = phi - centre, bank - centre
+    cross = torch.addmm(bank.square().sum(dim=1).unsqueeze(0), phi, bank.T, alpha=-2.0)
+    return cross + phi.square().sum(dim=1, keepdim=True)
+
+
+def _kmeans(points: Tensor, items: int, seed: int) -> Tensor:
+    if items >= len(points):
+        # More items than points: the points themselves, repeated, serve as well as can be.
+        return points[torch.arange(items, device=points.device) % len(points)]
+    fitted = MiniBatchKMeans(items, random_state=seed, n_init=1, batch_size=4096).fit(
+        points.cpu().double().numpy()
+    )
+    return torch.from_numpy(fitted.cluster_centers_).to(points)
+
+
+def _mean_bank(phis: Iterator[Tensor], items: int, seed: int) -> Tensor:
+    """The authors' code: mean over all parts at each position, k-means when M < H'·W'."""
+    total, count = None, 0
+    for phi in phis:
+        part = phi.double().sum(dim=0, keepdim=True)
+        total = part if total is None else total + part
+        count += phi.shape[0]
+    assert total is not None
+    return _kmeans(_patches((total / count).to(torch.float32)), items, seed)
+
+
+def _ema_bank(phis: Iterator[Tensor], items: int, seed: int) -> Tensor:
+    """The paper, section III-C: k-means of the first part, then a moving average with the rest."""
+    bank = None
+    for phi in phis:
+        for part in torch.split(phi, 1):
+            patches = _patches(part)
+            if bank is None:
+                bank = _kmeans(patches, items, seed)
+                continue
+            nearest = _squared_distances(bank, patches).argmin(dim=1)
+            bank = EMA_KEEP * bank + (1.0 - EMA_KEEP) * patches[nearest]
+    assert bank is not None
+    return bank
+
+
+EMA_KEEP = 0.9
+"""Share of an item that each further part leaves as it was (the paper names no figure)."""
+
+
+def _coreset_bank(phis: Iterator[Tensor], items: int, generator: torch.Generator) -> Tensor:
+    """Greedy k-centre over patches of all parts: rare but normal patches keep an item of their own.
+
+    Chosen from a uniform sample of patches, so time and memory do not grow with the data set.
+    """
+    pool_size = max(CORESET_POOL, 4 * items)
+    kept: list[Tensor] = []
+    keys: list[Tensor] = []
+    for phi in phis:
+        patches = _patches(phi)
+        # Reservoir by random keys: keeping the smallest keys is a uniform sample of the stream.
+        kept.append(patches)
+        keys.append(torch.rand(len(patches), generator=generator))
+        if sum(map(len, kept)) > 2 * pool_size:
+            kept, keys = _smallest(kept, keys, pool_size)
+    kept, keys = _smallest(kept, keys, pool_size)
+    points = kept[0]
+    if items >= len(points):
+        return points[torch.arange(items, device=points.device) % len(points)]
+    norms = points.square().sum(dim=1)
+    chosen = torch.empty(items, dtype=torch.long)
+    current = int((points - points.mean(dim=0)).square().sum(dim=1).argmin())
+    best = torch.full((len(points),), math.inf, device=points.device)
+    for i in range(items):
+        chosen[i] = current
+        distance = norms + norms[current] - 2.0 * (points @ points[current])
+        best = torch.minimum(best, distance)
+        best[current] = -1.0
+        current = int(best.argmax())
+    return points[chosen.to(points.device)]
+
+
+def _smallest(
+    kept: list[Tensor], keys: list[Tensor], count: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    points, key = torch.cat(kept), torch.cat(keys)
+    if len(points) <= count:
+        return [points], [key]
+    order = key.topk(count, largest=False).indices.sort().values
+    return [points[order.to(points.device)]], [key[order]]

@@ -1,0 +1,265 @@
+"""``inspector-model``: train, calibrate, evaluate, export, show."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from export.settings import TrainSettings
+from inspector import bundle
+from inspector.config import load_yaml
+from inspector.errors import ConfigError, InspectorError
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except InspectorError as error:
+        for line in str(error).splitlines():
+            print(f"inspector-model: error: {line}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        hint = " go on with --resume" if options.command == "train" else ""
+        print(f"inspector-model: interrupted;{hint}", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="inspector-model",
+        description="Photos of good parts in, one verified ONNX bundle out.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("train", help="train a CFA model on photos of good parts")
+    command.add_argument("data", type=Path, help="folder in MVTec AD layout, or of good parts only")
+    command.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
+    command.add_argument("--config", type=Path, help="options as YAML, see config/train.yaml")
+    command.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    group = command.add_argument_group("options of the model (they win over --config)")
+    for name, field in TrainSettings.model_fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        default = "" if field.default is None else f" [{_shown(field.default)}]"
+        text = f"{field.description}{default}"
+        if field.annotation is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+        else:
+            group.add_argument(flag, metavar=name.split("_")[-1].upper(), help=text)
+    command.set_defaults(run=_train)
+
+    command = commands.add_parser(
+        "calibrate", help="set another false-reject target on a finished run, without training"
+    )
+    command.add_argument("folder", type=Path, metavar="RUN")
+    command.add_argument("--false-reject", required=True, help="e.g. 1%%")
+    command.set_defaults(run=_calibrate)
+
+    command = commands.add_parser("evaluate", help="figures and report on the test photos")
+    command.add_argument("folder", type=Path, metavar="RUN")
+    command.add_argument("--data", type=Path, help="data set; default: the one it was trained on")
+    command.add_argument("--weights", type=Path, help="backbone weights file")
+    command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    command.set_defaults(run=_evaluate)
+
+    command = commands.add_parser("export", help="write the bundle, after the proof of parity")
+    command.add_argument("folder", type=Path, metavar="RUN")
+    command.add_argument("-o", "--output", type=Path, required=True, help="part.onnx")
+    command.add_argument("--name", help="name in every verdict; default: the data folder's")
+    command.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
+    command.add_argument("--data", type=Path, help="data set; default: the one it was trained on")
+    command.add_argument("--weights", type=Path, help="backbone weights file")
+    command.set_defaults(run=_export)
+
+    command = commands.add_parser("show", help="what a bundle says of itself")
+    command.add_argument("bundle", type=Path, metavar="part.onnx")
+    command.add_argument("--json", action="store_true", help="the whole manifest as JSON")
+    command.set_defaults(run=_show)
+    return parser
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _settings(options: argparse.Namespace) -> TrainSettings:
+    base = load_yaml(options.config, TrainSettings) if options.config else TrainSettings()
+    given = {
+        name: getattr(options, name)
+        for name in TrainSettings.model_fields
+        if getattr(options, name, None) is not None
+    }
+    try:
+        return TrainSettings.model_validate({**base.model_dump(), **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        flag = f"--{'-'.join(str(first['loc'][0]).split('_'))}: " if first["loc"] else ""
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{flag}{message}") from None
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    )
+
+
+def _train(options: argparse.Namespace) -> None:
+    settings = _settings(options)
+    from export.train import Step, train
+
+    with _progress() as progress:
+        tasks: dict[str, Any] = {}
+
+        def on_step(step: Step) -> None:
+            if step.stage not in tasks:
+                tasks[step.stage] = progress.add_task(step.stage, total=step.total, note="")
+            note = "" if step.loss is None else f"loss {step.loss:.4g}"
+            progress.update(tasks[step.stage], completed=step.done, total=step.total, note=note)
+
+        run = train(options.data, options.output, settings, resume=options.resume, on_step=on_step)
+    outcome = run.outcome()
+    print(f"trained in {outcome.train_seconds:.0f} s: {run.folder}")
+    _print_calibration(outcome.calibration)
+
+
+def _print_calibration(calibration: bundle.Calibration) -> None:
+    low, high = calibration.interval
+    first, last = calibration.predicted_rejects
+    print(
+        f"limit set for {calibration.target_false_reject:.3g} false rejects from "
+        f"{calibration.good_parts} held-out good parts: {calibration.good_rejected} reach it; true "
+        f"rate {low:.2%} to {high:.2%} (95 %); of the next {calibration.predicted_next} good "
+        f"parts {first} to {last} would be rejected"
+    )
+    for remark in calibration.remarks:
+        print(f"note: {remark}")
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from export.calibrate import calibrate
+    from export.run import Run
+
+    rate = _settings(
+        argparse.Namespace(config=None, false_reject=options.false_reject)
+    ).false_reject
+    run = Run(options.folder)
+    outcome = run.outcome()
+    folds, scores = run.held_out()
+    calibration = calibrate(
+        [scores[folds == fold] for fold in np.unique(folds)], outcome.reference, rate
+    )
+    changed = outcome.model_copy(update={"calibration": calibration})
+    run.write("outcome.json", changed.model_dump_json(indent=2).encode())
+    # Its figures were at the former limit.
+    run.remove("evaluation.json")
+    _print_calibration(calibration)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from export.dataset import open_test
+    from export.evaluate import evaluate
+    from export.report import write_report
+    from export.run import Run
+    from export.train import load_scorer, pick_device
+
+    run = Run(options.folder)
+    facts, outcome = run.facts(), run.outcome()
+    data = options.data or facts.data
+    scorer = load_scorer(run, pick_device(options.device), options.weights)
+    samples = open_test(data)
+    with _progress() as progress:
+        task = progress.add_task("judging test photos", total=len(samples), note="")
+        evaluation = evaluate(
+            samples,
+            scorer,
+            facts.geometry,
+            lambda done, total: progress.update(task, completed=done, total=total),
+            root=data,
+        )
+    summary = evaluation.summary()
+    run.write("evaluation.json", json.dumps(summary, indent=2).encode())
+    evaluation.write_csv(run.folder / "scores.csv")
+    _, held_out = run.held_out()
+    limit = outcome.calibration.threshold / outcome.reference
+    write_report(
+        evaluation,
+        run.folder / "report.html",
+        facts.name,
+        {
+            "data": str(data),
+            "good parts": str(facts.parts),
+            "training time": f"{outcome.train_seconds:.0f} s",
+            **{
+                key: _shown(value)
+                for key, value in facts.settings.model_dump().items()
+                if value is not None
+            },
+        },
+        outcome.calibration,
+        held_out / limit,
+    )
+    table = Table("figure", "value", title=f"{facts.name}: {len(samples)} test photos")
+    for key, value in summary.items():
+        table.add_row(key, f"{value:.4g}")
+    Console().print(table)
+    print(f"report: {run.folder / 'report.html'}\nscores: {run.folder / 'scores.csv'}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from export.assemble import describe, export_bundle
+    from export.run import Run
+    from export.train import load_scorer, pick_device
+
+    run = Run(options.folder)
+    facts = run.facts()
+    scorer = load_scorer(run, pick_device("cpu"), options.weights)
+    with _progress() as progress:
+        task = progress.add_task("proving parity", total=None, note="")
+        manifest = export_bundle(
+            run,
+            scorer,
+            options.output,
+            name=options.name or facts.name,
+            precision=options.precision,
+            data=options.data or facts.data,
+            on_image=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    rows = dict(describe(manifest))
+    size = options.output.stat().st_size
+    print(f"parity: {rows['parity']}")
+    print(f"bundle: {options.output} ({size / 1e6:.1f} MB)")
+
+
+def _show(options: argparse.Namespace) -> None:
+    from export.assemble import describe
+
+    read = bundle.read(options.bundle)
+    if options.json:
+        print(read.manifest.model_dump_json(indent=2))
+        return
+    table = Table(show_header=False, title=f"{options.bundle}\nsha256 {read.sha256}")
+    for what, figure in describe(read.manifest):
+        table.add_row(what, figure)
+    Console().print(table)

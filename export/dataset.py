@@ -1,0 +1,322 @@
+"""Folders of parts: MVTec AD layout, or simply a folder of good parts.
+
+::
+
+    DATA/train/good/*.png                          good parts, the only thing training opens
+    DATA/test/<kind>/*.png                         kind is "good" or the name of a defect
+    DATA/ground_truth/<kind>/<stem>_mask.png       or <stem>.png; not black is defective
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from inspector.errors import DatasetError, Fault, ImageError, MaskError, TooFewPartsError
+from inspector.frame import IMAGE_SUFFIXES, Geometry, read_image
+from inspector.verdict import Frame8
+
+GOOD: Final = "good"
+FEWEST_GOOD_PARTS: Final = 10
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) after every image."""
+
+Mask = npt.NDArray[np.bool_]
+
+_ASPECT_SPREAD = 0.01
+_FORMATS = "PNG, JPEG, BMP or TIFF"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One test photo. ``kind`` is ``good`` or the kind of defect; ``mask`` may be missing."""
+
+    path: Path
+    kind: str
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Good parts to train on, and what there is to test with (perhaps nothing)."""
+
+    root: Path
+    good: tuple[Path, ...]
+    test: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class GoodParts:
+    """The good parts as the network sees them.
+
+    ``images``: uint8 BGR ``[N, H, W, 3]``. ``aspect``: width / height of the judged region when
+    all photos share one within 1 %, else None. ``remarks``: lines for a person about photos that
+    differ in size or colour, or are copies of one another.
+    """
+
+    images: Frame8
+    aspect: float | None
+    remarks: tuple[str, ...]
+
+
+def open_dataset(root: Path) -> Dataset:
+    """List good parts and test photos under ``root``; no image is decoded.
+
+    Raises what :func:`open_good` and :func:`open_test` raise.
+    """
+    return Dataset(root, open_good(root), open_test(root))
+
+
+def open_good(root: Path) -> tuple[Path, ...]:
+    """The good parts to train on, sorted; looks at nothing under ``test`` or ``ground_truth``.
+
+    Raises :class:`DatasetError` (missing, empty, laid out otherwise) and
+    :class:`TooFewPartsError` (fewer than ten).
+    """
+    _check_folder(root)
+    folder = root
+    if any((root / name).is_dir() for name in ("train", "test", "ground_truth")):
+        folder = root / "train" / GOOD
+        if not folder.is_dir():
+            raise DatasetError(
+                f"{root}: looked for good parts in {folder}, which is missing; put their photos "
+                f"there, or name a folder that holds nothing but photos of good parts"
+            )
+    paths = _images(folder)
+    if not paths:
+        raise DatasetError(
+            f"{folder}: no images; put photos of good parts there ({_FORMATS}), directly or in "
+            f"subfolders"
+        )
+    if len(paths) < FEWEST_GOOD_PARTS:
+        raise TooFewPartsError(
+            f"{folder}: {len(paths)} good parts, at least {FEWEST_GOOD_PARTS} are needed (100 make "
+            f"a good start); add photos"
+        )
+    return paths
+
+
+def open_test(root: Path) -> tuple[Sample, ...]:
+    """The test photos with their masks, sorted; empty when there is no ``test`` folder.
+
+    Raises :class:`DatasetError` for a missing root or photos outside a folder of their kind, and
+    :class:`MaskError` for a mask without an image or an image with two masks.
+    """
+    _check_folder(root)
+    test, truth = root / "test", root / "ground_truth"
+    samples: list[Sample] = []
+    used: set[Path] = set()
+    masks = _masks(truth)
+    for path in _images(test):
+        relative = path.relative_to(test)
+        if len(relative.parts) < 2:
+            raise DatasetError(
+                f"{path}: lies outside a folder of its kind; move it to {test / GOOD} or to a "
+                f"folder named after its defect"
+            )
+        bare = relative.with_suffix("")
+        found = [
+            mask
+            for key in (bare.with_name(f"{bare.name}_mask"), bare)
+            for mask in masks.get(key, ())
+        ]
+        if len(found) > 1:
+            raise MaskError(f"{path}: has two masks, {found[0]} and {found[1]}; keep one")
+        used.update(found)
+        kind = relative.parts[0]
+        samples.append(Sample(path, kind, found[0] if found and kind != GOOD else None))
+    for mask in (mask for group in masks.values() for mask in group):
+        if mask not in used:
+            image = test / mask.relative_to(truth).parent / mask.stem.removesuffix("_mask")
+            raise MaskError(f"{mask}: a mask without an image; add {image}.png, or remove the mask")
+    return tuple(samples)
+
+
+def load_good(
+    paths: Sequence[Path], geometry: Geometry, on_progress: Progress | None = None
+) -> GoodParts:
+    """Decode good parts through ``geometry``, each file once.
+
+    Raises :class:`ImageError` naming the file, and :class:`TooFewPartsError` when fewer than ten
+    of the pictures differ.
+    """
+    images = np.empty((len(paths), geometry.height, geometry.width, 3), dtype=np.uint8)
+    digests: set[bytes] = set()
+    shapes: Counter[tuple[int, int]] = Counter()
+    grey = 0
+    for index, path in enumerate(paths):
+        photo = _read(path)
+        images[index] = _apply(photo, path, geometry)
+        digests.add(hashlib.sha256(images[index]).digest())
+        shapes[(photo.shape[1], photo.shape[0])] += 1
+        grey += photo.ndim == 2 or photo.shape[2] == 1
+        if on_progress is not None:
+            on_progress(index + 1, len(paths))
+    if len(digests) < FEWEST_GOOD_PARTS:
+        same = "all the same picture" if len(digests) == 1 else "copies of one another"
+        raise TooFewPartsError(
+            f"{_parent(paths)}: {len(paths)} good parts, but they are {same} ({len(digests)} "
+            f"different, at least {FEWEST_GOOD_PARTS} are needed); photograph different parts"
+        )
+    return GoodParts(
+        images, _common_aspect(shapes, geometry), _remarks(paths, digests, shapes, grey)
+    )
+
+
+def load_sample(sample: Sample, geometry: Geometry) -> tuple[Frame8, Mask | None]:
+    """One test photo and its truth through ``geometry``.
+
+    Returns uint8 BGR ``[H, W, 3]`` and bool ``[H, W]``: all False for a good part, None for a
+    defect that nobody drew a mask for, or none of whose pixels is left at this size. Raises
+    :class:`ImageError` and :class:`MaskError` naming the file.
+    """
+    photo = _read(sample.path)
+    image = _apply(photo, sample.path, geometry)
+    if sample.kind == GOOD:
+        return image, np.zeros(image.shape[:2], dtype=np.bool_)
+    if sample.mask is None:
+        return image, None
+    try:
+        drawn = read_image(sample.mask)
+    except ValueError as error:
+        raise MaskError(f"{error}; draw or copy the mask again") from None
+    if drawn.shape[:2] != photo.shape[:2]:
+        raise MaskError(
+            f"{sample.mask}: mask is {_size(drawn)} px, its image {sample.path} is {_size(photo)} "
+            f"px; save the mask at the image's size"
+        )
+    if drawn.ndim == 3:
+        # An opaque alpha channel would mark every pixel as defective.
+        drawn = drawn[:, :, :3].max(axis=2)
+    # Labels 1, 2, 3 are defects too; in a JPEG, small values are only compression noise.
+    lossy = sample.mask.suffix.lower() in {".jpg", ".jpeg"}
+    mask = geometry.apply_mask(drawn >= 128 if lossy else drawn > 0)
+    return image, mask if mask.any() else None
+
+
+def fingerprint(paths: Sequence[Path], root: Path) -> str:
+    """SHA-256 over names relative to ``root`` and file contents, the same on every system.
+
+    Raises :class:`ImageError` for a file that cannot be read.
+    """
+    named = sorted(
+        (unicodedata.normalize("NFC", path.relative_to(root).as_posix()), path) for path in paths
+    )
+    whole = hashlib.sha256()
+    for name, path in named:
+        try:
+            content = hashlib.sha256(path.read_bytes()).digest()
+        except OSError as error:
+            raise ImageError(f"{path}: {error.strerror or error}; check the file") from None
+        whole.update(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest() + content)
+    return whole.hexdigest()
+
+
+def _check_folder(root: Path) -> None:
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "no such folder"
+        raise DatasetError(
+            f"{root}: {what}; name a folder of photos of good parts, or one in MVTec AD layout "
+            f"(train/good, test/<kind>, ground_truth/<kind>)"
+        )
+
+
+def _images(folder: Path) -> tuple[Path, ...]:
+    """Image files at any depth, without hidden ones, in an order that no system changes."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, onerror=_refuse_walk, followlinks=True):
+        # A link to a folder is followed, a circle of links is not.
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        # Hidden: thumbnails, and the "._" twins that macOS leaves on memory cards.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += (
+            Path(here, name)
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+        )
+    return tuple(sorted(found, key=lambda path: path.relative_to(folder).parts))
+
+
+def _refuse_walk(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise DatasetError(
+            f"{error.filename}: {error.strerror}; make the folder readable"
+        ) from None
+
+
+def _masks(truth: Path) -> dict[Path, list[Path]]:
+    """Mask files by their path below ``truth``, suffix left out."""
+    masks: dict[Path, list[Path]] = {}
+    for path in _images(truth):
+        masks.setdefault(path.relative_to(truth).with_suffix(""), []).append(path)
+    return masks
+
+
+def _read(path: Path) -> npt.NDArray[Any]:
+    try:
+        return read_image(path)
+    except ValueError as error:
+        raise ImageError(f"{error}; remove the file or take the photo again") from None
+
+
+def _apply(photo: npt.NDArray[Any], path: Path, geometry: Geometry) -> Frame8:
+    try:
+        return geometry.apply(photo)
+    except Fault as fault:
+        raise ImageError(
+            f"{path}: {fault}; remove the photo, or take it as the others were taken"
+        ) from None
+
+
+def _common_aspect(shapes: Counter[tuple[int, int]], geometry: Geometry) -> float | None:
+    if geometry.region is not None:
+        return geometry.region.w / geometry.region.h
+    aspects = [width / height for width, height in shapes]
+    if max(aspects) > min(aspects) * (1.0 + _ASPECT_SPREAD):
+        return None
+    width, height = shapes.most_common(1)[0][0]
+    return width / height
+
+
+def _remarks(
+    paths: Sequence[Path], digests: set[bytes], shapes: Counter[tuple[int, int]], grey: int
+) -> tuple[str, ...]:
+    remarks = []
+    if len(digests) < len(paths):
+        remarks.append(
+            f"{len(paths) - len(digests)} of {len(paths)} good parts are copies of another photo"
+        )
+    if len(shapes) > 1:
+        widths, heights = zip(*shapes, strict=True)
+        remarks.append(
+            f"photos come in {len(shapes)} sizes, from {min(widths)}x{min(heights)} to "
+            f"{max(widths)}x{max(heights)} px; all are brought to the network's size"
+        )
+    if 0 < grey < len(paths):
+        remarks.append(f"{grey} of {len(paths)} photos are grey, the others in colour")
+    return tuple(remarks)
+
+
+def _parent(paths: Sequence[Path]) -> Path:
+    folders = {path.parent for path in paths}
+    first = paths[0].parent
+    return first if len(folders) == 1 else first.parent
+
+
+def _size(image: npt.NDArray[Any]) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"

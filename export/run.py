@@ -1,0 +1,187 @@
+"""A training run's folder: what is in it, written so that nothing is ever half there."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from export.settings import TrainSettings
+from inspector.bundle import Calibration, Exposure, write_atomically
+from inspector.errors import OutputError, RunError
+from inspector.frame import Geometry
+
+Scores = npt.NDArray[np.float64]
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class Facts(BaseModel):
+    """What a run was started with; a resumed run must match it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    data: Path
+    settings: TrainSettings
+    geometry: Geometry
+    fingerprint: str
+    parts: int
+    weights_sha256: str
+
+
+class Outcome(BaseModel):
+    """What a finished run knows beside its weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    created: str
+    train_seconds: float
+    calibration: Calibration
+    exposure: Exposure
+    reference: float
+    """Median score of the training parts, raw units: what the held-out scores are relative to."""
+    golden: tuple[int, ...]
+    """Indices into the good parts: the lowest, middle and highest held-out score."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one run.
+
+    ``run.json`` facts, ``checkpoint-<fit>.pt`` each fit's last finished epoch, ``heldout.csv``,
+    ``epochs.jsonl``, ``model.pt``, ``outcome.json`` (written last: the run is finished).
+    """
+
+    folder: Path
+
+    def facts(self) -> Facts:
+        """Raises :class:`RunError` when the folder is no run."""
+        return self._read("run.json", Facts)
+
+    def outcome(self) -> Outcome:
+        """Raises :class:`RunError` when the run is not finished."""
+        if not (self.folder / "outcome.json").exists():
+            self.facts()
+            raise RunError(
+                f"{self.folder}: training is not finished; go on with "
+                f"'inspector-model train DATA -o {self.folder} --resume'"
+            )
+        return self._read("outcome.json", Outcome)
+
+    def start(self, facts: Facts, *, resume: bool) -> None:
+        """Claim the folder. Raises :class:`RunError`, :class:`OutputError`."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be made: {error.strerror}") from None
+        if (self.folder / "run.json").exists():
+            if not resume:
+                raise RunError(
+                    f"{self.folder}: holds a run already; add --resume, or choose another folder"
+                )
+            self._match(self.facts(), facts)
+            return
+        if resume:
+            raise RunError(f"{self.folder}: nothing to resume; leave out --resume")
+        if any(self.folder.iterdir()):
+            raise RunError(f"{self.folder}: not empty and not a run; choose another folder")
+        self.write("run.json", facts.model_dump_json(indent=2).encode())
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write one file of the run atomically. Raises :class:`OutputError`."""
+        try:
+            write_atomically(self.folder / name, data)
+        except OSError as error:
+            raise OutputError(
+                f"{self.folder / name}: cannot be written: {error.strerror}; free disk space or "
+                f"choose another folder"
+            ) from None
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """Write a torch state."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self.write(name, buffer.getvalue())
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        """A torch state, None when there is none. Raises :class:`RunError` when it is damaged."""
+        path = self.folder / name
+        if not path.exists():
+            return None
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):
+            raise RunError(f"{path}: damaged; remove it and train with --resume") from None
+        return dict(state)
+
+    def remove(self, pattern: str) -> None:
+        """Remove files that a finished run no longer needs."""
+        for path in self.folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+    def log_epoch(self, record: dict[str, float | int | str]) -> None:
+        """Append one epoch to ``epochs.jsonl``."""
+        try:
+            with (self.folder / "epochs.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise OutputError(f"{self.folder}/epochs.jsonl: {error.strerror}") from None
+
+    def write_held_out(self, paths: list[str], folds: npt.NDArray[np.intp], scores: Scores) -> None:
+        """``heldout.csv``: path, fold, score (relative to its own model's training parts)."""
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(("path", "fold", "relative_score"))
+        for path, fold, score in zip(paths, folds, scores, strict=True):
+            writer.writerow((path, int(fold), repr(float(score))))
+        self.write("heldout.csv", text.getvalue().encode())
+
+    def held_out(self) -> tuple[npt.NDArray[np.intp], Scores]:
+        """Fold and relative score of every held-out part. Raises :class:`RunError`."""
+        path = self.folder / "heldout.csv"
+        try:
+            rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+            folds = np.array([int(row["fold"]) for row in rows], dtype=np.intp)
+            scores = np.array([float(row["relative_score"]) for row in rows], dtype=np.float64)
+        except (OSError, KeyError, ValueError):
+            raise RunError(f"{path}: missing or damaged; train again") from None
+        return folds, scores
+
+    def _read(self, name: str, model: type[_Model]) -> _Model:
+        path = self.folder / name
+        try:
+            return model.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise RunError(
+                f"{self.folder}: not a training run (no {name}); "
+                f"make one with 'inspector-model train DATA -o {self.folder}'"
+            ) from None
+        except (OSError, ValidationError):
+            raise RunError(f"{path}: damaged, or of another version; train again") from None
+
+    def _match(self, old: Facts, new: Facts) -> None:
+        before, now = old.settings.model_dump(), new.settings.model_dump()
+        # Where and with how much memory it is computed does not change the model asked for.
+        free = {"device", "cache_gb", "weights"}
+        for key in before:
+            if key not in free and before[key] != now[key]:
+                raise RunError(
+                    f"{self.folder}: was started with {key} = {before[key]}, not {now[key]}; "
+                    f"resume with the same settings, or choose another folder"
+                )
+        if old.fingerprint != new.fingerprint:
+            raise RunError(
+                f"{self.folder}: was started with other photos than {new.data} now holds; choose "
+                f"another folder"
+            )
+        if old.weights_sha256 != new.weights_sha256:
+            raise RunError(f"{self.folder}: was started with other backbone weights")

@@ -1,0 +1,307 @@
+"""Train: backbone features once, memory bank, adaptation of φ, cross-fitting, calibration."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from export import cfa
+from export.backbone import Backbone
+from export.calibrate import calibrate, parts_needed
+from export.dataset import GoodParts, fingerprint, load_good, open_good
+from export.features import FeatureCache
+from export.run import Facts, Outcome, Run, Scores
+from export.settings import TrainSettings
+from inspector.bundle import Exposure
+from inspector.errors import RunError, TrainingError
+from inspector.frame import Geometry, exposure
+from inspector.verdict import FloatMap
+
+Index = npt.NDArray[np.intp]
+
+HOLD_OUT_SHARE = 0.3
+"""Share held out once when that alone is enough for the rate asked; else parts are cross-fitted."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training stands, for a progress bar: stage in words, steps done of total, loss."""
+
+    stage: str
+    done: int
+    total: int
+    loss: float | None = None
+
+
+OnStep = Callable[[Step], None]
+
+
+class Scorer:
+    """A trained model in PyTorch: uint8 BGR pictures at network size → scores and maps.
+
+    Scores and maps are in units of ``threshold`` (1: raw distances).
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        model: cfa.CFA,
+        settings: TrainSettings,
+        device: torch.device,
+        threshold: float = 1.0,
+    ) -> None:
+        self.backbone, self.model, self.settings = backbone, model, settings
+        self.device, self.threshold = device, threshold
+        (grid_h, grid_w), (height, width) = settings.grid, settings.size
+        self._rows = torch.from_numpy(cfa.smoothing(grid_h, height, settings.sigma)).to(
+            device, torch.float32
+        )
+        self._columns = torch.from_numpy(cfa.smoothing(grid_w, width, settings.sigma)).to(
+            device, torch.float32
+        )
+
+    @torch.no_grad()
+    def maps(self, levels: cfa.Levels) -> Tensor:
+        """Smoothed anomaly maps ``[N, H, W]`` of pooled features."""
+        patch_scores = self.model.patch_scores(levels)
+        return self._rows @ patch_scores @ self._columns.T / self.threshold
+
+    def __call__(self, images: npt.NDArray[np.uint8]) -> tuple[FloatMap, FloatMap]:
+        """Scores float32 ``[N]`` and maps float32 ``[N, H, W]`` of uint8 ``[N, H, W, 3]``."""
+        maps = self.maps(cfa.pool(self.backbone.maps(images, self.device)))
+        return maps.amax(dim=(1, 2)).cpu().numpy(), maps.cpu().numpy()
+
+    def image_scores(self, cache: FeatureCache, index: Index) -> Scores:
+        """Float64 ``[len(index)]`` from cached features."""
+        parts = [self.maps(levels).amax(dim=(1, 2)).cpu() for levels in cache.batches(index)]
+        return torch.cat(parts).double().numpy()
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto``: CUDA where there is one. Raises :class:`TrainingError` when asked and absent."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("device: cuda was asked for, but PyTorch finds none; use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def train(
+    data: Path, folder: Path, settings: TrainSettings, *, resume: bool, on_step: OnStep
+) -> Run:
+    """Train on the good parts of ``data`` and calibrate; opens no file under ``test/``.
+
+    Raises :class:`TrainingError`; KeyboardInterrupt leaves the last finished epoch on disk.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    device = pick_device(settings.device)
+    paths = open_good(data)
+    backbone = Backbone(settings.backbone, settings.strides, settings.weights).to(device)
+    geometry = Geometry(
+        height=settings.size[0], width=settings.size[1], region=settings.region, fit=settings.fit
+    )
+    parts = load_good(
+        paths, geometry, lambda done, total: on_step(Step("reading photos", done, total))
+    )
+    run = Run(folder)
+    facts = Facts(
+        name=data.resolve().name,
+        data=data.resolve(),
+        settings=settings,
+        geometry=geometry.model_copy(update={"aspect": parts.aspect}),
+        fingerprint=fingerprint(paths, data),
+        parts=len(paths),
+        weights_sha256=backbone.weights_sha256,
+    )
+    run.start(facts, resume=resume)
+    if (folder / "outcome.json").exists():
+        return run
+    began = time.monotonic()
+    with FeatureCache(
+        backbone,
+        parts.images,
+        device=device,
+        cache_gb=settings.cache_gb,
+        folder=folder,
+        on_progress=lambda done, total: on_step(Step("backbone features", done, total)),
+    ) as cache:
+        outcome = _Trainer(
+            run, cache, backbone, settings, device=device, on_step=on_step
+        ).fit_and_calibrate([path.relative_to(data).as_posix() for path in paths], parts, began)
+    run.write("outcome.json", outcome.model_dump_json(indent=2).encode())
+    run.remove("checkpoint-*.pt")
+    return run
+
+
+def load_scorer(run: Run, device: torch.device, weights: Path | None = None) -> Scorer:
+    """The model a finished run trained, scores in units of its limit. Raises :class:`RunError`."""
+    facts, outcome = run.facts(), run.outcome()
+    settings = facts.settings
+    backbone = Backbone(settings.backbone, settings.strides, weights or settings.weights).to(device)
+    if backbone.weights_sha256 != facts.weights_sha256:
+        raise RunError(
+            f"{run.folder}: was trained with other backbone weights; give --weights FILE"
+        )
+    state = run.load("model.pt")
+    if state is None:
+        raise RunError(f"{run.folder}: model.pt is missing; train again")
+    model = _empty_model(backbone, settings)
+    model.load_state_dict(state)
+    return Scorer(
+        backbone, model.to(device), settings, device, threshold=outcome.calibration.threshold
+    )
+
+
+def _empty_model(backbone: Backbone, settings: TrainSettings) -> cfa.CFA:
+    descriptor = cfa.PatchDescriptor(
+        backbone.channels,
+        settings.width(sum(backbone.channels)),
+        settings.grid,
+        cfa.FeatureScale.identity(backbone.channels),
+        init="identity",
+        generator=torch.Generator(),
+    )
+    return cfa.CFA(descriptor, settings.items, settings)
+
+
+class _Trainer:
+    """One run's fits: the model in service, then one a fold."""
+
+    def __init__(
+        self,
+        run: Run,
+        cache: FeatureCache,
+        backbone: Backbone,
+        settings: TrainSettings,
+        *,
+        device: torch.device,
+        on_step: OnStep,
+    ) -> None:
+        self.run, self.cache, self.backbone = run, cache, backbone
+        self.settings, self.device, self.on_step = settings, device, on_step
+
+    def fit_and_calibrate(self, names: list[str], parts: GoodParts, began: float) -> Outcome:
+        settings, n = self.settings, len(names)
+        order = np.random.default_rng([settings.seed, 1]).permutation(n)
+        everything = np.arange(n)
+        once = int(n * HOLD_OUT_SHARE)
+        if once >= parts_needed(settings.false_reject):
+            held = [np.sort(order[:once])]
+            training = np.sort(order[once:])
+        else:
+            held = [np.sort(fold) for fold in np.array_split(order, min(settings.folds, n))]
+            training = everything
+        model = self._fit("service", training)
+        scorer = self._scorer(model)
+        reference = float(np.median(scorer.image_scores(self.cache, training)))
+        fold_of = np.full(n, -1, dtype=np.intp)
+        relative = np.full(n, np.nan)
+        for number, index in enumerate(held):
+            if len(held) == 1:
+                fold_scorer, fold_reference = scorer, reference
+            else:
+                rest = np.setdiff1d(everything, index)
+                fold_scorer = self._scorer(self._fit(f"fold {number + 1} of {len(held)}", rest))
+                fold_reference = float(np.median(fold_scorer.image_scores(self.cache, rest)))
+            relative[index] = fold_scorer.image_scores(self.cache, index) / fold_reference
+            fold_of[index] = number
+        tested = np.flatnonzero(fold_of >= 0)
+        self.run.write_held_out([names[i] for i in tested], fold_of[tested], relative[tested])
+        calibration = calibrate(
+            [relative[index] for index in held], reference, settings.false_reject
+        )
+        self.run.save("model.pt", model.state_dict())
+        ranked = tested[np.argsort(relative[tested], kind="stable")]
+        return Outcome(
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            train_seconds=round(time.monotonic() - began, 1),
+            calibration=calibration,
+            exposure=_exposure(parts),
+            reference=reference,
+            golden=(int(ranked[0]), int(ranked[len(ranked) // 2]), int(ranked[-1])),
+        )
+
+    def _scorer(self, model: cfa.CFA) -> Scorer:
+        return Scorer(self.backbone, model, self.settings, self.device)
+
+    def _fit(self, name: str, index: Index) -> cfa.CFA:
+        """Adapt φ on the parts ``index``; goes on from this fit's checkpoint when there is one."""
+        settings = self.settings
+        slug = name.replace(" ", "-")
+        # A fold's seed is its own; the model in service has the run's.
+        salt = 0 if name == "service" else int(name.split()[1])
+        checkpoint = self.run.load(f"checkpoint-{slug}.pt")
+        if checkpoint is None:
+            self.on_step(Step(f"memory bank, {name}", 0, 1))
+            model = cfa.build(
+                settings,
+                self.backbone.channels,
+                lambda: self.cache.batches(index),
+                seed=settings.seed + 1000 * salt,
+                device=self.device,
+            )
+        else:
+            model = _empty_model(self.backbone, settings).to(self.device)
+            model.load_state_dict(checkpoint["model"])
+        optimiser = torch.optim.AdamW(
+            [*model.descriptor.parameters(), model.radius],
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            amsgrad=True,
+        )
+        first = 0
+        if checkpoint is not None:
+            optimiser.load_state_dict(checkpoint["optimiser"])
+            first = checkpoint["epochs"]
+        steps = -(-len(index) // settings.batch_size)
+        for epoch in range(first, settings.epochs):
+            shuffled = np.random.default_rng([settings.seed, salt, epoch]).permutation(index)
+            sums = np.zeros(2)
+            for step in range(steps):
+                chosen = shuffled[step * settings.batch_size : (step + 1) * settings.batch_size]
+                attract, repel = model.loss(self.cache.batch(chosen))
+                loss = attract + repel
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                sums += (attract.item(), repel.item())
+                self.on_step(
+                    Step(
+                        f"adapting φ, {name}",
+                        epoch * steps + step + 1,
+                        settings.epochs * steps,
+                        loss.item(),
+                    )
+                )
+            self.run.log_epoch(
+                {
+                    "fit": name,
+                    "epoch": epoch + 1,
+                    "l_att": sums[0] / steps,
+                    "l_rep": sums[1] / steps,
+                    "r": model.radius.item(),
+                }
+            )
+            self.run.save(
+                f"checkpoint-{slug}.pt",
+                {
+                    "model": model.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "epochs": epoch + 1,
+                },
+            )
+        return model
+
+
+def _exposure(parts: GoodParts) -> Exposure:
+    measured = np.array([exposure(image) for image in parts.images])
+    low, high = measured.min(axis=0), measured.max(axis=0)
+    return Exposure(
+        brightness=(float(low[0]), float(high[0])), sharpness=(float(low[1]), float(high[1]))
+    )

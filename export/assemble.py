@@ -55,19 +55,19 @@ def export_bundle(
     samples = [*(Sample(path, GOOD, None) for path in good), *open_test(data)]
     graph = onnx_graph.build(scorer, precision=precision)
     manifest = _manifest(run, scorer, good, name=name, precision=precision)
-    with tempfile.TemporaryDirectory() as scratch:
-        candidate = Path(scratch) / "candidate.onnx"
-        candidate.write_bytes(_serialise(graph, manifest))
-        parity = prove(
-            Detector.load(candidate, provider="cpu"),
-            scorer,
-            samples,
-            facts.geometry,
-            precision=precision,
-            on_image=lambda done: on_image(done, len(samples)),
-        )
-    manifest = manifest.model_copy(update={"parity": parity})
     try:
+        with tempfile.TemporaryDirectory() as scratch:
+            candidate = Path(scratch) / "candidate.onnx"
+            candidate.write_bytes(_serialise(graph, manifest))
+            parity = prove(
+                Detector.load(candidate, provider="cpu"),
+                scorer,
+                samples,
+                facts.geometry,
+                precision=precision,
+                on_image=lambda done: on_image(done, len(samples)),
+            )
+        manifest = manifest.model_copy(update={"parity": parity})
         write_atomically(output, _serialise(graph, manifest))
     except OSError as error:
         raise OutputError(

@@ -263,3 +263,7 @@ def _show(options: argparse.Namespace) -> None:
     for what, figure in describe(read.manifest):
         table.add_row(what, figure)
     Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -298,8 +298,10 @@ def _patch_scores(graph: _Graph, model: cfa.CFA, levels: list[str], scorer: Scor
     )
     own = graph.node("ReduceSumSquare", [phi], "patches/squared_norm", axes=[1], keepdims=1)
     squared = graph.node("Add", [nearest, own], "distances/squared_raw")
-    # TopK drops NaN: one in φ comes back with ‖φ‖², one in the bank through this sum.
-    bank_sum = graph.node("ReduceSum", [memory], "memory_bank/sum", keepdims=0)
+    # TopK drops NaN: one in φ comes back with ‖φ‖², one in the bank through these sums.
+    item_sum = graph.node("ReduceSum", [memory], "memory_bank/item_sum", keepdims=0)
+    norm_sum = graph.node("ReduceSum", [norms], "memory_bank/norm_sum", keepdims=0)
+    bank_sum = graph.node("Add", [item_sum, norm_sum], "memory_bank/sum")
     zero = graph.zero(OUTPUTS[1])
     flag = graph.node("Mul", [bank_sum, zero], "memory_bank/nan_flag")
     clipped = graph.node("Max", [squared, zero], "distances/squared_clipped")

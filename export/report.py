@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import cv2
 import jinja2
@@ -75,6 +76,7 @@ def write_report(
     evaluation: Evaluation,
     path: Path,
     title: str,
+    *,
     facts: Mapping[str, str],
     calibration: Calibration,
     holdout_scores: Sequence[float] | npt.NDArray[Any],
@@ -93,7 +95,12 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "share": _share, "score": _score, "of": _of}
+    environment.filters |= {
+        "share": _share,
+        "score": _score,
+        "threshold": _threshold,
+        "of": _of,
+    }
     html = environment.get_template(_TEMPLATE).render(
         title=title,
         evaluation=evaluation,
@@ -175,7 +182,7 @@ def _rate_tile(name: str, rate: metrics.Rate, of: str) -> _Tile:
     return _Tile(
         name,
         _percent(rate.value),
-        f"{rate.hits} of {rate.total} {of}; truly {_percent(low)} to {_percent(high)}",
+        f"{rate.hits} of {rate.total} {of}; 95 % interval {_percent(low)} to {_percent(high)}",
     )
 
 
@@ -298,12 +305,12 @@ def _thumbnail(image: Frame8, geometry: Geometry) -> Frame8:
 
 
 def _histogram(evaluation: Evaluation, held_out: metrics.Floats) -> _Chart | None:
-    groups = [
+    every: list[tuple[str, npt.NDArray[Any], str, Literal["step", "stepfilled"]]] = [
         ("good", np.asarray(evaluation.good_scores), _GOOD, "stepfilled"),
         ("defective", np.asarray(evaluation.defective_scores), _DEFECTIVE, "stepfilled"),
         ("good, held out", held_out, _HELD_OUT, "step"),
     ]
-    groups = [group for group in groups if group[1].size]
+    groups = [group for group in every if group[1].size]
     if not groups:
         return None
     highest = max(float(scores.max()) for _, scores, _, _ in groups)
@@ -311,7 +318,7 @@ def _histogram(evaluation: Evaluation, held_out: metrics.Floats) -> _Chart | Non
     # An edge falls on the limit, so that no bar has parts of both verdicts.
     step = LIMIT / max(8, round(40 / end))
     edges = np.arange(0.0, end + step, step)
-    figure, axes = _axes(7.2, 3.0)
+    figure, axes = _axes(7.6, 2.9)
     for name, scores, colour, kind in groups:
         axes.hist(
             np.minimum(scores, edges[-1]),
@@ -431,7 +438,16 @@ def _share(value: float | None) -> str:
 
 
 def _score(value: float | None) -> str:
-    return UNDEFINED if value is None else f"{value:.3g}" if value >= 100 else f"{value:.2f}"
+    """Two digits after the point; what is below the limit never reads 1.00."""
+    if value is None:
+        return UNDEFINED
+    text = f"{value:.2f}" if value < 100 else f"{value:.3g}"
+    return "< 1.00" if text == "1.00" and value < LIMIT else text
+
+
+def _threshold(value: float) -> str:
+    """A listed threshold as it is; one found in the data rounded down, so that it still holds."""
+    return f"{value:.2f}" if value in metrics.SWEEP else f"{math.floor(value * 1000) / 1000:.3f}"
 
 
 def _of(rate: metrics.Rate) -> str:

@@ -1,0 +1,43 @@
+# Two commands: `make demo` runs an inspection line, `make test` passes the tests.
+PYTHON ?= python3
+PARTS ?=
+DATA ?= demo-parts
+RUNTIME := .venv
+DEV := .venv-dev
+
+.PHONY: demo test check demo-bundle clean
+
+demo: $(RUNTIME)/.installed
+	@$(RUNTIME)/bin/inspector demo config/demo.yaml $(if $(PARTS),--parts $(PARTS))
+
+test: $(DEV)/.installed
+	$(DEV)/bin/python -m pytest
+
+check: $(DEV)/.installed
+	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/mypy
+	$(DEV)/bin/lint-imports
+
+# Draws its own parts, trains, evaluates and exports: the bundle `make demo` runs.
+demo-bundle: $(DEV)/.installed
+	rm -rf $(DATA) runs/demo
+	$(DEV)/bin/inspector simulate $(DATA) --good 150 --test-good 40 --defective 60 --seed 1
+	$(DEV)/bin/inspector-model train $(DATA) -o runs/demo --config config/demo-train.yaml
+	$(DEV)/bin/inspector-model evaluate runs/demo
+	$(DEV)/bin/inspector-model export runs/demo -o config/demo.onnx --name flange
+
+$(RUNTIME)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(RUNTIME)
+	$(RUNTIME)/bin/python -m pip install --quiet --upgrade pip
+	$(RUNTIME)/bin/python -m pip install --quiet --editable .
+	touch $@
+
+$(DEV)/.installed: pyproject.toml requirements-dev.txt
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/python -m pip install --quiet --upgrade pip
+	$(DEV)/bin/python -m pip install --quiet --editable '.[train]' --requirement requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf $(RUNTIME) $(DEV) demo-output $(DATA) runs build *.egg-info

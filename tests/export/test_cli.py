@@ -1,0 +1,249 @@
+"""``inspector-model`` from the command line: the whole road, and every bad input's one line."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from export import onnx_graph
+from export.cli import main
+from export.run import Run
+from export.settings import TrainSettings
+from inspector import Detector, Verdict
+from inspector.bundle import read
+from inspector.config import load_yaml
+
+from .conftest import draw_part, write_parts
+
+CONFIG = Path(__file__).parents[2] / "config"
+
+
+def fails(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int) -> str:
+    capsys.readouterr()
+    assert main(arguments) == code
+    lines = capsys.readouterr().err.splitlines()
+    errors = [line for line in lines if line.startswith("inspector-model: error: ")]
+    assert len(errors) == 1, lines
+    assert not any("Traceback" in line for line in lines)
+    return errors[0]
+
+
+def train_arguments(data: Path, output: Path) -> list[str]:
+    quick = ["--size", "64x96", "--epochs", "0", "--bank-items", "30", "--folds", "2"]
+    return ["train", str(data), "-o", str(output), *quick]
+
+
+def test_photos_to_bundle_to_verdict(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, output = tmp_path / "run", tmp_path / "disc.onnx"
+    assert main(train_arguments(parts, run)) == 0
+    assert "held-out good parts" in capsys.readouterr().out
+    assert main(["calibrate", str(run), "--false-reject", "2%"]) == 0
+    assert main(["evaluate", str(run)]) == 0
+    assert (run / "report.html").stat().st_size > 10_000
+    assert len((run / "scores.csv").read_text().splitlines()) == 1 + 13
+    assert main(["export", str(run), "-o", str(output)]) == 0
+    assert "0 flips" in capsys.readouterr().out
+    assert main(["show", str(output)]) == 0
+    assert "memory bank" in capsys.readouterr().out
+    assert main(["show", str(output), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["calibration"]["target_false_reject"] == 0.02
+    assert shown["parity"]["images"] == 24 + 13
+    assert shown["evaluation"] == json.loads((run / "evaluation.json").read_text())
+    assert [golden["name"] for golden in shown["golden"]][-1] == "drawn defect"
+    detector = Detector.load(output)
+    assert detector.judge(draw_part(9000)[0]).verdict is Verdict.PASS
+    stained = detector.judge(draw_part(9001, "stain")[0])
+    assert stained.verdict is Verdict.FAIL
+    mask = draw_part(9001, "stain")[1]
+    ys, xs = np.nonzero(mask)
+    region = stained.regions[0]
+    assert region.x <= xs.mean() <= region.x + region.w
+    assert region.y <= ys.mean() <= region.y + region.h
+
+
+def test_region_and_size_travel_in_the_bundle(parts: Path, tmp_path: Path) -> None:
+    run, output = tmp_path / "run", tmp_path / "disc.onnx"
+    arguments = [*train_arguments(parts, run), "--region", "20,10,80,60"]
+    assert main(arguments) == 0
+    assert main(["export", str(run), "-o", str(output), "--name", "cropped"]) == 0
+    manifest = read(output).manifest
+    assert manifest.name == "cropped"
+    assert manifest.geometry.region is not None
+    assert manifest.geometry.region.model_dump() == {"x": 20, "y": 10, "w": 80, "h": 60}
+    assert (manifest.geometry.height, manifest.geometry.width) == (64, 96)
+
+
+def test_fp16_is_proven_at_its_own_tolerance(trained: Run, tmp_path: Path) -> None:
+    output = tmp_path / "half.onnx"
+    assert main(["export", str(trained.folder), "-o", str(output), "--precision", "fp16"]) == 0
+    manifest = read(output).manifest
+    assert manifest.precision == "fp16"
+    assert manifest.parity is not None
+    assert manifest.parity.tolerance == 0.02
+
+
+def test_a_graph_that_scores_otherwise_leaves_no_file(
+    trained: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = onnx_graph.build
+
+    def off_by_one_percent(*arguments: object, **options: object) -> onnx.ModelProto:
+        model = build(*arguments, **options)  # type: ignore[arg-type]
+        for tensor in model.graph.initializer:
+            if tensor.name == "map.rows":
+                values = numpy_helper.to_array(tensor) * np.float32(1.004)
+                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        return model
+
+    monkeypatch.setattr(onnx_graph, "build", off_by_one_percent)
+    output = tmp_path / "disc.onnx"
+    line = fails(capsys, ["export", str(trained.folder), "-o", str(output)], 25)
+    assert "no file was written" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_during_export_leaves_the_old_bundle(trained: Run, tmp_path: Path) -> None:
+    output = tmp_path / "disc.onnx"
+    output.write_bytes(b"the bundle in service")
+
+    def fill_disk() -> None:
+        # Writing past this size fails as on a full disk; the scratch candidate is larger too.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "export.cli", "export", str(trained.folder), "-o", str(output)],
+        capture_output=True,
+        text=True,
+        preexec_fn=fill_disk,
+        check=False,
+    )
+    assert done.returncode == 26, done.stderr
+    errors = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert "cannot be written" in errors[0]
+    assert output.read_bytes() == b"the bundle in service"
+    assert [path.name for path in tmp_path.iterdir()] == ["disc.onnx"]
+
+
+def test_missing_and_empty_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = fails(capsys, train_arguments(tmp_path / "absent", tmp_path / "run"), 20)
+    assert "absent" in line
+    (tmp_path / "empty").mkdir()
+    assert "empty" in fails(capsys, train_arguments(tmp_path / "empty", tmp_path / "run"), 20)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_truncated_photo_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_parts(tmp_path / "data", good=12)
+    broken = data / "train" / "good" / "005.png"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    assert str(broken) in fails(capsys, train_arguments(data, tmp_path / "run"), 21)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_photo_outside_the_region_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_parts(tmp_path / "data", good=12)
+    small = data / "train" / "good" / "003.png"
+    cv2.imwrite(str(small), draw_part(3)[0][:40, :50])
+    arguments = [*train_arguments(data, tmp_path / "run"), "--region", "20,10,80,60"]
+    line = fails(capsys, arguments, 21)
+    assert str(small) in line
+    assert "50x40" in line
+
+
+def test_identical_and_too_few_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = write_parts(tmp_path / "few", good=9)
+    assert "9 good parts" in fails(capsys, train_arguments(few, tmp_path / "run"), 23)
+    same = tmp_path / "same"
+    same.mkdir()
+    for i in range(12):
+        cv2.imwrite(str(same / f"{i}.png"), draw_part(0)[0])
+    assert "same picture" in fails(capsys, train_arguments(same, tmp_path / "run"), 23)
+
+
+def test_a_mask_without_an_image(
+    trained: Run, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_parts(tmp_path / "data", good=12)
+    (data / "test" / "stain" / "001.png").unlink()
+    line = fails(capsys, ["evaluate", str(trained.folder), "--data", str(data)], 22)
+    assert "001_mask.png" in line
+
+
+def test_weights_of_the_wrong_network(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"no weights at all")
+    arguments = [*train_arguments(parts, tmp_path / "run"), "--weights", str(weights)]
+    assert str(weights) in fails(capsys, arguments, 24)
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what"),
+    [
+        ("epochs: 5\nepohs: 3\n", ":2: epohs", "unknown key"),
+        ("epochs: many\n", ":1: epochs", "many"),
+        ("size: 250x250\n", "file", "multiples of 32"),
+        ("gamma_c: 4\nbank_items: 10\n", "file", "not both"),
+        ("epochs: [1\n", ":2", "not YAML"),
+    ],
+)
+def test_a_wrong_training_file_names_line_and_key(
+    text: str, where: str, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "train.yaml"
+    config.write_text(text)
+    arguments = ["train", str(tmp_path), "-o", str(tmp_path / "run"), "--config", str(config)]
+    line = fails(capsys, arguments, 10)
+    assert str(config) in line
+    assert where in line
+    assert what in line
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--epochs", "x"), ("--size", "axb"), ("--region", "1,2,3"), ("--false-reject", "half")],
+)
+def test_a_wrong_option_names_itself(
+    flag: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert flag in fails(capsys, ["train", str(tmp_path), "-o", "run", flag, value], 10)
+
+
+def test_shipped_configurations_load_and_hold_the_defaults() -> None:
+    assert load_yaml(CONFIG / "train.yaml", TrainSettings) == TrainSettings()
+    paper = load_yaml(CONFIG / "train-paper.yaml", TrainSettings)
+    assert (paper.bank_init, paper.epochs, paper.strides) == ("ema", 30, (4, 8, 16))
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "not a training run" in fails(capsys, ["evaluate", str(tmp_path)], 27)
+
+
+def test_show_refuses_a_bit_flipped_bundle(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "disc.onnx"
+    assert main(["export", str(trained.folder), "-o", str(output)]) == 0
+    data = bytearray(output.read_bytes())
+    data[len(data) // 2] ^= 1
+    output.write_bytes(data)
+    assert "checksum" in fails(capsys, ["show", str(output)], 11)

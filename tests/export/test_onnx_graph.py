@@ -1,0 +1,176 @@
+"""The exported graph is the trained function, for every backbone, and never hides a NaN."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import numpy_helper
+
+from export import cfa, onnx_graph
+from export.backbone import _SPECS, Backbone
+from export.settings import TrainSettings
+from export.train import Scorer
+from inspector.bundle import BANK
+
+ort.set_default_logger_severity(4)
+
+
+def random_scorer(
+    name: str, folder: Path, options: TrainSettings, seed: int = 0, weights: Path | None = None
+) -> Scorer:
+    torch.manual_seed(seed)
+    if weights is None and name != "efficientnet_lite0":
+        weights = folder / f"{name}.pth"
+        torch.save(_SPECS[name].build().state_dict(), weights)  # type: ignore[index]
+    backbone = Backbone(name, options.strides, weights)  # type: ignore[arg-type]
+    device = torch.device("cpu")
+    pooled = cfa.pool(backbone.maps(pictures(4, options.size, seed), device))
+    model = cfa.build(options, backbone.channels, lambda: iter([pooled]), seed=seed, device=device)
+    with torch.no_grad():
+        spread = 0.05 * model.descriptor.weight.abs().max()
+        model.descriptor.weight.add_(spread * torch.randn(model.descriptor.weight.shape))
+        model.descriptor.bias.add_(torch.randn(model.descriptor.bias.shape))
+    scorer = Scorer(backbone, model, options, device)
+    scorer.threshold = float(np.median(scorer(pictures(4, options.size, seed))[0]))
+    return scorer
+
+
+def pictures(n: int, size: tuple[int, int], seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n, *size, 3), dtype=np.uint8)
+
+
+def run(model: onnx.ModelProto, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    score, anomaly_map = session.run(["score", "anomaly_map"], {"image": images})
+    return score, anomaly_map
+
+
+@pytest.mark.parametrize("name", list(_SPECS))
+def test_every_backbone_scores_as_in_pytorch(name: str, tmp_path: Path) -> None:
+    options = TrainSettings(backbone=name, size=(96, 64), strides=(4, 8, 16), bank_items=50)  # type: ignore[arg-type]
+    scorer = random_scorer(name, tmp_path, options)
+    images = pictures(3, options.size, 77)
+    score, anomaly_map = run(onnx_graph.build(scorer, precision="fp32"), images)
+    expected_score, expected_map = scorer(images)
+    np.testing.assert_allclose(anomaly_map, expected_map, atol=1e-3)
+    np.testing.assert_allclose(score, expected_score, atol=1e-3)
+    np.testing.assert_array_equal(score, anomaly_map.max(axis=(1, 2)))
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    size=st.tuples(st.sampled_from([64, 96, 128]), st.sampled_from([64, 96, 160])),
+    strides=st.sampled_from([(4, 8, 16), (8, 16), (16,), (4,), (4, 16)]),
+    items=st.integers(6, 120),
+    width=st.one_of(st.none(), st.integers(4, 60)),
+    neighbours=st.integers(1, 6),
+    standardise=st.booleans(),
+    batch=st.integers(1, 3),
+)
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_model_scores_as_in_pytorch(
+    seed: int,
+    size: tuple[int, int],
+    strides: tuple[int, ...],
+    items: int,
+    width: int | None,
+    neighbours: int,
+    standardise: bool,
+    batch: int,
+    tmp_path: Path,
+) -> None:
+    options = TrainSettings(
+        size=size,
+        strides=strides,
+        bank_items=items,
+        descriptor_width=width,
+        neighbours=neighbours,
+        hard_negatives=0,
+        standardise=standardise,
+    )
+    scorer = random_scorer("efficientnet_lite0", tmp_path, options, seed)
+    images = pictures(batch, size, seed + 1)
+    score, anomaly_map = run(onnx_graph.build(scorer, precision="fp32"), images)
+    expected_score, expected_map = scorer(images)
+    np.testing.assert_allclose(anomaly_map, expected_map, atol=1e-3)
+    np.testing.assert_allclose(score, expected_score, atol=1e-3)
+
+
+QUICK = TrainSettings(size=(64, 64), bank_items=30)
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
+    scorer = random_scorer("efficientnet_lite0", tmp_path_factory.mktemp("w"), QUICK)
+    return onnx_graph.build(scorer, precision="fp32")
+
+
+def spoil(model: onnx.ModelProto, initializer: str, value: float) -> onnx.ModelProto:
+    spoilt = onnx.ModelProto()
+    spoilt.CopyFrom(model)
+    for tensor in spoilt.graph.initializer:
+        if tensor.name == initializer:
+            values = numpy_helper.to_array(tensor).copy()
+            values.flat[values.size // 2] = value
+            tensor.CopyFrom(numpy_helper.from_array(values, initializer))
+            return spoilt
+    raise AssertionError(f"no initializer {initializer}")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "initializer",
+    [
+        BANK,
+        "memory_bank.squared_norms",
+        "descriptor.stride_8.weight",
+        "descriptor.constant",
+        "map.rows",
+        "map.columns",
+    ],
+)
+def test_nan_anywhere_in_the_head_reaches_the_score(
+    graph: onnx.ModelProto, initializer: str, value: float
+) -> None:
+    score, _ = run(spoil(graph, initializer, value), pictures(2, QUICK.size, 5))
+    assert not np.isfinite(score).any()
+
+
+def test_nan_before_a_max_pool_reaches_the_score(tmp_path: Path) -> None:
+    options = QUICK.model_copy(update={"backbone": "resnet18"})
+    model = onnx_graph.build(random_scorer("resnet18", tmp_path, options), precision="fp32")
+    score, _ = run(spoil(model, "conv1.bias", np.nan), pictures(1, QUICK.size, 5))
+    assert np.isnan(score).all()
+
+
+def test_graph_is_readable_and_keeps_the_fixed_names(graph: onnx.ModelProto) -> None:
+    onnx.checker.check_model(graph, full_check=True)
+    names = [node.name for node in graph.graph.node]
+    assert all(names)
+    assert len(set(names)) == len(names)
+    assert [value.name for value in graph.graph.input] == ["image"]
+    assert [value.name for value in graph.graph.output] == ["score", "anomaly_map"]
+    shape = graph.graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_param or dim.dim_value for dim in shape] == ["N", 64, 64, 3]
+    bank = next(t for t in graph.graph.initializer if t.name == BANK)
+    assert list(bank.dims) == [30, 152]
+    assert not any(node.op_type == "BatchNormalization" for node in graph.graph.node)
+
+
+def test_fp16_halves_the_backbone_and_stays_near(tmp_path: Path) -> None:
+    scorer = random_scorer("efficientnet_lite0", tmp_path, QUICK)
+    full = onnx_graph.build(scorer, precision="fp32")
+    half = onnx_graph.build(scorer, precision="fp16")
+    assert half.ByteSize() < 0.6 * full.ByteSize()
+    images = pictures(2, QUICK.size, 8)
+    np.testing.assert_allclose(run(half, images)[1], run(full, images)[1], atol=2e-2)

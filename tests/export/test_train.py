@@ -1,0 +1,180 @@
+"""Training: reproducible, resumable, and blind to everything under test/."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.run import Run
+from export.train import Step, load_scorer, train
+from inspector.errors import RunError, TooFewPartsError
+
+from .conftest import QUICK, draw_part, write_parts
+
+CPU = torch.device("cpu")
+
+
+def fit(data: Path, folder: Path, **options: object) -> Run:
+    changed = QUICK.model_copy(update=options)
+    return train(data, folder, changed, resume=False, on_step=lambda step: None)
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    state = run.load("model.pt")
+    assert state is not None
+    return state
+
+
+def assert_same_model(one: Run, two: Run) -> None:
+    first, second = weights(one), weights(two)
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+    assert one.outcome().calibration == two.outcome().calibration
+
+
+def test_same_seed_gives_the_same_model(parts: Path, trained: Run, tmp_path: Path) -> None:
+    assert_same_model(trained, fit(parts, tmp_path / "again"))
+
+
+def test_another_seed_gives_another_model(parts: Path, trained: Run, tmp_path: Path) -> None:
+    other = fit(parts, tmp_path / "other", seed=1)
+    key = "descriptor.weight"
+    assert not torch.equal(weights(trained)[key], weights(other)[key])
+
+
+@pytest.mark.parametrize("stage", ["adapting φ, service", "adapting φ, fold 2 of 3"])
+@pytest.mark.parametrize("at", [0.4, 0.8])
+def test_interrupted_then_resumed_equals_uninterrupted(
+    parts: Path, trained: Run, tmp_path: Path, stage: str, at: float
+) -> None:
+    folder = tmp_path / "run"
+
+    def interrupt(step: Step) -> None:
+        if step.stage == stage and step.done >= at * step.total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(parts, folder, QUICK, resume=False, on_step=interrupt)
+    assert not (folder / "outcome.json").exists()
+    with pytest.raises(RunError, match="not finished"):
+        Run(folder).outcome()
+    if at > 0.5:
+        slug = stage.removeprefix("adapting φ, ").replace(" ", "-")
+        assert (folder / f"checkpoint-{slug}.pt").exists()
+    resumed = train(parts, folder, QUICK, resume=True, on_step=lambda step: None)
+    assert_same_model(trained, resumed)
+    assert not list(folder.glob("checkpoint-*"))
+    assert not list(folder.glob("features-*"))
+
+
+def test_a_mapped_cache_gives_the_same_model(parts: Path, trained: Run, tmp_path: Path) -> None:
+    assert_same_model(trained, fit(parts, tmp_path / "mapped", cache_gb=0.0))
+    assert not list((tmp_path / "mapped").glob("features-*"))
+
+
+def test_training_opens_nothing_under_test(parts: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys, json\n"
+        "seen = []\n"
+        "def hook(event, arguments):\n"
+        "    if event in {'open', 'os.listdir', 'os.scandir'} and isinstance(arguments[0], str):\n"
+        "        seen.append(arguments[0])\n"
+        "sys.addaudithook(hook)\n"
+        "from export.cli import main\n"
+        "code = main(sys.argv[1:])\n"
+        "print(json.dumps({'code': code, 'seen': seen}))\n"
+    )
+    arguments = ["train", str(parts), "-o", str(tmp_path / "run"), "--epochs", "1", "--folds", "2"]
+    arguments += ["--size", "64", "--bank-items", "20"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
+    )
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["code"] == 0
+    inside = [path for path in answer["seen"] if path.startswith(str(parts))]
+    assert sum("/train/good" in path for path in inside) >= 24
+    assert not [path for path in inside if "/test" in path or "/ground_truth" in path]
+
+
+def test_losses_and_radius_are_logged_each_epoch(trained: Run) -> None:
+    lines = (trained.folder / "epochs.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    service = [record for record in records if record["fit"] == "service"]
+    assert [record["epoch"] for record in service] == [1, 2]
+    assert service[1]["l_att"] < service[0]["l_att"]
+    assert {"l_att", "l_rep", "r"} <= service[0].keys()
+    assert len(records) == 2 * (1 + 3)
+
+
+def test_few_parts_are_cross_fitted_and_each_is_scored_once(trained: Run) -> None:
+    folds, scores = trained.held_out()
+    assert len(scores) == 24
+    assert np.bincount(folds).tolist() == [8, 8, 8]
+    assert trained.outcome().calibration.good_parts == 24
+
+
+def test_many_parts_are_held_out_once_and_not_trained_on(tmp_path: Path) -> None:
+    data = write_parts(tmp_path / "many", good=40, test_good=0, defective=0)
+    run = fit(data, tmp_path / "run", false_reject=0.3, epochs=1)
+    folds, scores = run.held_out()
+    assert len(scores) == 12
+    assert set(folds) == {0}
+    assert "one hold-out" in run.outcome().calibration.pooling
+
+
+def test_held_out_scores_are_not_the_training_parts_own(parts: Path, trained: Run) -> None:
+    _, relative = trained.held_out()
+    # A part its model has seen scores near that model's median; one it has not, above it.
+    assert np.median(relative) > 1.0
+    scorer = load_scorer(trained, CPU)
+    assert scorer.threshold == trained.outcome().calibration.threshold
+
+
+def test_defects_score_above_the_limit_and_good_parts_below(trained: Run) -> None:
+    from inspector.frame import Geometry
+
+    geometry = trained.facts().geometry
+    assert isinstance(geometry, Geometry)
+    scorer = load_scorer(trained, CPU)
+
+    def score(seed: int, defect: str) -> float:
+        return float(scorer(geometry.apply(draw_part(seed, defect)[0])[None])[0][0])
+
+    good = [score(5000 + i, "") for i in range(8)]
+    bad = [score(6000 + i, kind) for i in range(4) for kind in ("scratch", "stain")]
+    assert max(good) < 1.0 < min(bad)
+
+
+def test_a_resumed_run_must_be_the_same_run(parts: Path, trained: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    fit(parts, folder, epochs=0)
+    options = QUICK.model_copy(update={"epochs": 0})
+    with pytest.raises(RunError, match="add --resume"):
+        train(parts, folder, options, resume=False, on_step=lambda step: None)
+    with pytest.raises(RunError, match=r"alpha = 0\.1, not 0\.2"):
+        changed = options.model_copy(update={"alpha": 0.2})
+        train(parts, folder, changed, resume=True, on_step=lambda step: None)
+    other = write_parts(tmp_path / "other", good=12)
+    with pytest.raises(RunError, match="other photos"):
+        train(other, folder, options, resume=True, on_step=lambda step: None)
+
+
+def test_a_foreign_folder_is_left_alone(parts: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match="not empty"):
+        train(parts, tmp_path, QUICK, resume=False, on_step=lambda step: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_fewer_than_ten_good_parts_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    data = write_parts(tmp_path / "few", good=9)
+    with pytest.raises(TooFewPartsError):
+        fit(data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

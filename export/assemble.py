@@ -168,7 +168,7 @@ def _manifest(
             gamma_d=sum(scorer.backbone.channels) / model.descriptor.width,
             neighbours=settings.neighbours,
             hard_negatives=settings.hard_negatives,
-            alpha=model.alpha.item(),
+            alpha=model.alpha,
             nu=settings.nu,
             radius=model.radius.item(),
             bank_init=settings.bank_init,

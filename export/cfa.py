@@ -43,22 +43,19 @@ def coordinates(grid: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class FeatureScale:
-    """Mean and standard deviation of every feature channel over the good parts, a level each.
+    """What standardises features: subtract ``mean``, divide by ``divisor``; a level each.
 
-    ``unit`` is by how much squared distances grow when features are standardised; α and r² are
-    given in raw squared feature distance and grow with it (else L_rep never acts).
+    Every channel comes to the same variance, the one that leaves the mean squared distance between
+    patches as it was: α, r and the softmin of the score are in units of raw feature distance.
     """
 
     mean: tuple[Tensor, ...]
-    std: tuple[Tensor, ...]
-    unit: float
+    divisor: tuple[Tensor, ...]
 
     @classmethod
     def identity(cls, channels: tuple[int, ...]) -> FeatureScale:
         """Leave features as they are."""
-        return cls(
-            tuple(torch.zeros(c) for c in channels), tuple(torch.ones(c) for c in channels), 1.0
-        )
+        return cls(tuple(torch.zeros(c) for c in channels), tuple(torch.ones(c) for c in channels))
 
     @classmethod
     def measure(cls, batches: Iterator[Levels], channels: tuple[int, ...]) -> FeatureScale:
@@ -79,10 +76,8 @@ class FeatureScale:
         # A channel that never moves on good parts must not be blown up without bound.
         floor = 1e-4 * torch.cat(var).mean() + 1e-12
         var = [v.clamp_min(floor) for v in var]
-        unit = sum(channels) / float(torch.cat(var).sum())
-        return cls(
-            tuple(m.float() for m in mean), tuple(v.sqrt().float() for v in var), float(unit)
-        )
+        unit = math.sqrt(sum(channels) / float(torch.cat(var).sum()))
+        return cls(tuple(m.float() for m in mean), tuple((unit * v.sqrt()).float() for v in var))
 
 
 class PatchDescriptor(nn.Module):
@@ -121,11 +116,11 @@ class PatchDescriptor(nn.Module):
         self.bias = nn.Parameter(bias)
         self.register_buffer("coords", coordinates(grid))
         self.register_buffer("mean", torch.cat(scale.mean))
-        self.register_buffer("std", torch.cat(scale.std))
+        self.register_buffer("divisor", torch.cat(scale.divisor))
 
     coords: Tensor
     mean: Tensor
-    std: Tensor
+    divisor: Tensor
 
     def folded(self) -> tuple[list[Tensor], Tensor]:
         """Weights that act on raw features, and the constant map.
@@ -134,7 +129,7 @@ class PatchDescriptor(nn.Module):
         features' mean in it. Standardisation is affine and per channel, so it folds exactly.
         """
         features = sum(self.channels)
-        weight = self.weight[:, :features] / self.std
+        weight = self.weight[:, :features] / self.divisor
         constant = torch.einsum("dc,chw->dhw", self.weight[:, features:], self.coords)
         constant = constant + (self.bias - weight @ self.mean).view(-1, 1, 1)
         return list(torch.split(weight, list(self.channels), dim=1)), constant
@@ -156,19 +151,11 @@ class CFA(nn.Module):
         super().__init__()
         self.descriptor = descriptor
         self.neighbours, self.hard_negatives = settings.neighbours, settings.hard_negatives
-        self.nu = settings.nu
+        self.alpha, self.nu = settings.alpha, settings.nu
         self.radius = nn.Parameter(torch.tensor(settings.radius))
         self.register_buffer("bank", torch.zeros(items, descriptor.width))
-        self.register_buffer("alpha", torch.tensor(settings.alpha))
 
     bank: Tensor
-    alpha: Tensor
-
-    def rescale(self, unit: float) -> None:
-        """Bring α and r to features whose squared distances grew by ``unit``."""
-        with torch.no_grad():
-            self.alpha.mul_(unit)
-            self.radius.mul_(math.sqrt(unit))
 
     def loss(self, levels: Levels) -> tuple[Tensor, Tensor]:
         """L_att and L_rep of one batch (equations 2 and 3), scalars."""
@@ -253,7 +240,6 @@ def build(
         generator=generator,
     )
     model = CFA(descriptor, settings.items, settings).to(device)
-    model.rescale(scale.unit)
     with torch.no_grad():
         phis = (model.descriptor(levels) for levels in batches())
         if settings.bank_init == "mean":

@@ -150,7 +150,7 @@ class Evaluation:
         return (row for row in self.rows if row.verdict is not Verdict.FAULT)
 
 
-def evaluation(
+def evaluate(
     samples: Sequence[Sample],
     score_fn: ScoreBatch,
     geometry: Geometry,

@@ -1,4 +1,4 @@
-"""The export graph: uint8 frame in, score and map in units of the limit out (DESIGN section 2).
+"""The export graph: uint8 frame in, score and map in units of the limit out.
 
 The same function as :class:`export.train.Scorer`, written node by node so that names are readable:
 scale and channel order are folded into the first convolution, batch norms into theirs, each level's

@@ -72,11 +72,10 @@ class _Gallery:
     cards: tuple[_Card, ...]
 
 
-def write_report(
+def write_report(  # noqa: PLR0917
     evaluation: Evaluation,
     path: Path,
     title: str,
-    *,
     facts: Mapping[str, str],
     calibration: Calibration,
     holdout_scores: Sequence[float] | npt.NDArray[Any],
@@ -108,7 +107,8 @@ def write_report(
         facts=facts,
         sentences=_headline(evaluation, calibration),
         tiles=_tiles(evaluation, calibration),
-        histogram=_histogram(evaluation, held_out),
+        histogram=_histogram(evaluation, held_out, width_in=7.6),
+        small_histogram=_histogram(evaluation, held_out, width_in=4.4),
         curves=_curves(evaluation),
         thresholds=_thresholds(evaluation, held_out),
         factor_range=LIMIT_FACTOR_RANGE,
@@ -304,7 +304,7 @@ def _thumbnail(image: Frame8, geometry: Geometry) -> Frame8:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _histogram(evaluation: Evaluation, held_out: metrics.Floats) -> _Chart | None:
+def _histogram(evaluation: Evaluation, held_out: metrics.Floats, width_in: float) -> _Chart | None:
     every: list[tuple[str, npt.NDArray[Any], str, Literal["step", "stepfilled"]]] = [
         ("good", np.asarray(evaluation.good_scores), _GOOD, "stepfilled"),
         ("defective", np.asarray(evaluation.defective_scores), _DEFECTIVE, "stepfilled"),
@@ -316,9 +316,9 @@ def _histogram(evaluation: Evaluation, held_out: metrics.Floats) -> _Chart | Non
     highest = max(float(scores.max()) for _, scores, _, _ in groups)
     end = min(max(1.25, 1.02 * highest), _HISTOGRAM_END)
     # An edge falls on the limit, so that no bar has parts of both verdicts.
-    step = LIMIT / max(8, round(40 / end))
-    edges = np.arange(0.0, end + step, step)
-    figure, axes = _axes(7.6, 2.9)
+    bars_below = max(8, round(36 / end))
+    edges = np.arange(math.ceil(end * bars_below) + 1) * LIMIT / bars_below
+    figure, axes = _axes(width_in, 2.9)
     for name, scores, colour, kind in groups:
         axes.hist(
             np.minimum(scores, edges[-1]),
@@ -343,7 +343,9 @@ def _histogram(evaluation: Evaluation, held_out: metrics.Floats) -> _Chart | Non
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.set_xlabel("score, in units of the limit")
     axes.set_ylabel("share of the group")
-    axes.legend(frameon=False, loc="upper right")
+    figure.legend(
+        frameon=False, loc="outside upper left", ncols=len(groups), columnspacing=1.2, fontsize=9
+    )
     note = "Each group adds up to 100 %. A part right of the limit is rejected."
     if highest > edges[-1]:
         note += f" The last bar holds all scores above {_score(float(edges[-2]))}."
@@ -399,6 +401,7 @@ def _axes(width_in: float, height_in: float) -> tuple[Figure, Axes]:
     axes.grid(color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelcolor=_INK)
+    axes.tick_params(axis="x", pad=6)
     axes.xaxis.label.set_color(_INK)
     axes.yaxis.label.set_color(_INK)
     for side, spine in axes.spines.items():

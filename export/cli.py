@@ -133,7 +133,7 @@ def _train(options: argparse.Namespace) -> None:
         def on_step(step: Step) -> None:
             if step.stage not in tasks:
                 tasks[step.stage] = progress.add_task(step.stage, total=step.total, note="")
-            note = "" if step.loss is None else f"loss {step.loss:.4g}"
+            note = step.fit if step.loss is None else f"{step.fit}: loss {step.loss:.4g}"
             progress.update(tasks[step.stage], completed=step.done, total=step.total, note=note)
 
         run = train(options.data, options.output, settings, resume=options.resume, on_step=on_step)

@@ -33,13 +33,16 @@ HOLD_OUT_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Step:
-    """Where training stands, for a progress bar: stage in words, steps done of total, loss."""
+    """Where training stands, for a progress bar; ``fit`` is the model being adapted."""
 
     stage: str
     done: int
     total: int
+    fit: str = ""
     loss: float | None = None
 
+
+ADAPTING = "adapting φ"
 
 OnStep = Callable[[Step], None]
 
@@ -185,6 +188,7 @@ class _Trainer:
     ) -> None:
         self.run, self.cache, self.backbone = run, cache, backbone
         self.settings, self.device, self.on_step = settings, device, on_step
+        self._done, self._total = 0, 0
 
     def fit_and_calibrate(self, names: list[str], parts: GoodParts, began: float) -> Outcome:
         settings, n = self.settings, len(names)
@@ -197,6 +201,8 @@ class _Trainer:
         else:
             held = [np.sort(fold) for fold in np.array_split(order, min(settings.folds, n))]
             training = everything
+        rests = [np.setdiff1d(everything, index) for index in held] if len(held) > 1 else []
+        self._total = settings.epochs * sum(self._steps(index) for index in [training, *rests])
         model = self._fit("service", training)
         scorer = self._scorer(model)
         reference = float(np.median(scorer.image_scores(self.cache, training)))
@@ -206,7 +212,7 @@ class _Trainer:
             if len(held) == 1:
                 fold_scorer, fold_reference = scorer, reference
             else:
-                rest = np.setdiff1d(everything, index)
+                rest = rests[number]
                 fold_scorer = self._scorer(self._fit(f"fold {number + 1} of {len(held)}", rest))
                 fold_reference = float(np.median(fold_scorer.image_scores(self.cache, rest)))
             relative[index] = fold_scorer.image_scores(self.cache, index) / fold_reference
@@ -227,6 +233,10 @@ class _Trainer:
             golden=(int(ranked[0]), int(ranked[len(ranked) // 2]), int(ranked[-1])),
         )
 
+    def _steps(self, index: Index) -> int:
+        """Steps of one epoch."""
+        return -(-len(index) // self.settings.batch_size)
+
     def _scorer(self, model: cfa.CFA) -> Scorer:
         return Scorer(self.backbone, model, self.settings, self.device)
 
@@ -238,7 +248,7 @@ class _Trainer:
         salt = 0 if name == "service" else int(name.split()[1])
         checkpoint = self.run.load(f"checkpoint-{slug}.pt")
         if checkpoint is None:
-            self.on_step(Step(f"memory bank, {name}", 0, 1))
+            self.on_step(Step(ADAPTING, self._done, self._total, f"{name}: memory bank"))
             model = cfa.build(
                 settings,
                 self.backbone.channels,
@@ -256,10 +266,11 @@ class _Trainer:
             amsgrad=True,
         )
         first = 0
+        steps = self._steps(index)
         if checkpoint is not None:
             optimiser.load_state_dict(checkpoint["optimiser"])
             first = checkpoint["epochs"]
-        steps = -(-len(index) // settings.batch_size)
+            self._done += first * steps
         for epoch in range(first, settings.epochs):
             shuffled = np.random.default_rng([settings.seed, salt, epoch]).permutation(index)
             sums = np.zeros(2)
@@ -271,14 +282,8 @@ class _Trainer:
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 sums += (attract.item(), repel.item())
-                self.on_step(
-                    Step(
-                        f"adapting φ, {name}",
-                        epoch * steps + step + 1,
-                        settings.epochs * steps,
-                        loss.item(),
-                    )
-                )
+                self._done += 1
+                self.on_step(Step(ADAPTING, self._done, self._total, name, loss.item()))
             self.run.log_epoch(
                 {
                     "fit": name,

@@ -180,7 +180,16 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = [_describe(path, root, detail, model) for detail in error.errors()]
+        details = error.errors()
+        # A list whose only entry is wrong also counts as too short; that is no second problem.
+        deeper = {
+            detail["loc"][:depth] for detail in details for depth in range(len(detail["loc"]))
+        }
+        problems = [
+            _describe(path, root, detail, model)
+            for detail in details
+            if detail["type"] != "too_short" or detail["loc"] not in deeper
+        ]
     raise problems[0] if len(problems) == 1 else Problems(problems)
 
 

@@ -11,6 +11,7 @@
     │   ├── CameraError       14    a camera that is not there or gives no frame
     │   ├── PortError         15    an address in use or not to be bound
     │   └── Problems          10    several of the above; the exit code is the first one's
+    ├── WireError           16    a message that docs/wire.md does not allow, or none at all
     ├── TrainingError
     │   ├── DatasetError      20    a folder that is empty, missing or laid out otherwise
     │   ├── ImageError        21    an image that cannot be read, or has an impossible shape
@@ -81,6 +82,12 @@ class Problems(StartupError):
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
         self.exit_code = problems[0].exit_code
+
+
+class WireError(InspectorError):
+    """A message was received that docs/wire.md does not allow, or one that was due did not come."""
+
+    exit_code = 16
 
 
 class TrainingError(InspectorError):

@@ -5,6 +5,7 @@ Training and the line both call :meth:`Geometry.apply`, so they cannot drift apa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -254,14 +255,32 @@ def overlay(picture: Frame8, heat: Frame8) -> Frame8:
         cv2.resize(heat, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_LINEAR)
     )
     colours = cv2.applyColorMap(heat, cv2.COLORMAP_TURBO)
-    # Below half the limit the part shows through untouched: a good part looks like a photo.
-    alpha = np.clip((heat.astype(np.float32) - 48.0) / 120.0, 0.0, 0.65)[:, :, None]
+    # Below three quarters of the limit the part shows untouched: a good part looks like a photo.
+    alpha = np.clip((heat.astype(np.float32) - 96.0) / 64.0, 0.0, 0.6)[:, :, None]
     mixed = (picture * (1.0 - alpha) + colours * alpha).astype(np.uint8)
     outlines, _ = cv2.findContours(
         (heat >= 128).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )
     cv2.drawContours(mixed, outlines, -1, (255, 255, 255), 1, cv2.LINE_AA)
     return np.asarray(mixed, dtype=np.uint8)
+
+
+def contact_sheet(tiles: Sequence[tuple[str, Frame8]], columns: int = 5) -> Frame8:
+    """Uint8 BGR pictures of one size, each under its caption (ASCII), in rows of ``columns``."""
+    height, width = tiles[0][1].shape[:2]
+    zoom, band, gap = -(-224 // width), 22, 6
+    height, width, columns = height * zoom, width * zoom, min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    size = (rows * (height + band + gap) + gap, columns * (width + gap) + gap, 3)
+    sheet = np.full(size, 24, dtype=np.uint8)
+    font, white = cv2.FONT_HERSHEY_SIMPLEX, (235, 235, 235)
+    for number, (caption, picture) in enumerate(tiles):
+        y = gap + number // columns * (height + band + gap)
+        x = gap + number % columns * (width + gap)
+        cv2.putText(sheet, caption, (x, y + 15), font, 0.42, white, 1, cv2.LINE_AA)
+        grown = picture.repeat(zoom, axis=0).repeat(zoom, axis=1)
+        sheet[y + band : y + band + height, x : x + width] = grown
+    return sheet
 
 
 def _resize(image: Frame8, width: int, height: int) -> Frame8:

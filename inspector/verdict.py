@@ -14,7 +14,7 @@ FloatMap = npt.NDArray[np.float32]
 Frame8 = npt.NDArray[np.uint8]
 
 LIMIT: Final = 1.0
-"""A part fails if and only if its map reaches this value (DESIGN section 2)."""
+"""A part fails if and only if its map reaches this value."""
 
 LIMIT_FACTOR_RANGE: Final = (0.5, 2.0)
 """Bounds of the operator's sensitivity: a factor on the calibrated limit."""
@@ -35,9 +35,9 @@ class Reason(str, enum.Enum):
     ANOMALY = "anomaly"
     NOT_FINITE = "not_finite"
     FRAME_SHAPE = "frame_shape"
+    FRAME_UNREADABLE = "frame_unreadable"
     INFERENCE_ERROR = "inference_error"
     CAMERA_LOST = "camera_lost"
-    CAMERA_STALE = "camera_stale"
     QUEUE_FULL = "queue_full"
     DEADLINE_MISSED = "deadline_missed"
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import time
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import zmq
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from inspector.errors import PortError
+from inspector.errors import PortError, WireError
 from inspector.verdict import Verdict
 
 SCHEMA: Final = 1
@@ -20,7 +23,7 @@ Milliseconds = Annotated[float, Field(ge=0, description="ms")]
 
 class _Message(BaseModel):
     # Receivers accept fields that a newer daemon adds; the daemon itself never sends others.
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class RegionField(_Message):
@@ -107,6 +110,8 @@ class StatusMessage(_Message):
     sent_us: Microseconds
 
 
+_IMAGES_GRACE_S: Final = 0.5
+
 State = Literal[
     "Preoperational",
     "Initialized",
@@ -121,7 +126,17 @@ State = Literal[
 StatusMessage.model_rebuild()
 
 
-def topic(kind: Literal["verdict", "heatmap", "status"], station: str = "") -> bytes:
+Kind = Literal["verdict", "heatmap", "status"]
+
+_KINDS: Final[dict[Kind, tuple[int, type[VerdictMessage | HeatmapMessage | StatusMessage]]]] = {
+    "verdict": (2, VerdictMessage),
+    "heatmap": (4, HeatmapMessage),
+    "status": (2, StatusMessage),
+}
+"""Frames of each message, topic included, and the type of the second."""
+
+
+def topic(kind: Kind, station: str = "") -> bytes:
     """``b"<kind>/<station>/"``; the closing slash keeps station 1 from receiving station 10."""
     return f"{kind}/{station}/".encode() if station else f"{kind}/".encode()
 
@@ -131,33 +146,52 @@ def encode(message: BaseModel) -> bytes:
     return message.model_dump_json(by_alias=True).encode()
 
 
+def decode(frames: Sequence[bytes]) -> VerdictMessage | HeatmapMessage | StatusMessage:
+    """The message in ``frames``, as received; a heatmap's pictures are not looked at.
+
+    Raises :class:`WireError` when docs/wire.md does not allow it.
+    """
+    kind = bytes(frames[0]).partition(b"/")[0].decode("ascii", "replace")
+    if kind not in _KINDS:
+        raise WireError(f"received topic {bytes(frames[0])[:80]!r}, which docs/wire.md has not")
+    parts, model = _KINDS[kind]
+    if len(frames) != parts:
+        raise WireError(f"received {kind} of {len(frames)} frames, expected {parts}")
+    try:
+        message = model.model_validate_json(bytes(frames[1]))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise WireError(f"received {kind} whose field '{where}' is wrong: {first['msg']}") from None
+    if bytes(frames[0]) != topic(kind, message.station):
+        raise WireError(f"received {kind} of station '{message.station}' under another topic")
+    return message
+
+
 def json_schemas() -> dict[str, dict[str, Any]]:
     """JSON Schema (2020-12) of each message, by topic kind."""
-    kinds: dict[str, type[BaseModel]] = {
-        "verdict": VerdictMessage,
-        "heatmap": HeatmapMessage,
-        "status": StatusMessage,
-    }
     return {
         kind: {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             **model.model_json_schema(by_alias=True, mode="serialization"),
         }
-        for kind, model in kinds.items()
+        for kind, (_, model) in _KINDS.items()
     }
 
 
 class Publisher:
-    """The station's two PUB sockets; used by one thread.
+    """The station's two publishing sockets, one for verdicts and status, one for pictures.
 
-    Raises :class:`PortError` when an address cannot be bound. Verdicts and status share a socket
-    with a high-water mark of 100,000 messages; pictures have their own with 20, so that a picture
-    never delays a verdict, and neither ever blocks the line (no ``XPUB_NODROP``).
+    Raises :class:`PortError` when an address cannot be bound. Verdicts and status share a
+    high-water mark of 100,000 messages; pictures have 20, so that a picture never delays a
+    verdict, and neither ever blocks the line: they are XPUB, to see who subscribes, but without
+    ``XPUB_NODROP``. ``send_heatmap`` may be called by one other thread than the rest.
     """
 
     def __init__(self, verdicts: str, images: str) -> None:
         self._context = zmq.Context()
         self._sockets: list[zmq.Socket[bytes]] = []
+        self._subscribed: set[zmq.Socket[bytes]] = set()
         try:
             self._verdicts = self._bind(verdicts, high_water=100_000)
             self._images = self._bind(images, high_water=20)
@@ -179,13 +213,32 @@ class Publisher:
 
     def send_status(self, message: StatusMessage) -> None:
         """Publish the state of the station."""
+        self._note_subscriptions(self._verdicts)
         self._verdicts.send_multipart([topic("status", message.station), encode(message)])
 
     def send_heatmap(self, message: HeatmapMessage, png: bytes, jpeg: bytes) -> None:
         """Publish one heatmap (8 bit, 128 is the limit) with the judged picture."""
-        self._images.send_multipart(
-            [topic("heatmap", message.station), encode(message), png, jpeg], copy=False
-        )
+        self._note_subscriptions(self._images)
+        self._images.send_multipart([topic("heatmap", message.station), encode(message), png, jpeg])
+
+    def wait_for_subscriber(
+        self, timeout_s: float, stopped: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Wait until someone subscribes to verdicts; False when ``timeout_s`` passed first.
+
+        Images are given a moment more. Call it before the thread that sends pictures starts.
+        """
+        for socket, patience_s in (
+            (self._verdicts, timeout_s),
+            (self._images, min(timeout_s, _IMAGES_GRACE_S)),
+        ):
+            deadline = time.monotonic() + patience_s
+            while socket not in self._subscribed and not stopped():
+                if time.monotonic() > deadline:
+                    break
+                socket.poll(50)
+                self._note_subscriptions(socket)
+        return self._verdicts in self._subscribed
 
     def close(self, linger_ms: int = 2000) -> None:
         """Hand what is queued to connected subscribers, at most ``linger_ms``, and close."""
@@ -193,8 +246,19 @@ class Publisher:
             socket.close(linger=linger_ms)
         self._context.term()
 
+    def _note_subscriptions(self, socket: zmq.Socket[bytes]) -> None:
+        """Read the subscriptions seen, which would otherwise pile up in the socket over months."""
+        with contextlib.suppress(zmq.Again):
+            while True:
+                message = socket.recv(zmq.NOBLOCK)
+                if message[:1] == b"\x01" and any(
+                    wanted.startswith(message[1:]) or message[1:].startswith(wanted)
+                    for wanted in (topic("verdict"), topic("heatmap"))
+                ):
+                    self._subscribed.add(socket)
+
     def _bind(self, address: str, high_water: int) -> zmq.Socket[bytes]:
-        socket = self._context.socket(zmq.PUB)
+        socket = self._context.socket(zmq.XPUB)
         self._sockets.append(socket)
         socket.set_hwm(high_water)
         try:

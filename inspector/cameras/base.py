@@ -7,6 +7,9 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from inspector.errors import Fault
+from inspector.verdict import Reason
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -29,7 +32,10 @@ class Camera(Protocol):
     A camera is open after ``open`` returns. ``grab`` waits at most ``timeout_ms`` and returns the
     next frame, None when the source has ended (the last file of a folder), and raises
     ``CameraLostError`` when there is no frame in time or the device failed; after that ``close``
-    then ``open`` may be tried again. ``close`` may be called at any time, more than once.
+    then ``open`` may be tried again. It raises ``BadFrameError`` when a part came whose picture
+    cannot be read; the next ``grab`` goes on with the next part. ``close`` may be called at any
+    time, more than once; a camera that was closed may be opened again, and starts from its
+    beginning.
     """
 
     def open(self) -> None:
@@ -37,11 +43,15 @@ class Camera(Protocol):
         ...
 
     def grab(self, timeout_ms: int) -> Frame | None:
-        """Next frame, None at the end. Raises :class:`CameraLostError`."""
+        """Next frame, None at the end. Raises CameraLostError or BadFrameError."""
         ...
 
     def interrupt(self) -> None:
-        """Make a ``grab`` that waits in another thread return None soon; any thread may call."""
+        """Make a ``grab`` that waits in another thread return None soon; any thread may call.
+
+        It holds until ``close``: later grabs return None at once, an ``open`` under way gives up
+        with CameraError.
+        """
         ...
 
     def close(self) -> None:
@@ -51,3 +61,11 @@ class Camera(Protocol):
 
 class CameraLostError(Exception):
     """An open camera gave no fresh frame in time, or its device failed."""
+
+
+class BadFrameError(Fault):
+    """A part came whose picture cannot be read: it is owed a FAULT, and the camera goes on."""
+
+    def __init__(self, part_id: str, message: str) -> None:
+        super().__init__(Reason.FRAME_UNREADABLE.value, message)
+        self.part_id = part_id

@@ -1,0 +1,23 @@
+"""The line wing: frames in, a PASS, FAIL or FAULT verdict and a heatmap for every part out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from inspector.verdict import Judgement, Verdict
+
+if TYPE_CHECKING:
+    from inspector.detector import Detector
+
+__version__ = "0.1.0"
+
+__all__ = ["Detector", "Judgement", "Verdict", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # ONNX Runtime loads on first use, so that --help and subscribers start at once.
+    if name == "Detector":
+        from inspector.detector import Detector
+
+        return Detector
+    raise AttributeError(f"module 'inspector' has no attribute {name!r}")

@@ -1,0 +1,79 @@
+"""A folder of photos as a camera: replayed in the order of their paths."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from inspector.cameras.base import BadFrameError, Frame
+from inspector.cameras.pace import Pace, now_us
+from inspector.config import FolderCamera
+from inspector.errors import CameraError
+from inspector.frame import IMAGE_SUFFIXES, read_image
+
+
+class Folder:
+    """Images under a folder, each a part called by its path below the folder (docs/cameras.md)."""
+
+    def __init__(self, config: FolderCamera) -> None:
+        self._config = config
+        self._pace = Pace(config.name, config.rate_hz, config.timeout_ms)
+        self._files: list[Path] = []
+        self._next = 0
+
+    def open(self) -> None:
+        """List the folder. Raises CameraError when it is missing or has no image."""
+        self._files = self._list()
+        self._next = 0
+        self._pace.start()
+
+    def grab(self, timeout_ms: int) -> Frame | None:
+        """Next image when it is due; None after the last. Raises :class:`BadFrameError`."""
+        if self._next == len(self._files) and self._config.loop:
+            self._next = 0
+        if self._next == len(self._files) or not self._pace.wait(timeout_ms):
+            return None
+        path, self._next = self._files[self._next], self._next + 1
+        part_id = path.relative_to(self._config.path).as_posix()
+        try:
+            image = read_image(path)
+        except ValueError as error:
+            raise BadFrameError(part_id, str(error)) from None
+        return Frame(image, now_us(), part_id)
+
+    def interrupt(self) -> None:
+        """Make a waiting ``grab`` return None."""
+        self._pace.interrupt()
+
+    def close(self) -> None:
+        """Forget the listing."""
+        self._files = []
+        self._next = 0
+        self._pace.reset()
+
+    def _list(self) -> list[Path]:
+        root, who = self._config.path, f"camera {self._config.name}"
+        found: list[Path] = []
+        try:
+            if not root.is_dir():
+                raise CameraError(f"{who}: {root}: no such folder; correct 'path'")
+            for folder, _, names in os.walk(root, onerror=_refuse):
+                # Hidden files are what other systems leave behind, such as macOS's '._001.png'.
+                found += [
+                    Path(folder, name)
+                    for name in names
+                    if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+                ]
+        except OSError as error:
+            raise CameraError(
+                f"{who}: {error.filename or root}: {error.strerror}; give this user the right to "
+                f"read it"
+            ) from None
+        if not found:
+            kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
+            raise CameraError(f"{who}: {root}: holds no image ({kinds}); correct 'path'")
+        return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def _refuse(error: OSError) -> None:
+    raise error

@@ -1,0 +1,346 @@
+"""Cameras through OpenCV: a device, a video file, an RTSP or HTTP stream, a GStreamer pipeline.
+
+``VideoCapture.read`` and ``open`` may block for ever, so both live in a thread of their own that
+owns the device from opening to release. A reader stuck in the driver is left behind: it lets the
+device go when the driver returns, hands over nothing, and ``open`` refuses to add a fourth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from inspector.cameras.base import CameraLostError, Frame
+from inspector.cameras.pace import Pace, now_us
+from inspector.config import OpenCvCamera
+from inspector.errors import CameraError
+
+OPEN_TIMEOUT_MS: Final = 10_000
+_JOIN_S: Final = 1.0
+_MOST_STUCK: Final = 3
+
+_BACKENDS: Final = {
+    "ffmpeg": cv2.CAP_FFMPEG,
+    "v4l2": cv2.CAP_V4L2,
+    "gstreamer": cv2.CAP_GSTREAMER,
+}
+
+Kind = Literal["device", "file", "stream", "pipeline"]
+
+# Whoever sets OpenCV's own variable wants to see it talk; others get our one line.
+if "OPENCV_LOG_LEVEL" not in os.environ:
+    # OpenCV 4 has it at the top, OpenCV 5 below utils; 0 is silent in both.
+    _set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+    _set_log_level(0)
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+
+def has_gstreamer() -> bool:
+    """Whether the installed OpenCV can run GStreamer pipelines."""
+    return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))
+
+
+def kind_of(config: OpenCvCamera) -> Kind:
+    """What ``config.source`` names."""
+    source = config.source
+    if isinstance(source, int) or source.isdecimal() or source.startswith("/dev/"):
+        return "device"
+    if config.backend == "gstreamer" or "!" in source:
+        return "pipeline"
+    return "stream" if "://" in source else "file"
+
+
+class OpenCv:
+    """One OpenCV source (docs/cameras.md).
+
+    Of a device, stream or pipeline only the newest frame counts; of a file every frame is a part.
+    """
+
+    def __init__(self, config: OpenCvCamera, open_timeout_ms: int = OPEN_TIMEOUT_MS) -> None:
+        self._config = config
+        self._open_timeout_ms = open_timeout_ms
+        self._is_file = kind_of(config) == "file"
+        rate_hz = config.fps if self._is_file and config.fps else 0.0
+        self._pace = Pace(config.name, rate_hz, config.timeout_ms)
+        self._reader: _Reader | None = None
+        self._stuck: list[_Reader] = []
+
+    def open(self) -> None:
+        """Connect, within the open timeout. Raises CameraError with the cause and a cure."""
+        self._let_go()
+        if len(self._stuck) >= _MOST_STUCK:
+            raise CameraError(
+                f"camera {self._config.name}: {len(self._stuck)} earlier reads still hang in the "
+                f"driver; unplug the camera or restart the station"
+            )
+        self._pace.start()
+        reader = self._reader = _Reader(self._config, self._open_timeout_ms)
+        reader.start()
+        if self._pace.interrupted:
+            reader.stop()
+        try:
+            reader.wait_open()
+        except CameraError:
+            self._let_go()
+            raise
+
+    def grab(self, timeout_ms: int) -> Frame | None:
+        """Next frame; None at the end of a file. Raises :class:`CameraLostError`."""
+        if self._reader is None:
+            raise CameraLostError("not open")
+        if not self._pace.wait(timeout_ms):
+            return None
+        return self._reader.take(timeout_ms)
+
+    def interrupt(self) -> None:
+        """Make a waiting ``grab`` return None, and a waiting ``open`` give up."""
+        self._pace.interrupt()
+        reader = self._reader
+        if reader is not None:
+            reader.stop()
+
+    def close(self) -> None:
+        """Let the device go; waits at most a second for the driver."""
+        self._let_go()
+        self._pace.reset()
+
+    def _let_go(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.stop()
+            reader.join(_JOIN_S)
+            self._stuck.append(reader)
+        self._stuck = [other for other in self._stuck if other.is_alive()]
+
+
+class _Reader(threading.Thread):
+    """Opens, reads and releases one ``VideoCapture``; nothing else ever touches it."""
+
+    def __init__(self, config: OpenCvCamera, open_timeout_ms: int) -> None:
+        super().__init__(name=f"read-{config.name}", daemon=True)
+        self._config = config
+        self._open_timeout_ms = open_timeout_ms
+        self._is_file = kind_of(config) == "file"
+        self._changed = threading.Condition()
+        self._slot: Frame | None = None
+        self._filled_s = 0.0
+        self._is_open = False
+        self._is_over = False
+        self._stopping = False
+        self._problem = ""
+
+    def run(self) -> None:
+        """Read until the source ends, fails, or ``stop``."""
+        capture = cv2.VideoCapture()
+        problem = ""
+        try:
+            _connect(capture, self._config, self._open_timeout_ms)
+            with self._changed:
+                self._is_open = True
+                self._changed.notify_all()
+            problem = self._read_on(capture)
+        except CameraError as error:
+            problem = str(error)
+        except cv2.error as error:
+            problem = f"OpenCV: {' '.join(str(error).split())}"
+        finally:
+            capture.release()
+            with self._changed:
+                self._is_over, self._problem = True, problem
+                self._changed.notify_all()
+
+    def wait_open(self) -> None:
+        """Return when the source is open. Raises CameraError when it is not."""
+        who = f"camera {self._config.name}: {_shown(self._config)}"
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._is_open or self._is_over or self._stopping,
+                self._open_timeout_ms / 1000 + 0.5,
+            )
+            if self._stopping:
+                raise CameraError(f"{who}: interrupted while it was opened")
+            if self._is_open:
+                return
+            if self._is_over:
+                raise CameraError(f"{who}: {self._problem}")
+        raise CameraError(
+            f"{who}: did not answer within {self._open_timeout_ms / 1000:g} s; check its power, "
+            f"cable and address"
+        )
+
+    def take(self, timeout_ms: int) -> Frame | None:
+        """The frame that waits, or the next one; None at the end of a file and after ``stop``."""
+        deadline_s = time.monotonic() + timeout_ms / 1000
+        with self._changed:
+            while not self._stopping:
+                frame, self._slot = self._slot, None
+                self._changed.notify_all()
+                if frame is not None and self._is_file:
+                    return dataclasses.replace(frame, grabbed_us=now_us())
+                if frame is not None and time.monotonic() - self._filled_s <= timeout_ms / 1000:
+                    return frame
+                if self._is_over and self._problem:
+                    raise CameraLostError(self._problem)
+                if self._is_over:
+                    return None
+                if not self._changed.wait_for(self._has_news, deadline_s - time.monotonic()):
+                    raise CameraLostError(f"no fresh frame within {timeout_ms} ms")
+        return None
+
+    def stop(self) -> None:
+        """End soon, unless the driver hangs; any thread may call."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    def _has_news(self) -> bool:
+        return self._slot is not None or self._is_over or self._stopping
+
+    def _read_on(self, capture: cv2.VideoCapture) -> str:
+        """Read until the end; why it ended, "" for a file read to its end."""
+        count, fresh = 0, Freshness()
+        while not self._stopping:
+            ok, image = capture.read()
+            grabbed_us, filled_s = now_us(), time.monotonic()
+            if not ok or image is None:
+                return self._why_over(capture, count)
+            if not self._is_file and not fresh.accepts(image, capture.get(cv2.CAP_PROP_POS_MSEC)):
+                continue
+            part_id = f"frame-{count:06d}" if self._is_file else ""
+            count += 1
+            with self._changed:
+                if self._is_file:
+                    self._changed.wait_for(lambda: self._slot is None or self._stopping)
+                self._slot, self._filled_s = Frame(image, grabbed_us, part_id), filled_s
+                self._changed.notify_all()
+        return ""
+
+    def _why_over(self, capture: cv2.VideoCapture, count: int) -> str:
+        if not self._is_file:
+            return "the camera gives no more frames; is it switched off or unplugged?"
+        if count == 0:
+            return "the file holds no frame that OpenCV can decode"
+        # The count in a header may be off by a few, but not by a tenth.
+        promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        if count < 0.9 * promised:
+            return f"the video breaks off after {count} of {promised:.0f} frames"
+        return ""
+
+
+class Freshness:
+    """Tells a driver that repeats its last frame from a line that stands still.
+
+    A frame is old when both its time stamp and every pixel are those of the frame before; a
+    driver without time stamps (0 or negative) is believed.
+    """
+
+    def __init__(self) -> None:
+        self._stamp_ms = -1.0
+        self._image: npt.NDArray[Any] | None = None
+
+    def accepts(self, image: npt.NDArray[Any], stamp_ms: float) -> bool:
+        """True when ``image``, exposed at ``stamp_ms`` by the driver's clock, is a new one."""
+        is_old = (
+            stamp_ms > 0
+            and stamp_ms == self._stamp_ms
+            and self._image is not None
+            and np.array_equal(image, self._image)
+        )
+        self._stamp_ms, self._image = stamp_ms, image
+        return not is_old
+
+
+def _connect(capture: cv2.VideoCapture, config: OpenCvCamera, open_timeout_ms: int) -> None:
+    """Open ``capture`` as ``config`` says. Raises CameraError with a cause and a cure."""
+    kind, source = kind_of(config), config.source
+    backend = _backend(config, kind)
+    if kind == "device":
+        source = _device(source)
+    elif kind == "file":
+        if not Path(str(source)).exists():
+            raise CameraError("no such file; correct 'source'")
+        if not os.access(str(source), os.R_OK):
+            raise CameraError("permission denied; give this user the right to read it")
+    params: list[int] = []
+    if backend in (cv2.CAP_FFMPEG, cv2.CAP_GSTREAMER) and kind in ("stream", "pipeline"):
+        params = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, open_timeout_ms]
+        params += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, config.timeout_ms]
+    if not capture.open(source, backend, params):
+        raise CameraError(_CURES[kind])
+    if kind == "device":
+        # One frame in the driver's queue: what is read is what is in front of the lens.
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        for prop, value in (
+            (cv2.CAP_PROP_FRAME_WIDTH, config.width),
+            (cv2.CAP_PROP_FRAME_HEIGHT, config.height),
+            (cv2.CAP_PROP_FPS, config.fps),
+        ):
+            if value is not None:
+                capture.set(prop, value)
+    width = round(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+    height = round(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    wanted = config.width or width, config.height or height
+    if width > 0 and height > 0 and wanted != (width, height):
+        raise CameraError(
+            f"gives {width}x{height} px, not the {wanted[0]}x{wanted[1]} asked for; correct "
+            f"'width' and 'height', or leave them out"
+        )
+
+
+_CURES: Final[dict[Kind, str]] = {
+    "device": "cannot be opened; does another program use it?",
+    "file": "not a video that OpenCV can read; convert it, for example to MP4 (H.264) or AVI",
+    "stream": "cannot be opened; check the address, user and password, and that a player shows it",
+    "pipeline": "GStreamer cannot start this pipeline; try it with gst-launch-1.0, and let it end "
+    "in 'appsink'",
+}
+
+
+def _backend(config: OpenCvCamera, kind: Kind) -> int:
+    name: str = config.backend
+    if name == "any":
+        if kind == "pipeline":
+            name = "gstreamer"
+        elif kind == "device":
+            name = "v4l2" if sys.platform == "linux" else "any"
+        else:
+            name = "ffmpeg" if cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG) else "any"
+    if name == "any":
+        return int(cv2.CAP_ANY)
+    if not cv2.videoio_registry.hasBackend(_BACKENDS[name]):
+        title = {"ffmpeg": "FFMPEG", "v4l2": "V4L2", "gstreamer": "GStreamer"}[name]
+        raise CameraError(
+            f"this OpenCV ({cv2.__version__}) was built without {title}; install one that has "
+            f"it, or choose another 'backend'"
+        )
+    return int(_BACKENDS[name])
+
+
+def _device(source: int | str) -> int | str:
+    """The device to open. On Linux, raises CameraError when it is not there or not ours."""
+    if isinstance(source, str) and source.isdecimal():
+        source = int(source)
+    if sys.platform != "linux":
+        return source
+    path = Path(f"/dev/video{source}" if isinstance(source, int) else source)
+    if not path.exists():
+        there = ", ".join(sorted(str(other) for other in Path("/dev").glob("video*")))
+        raise CameraError(f"no {path}; this machine has {there or 'no camera'}; correct 'source'")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise CameraError(f"{path}: permission denied; add this user to the group 'video'")
+    return source
+
+
+def _shown(config: OpenCvCamera) -> str:
+    """The source without its password."""
+    return re.sub(r"://[^/@\s]*@", "://***@", str(config.source))

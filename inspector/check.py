@@ -1,0 +1,132 @@
+"""Everything that could fail when a station starts, tried in order, each with its cure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from inspector import cameras
+from inspector.cameras.base import BadFrameError, CameraLostError
+from inspector.config import CameraConfig, OpenCvCamera, Station, load_station
+from inspector.daemon import load_detectors
+from inspector.detector import Detector
+from inspector.errors import (
+    BundleError,
+    CameraError,
+    ConfigError,
+    Fault,
+    GoldenError,
+    Problems,
+    ProviderError,
+    StartupError,
+)
+from inspector.wire import Publisher
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing tried: in order when ``problem`` is None."""
+
+    subject: str
+    text: str
+    problem: StartupError | None = None
+
+
+def check(path: Path) -> Iterator[Finding]:
+    """Try the station at ``path``: file, bundles, golden images, provider, cameras, ports."""
+    try:
+        station = load_station(path)
+    except Problems as problems:
+        yield from (_wrong("config", problem) for problem in problems.problems)
+        return
+    except ConfigError as problem:
+        yield _wrong("config", problem)
+        return
+    yield Finding(
+        "config",
+        f"{path}: station '{station.station}', recipe '{station.recipe}', "
+        f"{len(station.cameras)} camera(s)",
+    )
+    detectors = {}
+    for name, found in load_detectors(station):
+        if isinstance(found, StartupError):
+            yield _wrong(_subject(found), found)
+        else:
+            detectors[name] = found
+            yield from _describe(name, found)
+    for camera in station.cameras:
+        yield from _check_camera(camera, detectors.get(camera.name))
+    yield _check_ports(station)
+
+
+def _describe(camera: str, detector: Detector) -> Iterator[Finding]:
+    manifest = detector.manifest
+    size = f"{manifest.geometry.width}x{manifest.geometry.height} px"
+    yield Finding(
+        "bundle",
+        f"{camera}: {detector.path}: {manifest.name} {manifest.version}, {size}, "
+        f"sha256 {detector.sha256[:12]}",
+    )
+    yield Finding("provider", f"{camera}: {detector.provider}")
+    yield Finding(
+        "golden images",
+        f"{camera}: {len(manifest.golden)} score as recorded, within {manifest.golden_tolerance:g}",
+    )
+
+
+def _check_camera(config: CameraConfig, detector: Detector | None) -> Iterator[Finding]:
+    if isinstance(config, OpenCvCamera):
+        has = "has" if cameras.has_gstreamer() else "has not"
+        yield Finding("camera", f"{config.name}: this OpenCV {has} GStreamer")
+    try:
+        camera = cameras.create(config)
+        try:
+            camera.open()
+            frame = camera.grab(config.timeout_ms)
+        finally:
+            camera.close()
+    except CameraError as problem:
+        yield _wrong("camera", problem)
+        return
+    except (CameraLostError, BadFrameError) as error:
+        yield _wrong("camera", CameraError(f"camera {config.name}: opened, but: {error}"))
+        return
+    if frame is None:
+        yield _wrong("camera", CameraError(f"camera {config.name}: opened, but gave no frame"))
+        return
+    yield Finding("camera", f"{config.name}: {frame.image.shape[1]}x{frame.image.shape[0]} px")
+    if detector is not None:
+        try:
+            detector.geometry.apply(frame.image)
+        except Fault as fault:
+            yield _wrong(
+                "region",
+                BundleError(
+                    f"camera {config.name}: {fault}; set 'region' in the recipe, or choose the "
+                    f"bundle for this camera ({detector.path})"
+                ),
+            )
+        else:
+            box = detector.geometry.region
+            where = f"x={box.x} y={box.y} w={box.w} h={box.h}" if box else "the whole frame"
+            yield Finding("region", f"{config.name}: {where}")
+
+
+def _check_ports(station: Station) -> Finding:
+    try:
+        publisher = Publisher(station.sockets.verdicts, station.sockets.images)
+    except StartupError as problem:
+        return _wrong("ports", problem)
+    publisher.close()
+    return Finding("ports", f"{station.sockets.verdicts} and {station.sockets.images} are free")
+
+
+def _subject(problem: StartupError) -> str:
+    if isinstance(problem, GoldenError):
+        return "golden images"
+    return "provider" if isinstance(problem, ProviderError) else "bundle"
+
+
+def _wrong(subject: str, problem: StartupError) -> Finding:
+    return Finding(subject, str(problem), problem)

@@ -1,0 +1,211 @@
+"""The ``inspector`` command."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import inspector
+from inspector.errors import InspectorError
+
+_IMAGES_GRACE_S = 1.0
+_SILENCE_S = 3.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code (inspector/errors.py lists them)."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except InspectorError as error:
+        for line in str(error).splitlines():
+            print(f"inspector: error: {line}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader of our output has gone ('inspector check | head'): nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from inspector import config, daemon
+
+    station = config.load_station(arguments.station)
+    _log_to_stderr()
+    daemon.run(station, arguments.wait_for_subscriber, arguments.stop_on_stdin_eof)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from inspector import check
+
+    first = 0
+    for finding in check.check(arguments.station):
+        mark = "problem" if finding.problem else "ok"
+        print(f"{mark:<8} {finding.subject:<14} {finding.text}", flush=True)
+        if finding.problem and not first:
+            first = finding.problem.exit_code
+    return first
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from inspector import client, show, wire
+
+    images = arguments.images or (client.IMAGES if arguments.save else None)
+    lines = show.Lines(Console(highlight=False))
+    seen, heard, until = 0, time.monotonic(), float("inf")
+    pending: set[tuple[str, int]] = set()
+    with client.Subscriber(arguments.address, images, arguments.station) as subscriber:
+        while time.monotonic() < until:
+            item = subscriber.receive(200)
+            if item is not None:
+                heard = time.monotonic()
+            elif time.monotonic() > heard + _SILENCE_S:
+                print(
+                    f"inspector: nothing from {arguments.address} for {_SILENCE_S:.0f} s; "
+                    f"is the station running?",
+                    file=sys.stderr,
+                )
+                heard = float("inf")
+            if isinstance(item, client.Gap):
+                lines.gap(item)
+            elif isinstance(item, wire.StatusMessage):
+                lines.status(item)
+            elif isinstance(item, client.Heatmap):
+                if arguments.save:
+                    show.save_heatmap(arguments.save, item)
+                pending.discard((item.message.epoch, item.message.seq))
+            elif isinstance(item, wire.VerdictMessage) and seen != arguments.count:
+                lines.verdict(item)
+                seen += 1
+                if arguments.save and item.verdict != "FAULT":
+                    pending.add((item.epoch, item.seq))
+            if seen == arguments.count:
+                if not pending:
+                    return 0
+                until = min(until, time.monotonic() + _IMAGES_GRACE_S)
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from inspector import demo
+
+    return demo.run(arguments.station, arguments.parts, arguments.save)
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from inspector import simulate
+
+    simulate.write_dataset(
+        arguments.out,
+        good=arguments.good,
+        test_good=arguments.test_good,
+        defective=arguments.defective,
+        seed=arguments.seed,
+    )
+    return 0
+
+
+def _schema(_arguments: argparse.Namespace) -> int:
+    from inspector import wire
+
+    print(wire.dump_schemas(), end="")
+    return 0
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    formatter = logging.Formatter(
+        "%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"
+    )
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    logger = logging.getLogger("inspector")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="inspector",
+        description="Judges parts on a production line with a bundle made by inspector-model.",
+    )
+    parser.add_argument("--version", action="version", version=inspector.__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run a station until SIGTERM or Ctrl-C")
+    run.add_argument("station", type=Path, metavar="STATION.yaml")
+    run.add_argument(
+        "--wait-for-subscriber",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="before the first part, wait this long for a subscriber (for replays and demos)",
+    )
+    run.add_argument(
+        "--stop-on-stdin-eof",
+        action="store_true",
+        help="stop when standard input ends (for programs that start a station)",
+    )
+    run.set_defaults(command=_run)
+
+    check = commands.add_parser("check", help="try everything that could fail at start")
+    check.add_argument("station", type=Path, metavar="STATION.yaml")
+    check.set_defaults(command=_check)
+
+    watch = commands.add_parser("watch", help="show verdicts as they come")
+    watch.add_argument("address", nargs="?", default="tcp://127.0.0.1:5555", metavar="ADDRESS")
+    watch.add_argument("--images", metavar="ADDRESS", help="default tcp://127.0.0.1:5556")
+    watch.add_argument("--station", default="", help="only this station")
+    watch.add_argument("--save", type=Path, metavar="DIR", help="write pictures and overlays")
+    watch.add_argument("--count", type=_count, metavar="N", help="end after N verdicts")
+    watch.set_defaults(command=_watch)
+
+    demo = commands.add_parser("demo", help="a station on a simulated conveyor, watched")
+    demo.add_argument(
+        "station", type=Path, nargs="?", default=Path("config/demo.yaml"), metavar="STATION.yaml"
+    )
+    demo.add_argument("--parts", type=_count, metavar="N", help="end after N parts")
+    demo.add_argument("--save", type=Path, default=Path("demo-output"), metavar="DIR")
+    demo.set_defaults(command=_demo)
+
+    simulate = commands.add_parser(
+        "simulate", help="draw a data set of simulated parts, MVTec AD layout"
+    )
+    simulate.add_argument("out", type=Path, metavar="DIR")
+    simulate.add_argument("--good", type=_count, default=200, help="good parts to train with")
+    simulate.add_argument("--test-good", type=_whole, default=40, help="good parts to test with")
+    simulate.add_argument("--defective", type=_whole, default=60, help="defective parts")
+    simulate.add_argument("--seed", type=_whole, default=0)
+    simulate.set_defaults(command=_simulate)
+
+    schema = commands.add_parser("schema", help="print the messages' JSON Schema (docs/wire.md)")
+    schema.set_defaults(command=_schema)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

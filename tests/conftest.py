@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """Threads and child processes that a test started must be gone when it ends."""
+    threads = set(threading.enumerate())
+    children = set(psutil.Process().children(recursive=True))
+    yield
+    deadline = time.monotonic() + 3.0
+    while left := _left(threads, children):
+        if time.monotonic() > deadline:
+            pytest.fail(f"left behind: {left}")
+        time.sleep(0.02)
+
+
+def _left(threads: set[threading.Thread], children: set[psutil.Process]) -> list[str]:
+    left = [thread.name for thread in threading.enumerate() if thread not in threads]
+    for child in psutil.Process().children(recursive=True):
+        try:
+            command = " ".join(child.cmdline())
+        except psutil.Error:
+            continue
+        # Python's own helper for shared memory lives as long as the test run.
+        if child not in children and "resource_tracker" not in command:
+            left.append(f"{child.pid} {command or 'zombie'}")
+    return left
+
+
+@pytest.fixture
+def bundle_path(tmp_path: Path) -> Path:
+    """A real, tiny bundle (tests/tiny.py)."""
+    return tiny.write_bundle(tmp_path / "tiny.onnx")

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import inspector
+from inspector import cli, wire
+
+
+def test_version_and_schema(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.strip() == inspector.__version__
+    assert cli.main(["schema"]) == 0
+    assert capsys.readouterr().out == wire.dump_schemas()
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["fly"], ["watch", "--count", "0"], ["simulate", "x", "--seed", "-1"]]
+)
+def test_wrong_usage_is_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert "usage: inspector" in capsys.readouterr().err
+
+
+def test_error_is_one_line_with_its_exit_code(tmp_path, capsys):
+    assert cli.main(["run", str(tmp_path / "none.yaml")]) == 10
+    assert capsys.readouterr().err == f"inspector: error: {tmp_path / 'none.yaml'}: no such file\n"
+    assert cli.main(["watch", "nonsense"]) == 16
+    assert capsys.readouterr().err.startswith("inspector: error: nonsense: not an address")
+
+
+def test_simulate_writes_a_data_set(tmp_path, capsys):
+    out = tmp_path / "parts"
+    command = ["simulate", str(out), "--good", "2", "--test-good", "1", "--defective", "1"]
+    assert cli.main(command) == 0
+    assert len(list(out.glob("train/good/*.png"))) == 2
+    assert len(list(out.glob("ground_truth/*/*_mask.png"))) == 1
+    assert cli.main(command) == 26
+    assert "choose another" in capsys.readouterr().err
+
+
+def test_help_and_messages_load_neither_onnxruntime_nor_torch():
+    program = (
+        "import sys, inspector, inspector.cli, inspector.client;"
+        "print({'onnxruntime', 'torch', 'export'} & set(sys.modules));"
+        "from inspector import Detector;"
+        "print({'onnxruntime', 'torch', 'export'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["set()", "{'onnxruntime'}"]

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inspector.config import FolderCamera, load_station
+from inspector.errors import ConfigError, Problems
+
+GOOD = """\
+station: line-1
+queue_size: 4
+cameras:
+  - name: top
+    kind: folder
+    path: parts
+recipes:
+  flange:
+    top:
+      bundle: flange.onnx
+recipe: flange
+"""
+
+
+def load(tmp_path: Path, text: str):
+    path = tmp_path / "station.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_station(path)
+
+
+def test_paths_are_relative_to_the_file(tmp_path):
+    station = load(tmp_path, GOOD)
+    assert isinstance(station.cameras[0], FolderCamera)
+    assert station.cameras[0].path == tmp_path / "parts"
+    assert station.active("top").bundle == tmp_path / "flange.onnx"
+    assert station.active("top").limit_factor == 1.0
+    absolute = load(tmp_path, GOOD.replace("path: parts", "path: /var/parts"))
+    assert absolute.cameras[0].path == Path("/var/parts")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "key", "words"),
+    [
+        ("queue_size: 4", "quue_size: 4", 2, "quue_size", "unknown key"),
+        ("queue_size: 4", "queue_size: many", 2, "queue_size", "'many'"),
+        ("queue_size: 4", "queue_size: 0", 2, "queue_size", "greater than or equal to 1"),
+        ("    path: parts", "    pth: parts", 6, "cameras[0].pth", "unknown key"),
+        ("kind: folder", "kind: pigeon", 4, "cameras[0]", "'opencv', 'folder', 'simulator'"),
+        ("name: top", "name: top/left", 4, "cameras[0].name", "top/left"),
+        ("station: line-1\n", "", 1, "station", "missing"),
+        ("recipe: flange\n", "recipe: disc\n", 1, "file", "recipe 'disc' is not one of"),
+        (
+            "      bundle: flange.onnx",
+            "      bundle: flange.onnx\n      limit_factor: 3",
+            11,
+            "recipes.flange.top.limit_factor",
+            "less than or equal to 2",
+        ),
+        ("    top:\n", "    side:\n", 1, "file", "is for cameras ['side']"),
+        (
+            "queue_size: 4",
+            "sockets: {verdicts: 'tcp://0.0.0.0:5555'}",
+            2,
+            "sockets.verdicts",
+            "loopback",
+        ),
+    ],
+)
+def test_wrong_key_is_named_with_file_and_line(tmp_path, old, new, line, key, words):
+    assert old in GOOD
+    with pytest.raises((ConfigError, Problems)) as caught:
+        load(tmp_path, GOOD.replace(old, new))
+    first = str(caught.value).splitlines()
+    assert caught.value.exit_code == 10
+    wanted = [text for text in first if f"station.yaml:{line}: {key}: " in text and words in text]
+    assert wanted, first
+
+
+def test_every_wrong_key_is_reported_together(tmp_path):
+    text = GOOD.replace("queue_size: 4", "queue_size: x").replace(
+        "kind: folder", "kind: folder\n    lop: 1"
+    )
+    with pytest.raises(Problems) as caught:
+        load(tmp_path, text)
+    assert [str(p).split(": ")[1] for p in caught.value.problems] == [
+        "queue_size",
+        "cameras[0].lop",
+    ]
+
+
+def test_duplicate_key_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"station\.yaml:3: queue_size: key stands twice"):
+        load(tmp_path, GOOD.replace("queue_size: 4", "queue_size: 4\nqueue_size: 5"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a: [1\n", "not YAML"),
+        (b"", "expected keys and values"),
+        (b"- 1\n", "expected keys and values"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+        (b"a: \x07\n", "not YAML"),
+    ],
+)
+def test_file_that_is_no_yaml_mapping_is_one_line(tmp_path, content, words):
+    path = tmp_path / "station.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_station(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        load_station(tmp_path / "none.yaml")
+
+
+def test_two_cameras_of_one_name_are_refused(tmp_path):
+    camera = "  - name: top\n    kind: folder\n    path: parts\n"
+    with pytest.raises(ConfigError, match="two cameras are called"):
+        load(tmp_path, GOOD.replace(camera, camera * 2))
+
+
+@pytest.mark.parametrize("name", ["demo.yaml", "station.yaml"])
+def test_the_files_we_ship_load(name):
+    assert load_station(Path(__file__).parents[2] / "config" / name).cameras

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from inspector import Detector, Verdict
+from inspector.errors import BundleError, Fault, GoldenError, ProviderError
+from inspector.frame import Box
+from inspector.verdict import Reason
+from tests import tiny
+
+
+def test_good_part_passes(bundle_path):
+    judgement = Detector.load(bundle_path).judge(tiny.good_picture())
+    assert (judgement.verdict, judgement.score, judgement.reason) == (
+        Verdict.PASS,
+        0.0,
+        Reason.NONE,
+    )
+    assert judgement.regions == ()
+    assert judgement.anomaly_map.shape == (64, 64)
+    assert judgement.judged.shape == (64, 64, 3)
+
+
+def test_defect_fails_with_its_region_in_camera_pixels(bundle_path):
+    detector = Detector.load(bundle_path)
+    for side in (64, 256):
+        judgement = detector.judge(tiny.bad_picture(side))
+        assert judgement.verdict is Verdict.FAIL
+        assert judgement.score == pytest.approx(127 / 64)
+        region = judgement.regions[0]
+        assert (region.x, region.y, region.w, region.h) == (side // 4,) * 4
+        assert region.peak == judgement.score == judgement.anomaly_map.max()
+
+
+def test_camera_formats_give_one_score(bundle_path):
+    detector = Detector.load(bundle_path)
+    colour = tiny.bad_picture()
+    grey = colour[:, :, 0]
+    alpha = np.dstack([colour, np.full((64, 64), 255, np.uint8)])
+    pictures = [colour, grey, grey[:, :, None], alpha, grey.astype(np.uint16) * 257]
+    pictures.append(np.repeat(colour, 2, axis=1)[:, ::2])
+    assert {detector.judge(picture).score for picture in pictures} == {127 / 64}
+
+
+def test_score_on_the_limit_is_a_fail(bundle_path):
+    picture = tiny.good_picture()
+    picture[5, 5] = tiny.GREY + int(tiny.LIMIT_GREY_LEVELS)
+    judgement = Detector.load(bundle_path).judge(picture)
+    assert (judgement.verdict, judgement.score) == (Verdict.FAIL, 1.0)
+    assert len(judgement.regions) == 1
+
+
+def test_limit_factor_moves_the_limit(bundle_path):
+    picture = tiny.good_picture()
+    picture[5, 5] = tiny.GREY + 96
+    detector = Detector.load(bundle_path)
+    assert detector.judge(picture).score == 1.5
+    tolerant = detector.adapted(limit_factor=2.0).judge(picture)
+    assert (tolerant.verdict, tolerant.score, tolerant.regions) == (Verdict.PASS, 0.75, ())
+    assert tolerant.limit_factor == 2.0
+    assert Detector.load(bundle_path, limit_factor=0.5).judge(picture).score == 3.0
+
+
+def test_station_region_replaces_the_bundles(bundle_path):
+    frame = np.zeros((200, 300, 3), np.uint8)
+    frame[100:164, 200:264] = tiny.bad_picture()
+    detector = Detector.load(bundle_path, region=Box(x=200, y=100, w=64, h=64))
+    judgement = detector.judge(frame)
+    region = judgement.regions[0]
+    assert (region.x, region.y, region.w, region.h) == (216, 116, 16, 16)
+    assert judgement.score == pytest.approx(127 / 64)
+
+
+def test_region_of_another_shape_than_trained_is_refused(tmp_path):
+    path = tiny.write_bundle(
+        tmp_path / "wide.onnx", geometry={"height": 64, "width": 64, "aspect": 1.0}
+    )
+    with pytest.raises(BundleError, match=r"wide\.onnx: judged region is 200x100 px"):
+        Detector.load(path, region=Box(x=0, y=0, w=200, h=100))
+    assert Detector.load(path, region=Box(x=0, y=0, w=100, h=100)).geometry.region
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((64, 64, 2), np.uint8),
+        np.zeros((64, 64, 3), np.float32),
+        np.zeros((0, 64, 3), np.uint8),
+        np.zeros((2, 64, 64, 3), np.uint8),
+    ],
+)
+def test_impossible_frame_is_a_fault(bundle_path, frame):
+    judgement = Detector.load(bundle_path).judge(frame)
+    assert (judgement.verdict, judgement.reason) == (Verdict.FAULT, Reason.FRAME_SHAPE)
+    assert judgement.score is None
+    assert judgement.judged is None
+
+
+def test_nan_is_a_fault_never_a_pass(bundle_path):
+    judgement = Detector.load(bundle_path).judge(tiny.nan_picture())
+    assert (judgement.verdict, judgement.reason) == (Verdict.FAULT, Reason.NOT_FINITE)
+    assert judgement.score is None
+    assert judgement.anomaly_map is None
+
+
+def test_nan_in_the_map_alone_is_a_fault(tmp_path):
+    def forget_flag(graph: onnx.ModelProto) -> None:
+        last = graph.graph.node[-1]
+        last.CopyFrom(helper.make_node("Identity", ["clean_score"], ["score"]))
+
+    detector = Detector.load(tiny.write_bundle(tmp_path / "map.onnx", forget_flag))
+    assert detector.judge(tiny.good_picture()).verdict is Verdict.PASS
+    judgement = detector.judge(tiny.nan_picture())
+    assert (judgement.verdict, judgement.reason) == (Verdict.FAULT, Reason.NOT_FINITE)
+
+
+def test_score_that_is_not_the_maps_maximum_is_a_fault(tmp_path):
+    def halve(graph: onnx.ModelProto) -> None:
+        graph.graph.node[-1].CopyFrom(helper.make_node("Mul", ["clean_score", "half"], ["score"]))
+
+    path = tiny.write_bundle(tmp_path / "half.onnx", halve)
+    judgement = Detector.load(path, verify=False).judge(tiny.bad_picture())
+    assert (judgement.verdict, judgement.reason) == (Verdict.FAULT, Reason.INFERENCE_ERROR)
+    assert "not its map's maximum" in judgement.detail
+
+
+def test_inference_error_is_a_fault_and_heals(tmp_path):
+    def fail_on_magic(graph: onnx.ModelProto) -> None:
+        # Index 0 for ordinary pictures, far out of bounds for the magic one.
+        nodes = [
+            helper.make_node("Cast", ["is_magic"], ["flag"], to=onnx.TensorProto.INT64),
+            helper.make_node("ReduceMax", ["flag"], ["flag1"], keepdims=0),
+            helper.make_node("Mul", ["flag1", "huge"], ["index"]),
+            helper.make_node("Gather", ["zero2", "index"], ["picked"]),
+            helper.make_node("Cast", ["picked"], ["picked_float"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Add", ["clean_score", "picked_float"], ["score"]),
+        ]
+        graph.graph.initializer.append(
+            onnx.numpy_helper.from_array(np.asarray(10**6, dtype=np.int64), "huge")
+        )
+        del graph.graph.node[-1]
+        graph.graph.node.extend(nodes)
+
+    detector = Detector.load(tiny.write_bundle(tmp_path / "gather.onnx", fail_on_magic))
+    judgement = detector.judge(tiny.nan_picture())
+    assert (judgement.verdict, judgement.reason) == (Verdict.FAULT, Reason.INFERENCE_ERROR)
+    assert "out of" in judgement.detail
+    assert detector.health() == judgement.detail
+    assert detector.judge(tiny.good_picture()).verdict is Verdict.PASS
+    assert detector.health() == ""
+
+
+def test_wrong_batch_raises_fault(bundle_path):
+    with pytest.raises(Fault):
+        Detector.load(bundle_path).infer(np.zeros((1, 32, 32, 3), np.uint8))
+
+
+def test_batch_scores_as_single_parts_do(bundle_path):
+    detector = Detector.load(bundle_path)
+    scores, maps = detector.infer(np.stack([tiny.good_picture(), tiny.bad_picture()]))
+    assert scores.dtype == maps.dtype == np.float32
+    assert maps.shape == (2, 64, 64)
+    assert list(scores) == [detector.judge_prepared(p()).score for p in tiny.PICTURES]
+
+
+def test_golden_image_that_moved_is_refused(tmp_path):
+    golden = tiny.manifest(tiny.model())["golden"]
+    golden[1]["score"] += 0.01
+    path = tiny.write_bundle(tmp_path / "moved.onnx", golden=golden)
+    with pytest.raises(
+        GoldenError, match=r"'bad' scores 1\.984375 on CPUExecutionProvider, expected 1\.994375"
+    ):
+        Detector.load(path)
+    Detector.load(path, verify=False)
+
+
+def test_golden_image_that_gives_nan_is_refused(tmp_path):
+    golden = tiny.manifest(tiny.model())["golden"]
+    golden[0]["png"] = tiny.png(tiny.nan_picture())
+    path = tiny.write_bundle(tmp_path / "nan.onnx", golden=golden)
+    with pytest.raises(GoldenError, match="'good' scores nan"):
+        Detector.load(path)
+
+
+def test_graph_that_onnx_runtime_refuses_is_one_line(tmp_path):
+    def unknown_operator(graph: onnx.ModelProto) -> None:
+        graph.graph.node[3].op_type = "NoSuchOperator"
+
+    path = tiny.write_bundle(tmp_path / "odd.onnx", unknown_operator)
+    with pytest.raises(BundleError, match=r"odd\.onnx: ONNX Runtime \S+ refuses") as caught:
+        Detector.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_cuda_is_refused_where_there_is_none(bundle_path):
+    if Detector.load(bundle_path).provider != "CPUExecutionProvider":
+        pytest.skip("this machine has CUDA")
+    for provider in ("cuda", "tensorrt"):
+        with pytest.raises(ProviderError, match=f"provider: {provider}: .*line-inspector"):
+            Detector.load(bundle_path, provider=provider)
+
+
+def test_provider_and_identity_are_told(bundle_path):
+    import hashlib
+
+    detector = Detector.load(str(bundle_path), provider="cpu", threads=1)
+    assert detector.provider == "CPUExecutionProvider"
+    assert detector.sha256 == hashlib.sha256(bundle_path.read_bytes()).hexdigest()
+    assert detector.manifest.name == "tiny"

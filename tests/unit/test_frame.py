@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inspector import frame
+from inspector.errors import Fault
+from inspector.frame import Box, Geometry
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_apply_at_input_size_changes_nothing():
+    image = picture(64, 96)
+    assert np.array_equal(Geometry(height=64, width=96).apply(image), image)
+
+
+def test_region_is_cut_before_the_resize():
+    image = picture(200, 300)
+    geometry = Geometry(height=64, width=64, region=Box(x=30, y=20, w=64, h=64))
+    assert np.array_equal(geometry.apply(image), image[20:84, 30:94])
+
+
+def test_region_beyond_the_frame_is_a_fault():
+    geometry = Geometry(height=64, width=64, region=Box(x=30, y=20, w=64, h=64))
+    with pytest.raises(Fault, match="reaches beyond it") as caught:
+        geometry.apply(picture(80, 300))
+    assert caught.value.reason == "frame_shape"
+
+
+def test_another_aspect_than_trained_is_a_fault():
+    geometry = Geometry(height=64, width=64, aspect=1.0)
+    assert geometry.apply(picture(100, 101)).shape == (64, 64, 3)
+    with pytest.raises(Fault, match=r"width/height 2\.000"):
+        geometry.apply(picture(100, 200))
+    letterbox = geometry.model_copy(update={"fit": "letterbox"})
+    assert letterbox.apply(picture(100, 200)).shape == (64, 64, 3)
+
+
+def test_letterbox_keeps_the_shape_and_repeats_the_border():
+    image = np.full((50, 100, 3), 200, np.uint8)
+    image[:, 50:] = 100
+    out = Geometry(height=64, width=64, fit="letterbox").apply(image)
+    assert set(np.unique(out[:, :30])) == {200}
+    assert set(np.unique(out[:, 34:])) == {100}
+
+
+def test_black_frame_stays_black_in_16_bit():
+    dark = np.full((64, 64), 200, np.uint16)
+    assert frame.to_bgr8(dark).max() == 0
+    assert frame.to_bgr8(np.full((4, 4), 65535, np.uint16)).min() == 255
+
+
+def test_strides_do_not_matter():
+    image = picture(64, 128)
+    geometry = Geometry(height=64, width=64)
+    assert np.array_equal(geometry.apply(image[:, ::2]), geometry.apply(image[:, ::2].copy()))
+    assert geometry.apply(image[:, ::2]).flags.c_contiguous
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(40, 300),
+    width=st.integers(40, 300),
+    fit=st.sampled_from(["stretch", "letterbox"]),
+    spot=st.tuples(st.floats(0.1, 0.9), st.floats(0.1, 0.9)),
+)
+def test_a_spot_is_found_where_it_is_in_the_camera_frame(height, width, fit, spot):
+    y, x = int(spot[0] * height), int(spot[1] * width)
+    image = np.zeros((height, width, 3), np.uint8)
+    image[max(0, y - 6) : y + 6, max(0, x - 6) : x + 6] = 255
+    geometry = Geometry(height=64, width=96, fit=fit)
+    heat = geometry.apply(image)[:, :, 0].astype(np.float32) / 128
+    found = geometry.regions(heat, image.shape)
+    assert len(found) == 1
+    region = found[0]
+    assert region.x >= 0
+    assert region.y >= 0
+    assert region.x + region.w <= width
+    assert region.y + region.h <= height
+    assert region.x <= x <= region.x + region.w
+    assert region.y <= y <= region.y + region.h
+
+
+def test_regions_are_sorted_by_peak_and_bounded():
+    heat = np.zeros((64, 64), np.float32)
+    for number in range(40):
+        heat[number // 8 * 4, number % 8 * 4] = 1.0 + number / 100
+    found = Geometry(height=64, width=64).regions(heat, (64, 64, 3))
+    peaks = [region.peak for region in found]
+    assert len(peaks) == 32
+    assert peaks == sorted(peaks, reverse=True)
+    assert peaks[0] == pytest.approx(1.39)
+
+
+def test_map_below_the_limit_has_no_region():
+    heat = np.full((64, 64), 0.999, np.float32)
+    assert Geometry(height=64, width=64).regions(heat, (64, 64, 3)) == ()
+
+
+def test_grey_128_is_the_limit():
+    heat = np.asarray([[0.0, 0.999, 1.0, 1.99, 50.0, np.nan, np.inf]], np.float32)
+    assert frame.map_to_grey(heat).tolist() == [[0, 127, 128, 254, 255, 255, 255]]
+
+
+def test_one_pixel_scratch_survives_in_the_mask():
+    mask = np.zeros((128, 128), np.uint8)
+    mask[:, 64:66] = 255
+    assert Geometry(height=64, width=64).apply_mask(mask).any()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_truncated_file_is_refused(tmp_path, suffix):
+    image = picture(60, 80)
+    data = frame.encode_png(image) if suffix == ".png" else frame.encode_jpeg(image)
+    path = tmp_path / f"part{suffix}"
+    path.write_bytes(data)
+    assert frame.read_image(path).shape == (60, 80, 3)
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=f"part\\{suffix}: the image is truncated"):
+        frame.read_image(path)
+
+
+def test_file_that_is_no_image_is_refused(tmp_path):
+    path = tmp_path / "part.png"
+    with pytest.raises(ValueError, match="No such file"):
+        frame.read_image(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="empty"):
+        frame.read_image(path)
+    path.write_bytes(b"not a picture at all")
+    with pytest.raises(ValueError, match="not a readable image"):
+        frame.read_image(path)
+
+
+def test_overlay_leaves_a_good_part_as_it_is():
+    image = picture(64, 64)
+    assert np.array_equal(frame.overlay(image, np.zeros((64, 64), np.uint8)), image)
+    hot = frame.overlay(image, np.full((64, 64), 200, np.uint8))
+    assert not np.array_equal(hot, image)
+
+
+def test_contact_sheet_holds_every_picture():
+    tiles = [(f"{n}", np.full((64, 64, 3), 10 + n, np.uint8)) for n in range(7)]
+    sheet = frame.contact_sheet(tiles, columns=3)
+    for number in range(7):
+        assert (sheet == 10 + number).all(axis=2).sum() >= 64 * 64

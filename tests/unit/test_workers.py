@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+
+from inspector.station import Part
+from inspector.verdict import Reason
+from inspector.workers import Arrival, Change, Inbox, Worker
+
+IMAGE = np.zeros((2, 2), np.uint8)
+
+
+def arrival(camera: str, part_id: str) -> Arrival:
+    return Arrival(Part(camera, part_id, 1), IMAGE)
+
+
+def take_all(inbox: Inbox) -> list[tuple[str, str]]:
+    found = []
+    while (item := inbox.take(0.0)) is not None:
+        assert isinstance(item, Arrival)
+        assert (item.image is None) == (item.reason is Reason.QUEUE_FULL)
+        found.append((item.part.part_id, item.reason.value))
+    return found
+
+
+def test_overflow_keeps_its_turn_and_its_name():
+    inbox = Inbox(2)
+    for number in range(4):
+        inbox.put(arrival("top", f"t{number}"))
+    assert take_all(inbox) == [("t0", ""), ("t1", ""), ("t2", "queue_full"), ("t3", "queue_full")]
+
+
+def test_room_is_counted_per_camera():
+    inbox = Inbox(1)
+    for camera, part_id in (("top", "t0"), ("side", "s0"), ("top", "t1"), ("side", "s1")):
+        inbox.put(arrival(camera, part_id))
+    assert take_all(inbox) == [
+        ("t0", ""),
+        ("s0", ""),
+        ("t1", "queue_full"),
+        ("s1", "queue_full"),
+    ]
+
+
+def test_room_comes_back_when_a_picture_is_taken():
+    inbox = Inbox(1)
+    inbox.put(arrival("top", "t0"))
+    inbox.put(arrival("top", "t1"))
+    inbox.take(0.0)
+    inbox.put(arrival("top", "t2"))
+    assert take_all(inbox) == [("t1", "queue_full"), ("t2", "")]
+
+
+def test_changes_of_state_need_no_room():
+    inbox = Inbox(1)
+    inbox.put(arrival("top", "t0"))
+    inbox.put(Change("top", "lost"))
+    inbox.put(Change("top", "running"))
+    assert isinstance(inbox.take(0.0), Arrival)
+    assert inbox.take(0.0) == Change("top", "lost")
+    assert inbox.take(0.0) == Change("top", "running")
+    assert inbox.take(0.0) is None
+
+
+def test_turn_comes_when_the_own_part_is_taken():
+    inbox = Inbox(8)
+    inbox.put(arrival("side", "s0"))
+    assert inbox.wait_for_turn("top", lambda: True, 0.0)
+    assert not inbox.wait_for_turn("top", lambda: False, 0.0)
+    assert not inbox.wait_for_turn("side", lambda: True, 0.01)
+    waited = []
+    waiter = threading.Thread(
+        target=lambda: waited.append(inbox.wait_for_turn("side", lambda: True, 5.0))
+    )
+    waiter.start()
+    inbox.take(0.0)
+    waiter.join(5.0)
+    assert waited == [True]
+
+
+class Job(Worker):
+    """Ends, or dies, when told."""
+
+    def __init__(self, dies: bool) -> None:
+        super().__init__("job")
+        self.go = threading.Event()
+        self._dies = dies
+
+    def work(self) -> None:
+        self.go.wait(5.0)
+        if self._dies:
+            raise KeyError("a bug")
+
+
+def test_crash_of_a_thread_is_told_from_its_end(monkeypatch):
+    shown = []
+    monkeypatch.setattr(threading, "excepthook", shown.append)
+    for dies in (False, True):
+        job = Job(dies)
+        assert not job.crashed
+        job.start()
+        assert not job.crashed
+        job.go.set()
+        job.join(5.0)
+        assert job.crashed == dies
+    assert [type(error.exc_value) for error in shown] == [KeyError]
+
+
+def test_take_waits_no_longer_than_asked():
+    begun = time.monotonic()
+    assert Inbox(1).take(0.05) is None
+    assert 0.04 < time.monotonic() - begun < 2.0

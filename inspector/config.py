@@ -245,6 +245,11 @@ def _refuse_duplicates(node: Any, path: Path) -> None:
 def _resolve(value: Any, base: Path) -> Any:
     if isinstance(value, Path):
         return value if value.is_absolute() else base / value
+    if isinstance(value, OpenCvCamera) and isinstance(value.source, str):
+        # A video file beside the station file; URLs and pipelines name no such file.
+        beside = base / value.source
+        if "://" not in value.source and value.backend != "gstreamer" and beside.is_file():
+            return value.model_copy(update={"source": str(beside)})
     if isinstance(value, BaseModel):
         return value.model_copy(
             update={name: _resolve(getattr(value, name), base) for name in type(value).model_fields}

@@ -254,9 +254,12 @@ def overlay(picture: Frame8, heat: Frame8) -> Frame8:
     heat = np.asarray(
         cv2.resize(heat, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_LINEAR)
     )
-    colours = cv2.applyColorMap(heat, cv2.COLORMAP_TURBO)
-    # Below three quarters of the limit the part shows untouched: a good part looks like a photo.
-    alpha = np.clip((heat.astype(np.float32) - 96.0) / 64.0, 0.0, 0.6)[:, :, None]
+    level = heat.astype(np.float32) - 128.0
+    colours = cv2.applyColorMap(
+        np.clip(128.0 + 2.0 * level, 0.0, 255.0).astype(np.uint8), cv2.COLORMAP_TURBO
+    )
+    # Below 0.85 of the limit the part shows untouched: a good part looks like a photo.
+    alpha = np.clip((level + 20.0) / 48.0, 0.0, 0.6)[:, :, None]
     mixed = (picture * (1.0 - alpha) + colours * alpha).astype(np.uint8)
     outlines, _ = cv2.findContours(
         (heat >= 128).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE

@@ -28,6 +28,20 @@ def load(tmp_path: Path, text: str):
     return load_station(path)
 
 
+def test_a_video_beside_the_station_file_is_found_and_other_sources_are_left_alone(tmp_path):
+    (tmp_path / "line.avi").write_bytes(b"video")
+    for source, expected in [
+        ("line.avi", str(tmp_path / "line.avi")),
+        ("elsewhere.avi", "elsewhere.avi"),
+        ("rtsp://camera/line.avi", "rtsp://camera/line.avi"),
+        ("0", 0),
+    ]:
+        text = GOOD.replace("kind: folder", "kind: opencv").replace(
+            "path: parts", f"source: {source}"
+        )
+        assert load(tmp_path, text).cameras[0].source == expected
+
+
 def test_paths_are_relative_to_the_file(tmp_path):
     station = load(tmp_path, GOOD)
     assert isinstance(station.cameras[0], FolderCamera)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 
 from export import metrics
 from export.evaluate import Evaluation, Picture, write_output
@@ -340,7 +340,8 @@ def _histogram(evaluation: Evaluation, held_out: metrics.Floats, width_in: float
         color=_INK,
     )
     axes.set_xlim(0.0, float(edges[-1]))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
     axes.set_xlabel("score, in units of the limit")
     axes.set_ylabel("share of the group")
     figure.legend(

@@ -30,14 +30,15 @@ def parts_needed(rate: float) -> int:
 
 
 def calibrate(
-    folds: Sequence[npt.NDArray[np.float64]], reference: float, rate: float, next_parts: int = 1000
+    folds: Sequence[npt.NDArray[np.float64]], rate: float, next_parts: int = 1000
 ) -> Calibration:
     """Set the limit for a target false-reject ``rate``.
 
-    ``folds``: held-out good scores of each fold's model, divided by the median score that model
-    gives its own training parts, which takes out the scale of its φ and bank; ``reference``: that
-    median for the model in service, so that ``threshold`` is in its raw units. One fold with
-    ``reference`` 1 is a plain hold-out.
+    ``folds``: held-out good scores of each fold's model. They are pooled as they are: every fold's
+    model is made by the same procedure in the same unit of feature distance, so a held-out score is
+    what a new part scores under a model of slightly fewer parts (cross-validation, CV+; Barber et
+    al., "Predictive inference with the jackknife+", 2021), which errs to the tolerant side. One
+    fold is a plain hold-out.
     """
     scores = np.sort(np.concatenate([np.asarray(fold, dtype=np.float64) for fold in folds]))
     n = len(scores)
@@ -58,8 +59,8 @@ def calibrate(
     if len(folds) > 1:
         p = _fold_homogeneity(folds)
         pooling = (
-            f"{len(folds)}-fold cross-fitting; each fold's scores divided by the median its model "
-            f"gives its own training parts (Kruskal-Wallis over folds: p = {p:.3f})"
+            f"{len(folds)}-fold cross-fitting; scores pooled as they are, all folds' models being "
+            f"in one unit of feature distance (Kruskal-Wallis over folds: p = {p:.3f})"
         )
         if p < 0.01:
             remarks.append(
@@ -74,7 +75,7 @@ def calibrate(
         target_false_reject=rate,
         good_parts=n,
         good_rejected=rejected,
-        threshold=limit * reference,
+        threshold=limit,
         interval=confidence(rejected, n),
         predicted_next=next_parts,
         predicted_rejects=prediction(rejected, n, next_parts),

@@ -45,8 +45,8 @@ def coordinates(grid: tuple[int, int]) -> Tensor:
 class FeatureScale:
     """What standardises features: subtract ``mean``, divide by ``divisor``; a level each.
 
-    Every channel comes to the same variance, the one that leaves the mean squared distance between
-    patches as it was: α, r and the softmin of the score are in units of raw feature distance.
+    Measured once over all good parts and shared by every fit of a run, so that the scores of
+    different folds are in the same unit.
     """
 
     mean: tuple[Tensor, ...]
@@ -76,8 +76,11 @@ class FeatureScale:
         # A channel that never moves on good parts must not be blown up without bound.
         floor = 1e-4 * torch.cat(var).mean() + 1e-12
         var = [v.clamp_min(floor) for v in var]
-        unit = math.sqrt(sum(channels) / float(torch.cat(var).sum()))
-        return cls(tuple(m.float() for m in mean), tuple((unit * v.sqrt()).float() for v in var))
+        return cls(tuple(m.float() for m in mean), tuple(v.sqrt().float() for v in var))
+
+    def in_units_of(self, distance: float) -> FeatureScale:
+        """The same scale with feature distances divided by ``distance``."""
+        return FeatureScale(self.mean, tuple(divisor * distance for divisor in self.divisor))
 
 
 class PatchDescriptor(nn.Module):
@@ -212,11 +215,37 @@ def smoothing(grid: int, size: int, sigma: float) -> npt.NDArray[np.float64]:
     return np.asarray(out, dtype=np.float64)
 
 
+def measure_scale(
+    settings: TrainSettings,
+    channels: tuple[int, ...],
+    batches: Callable[[], Iterator[Levels]],
+    device: torch.device,
+) -> FeatureScale:
+    """The run's feature scale: channels standardised, typical distance to the memory bank 1.
+
+    α, r and the softmin of the score are in units of feature distance; with the root mean square
+    distance of a good patch to its nearest item as the unit they mean the same for every backbone.
+    Without ``settings.standardise`` features stay raw, as in the paper.
+    """
+    if not settings.standardise:
+        return FeatureScale.identity(channels)
+    scale = FeatureScale.measure(batches(), channels)
+    model = build(settings, channels, batches, scale=scale, seed=settings.seed, device=device)
+    with torch.no_grad():
+        nearest = [
+            _squared_distances(_patches(model.descriptor(levels)), model.bank).amin(dim=1)
+            for levels in batches()
+        ]
+    typical = float(torch.cat(nearest).double().clamp_min(0).mean().sqrt())
+    return scale.in_units_of(max(typical, 1e-6))
+
+
 def build(
     settings: TrainSettings,
     channels: tuple[int, ...],
     batches: Callable[[], Iterator[Levels]],
     *,
+    scale: FeatureScale,
     seed: int,
     device: torch.device,
 ) -> CFA:
@@ -225,15 +254,9 @@ def build(
     ``batches()`` iterates over the good parts' pooled features, in the same order each time.
     """
     generator = torch.Generator().manual_seed(seed)
-    scale = (
-        FeatureScale.measure(batches(), channels)
-        if settings.standardise
-        else FeatureScale.identity(channels)
-    )
-    width = settings.width(sum(channels))
     descriptor = PatchDescriptor(
         channels,
-        width,
+        settings.width(sum(channels)),
         settings.grid,
         scale,
         init=settings.descriptor_init,

@@ -139,6 +139,8 @@ def _train(options: argparse.Namespace) -> None:
         run = train(options.data, options.output, settings, resume=options.resume, on_step=on_step)
     outcome = run.outcome()
     print(f"trained in {outcome.train_seconds:.0f} s: {run.folder}")
+    for remark in outcome.remarks:
+        print(f"note: {remark}")
     _print_calibration(outcome.calibration)
 
 
@@ -167,13 +169,12 @@ def _calibrate(options: argparse.Namespace) -> None:
     run = Run(options.folder)
     outcome = run.outcome()
     folds, scores = run.held_out()
-    calibration = calibrate(
-        [scores[folds == fold] for fold in np.unique(folds)], outcome.reference, rate
-    )
+    calibration = calibrate([scores[folds == fold] for fold in np.unique(folds)], rate)
     changed = outcome.model_copy(update={"calibration": calibration})
     run.write("outcome.json", changed.model_dump_json(indent=2).encode())
-    # Its figures were at the former limit.
-    run.remove("evaluation.json")
+    # Their figures were at the former limit.
+    for name in ("evaluation.json", "scores.csv", "report.html"):
+        run.remove(name)
     _print_calibration(calibration)
 
 
@@ -202,7 +203,6 @@ def _evaluate(options: argparse.Namespace) -> None:
     run.write("evaluation.json", json.dumps(summary, indent=2).encode())
     evaluation.write_csv(run.folder / "scores.csv")
     _, held_out = run.held_out()
-    limit = outcome.calibration.threshold / outcome.reference
     write_report(
         evaluation,
         run.folder / "report.html",
@@ -218,7 +218,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             },
         },
         outcome.calibration,
-        held_out / limit,
+        held_out / outcome.calibration.threshold,
     )
     table = Table("figure", "value", title=f"{facts.name}: {len(samples)} test photos")
     for key, value in summary.items():

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, PercentFormatter
 
 from export import metrics
 from export.evaluate import Evaluation, Picture, write_output
@@ -221,8 +221,7 @@ def _calibration_words(calibration: Calibration) -> list[str]:
     ]
     if calibration.extrapolated:
         words.append(
-            "There were too few good parts to read so low a rate off them: the limit was "
-            "extrapolated from the highest scores. More good parts make it firmer."
+            "The limit was extrapolated from the highest scores; more good parts make it firmer."
         )
     return words
 
@@ -341,7 +340,7 @@ def _histogram(evaluation: Evaluation, held_out: metrics.Floats, width_in: float
     )
     axes.set_xlim(0.0, float(edges[-1]))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
     axes.set_xlabel("score, in units of the limit")
     axes.set_ylabel("share of the group")
     figure.legend(

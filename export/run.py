@@ -47,10 +47,10 @@ class Outcome(BaseModel):
     train_seconds: float
     calibration: Calibration
     exposure: Exposure
-    reference: float
-    """Median score of the training parts, raw units: what the held-out scores are relative to."""
     golden: tuple[int, ...]
     """Indices into the good parts: the lowest, middle and highest held-out score."""
+    remarks: tuple[str, ...] = ()
+    """What a person should know about the photos: copies, mixed sizes."""
 
 
 @dataclass(frozen=True)
@@ -137,21 +137,21 @@ class Run:
             raise OutputError(f"{self.folder}/epochs.jsonl: {error.strerror}") from None
 
     def write_held_out(self, paths: list[str], folds: npt.NDArray[np.intp], scores: Scores) -> None:
-        """``heldout.csv``: path, fold, score (relative to its own model's training parts)."""
+        """``heldout.csv``: path, fold and raw score under the model that has not seen it."""
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(("path", "fold", "relative_score"))
+        writer.writerow(("path", "fold", "score"))
         for path, fold, score in zip(paths, folds, scores, strict=True):
             writer.writerow((path, int(fold), repr(float(score))))
-        self.write("heldout.csv", text.getvalue().encode())
+        self.write("heldout.csv", text.getvalue().encode("utf-8", "backslashreplace"))
 
     def held_out(self) -> tuple[npt.NDArray[np.intp], Scores]:
-        """Fold and relative score of every held-out part. Raises :class:`RunError`."""
+        """Fold and raw score of every held-out part. Raises :class:`RunError`."""
         path = self.folder / "heldout.csv"
         try:
             rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
             folds = np.array([int(row["fold"]) for row in rows], dtype=np.intp)
-            scores = np.array([float(row["relative_score"]) for row in rows], dtype=np.float64)
+            scores = np.array([float(row["score"]) for row in rows], dtype=np.float64)
         except (OSError, KeyError, ValueError):
             raise RunError(f"{path}: missing or damaged; train again") from None
         return folds, scores
@@ -171,7 +171,7 @@ class Run:
     def _match(self, old: Facts, new: Facts) -> None:
         before, now = old.settings.model_dump(), new.settings.model_dump()
         # Where and with how much memory it is computed does not change the model asked for.
-        free = {"device", "cache_gb", "weights"}
+        free = {"device", "cache_gb", "weights", "false_reject"}
         for key in before:
             if key not in free and before[key] != now[key]:
                 raise RunError(

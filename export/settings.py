@@ -47,7 +47,7 @@ def parse_region(value: Any) -> Any:
 class TrainSettings(BaseModel):
     """Symbols are those of arXiv 2206.04325; the defaults are the shipped recipe."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     backbone: BackboneName = Field("efficientnet_lite0", description="frozen ImageNet network")
     weights: Path | None = Field(
@@ -67,20 +67,23 @@ class TrainSettings(BaseModel):
         (8, 16), description="feature maps used, of 4,8,16; the smallest is the grid's"
     )
     standardise: bool = Field(
-        True, description="bring every feature channel to mean 0, variance 1 over the good parts"
+        True,
+        description="bring every feature channel to one variance, and typical distances to 1",
     )
     descriptor_init: Literal["identity", "random"] = Field(
         "identity", description="φ starts as the identity (orthogonal if narrower) or random"
     )
     gamma_d: float = Field(1.0, ge=1.0, description="γ_d: descriptor width D' = D/γ_d")
-    descriptor_width: int | None = Field(None, gt=0, description="D' directly, instead of γ_d")
+    descriptor_width: int | None = Field(
+        None, gt=0, le=8192, description="D' directly, instead of γ_d"
+    )
     bank_init: Literal["coreset", "ema", "mean"] = Field(
         "coreset",
         description="memory bank: greedy coreset of all parts, the paper's exponential moving "
         "average, or the authors' position-wise mean",
     )
-    gamma_c: float = Field(1.0, ge=1.0, description="γ_c: bank size M = H'·W'/γ_c")
-    bank_items: int | None = Field(None, gt=0, description="M directly, instead of γ_c")
+    gamma_c: float = Field(1.0, ge=0.01, description="γ_c: bank size M = H'·W'/γ_c")
+    bank_items: int | None = Field(None, gt=0, le=100_000, description="M directly, instead of γ_c")
     neighbours: int = Field(3, ge=1, le=64, description="K: nearest items that attract and score")
     hard_negatives: int = Field(3, ge=0, le=64, description="J: next items, that repel")
     alpha: float = Field(0.1, ge=0, description="α: margin of L_rep, in squared feature distance")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -124,6 +125,13 @@ def train(
     )
     run.start(facts, resume=resume)
     if (folder / "outcome.json").exists():
+        kept = run.outcome().calibration.target_false_reject
+        if kept != settings.false_reject:
+            raise RunError(
+                f"{folder}: is finished, with a limit for {kept:g} false rejects; set another one "
+                f"with 'inspector-model calibrate {folder} --false-reject "
+                f"{settings.false_reject:g}'"
+            )
         return run
     began = time.monotonic()
     with FeatureCache(
@@ -155,7 +163,12 @@ def load_scorer(run: Run, device: torch.device, weights: Path | None = None) -> 
     if state is None:
         raise RunError(f"{run.folder}: model.pt is missing; train again")
     model = _empty_model(backbone, settings)
-    model.load_state_dict(state)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError:
+        raise RunError(
+            f"{run.folder}: model.pt is of another version of this product; train again"
+        ) from None
     return Scorer(
         backbone, model.to(device), settings, device, threshold=outcome.calibration.threshold
     )
@@ -189,56 +202,53 @@ class _Trainer:
         self.run, self.cache, self.backbone = run, cache, backbone
         self.settings, self.device, self.on_step = settings, device, on_step
         self._done, self._total = 0, 0
+        self._scale = cfa.FeatureScale.identity(backbone.channels)
 
     def fit_and_calibrate(self, names: list[str], parts: GoodParts, began: float) -> Outcome:
         settings, n = self.settings, len(names)
-        order = np.random.default_rng([settings.seed, 1]).permutation(n)
+        channels = self.backbone.channels
         everything = np.arange(n)
-        once = int(n * HOLD_OUT_SHARE)
-        if once >= parts_needed(settings.false_reject):
-            held = [np.sort(order[:once])]
-            training = np.sort(order[once:])
-        else:
-            held = [np.sort(fold) for fold in np.array_split(order, min(settings.folds, n))]
-            training = everything
+        self.on_step(Step(ADAPTING, 0, 1, "feature scale"))
+        self._scale = cfa.measure_scale(
+            settings, channels, lambda: self.cache.batches(everything), self.device
+        )
+        held = _split(parts, settings)
+        training = np.setdiff1d(everything, held[0]) if len(held) == 1 else everything
         rests = [np.setdiff1d(everything, index) for index in held] if len(held) > 1 else []
         self._total = settings.epochs * sum(self._steps(index) for index in [training, *rests])
         model = self._fit("service", training)
-        scorer = self._scorer(model)
-        reference = float(np.median(scorer.image_scores(self.cache, training)))
         fold_of = np.full(n, -1, dtype=np.intp)
-        relative = np.full(n, np.nan)
+        scores = np.full(n, np.nan)
         for number, index in enumerate(held):
-            if len(held) == 1:
-                fold_scorer, fold_reference = scorer, reference
-            else:
-                rest = rests[number]
-                fold_scorer = self._scorer(self._fit(f"fold {number + 1} of {len(held)}", rest))
-                fold_reference = float(np.median(fold_scorer.image_scores(self.cache, rest)))
-            relative[index] = fold_scorer.image_scores(self.cache, index) / fold_reference
+            tested = model
+            if rests:
+                tested = self._fit(f"fold {number + 1} of {len(held)}", rests[number])
+            scorer = Scorer(self.backbone, tested, settings, self.device)
+            scores[index] = scorer.image_scores(self.cache, index)
             fold_of[index] = number
-        tested = np.flatnonzero(fold_of >= 0)
-        self.run.write_held_out([names[i] for i in tested], fold_of[tested], relative[tested])
-        calibration = calibrate(
-            [relative[index] for index in held], reference, settings.false_reject
+        tested_parts = np.flatnonzero(fold_of >= 0)
+        if not np.isfinite(scores[tested_parts]).all():
+            raise TrainingError(
+                "training diverged: held-out scores are not finite; lower --learning-rate"
+            )
+        self.run.write_held_out(
+            [names[i] for i in tested_parts], fold_of[tested_parts], scores[tested_parts]
         )
+        calibration = calibrate([scores[index] for index in held], settings.false_reject)
         self.run.save("model.pt", model.state_dict())
-        ranked = tested[np.argsort(relative[tested], kind="stable")]
+        ranked = tested_parts[np.argsort(scores[tested_parts], kind="stable")]
         return Outcome(
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             train_seconds=round(time.monotonic() - began, 1),
             calibration=calibration,
             exposure=_exposure(parts),
-            reference=reference,
             golden=(int(ranked[0]), int(ranked[len(ranked) // 2]), int(ranked[-1])),
+            remarks=parts.remarks,
         )
 
     def _steps(self, index: Index) -> int:
         """Steps of one epoch."""
         return -(-len(index) // self.settings.batch_size)
-
-    def _scorer(self, model: cfa.CFA) -> Scorer:
-        return Scorer(self.backbone, model, self.settings, self.device)
 
     def _fit(self, name: str, index: Index) -> cfa.CFA:
         """Adapt φ on the parts ``index``; goes on from this fit's checkpoint when there is one."""
@@ -253,6 +263,7 @@ class _Trainer:
                 settings,
                 self.backbone.channels,
                 lambda: self.cache.batches(index),
+                scale=self._scale,
                 seed=settings.seed + 1000 * salt,
                 device=self.device,
             )
@@ -283,6 +294,10 @@ class _Trainer:
                 optimiser.step()
                 sums += (attract.item(), repel.item())
                 self._done += 1
+                if not torch.isfinite(loss):
+                    raise TrainingError(
+                        "training diverged: the loss is not finite; lower --learning-rate"
+                    )
                 self.on_step(Step(ADAPTING, self._done, self._total, name, loss.item()))
             self.run.log_epoch(
                 {
@@ -302,6 +317,21 @@ class _Trainer:
                 },
             )
         return model
+
+
+def _split(parts: GoodParts, settings: TrainSettings) -> list[Index]:
+    """Which parts are held out: one share when that is enough for the rate asked, else folds.
+
+    Copies of one picture stay together: a part must not be tested by a model that has seen it.
+    """
+    digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in parts.images]
+    _, picture = np.unique(digests, return_inverse=True)
+    groups = np.random.default_rng([settings.seed, 1]).permutation(int(picture.max()) + 1)
+    once = int(len(groups) * HOLD_OUT_SHARE)
+    if once >= parts_needed(settings.false_reject):
+        return [np.flatnonzero(np.isin(picture, groups[:once]))]
+    folds = np.array_split(groups, min(settings.folds, len(groups)))
+    return [np.flatnonzero(np.isin(picture, fold)) for fold in folds]
 
 
 def _exposure(parts: GoodParts) -> Exposure:

@@ -19,7 +19,7 @@ def test_rate_reached_is_near_the_rate_asked(n: int, rate: float) -> None:
     rng = np.random.default_rng(0)
     reached = []
     for _ in range(200):
-        limit = calibrate([draw(rng, n)], 1.0, rate).threshold
+        limit = calibrate([draw(rng, n)], rate).threshold
         # The Gumbel distribution's own tail, not another sample.
         reached.append(1.0 - np.exp(-np.exp(-(limit - 1.0) / 0.1)))
     assert rate / 2 < np.mean(reached) < rate * 2
@@ -27,7 +27,7 @@ def test_rate_reached_is_near_the_rate_asked(n: int, rate: float) -> None:
 
 def test_limit_is_neither_the_smallest_good_score_nor_rejects_everything() -> None:
     scores = draw(np.random.default_rng(1), 60)
-    calibration = calibrate([scores], 1.0, 0.005)
+    calibration = calibrate([scores], 0.005)
     assert calibration.threshold > np.quantile(scores, 0.95)
     assert calibration.good_rejected <= 2
 
@@ -37,7 +37,7 @@ def test_prediction_interval_covers_what_the_next_parts_do(n: int) -> None:
     rng = np.random.default_rng(2)
     covered = 0
     for _ in range(300):
-        calibration = calibrate([draw(rng, n)], 1.0, 0.02, next_parts=100)
+        calibration = calibrate([draw(rng, n)], 0.02, next_parts=100)
         rejected = int((draw(rng, 100) >= calibration.threshold).sum())
         low, high = calibration.predicted_rejects
         covered += low <= rejected <= high
@@ -45,11 +45,11 @@ def test_prediction_interval_covers_what_the_next_parts_do(n: int) -> None:
 
 
 def test_too_few_parts_for_the_rate_is_said() -> None:
-    calibration = calibrate([draw(np.random.default_rng(3), 100)], 1.0, 0.005)
+    calibration = calibrate([draw(np.random.default_rng(3), 100)], 0.005)
     assert parts_needed(0.005) == 600
     assert calibration.extrapolated
     assert "600" in calibration.remarks[0]
-    enough = calibrate([draw(np.random.default_rng(3), 600)], 1.0, 0.005)
+    enough = calibrate([draw(np.random.default_rng(3), 600)], 0.005)
     assert not enough.extrapolated
     assert not enough.remarks
 
@@ -57,18 +57,18 @@ def test_too_few_parts_for_the_rate_is_said() -> None:
 def test_folds_that_differ_are_said() -> None:
     rng = np.random.default_rng(4)
     same = [draw(rng, 40) for _ in range(5)]
-    assert not any("folds differ" in remark for remark in calibrate(same, 1.0, 0.1).remarks)
+    assert not any("folds differ" in remark for remark in calibrate(same, 0.1).remarks)
     same[2] = same[2] + 1.0
-    assert any("folds differ" in remark for remark in calibrate(same, 1.0, 0.1).remarks)
+    assert any("folds differ" in remark for remark in calibrate(same, 0.1).remarks)
 
 
-@given(scale=st.floats(1e-3, 1e3), reference=st.floats(1e-3, 1e3))
+@given(scale=st.floats(1e-3, 1e3))
 @settings(max_examples=30, deadline=None)
-def test_threshold_scales_with_scores_and_reference(scale: float, reference: float) -> None:
+def test_threshold_scales_with_the_scores(scale: float) -> None:
     scores = draw(np.random.default_rng(5), 90)
-    plain = calibrate([scores], 1.0, 0.01)
-    scaled = calibrate([scores * scale], reference, 0.01)
-    assert scaled.threshold == pytest.approx(plain.threshold * scale * reference, rel=1e-9)
+    plain = calibrate([scores], 0.01)
+    scaled = calibrate([scores * scale], 0.01)
+    assert scaled.threshold == pytest.approx(plain.threshold * scale, rel=1e-9)
     assert scaled.quantiles.q50 == pytest.approx(plain.quantiles.q50, rel=1e-9)
 
 
@@ -83,6 +83,6 @@ def test_intervals_are_ordered_and_hold_the_estimate(n: int, share: float, m: in
 
 
 def test_identical_scores_leave_every_good_part_a_pass() -> None:
-    calibration = calibrate([np.full(50, 2.0)], 1.0, 0.005)
+    calibration = calibrate([np.full(50, 2.0)], 0.005)
     assert calibration.threshold > 2.0
     assert calibration.good_rejected == 0

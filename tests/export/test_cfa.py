@@ -26,9 +26,14 @@ def levels(seed: int, n: int = 2, offset: float = 0.0) -> cfa.Levels:
 
 
 def model(settings_: TrainSettings = SMALL, seed: int = 0, offset: float = 0.0) -> cfa.CFA:
-    batches = [levels(seed + i, offset=offset) for i in range(3)]
+    return build(settings_, [levels(seed + i, offset=offset) for i in range(3)], seed)
+
+
+def build(settings_: TrainSettings, batches: list[cfa.Levels], seed: int = 0) -> cfa.CFA:
+    device = torch.device("cpu")
+    scale = cfa.measure_scale(settings_, CHANNELS, lambda: iter(batches), device)
     return cfa.build(
-        settings_, CHANNELS, lambda: iter(batches), seed=seed, device=torch.device("cpu")
+        settings_, CHANNELS, lambda: iter(batches), scale=scale, seed=seed, device=device
     )
 
 
@@ -61,20 +66,32 @@ def test_descriptor_is_the_literal_coord_conv(
     torch.testing.assert_close(trained(pooled).double(), literal, atol=2e-4, rtol=1e-4)
 
 
-def test_standardised_channels_share_one_variance_and_keep_the_total() -> None:
-    batches = [[level * (i + 1) for i, level in enumerate(levels(seed))] for seed in range(4)]
+def test_standardised_channels_share_one_variance() -> None:
+    batches = [[level * (i + 1) + 5 for i, level in enumerate(levels(seed))] for seed in range(4)]
     scale = cfa.FeatureScale.measure(iter(batches), CHANNELS)
-    raw_total, variances = 0.0, []
     for i in range(3):
         values = torch.cat([batch[i] for batch in batches])
-        raw_total += values.var(dim=(0, 2, 3)).sum().item()
         shape = (1, -1, 1, 1)
         standard = (values - scale.mean[i].view(shape)) / scale.divisor[i].view(shape)
         assert standard.mean().abs() < 1e-3
-        variances.append(standard.var(dim=(0, 2, 3)))
-    together = torch.cat(variances)
-    assert together.max() / together.min() < 1.01
-    assert together.sum().item() == pytest.approx(raw_total, rel=0.01)
+        torch.testing.assert_close(
+            standard.var(dim=(0, 2, 3)), torch.ones(CHANNELS[i]), atol=0.02, rtol=0
+        )
+
+
+@pytest.mark.parametrize("gain", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("init", ["identity", "random"])
+def test_unit_of_distance_is_a_good_patch_to_its_nearest_item(gain: float, init: str) -> None:
+    options = SMALL.model_copy(update={"descriptor_init": init})
+    batches = [[gain * level for level in levels(i)] for i in range(3)]
+    built = build(options, batches)
+    with torch.no_grad():
+        phi = torch.cat(
+            [built.descriptor(b).flatten(2).transpose(1, 2).flatten(0, 1) for b in batches]
+        )
+    nearest = torch.cdist(phi, built.bank).amin(dim=1).square().mean().item()
+    # A random φ has a bias and coordinates that do not scale with the features.
+    assert nearest == pytest.approx(1.0, rel=1e-3 if init == "identity" else 0.5)
 
 
 @given(seed=st.integers(0, 1000), radius=st.floats(0.0, 4.0), alpha=st.floats(0.0, 2.0))
@@ -159,9 +176,8 @@ def test_ema_bank_moves_from_the_first_part_towards_the_others() -> None:
     options = SMALL.model_copy(update={"bank_init": "ema", "standardise": False})
     first = [level[:1] for level in levels(0)]
     shifted = [level[:1] + 4.0 for level in levels(1)]
-    device = torch.device("cpu")
-    alone = cfa.build(options, CHANNELS, lambda: iter([first]), seed=0, device=device)
-    both = cfa.build(options, CHANNELS, lambda: iter([first, shifted]), seed=0, device=device)
+    alone = build(options, [first])
+    both = build(options, [first, shifted])
     assert (both.bank - alone.bank).mean().item() > 0.1
     assert both.bank.shape == (40, sum(CHANNELS))
 
@@ -171,16 +187,9 @@ def test_coreset_keeps_the_rare_patch_that_a_mean_would_blur() -> None:
     for level in batches[4]:
         level[0, :, 0, 0] += 25.0
     options = SMALL.model_copy(update={"standardise": False})
-    device = torch.device("cpu")
     rare = batches[4]
-    coreset = cfa.build(options, CHANNELS, lambda: iter(batches), seed=0, device=device)
-    mean = cfa.build(
-        options.model_copy(update={"bank_init": "mean"}),
-        CHANNELS,
-        lambda: iter(batches),
-        seed=0,
-        device=device,
-    )
+    coreset = build(options, batches)
+    mean = build(options.model_copy(update={"bank_init": "mean"}), batches)
     near = coreset.patch_scores(rare)[0, 0, 0]
     blurred = mean.patch_scores(rare)[0, 0, 0]
     assert near.item() < 0.5 * blurred.item()
@@ -189,7 +198,5 @@ def test_coreset_keeps_the_rare_patch_that_a_mean_would_blur() -> None:
 def test_bank_size_does_not_depend_on_the_number_of_parts() -> None:
     for count in (1, 5):
         batches = [levels(i) for i in range(count)]
-        built = cfa.build(
-            SMALL, CHANNELS, lambda b=batches: iter(b), seed=0, device=torch.device("cpu")
-        )
+        built = build(SMALL, batches)
         assert built.bank.shape == (40, sum(CHANNELS))

@@ -32,7 +32,11 @@ def random_scorer(
     backbone = Backbone(name, options.strides, weights)  # type: ignore[arg-type]
     device = torch.device("cpu")
     pooled = cfa.pool(backbone.maps(pictures(4, options.size, seed), device))
-    model = cfa.build(options, backbone.channels, lambda: iter([pooled]), seed=seed, device=device)
+    channels = backbone.channels
+    scale = cfa.measure_scale(options, channels, lambda: iter([pooled]), device)
+    model = cfa.build(
+        options, channels, lambda: iter([pooled]), scale=scale, seed=seed, device=device
+    )
     with torch.no_grad():
         spread = 0.05 * model.descriptor.weight.abs().max()
         model.descriptor.weight.add_(spread * torch.randn(model.descriptor.weight.shape))
@@ -76,7 +80,7 @@ def test_every_backbone_scores_as_in_pytorch(name: str, tmp_path: Path) -> None:
     batch=st.integers(1, 3),
 )
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_any_model_scores_as_in_pytorch(
     seed: int,

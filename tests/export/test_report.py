@@ -346,7 +346,7 @@ def test_without_test_photos_only_the_limit_is_reported(tmp_path: Path, model: S
     assert (tmp_path / "scores.csv").read_text() == "path,kind,score,verdict\n"
     page = report(evaluation, tmp_path, extrapolated=True)
     assert "There were no test photos" in page.text
-    assert "the limit was extrapolated" in page.text
+    assert "The limit was extrapolated" in page.text
     assert "1.00 1 of 40 (2.5 %) the limit in force" in page.text
     assert len(page.attributes("src")) == 1
     for title in ("Kinds of defect", "Curves", "Worst", "escape"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from export.dataset import load_good, open_good
 from export.run import Run
 from export.train import Step, load_scorer, train
-from inspector.errors import RunError, TooFewPartsError
+from inspector.errors import RunError, TooFewPartsError, TrainingError
 
 from .conftest import QUICK, draw_part, write_parts
 
@@ -132,12 +134,34 @@ def test_many_parts_are_held_out_once_and_not_trained_on(tmp_path: Path) -> None
     assert "one hold-out" in run.outcome().calibration.pooling
 
 
-def test_held_out_scores_are_not_the_training_parts_own(parts: Path, trained: Run) -> None:
-    _, relative = trained.held_out()
-    # A part its model has seen scores near that model's median; one it has not, above it.
-    assert np.median(relative) > 1.0
-    scorer = load_scorer(trained, CPU)
-    assert scorer.threshold == trained.outcome().calibration.threshold
+def test_the_limit_rests_on_held_out_scores_not_on_the_training_parts_own(
+    parts: Path, trained: Run
+) -> None:
+    _, held_out = trained.held_out()
+    paths = open_good(parts)
+    own, _ = load_scorer(trained, CPU)(load_good(paths, trained.facts().geometry).images)
+    own = own * trained.outcome().calibration.threshold
+    # A part its model has seen scores lower than the same part held out.
+    assert np.median(own) < np.median(held_out)
+    assert trained.outcome().calibration.threshold > held_out.max() * 0.95
+
+
+def test_copies_of_a_photo_stay_in_one_fold(tmp_path: Path) -> None:
+    data = write_parts(tmp_path / "twins", good=14, test_good=0, defective=0)
+    for path in list((data / "train" / "good").iterdir()):
+        (path.parent / f"copy-{path.name}").write_bytes(path.read_bytes())
+    run = fit(data, tmp_path / "run", epochs=0)
+    with (run.folder / "heldout.csv").open() as file:
+        fold = {row["path"].rpartition("/")[2]: row["fold"] for row in csv.DictReader(file)}
+    assert len(fold) == 28
+    assert all(fold[f"{i:03d}.png"] == fold[f"copy-{i:03d}.png"] for i in range(14))
+    assert any("14 of 28 good parts are copies" in remark for remark in run.outcome().remarks)
+
+
+def test_a_diverging_training_is_refused_with_a_cure(parts: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="lower --learning-rate"):
+        fit(parts, tmp_path / "run", learning_rate=1e30)
+    assert not (tmp_path / "run" / "outcome.json").exists()
 
 
 def test_defects_score_above_the_limit_and_good_parts_below(trained: Run) -> None:

@@ -5,10 +5,13 @@ DATA ?= demo-parts
 RUNTIME := .venv
 DEV := .venv-dev
 
-.PHONY: demo test check demo-bundle clean
+.PHONY: demo test train-tools check demo-bundle clean
 
 demo: $(RUNTIME)/.installed
 	@$(RUNTIME)/bin/inspector demo config/demo.yaml $(if $(PARTS),--parts $(PARTS))
+
+# inspector-model and what it needs, into .venv-dev.
+train-tools: $(DEV)/.installed
 
 test: $(DEV)/.installed
 	$(DEV)/bin/python -m pytest
@@ -36,6 +39,7 @@ $(RUNTIME)/.installed: pyproject.toml
 $(DEV)/.installed: pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python -m pip install --quiet --upgrade pip
+	@echo 'installing the training tools: torch is a download of some GB, a few minutes'
 	$(DEV)/bin/python -m pip install --quiet --editable '.[train]' --requirement requirements-dev.txt
 	touch $@
 

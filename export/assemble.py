@@ -14,12 +14,12 @@ import numpy as np
 import onnx
 
 from export import onnx_graph
-from export.dataset import GOOD, Sample, load_sample, open_good, open_test
+from export.dataset import GOOD, Sample, fingerprint, load_sample, open_good, open_test
 from export.parity import prove
 from export.run import Run
 from export.train import Scorer
 from inspector import __version__
-from inspector.bundle import MANIFEST_KEY, Cfa, Golden, Manifest, Parity, seal, write_atomically
+from inspector.bundle import MANIFEST_KEY, Cfa, Golden, Manifest, seal, write_atomically
 from inspector.detector import Detector
 from inspector.errors import OutputError, RunError
 from inspector.frame import encode_png
@@ -43,15 +43,17 @@ def export_bundle(
 ) -> Manifest:
     """Write the bundle of a finished run to ``output`` after the proof of parity.
 
-    Raises :class:`ParityError` (nothing is written) and :class:`OutputError`.
+    Raises :class:`ParityError` (nothing is written), :class:`OutputError`, and
+    :class:`RunError` when ``data`` does not hold the photos the run was trained on.
     """
     facts = run.facts()
     good = open_good(data)
-    if len(good) != facts.parts:
+    if fingerprint(good, data) != facts.fingerprint:
         raise RunError(
-            f"{data}: {len(good)} good parts, the run was trained on {facts.parts}; give the "
-            f"folder it was trained on with --data"
+            f"{data}: not the good parts the run was trained on; give their folder with --data"
         )
+    if not output.parent.is_dir():
+        raise OutputError(f"{output.parent}: no such folder; make it, or choose another one")
     samples = [*(Sample(path, GOOD, None) for path in good), *open_test(data)]
     graph = onnx_graph.build(scorer, precision=precision)
     manifest = _manifest(run, scorer, good, name=name, precision=precision)
@@ -60,7 +62,7 @@ def export_bundle(
             candidate = Path(scratch) / "candidate.onnx"
             candidate.write_bytes(_serialise(graph, manifest))
             parity = prove(
-                Detector.load(candidate, provider="cpu"),
+                Detector.load(candidate, provider="cpu", verify=False),
                 scorer,
                 samples,
                 facts.geometry,
@@ -76,67 +78,6 @@ def export_bundle(
         ) from None
     Detector.load(output, provider="cpu")
     return manifest
-
-
-def describe(manifest: Manifest) -> list[tuple[str, str]]:
-    """The manifest in words: (what, figure) rows for a table."""
-    cfa, calibration, geometry = manifest.cfa, manifest.calibration, manifest.geometry
-    region = geometry.region
-    low, high = calibration.interval
-    return [
-        ("model", f"{manifest.name}, version {manifest.version}, {manifest.precision}"),
-        ("made", f"{manifest.created} by line-inspector {manifest.product_version}"),
-        (
-            "input",
-            f"{geometry.width}x{geometry.height} px, {geometry.fit}, "
-            + (
-                f"region {region.w}x{region.h} at {region.x},{region.y}"
-                if region
-                else "whole frame"
-            ),
-        ),
-        ("backbone", f"{cfa.backbone}, strides {', '.join(map(str, cfa.strides))}"),
-        (
-            "memory bank",
-            f"{cfa.bank_items} items of {cfa.descriptor_width}, by {cfa.bank_init}; "
-            f"{cfa.grid[0]}x{cfa.grid[1]} patches, K = {cfa.neighbours}",
-        ),
-        (
-            "trained on",
-            f"{manifest.training_parts} good parts, {cfa.epochs} epochs, seed {cfa.seed}",
-        ),
-        (
-            "limit",
-            f"for {calibration.target_false_reject:.3g} false rejects, by {calibration.method}",
-        ),
-        (
-            "held-out good parts",
-            f"{calibration.good_rejected} of {calibration.good_parts} reach it; true rate "
-            f"{low:.2%} to {high:.2%} (95 %)",
-        ),
-        (
-            f"next {calibration.predicted_next} good parts",
-            f"{calibration.predicted_rejects[0]} to {calibration.predicted_rejects[1]} rejected "
-            f"(95 %)",
-        ),
-        *(("remark", remark) for remark in calibration.remarks),
-        *(("evaluation", f"{key} = {value:.4g}") for key, value in manifest.evaluation.items()),
-        *_parity_rows(manifest.parity),
-        ("golden images", ", ".join(f"{g.name} {g.score:.3f}" for g in manifest.golden)),
-    ]
-
-
-def _parity_rows(parity: Parity | None) -> list[tuple[str, str]]:
-    if parity is None:
-        return []
-    return [
-        (
-            "parity",
-            f"{parity.images} photos, {parity.verdict_flips} flips, largest difference "
-            f"{parity.largest_score_difference:.1e} (score) {parity.largest_map_difference:.1e} "
-            f"(map) of the limit, allowed {parity.tolerance:g}",
-        )
-    ]
 
 
 def _serialise(graph: onnx.ModelProto, manifest: Manifest) -> bytes:

@@ -48,8 +48,8 @@ def calibrate(
     if extrapolated:
         limit = _exponential_tail(scores, rate)
         remarks.append(
-            f"{n} held-out good parts are too few to read a rate of {rate:.3g} from them "
-            f"(about {needed} are needed): the tail was extrapolated"
+            f"{n} held-out good parts are too few to read a rate of {rate:.2%} from them "
+            f"(about {needed} are needed): the tail was extrapolated, which serves to start with"
         )
         method = f"exponential tail over the {1 - TAIL_SHARE:.0%} quantile of held-out good scores"
     else:

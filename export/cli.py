@@ -1,4 +1,4 @@
-"""``inspector-model``: train, calibrate, evaluate, export, show."""
+"""``inspector-model``: collect, train, calibrate, evaluate, export, show."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from export.settings import TrainSettings
-from inspector import bundle
+from inspector import __version__, bundle, collect
 from inspector.config import load_yaml
 from inspector.errors import ConfigError, InspectorError
+from inspector.frame import STRIDE
+from inspector.verdict import Verdict
 
 INTERRUPTED = 130
+WITHOUT_TORCH = 3
+TRAINING_PACKAGES = {"torch", "torchvision", "sklearn", "scipy", "matplotlib", "jinja2"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,9 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"inspector-model: error: {line}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING_PACKAGES:
+            raise
+        print(
+            f"inspector-model: error: {options.command} needs {error.name}, which a station does "
+            f"not have; run 'make train-tools', or pip install 'line-inspector[train]'",
+            file=sys.stderr,
+        )
+        return WITHOUT_TORCH
     except KeyboardInterrupt:
-        hint = " go on with --resume" if options.command == "train" else ""
-        print(f"inspector-model: interrupted;{hint}", file=sys.stderr)
+        resumable = options.command == "train" and (options.output / "run.json").exists()
+        hint = "; go on with --resume" if resumable else ""
+        print(f"inspector-model: interrupted{hint}", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -42,10 +56,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="inspector-model",
         description="Photos of good parts in, one verified ONNX bundle out.",
+        allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    command = commands.add_parser("train", help="train a CFA model on photos of good parts")
+    command = commands.add_parser("collect", help="take photos of good parts (docs/collect.md)")
+    collect.add_arguments(command)
+    command.set_defaults(run=collect.run)
+
+    command = commands.add_parser(
+        "train", allow_abbrev=False, help="train a CFA model on photos of good parts"
+    )
     command.add_argument("data", type=Path, help="folder in MVTec AD layout, or of good parts only")
     command.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
     command.add_argument("--config", type=Path, help="options as YAML, see config/train.yaml")
@@ -92,6 +114,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, tuple) and len(value) == 2 and max(value) >= STRIDE:
+        return "x".join(map(str, value))
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
@@ -148,7 +172,7 @@ def _print_calibration(calibration: bundle.Calibration) -> None:
     low, high = calibration.interval
     first, last = calibration.predicted_rejects
     print(
-        f"limit set for {calibration.target_false_reject:.3g} false rejects from "
+        f"limit set for {calibration.target_false_reject:.2%} false rejects from "
         f"{calibration.good_parts} held-out good parts: {calibration.good_rejected} reach it; true "
         f"rate {low:.2%} to {high:.2%} (95 %); of the next {calibration.predicted_next} good "
         f"parts {first} to {last} would be rejected"
@@ -181,7 +205,7 @@ def _calibrate(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from export.dataset import open_test
     from export.evaluate import evaluate
-    from export.report import write_report
+    from export.report import headline, write_report
     from export.run import Run
     from export.train import load_scorer, pick_device
 
@@ -220,15 +244,22 @@ def _evaluate(options: argparse.Namespace) -> None:
         outcome.calibration,
         held_out / outcome.calibration.threshold,
     )
-    table = Table("figure", "value", title=f"{facts.name}: {len(samples)} test photos")
-    for key, value in summary.items():
-        table.add_row(key, f"{value:.4g}")
-    Console().print(table)
+    if samples:
+        table = Table("figure", "value", title=f"{facts.name}: {len(samples)} test photos")
+        for key, value in summary.items():
+            table.add_row(key.replace("_", " "), f"{value:.4g}")
+        Console().print(table)
+    for line in headline(evaluation, outcome.calibration):
+        print(line)
+    for escaped in evaluation.missed:
+        if escaped.row.verdict is Verdict.PASS:
+            print(f"escaped: {escaped.row.path} (score {escaped.row.score:.3f})")
     print(f"report: {run.folder / 'report.html'}\nscores: {run.folder / 'scores.csv'}")
 
 
 def _export(options: argparse.Namespace) -> None:
-    from export.assemble import describe, export_bundle
+    from export.assemble import export_bundle
+    from export.describe import describe
     from export.run import Run
     from export.train import load_scorer, pick_device
 
@@ -253,7 +284,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from export.assemble import describe
+    from export.describe import describe
 
     read = bundle.read(options.bundle)
     if options.json:

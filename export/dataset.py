@@ -33,6 +33,9 @@ Progress = Callable[[int, int], None]
 
 Mask = npt.NDArray[np.bool_]
 
+FULL_12_BIT: Final = 4095
+"""16-bit files no brighter than this hold right-aligned 12-bit data: 16 levels after scaling."""
+
 _ASPECT_SPREAD = 0.01
 _FORMATS = "PNG, JPEG, BMP or TIFF"
 
@@ -60,12 +63,14 @@ class GoodParts:
     """The good parts as the network sees them.
 
     ``images``: uint8 BGR ``[N, H, W, 3]``. ``aspect``: width / height of the judged region when
-    all photos share one within 1 %, else None. ``remarks``: lines for a person about photos that
+    all photos share one within 1 %, else None. ``size``: the photos' (width, height) when all
+    share one. ``remarks``: lines for a person about photos that
     differ in size or colour, or are copies of one another.
     """
 
     images: Frame8
     aspect: float | None
+    size: tuple[int, int] | None
     remarks: tuple[str, ...]
 
 
@@ -153,13 +158,15 @@ def load_good(
     images = np.empty((len(paths), geometry.height, geometry.width, 3), dtype=np.uint8)
     digests: set[bytes] = set()
     shapes: Counter[tuple[int, int]] = Counter()
-    grey = 0
+    grey = brightest_deep = 0
     for index, path in enumerate(paths):
         photo = _read(path)
         images[index] = _apply(photo, path, geometry)
         digests.add(hashlib.sha256(images[index]).digest())
         shapes[(photo.shape[1], photo.shape[0])] += 1
         grey += photo.ndim == 2 or photo.shape[2] == 1
+        if photo.dtype == np.uint16:
+            brightest_deep = max(brightest_deep, int(photo.max()))
         if on_progress is not None:
             on_progress(index + 1, len(paths))
     if len(digests) < FEWEST_GOOD_PARTS:
@@ -168,8 +175,16 @@ def load_good(
             f"{_parent(paths)}: {len(paths)} good parts, but they are {same} ({len(digests)} "
             f"different, at least {FEWEST_GOOD_PARTS} are needed); photograph different parts"
         )
+    if 0 < brightest_deep <= FULL_12_BIT:
+        raise ImageError(
+            f"{_parent(paths)}: 16-bit photos that use only the lowest {brightest_deep} of 65535 "
+            f"levels (12-bit data?); have the camera left-align its pixels, or multiply them by 16"
+        )
     return GoodParts(
-        images, _common_aspect(shapes, geometry), _remarks(paths, digests, shapes, grey)
+        images,
+        _common_aspect(shapes, geometry),
+        next(iter(shapes)) if len(shapes) == 1 else None,
+        _remarks(paths, digests, shapes, grey),
     )
 
 

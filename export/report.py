@@ -105,7 +105,7 @@ def write_report(  # noqa: PLR0917
         evaluation=evaluation,
         calibration=calibration,
         facts=facts,
-        sentences=_headline(evaluation, calibration),
+        sentences=headline(evaluation, calibration),
         tiles=_tiles(evaluation, calibration),
         histogram=_histogram(evaluation, held_out, width_in=7.6),
         small_histogram=_histogram(evaluation, held_out, width_in=4.4),
@@ -119,7 +119,8 @@ def write_report(  # noqa: PLR0917
     write_output(path, html)
 
 
-def _headline(evaluation: Evaluation, calibration: Calibration) -> list[str]:
+def headline(evaluation: Evaluation, calibration: Calibration) -> list[str]:
+    """What the evaluation says, in sentences for a person who reads nothing else."""
     if not evaluation.rows:
         return [
             "There were no test photos: this report says how the limit was set, and nothing about "

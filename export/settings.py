@@ -16,8 +16,14 @@ BackboneName = Literal[
 
 def parse_rate(value: Any) -> Any:
     """``"0.5%"`` → 0.005; numbers pass through."""
-    if isinstance(value, str) and value.strip().endswith("%"):
-        return float(value.strip()[:-1]) / 100.0
+    if isinstance(value, str):
+        number, percent, rest = value.strip().partition("%")
+        try:
+            value = float(number) / (100.0 if percent else 1.0)
+        except ValueError:
+            rest = value
+        if rest or not 0.0 < value < 0.5:
+            raise ValueError("expected a share below 50%, such as 1% or 0.01")
     return value
 
 
@@ -26,21 +32,29 @@ def parse_size(value: Any) -> Any:
     if isinstance(value, int):
         return (value, value)
     if isinstance(value, str):
-        parts = [int(part) for part in value.lower().split("x")]
-        return (parts[0], parts[0]) if len(parts) == 1 else tuple(parts)
+        sides = [int(side) if side.isdigit() else 0 for side in value.lower().split("x")]
+        if len(sides) > 2 or not all(sides):
+            raise ValueError("expected HEIGHTxWIDTH such as 256x320, or one number for a square")
+        return (sides[0], sides[-1])
     return value
 
 
 def parse_strides(value: Any) -> Any:
     """``"8,16"`` → (8, 16)."""
-    return tuple(int(part) for part in value.split(",")) if isinstance(value, str) else value
+    if isinstance(value, str):
+        if not all(part.strip().isdigit() for part in value.split(",")):
+            raise ValueError("expected some of 4,8,16, such as 8,16")
+        return tuple(int(part) for part in value.split(","))
+    return (value,) if isinstance(value, int) else value
 
 
 def parse_region(value: Any) -> Any:
     """``"x,y,w,h"`` in camera pixels → Box."""
     if isinstance(value, str):
-        x, y, w, h = (int(part) for part in value.split(","))
-        return Box(x=x, y=y, w=w, h=h)
+        numbers = [int(part) if part.strip().isdigit() else -1 for part in value.split(",")]
+        if len(numbers) != 4 or min(numbers) < 0 or 0 in numbers[2:]:
+            raise ValueError("expected x,y,w,h in camera pixels, such as 112,52,416,384")
+        return Box(**dict(zip("xywh", numbers, strict=True)))
     return value
 
 

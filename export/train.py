@@ -118,7 +118,12 @@ def train(
         name=data.resolve().name,
         data=data.resolve(),
         settings=settings,
-        geometry=geometry.model_copy(update={"aspect": parts.aspect}),
+        geometry=geometry.model_copy(
+            update={
+                "aspect": parts.aspect,
+                "frame": parts.size if settings.region is not None else None,
+            }
+        ),
         fingerprint=fingerprint(paths, data),
         parts=len(paths),
         weights_sha256=backbone.weights_sha256,

@@ -185,7 +185,7 @@ class Detector:
         self.limit_factor = limit_factor
         geometry = bundle.manifest.geometry
         self.geometry: Geometry = (
-            geometry.model_copy(update={"region": region}) if region else geometry
+            geometry.model_copy(update={"region": region, "frame": None}) if region else geometry
         )
         self._whole = Geometry(height=geometry.height, width=geometry.width)
         self._backend = backend
@@ -243,6 +243,9 @@ class Detector:
 
         Whatever is wrong with the part or the inference is a FAULT in the answer, never an error.
         """
+        if not isinstance(frame, np.ndarray) or frame.ndim not in (2, 3):
+            shape = getattr(frame, "shape", type(frame).__name__)
+            return self._fault(Reason.FRAME_SHAPE, f"a frame of shape {shape} is not a picture")
         try:
             judged = self.geometry.apply(frame)
         except Fault as fault:

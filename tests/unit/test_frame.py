@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -107,10 +108,26 @@ def test_grey_128_is_the_limit():
     assert frame.map_to_grey(heat).tolist() == [[0, 127, 128, 254, 255, 255, 255]]
 
 
-def test_one_pixel_scratch_survives_in_the_mask():
-    mask = np.zeros((128, 128), np.uint8)
-    mask[:, 64:66] = 255
-    assert Geometry(height=64, width=64).apply_mask(mask).any()
+@pytest.mark.parametrize("factor", [2, 4, 7])
+def test_one_pixel_scratch_survives_in_the_mask(factor):
+    mask = np.zeros((64 * factor, 96 * factor), dtype=np.uint8)
+    mask[10:-10, 20 * factor + 1] = 255
+    cv2.circle(mask, (70 * factor, 30 * factor), 6 * factor, 255, -1)
+    scaled = Geometry(height=64, width=96).apply_mask(mask)
+    column = scaled[:, 20] | scaled[:, 21]
+    assert column.sum() > 50
+    # What is not thin keeps its size: a dilated mask would flatter nobody but is not the truth.
+    assert scaled[:, 40:].sum() == pytest.approx(
+        (mask[:, 40 * factor :] > 0).sum() / factor**2, rel=0.1
+    )
+
+
+def test_a_region_is_not_cut_out_of_frames_of_another_resolution():
+    region = Box(x=10, y=10, w=64, h=64)
+    geometry = Geometry(height=64, width=64, region=region, frame=(120, 90))
+    assert geometry.apply(np.zeros((90, 120, 3), dtype=np.uint8)).shape == (64, 64, 3)
+    with pytest.raises(Fault, match="frames of 120x90"):
+        geometry.apply(np.zeros((180, 240, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])

@@ -98,7 +98,10 @@ class Subscriber:
         self.close()
 
     def __iter__(self) -> Iterator[Item]:
-        """Items as they come, for ever. Raises :class:`WireError` for a message that is none."""
+        """Items as they come, for ever. Raises :class:`WireError` for a message that is none.
+
+        That message is gone: iterate again, or call ``receive`` again, to go on after it.
+        """
         while True:
             item = self.receive(_POLL_MS)
             if item is not None:
@@ -170,6 +173,8 @@ class Subscriber:
 
 def _heatmap(message: HeatmapMessage, png: bytes, jpeg: bytes) -> Heatmap:
     try:
+        if not png or not jpeg:
+            raise ValueError("an empty picture")
         heat, picture = decode_picture(png), decode_picture(jpeg)
     except ValueError as error:
         raise WireError(f"received heatmap {message.seq} of '{message.station}': {error}") from None

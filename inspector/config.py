@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Final, Literal, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -16,6 +16,9 @@ from inspector.verdict import LIMIT_FACTOR_RANGE
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """Station, camera and recipe names: what fits a topic, a file name and a PLC's string."""
+
+_DEEPEST: Final = 50
+"""Levels of a YAML file."""
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 
@@ -149,6 +152,30 @@ def load_station(path: Path) -> Station:
     return cast(Station, _resolve(station, path.resolve().parent))
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader; what it only stumbles over is an error with a line here."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "nested too deeply", mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, OverflowError):
+            # '2024-13-45' looks like a date, '0x_' like a number.
+            kind = node.tag.rpartition(":")[2]
+            problem = f"{str(node.value)[:40]!r} is not a valid {kind}; put it in quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -166,9 +193,10 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text") from None
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_duplicates(root, path)
-        data = yaml.safe_load(text)
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        _check_nodes(root, path, set(), set())
+        data = loader.construct_document(root) if root else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -228,18 +256,29 @@ def _locate(root: Any, keys: tuple[int | str, ...]) -> tuple[int, str]:
     return line, shown
 
 
-def _refuse_duplicates(node: Any, path: Path) -> None:
+def _check_nodes(node: Any, path: Path, above: set[int], done: set[int]) -> None:
+    """Refuse keys that stand twice or are no words, and what contains itself by an alias.
+
+    ``above`` and ``done`` hold the ids of the nodes around this one and of those in order.
+    """
+    if not isinstance(node, yaml.CollectionNode) or id(node) in done:
+        return
+    if id(node) in above:
+        raise ConfigError(f"{path}:{node.start_mark.line + 1}: contains itself; write it out")
+    above.add(id(node))
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
-        for key_node, value_node in node.value:
+        for key_node, _ in node.value:
+            where = f"{path}:{key_node.start_mark.line + 1}"
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConfigError(f"{where}: a key must be a word, not a list or a mapping")
             if key_node.value in seen:
-                line = key_node.start_mark.line + 1
-                raise ConfigError(f"{path}:{line}: {key_node.value}: key stands twice; keep one")
+                raise ConfigError(f"{where}: {key_node.value}: key stands twice; keep one")
             seen.add(key_node.value)
-            _refuse_duplicates(value_node, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for child in node.value:
-            _refuse_duplicates(child, path)
+    for child in node.value:
+        _check_nodes(child[1] if isinstance(child, tuple) else child, path, above, done)
+    above.remove(id(node))
+    done.add(id(node))
 
 
 def _resolve(value: Any, base: Path) -> Any:

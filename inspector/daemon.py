@@ -27,7 +27,7 @@ from inspector.errors import CameraError, PortError, Problems, StartupError
 from inspector.station import Books
 from inspector.verdict import Verdict
 from inspector.wire import ModelField, Publisher, State, VerdictMessage
-from inspector.workers import Arrival, Change, Grabber, Inbox, Pictures
+from inspector.workers import Arrival, Change, Grabber, Inbox, Pictures, Worker
 
 _STATUS_EVERY_S: Final = 1.0
 _POLL_S: Final = 0.1
@@ -44,7 +44,6 @@ class Daemon:
         self._books = Books(station, str(uuid.uuid4()))
         self._inbox = Inbox(station.queue_size)
         self._detectors: dict[str, Detector] = {}
-        self._troubles: dict[str, str] = {}
         self._stop_asked = False
 
     def ask_to_stop(self) -> None:
@@ -75,6 +74,8 @@ class Daemon:
                 grabber.start()
             self._enter(publisher, "ContinuousExecution")
             self._serve(publisher, pictures, grabbers)
+            pictures.finish()
+            _check_alive(pictures)
             last = "Halted"
         finally:
             self._stop(grabbers)
@@ -93,6 +94,7 @@ class Daemon:
                 undo.callback(publisher.close)
                 verdicts, images = publisher.addresses
                 _say("listening", verdicts=verdicts, images=images)
+                publisher.send_status(self._books.status())
             except PortError as problem:
                 unbound = problem
             for name, detector in load_detectors(self._station):
@@ -100,6 +102,9 @@ class Daemon:
                     problems.append(detector)
                 else:
                     self._install(name, detector)
+                if publisher:
+                    # Whoever connects while bundles load and cameras open sees what it waits for.
+                    publisher.send_status(self._books.status())
             for config in self._station.cameras:
                 try:
                     camera = cameras.create(config)
@@ -108,6 +113,8 @@ class Daemon:
                     opened.append((config, camera))
                 except CameraError as problem:
                     problems.append(problem)
+                if publisher:
+                    publisher.send_status(self._books.status())
             if unbound:
                 problems.append(unbound)
             if problems or publisher is None:
@@ -135,10 +142,9 @@ class Daemon:
                 give_up = time.monotonic() + longest_s + _STOP_GRACE_S
                 for grabber in grabbers:
                     grabber.stop()
-            for worker in (pictures, *grabbers):
-                if worker.crashed:
-                    raise RuntimeError(f"thread {worker.name} crashed; its error stands above")
+            # Before the crashes are looked for: a thread that dies in between has not ended.
             over = not any(grabber.is_alive() for grabber in grabbers)
+            _check_alive(pictures, *grabbers)
             item = self._inbox.take(0.0 if over else _POLL_S)
             if isinstance(item, Arrival):
                 self._judge(publisher, pictures, item)
@@ -160,18 +166,12 @@ class Daemon:
         started_ns = time.monotonic_ns()
         detector = self._detectors[part.camera]
         judgement = detector.judge(arrival.image)
-        self._note_health(part.camera, detector)
+        self._books.note_inference(part.camera, detector.health())
         verdict = self._books.judged(part, judgement, started_ns)
         self._publish(publisher, verdict)
         header = self._books.heatmap(verdict, judgement)
         if header and judgement.anomaly_map is not None and judgement.judged is not None:
             pictures.show(header, judgement.anomaly_map, judgement.judged)
-
-    def _note_health(self, camera: str, detector: Detector) -> None:
-        trouble = detector.health()
-        if trouble != self._troubles.get(camera, ""):
-            self._troubles[camera] = trouble
-            self._books.note_camera(camera, "running", f"inference: {trouble}" if trouble else "")
 
     def _publish(self, publisher: Publisher, verdict: VerdictMessage) -> None:
         """The one way out for a verdict: what must happen before it is published goes here."""
@@ -249,6 +249,12 @@ def load_detectors(station: Station) -> Iterator[tuple[str, Detector | StartupEr
             # Remembered, so that a bundle two cameras share is tried and reported once.
             loaded.setdefault(path, problem)
             yield camera.name, problem
+
+
+def _check_alive(*workers: Worker) -> None:
+    for worker in workers:
+        if worker.crashed:
+            raise RuntimeError(f"thread {worker.name} crashed; its error stands above")
 
 
 def _stop_at_eof(daemon: Daemon) -> None:

@@ -242,7 +242,10 @@ def encode_jpeg(image: Frame8, quality: int = 85) -> bytes:
 
 def decode(data: bytes) -> Frame8:
     """A PNG or JPEG as uint8, grey ``[H, W]`` or BGR ``[H, W, 3]``. Raises ValueError."""
-    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        image = None
     if image is None:
         raise ValueError("not a readable picture")
     return np.asarray(image, dtype=np.uint8)

@@ -18,6 +18,7 @@ from inspector.wire import StatusMessage, VerdictMessage
 
 _STYLES: Final = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.FAULT: "bold yellow"}
 
+_LONGEST_NAME: Final = 80
 _ROW: Final = "{:<8} {:<8} {:<18} {:<7}{:>7} {:>7}  {:<12}"
 
 
@@ -74,6 +75,8 @@ class Lines:
             for camera in message.cameras
         )
         state = f"{message.station}: {message.state}; {cameras}"
+        if message.inference:
+            state += f"; inference: {message.inference}"
         if state != self._state:
             self._state = state
             self._print(Text(state, style="dim"))
@@ -88,13 +91,18 @@ def save_heatmap(folder: Path, heatmap: Heatmap) -> Frame8:
     Raises :class:`OutputError`.
     """
     message = heatmap.message
-    part = re.sub(r"[^A-Za-z0-9.-]+", "_", Path(message.part_id).with_suffix("").as_posix())
-    name = f"{message.camera}_{message.seq:06d}_{part or 'part'}_{message.verdict.value}"
+    camera, part = _plain(message.camera), _plain(re.sub(r"\.[^./]*$", "", message.part_id))
+    name = f"{camera}_{message.seq:06d}_{part or 'part'}_{message.verdict.value}"
     picture = overlay(heatmap.picture, heatmap.map)
     write(folder / f"{name}_map.png", heatmap.png)
     write(folder / f"{name}.jpg", heatmap.jpeg)
     write(folder / f"{name}_overlay.jpg", encode_jpeg(picture))
     return picture
+
+
+def _plain(text: str) -> str:
+    # Both come off the wire: no separator, and short enough for any file system.
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text)[-_LONGEST_NAME:]
 
 
 def write(path: Path, data: bytes) -> None:

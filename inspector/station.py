@@ -20,6 +20,7 @@ from inspector.wire import (
     State,
     StatusMessage,
     VerdictMessage,
+    encode,
 )
 
 CameraState = Literal["opening", "running", "ended", "lost"]
@@ -83,6 +84,7 @@ class Books:
         self._counts = dict.fromkeys(Verdict, 0)
         self._deadlines_ms = {camera.name: camera.deadline_ms for camera in station.cameras}
         self._models: dict[str, ModelField] = {}
+        self._troubles: dict[str, str] = {}
         self._cameras = {
             camera.name: CameraStatus(name=camera.name, state="opening", detail="", frames=0)
             for camera in station.cameras
@@ -110,9 +112,12 @@ class Books:
 
     def note_camera(self, camera: str, state: CameraState, detail: str = "") -> None:
         """A camera changed its state."""
-        self._cameras[camera] = self._cameras[camera].model_copy(
-            update={"state": state, "detail": detail}
-        )
+        frames = self._cameras[camera].frames
+        self._cameras[camera] = CameraStatus(name=camera, state=state, detail=detail, frames=frames)
+
+    def note_inference(self, camera: str, trouble: str) -> None:
+        """How the model failed on the last part of ``camera``; "" when it did not."""
+        self._troubles[camera] = trouble
 
     def judged(self, part: Part, judgement: Judgement, started_ns: int) -> VerdictMessage:
         """The verdict on a part that went to the detector at ``started_ns`` (monotonic).
@@ -181,6 +186,7 @@ class Books:
             faults=self._counts[Verdict.FAULT],
             recipe=self._station.recipe,
             provider=self.provider,
+            inference="; ".join(f"{name}: {text}" for name, text in self._troubles.items() if text),
             cameras=tuple(self._cameras.values()),
             sent_us=self._clock.wall_us(),
         )
@@ -222,7 +228,8 @@ class Books:
             queue_ms=queue_ms,
             judge_ms=judge_ms,
         )
-        # Counted only once the message stands: seq has no gap whatever goes wrong above.
+        # Counted only once the message can be sent: seq has no gap whatever goes wrong above.
+        encode(message)
         self._last_seq = message.seq
         self._counts[verdict] += 1
         if part.grabbed_us is not None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import zmq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from inspector.errors import PortError, WireError
 from inspector.verdict import Verdict
@@ -19,6 +22,15 @@ SCHEMA: Final = 1
 
 Microseconds = Annotated[int, Field(ge=0, lt=2**53, description="µs since the Unix epoch")]
 Milliseconds = Annotated[float, Field(ge=0, description="ms")]
+
+
+def _carried(text: str) -> str:
+    # A file name need not be UTF-8: Python keeps its odd bytes as lone surrogates, JSON cannot.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+Text = Annotated[str, AfterValidator(_carried)]
+"""Text of the outer world; what UTF-8 cannot carry is written as ``\\udcff``."""
 
 
 class _Message(BaseModel):
@@ -52,12 +64,12 @@ class VerdictMessage(_Message):
     camera: str
     epoch: str = Field(description="UUID, new at every daemon start")
     seq: int = Field(ge=1, description="gap-free within an epoch, from 1")
-    part_id: str
+    part_id: Text
     trigger_seq: int | None = Field(description="the PLC's trigger number; null when free running")
     verdict: Verdict
     score: float | None = Field(description="1.0 is the limit in force; null on FAULT")
     reason: str = Field(description="why not PASS; empty on PASS")
-    detail: str = Field(description="the reason in words for a person; may change, do not parse")
+    detail: Text = Field(description="the reason in words for a person; may change, do not parse")
     limit_factor: float = Field(description="operator's sensitivity the score was divided by")
     regions: tuple[RegionField, ...]
     model: ModelField | None = Field(description="null when no model was asked")
@@ -77,7 +89,7 @@ class HeatmapMessage(_Message):
     camera: str
     epoch: str
     seq: int = Field(ge=1, description="that of the verdict it belongs to")
-    part_id: str
+    part_id: Text
     verdict: Verdict
     score: float | None
     width: int = Field(description="of the map and the picture, pixels")
@@ -89,7 +101,7 @@ class CameraStatus(_Message):
 
     name: str
     state: Literal["opening", "running", "ended", "lost"]
-    detail: str
+    detail: Text
     frames: int
 
 
@@ -106,6 +118,9 @@ class StatusMessage(_Message):
     faults: int
     recipe: str
     provider: str = Field(description="execution provider in use, as ONNX Runtime names it")
+    inference: Text = Field(
+        description="cameras whose last part the model failed on, and how; or empty"
+    )
     cameras: tuple[CameraStatus, ...]
     sent_us: Microseconds
 
@@ -191,6 +206,7 @@ class Publisher:
     def __init__(self, verdicts: str, images: str) -> None:
         self._context = zmq.Context()
         self._sockets: list[zmq.Socket[bytes]] = []
+        self._locks: list[int] = []
         self._subscribed: set[zmq.Socket[bytes]] = set()
         try:
             self._verdicts = self._bind(verdicts, high_water=100_000)
@@ -245,6 +261,9 @@ class Publisher:
         for socket in self._sockets:
             socket.close(linger=linger_ms)
         self._context.term()
+        for lock in self._locks:
+            os.close(lock)
+        self._locks.clear()
 
     def _note_subscriptions(self, socket: zmq.Socket[bytes]) -> None:
         """Read the subscriptions seen, which would otherwise pile up in the socket over months."""
@@ -262,15 +281,32 @@ class Publisher:
         self._sockets.append(socket)
         socket.set_hwm(high_water)
         try:
+            self._lock(address)
             socket.bind(address)
-        except zmq.ZMQError as error:
+        except (OSError, zmq.ZMQError) as error:
             cause = (
-                "in use; is another inspector running? Stop it or choose another port"
-                if error.errno in {errno.EADDRINUSE, zmq.EADDRINUSE}
+                "in use; is another inspector running? Stop it or choose another address"
+                if error.errno in {errno.EADDRINUSE, errno.EWOULDBLOCK, zmq.EADDRINUSE}
                 else f"cannot be bound ({zmq.strerror(error.errno or 0)}); choose another address"
             )
             raise PortError(f"sockets: {address}: {cause}") from None
         return socket
+
+    def _lock(self, address: str) -> None:
+        """Hold ``PATH.lock`` beside an ``ipc://PATH`` until ``close``. Raises OSError.
+
+        libzmq removes whatever stands at the path before it binds, be it the socket of a station
+        that runs or a file that is no socket at all. The kernel drops the lock with its holder.
+        """
+        path = address.removeprefix("ipc://")
+        if sys.platform == "win32" or path == address or path[:1] in ("", "*", "@"):
+            return
+        import fcntl
+
+        self._locks.append(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600))
+        fcntl.flock(self._locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if Path(path).exists() and not Path(path).is_socket():
+            raise FileExistsError(errno.EEXIST, "not a socket")
 
 
 def dump_schemas() -> str:

@@ -117,7 +117,10 @@ class Worker(threading.Thread):
 
 
 class Grabber(Worker):
-    """Grabs from one camera until it ends or ``stop``; a lost camera is opened again for ever."""
+    """Grabs from one camera until it ends or ``stop``; a lost camera is opened again for ever.
+
+    Not so a replay, which would begin anew and have its parts judged twice: lost, it has ended.
+    """
 
     def __init__(
         self, config: CameraConfig, camera: Camera, inbox: Inbox, room: Callable[[], bool]
@@ -146,7 +149,7 @@ class Grabber(Worker):
 
     def work(self) -> None:
         """Grab and hand over until the source ends or ``stop``."""
-        name, lost = self.config.name, False
+        name, lost, why_ended = self.config.name, False, ""
         self._inbox.put(Change(name, "running"))
         while self._my_turn():
             try:
@@ -160,6 +163,9 @@ class Grabber(Worker):
                     break
                 if not lost:
                     self._inbox.put(Arrival(Part(name), None, Reason.CAMERA_LOST, str(error)))
+                    if is_replay(self.config):
+                        why_ended = str(error)
+                        break
                     self._inbox.put(Change(name, "lost", str(error)))
                 lost = True
                 self._reopen()
@@ -171,7 +177,7 @@ class Grabber(Worker):
                 lost = False
             self._inbox.put(Arrival(self._part(frame.part_id, frame.grabbed_us), frame.image))
         self._camera.close()
-        self._inbox.put(Change(name, "ended"))
+        self._inbox.put(Change(name, "ended", why_ended))
 
     def _part(self, part_id: str, grabbed_us: int) -> Part:
         since_ns = None if self._waits else time.monotonic_ns()
@@ -244,6 +250,11 @@ class Pictures(Worker):
                 header, encode_png(map_to_grey(anomaly_map)), encode_jpeg(judged)
             )
             self._inbox.wake()
+
+
+def is_replay(config: CameraConfig) -> bool:
+    """True for a source that starts from its beginning whenever it is opened."""
+    return not isinstance(config, OpenCvCamera) or kind_of(config) == "file"
 
 
 def waits_for_judge(config: CameraConfig) -> bool:

@@ -102,10 +102,12 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(station: Path, *options: str) -> Iterator[Running]:
-    """``inspector run`` that waits for a subscriber; killed when it is still there at the end."""
+def running(station: Path, *options: str, program: str = "") -> Iterator[Running]:
+    """``inspector run``, or a ``program`` around it; killed when still there at the end."""
     log = station.with_suffix(".log")
     command = [sys.executable, "-m", "inspector.cli", "run", str(station), *options]
+    if program:
+        command = [sys.executable, "-c", program, str(station)]
     with log.open("wb") as errors, subprocess.Popen(command, stderr=errors) as child:
         try:
             yield Running(child, log)

@@ -69,6 +69,24 @@ def slow(graph: onnx.ModelProto) -> None:
         graph.graph.node.insert(place, node)
 
 
+def fail_on_magic(graph: onnx.ModelProto) -> None:
+    """Make the model fail on the picture that else gives NaN."""
+    # Index 0 for ordinary pictures, far out of bounds for the magic one.
+    nodes = [
+        helper.make_node("Cast", ["is_magic"], ["flag"], to=TensorProto.INT64),
+        helper.make_node("ReduceMax", ["flag"], ["flag1"], keepdims=0),
+        helper.make_node("Mul", ["flag1", "huge"], ["index"]),
+        helper.make_node("Gather", ["zero2", "index"], ["picked"]),
+        helper.make_node("Cast", ["picked"], ["picked_float"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["clean_score", "picked_float"], ["score"]),
+    ]
+    graph.graph.initializer.append(
+        numpy_helper.from_array(np.asarray(10**6, dtype=np.int64), "huge")
+    )
+    del graph.graph.node[-1]
+    graph.graph.node.extend(nodes)
+
+
 def good_picture(side: int = SIDE) -> np.ndarray:
     return np.full((side, side, 3), GREY, dtype=np.uint8)
 

@@ -142,7 +142,8 @@ class _Reader(threading.Thread):
     def run(self) -> None:
         """Read until the source ends, fails, or ``stop``."""
         capture = cv2.VideoCapture()
-        problem = ""
+        # Stands when an error that nobody expected ends this thread: that is no end of the source.
+        problem = "the reader crashed; its error stands in the log"
         try:
             _connect(capture, self._config, self._open_timeout_ms)
             with self._changed:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -339,6 +340,29 @@ def test_video_that_breaks_off_is_not_the_end(tmp_path: Path) -> None:
         while camera.grab(2000):
             count += 1
     assert 10 < count < 50
+
+
+def test_crash_of_the_reader_is_not_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", shown.append)
+    made = []
+
+    def crash(*fields: Any) -> Frame:
+        made.append(fields)
+        if len(made) == 3:
+            raise KeyError("a bug")
+        return Frame(*fields)
+
+    monkeypatch.setattr("inspector.cameras.opencv.Frame", crash)
+    source = str(write_video(tmp_path / "line.avi"))
+    config = OpenCvCamera(kind="opencv", name="top", source=source)
+    with opened(cameras.create(config)) as camera:
+        assert [camera.grab(2000) is None for _ in range(2)] == [False, False]
+        with pytest.raises(CameraLostError, match="crashed"):
+            camera.grab(2000)
+    assert [type(error.exc_value) for error in shown] == [KeyError]
 
 
 def test_other_size_than_asked_is_refused(tmp_path: Path) -> None:

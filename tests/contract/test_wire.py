@@ -64,6 +64,7 @@ def status(last_seq: int, state: str = "ContinuousExecution", **changes: Any) ->
         "faults": 0,
         "recipe": "r",
         "provider": "CPUExecutionProvider",
+        "inference": "",
         "cameras": (),
         "sent_us": 3,
     }
@@ -378,13 +379,53 @@ def test_message_that_the_page_does_not_allow_is_refused(frames, words):
         assert wire.decode(frames) == heatmap(1)
 
 
-@pytest.mark.parametrize("side", [32, 64])
-def test_picture_that_is_none_is_refused(publisher, side):
-    png = encode_png(np.zeros((32, 32), np.uint8)) if side == 32 else b"no picture"
+@pytest.mark.parametrize(
+    "png", [encode_png(np.zeros((32, 32), np.uint8)), b"no picture", b""], ids=len
+)
+def test_picture_that_is_none_is_refused(publisher, png):
     with subscribed(publisher) as subscriber:
         publisher.send_heatmap(heatmap(1), png, encode_jpeg(tiny.good_picture()))
         with pytest.raises(WireError, match=r"received heatmap 1 of '1'"):
             subscriber.receive(2000)
+
+
+def test_watch_goes_on_after_a_message_that_is_none():
+    body = wire.encode(verdict(2))
+    strange = [
+        [b"verdict/1/", b"{}"],
+        [b"verdict/1/", body.replace(b'"schema":1', b'"schema":2')],
+        [b"status/1/"],
+    ]
+    context = zmq.Context()
+    socket = context.socket(zmq.XPUB)
+    try:
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
+        command = [sys.executable, "-m", "inspector.cli", "watch", f"tcp://127.0.0.1:{port}"]
+        with subprocess.Popen(
+            [*command, "--count", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as watch:
+            for _ in range(2):
+                assert socket.poll(10_000)
+                socket.recv()
+            good = [[b"verdict/1/", wire.encode(verdict(seq))] for seq in (1, 3)]
+            for frames in (good[0], *strange, good[1]):
+                socket.send_multipart(frames)
+            try:
+                out, err = watch.communicate(timeout=20)
+            finally:
+                watch.kill()
+    finally:
+        socket.close(linger=0)
+        context.term()
+    assert watch.returncode == 0
+    assert [word for line in out.splitlines() for word in line.split() if word in {"p1", "p3"}] == [
+        "p1",
+        "p3",
+    ]
+    # What it could not read is counted as lost, not forgotten.
+    assert "LOST 1 verdicts, 2 to 2" in out
+    assert [line.split(":")[0] for line in err.splitlines()] == ["inspector"] * 3
+    assert "'schema'" in err.splitlines()[1]
 
 
 def test_unknown_fields_are_ignored():
@@ -411,6 +452,28 @@ def test_port_in_use_is_one_line(publisher):
     taken = publisher.addresses[0]
     with pytest.raises(PortError, match=f"sockets: {taken}: in use"):
         Publisher(taken, running.FREE["images"])
+
+
+def test_second_station_cannot_take_an_ipc_path(tmp_path):
+    path, other = f"ipc://{tmp_path}/v", f"ipc://{tmp_path}/i"
+    first = Publisher(path, other)
+    try:
+        for taken in (path, f"ipc://{tmp_path}/./v"):
+            with pytest.raises(PortError, match=f"sockets: {re.escape(taken)}: in use"):
+                Publisher(taken, running.FREE["images"])
+        with subscribed(first) as subscriber:
+            first.send_verdict(verdict(1))
+            assert subscriber.receive(2000) == verdict(1)
+    finally:
+        first.close(linger_ms=0)
+    Publisher(path, other).close(linger_ms=0)
+
+
+def test_file_at_an_ipc_path_is_left_alone(tmp_path):
+    (tmp_path / "part.onnx").write_bytes(b"a model")
+    with pytest.raises(PortError, match="cannot be bound"):
+        Publisher(f"ipc://{tmp_path}/part.onnx", running.FREE["images"])
+    assert (tmp_path / "part.onnx").read_bytes() == b"a model"
 
 
 def test_address_that_is_none_is_one_line():

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import cv2
 import psutil
 import pytest
 import yaml
 
+from inspector.client import Subscriber
 from inspector.frame import encode_jpeg
 from inspector.wire import Publisher, StatusMessage, VerdictMessage
 from tests import running, tiny
@@ -63,6 +65,55 @@ def test_unreadable_picture_is_a_fault_of_that_part(tmp_path, bundle_path, parts
         ("000a.png", "FAULT", "frame_unreadable"),
         ("001.png", "FAIL", "anomaly"),
     ]
+
+
+def test_file_name_that_is_not_utf8_is_one_part_like_any(tmp_path, bundle_path, parts):
+    (parts / "000.png").rename(parts / os.fsdecode(b"m\xff.png"))
+    (parts / os.fsdecode(b"n\xfe.png")).write_bytes(b"no picture")
+    heard = running.judge_all(
+        running.write_station(tmp_path / "s.yaml", bundle_path, running.folder_camera(parts))
+    )
+    assert [(v.part_id, v.verdict.value) for v in heard.verdicts] == [
+        ("001.png", "FAIL"),
+        (r"m\udcff.png", "PASS"),
+        (r"n\udcfe.png", "FAULT"),
+    ]
+    assert r"n\udcfe.png: " in heard.verdicts[2].detail
+    assert [heatmap.message.part_id for heatmap in heard.heatmaps] == ["001.png", r"m\udcff.png"]
+
+
+def test_video_that_breaks_off_is_one_fault_and_the_end(tmp_path, bundle_path):
+    path = tmp_path / "line.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 64))
+    for _ in range(40):
+        writer.write(tiny.good_picture())
+    writer.release()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    camera = {"name": "top", "kind": "opencv", "source": str(path)}
+    heard = running.judge_all(running.write_station(tmp_path / "s.yaml", bundle_path, camera))
+    *judged, last = heard.verdicts
+    assert [v.part_id for v in judged] == [f"frame-{n:06}" for n in range(len(judged))]
+    assert 3 < len(judged) < 36
+    assert (last.verdict.value, last.reason, last.part_id) == ("FAULT", "camera_lost", "")
+    ended = heard.statuses[-1].cameras[0]
+    assert (ended.state, "breaks off" in ended.detail) == ("ended", True)
+
+
+def test_inference_trouble_has_a_field_of_its_own(tmp_path):
+    bundle = tiny.write_bundle(tmp_path / "gather.onnx", tiny.fail_on_magic)
+    for pictures, trouble in (
+        ((tiny.good_picture(), tiny.nan_picture()), True),
+        ((tiny.nan_picture(), tiny.good_picture()), False),
+    ):
+        parts = running.write_parts(tmp_path / str(trouble), *pictures)
+        heard = running.judge_all(
+            running.write_station(tmp_path / "s.yaml", bundle, running.folder_camera(parts))
+        )
+        assert sorted(v.reason for v in heard.verdicts) == ["", "inference_error"]
+        last = heard.statuses[-1]
+        assert last.inference.startswith("top: ") == trouble
+        assert bool(last.inference) == trouble
+        assert (last.cameras[0].state, last.cameras[0].detail) == ("ended", "")
 
 
 def test_picture_smaller_than_the_region_is_a_fault(tmp_path, bundle_path):
@@ -228,6 +279,7 @@ class Stream(BaseHTTPRequestHandler):
     """A network camera: motion JPEG over HTTP."""
 
     def do_GET(self):
+        self.server.unplugged.wait(self.server.answers_after_s)
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=part")
         self.end_headers()
@@ -250,9 +302,10 @@ class Stream(BaseHTTPRequestHandler):
 class Plug:
     """Plugs the network camera in and out."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, answers_after_s: float = 0.0) -> None:
         self.server = ThreadingHTTPServer(("127.0.0.1", port), Stream)
         self.server.unplugged = threading.Event()
+        self.server.answers_after_s = answers_after_s
         self.port = self.server.server_address[1]
         self._thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
         self._thread.start()
@@ -326,6 +379,76 @@ def test_port_in_use(station, tmp_path, bundle_path, parts):
         refused(station, 15, f"{taken.addresses[0]}: in use")
     finally:
         taken.close()
+
+
+def test_running_ipc_station_keeps_its_subscribers(tmp_path, bundle_path, parts):
+    camera = running.folder_camera(parts, rate_hz=10, loop=True)
+    sockets = {name: f"ipc://{tmp_path}/{name}" for name in ("verdicts", "images")}
+    station = running.write_station(tmp_path / "s.yaml", bundle_path, camera, sockets=sockets)
+    with running.running(station, "--wait-for-subscriber", "10") as daemon:
+        with daemon.subscriber() as subscriber:
+            list(until(subscriber, lambda i: getattr(i, "seq", 0) == 3))
+            refused(station, 15, f"ipc://{tmp_path}/verdicts: in use")
+            with Subscriber(**sockets) as newcomer:
+                list(until(newcomer, lambda i: isinstance(i, VerdictMessage)))
+            daemon.child.terminate()
+            rest = [i for i in running.items(subscriber) if isinstance(i, VerdictMessage)]
+        assert daemon.child.wait(10) == 0, daemon.log
+    assert [v.seq for v in rest] == list(range(4, len(rest) + 4))
+    with running.running(station) as killed:
+        killed.wait_for_log("state=running")
+        killed.child.kill()
+    found, out, _ = running.inspector("check", station)
+    assert (found, "are free" in out) == (0, True)
+
+
+def test_status_shows_a_station_that_is_still_loading(tmp_path, bundle_path):
+    plug = Plug(answers_after_s=1.0)
+    source = f"http://127.0.0.1:{plug.port}/"
+    cameras = [{"name": name, "kind": "opencv", "source": source} for name in ("a", "b")]
+    sockets = {name: f"ipc://{tmp_path}/{name}" for name in ("verdicts", "images")}
+    station = running.write_station(tmp_path / "s.yaml", bundle_path, *cameras, sockets=sockets)
+    states = []
+    try:
+        with Subscriber(sockets["verdicts"]) as subscriber, running.running(station) as daemon:
+            while "ContinuousExecution" not in states:
+                item = subscriber.receive(5000)
+                assert item is not None
+                states += [item.state] if isinstance(item, StatusMessage) else []
+            daemon.child.terminate()
+            assert daemon.child.wait(10) == 0, daemon.log
+    finally:
+        plug.pull()
+    assert list(dict.fromkeys(states)) == [
+        "Preoperational",
+        "Initialized",
+        "Ready",
+        "ContinuousExecution",
+    ]
+
+
+CRASHES = {
+    "grab-top": "inspector.cameras.folder.read_image",
+    "pictures": "inspector.workers.encode_png",
+}
+
+
+@pytest.mark.parametrize("thread", CRASHES)
+def test_thread_that_dies_ends_the_station_with_an_error(station, thread):
+    """A bug in any thread must end the process: a station that is silent looks like a calm one."""
+    text = station.read_text(encoding="utf-8")
+    station.write_text(text.replace("kind: folder", "kind: folder\n  loop: true"), encoding="utf-8")
+    program = (
+        "import sys, unittest.mock, inspector.cli, inspector.daemon\n"
+        f"unittest.mock.patch({CRASHES[thread]!r}, side_effect=KeyError('a bug')).start()\n"
+        "sys.exit(inspector.cli.main(['run', sys.argv[1], '--wait-for-subscriber', '10']))\n"
+    )
+    with running.running(station, program=program) as daemon:
+        with daemon.subscriber() as subscriber:
+            list(until(subscriber, lambda i: getattr(i, "state", "") == "Error"))
+        assert daemon.child.wait(10) == 1, daemon.log
+    assert f"thread {thread} crashed" in daemon.log
+    assert "Halted" not in daemon.log
 
 
 def test_camera_that_is_not_there(tmp_path, bundle_path):
@@ -428,6 +551,24 @@ def test_watch_shows_and_saves(tmp_path, station):
         "top_000002_001_FAIL_map.png",
         "top_000002_001_FAIL_overlay.jpg",
     ]
+
+
+def test_watch_saves_parts_without_an_id(tmp_path, bundle_path):
+    plug = Plug()
+    camera = {"name": "net", "kind": "opencv", "source": f"http://127.0.0.1:{plug.port}/"}
+    station = running.write_station(tmp_path / "s.yaml", bundle_path, camera)
+    try:
+        with running.running(station, "--wait-for-subscriber", "10") as daemon:
+            found, _, err = running.inspector(
+                *("watch", daemon.verdicts, "--images", daemon.images),
+                *("--count", "1", "--save", tmp_path / "seen"),
+            )
+            daemon.child.terminate()
+            assert daemon.child.wait(10) == 0, daemon.log
+    finally:
+        plug.pull()
+    assert (found, err) == (0, "")
+    assert list((tmp_path / "seen").glob("net_*_part_PASS_overlay.jpg"))
 
 
 def demo_station(tmp_path: Path, bundle_path: Path) -> Path:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -33,6 +34,15 @@ def test_error_is_one_line_with_its_exit_code(tmp_path, capsys):
     assert capsys.readouterr().err == f"inspector: error: {tmp_path / 'none.yaml'}: no such file\n"
     assert cli.main(["watch", "nonsense"]) == 16
     assert capsys.readouterr().err.startswith("inspector: error: nonsense: not an address")
+
+
+def test_path_that_is_not_utf8_is_shown_all_the_same(tmp_path):
+    path = os.fsencode(tmp_path) + b"/m\xff.yaml"
+    done = subprocess.run(
+        [sys.executable, "-m", "inspector.cli", "check", path], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (10, b"")
+    assert rb"m\udcff.yaml: no such file" in done.stdout
 
 
 def test_simulate_writes_a_data_set(tmp_path, capsys):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,44 @@ def test_file_that_is_no_yaml_mapping_is_one_line(tmp_path, content, words):
     with pytest.raises(ConfigError, match=words) as caught:
         load_station(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("a: 1\nstation: 2024-13-45\n", 2, "'2024-13-45' is not a valid timestamp"),
+        ("a: 0x_\n", 1, "'0x_' is not a valid int"),
+        ("a: !!bool maybe\n", 1, "'maybe' is not a valid bool"),
+        ("a: !!timestamp soon\n", 1, "'soon' is not a valid timestamp"),
+        ("!!int : x\n", 1, "'' is not a valid int"),
+        ("a: 1\n? [a, b]\n: c\n", 2, "a key must be a word"),
+        ("b:\n  - ? {a: b}\n    : c\n", 2, "a key must be a word"),
+        ("b: 1\na: &a [*a]\n", 2, "contains itself"),
+        ("a: &x {<<: *x}\n", 1, "contains itself"),
+        ("[" * 3000, 1, "nested too deeply"),
+        ("a:\n" + "- " * 3000, 2, "nested too deeply"),
+    ],
+)
+def test_yaml_that_its_reader_stumbles_over_is_one_line(tmp_path, text, line, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        load(tmp_path, text)
+    assert f"station.yaml:{line}: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_aliases_of_aliases_take_no_time(tmp_path):
+    lists = ["a0: &a0 [x, x]"]
+    lists += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    begun = time.monotonic()
+    with pytest.raises(Problems, match="a11: unknown key"):
+        load(tmp_path, "\n".join(lists))
+    assert time.monotonic() - begun < 2.0
+
+
+def test_alias_of_what_stands_elsewhere_is_welcome(tmp_path):
+    text = GOOD.replace("    top:\n", "    top: &top\n") + "  \n"
+    text = text.replace("recipe: flange", "  disc: {top: *top}\nrecipe: disc")
+    assert load(tmp_path, text).active("top").bundle == tmp_path / "flange.onnx"
 
 
 def test_missing_file_is_one_line(tmp_path):

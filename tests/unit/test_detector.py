@@ -90,10 +90,17 @@ def test_region_of_another_shape_than_trained_is_refused(tmp_path):
         np.zeros((64, 64, 3), np.float32),
         np.zeros((0, 64, 3), np.uint8),
         np.zeros((2, 64, 64, 3), np.uint8),
+        np.zeros((64, 64, 3), object),
+        np.zeros(64, np.uint8),
+        np.uint8(7),
+        np.array(7, np.uint8),
+        None,
+        [[0] * 64] * 64,
     ],
 )
-def test_impossible_frame_is_a_fault(bundle_path, frame):
-    judgement = Detector.load(bundle_path).judge(frame)
+@pytest.mark.parametrize("region", [None, Box(x=0, y=0, w=64, h=64)])
+def test_impossible_frame_is_a_fault(bundle_path, frame, region):
+    judgement = Detector.load(bundle_path, region=region).judge(frame)
     assert (judgement.verdict, judgement.reason) == (Verdict.FAULT, Reason.FRAME_SHAPE)
     assert judgement.score is None
     assert judgement.judged is None
@@ -128,23 +135,7 @@ def test_score_that_is_not_the_maps_maximum_is_a_fault(tmp_path):
 
 
 def test_inference_error_is_a_fault_and_heals(tmp_path):
-    def fail_on_magic(graph: onnx.ModelProto) -> None:
-        # Index 0 for ordinary pictures, far out of bounds for the magic one.
-        nodes = [
-            helper.make_node("Cast", ["is_magic"], ["flag"], to=onnx.TensorProto.INT64),
-            helper.make_node("ReduceMax", ["flag"], ["flag1"], keepdims=0),
-            helper.make_node("Mul", ["flag1", "huge"], ["index"]),
-            helper.make_node("Gather", ["zero2", "index"], ["picked"]),
-            helper.make_node("Cast", ["picked"], ["picked_float"], to=onnx.TensorProto.FLOAT),
-            helper.make_node("Add", ["clean_score", "picked_float"], ["score"]),
-        ]
-        graph.graph.initializer.append(
-            onnx.numpy_helper.from_array(np.asarray(10**6, dtype=np.int64), "huge")
-        )
-        del graph.graph.node[-1]
-        graph.graph.node.extend(nodes)
-
-    detector = Detector.load(tiny.write_bundle(tmp_path / "gather.onnx", fail_on_magic))
+    detector = Detector.load(tiny.write_bundle(tmp_path / "gather.onnx", tiny.fail_on_magic))
     judgement = detector.judge(tiny.nan_picture())
     assert (judgement.verdict, judgement.reason) == (Verdict.FAULT, Reason.INFERENCE_ERROR)
     assert "out of" in judgement.detail

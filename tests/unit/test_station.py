@@ -6,7 +6,7 @@ import pytest
 from inspector.config import Station
 from inspector.station import Books, Clock, Part
 from inspector.verdict import Judgement, Reason, Region, Verdict
-from inspector.wire import ModelField
+from inspector.wire import ModelField, encode
 
 PICTURE = np.zeros((64, 64, 3), np.uint8)
 HEAT = np.zeros((64, 64), np.float32)
@@ -131,6 +131,35 @@ def test_picture_policy(policy, shown):
             found.append(header.verdict.value)
             assert (header.seq, header.width, header.height) == (made.last_seq, 64, 64)
     assert found == shown
+
+
+def test_text_that_utf8_cannot_carry_is_escaped_and_burns_no_seq():
+    made = books(Hand())
+    odd = "m\udcff.png"
+    part = Part("top", odd, 1, 5_000_000_000)
+    judged = made.judged(part, judgement(Verdict.PASS, 0.5), 5_000_000_000)
+    header = made.heatmap(judged, judgement(Verdict.PASS, 0.5))
+    fault = made.fault(part, Reason.FRAME_UNREADABLE, odd)
+    made.note_camera("top", "lost", odd)
+    made.note_inference("top", odd)
+    for message in (judged, header, fault, made.status()):
+        assert rb"m\\udcff.png" in encode(message)
+    assert (judged.seq, fault.seq, made.last_seq) == (1, 2, 2)
+
+
+def test_inference_trouble_leaves_a_cameras_state_alone():
+    made = books(Hand())
+    made.note_camera("top", "lost", "unplugged")
+    made.note_inference("side", "out of memory")
+    made.note_inference("top", "")
+    status = made.status()
+    assert status.inference == "side: out of memory"
+    assert [(camera.state, camera.detail) for camera in status.cameras] == [
+        ("lost", "unplugged"),
+        ("opening", ""),
+    ]
+    made.note_inference("side", "")
+    assert made.status().inference == ""
 
 
 def test_states_follow_their_drawing():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import signal
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import inspector
-from inspector.errors import InspectorError
+from inspector.errors import InspectorError, WireError
 
 _IMAGES_GRACE_S = 1.0
 _SILENCE_S = 3.0
@@ -21,6 +22,9 @@ _SILENCE_S = 3.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (inspector/errors.py lists them)."""
     arguments = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name that the terminal cannot show is no reason to stop.
+        sys.stdout.reconfigure(errors="backslashreplace")
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)
@@ -68,7 +72,13 @@ def _watch(arguments: argparse.Namespace) -> int:
     pending: set[tuple[str, int]] = set()
     with client.Subscriber(arguments.address, images, arguments.station) as subscriber:
         while time.monotonic() < until:
-            item = subscriber.receive(200)
+            try:
+                item = subscriber.receive(200)
+            except WireError as error:
+                # One message that is none must not blind the operator to the next.
+                print(f"inspector: {error}", file=sys.stderr, flush=True)
+                heard = time.monotonic()
+                continue
             if item is not None:
                 heard = time.monotonic()
             elif time.monotonic() > heard + _SILENCE_S:
@@ -137,6 +147,8 @@ def _log_to_stderr() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from inspector import collect
+
     parser = argparse.ArgumentParser(
         prog="inspector",
         description="Judges parts on a production line with a bundle made by inspector-model.",
@@ -189,6 +201,10 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--defective", type=_whole, default=60, help="defective parts")
     simulate.add_argument("--seed", type=_whole, default=0)
     simulate.set_defaults(command=_simulate)
+
+    photos = commands.add_parser("collect", help="take photos of good parts (docs/collect.md)")
+    collect.add_arguments(photos)
+    photos.set_defaults(command=collect.run)
 
     schema = commands.add_parser("schema", help="print the messages' JSON Schema (docs/wire.md)")
     schema.set_defaults(command=_schema)

@@ -189,8 +189,12 @@ class Daemon:
 
     def _enter(self, publisher: Publisher, state: State) -> None:
         self._books.enter(state)
-        publisher.send_status(self._books.status())
-        _say("state", state=state, last_seq=self._books.last_seq)
+        status = self._books.status()
+        publisher.send_status(status)
+        tally: dict[str, int] = {}
+        if state == "Halted":
+            tally = {"passed": status.passed, "failed": status.failed, "faults": status.faults}
+        _say("state", state=state, last_seq=status.last_seq, **tally)
 
     def _stop(self, grabbers: list[Grabber]) -> None:
         for grabber in grabbers:

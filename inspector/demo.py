@@ -146,7 +146,10 @@ class _Tally:
             console.print(f"grab to verdict: median {median:.0f} ms, p99 {p99:.0f} ms{rate}")
         if self.tiles:
             write(folder / "heatmaps.png", encode_png(contact_sheet(self.tiles)))
-            console.print(f"heatmaps: {folder / 'heatmaps.png'}, and one by one beside it")
+            console.print(
+                f"heatmaps of what did not pass and of {_GOOD_SAVED} parts that did: "
+                f"{folder / 'heatmaps.png'}, and one by one beside it"
+            )
 
 
 def _on_free_ports(station: Station, parts: int | None) -> Station:

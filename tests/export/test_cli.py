@@ -117,6 +117,88 @@ def test_a_graph_that_scores_otherwise_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_other_photos_than_the_run_was_trained_on_are_not_exported(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_parts(tmp_path / "other", good=23)
+    extra, _ = draw_part(777)
+    cv2.imwrite(str(other / "train" / "good" / "999.png"), extra)
+    output = tmp_path / "disc.onnx"
+    arguments = ["export", str(trained.folder), "-o", str(output), "--data", str(other)]
+    assert "give their folder with --data" in fails(capsys, arguments, 27)
+    assert not output.exists()
+
+
+def test_a_missing_output_folder_is_said_before_the_work(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "absent" / "disc.onnx"
+    line = fails(capsys, ["export", str(trained.folder), "-o", str(output)], 26)
+    assert "no such folder; make it" in line
+
+
+def test_calibrating_anew_removes_the_figures_of_the_former_limit(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(train_arguments(parts, run)) == 0
+    assert main(["evaluate", str(run)]) == 0
+    before = Run(run).outcome().calibration.threshold
+    assert main(["calibrate", str(run), "--false-reject", "20%"]) == 0
+    assert Run(run).outcome().calibration.threshold < before
+    assert not {"evaluation.json", "scores.csv", "report.html"} & {p.name for p in run.iterdir()}
+    line = fails(capsys, [*train_arguments(parts, run), "--resume"], 27)
+    assert "inspector-model calibrate" in line
+
+
+def test_a_station_without_torch_is_told_what_to_install(trained: Run, tmp_path: Path) -> None:
+    output = tmp_path / "disc.onnx"
+    assert main(["export", str(trained.folder), "-o", str(output)]) == 0
+    script = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(['torch', 'scipy', 'sklearn', 'matplotlib']))\n"
+        "from export.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", script, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    shown = run("show", str(output))
+    assert shown.returncode == 0, shown.stderr
+    assert "memory bank" in shown.stdout
+    trained_without = run("train", str(tmp_path), "-o", str(tmp_path / "run"))
+    assert trained_without.returncode == 3
+    assert trained_without.stderr.count("\n") == 1
+    assert "line-inspector[train]" in trained_without.stderr
+
+
+def test_right_aligned_12_bit_photos_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(12):
+        deep = draw_part(i)[0].astype(np.uint16) * 16
+        cv2.imwrite(str(tmp_path / f"{i}.tiff"), deep)
+    line = fails(capsys, train_arguments(tmp_path, tmp_path.parent / "deep-run"), 21)
+    assert "12-bit" in line
+
+
+def test_16_bit_tiff_photos_train_like_their_8_bit_twins(tmp_path: Path) -> None:
+    for i in range(12):
+        image = draw_part(i)[0]
+        for folder, picture in (("shallow", image), ("deep", image.astype(np.uint16) * 257)):
+            path = tmp_path / folder / f"{i}.tiff"
+            path.parent.mkdir(exist_ok=True)
+            cv2.imwrite(str(path), picture)
+    for folder in ("shallow", "deep"):
+        assert main(train_arguments(tmp_path / folder, tmp_path / f"run-{folder}")) == 0
+    limits = [
+        Run(tmp_path / f"run-{f}").outcome().calibration.threshold for f in ("shallow", "deep")
+    ]
+    assert limits[0] == limits[1]
+
+
 def test_a_full_disk_during_export_leaves_the_old_bundle(trained: Run, tmp_path: Path) -> None:
     output = tmp_path / "disc.onnx"
     output.write_bytes(b"the bundle in service")
@@ -220,7 +302,17 @@ def test_a_wrong_training_file_names_line_and_key(
 
 @pytest.mark.parametrize(
     ("flag", "value"),
-    [("--epochs", "x"), ("--size", "axb"), ("--region", "1,2,3"), ("--false-reject", "half")],
+    [
+        ("--epochs", "x"),
+        ("--size", "256,288"),
+        ("--region", "1,2,3"),
+        ("--region", "0,0,0,5"),
+        ("--false-reject", "half"),
+        ("--false-reject", "100%"),
+        ("--strides", "8;16"),
+        ("--alpha", "inf"),
+        ("--bank-items", "5000000000"),
+    ],
 )
 def test_a_wrong_option_names_itself(
     flag: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

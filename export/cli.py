@@ -16,7 +16,7 @@ from rich.table import Table
 
 from export.settings import TrainSettings
 from inspector import __version__, bundle, collect
-from inspector.config import load_yaml
+from inspector.config import in_words, load_yaml
 from inspector.errors import ConfigError, InspectorError
 from inspector.frame import STRIDE
 from inspector.verdict import Verdict
@@ -131,8 +131,7 @@ def _settings(options: argparse.Namespace) -> TrainSettings:
     except ValidationError as error:
         first = error.errors()[0]
         flag = f"--{'-'.join(str(first['loc'][0]).split('_'))}: " if first["loc"] else ""
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{flag}{message}") from None
+        raise ConfigError(f"{flag}{in_words(first)}") from None
 
 
 def _progress() -> Progress:

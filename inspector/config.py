@@ -127,14 +127,18 @@ class Station(_Frozen):
         names = [camera.name for camera in self.cameras]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
-            raise ValueError(f"two cameras are called {sorted(twice)}; give each its own name")
+            raise ValueError(
+                f"two cameras are called {', '.join(sorted(twice))}; give each its own name"
+            )
         if self.recipe not in self.recipes:
-            raise ValueError(f"recipe '{self.recipe}' is not one of recipes {sorted(self.recipes)}")
+            raise ValueError(
+                f"recipe '{self.recipe}' is not among the recipes {', '.join(sorted(self.recipes))}"
+            )
         for recipe, per_camera in self.recipes.items():
             if set(per_camera) != set(names):
                 raise ValueError(
-                    f"recipe '{recipe}' is for cameras {sorted(per_camera)}, "
-                    f"the station has {sorted(names)}"
+                    f"recipe '{recipe}' is for cameras {', '.join(sorted(per_camera))}; "
+                    f"the station has {', '.join(sorted(names))}"
                 )
         return self
 
@@ -187,7 +191,7 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
+        raise ConfigError(f"{path}: no such file; start from one in config/") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -200,7 +204,8 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not YAML: {error.problem}") from None
+        cure = "use spaces, not tabs" if "\\t" in str(error.problem) else "check colons and indents"
+        raise ConfigError(f"{where}: not YAML: {error.problem}; {cure}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
@@ -221,18 +226,37 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
     raise problems[0] if len(problems) == 1 else Problems(problems)
 
 
+_WORDS: Final = {
+    "string_pattern_mismatch": "must be letters, digits, '_', '.' or '-', at most 64",
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
+    "missing": "missing; add it",
+}
+"""Pydantic's words where they would puzzle who has never seen Python."""
+
+
+def in_words(detail: ErrorDetails) -> str:
+    """One validation error in words, with the value found."""
+    message = _WORDS.get(detail["type"], detail["msg"].removeprefix("Value error, "))
+    message = message.replace("Input should be", "must be")
+    if detail["type"] == "union_tag_invalid":
+        context = detail["ctx"]
+        return f"must be one of {context['expected_tags']} (found '{context['tag']}')"
+    if detail["type"] == "missing" or isinstance(detail["input"], dict | list):
+        return message
+    return f"{message} (found {detail['input']!r})"
+
+
 def _describe(path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel]) -> ConfigError:
     keys = tuple(detail["loc"])
+    if detail["type"] == "union_tag_invalid":
+        keys = (*keys, "kind")
     line, shown = _locate(root, keys)
-    message = detail["msg"].removeprefix("Value error, ")
+    message = in_words(detail)
     if detail["type"] == "extra_forbidden":
-        message = "unknown key; check its spelling against docs/station.md"
-        if model is not Station:
-            message = f"unknown key; known keys: {', '.join(model.model_fields)}"
-    elif detail["type"] == "missing":
-        message = "missing; add it"
-    elif not isinstance(detail["input"], dict | list):
-        message = f"{message} (found {detail['input']!r})"
+        known = f"; known keys: {', '.join(model.model_fields)}" if model is not Station else ""
+        message = f"unknown key{known or '; check its spelling against docs/station.md'}"
     return ConfigError(f"{path}:{line}: {shown or 'file'}: {message}")
 
 

@@ -60,10 +60,10 @@ def test_paths_are_relative_to_the_file(tmp_path):
         ("queue_size: 4", "queue_size: many", 2, "queue_size", "'many'"),
         ("queue_size: 4", "queue_size: 0", 2, "queue_size", "greater than or equal to 1"),
         ("    path: parts", "    pth: parts", 6, "cameras[0].pth", "unknown key"),
-        ("kind: folder", "kind: pigeon", 4, "cameras[0]", "'opencv', 'folder', 'simulator'"),
+        ("kind: folder", "kind: pigeon", 5, "cameras[0].kind", "'opencv', 'folder', 'simulator'"),
         ("name: top", "name: top/left", 4, "cameras[0].name", "top/left"),
         ("station: line-1\n", "", 1, "station", "missing"),
-        ("recipe: flange\n", "recipe: disc\n", 1, "file", "recipe 'disc' is not one of"),
+        ("recipe: flange\n", "recipe: disc\n", 1, "file", "recipe 'disc' is not among"),
         (
             "      bundle: flange.onnx",
             "      bundle: flange.onnx\n      limit_factor: 3",
@@ -71,7 +71,7 @@ def test_paths_are_relative_to_the_file(tmp_path):
             "recipes.flange.top.limit_factor",
             "less than or equal to 2",
         ),
-        ("    top:\n", "    side:\n", 1, "file", "is for cameras ['side']"),
+        ("    top:\n", "    side:\n", 1, "file", "is for cameras side; the station has top"),
         (
             "queue_size: 4",
             "sockets: {verdicts: 'tcp://0.0.0.0:5555'}",

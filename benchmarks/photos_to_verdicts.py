@@ -52,7 +52,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch)
         figures = measure(options.data.resolve(), folder.resolve(), train_options)
-    publish(f"photos_to_verdicts-{name}", f"python {' '.join(sys.argv)}", figures)
+    command_line = " ".join(["python benchmarks/photos_to_verdicts.py", name, *train_options])
+    publish(f"photos_to_verdicts-{name}", command_line, figures)
 
 
 def measure(data: Path, folder: Path, train_options: list[str]) -> list[Figure]:
@@ -73,6 +74,11 @@ def measure(data: Path, folder: Path, train_options: list[str]) -> list[Figure]:
     equal = sum(
         part in received and received[part]["verdict"] == row["verdict"]
         for part, row in expected.items()
+    )
+    score_gap = max(
+        abs(received[part]["score"] - float(row["score"]))
+        for part, row in expected.items()
+        if part in received and row["score"] and received[part]["score"] is not None
     )
     gap_free = [verdict["seq"] for verdict in verdicts] == list(range(1, last_seq + 1))
     span_s = (verdicts[-1]["judged_us"] - verdicts[0]["judged_us"]) / 1e6
@@ -123,6 +129,13 @@ def measure(data: Path, folder: Path, train_options: list[str]) -> list[Figure]:
             "",
             str(len(expected)),
             equal == len(expected),
+        ),
+        Figure(
+            "largest score difference, received and evaluated",
+            score_gap,
+            "of the limit",
+            "<= 1e-3",
+            score_gap <= 1e-3,
         ),
         Figure("sequence gap-free", float(gap_free), "", "1", gap_free),
         Figure("parts per second, folder camera", (len(verdicts) - 1) / span_s, "1/s"),

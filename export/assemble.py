@@ -62,7 +62,10 @@ def export_bundle(
             candidate = Path(scratch) / "candidate.onnx"
             candidate.write_bytes(_serialise(graph, manifest))
             parity = prove(
-                Detector.load(candidate, provider="cpu", verify=False),
+                # Half precision is for CUDA, and is proven there when there is one.
+                Detector.load(
+                    candidate, provider="auto" if precision == "fp16" else "cpu", verify=False
+                ),
                 scorer,
                 samples,
                 facts.geometry,

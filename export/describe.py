@@ -61,6 +61,6 @@ def _parity_rows(parity: Parity | None) -> list[tuple[str, str]]:
             "parity",
             f"{parity.images} photos, {parity.verdict_flips} flips, largest difference "
             f"{parity.largest_score_difference:.1e} (score) {parity.largest_map_difference:.1e} "
-            f"(map) of the limit, allowed {parity.tolerance:g}",
+            f"(map) of the limit, allowed {parity.tolerance:g}, on {parity.provider}",
         )
     ]

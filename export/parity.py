@@ -64,6 +64,7 @@ def prove(
         largest_map_difference=map_gap,
         verdict_flips=flips,
         tolerance=tolerance,
+        provider=detector.provider,
     )
 
 

@@ -122,6 +122,8 @@ class Parity(_Frozen):
     largest_map_difference: float
     verdict_flips: int
     tolerance: float
+    provider: str = "CPUExecutionProvider"
+    """Execution provider the proof ran on."""
 
 
 class Manifest(_Frozen):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -26,6 +26,9 @@ class Verdict(str, enum.Enum):
     PASS = "PASS"  # noqa: S105
     FAIL = "FAIL"
     FAULT = "FAULT"
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class Reason(str, enum.Enum):
@@ -66,9 +69,9 @@ class Judgement:
     verdict: Verdict
     score: float | None
     reason: Reason
-    anomaly_map: FloatMap | None = None
+    anomaly_map: FloatMap | None = field(default=None, repr=False)
     regions: tuple[Region, ...] = ()
-    judged: Frame8 | None = None
+    judged: Frame8 | None = field(default=None, repr=False)
     limit_factor: float = 1.0
     detail: str = ""
 

@@ -31,7 +31,10 @@ def test_wrong_usage_is_exit_code_2(arguments, capsys):
 
 def test_error_is_one_line_with_its_exit_code(tmp_path, capsys):
     assert cli.main(["run", str(tmp_path / "none.yaml")]) == 10
-    assert capsys.readouterr().err == f"inspector: error: {tmp_path / 'none.yaml'}: no such file; start from one in config/\n"
+    assert (
+        capsys.readouterr().err
+        == f"inspector: error: {tmp_path / 'none.yaml'}: no such file; start from one in config/\n"
+    )
     assert cli.main(["watch", "nonsense"]) == 16
     assert capsys.readouterr().err.startswith("inspector: error: nonsense: not an address")
 

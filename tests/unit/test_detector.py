@@ -201,3 +201,9 @@ def test_provider_and_identity_are_told(bundle_path):
     assert detector.provider == "CPUExecutionProvider"
     assert detector.sha256 == hashlib.sha256(bundle_path.read_bytes()).hexdigest()
     assert detector.manifest.name == "tiny"
+
+
+def test_a_judgement_prints_short_and_its_verdict_plainly(bundle_path):
+    judgement = Detector.load(bundle_path).judge(np.zeros((96, 128, 3), dtype=np.uint8))
+    assert str(judgement.verdict) in {"PASS", "FAIL", "FAULT"}
+    assert len(repr(judgement)) < 1000

@@ -250,9 +250,11 @@ def _evaluate(options: argparse.Namespace) -> None:
         Console().print(table)
     for line in headline(evaluation, outcome.calibration):
         print(line)
-    for escaped in evaluation.missed:
-        if escaped.row.verdict is Verdict.PASS:
-            print(f"escaped: {escaped.row.path} (score {escaped.row.score:.3f})")
+    escaped = [part.row for part in evaluation.missed if part.row.verdict is Verdict.PASS]
+    for row in escaped:
+        print(f"escaped: {row.path} (score {row.score:.3f})")
+    if evaluation.escapes.hits > len(escaped):
+        print(f"escaped: {evaluation.escapes.hits - len(escaped)} more, all in scores.csv")
     print(f"report: {run.folder / 'report.html'}\nscores: {run.folder / 'scores.csv'}")
 
 

@@ -4,7 +4,8 @@ For the j-th largest of n exchangeable scores the next part's chance to reach it
 rejects among the next m parts are beta-binomial (m, j, n + 1 − j), whatever the distribution: order
 statistics, David & Nagaraja, "Order Statistics", 3rd ed., section 2. When n is too small for the
 rate asked, the tail above the 80 % quantile is taken as exponential (peaks over threshold with
-shape 0; Coles, "An Introduction to Statistical Modeling of Extreme Values", section 4.2).
+shape 0; Coles, "An Introduction to Statistical Modeling of Extreme Values", section 4.2), and the
+limit is never set so low that more of the held-out parts reach it than the rate allows.
 """
 
 from __future__ import annotations
@@ -45,15 +46,21 @@ def calibrate(
     needed = parts_needed(rate)
     extrapolated = n < needed
     remarks = []
+    # Where the held-out parts themselves keep the rate.
+    allowed = math.floor(rate * (n + 1))
+    own = float(scores[-allowed]) if allowed else 0.0
     if extrapolated:
-        limit = _exponential_tail(scores, rate)
+        limit = max(_exponential_tail(scores, rate), own)
         remarks.append(
             f"{n} held-out good parts are too few to read a rate of {rate:.2%} from them "
             f"(about {needed} are needed): the tail was extrapolated, which serves to start with"
         )
-        method = f"exponential tail over the {1 - TAIL_SHARE:.0%} quantile of held-out good scores"
+        method = (
+            f"exponential tail over the {1 - TAIL_SHARE:.0%} quantile of held-out good scores, but no "
+            f"lower than where they keep the rate themselves"
+        )
     else:
-        limit = float(scores[-max(1, math.floor(rate * (n + 1)))])
+        limit = own
         method = "order statistic of held-out good scores"
     pooling = "one hold-out, scored by the model in service"
     if len(folds) > 1:

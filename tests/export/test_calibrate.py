@@ -25,6 +25,14 @@ def test_rate_reached_is_near_the_rate_asked(n: int, rate: float) -> None:
     assert rate / 2 < np.mean(reached) < rate * 2
 
 
+@pytest.mark.parametrize("n", [110, 209, 299, 600])
+def test_held_out_parts_keep_the_rate_even_where_the_tail_is_heavy(n: int) -> None:
+    rng = np.random.default_rng(6)
+    for _ in range(50):
+        heavy = 1.0 + 0.05 * rng.standard_t(2, size=n)
+        assert calibrate([heavy], 0.01).good_rejected <= 0.01 * (n + 1)
+
+
 def test_limit_is_neither_the_smallest_good_score_nor_rejects_everything() -> None:
     scores = draw(np.random.default_rng(1), 60)
     calibration = calibrate([scores], 0.005)

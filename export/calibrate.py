@@ -56,8 +56,8 @@ def calibrate(
             f"(about {needed} are needed): the tail was extrapolated, which serves to start with"
         )
         method = (
-            f"exponential tail over the {1 - TAIL_SHARE:.0%} quantile of held-out good scores, but no "
-            f"lower than where they keep the rate themselves"
+            f"exponential tail over the {1 - TAIL_SHARE:.0%} quantile of held-out good scores, "
+            f"but no lower than where they keep the rate themselves"
         )
     else:
         limit = own
@@ -71,8 +71,8 @@ def calibrate(
         )
         if p < 0.01:
             remarks.append(
-                f"folds differ (Kruskal-Wallis p = {p:.4f}): parts may come in batches; the limit "
-                f"is less certain than its interval says"
+                f"folds differ (Kruskal-Wallis p = {p:.4f}): models or parts vary from fold to "
+                f"fold; the pooled scores hold that spread, but the interval takes them as independent"
             )
     rejected = int((scores >= limit).sum())
     quantiles = np.quantile(scores, [0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0]) / limit

@@ -72,7 +72,7 @@ def calibrate(
         if p < 0.01:
             remarks.append(
                 f"folds differ (Kruskal-Wallis p = {p:.4f}): models or parts vary from fold to "
-                f"fold; the pooled scores hold that spread, but the interval takes them as independent"
+                f"fold; the pooled scores hold that spread, the interval does not"
             )
     rejected = int((scores >= limit).sum())
     quantiles = np.quantile(scores, [0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0]) / limit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -241,15 +242,18 @@ def _load(network: nn.Module, path: Path, name: str) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such weights file; check --weights") from None
-    except (RuntimeError, OSError, ValueError, KeyError, EOFError, ImportError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        ImportError,
+    ) as error:
         raise WeightsError(
             f"{path}: not a PyTorch weights file ({type(error).__name__}); check --weights"
         ) from None
-    except Exception as error:
-        # torch.load raises pickle.UnpicklingError, whose module we do not import on purpose.
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise WeightsError(f"{path}: not a PyTorch weights file; check --weights") from None
     if not isinstance(state, dict):
         raise WeightsError(f"{path}: holds no state dict; check --weights")
     try:

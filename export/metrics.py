@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, stats
+from scipy import ndimage
 
+from export.calibrate import confidence
 from inspector.verdict import LIMIT, FloatMap
 
 Floats = npt.NDArray[np.float64]
@@ -21,8 +22,6 @@ Scores = Sequence[float] | npt.NDArray[Any]
 
 PRO_FPR_LIMIT: Final = 0.3
 """AUPRO is integrated up to this false-positive rate, as MVTec's own evaluation does."""
-
-CONFIDENCE: Final = 0.95
 
 SWEEP: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0)
 """Thresholds worth a look: the range of the operator's sensitivity."""
@@ -61,13 +60,7 @@ class Rate:
         """Where the true share lies, with 95 % confidence."""
         if not self.total:
             return None
-        tail = (1.0 - CONFIDENCE) / 2.0
-        low, high = 0.0, 1.0
-        if self.hits > 0:
-            low = float(stats.beta.ppf(tail, self.hits, self.total - self.hits + 1))
-        if self.hits < self.total:
-            high = float(stats.beta.ppf(1.0 - tail, self.hits + 1, self.total - self.hits))
-        return low, high
+        return confidence(self.hits, self.total)
 
 
 @dataclass(frozen=True)

@@ -50,15 +50,6 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """Good parts to train on, and what there is to test with (perhaps nothing)."""
-
-    root: Path
-    good: tuple[Path, ...]
-    test: tuple[Sample, ...]
-
-
-@dataclass(frozen=True)
 class GoodParts:
     """The good parts as the network sees them.
 
@@ -72,14 +63,6 @@ class GoodParts:
     aspect: float | None
     size: tuple[int, int] | None
     remarks: tuple[str, ...]
-
-
-def open_dataset(root: Path) -> Dataset:
-    """List good parts and test photos under ``root``; no image is decoded.
-
-    Raises what :func:`open_good` and :func:`open_test` raise.
-    """
-    return Dataset(root, open_good(root), open_test(root))
 
 
 def open_good(root: Path) -> tuple[Path, ...]:

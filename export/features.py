@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,8 +102,6 @@ class FeatureCache:
 
     @staticmethod
     def _claim(descriptor: int, size: int) -> None:
-        import os
-
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(descriptor, 0, size)
         else:

@@ -171,7 +171,7 @@ class Run:
     def _match(self, old: Facts, new: Facts) -> None:
         before, now = old.settings.model_dump(), new.settings.model_dump()
         # Where and with how much memory it is computed does not change the model asked for.
-        free = {"device", "cache_gb", "weights", "false_reject"}
+        free = {"device", "cache_gb", "weights"}
         for key in before:
             if key not in free and before[key] != now[key]:
                 raise RunError(

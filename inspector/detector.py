@@ -187,7 +187,6 @@ class Detector:
         self.geometry: Geometry = (
             geometry.model_copy(update={"region": region, "frame": None}) if region else geometry
         )
-        self._whole = Geometry(height=geometry.height, width=geometry.width)
         self._backend = backend
 
     @classmethod
@@ -251,10 +250,6 @@ class Detector:
         except Fault as fault:
             return self._fault(Reason(fault.reason), str(fault))
         return self._judge(judged, self.geometry, frame.shape)
-
-    def judge_prepared(self, image: Frame8) -> Judgement:
-        """Judge uint8 BGR ``[H, W, 3]`` already at input size; regions are in its pixels."""
-        return self._judge(np.ascontiguousarray(image), self._whole, image.shape)
 
     def _judge(self, judged: Frame8, geometry: Geometry, frame_shape: tuple[int, ...]) -> Judgement:
         try:

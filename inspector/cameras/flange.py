@@ -34,7 +34,6 @@ HUB_RADIUS: Final = 98.0
 BORE_RADIUS: Final = 55.0
 GROOVE_RADIUS: Final = 111.0
 
-TURN_LIMIT_DEG: Final = 14.0
 _TURNS_DEG: Final = (-14.0, -7.0, 0.0, 7.0, 14.0)
 _TEXTURES: Final = 6
 
@@ -336,7 +335,7 @@ def warm() -> None:
 
 
 def clean(finish: Finish, turn_deg: float, holes: bool = True) -> Layer:
-    """A good flange as lit when turned by ``turn_deg`` (within ±TURN_LIMIT_DEG)."""
+    """A good flange as lit when turned by ``turn_deg`` (within the range of _TURNS_DEG)."""
     at = (turn_deg - _TURNS_DEG[0]) / (_TURNS_DEG[1] - _TURNS_DEG[0])
     first = min(int(at), len(_TURNS_DEG) - 2)
     bank, marks = _shaded(holes), _textures()

@@ -15,7 +15,6 @@ from export.dataset import (
     fingerprint,
     load_good,
     load_sample,
-    open_dataset,
     open_good,
     open_test,
 )
@@ -40,10 +39,10 @@ def good_folder(folder: Path, count: int = 12, suffix: str = ".png") -> tuple[Pa
 
 def test_mvtec_layout(tmp_path: Path) -> None:
     root = write_parts(tmp_path / "disc", good=11, test_good=2, defective=3)
-    dataset = open_dataset(root)
-    assert [path.name for path in dataset.good] == [f"{i:03d}.png" for i in range(11)]
-    assert [sample.kind for sample in dataset.test] == [GOOD] * 2 + ["scratch"] * 3 + ["stain"] * 3
-    for sample in dataset.test:
+    good, test = open_good(root), open_test(root)
+    assert [path.name for path in good] == [f"{i:03d}.png" for i in range(11)]
+    assert [sample.kind for sample in test] == [GOOD] * 2 + ["scratch"] * 3 + ["stain"] * 3
+    for sample in test:
         expected = root / "ground_truth" / sample.kind / f"{sample.path.stem}_mask.png"
         assert sample.mask == (None if sample.kind == GOOD else expected)
 
@@ -92,7 +91,7 @@ def test_linked_folder_is_followed_and_a_circle_ends(tmp_path: Path) -> None:
     assert len(open_good(parts)) == 12
 
 
-@pytest.mark.parametrize("opener", [open_good, open_test, open_dataset])
+@pytest.mark.parametrize("opener", [open_good, open_test])
 def test_missing_folder(tmp_path: Path, opener: object) -> None:
     with pytest.raises(DatasetError, match=r"nowhere: no such folder; name a folder"):
         opener(tmp_path / "nowhere")  # type: ignore[operator]
@@ -321,11 +320,11 @@ def test_fingerprint_knows_names_and_contents(tmp_path: Path) -> None:
     [("bottle", 209, 83, 1.0), ("screw", 320, 160, 1.0), ("magnetic_tile", 714, 626, None)],
 )
 def test_real_photos(name: str, good: int, test: int, aspect: float | None) -> None:
-    dataset = open_dataset(REAL / name)
-    assert (len(dataset.good), len(dataset.test)) == (good, test)
-    assert all(sample.mask for sample in dataset.test if sample.kind != GOOD)
-    assert load_good(dataset.good[:40], GEOMETRY).aspect == aspect
-    for sample in dataset.test[:: len(dataset.test) // 10]:
+    parts, photos = open_good(REAL / name), open_test(REAL / name)
+    assert (len(parts), len(photos)) == (good, test)
+    assert all(sample.mask for sample in photos if sample.kind != GOOD)
+    assert load_good(parts[:40], GEOMETRY).aspect == aspect
+    for sample in photos[:: len(photos) // 10]:
         image, truth = load_sample(sample, GEOMETRY)
         assert image.shape == (64, 96, 3)
         assert truth is None or truth.any() == (sample.kind != GOOD)

@@ -193,6 +193,23 @@ def test_a_resumed_run_must_be_the_same_run(parts: Path, trained: Run, tmp_path:
         train(other, folder, options, resume=True, on_step=lambda step: None)
 
 
+def test_an_interrupted_run_keeps_its_rate_for_the_split_hangs_on_it(
+    parts: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+
+    def interrupt(step: Step) -> None:
+        if step.fit == "fold 1 of 3":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(parts, folder, QUICK, resume=False, on_step=interrupt)
+    # At this rate the parts would be held out once, and the model in service has seen them.
+    other = QUICK.model_copy(update={"false_reject": 0.45})
+    with pytest.raises(RunError, match="false_reject"):
+        train(parts, folder, other, resume=True, on_step=lambda step: None)
+
+
 def test_a_foreign_folder_is_left_alone(parts: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(RunError, match="not empty"):

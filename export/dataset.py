@@ -16,10 +16,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from inspector.errors import DatasetError, Fault, ImageError, MaskError, TooFewPartsError
 from inspector.frame import IMAGE_SUFFIXES, Geometry, read_image
@@ -47,6 +48,19 @@ class Sample:
     path: Path
     kind: str
     mask: Path | None
+
+
+class Loaded(NamedTuple):
+    """A test photo as the network sees it.
+
+    ``image``: uint8 BGR ``[H, W, 3]``. ``mask``: bool ``[H, W]``, all False for a good part, None
+    for a defect that nobody drew a mask for, or none of whose pixels is left at this size.
+    ``inner``: rows and columns that the photo fills; the rest of a letterbox is its reflection.
+    """
+
+    image: Frame8
+    mask: Mask | None
+    inner: tuple[slice, slice]
 
 
 @dataclass(frozen=True)
@@ -171,19 +185,31 @@ def load_good(
     )
 
 
-def load_sample(sample: Sample, geometry: Geometry) -> tuple[Frame8, Mask | None]:
+def photo_shapes(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """(width, height) of each photo, from its header. Raises :class:`ImageError`."""
+    shapes = []
+    for path in paths:
+        try:
+            with Image.open(path) as photo:
+                shapes.append(photo.size)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            height, width = _read(path).shape[:2]
+            shapes.append((width, height))
+    return shapes
+
+
+def load_sample(sample: Sample, geometry: Geometry) -> Loaded:
     """One test photo and its truth through ``geometry``.
 
-    Returns uint8 BGR ``[H, W, 3]`` and bool ``[H, W]``: all False for a good part, None for a
-    defect that nobody drew a mask for, or none of whose pixels is left at this size. Raises
-    :class:`ImageError` and :class:`MaskError` naming the file.
+    Raises :class:`ImageError` and :class:`MaskError` naming the file.
     """
     photo = _read(sample.path)
     image = _apply(photo, sample.path, geometry)
+    inner = geometry.inner(geometry.crop(photo).shape)
     if sample.kind == GOOD:
-        return image, np.zeros(image.shape[:2], dtype=np.bool_)
+        return Loaded(image, np.zeros(image.shape[:2], dtype=np.bool_), inner)
     if sample.mask is None:
-        return image, None
+        return Loaded(image, None, inner)
     try:
         drawn = read_image(sample.mask)
     except ValueError as error:
@@ -199,7 +225,7 @@ def load_sample(sample: Sample, geometry: Geometry) -> tuple[Frame8, Mask | None
     # Labels 1, 2, 3 are defects too; in a JPEG, small values are only compression noise.
     lossy = sample.mask.suffix.lower() in {".jpg", ".jpeg"}
     mask = geometry.apply_mask(drawn >= 128 if lossy else drawn > 0)
-    return image, mask if mask.any() else None
+    return Loaded(image, mask if mask.any() else None, inner)
 
 
 def fingerprint(paths: Sequence[Path], root: Path) -> str:

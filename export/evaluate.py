@@ -169,20 +169,19 @@ def evaluate(
     good, missed, caught = _Best(GALLERY_SIZE), _Best(GALLERY_SIZE), _Best(GALLERY_SIZE)
     for start in range(0, len(samples), batch_size):
         batch = samples[start : start + batch_size]
-        images, masks = zip(*(load_sample(sample, geometry) for sample in batch), strict=True)
-        scores, maps = score_fn(np.stack(images))
-        for sample, image, mask, score, heat in zip(
-            batch, images, masks, scores, maps, strict=True
-        ):
+        loaded = [load_sample(sample, geometry) for sample in batch]
+        scores, maps = score_fn(np.stack([part.image for part in loaded]))
+        for sample, part, score, heat in zip(batch, loaded, scores, maps, strict=True):
             verdict, _ = decide(float(score))
             row = Row(_name(sample.path, root), sample.kind, float(score), verdict)
             rows.append(row)
-            if sample.kind != GOOD and mask is None:
+            if sample.kind != GOOD and part.mask is None:
                 unmasked += 1
             if verdict is not Verdict.FAULT:
-                if mask is not None:
-                    pixels.add(heat, mask)
-                picture = Picture(row, image, map_to_grey(heat), mask)
+                if part.mask is not None:
+                    # The reflection around a letterboxed photo is nobody's pixels.
+                    pixels.add(heat[part.inner], part.mask[part.inner])
+                picture = Picture(row, part.image, map_to_grey(heat), part.mask)
                 if sample.kind == GOOD:
                     good.offer(row.score, picture)
                 else:

@@ -2,8 +2,8 @@
 
 The same function as :class:`export.train.Scorer`, written node by node so that names are readable:
 scale and channel order are folded into the first convolution, batch norms into theirs, each level's
-descriptor slice is applied before up-sampling, distances are ‖c‖² − 2φ·c with ‖φ‖² added to the K
-that remain, smoothing and up-sampling are two matrix products.
+descriptor slice is applied before up-sampling, the K nearest items are found by ‖c‖² − 2φ·c and
+their distances then measured exactly, smoothing and up-sampling are two matrix products.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def build(scorer: Scorer, *, precision: str) -> onnx.ModelProto:
     levels = _backbone(graph, scorer)
     patch_scores = _patch_scores(graph, scorer.model, levels, scorer)
     _map_and_score(graph, scorer, patch_scores)
-    height, width = scorer.settings.size
+    height, width = scorer.settings.input
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -126,14 +126,11 @@ class _Tracer:
 
     def run(self) -> dict[str, str]:
         names: dict[fx.Node, str] = {}
-        norms: dict[fx.Node, nn.BatchNorm2d] = {}
         padding: dict[fx.Node, tuple[int, int, int, int]] = {}
         modules = dict(self.network.named_modules())
         for node in self.network.graph.nodes:
             module = modules.get(str(node.target)) if node.op == "call_module" else None
-            if isinstance(module, nn.BatchNorm2d):
-                norms[node.args[0]] = module
-            elif isinstance(module, nn.ZeroPad2d):
+            if isinstance(module, nn.ZeroPad2d):
                 padding[node] = cast("tuple[int, int, int, int]", tuple(module.padding))
         for node in self.network.graph.nodes:
             if node.op == "placeholder":
@@ -143,14 +140,13 @@ class _Tracer:
             elif node.op == "call_module":
                 source = node.args[0]
                 module = modules[str(node.target)]
-                if isinstance(module, nn.BatchNorm2d | nn.ZeroPad2d | nn.Identity):
+                if isinstance(module, nn.ZeroPad2d | nn.Identity):
                     names[node] = names[source]
                 elif isinstance(module, nn.Conv2d):
                     names[node] = self._convolution(
                         str(node.target),
                         module,
                         names[source],
-                        norms.get(node),
                         padding.get(source),
                     )
                 else:
@@ -164,16 +160,10 @@ class _Tracer:
         name: str,
         conv: nn.Conv2d,
         source: str,
-        norm: nn.BatchNorm2d | None,
         pad: tuple[int, int, int, int] | None,
     ) -> str:
         weight = _numpy(conv.weight)
         bias = _numpy(conv.bias) if conv.bias is not None else np.zeros(conv.out_channels)
-        if norm is not None:
-            assert norm.running_mean is not None and norm.running_var is not None
-            gain = _numpy(norm.weight) / np.sqrt(_numpy(norm.running_var) + norm.eps)
-            weight = weight * gain.reshape(-1, 1, 1, 1)
-            bias = (bias - _numpy(norm.running_mean)) * gain + _numpy(norm.bias)
         if not self._stem_done:
             self._stem_done = True
             weight = (weight / (255.0 * self.std.reshape(1, 3, 1, 1)))[:, ::-1]
@@ -284,20 +274,24 @@ def _patch_scores(graph: _Graph, model: cfa.CFA, levels: list[str], scorer: Scor
     norms = graph.constant("memory_bank.squared_norms", squares.astype(np.float32))
     partial = graph.node("Gemm", [phi, memory, norms], "distances/partial", alpha=-2.0, transB=1)
     k = graph.constant("neighbours.k", np.array([model.neighbours], dtype=np.int64))
-    nearest = "distances/nearest_partial"
     graph.nodes.append(
         helper.make_node(
             "TopK",
             [partial, k],
-            [nearest, "distances/nearest_index"],
+            ["distances/nearest_partial", "distances/nearest_index"],
             "distances/nearest",
             axis=1,
             largest=0,
             sorted=1,
         )
     )
+    # Found by the expansion, measured by the difference: near an item the expansion has no digits.
+    items = graph.node("Gather", [memory, "distances/nearest_index"], "distances/items", axis=0)
+    axis = graph.constant("patches.axis", np.array([1], dtype=np.int64))
+    alone = graph.node("Unsqueeze", [phi, axis], "patches/alone")
+    gap = graph.node("Sub", [alone, items], "distances/gap")
+    squared = graph.node("ReduceSumSquare", [gap], "distances/squared_raw", axes=[2], keepdims=0)
     own = graph.node("ReduceSumSquare", [phi], "patches/squared_norm", axes=[1], keepdims=1)
-    squared = graph.node("Add", [nearest, own], "distances/squared_raw")
     # TopK drops NaN: one in φ comes back with ‖φ‖², one in the bank through these sums.
     item_sum = graph.node("ReduceSum", [memory], "memory_bank/item_sum", keepdims=0)
     norm_sum = graph.node("ReduceSum", [norms], "memory_bank/norm_sum", keepdims=0)
@@ -320,8 +314,9 @@ def _patch_scores(graph: _Graph, model: cfa.CFA, levels: list[str], scorer: Scor
 
 def _map_and_score(graph: _Graph, scorer: Scorer, patch_scores: str) -> None:
     settings = scorer.settings
-    rows = cfa.smoothing(settings.grid[0], settings.size[0], settings.sigma) / scorer.threshold
-    columns = cfa.smoothing(settings.grid[1], settings.size[1], settings.sigma).T
+    (grid_h, grid_w), (height, width) = settings.grid, settings.input
+    rows = cfa.smoothing(grid_h, height, settings.sigma_px) / scorer.threshold
+    columns = cfa.smoothing(grid_w, width, settings.sigma_px).T
     tall = graph.node(
         "MatMul",
         [graph.constant("map.rows", rows.astype(np.float32)), patch_scores],

@@ -20,6 +20,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, PercentF
 
 from export import metrics
 from export.evaluate import Evaluation, Picture, write_output
+from export.run import Candidate, Choice
 from inspector.bundle import Calibration
 from inspector.frame import Geometry, encode_jpeg, overlay
 from inspector.verdict import LIMIT, LIMIT_FACTOR_RANGE, Frame8, Verdict
@@ -79,11 +80,13 @@ def write_report(  # noqa: PLR0917
     facts: Mapping[str, str],
     calibration: Calibration,
     holdout_scores: Sequence[float] | npt.NDArray[Any],
+    choice: Choice | None = None,
 ) -> None:
     """Write the report to ``path``, whole or not at all.
 
     ``facts``: what is worth knowing about the training, name and value; ``holdout_scores``: the
-    held-out good parts' scores in units of the limit. Raises :class:`OutputError`.
+    held-out good parts' scores in units of the limit; ``choice``: how settings were found, when
+    they were not given. Raises :class:`OutputError`.
     """
     held_out: metrics.Floats = np.asarray(holdout_scores, dtype=np.float64)
     held_out = held_out[np.isfinite(held_out)]
@@ -99,6 +102,7 @@ def write_report(  # noqa: PLR0917
         "score": _score,
         "threshold": _threshold,
         "of": _of,
+        "signal": _signal,
     }
     html = environment.get_template(_TEMPLATE).render(
         title=title,
@@ -115,6 +119,9 @@ def write_report(  # noqa: PLR0917
         calibration_words=_calibration_words(calibration),
         galleries=_galleries(evaluation),
         limit=LIMIT,
+        choice=choice,
+        candidates=_ranked(choice) if choice is not None else [],
+        candidates_chart=_candidates_chart(choice) if choice is not None else None,
     )
     write_output(path, html)
 
@@ -383,6 +390,58 @@ def _curves(evaluation: Evaluation) -> list[_Chart]:
     return charts
 
 
+def _ranked(choice: Choice) -> list[tuple[Candidate, str]]:
+    """The candidates, best first, with what there is to say of each."""
+    best = max(choice.candidates, key=lambda candidate: candidate.signal)
+    rows = []
+    for number, candidate in enumerate(choice.candidates):
+        words = [
+            word
+            for word, true in (
+                ("chosen", number == choice.chosen),
+                ("highest signal", candidate is best),
+                ("as good", candidate.as_good and candidate is not best),
+            )
+            if true
+        ]
+        rows.append((candidate, ", ".join(words)))
+    return sorted(rows, key=lambda row: -row[0].signal)
+
+
+def _candidates_chart(choice: Choice) -> _Chart | None:
+    if len(choice.candidates) < 2:
+        return None
+    chosen = choice.candidates[choice.chosen]
+    figure, axes = _axes(7.6, 2.9)
+    for near, colour, name in ((True, _GOOD, "as good as the best"), (False, "#b7c0c8", "worse")):
+        shown = [candidate for candidate in choice.candidates if candidate.as_good is near]
+        if shown:
+            axes.plot(
+                [candidate.gmacs for candidate in shown],
+                [candidate.signal for candidate in shown],
+                "o",
+                color=colour,
+                label=name,
+            )
+    axes.plot(
+        chosen.gmacs,
+        chosen.signal,
+        "o",
+        markersize=13,
+        markerfacecolor="none",
+        markeredgecolor=_DEFECTIVE,
+        markeredgewidth=2.0,
+        label="chosen",
+    )
+    axes.set_xlim(left=0.0)
+    axes.margins(y=0.15)
+    axes.set_xlabel("work a part, 10⁹ multiply-adds")
+    axes.set_ylabel("signal")
+    figure.legend(frameon=False, loc="outside upper left", ncols=3, columnspacing=1.2, fontsize=9)
+    note = "Each dot is a candidate: the further left, the faster on the line."
+    return _Chart(_svg_uri(figure), "Signal and cost of each candidate", note)
+
+
 def _roc_axes(curve: metrics.Curve) -> tuple[Figure, Axes]:
     figure, axes = _axes(3.6, 3.2)
     drawn = metrics.thin(curve)
@@ -458,3 +517,8 @@ def _of(rate: metrics.Rate) -> str:
     if not rate.total:
         return UNDEFINED
     return f"{rate.hits} of {rate.total} ({_percent(rate.value)})"
+
+
+def _signal(value: float) -> str:
+    """Four digits: candidates lie close together. Only a perfect one reads 1.0000."""
+    return f"{value:.4f}" if value == 1.0 or value < 0.99995 else "> 0.9999"

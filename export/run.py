@@ -6,22 +6,74 @@ import csv
 import io
 import json
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from export.dataset import fingerprint, open_good
 from export.settings import TrainSettings
-from inspector.bundle import Calibration, Exposure, write_atomically
+from inspector.bundle import Calibration, Exposure, Extension, write_atomically
 from inspector.errors import OutputError, RunError
 from inspector.frame import Geometry
 
 Scores = npt.NDArray[np.float64]
 _Model = TypeVar("_Model", bound=BaseModel)
+
+
+class Candidate(BaseModel):
+    """One set of settings and what it is worth by good parts alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: tuple[int, int]
+    fit: Literal["stretch", "letterbox"]
+    strides: tuple[int, ...]
+    sigma: float
+    gmacs: float
+    """Multiply-adds a part, in 10^9: backbone, descriptor and distances."""
+    signal: float
+    """Mean of the two figures below."""
+    image_auroc: float
+    pixel_auroc: float
+    behind: float
+    """How far the signal is below the best candidate's."""
+    standard_error: float
+    """Of ``behind``."""
+
+    @property
+    def as_good(self) -> bool:
+        """True within one standard error of the best candidate."""
+        return self.behind <= self.standard_error
+
+
+class Choice(BaseModel):
+    """How settings were found from good parts alone; ``candidates[chosen]`` was taken."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    candidates: tuple[Candidate, ...]
+    chosen: int
+    reason: str
+    bank_parts: int
+    held_out: int
+    defects: int
+    kinds: int
+    seconds: float
+
+
+class Lesson(Extension):
+    """One extension as the run's folder knows it; its photos are copied to ``added/<number>``."""
+
+    folder: Path
+    """Where the photos were taken from."""
+    folds: int
+    """Cross-fitting folds of the added parts; none for a single one."""
 
 
 class Facts(BaseModel):
@@ -36,6 +88,10 @@ class Facts(BaseModel):
     fingerprint: str
     parts: int
     weights_sha256: str
+    choice: Choice | None = None
+    """Where the settings come from, when they were chosen by ``--auto``."""
+    lineage: tuple[Lesson, ...] = ()
+    """Extensions since training, oldest first; ``parts`` counts theirs too."""
 
 
 class Outcome(BaseModel):
@@ -58,7 +114,8 @@ class Run:
     """The folder of one run.
 
     ``run.json`` facts, ``checkpoint-<fit>.pt`` each fit's last finished epoch, ``heldout.csv``,
-    ``epochs.jsonl``, ``model.pt``, ``outcome.json`` (written last: the run is finished).
+    ``epochs.jsonl``, ``model.pt``, ``fold-<k>.pt`` each cross-fitting fold's model, ``added/<n>/``
+    photos of the n-th extension, ``outcome.json`` (written last: the run is finished).
     """
 
     folder: Path
@@ -77,24 +134,71 @@ class Run:
             )
         return self._read("outcome.json", Outcome)
 
+    def version(self) -> str:
+        """The model's version in every verdict: day and photos."""
+        return f"{self.outcome().created[:10].replace('-', '')}-{self.facts().fingerprint[:8]}"
+
+    def photos(self, data: Path) -> tuple[Path, ...]:
+        """All good parts of the run: those of ``data``, then those of each extension.
+
+        Raises :class:`RunError` when they are not the photos the run was made of.
+        """
+        facts = self.facts()
+        if not data.is_dir():
+            raise RunError(
+                f"{data}: the photos the run was trained on are not there; give their folder with "
+                f"--data"
+            )
+        good = open_good(data)
+        trained = facts.lineage[0].parent_fingerprint if facts.lineage else facts.fingerprint
+        if fingerprint(good, data) != trained:
+            raise RunError(
+                f"{data}: not the good parts the run was trained on; give their folder with --data"
+            )
+        for number, lesson in enumerate(facts.lineage, start=1):
+            folder = self.folder / "added" / str(number)
+            added = tuple(sorted(folder.glob("[!.]*")))
+            if fingerprint(added, folder) != lesson.fingerprint:
+                raise RunError(
+                    f"{folder}: not the photos that were taught; extend the former run again"
+                )
+            good += added
+        return good
+
+    def names(self, photos: Sequence[Path], data: Path) -> list[str]:
+        """What ``heldout.csv`` calls ``photos``: a path in ``data``, or in the run's folder."""
+        roots = (self.folder / "added", self.folder), (data, data)
+        return [
+            next(path.relative_to(root) for below, root in roots if path.is_relative_to(below))
+            .as_posix()
+            .encode("utf-8", "backslashreplace")
+            .decode()
+            for path in photos
+        ]
+
+    def check(self, *, resume: bool) -> None:
+        """Raise :class:`RunError` when a run cannot be started here, or there is none to resume."""
+        if (self.folder / "run.json").exists():
+            if not resume:
+                raise RunError(
+                    f"{self.folder}: holds a run already; add --resume, or choose another folder"
+                )
+        elif resume:
+            raise RunError(f"{self.folder}: nothing to resume; leave out --resume")
+        elif self.folder.is_dir() and any(self.folder.iterdir()):
+            raise RunError(f"{self.folder}: not empty and not a run; choose another folder")
+
     def start(self, facts: Facts, *, resume: bool) -> None:
         """Claim the folder. Raises :class:`RunError`, :class:`OutputError`."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be made: {error.strerror}") from None
-        if (self.folder / "run.json").exists():
-            if not resume:
-                raise RunError(
-                    f"{self.folder}: holds a run already; add --resume, or choose another folder"
-                )
-            self._match(self.facts(), facts)
-            return
+        self.check(resume=resume)
         if resume:
-            raise RunError(f"{self.folder}: nothing to resume; leave out --resume")
-        if any(self.folder.iterdir()):
-            raise RunError(f"{self.folder}: not empty and not a run; choose another folder")
-        self.write("run.json", facts.model_dump_json(indent=2).encode())
+            self._match(self.facts(), facts)
+        else:
+            self.write("run.json", facts.model_dump_json(indent=2).encode())
 
     def write(self, name: str, data: bytes) -> None:
         """Write one file of the run atomically. Raises :class:`OutputError`."""
@@ -147,14 +251,21 @@ class Run:
 
     def held_out(self) -> tuple[npt.NDArray[np.intp], Scores]:
         """Fold and raw score of every held-out part. Raises :class:`RunError`."""
+        _, folds, scores = self.held_out_parts()
+        return folds, scores
+
+    def held_out_parts(self) -> tuple[list[str], npt.NDArray[np.intp], Scores]:
+        """Name, fold and raw score of every held-out part. Raises :class:`RunError`."""
         path = self.folder / "heldout.csv"
         try:
-            rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = list(csv.DictReader(file))
+            names = [row["path"] for row in rows]
             folds = np.array([int(row["fold"]) for row in rows], dtype=np.intp)
             scores = np.array([float(row["score"]) for row in rows], dtype=np.float64)
-        except (OSError, KeyError, ValueError):
+        except (OSError, KeyError, ValueError, TypeError):
             raise RunError(f"{path}: missing or damaged; train again") from None
-        return folds, scores
+        return names, folds, scores
 
     def _read(self, name: str, model: type[_Model]) -> _Model:
         path = self.folder / name

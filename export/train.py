@@ -17,16 +17,19 @@ from torch import Tensor
 from export import cfa
 from export.backbone import Backbone
 from export.calibrate import calibrate, parts_needed
-from export.dataset import GoodParts, fingerprint, load_good, open_good
+from export.dataset import GoodParts, fingerprint, load_good, open_good, photo_shapes
 from export.features import FeatureCache
-from export.run import Facts, Outcome, Run, Scores
+from export.run import Choice, Facts, Outcome, Run, Scores
 from export.settings import TrainSettings
 from inspector.bundle import Exposure
 from inspector.errors import RunError, TrainingError
-from inspector.frame import Geometry, exposure
+from inspector.frame import exposure
 from inspector.verdict import FloatMap
 
 Index = npt.NDArray[np.intp]
+
+STEP_PATCHES = 2048
+"""Patches of a step, drawn anew each time: its time is that of their distances."""
 
 HOLD_OUT_SHARE = 0.3
 """Share held out once when that alone is enough for the rate asked; else parts are cross-fitted."""
@@ -64,11 +67,11 @@ class Scorer:
     ) -> None:
         self.backbone, self.model, self.settings = backbone, model, settings
         self.device, self.threshold = device, threshold
-        (grid_h, grid_w), (height, width) = settings.grid, settings.size
-        self._rows = torch.from_numpy(cfa.smoothing(grid_h, height, settings.sigma)).to(
+        (grid_h, grid_w), (height, width) = settings.grid, settings.input
+        self._rows = torch.from_numpy(cfa.smoothing(grid_h, height, settings.sigma_px)).to(
             device, torch.float32
         )
-        self._columns = torch.from_numpy(cfa.smoothing(grid_w, width, settings.sigma)).to(
+        self._columns = torch.from_numpy(cfa.smoothing(grid_w, width, settings.sigma_px)).to(
             device, torch.float32
         )
 
@@ -97,19 +100,25 @@ def pick_device(name: str) -> torch.device:
 
 
 def train(
-    data: Path, folder: Path, settings: TrainSettings, *, resume: bool, on_step: OnStep
+    data: Path,
+    folder: Path,
+    settings: TrainSettings,
+    *,
+    resume: bool,
+    on_step: OnStep,
+    choice: Choice | None = None,
 ) -> Run:
     """Train on the good parts of ``data`` and calibrate; opens no file under ``test/``.
 
+    ``choice``: how the settings were found, kept with the run.
     Raises :class:`TrainingError`; KeyboardInterrupt leaves the last finished epoch on disk.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = pick_device(settings.device)
     paths = open_good(data)
+    settings = settings.resolve(photo_shapes(paths))
     backbone = Backbone(settings.backbone, settings.strides, settings.weights).to(device)
-    geometry = Geometry(
-        height=settings.size[0], width=settings.size[1], region=settings.region, fit=settings.fit
-    )
+    geometry = settings.geometry()
     parts = load_good(
         paths, geometry, lambda done, total: on_step(Step("reading photos", done, total))
     )
@@ -127,6 +136,7 @@ def train(
         fingerprint=fingerprint(paths, data),
         parts=len(paths),
         weights_sha256=backbone.weights_sha256,
+        choice=choice,
     )
     run.start(facts, resume=resume)
     if (folder / "outcome.json").exists():
@@ -164,19 +174,26 @@ def load_scorer(run: Run, device: torch.device, weights: Path | None = None) -> 
         raise RunError(
             f"{run.folder}: was trained with other backbone weights; give --weights FILE"
         )
-    state = run.load("model.pt")
+    model = load_model(run, "model.pt", backbone, device)
+    return Scorer(backbone, model, settings, device, threshold=outcome.calibration.threshold)
+
+
+def load_model(run: Run, name: str, backbone: Backbone, device: torch.device) -> cfa.CFA:
+    """The model in service, ``model.pt``, or the one of fold k, ``fold-<k>.pt``.
+
+    Raises :class:`RunError` when it is missing or of another version.
+    """
+    state = run.load(name)
     if state is None:
-        raise RunError(f"{run.folder}: model.pt is missing; train again")
-    model = _empty_model(backbone, settings)
+        raise RunError(f"{run.folder}: {name} is missing; train again")
+    model = _empty_model(backbone, run.facts().settings)
     try:
         model.load_state_dict(state)
     except RuntimeError:
         raise RunError(
-            f"{run.folder}: model.pt is of another version of this product; train again"
+            f"{run.folder}: {name} is of another version of this product; train again"
         ) from None
-    return Scorer(
-        backbone, model.to(device), settings, device, threshold=outcome.calibration.threshold
-    )
+    return model.to(device)
 
 
 def _empty_model(backbone: Backbone, settings: TrainSettings) -> cfa.CFA:
@@ -228,6 +245,7 @@ class _Trainer:
             tested = model
             if rests:
                 tested = self._fit(f"fold {number + 1} of {len(held)}", rests[number])
+                self.run.save(f"fold-{number}.pt", tested.state_dict())
             scorer = Scorer(self.backbone, tested, settings, self.device)
             scores[index] = scorer.image_scores(self.cache, index)
             fold_of[index] = number
@@ -288,11 +306,17 @@ class _Trainer:
             first = checkpoint["epochs"]
             self._done += first * steps
         for epoch in range(first, settings.epochs):
-            shuffled = np.random.default_rng([settings.seed, salt, epoch]).permutation(index)
+            draws = np.random.default_rng([settings.seed, salt, epoch])
+            shuffled = draws.permutation(index)
             sums = np.zeros(2)
             for step in range(steps):
                 chosen = shuffled[step * settings.batch_size : (step + 1) * settings.batch_size]
-                attract, repel = model.loss(self.cache.batch(chosen))
+                patches = len(chosen) * settings.grid[0] * settings.grid[1]
+                sample = None
+                if patches > STEP_PATCHES:
+                    drawn = draws.choice(patches, STEP_PATCHES, replace=False, shuffle=False)
+                    sample = torch.from_numpy(drawn).to(self.device)
+                attract, repel = model.loss(self.cache.batch(chosen), sample)
                 loss = attract + repel
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -126,6 +126,20 @@ class Parity(_Frozen):
     """Execution provider the proof ran on."""
 
 
+class Extension(_Frozen):
+    """Good parts taught to a finished model, without retraining."""
+
+    created: str
+    parts: int
+    fingerprint: str
+    """Of the added photos."""
+    parent_version: str
+    parent_fingerprint: str
+    """``version`` and ``training_fingerprint`` of the model that was extended."""
+    bank_replaced: int
+    """Items of the memory bank that gave way to patches of the added parts."""
+
+
 class Manifest(_Frozen):
     """Everything a station needs to know about a model, and a person wants to."""
 
@@ -142,6 +156,8 @@ class Manifest(_Frozen):
     evaluation: dict[str, float]
     training_fingerprint: str
     training_parts: int
+    lineage: tuple[Extension, ...] = ()
+    """Extensions since training, oldest first."""
     golden: tuple[Golden, ...] = Field(min_length=1)
     golden_tolerance: float = Field(gt=0)
     parity: Parity | None = None

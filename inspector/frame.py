@@ -43,7 +43,8 @@ class Geometry(BaseModel):
     """How a camera frame becomes the network's input.
 
     ``region`` is cut out first (None: the whole frame), then brought to ``height`` × ``width``:
-    ``stretch`` fills it, ``letterbox`` keeps the aspect ratio and repeats the border pixels.
+    ``stretch`` fills it, ``letterbox`` keeps the aspect ratio and mirrors the picture at its
+    border, so that no edge is drawn where the part has none.
     ``aspect`` is the region's width / height in training when all photos shared one, else None;
     ``frame`` the photos' (width, height) when all shared one and ``region`` is cut out of them: at
     another resolution the same region would be another piece of the part.
@@ -95,7 +96,7 @@ class Geometry(BaseModel):
                 self.height - inner_h - top,
                 left,
                 self.width - inner_w - left,
-                cv2.BORDER_REPLICATE,
+                cv2.BORDER_REFLECT_101,
             )
             return np.ascontiguousarray(padded, dtype=np.uint8)
         return np.ascontiguousarray(resized, dtype=np.uint8)
@@ -115,14 +116,15 @@ class Geometry(BaseModel):
     def apply_mask(self, mask: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """The same geometry for a ground-truth mask ``[H, W]``; padding is good."""
         cropped = np.ascontiguousarray(self.crop(mask)).astype(np.uint8)
-        top, left, inner_h, inner_w = self._inner(cropped.shape[0], cropped.shape[1])
+        rows, columns = self.inner(cropped.shape)
+        inner_h, inner_w = rows.stop - rows.start, columns.stop - columns.start
         out = np.zeros((self.height, self.width), dtype=np.bool_)
         scaled = _resize(np.where(cropped > 0, 255, 0).astype(np.uint8), inner_w, inner_h)
         solid = scaled >= 128
         # A defect too thin to fill half a pixel anywhere would be lost: it is kept at an eighth.
         count, labels = cv2.connectedComponents((scaled >= 32).astype(np.uint8), connectivity=8)
         thin = np.setdiff1d(np.arange(1, count), labels[solid])
-        out[top : top + inner_h, left : left + inner_w] = solid | np.isin(labels, thin)
+        out[rows, columns] = solid | np.isin(labels, thin)
         return out
 
     def regions(
@@ -141,6 +143,12 @@ class Geometry(BaseModel):
         source_h, source_w = (box.h, box.w) if box else (frame_shape[0], frame_shape[1])
         origin_x, origin_y = (box.x, box.y) if box else (0, 0)
         top, left, inner_h, inner_w = self._inner(source_h, source_w)
+        rows, columns = self.inner((source_h, source_w))
+        if hot[rows, columns].any():
+            # The mirrored border shows the same place again.
+            inside = np.zeros_like(hot)
+            inside[rows, columns] = hot[rows, columns]
+            count, labels, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
         peaks = np.zeros(count, dtype=np.float32)
         np.maximum.at(peaks, labels.ravel().astype(np.intp), anomaly_map.ravel())
         found = []
@@ -154,6 +162,11 @@ class Geometry(BaseModel):
                 Region(origin_x + x0, origin_y + y0, x1 - x0, y1 - y0, float(peaks[label]))
             )
         return tuple(found)
+
+    def inner(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
+        """Rows and columns of the network's input that a region of ``shape`` (h, w) fills."""
+        top, left, height, width = self._inner(shape[0], shape[1])
+        return slice(top, top + height), slice(left, left + width)
 
     def _inner(self, source_h: int, source_w: int) -> tuple[int, int, int, int]:
         """Top, left, height and width of the picture inside the network's input."""

@@ -32,7 +32,7 @@ def test_lite0_is_the_published_network(
             y = block(y)
             stride = {2: 4, 4: 8, 10: 16}.get(number)
             if stride:
-                torch.testing.assert_close(found[f"stride_{stride}"], y, atol=1e-5, rtol=1e-5)
+                torch.testing.assert_close(found[f"stride_{stride}"], y, atol=2e-4, rtol=1e-4)
 
 
 def random_weights(name: str, folder: Path) -> Path:

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from export import cfa
 from export.settings import TrainSettings
 
-SMALL = TrainSettings(size=(64, 96), strides=(4, 8, 16), bank_items=40)
+SMALL = TrainSettings(size=(64, 96), strides=(4, 8, 16), bank_items=40, neighbours=3)
 CHANNELS = (6, 5, 7)
 
 
@@ -113,6 +113,29 @@ def test_loss_is_equations_2_and_3(seed: int, radius: float, alpha: float) -> No
     assert repel.item() == pytest.approx(l_rep.item(), rel=1e-3, abs=1e-1)
 
 
+@given(
+    seed=st.integers(0, 1000),
+    count=st.integers(2, 900),
+    width=st.integers(1, 6),
+    share=st.floats(0.01, 0.99),
+)
+@settings(max_examples=40, deadline=None)
+def test_farthest_first_is_the_literal_greedy_choice(
+    seed: int, count: int, width: int, share: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    # Distances of whole numbers are exact, and no two of them need be equal for the radius to be.
+    points = torch.randint(-500, 500, (count, width), generator=generator).float()
+    items = max(1, int(count * share))
+    chosen = cfa.farthest_first(points, items)
+    assert len(set(chosen.tolist())) == items
+    covered = torch.cdist(points.double(), points[chosen].double())
+    for taken in range(1, items):
+        # Each new item lies as far from those before it as any point does.
+        reach = covered[:, :taken].amin(dim=1)
+        assert reach[chosen[taken]] >= reach.max() * (1 - 1e-4) - 1e-2
+
+
 def test_repulsion_acts_once_the_radius_reaches_the_negatives() -> None:
     built = model()
     with torch.no_grad():
@@ -165,7 +188,9 @@ def test_smoothing_matrices_are_bilinear_then_gaussian(
 
 
 def test_mean_bank_is_the_position_wise_mean() -> None:
-    options = TrainSettings(size=(64, 96), strides=(4, 8, 16), bank_init="mean", standardise=False)
+    options = TrainSettings(
+        size=(64, 96), strides=(4, 8, 16), gamma_c=1, bank_init="mean", standardise=False
+    )
     built = model(options)
     phis = torch.cat([built.descriptor(levels(i)) for i in range(3)]).detach()
     expected = phis.mean(dim=0).flatten(1).T

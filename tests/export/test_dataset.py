@@ -277,7 +277,7 @@ def test_mask_marks_the_defect(tmp_path: Path, encode: object, suffix: str) -> N
     image, drawn = draw_part(5, "stain")
     photo = save(tmp_path / "p.png", image)
     mask = save(tmp_path / f"m{suffix}", encode(drawn))  # type: ignore[operator]
-    loaded, truth = load_sample(Sample(photo, "stain", mask), GEOMETRY)
+    loaded, truth, _ = load_sample(Sample(photo, "stain", mask), GEOMETRY)
     assert loaded.shape == (64, 96, 3)
     assert truth is not None
     np.testing.assert_array_equal(truth, GEOMETRY.apply_mask(drawn > 0))
@@ -325,6 +325,6 @@ def test_real_photos(name: str, good: int, test: int, aspect: float | None) -> N
     assert all(sample.mask for sample in photos if sample.kind != GOOD)
     assert load_good(parts[:40], GEOMETRY).aspect == aspect
     for sample in photos[:: len(photos) // 10]:
-        image, truth = load_sample(sample, GEOMETRY)
+        image, truth, _ = load_sample(sample, GEOMETRY)
         assert image.shape == (64, 96, 3)
         assert truth is None or truth.any() == (sample.kind != GOOD)

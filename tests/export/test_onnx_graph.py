@@ -110,7 +110,7 @@ def test_any_model_scores_as_in_pytorch(
     np.testing.assert_allclose(score, expected_score, atol=1e-3)
 
 
-QUICK = TrainSettings(size=(64, 64), bank_items=30)
+QUICK = TrainSettings(size=(64, 64), strides=(8, 16), bank_items=30, neighbours=3)
 
 
 @pytest.fixture(scope="module")

@@ -151,8 +151,8 @@ def test_pixel_figures_are_those_of_all_maps(
     root: Path, model: ScoreBatch, judged: Evaluation
 ) -> None:
     loaded = [load_sample(sample, GEOMETRY) for sample in open_test(root)]
-    _, maps = model(np.stack([image for image, _ in loaded]))
-    truth = np.stack([mask for _, mask in loaded if mask is not None])
+    _, maps = model(np.stack([part.image for part in loaded]))
+    truth = np.stack([part.mask for part in loaded if part.mask is not None])
     assert judged.pixels.auroc == pytest.approx(
         roc_auc_score(truth.ravel(), maps.ravel()), abs=max(1e-6, judged.pixels.auroc_error)
     )

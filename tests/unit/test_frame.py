@@ -42,12 +42,31 @@ def test_another_aspect_than_trained_is_a_fault():
     assert letterbox.apply(picture(100, 200)).shape == (64, 64, 3)
 
 
-def test_letterbox_keeps_the_shape_and_repeats_the_border():
+def test_letterbox_keeps_the_shape_and_mirrors_the_border():
     image = np.full((50, 100, 3), 200, np.uint8)
     image[:, 50:] = 100
-    out = Geometry(height=64, width=64, fit="letterbox").apply(image)
+    geometry = Geometry(height=64, width=64, fit="letterbox")
+    out = geometry.apply(image)
     assert set(np.unique(out[:, :30])) == {200}
     assert set(np.unique(out[:, 34:])) == {100}
+    image[:2] = 0
+    out = geometry.apply(image)
+    rows, columns = geometry.inner(image.shape)
+    assert (rows, columns) == (slice(16, 48), slice(0, 64))
+    for step in range(1, 10):
+        assert np.array_equal(out[16 - step], out[16 + step])
+
+
+def test_a_defect_mirrored_into_the_border_is_reported_once():
+    geometry = Geometry(height=64, width=64, fit="letterbox")
+    heat = np.zeros((64, 64), np.float32)
+    heat[18:22, 10:14] = 1.5
+    heat[10:14, 10:14] = 1.6
+    (region,) = geometry.regions(heat, (50, 100, 3))
+    assert (region.x, region.y) == (15, 3)
+    heat[18:22] = 0.0
+    (only,) = geometry.regions(heat, (50, 100, 3))
+    assert only.y == 0
 
 
 def test_black_frame_stays_black_in_16_bit():

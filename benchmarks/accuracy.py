@@ -1,0 +1,295 @@
+"""How well defects are told from good parts: categories × backbones × methods × seeds.
+
+    python benchmarks/accuracy.py DATA_ROOT [--categories A,B] [--methods cfa,padim] [--seeds 3]
+        [--backbones efficientnet_lite0] [--set KEY=VALUE] [--variant NAME:KEY=VALUE,KEY=VALUE]
+
+Every category in MVTec AD layout below DATA_ROOT is measured. Until a model and its limit stand,
+the files under ``test`` are only hashed, to know them again. Each finished cell is a file in the
+work folder, reused as long as photos, settings and the code behind its figures are the same; so an
+interrupted run goes on.
+The table, its JSON and a picture are written to ``benchmarks/results``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import functools
+import hashlib
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from accuracy_methods import Trained
+from accuracy_plan import (
+    Category,
+    Cell,
+    command,
+    find_backbones,
+    find_categories,
+    load,
+    parser,
+    plan,
+    plan_cells,
+    shorten,
+)
+from accuracy_report import headline, publish
+from figures import _git as git
+from figures import machine
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from export.calibrate import prediction
+from export.evaluate import evaluate
+from export.train import Step, pick_device
+from inspector.bundle import write_atomically
+from inspector.errors import InspectorError, OutputError, WeightsError
+
+CELL_FAILURES = (InspectorError, OSError, RuntimeError, ValueError, MemoryError)
+INTERRUPTED = 130
+
+
+class Store:
+    """Finished cells, a file each. ``any_code``: those of other versions of the code serve too."""
+
+    def __init__(self, folder: Path, *, any_code: bool) -> None:
+        self.folder, self.any_code = folder, any_code
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be made: {error.strerror}; give --work") from None
+
+    def path(self, cell: Cell) -> Path:
+        return self.folder / f"{self._stem(cell)}-{cell.method.code}.json"
+
+    def find(self, cell: Cell) -> dict[str, Any] | None:
+        """A damaged file is as good as none."""
+        paths = [self.path(cell)]
+        if self.any_code:
+            others = self.folder.glob(f"{self._stem(cell)}-*.json")
+            paths += sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in paths:
+            try:
+                found = json.loads(path.read_text())
+            except (OSError, ValueError):
+                continue
+            if isinstance(found, dict) and found.get("spec") == cell.spec():
+                return found
+        return None
+
+    def keep(self, cell: Cell, result: dict[str, Any]) -> None:
+        write(self.path(cell), json.dumps(result, indent=1).encode())
+
+    def _stem(self, cell: Cell) -> str:
+        text = json.dumps(cell.spec(), sort_keys=True)
+        slug = re.sub(r"[^A-Za-z0-9_]+", "_", cell.category.name)[:40]
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return f"{slug}-{cell.entry.method}-{cell.settings.seed}-{digest}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = parser().parse_args(arguments)
+    console = Console(stderr=True)
+    store = None
+    try:
+        store = Store(options.work, any_code=options.any_code)
+        return run(options, store, console)
+    except InspectorError as error:
+        console.print(f"accuracy: error: {error}", markup=False, highlight=False, soft_wrap=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        where = f" in {store.folder}" if store else ""
+        console.print(
+            f"accuracy: interrupted; finished cells are kept{where}, the same command goes on",
+            markup=False,
+            soft_wrap=True,
+        )
+        return INTERRUPTED
+
+
+def run(options: argparse.Namespace, store: Store, console: Console) -> int:
+    """Measure what is missing, then publish; 1 when a cell failed."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    entries, shared = plan(options)
+    categories = find_categories(options.data, options.categories)
+    networks, skipped = find_backbones(options.backbones, shared)
+    for line in skipped:
+        say(f"accuracy: {line}")
+    if not networks:
+        raise WeightsError("no backbone's weights are at hand; nothing to measure")
+    failed: list[str] = []
+
+    def fail(what: str, error: Exception) -> None:
+        text = str(error) if isinstance(error, InspectorError) else ""
+        text = text or f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        text = shorten(shorten(text, options.data, "DATA_ROOT"), store.folder, "WORK")
+        failed.append(f"{what}: {' '.join(text.split())}")
+        say(f"accuracy: failed: {failed[-1]}")
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=console,
+    ) as progress:
+        cells: list[Cell] = []
+        task = progress.add_task("checking photos", total=len(categories), note="")
+        for category in categories:
+            progress.update(task, note=category.name)
+            try:
+                loaded = load(category)
+            except CELL_FAILURES as error:
+                fail(category.name, error)
+            else:
+                cells += plan_cells(loaded, networks, entries, shared, options.seeds)
+            progress.advance(task)
+        progress.remove_task(task)
+        results: dict[int, dict[str, Any]] = {}
+        for number, cell in enumerate(cells):
+            if not options.again and (found := store.find(cell)) is not None:
+                results[number] = found
+        if results:
+            say(f"accuracy: {len(results)} of {len(cells)} cells reused, {ages(results.values())}")
+        task = progress.add_task("cells", total=len(cells), completed=len(results), note="")
+        detail = progress.add_task("", total=None, note="", start=False)
+        measured: set[Path] = set()
+        for number, cell in enumerate(cells):
+            if number in results:
+                continue
+            progress.update(task, note=str(cell))
+
+            def on_step(step: Step) -> None:
+                note = step.fit if step.loss is None else f"{step.fit}: loss {step.loss:.4g}"
+                progress.update(
+                    detail,
+                    description=step.stage,
+                    completed=step.done,
+                    total=step.total,
+                    note=note,
+                )
+
+            try:
+                # A variant with the settings of another row is measured once.
+                result = store.find(cell) if store.path(cell) in measured else None
+                if result is None:
+                    progress.reset(detail)
+                    result = measure(cell, store.folder, on_step)
+                    store.keep(cell, result)
+                    measured.add(store.path(cell))
+                results[number] = result
+                say(f"{cell}: {headline(result['figures'])}")
+            except CELL_FAILURES as error:
+                fail(str(cell), error)
+            progress.advance(task)
+        progress.remove_task(detail)
+    if results:
+        labelled = [
+            {"row": cells[number].entry.name, "category": cells[number].category.name, **result}
+            for number, result in sorted(results.items())
+        ]
+        for line in publish(
+            options.out,
+            labelled,
+            command=command(options),
+            commit=commit(),
+            false_reject=shared["false_reject"],
+            skipped=skipped,
+            failed=failed,
+        ):
+            print(line)
+        say(f"accuracy: written to {options.out / 'accuracy'}.md, .json and .png")
+    return 1 if failed else 0
+
+
+def measure(cell: Cell, work: Path, on_step: Callable[[Step], None]) -> dict[str, Any]:
+    """Train in a folder of its own below ``work``, then judge the test photos."""
+    with tempfile.TemporaryDirectory(dir=work, prefix="in-progress-") as folder:
+        trained = cell.method.fit(cell.category.root, Path(folder), cell.settings, on_step)
+        figures = judge(cell.category, trained, on_step)
+    chosen = trained.settings
+    return {
+        "spec": cell.spec(),
+        "backbone": chosen.backbone,
+        "method": cell.entry.method,
+        "seed": chosen.seed,
+        "figures": figures,
+        "input": f"{chosen.input[0]}x{chosen.input[1]} {chosen.fit}",
+        "settings": chosen.model_dump(mode="json", include=set(cell.method.uses)),
+        "calibration": trained.calibration.model_dump(mode="json"),
+        "limit_from": trained.limit_from,
+        "device": str(pick_device(chosen.device)),
+        "code": cell.method.code,
+        "commit": commit(),
+        "machine": machine(),
+        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def judge(category: Category, trained: Trained, on_step: Callable[[Step], None]) -> dict[str, Any]:
+    """The figures of one cell; None where a figure is undefined."""
+    evaluation = evaluate(
+        category.samples,
+        trained.score,
+        trained.geometry,
+        lambda done, total: on_step(Step("judging test photos", done, total)),
+        root=category.root,
+    )
+    summary, limit = evaluation.summary(), trained.calibration
+    rejects, escapes = evaluation.false_rejects, evaluation.escapes
+    predicted = None
+    if rejects.total:
+        predicted = prediction(limit.good_rejected, limit.good_parts, rejects.total)
+    return {
+        **{name: summary.get(name) for name in ("image_auroc", "pixel_auroc", "aupro", "f1")},
+        "false_reject_rate": rejects.value,
+        "false_rejects": rejects.hits,
+        "good_parts": rejects.total,
+        "predicted_rejects": predicted,
+        "inside": None if predicted is None else predicted[0] <= rejects.hits <= predicted[1],
+        "escape_rate": escapes.value,
+        "escapes": escapes.hits,
+        "defective_parts": escapes.total,
+        "faults": len(evaluation.faults),
+        "unmasked": evaluation.unmasked,
+        "train_seconds": trained.seconds,
+        "items": trained.items,
+        "megabytes": trained.megabytes,
+    }
+
+
+@functools.cache
+def commit() -> str:
+    """Of the code, ``+`` when files differ from it; empty outside a repository."""
+    try:
+        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "-s") else "")
+    except OSError:
+        return ""
+
+
+def ages(results: Any) -> str:
+    """When and at which commits reused cells were measured."""
+    found = list(results)
+    commits = sorted({result["commit"] or "unknown" for result in found})
+    times = sorted(result["time"][:16].replace("T", " ") for result in found)
+    return f"measured {times[0]} to {times[-1]} UTC at commit {', '.join(commits)}"
+
+
+def write(path: Path, data: bytes) -> None:
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,499 @@
+"""Defects made from photos of good parts: what settings are judged by before any defect is seen.
+
+Every kind alters a small place of a photo at the photo's own resolution, with a strength that goes
+down to what a person hardly sees, so that figures on such photos leave room above them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from inspector.verdict import Frame8
+
+Rng = np.random.Generator
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+SIZES: Final = (0.01, 0.15)
+"""Shortest and longest extent of a defect as a part of the photo's side (scratches: twice)."""
+
+MARGIN_PX: Final = 3
+"""A photo is unchanged farther than this from its mask."""
+
+_SMALLEST_PX = 3.0
+_TRIES = 5
+_MAP_PX = 96
+_ANYWHERE = 0.08
+_COVERED = 0.95
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """``image``: uint8 BGR ``[H, W, 3]``; ``mask``: bool ``[H, W]``, where it visibly changed."""
+
+    image: Frame8
+    mask: Mask
+    kind: str
+
+
+@dataclass(frozen=True)
+class _Site:
+    """Where a defect goes. ``photo`` and ``other``: uint8 ``[H, W, 1 or 3]``; lengths in px."""
+
+    photo: Frame8
+    other: Frame8
+    row: int
+    column: int
+    size: float
+    side: float
+    step: float
+    """Change in grey levels."""
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The pixels around a site; ``x`` and ``y`` are px from the site's centre."""
+
+    rows: slice
+    columns: slice
+    pixels: Floats
+    x: Floats
+    y: Floats
+
+
+def defective(images: Sequence[Frame8], seed: int) -> Iterator[Synthetic]:
+    """One defect for each photo, in order; the kinds take turns.
+
+    ``images``: uint8 BGR ``[H, W, 3]``, of any sizes, at least 16 px; read two at a time, so that a
+    lazy sequence will do. They are not altered. Grey photos stay grey.
+    """
+    order: list[str] = []
+    turns = np.random.default_rng([seed])
+    for index, image in enumerate(images):
+        order = order or [str(kind) for kind in turns.permutation(sorted(KINDS))]
+        rng = np.random.default_rng([seed, index + 1])
+        source = int(rng.integers(len(images)))
+        yield _spoil(image, image if source == index else images[source], order.pop(), rng)
+
+
+def _spoil(image: Frame8, source: Frame8, kind: str, rng: Rng) -> Synthetic:
+    grey = all(np.array_equal(image[:, :, 0], image[:, :, channel]) for channel in (1, 2))
+    # One channel while at work: equal channels cannot drift apart.
+    photo = image[:, :, :1] if grey else image
+    other = _deep(cv2.cvtColor(source, cv2.COLOR_BGR2GRAY)) if grey else source
+    parts, edges = _interest(image)
+    # A pale kind finds nothing to work on in a flat photo; a stain shows everywhere.
+    for tried, name in enumerate([kind] * _TRIES + ["stain"] * _TRIES):
+        at = _place(edges if name in _NEEDS_EDGES else parts, photo, rng)
+        site = _site((photo, other), at, 1.25 ** (tried % _TRIES), rng)
+        window, after = KINDS[name](site, rng)
+        made = _settle(image, window, after, name)
+        if made is not None:
+            return made
+    window, after = _blot(site)
+    made = _settle(image, window, after, "stain", least=0.0)
+    assert made is not None
+    return made
+
+
+def _settle(
+    image: Frame8, window: _Window, after: Floats, kind: str, least: float = 4.0
+) -> Synthetic | None:
+    """The photo with ``after`` in its window and the mask; None when hardly anything shows."""
+    before = image[window.rows, window.columns]
+    changed = np.clip(np.rint(after), 0, 255).astype(np.uint8)
+    changed = changed.repeat(3 // changed.shape[2], axis=2)
+    lifted = changed.astype(np.float32) - before
+    change = np.abs(lifted).max(axis=2)
+    total = float(change.sum())
+    if total == 0.0:
+        return None
+    soft = np.asarray(cv2.GaussianBlur(change, (0, 0), 0.7))
+    weights = np.bincount(soft.astype(np.intp).ravel(), change.ravel(), minlength=256)
+    covered = np.cumsum(weights[::-1])[::-1]
+    level = int(np.flatnonzero(covered >= _COVERED * total)[-1])
+    mask = _clean((soft >= max(level, 1e-3)).astype(np.uint8))
+    # Zero-mean differences are grain, not a defect: they vanish here.
+    shown = np.abs(np.asarray(cv2.GaussianBlur(lifted, (0, 0), 0.8))).reshape(lifted.shape)
+    if not mask.any() or float(np.quantile(shown.max(axis=2)[mask > 0], 0.8)) < least:
+        return None
+    reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * MARGIN_PX + 1,) * 2)
+    near = np.asarray(cv2.dilate(mask, reach))[:, :, None] > 0
+    spoiled, whole = image.copy(), np.zeros(image.shape[:2], dtype=np.bool_)
+    spoiled[window.rows, window.columns] = np.where(near, changed, before)
+    whole[window.rows, window.columns] = mask > 0
+    return Synthetic(spoiled, whole, kind)
+
+
+def _clean(mask: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Gaps closed, holes filled, specks dropped."""
+    extent = math.sqrt(float(np.count_nonzero(mask)))
+    radius = 1 + int(0.1 * extent)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
+    padded = np.pad(mask, radius + 1)
+    closed = np.asarray(cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel))
+    closed = closed[radius + 1 : -radius - 1, radius + 1 : -radius - 1]
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    kept = areas >= max(2.0, 0.02 * float(areas[1:].max(initial=0)))
+    kept[0] = False
+    return np.asarray(kept[labels], dtype=np.uint8) if count > 1 else mask
+
+
+def _interest(image: Frame8) -> tuple[Floats, Floats]:
+    """Chances, on a coarse grid, of a place on the part, and of one with edges.
+
+    A texture gives nearly the same chance everywhere; so does a flat photo.
+    """
+    height, width = image.shape[:2]
+    zoom = min(1.0, _MAP_PX / max(height, width))
+    shape = (max(8, round(width * zoom)), max(8, round(height * zoom)))
+    small = cv2.resize(image, shape, interpolation=cv2.INTER_AREA)
+    grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), dtype=np.float32)
+    rim = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    mean = cv2.blur(grey, (5, 5))
+    spread = np.sqrt(np.maximum(cv2.blur(grey * grey, (5, 5)) - mean * mean, 0.0))
+    away = np.abs(mean - float(np.median(rim)))
+    return _chances(away + 2.0 * spread), _chances(spread * spread)
+
+
+def _chances(interest: Floats) -> Floats:
+    # The fourth power parts the part from a background that is merely lit unevenly.
+    power = np.square(np.square(interest)) + 1e-3
+    wanted = power / (power + np.square(np.square(interest).mean()) + 1e-3)
+    return np.asarray((1 - _ANYWHERE) * wanted + _ANYWHERE * wanted.mean(), dtype=np.float32)
+
+
+def _place(chances: Floats, photo: Frame8, rng: Rng) -> tuple[int, int]:
+    cumulated = np.cumsum(chances, dtype=np.float64)
+    cell = int(np.searchsorted(cumulated, rng.uniform(0.0, cumulated[-1])))
+    cell = min(cell, chances.size - 1)
+    row, column = divmod(cell, chances.shape[1])
+    at = rng.uniform(0.0, 1.0, 2)
+    return (
+        min(int((row + at[0]) / chances.shape[0] * photo.shape[0]), photo.shape[0] - 1),
+        min(int((column + at[1]) / chances.shape[1] * photo.shape[1]), photo.shape[1] - 1),
+    )
+
+
+def _site(pair: tuple[Frame8, Frame8], at: tuple[int, int], boost: float, rng: Rng) -> _Site:
+    photo, other = pair
+    row, column = at
+    side = math.sqrt(photo.shape[0] * photo.shape[1])
+    largest = min(SIZES[1] * side, 0.5 * min(photo.shape[:2]))
+    smallest = min(max(SIZES[0] * side, _SMALLEST_PX), largest)
+    size = _log_uniform(rng, smallest, largest) * boost**0.5
+    site = _Site(photo, other, row, column, size, side, 0.0)
+    around = _window(site, max(8.0, 1.5 * size)).pixels.mean(axis=2)
+    # The median leaves out the part's own contours: what remains is its texture and the noise.
+    texture = 1.5 * float(np.median(np.abs(around - cv2.blur(around, (9, 9)))))
+    low = 6.0 + 1.2 * texture
+    step = min(_log_uniform(rng, low, 50.0 + 4.0 * texture) * boost, 140.0)
+    return _Site(photo, other, row, column, size, side, step)
+
+
+def _window(site: _Site, reach: float) -> _Window:
+    height, width = site.photo.shape[:2]
+    far = math.ceil(reach) + MARGIN_PX + 1
+    rows = slice(max(0, site.row - far), min(height, site.row + far + 1))
+    columns = slice(max(0, site.column - far), min(width, site.column + far + 1))
+    y, x = np.mgrid[rows, columns].astype(np.float32)
+    pixels = site.photo[rows, columns].astype(np.float32)
+    return _Window(rows, columns, pixels, x - site.column, y - site.row)
+
+
+def _scratch(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
+    """A groove: a curved or jagged line, often with a paler line beside it."""
+    length = max(2.0 * site.size, 8.0)
+    width = max(_log_uniform(rng, 0.003, 0.015) * site.side, 0.9)
+    width = min(width, 0.2 * length)
+    count = 24
+    t = np.linspace(-0.5, 0.5, count)
+    if rng.random() < 0.7:
+        side = rng.uniform(-0.2, 0.2) * (1 - 4 * t * t) + np.cumsum(rng.normal(0, 0.002, count))
+    else:
+        side = np.cumsum(rng.normal(0, 0.035, count))
+        side -= side.mean()
+    window = _window(site, 0.6 * length + 2 * width)
+    turn = rng.uniform(0, math.pi)
+    line = length * _turned(np.stack([t, side], axis=1), turn)
+    taper = np.sin(np.linspace(0.2, math.pi - 0.2, count)) ** 0.5
+    taper = taper * np.clip(1.0 + 0.5 * _smooth(rng, (1, count), 4)[0], 0.25, 1.0)
+    sign = _sign(window, site, rng)
+    change = sign * _stroke(window, line, width, taper)
+    if rng.random() < 0.4:
+        shift = _turned(np.array([[0.0, 1.2 * width]]), turn)
+        change -= 0.7 * sign * _stroke(window, line + shift, width, taper)
+    return window, window.pixels + site.step * change[:, :, None]
+
+
+def _stroke(
+    window: _Window, line: npt.NDArray[Any], width: float, taper: npt.NDArray[Any]
+) -> Floats:
+    """Weights 0..1 of an anti-aliased line through the ``(x, y)`` of ``line``."""
+    # Lines have whole widths: a thin one is drawn enlarged.
+    zoom = max(1, round(4.0 / width))
+    height, wide = window.x.shape
+    drawn = np.zeros((height * zoom, wide * zoom), dtype=np.uint8)
+    corner = np.array([window.x[0, 0], window.y[0, 0]]) - 0.5
+    ends = np.rint(((line - corner) * zoom - 0.5) * 16).astype(int)
+    for first, last, weight in zip(ends[:-1], ends[1:], taper, strict=False):
+        thick = max(1, round(width * zoom))
+        at, to = (int(first[0]), int(first[1])), (int(last[0]), int(last[1]))
+        cv2.line(drawn, at, to, 255.0 * float(weight), thick, cv2.LINE_AA, 4)
+    small = cv2.resize(drawn, (wide, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, dtype=np.float32) / np.float32(255.0)
+
+
+def _stain(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
+    """A film of another shade, partly transparent, cloudy, sometimes with a dried rim."""
+    window = _window(site, 0.8 * site.size)
+    field = _blob(window, site, rng)
+    film = _edge(field, site, _log_uniform(rng, 1.0, 0.25 * site.size + 1.0))
+    film = film * np.clip(1.0 + 0.3 * _smooth(rng, film.shape, 8), 0.3, 1.5)
+    if rng.random() < 0.3:
+        film = film * (0.45 + 0.9 * np.exp(-np.square(field / 0.15)))
+    channels = window.pixels.shape[2]
+    tint = 1.0 + rng.normal(0, 0.35, channels) if channels == 3 else np.ones(1)
+    shift = _sign(window, site, rng) * site.step * np.clip(tint, 0.0, 1.6)
+    opaque = rng.uniform(0.1, 0.8)
+    colour = np.median(window.pixels, axis=(0, 1)) + shift / opaque
+    weight = np.clip(film * opaque, 0.0, 1.0)[:, :, None]
+    return window, _f32(window.pixels + weight * (colour - window.pixels))
+
+
+def _blot(site: _Site) -> tuple[_Window, Floats]:
+    """A plain disc of the opposite brightness: seen on any photo."""
+    window = _window(site, 0.8 * site.size)
+    inside = np.hypot(window.x, window.y) <= max(0.5 * site.size, 1.0)
+    level = 0.0 if float(window.pixels[inside].mean()) > 127.0 else 255.0
+    return window, _f32(np.where(inside[:, :, None], level, window.pixels))
+
+
+def _dent(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
+    """A dent or a bump under a light from one side, or a pit with a dark ground."""
+    window = _window(site, site.size)
+    u, v = _ellipse(window, 0.6 * site.size, rng)
+    rho = u * u + v * v + 0.15 * _smooth(rng, u.shape, 5)
+    inside = np.square(np.clip(1.0 - rho, 0.0, 1.0))
+    light = rng.uniform(0, 2 * math.pi)
+    slope = (window.x * math.cos(light) + window.y * math.sin(light)) / (0.3 * site.size)
+    change = slope * inside * 1.6
+    if rng.random() < 0.5:
+        change = 0.6 * change + _sign(window, site, rng) * np.minimum(2.0 * inside, 1.0)
+    return window, window.pixels + _f32(site.step * change)[:, :, None]
+
+
+def _warp(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
+    """Bent, swirled or bulged."""
+    size = max(1.2 * site.size, 6.0)
+    window = _window(site, size)
+    rho = (np.square(window.x) + np.square(window.y)) / (0.9 * size) ** 2
+    inside = np.square(np.clip(1.0 - rho, 0.0, 1.0))
+    amount = _visible(site) * float(rng.choice([-1.0, 1.0]))
+    how = int(rng.integers(3))
+    if how == 0:
+        turn = rng.uniform(0, 2 * math.pi)
+        shift = 0.35 * amount * size * inside
+        dx, dy = _f32(shift * math.cos(turn)), _f32(shift * math.sin(turn))
+    elif how == 1:
+        angle = 1.8 * amount * inside
+        dx = _f32(window.x * (np.cos(angle) - 1) - window.y * np.sin(angle))
+        dy = _f32(window.x * np.sin(angle) + window.y * (np.cos(angle) - 1))
+    else:
+        dx, dy = (_f32(0.7 * amount * inside * away) for away in (window.x, window.y))
+    columns, rows = window.x - window.x[0, 0] + dx, window.y - window.y[0, 0] + dy
+    border = cv2.BORDER_REFLECT_101
+    moved = cv2.remap(window.pixels, columns, rows, cv2.INTER_CUBIC, borderMode=border)
+    return window, np.where(inside[:, :, None] > 0, _deep(moved), window.pixels)
+
+
+def _smear(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
+    """Wiped along one direction, or out of focus."""
+    window = _window(site, 1.2 * site.size)
+    length = 2 * max(1, int(rng.uniform(0.1, 0.25) * max(site.size, 8.0))) + 1
+    if rng.random() < 0.6:
+        middle = length // 2
+        turned = _turned(np.array([[float(middle), 0.0]]), rng.uniform(0, math.pi))[0]
+        x, y = (round(float(v)) for v in turned)
+        kernel = np.zeros((length, length), dtype=np.float32)
+        cv2.line(kernel, (middle - x, middle - y), (middle + x, middle + y), 1.0, 1)
+        wiped = cv2.filter2D(window.pixels, -1, kernel / kernel.sum())
+    else:
+        wiped = cv2.GaussianBlur(window.pixels, (0, 0), 0.3 * length)
+    soft_px = max(2.0, 0.3 * site.size)
+    weight = (_visible(site) ** 0.5 * _edge(_blob(window, site, rng), site, soft_px))[:, :, None]
+    # The camera's noise is not wiped away with the part.
+    grain = _grain(window.pixels, rng) * weight
+    return window, _f32(window.pixels + weight * (_deep(wiped) - window.pixels) + grain)
+
+
+def _gap(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
+    """Chipped or overgrown: one side of a contour spreads over the other."""
+    window = _window(site, 0.9 * site.size)
+    field = _blob(window, site, rng)
+    grey = window.pixels.mean(axis=2)
+    ring = (field < 0) & (field > -max(0.35, 5.0 / site.size))
+    if not ring.any():
+        return window, window.pixels
+    low, high = (float(level) for level in np.quantile(grey[ring], (0.1, 0.9)))
+    # Of a blurred contour neither side is the pixels between.
+    share = 0.3 * (high - low)
+    spreading = ring & (grey >= high - share if rng.random() < 0.5 else grey <= low + share)
+    filling = _fill(window.pixels, _f32(spreading)) + _grain(window.pixels, rng)
+    weight = _edge(field, site, 1.5)[:, :, None] * (0.4 + 0.6 * _visible(site))
+    return window, window.pixels + _f32(weight) * (filling - window.pixels)
+
+
+def _patch(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
+    """A piece of another good part, or of another place, without a visible seam or with one."""
+    window = _window(site, 0.9 * site.size)
+    piece = _piece(window, site, rng)
+    field = _blob(window, site, rng)
+    if rng.random() < 0.6:
+        # Poisson editing: the differences at the seam are spread over the piece.
+        piece = _f32(piece + _fill(window.pixels - piece, _f32(field < 0)))
+    weight = _edge(field, site, 2.0)[:, :, None] * (0.35 + 0.65 * _visible(site))
+    return window, window.pixels + _f32(weight) * (piece - window.pixels)
+
+
+def _scar(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
+    """A narrow strip of another place, turned, in a slightly other shade."""
+    length = max(1.5 * site.size, 6.0)
+    width = max(length * rng.uniform(0.08, 0.3), 1.5)
+    window = _window(site, 0.6 * length)
+    piece = _f32(_piece(window, site, rng) + rng.normal(0, 0.25 * site.step))
+    u, v = _axes(window, rng.uniform(0, math.pi))
+    depth = np.minimum(0.5 * length - np.abs(u), 0.5 * width - np.abs(v))
+    weight = np.clip(depth + 0.5, 0.0, 1.0)[:, :, None] * (0.35 + 0.65 * _visible(site))
+    return window, window.pixels + _f32(weight) * (piece - window.pixels)
+
+
+KINDS: Final[dict[str, Callable[[_Site, Rng], tuple[_Window, Floats]]]] = {
+    "dent": _dent,
+    "gap": _gap,
+    "patch": _patch,
+    "scar": _scar,
+    "scratch": _scratch,
+    "smear": _smear,
+    "stain": _stain,
+    "warp": _warp,
+}
+
+_NEEDS_EDGES = frozenset({"gap", "smear", "warp"})
+
+
+def _piece(window: _Window, site: _Site, rng: Rng) -> Floats:
+    """Pixels for the window from anywhere in the other photo, turned and scaled."""
+    source = site.other if rng.random() < 0.5 else site.photo
+    colour = source if source.shape[2] == 3 else source.repeat(3, axis=2)
+    row, column = _place(_interest(colour)[0], source, rng)
+    turn, scale = rng.uniform(0, 2 * math.pi), _log_uniform(rng, 0.7, 1.4)
+    c, s = scale * math.cos(turn), scale * math.sin(turn)
+    x, y = float(window.x[0, 0]), float(window.y[0, 0])
+    back = np.array([[c, -s, column + c * x - s * y], [s, c, row + s * x + c * y]])
+    taken = cv2.warpAffine(
+        source,
+        back,
+        (window.x.shape[1], window.x.shape[0]),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
+    return _f32(_deep(taken))
+
+
+def _fill(values: Floats, known: Floats) -> Floats:
+    """``values`` where ``known`` is 1, carried on smoothly to where it is 0 (coarse to fine)."""
+    height, width = known.shape
+    weight = known[:, :, None]
+    if min(height, width) <= 3 or known.min() > 0.5:
+        mean = (values * weight).sum(axis=(0, 1)) / max(float(known.sum()), 1e-6)
+        return _f32(values * weight + mean * (1 - weight))
+    half = ((width + 1) // 2, (height + 1) // 2)
+    fewer = np.asarray(cv2.resize(known, half, interpolation=cv2.INTER_AREA))
+    sums = _deep(cv2.resize(_f32(values * weight), half, interpolation=cv2.INTER_AREA))
+    coarse = _fill(_f32(sums / np.maximum(fewer, 1e-6)[:, :, None]), _f32(fewer > 1e-3))
+    filled = values * weight
+    guess = _deep(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR))
+    for _ in range(4):
+        guess = filled + guess * (1 - weight)
+        guess = _deep(cv2.blur(_f32(guess), (3, 3)))
+    return _f32(filled + guess * (1 - weight))
+
+
+def _grain(pixels: Floats, rng: Rng) -> Floats:
+    """Noise as strong as the camera's, ``[H, W, 1]``."""
+    grey = pixels.mean(axis=2)
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
+    sigma = min(float(np.median(np.abs(cv2.filter2D(grey, -1, kernel)))) / 4.05, 8.0)
+    return _f32(sigma * rng.standard_normal(grey.shape, dtype=np.float32))[:, :, None]
+
+
+def _blob(window: _Window, site: _Site, rng: Rng) -> Floats:
+    """Positive inside an irregular spot of the site's size, 1 at its middle."""
+    u, v = _ellipse(window, 0.5 * site.size, rng)
+    rough = 0.22 * _smooth(rng, u.shape, 3) + 0.1 * _smooth(rng, u.shape, 8)
+    return _f32(1.0 - np.hypot(u, v) + rng.uniform(0.3, 1.0) * rough)
+
+
+def _edge(field: Floats, site: _Site, soft_px: float) -> Floats:
+    """Weights 0..1 of a spot whose border is ``soft_px`` wide."""
+    return _f32(np.clip(0.5 * site.size * field / max(soft_px, 0.5) + 0.5, 0.0, 1.0))
+
+
+def _ellipse(window: _Window, half: float, rng: Rng) -> tuple[Floats, Floats]:
+    u, v = _axes(window, rng.uniform(0, math.pi))
+    return u / np.float32(half), v / np.float32(half * rng.uniform(0.45, 1.0))
+
+
+def _axes(window: _Window, turn: float) -> tuple[Floats, Floats]:
+    c, s = np.float32(math.cos(turn)), np.float32(math.sin(turn))
+    return c * window.x + s * window.y, c * window.y - s * window.x
+
+
+def _turned(points: npt.NDArray[Any], turn: float) -> npt.NDArray[Any]:
+    c, s = math.cos(turn), math.sin(turn)
+    return np.asarray(points @ np.array([[c, s], [-s, c]]))
+
+
+def _smooth(rng: Rng, shape: tuple[int, ...], cells: int) -> Floats:
+    """Smooth noise of ``shape``, standard deviation near 1, about ``cells`` bumps across."""
+    coarse = rng.standard_normal((cells + 2, cells + 2)).astype(np.float32)
+    return _f32(cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC))
+
+
+def _sign(window: _Window, site: _Site, rng: Rng) -> float:
+    """Brighter or darker at random, unless only one of the two has room."""
+    middle = np.hypot(window.x, window.y) <= max(0.5 * site.size, 2.0)
+    level = float(window.pixels[middle].mean())
+    dark = 0.6
+    if level + site.step > 250.0:
+        dark = 1.0
+    elif level - site.step < 5.0:
+        dark = 0.0
+    return -1.0 if rng.random() < dark else 1.0
+
+
+def _visible(site: _Site) -> float:
+    """The site's step as a part, 0..1, of a strong one."""
+    return math.sqrt(min(max((site.step - 6.0) / 60.0, 0.0), 1.0))
+
+
+def _log_uniform(rng: Rng, low: float, high: float) -> float:
+    return float(math.exp(rng.uniform(math.log(low), math.log(max(low, high)))))
+
+
+def _deep(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """``[H, W]`` as ``[H, W, 1]``: OpenCV drops a single channel."""
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _f32(values: npt.NDArray[Any]) -> Floats:
+    return np.asarray(values, dtype=np.float32)

@@ -15,21 +15,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import accuracy_rivals as rivals
 import numpy as np
 import numpy.typing as npt
 import torch
 from accuracy_rivals import (
-    SIGMA,
     Batches,
-    Maps,
     PaDiM,
     PatchCore,
     Rival,
+    Target,
     concatenate,
     flatten,
-    greedy_coreset,
     patchcore_14,
-    reweighted,
     squared_distances,
 )
 from torch import Tensor
@@ -134,7 +132,11 @@ def fit_cfa(data: Path, folder: Path, chosen: TrainSettings, on_step: OnStep) ->
 
 
 def authors_settings(base: TrainSettings) -> TrainSettings:
-    """The recipe of the authors' repository, at 224 × 224; where it runs is ``base``'s."""
+    """The recipe of the authors' repository; where it runs is ``base``'s.
+
+    Theirs reads the middle 224 of a photo whose short side was brought to 256; here the whole photo
+    is brought to 224 × 224, so that no defect is cut off. They drop an epoch's last, smaller batch.
+    """
     return TrainSettings(
         backbone=base.backbone,
         weights=base.weights,
@@ -155,7 +157,7 @@ def authors_settings(base: TrainSettings) -> TrainSettings:
         batch_size=4,
         learning_rate=1e-3,
         weight_decay=5e-4,
-        sigma=SIGMA,
+        sigma=4.0,
         false_reject=base.false_reject,
         seed=base.seed,
         device=base.device,
@@ -251,7 +253,7 @@ def _authors_scale(network: Backbone) -> cfa.FeatureScale:
     )
 
 
-MakeRival = Callable[[Batches, int, tuple[int, int], int, OnStep], Rival]
+MakeRival = Callable[[Batches, int, Target, int, OnStep], Rival]
 
 
 def fit_rival(make: MakeRival) -> Fit:
@@ -261,6 +263,7 @@ def fit_rival(make: MakeRival) -> Fit:
         with _Parts(data, folder, chosen, on_step) as parts, torch.no_grad():
             chosen = parts.settings
             network, cache, grid = parts.backbone, parts.cache, chosen.grid
+            target = Target(chosen.input, chosen.sigma_px)
 
             def build(index: Index, name: str) -> Rival:
                 def told(step: Step) -> None:
@@ -269,7 +272,7 @@ def fit_rival(make: MakeRival) -> Fit:
                 def batches() -> Iterator[Tensor]:
                     return (concatenate(levels, grid) for levels in cache.batches(index))
 
-                return make(batches, len(index), chosen.input, chosen.seed, told)
+                return make(batches, len(index), target, chosen.seed, told)
 
             everything = np.arange(len(cache))
             held = parts.folds(chosen.folds)
@@ -375,8 +378,8 @@ def _graph_megabytes(scorer: Scorer) -> float:
     return len(onnx_graph.build(scorer, precision="fp32").SerializeToString()) / 1e6
 
 
-# Modules of ours that write reports, bundles or help texts change no figure of a cell.
-_ASIDE = {"__init__", "assemble", "cli", "describe", "extend", "onnx_graph", "parity", "report"}
+# Modules of ours that keep files, write reports or bundles, or teach in change no figure of a cell.
+_ASIDE = {"__init__", "assemble", "cli", "describe", "extend", "memory", "parity", "report", "run"}
 _OURS = tuple(
     path
     for path in sorted(Path(export.__path__[0]).glob("*.py"))
@@ -387,20 +390,20 @@ _GRID = (
     cfa.pool,
     cfa.up_sample,
     cfa.smoothing,
-    TrainSettings.resolve,
+    cfa.farthest_first,
+    settings,
     fit_rival,
     _Parts,
-    Maps,
-    concatenate,
+    rivals,
 )
 _EVERY_SETTING = frozenset(TrainSettings.model_fields) - {"weights", "device", "cache_gb"}
 _RIVAL_SETTINGS = frozenset(
-    {"backbone", "size", "region", "fit", "strides", "false_reject", "folds", "seed"}
+    {"backbone", "size", "region", "fit", "strides", "sigma", "false_reject", "folds", "seed"}
 )
 
 OURS = "cfa"
 
-_PATCHCORE = (*_SHARED, *_GRID, PatchCore, greedy_coreset, reweighted, squared_distances)
+_RIVAL = digest_code(*_SHARED, *_GRID)
 
 METHODS: dict[str, Method] = {
     OURS: Method(
@@ -441,20 +444,20 @@ METHODS: dict[str, Method] = {
         settings=lambda base: base,
         every_seed=False,
         uses=_RIVAL_SETTINGS,
-        code=digest_code(*_PATCHCORE),
+        code=_RIVAL,
     ),
     "patchcore-14": Method(
         fit=fit_rival(patchcore_14),
         settings=lambda base: base,
         every_seed=False,
         uses=_RIVAL_SETTINGS,
-        code=digest_code(*_PATCHCORE, patchcore_14),
+        code=_RIVAL,
     ),
     "padim": Method(
         fit=fit_rival(PaDiM.fit),
         settings=lambda base: base,
         every_seed=False,
         uses=_RIVAL_SETTINGS,
-        code=digest_code(*_SHARED, *_GRID, PaDiM),
+        code=_RIVAL,
     ),
 }

@@ -145,7 +145,7 @@ def _row(cells: list[Result]) -> Row:
         backbone=first["backbone"],
         row=first["row"],
         seeds=tuple(cell["seed"] for cell in cells),
-        input=first["input"],
+        input=_common_input(cells),
         mean=mean,
         spread=spread,
         false_rejects=tuple(f["false_rejects"] for f in figures),
@@ -172,13 +172,12 @@ def _mean_row(cells: list[Result]) -> Row:
         ]
         mean[name], spread[name] = _mean(by_seed)
     figures = [cell["figures"] for cell in cells]
-    inputs = _distinct(cells, "input")
     return Row(
         category=ALL,
         backbone=cells[0]["backbone"],
         row=cells[0]["row"],
         seeds=tuple(seeds),
-        input=inputs[0] if len(inputs) == 1 else "several",
+        input=_common_input(cells),
         mean=mean,
         spread=spread,
         false_rejects=tuple(f["false_rejects"] for f in figures),
@@ -187,6 +186,11 @@ def _mean_row(cells: list[Result]) -> Row:
         predicted=sum(f["inside"] is not None for f in figures),
         categories=len(categories),
     )
+
+
+def _common_input(cells: list[Result]) -> str:
+    inputs = _distinct(cells, "input")
+    return str(inputs[0]) if len(inputs) == 1 else "several"
 
 
 def markdown(

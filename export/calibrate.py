@@ -46,9 +46,9 @@ def calibrate(
     needed = parts_needed(rate)
     extrapolated = n < needed
     remarks = []
-    # Where the held-out parts themselves keep the rate.
+    # Where the held-out parts themselves keep the rate: the lowest of those rejected, or below.
     allowed = math.floor(rate * (n + 1))
-    own = float(scores[-allowed]) if allowed else 0.0
+    own = _just_below(scores, float(scores[-allowed])) if allowed else 0.0
     if extrapolated:
         limit = max(_exponential_tail(scores, rate), own)
         remarks.append(
@@ -92,6 +92,13 @@ def calibrate(
         ),
         remarks=tuple(remarks),
     )
+
+
+def _just_below(scores: npt.NDArray[np.float64], value: float) -> float:
+    """Halfway from ``value`` to the next lower score: a limit on a score would be a matter of
+    rounding for that very part."""
+    lower = scores[scores < value]
+    return 0.5 * (value + float(lower.max())) if len(lower) else value
 
 
 def confidence(rejected: int, n: int) -> tuple[float, float]:

@@ -32,6 +32,10 @@ CORESET_FLOATS = 2**25
 """Numbers in that pool at most, for wide features: 134 MB."""
 
 
+CHUNK = 8192
+"""Patches compared with the bank at a time: bounds memory."""
+
+
 def pool(maps: list[Tensor]) -> Levels:
     """Local average of section III-A: 3×3, stride 1, zero padding counted."""
     return [F.avg_pool2d(level, 3, stride=1, padding=1) for level in maps]
@@ -186,7 +190,7 @@ class CFA(nn.Module):
         phi_map = self.descriptor(levels)
         phi = _patches(phi_map)
         squared = torch.cat(
-            [_nearest(part, self.bank, self.neighbours)[0] for part in torch.split(phi, 8192)]
+            [_nearest(part, self.bank, self.neighbours)[0] for part in torch.split(phi, CHUNK)]
         )
         distance = squared.clamp_min(0).sqrt()
         score = F.softmin(distance, dim=1)[:, 0] * distance[:, 0]
@@ -235,7 +239,9 @@ def measure_scale(
     model = build(settings, channels, batches, scale=scale, seed=settings.seed, device=device)
     with torch.no_grad():
         nearest = [
-            _nearest(_patches(model.descriptor(levels)), model.bank, 1)[0] for levels in batches()
+            _nearest(part, model.bank, 1)[0]
+            for levels in batches()
+            for part in torch.split(_patches(model.descriptor(levels)), CHUNK)
         ]
     typical = float(torch.cat(nearest).double().clamp_min(0).mean().sqrt())
     return scale.in_units_of(max(typical, 1e-6))
@@ -361,6 +367,7 @@ def _coreset_bank(phis: Iterator[Tensor], items: int, generator: torch.Generator
 def farthest_first(points: Tensor, items: int) -> Tensor:
     """Greedy k-centre (Gonzalez 1985): indices ``[items]`` of ``[N, D]``, the most central first.
 
+    ``items`` is at most N.
     Lazily, which gives the same choice: among the 512 farthest points the next ones are found by
     their mutual distances, as long as they stay farther than all others were.
     """

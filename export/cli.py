@@ -23,7 +23,7 @@ from inspector.verdict import Verdict
 
 INTERRUPTED = 130
 WITHOUT_TORCH = 3
-TRAINING_PACKAGES = {"torch", "torchvision", "sklearn", "scipy", "matplotlib", "jinja2"}
+TRAINING_PACKAGES = {"torch", "torchvision", "sklearn", "scipy", "matplotlib", "jinja2", "PIL"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,6 +128,12 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the extended run; default: beside the bundle, part2-run",
     )
     command.add_argument("--false-reject", help="target for the new limit; default: the run's")
+    command.add_argument(
+        "--raise-limit",
+        action="store_true",
+        help="the taught parts' cross-fitted scores count for the limit too: more parts like them "
+        "pass, and more defects may",
+    )
     command.add_argument("--name", help="name in every verdict; default: the data folder's")
     command.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
     command.add_argument("--data", type=Path, help="data set; default: the one it was trained on")
@@ -233,8 +239,6 @@ def _print_calibration(calibration: bundle.Calibration) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    import numpy as np
-
     from export.calibrate import calibrate
     from export.run import Run
 
@@ -243,8 +247,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     ).false_reject
     run = Run(options.folder)
     outcome = run.outcome()
-    folds, scores = run.held_out()
-    calibration = calibrate([scores[folds == fold] for fold in np.unique(folds)], rate)
+    calibration = calibrate(run.limit_folds(), rate)
     changed = outcome.model_copy(update={"calibration": calibration})
     run.write("outcome.json", changed.model_dump_json(indent=2).encode())
     # Their figures were at the former limit.
@@ -254,6 +257,8 @@ def _calibrate(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    import numpy as np
+
     from export.dataset import open_test
     from export.evaluate import evaluate
     from export.report import headline, write_report
@@ -277,7 +282,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     summary = evaluation.summary()
     run.write("evaluation.json", json.dumps(summary, indent=2).encode())
     evaluation.write_csv(run.folder / "scores.csv")
-    _, held_out = run.held_out()
+    held_out = np.concatenate(run.limit_folds())
     write_report(
         evaluation,
         run.folder / "report.html",
@@ -365,6 +370,7 @@ def _extend(options: argparse.Namespace) -> None:
             device=pick_device(options.device),
             weights=options.weights,
             rate=rate,
+            pooled=options.raise_limit,
             name=options.name,
             precision=options.precision,
             on_step=on_step,

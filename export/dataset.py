@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from export.settings import ONE_ASPECT
 from inspector.errors import DatasetError, Fault, ImageError, MaskError, TooFewPartsError
 from inspector.frame import IMAGE_SUFFIXES, Geometry, read_image
 from inspector.verdict import Frame8
@@ -37,7 +39,6 @@ Mask = npt.NDArray[np.bool_]
 FULL_12_BIT: Final = 4095
 """16-bit files no brighter than this hold right-aligned 12-bit data: 16 levels after scaling."""
 
-_ASPECT_SPREAD = 0.01
 _FORMATS = "PNG, JPEG, BMP or TIFF"
 
 
@@ -190,8 +191,11 @@ def photo_shapes(paths: Sequence[Path]) -> list[tuple[int, int]]:
     shapes = []
     for path in paths:
         try:
-            with Image.open(path) as photo:
-                shapes.append(photo.size)
+            with warnings.catch_warnings():
+                # A line-scan photo may be as large as Pillow takes a bomb to be.
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                with Image.open(path) as photo:
+                    shapes.append(photo.size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             height, width = _read(path).shape[:2]
             shapes.append((width, height))
@@ -311,7 +315,7 @@ def _common_aspect(shapes: Counter[tuple[int, int]], geometry: Geometry) -> floa
     if geometry.region is not None:
         return geometry.region.w / geometry.region.h
     aspects = [width / height for width, height in shapes]
-    if max(aspects) > min(aspects) * (1.0 + _ASPECT_SPREAD):
+    if max(aspects) > min(aspects) * ONE_ASPECT:
         return None
     width, height = shapes.most_common(1)[0][0]
     return width / height

@@ -30,7 +30,17 @@ def describe(manifest: Manifest) -> list[tuple[str, str]]:
         ),
         (
             "trained on",
-            f"{manifest.training_parts} good parts, {cfa.epochs} epochs, seed {cfa.seed}",
+            f"{manifest.training_parts - sum(e.parts for e in manifest.lineage)} good parts, "
+            f"{cfa.epochs} epochs, seed {cfa.seed}",
+        ),
+        *(
+            (
+                "taught in",
+                f"{extension.parts} good parts on {extension.created[:10]}, "
+                f"{extension.bank_replaced} of {cfa.bank_items} items replaced; extends "
+                f"{extension.parent_version}",
+            )
+            for extension in manifest.lineage
         ),
         (
             "limit",

@@ -74,6 +74,8 @@ class Lesson(Extension):
     """Where the photos were taken from."""
     folds: int
     """Cross-fitting folds of the added parts; none for a single one."""
+    pooled: bool
+    """True: their scores count for the limit, beside those of the old parts."""
 
 
 class Facts(BaseModel):
@@ -266,6 +268,23 @@ class Run:
         except (OSError, KeyError, ValueError, TypeError):
             raise RunError(f"{path}: missing or damaged; train again") from None
         return names, folds, scores
+
+    def limit_folds(self, *, pooled: bool | None = None) -> list[Scores]:
+        """The held-out scores that set the limit, fold by fold.
+
+        Those of an extension's parts count when its lesson says so, of the last one when
+        ``pooled`` does. Raises :class:`RunError`.
+        """
+        folds, scores = self.held_out()
+        lineage = self.facts().lineage
+        first = len(np.unique(folds)) - sum(lesson.folds for lesson in lineage)
+        counted = set(range(first))
+        for lesson in lineage:
+            counts = lesson.pooled if pooled is None or lesson is not lineage[-1] else pooled
+            if counts:
+                counted |= set(range(first, first + lesson.folds))
+            first += lesson.folds
+        return [scores[folds == fold] for fold in sorted(counted)]
 
     def _read(self, name: str, model: type[_Model]) -> _Model:
         path = self.folder / name

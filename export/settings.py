@@ -7,8 +7,17 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from inspector.config import in_words
+from inspector.errors import ConfigError
 from inspector.frame import STRIDE, Box, Geometry
 
 BackboneName = Literal[
@@ -40,8 +49,11 @@ LONGEST_PX = 512
 SHORTEST_PX = 256
 """Smaller photos are enlarged to it: the deepest map used must still have a grid."""
 
-ONE_ASPECT = 1.02
-"""Aspect ratios this close are one shape; ``Geometry`` refuses a frame that is further off."""
+ONE_ASPECT = 1.01
+"""Aspect ratios this close are one shape."""
+
+MOST_STRETCH = 1.1
+"""Rounding to whole strides may stretch a long part by more; it is letterboxed instead."""
 
 
 def parse_auto(value: Any) -> Any:
@@ -177,12 +189,11 @@ class TrainSettings(BaseModel):
         """The same options with ``size`` and ``fit`` fixed for photos of these (width, height).
 
         ``auto`` keeps the photos' own resolution up to :data:`LONGEST_PX`, and their shape: one
-        shape is stretched by less than half a stride, several are letterboxed into one canvas.
+        shape fills the input, several are letterboxed into one canvas. Raises
+        :class:`ConfigError` when the options do not fit that size.
         """
         shapes = [(self.region.w, self.region.h)] if self.region is not None else shapes
         aspects = [width / height for width, height in shapes]
-        one_shape = max(aspects) <= ONE_ASPECT * min(aspects)
-        fit = self.fit if self.fit != "auto" else "stretch" if one_shape else "letterbox"
         size = self.size
         if size is None:
             longest = median(max(shape) for shape in shapes)
@@ -191,7 +202,18 @@ class TrainSettings(BaseModel):
                 _multiple(side * max(min(1.0, height / width) for width, height in shapes)),
                 _multiple(side * max(min(1.0, width / height) for width, height in shapes)),
             )
-        return self.model_validate({**self.model_dump(), "size": size, "fit": fit})
+        fit = self.fit
+        if fit == "auto":
+            stretch = size[1] / size[0] / aspects[0]
+            one_shape = max(aspects) <= ONE_ASPECT * min(aspects)
+            kept = self.size is not None or max(stretch, 1 / stretch) <= MOST_STRETCH
+            fit = "stretch" if one_shape and kept else "letterbox"
+        try:
+            return self.model_validate({**self.model_dump(), "size": size, "fit": fit})
+        except ValidationError as error:
+            raise ConfigError(
+                f"photos are judged at {size[1]}x{size[0]} px: {in_words(error.errors()[0])}"
+            ) from None
 
     @property
     def input(self) -> tuple[int, int]:
@@ -206,12 +228,14 @@ class TrainSettings(BaseModel):
         fit = self.fit
         if fit == "auto":
             raise ValueError("fit is auto: resolve(shapes) fixes it for the photos")
-        return Geometry(height=height, width=width, region=self.region, fit=fit)
+        return Geometry(height=height, width=width, region=self.region, fit=fit, border="mirror")
 
     @property
     def sigma_px(self) -> float:
-        """σ of the Gaussian, input pixels."""
-        return self.sigma if self.sigma is not None else min(self.input) / SIGMA_SHARE
+        """σ of the Gaussian, input pixels; by default no less than half a patch."""
+        if self.sigma is not None:
+            return self.sigma
+        return max(min(self.input) / SIGMA_SHARE, self.strides[0] / 2)
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -43,8 +43,9 @@ class Geometry(BaseModel):
     """How a camera frame becomes the network's input.
 
     ``region`` is cut out first (None: the whole frame), then brought to ``height`` × ``width``:
-    ``stretch`` fills it, ``letterbox`` keeps the aspect ratio and mirrors the picture at its
-    border, so that no edge is drawn where the part has none.
+    ``stretch`` fills it, ``letterbox`` keeps the aspect ratio; around the picture lies its
+    reflection (``border`` ``mirror``: no edge where the part has none) or its border pixels
+    (``repeat``, as bundles did that do not name it).
     ``aspect`` is the region's width / height in training when all photos shared one, else None;
     ``frame`` the photos' (width, height) when all shared one and ``region`` is cut out of them: at
     another resolution the same region would be another piece of the part.
@@ -56,6 +57,7 @@ class Geometry(BaseModel):
     width: int = Field(ge=64, le=2048, multiple_of=STRIDE)
     region: Box | None = None
     fit: Literal["stretch", "letterbox"] = "stretch"
+    border: Literal["repeat", "mirror"] = "repeat"
     aspect: float | None = None
     frame: tuple[int, int] | None = None
 
@@ -96,7 +98,7 @@ class Geometry(BaseModel):
                 self.height - inner_h - top,
                 left,
                 self.width - inner_w - left,
-                cv2.BORDER_REFLECT_101,
+                cv2.BORDER_REFLECT_101 if self.border == "mirror" else cv2.BORDER_REPLICATE,
             )
             return np.ascontiguousarray(padded, dtype=np.uint8)
         return np.ascontiguousarray(resized, dtype=np.uint8)
@@ -135,33 +137,44 @@ class Geometry(BaseModel):
         ``anomaly_map``: float32 ``[height, width]``; ``frame_shape``: the camera frame's shape.
         At most ``most`` regions, in camera pixels and inside the frame.
         """
-        hot = (anomaly_map >= LIMIT).astype(np.uint8)
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(hot, connectivity=8)
-        if count < 2:
-            return ()
         box = self.region
         source_h, source_w = (box.h, box.w) if box else (frame_shape[0], frame_shape[1])
         origin_x, origin_y = (box.x, box.y) if box else (0, 0)
-        top, left, inner_h, inner_w = self._inner(source_h, source_w)
-        rows, columns = self.inner((source_h, source_w))
-        if hot[rows, columns].any():
-            # The mirrored border shows the same place again.
-            inside = np.zeros_like(hot)
-            inside[rows, columns] = hot[rows, columns]
-            count, labels, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
+        heat = self._fold(anomaly_map, source_h, source_w)
+        inner_h, inner_w = heat.shape
+        hot = (heat >= LIMIT).astype(np.uint8)
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(hot, connectivity=8)
+        if count < 2:
+            return ()
         peaks = np.zeros(count, dtype=np.float32)
-        np.maximum.at(peaks, labels.ravel().astype(np.intp), anomaly_map.ravel())
+        np.maximum.at(peaks, labels.ravel().astype(np.intp), heat.ravel())
         found = []
         for label in np.argsort(-peaks[1:], kind="stable")[:most] + 1:
             x, y, w, h = (int(v) for v in stats[label, :4])
-            x0 = _clip((x - left) * source_w / inner_w, source_w - 1)
-            y0 = _clip((y - top) * source_h / inner_h, source_h - 1)
-            x1 = max(_clip((x + w - left) * source_w / inner_w, source_w, up=True), x0 + 1)
-            y1 = max(_clip((y + h - top) * source_h / inner_h, source_h, up=True), y0 + 1)
+            x0 = _clip(x * source_w / inner_w, source_w - 1)
+            y0 = _clip(y * source_h / inner_h, source_h - 1)
+            x1 = max(_clip((x + w) * source_w / inner_w, source_w, up=True), x0 + 1)
+            y1 = max(_clip((y + h) * source_h / inner_h, source_h, up=True), y0 + 1)
             found.append(
                 Region(origin_x + x0, origin_y + y0, x1 - x0, y1 - y0, float(peaks[label]))
             )
         return tuple(found)
+
+    def _fold(self, anomaly_map: FloatMap, source_h: int, source_w: int) -> FloatMap:
+        """The map on the picture alone; what lies around it goes to the place it is a copy of."""
+        rows, columns = self.inner((source_h, source_w))
+        mode: Literal["reflect", "edge"] = "reflect" if self.border == "mirror" else "edge"
+        folded = anomaly_map
+        for inside in (rows, columns):
+            size = folded.shape[0]
+            source = np.pad(
+                np.arange(inside.stop - inside.start), (inside.start, size - inside.stop), mode=mode
+            )
+            out = np.zeros((inside.stop - inside.start, folded.shape[1]), dtype=np.float32)
+            for line, target in enumerate(source):
+                np.maximum(out[target], folded[line], out=out[target])
+            folded = out.T
+        return folded
 
     def inner(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
         """Rows and columns of the network's input that a region of ``shape`` (h, w) fills."""

@@ -354,7 +354,7 @@ def features(images: int, channels: int, grid: tuple[int, int], seed: int = 0) -
 def test_patchcore_scores_as_its_formulae_say() -> None:
     bank = features(1, 7, (5, 6)).flatten(2)[0].T.contiguous()
     photos = features(3, 7, (4, 3), seed=1)
-    maps = rivals.Maps((4, 3), (64, 96), torch.device("cpu"))
+    maps = rivals.Maps((4, 3), rivals.Target((64, 96), 4.0), torch.device("cpu"))
     rival = rivals.PatchCore(bank, maps, None)
     scores, heat = rival.score(photos)
     items = bank.double().numpy()
@@ -381,16 +381,6 @@ def test_reweighting_puts_the_item_before_its_copies() -> None:
     assert float(rivals.reweighted(patch, 0, bank[:1])) == 2.0
 
 
-def test_coreset_takes_the_farthest_each_time() -> None:
-    points = features(1, 5, (20, 10)).flatten(2)[0].T.contiguous()
-    chosen = rivals.greedy_coreset(points, 12, torch.Generator().manual_seed(4), quiet).tolist()
-    assert len(set(chosen)) == 12
-    every = points.double().numpy()
-    for i in range(1, 12):
-        gaps = [min(np.linalg.norm(p - every[c]) for c in chosen[:i]) for p in every]
-        assert chosen[i] == int(np.argmax(gaps))
-
-
 def test_patchcore_bank_is_a_tenth_of_all_patches() -> None:
     photos = features(6, 150, (9, 5))
 
@@ -398,7 +388,9 @@ def test_patchcore_bank_is_a_tenth_of_all_patches() -> None:
         return iter(torch.split(photos, 4))
 
     for pooled, patches in ((None, 45), ((14, 14), 196)):
-        rival = rivals.PatchCore.fit(batches, 6, (64, 64), 0, quiet, pooled=pooled)
+        rival = rivals.PatchCore.fit(
+            batches, 6, rivals.Target((64, 64), 4.0), 0, quiet, pooled=pooled
+        )
         assert rival.items == round(6 * patches / 10)
         grid = photos if pooled is None else torch.nn.functional.adaptive_avg_pool2d(photos, pooled)
         every = {
@@ -412,7 +404,9 @@ def test_patchcore_bank_is_a_tenth_of_all_patches() -> None:
 @pytest.mark.parametrize("channels", [6, 130])
 def test_padim_distances_are_mahalanobis(channels: int) -> None:
     photos = 5.0 + 2.0 * features(12, channels, (3, 4))
-    rival = rivals.PaDiM.fit(lambda: iter(torch.split(photos, 5)), 12, (64, 64), 0, quiet)
+    rival = rivals.PaDiM.fit(
+        lambda: iter(torch.split(photos, 5)), 12, rivals.Target((64, 64), 4.0), 0, quiet
+    )
     kept = rival.channels.tolist()
     assert len(set(kept)) == min(channels, 100)
     fresh = features(2, channels, (3, 4), seed=3)

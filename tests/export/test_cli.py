@@ -156,7 +156,7 @@ def test_a_station_without_torch_is_told_what_to_install(trained: Run, tmp_path:
     assert main(["export", str(trained.folder), "-o", str(output)]) == 0
     script = (
         "import sys\n"
-        "sys.modules.update(dict.fromkeys(['torch', 'scipy', 'sklearn', 'matplotlib']))\n"
+        "sys.modules.update(dict.fromkeys(['torch', 'scipy', 'sklearn', 'matplotlib', 'PIL']))\n"
         "from export.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
@@ -168,10 +168,12 @@ def test_a_station_without_torch_is_told_what_to_install(trained: Run, tmp_path:
     shown = run("show", str(output))
     assert shown.returncode == 0, shown.stderr
     assert "memory bank" in shown.stdout
+    evaluated = run("evaluate", str(trained.folder))
     trained_without = run("train", str(tmp_path), "-o", str(tmp_path / "run"))
-    assert trained_without.returncode == 3
-    assert trained_without.stderr.count("\n") == 1
-    assert "line-inspector[train]" in trained_without.stderr
+    for refused in (evaluated, trained_without):
+        assert refused.returncode == 3
+        assert refused.stderr.count("\n") == 1
+        assert "line-inspector[train]" in refused.stderr
 
 
 def test_right_aligned_12_bit_photos_are_refused(

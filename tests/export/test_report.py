@@ -56,6 +56,21 @@ def judged(root: Path, model: ScoreBatch) -> Evaluation:
     return evaluate(open_test(root), model, GEOMETRY, root=root)
 
 
+def test_heat_around_a_letterboxed_photo_is_in_no_pixel_figure(root: Path) -> None:
+    tall = Geometry(height=96, width=64, fit="letterbox", border="mirror")
+    rows = tall.inner((80, 120, 3))[0]
+
+    def perfect(batch: np.ndarray) -> Scored:
+        maps = np.ones((len(batch), 96, 64), dtype=np.float32)
+        maps[:, rows] = 0.1
+        return maps.max(axis=(1, 2)), maps
+
+    samples = [sample for sample in open_test(root) if sample.mask is not None]
+    figures = evaluate(samples, perfect, tall, root=root).pixels
+    # Inside every pixel is alike; counted with the border, defects would rank lower.
+    assert figures.auroc == pytest.approx(0.5)
+
+
 def calibration(**changes: object) -> Calibration:
     known = {
         "method": "order statistic of held-out good scores",

@@ -42,31 +42,41 @@ def test_another_aspect_than_trained_is_a_fault():
     assert letterbox.apply(picture(100, 200)).shape == (64, 64, 3)
 
 
+LETTERBOX = Geometry(height=64, width=64, fit="letterbox", border="mirror")
+
+
 def test_letterbox_keeps_the_shape_and_mirrors_the_border():
     image = np.full((50, 100, 3), 200, np.uint8)
     image[:, 50:] = 100
-    geometry = Geometry(height=64, width=64, fit="letterbox")
-    out = geometry.apply(image)
-    assert set(np.unique(out[:, :30])) == {200}
-    assert set(np.unique(out[:, 34:])) == {100}
     image[:2] = 0
-    out = geometry.apply(image)
-    rows, columns = geometry.inner(image.shape)
+    out = LETTERBOX.apply(image)
+    rows, columns = LETTERBOX.inner(image.shape)
     assert (rows, columns) == (slice(16, 48), slice(0, 64))
     for step in range(1, 10):
         assert np.array_equal(out[16 - step], out[16 + step])
+    assert set(np.unique(out[20:60, :30])) == {200}
+    assert set(np.unique(out[20:60, 34:])) == {100}
 
 
-def test_a_defect_mirrored_into_the_border_is_reported_once():
-    geometry = Geometry(height=64, width=64, fit="letterbox")
+def test_a_bundle_that_names_no_border_repeats_it():
+    image = np.full((50, 100, 3), 200, np.uint8)
+    image[:4] = 0
+    out = Geometry(height=64, width=64, fit="letterbox").apply(image)
+    assert np.array_equal(out[0], out[16])
+
+
+def test_a_defect_mirrored_into_the_border_is_reported_once_with_the_highest_peak():
     heat = np.zeros((64, 64), np.float32)
     heat[18:22, 10:14] = 1.5
     heat[10:14, 10:14] = 1.6
-    (region,) = geometry.regions(heat, (50, 100, 3))
-    assert (region.x, region.y) == (15, 3)
+    (region,) = LETTERBOX.regions(heat, (50, 100, 3))
+    assert (region.x, region.y, region.w, region.h) == (15, 3, 7, 8)
+    assert region.peak == pytest.approx(1.6)
     heat[18:22] = 0.0
-    (only,) = geometry.regions(heat, (50, 100, 3))
-    assert only.y == 0
+    heat[40:44, 30:34] = 1.2
+    mirrored, other = LETTERBOX.regions(heat, (50, 100, 3))
+    assert (mirrored.peak, other.peak) == (pytest.approx(1.6), pytest.approx(1.2))
+    assert (mirrored.x, mirrored.y, mirrored.h) == (15, 4, 7)
 
 
 def test_black_frame_stays_black_in_16_bit():

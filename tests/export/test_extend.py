@@ -1,0 +1,525 @@
+"""Teach in: rejected good parts pass afterwards, and everything proven before is proven again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from export.calibrate import calibrate
+from export.cfa import pool
+from export.cli import main
+from export.extend import Report, extend
+from export.memory import COVER, MOST_REPLACED, teach
+from export.run import Run
+from export.train import Scorer, Step, load_model, load_scorer, train
+from inspector import Detector, Verdict
+from inspector.bundle import Manifest, read
+from inspector.errors import RunError
+
+from .conftest import QUICK, draw_part, write_parts
+from .test_cli import fails
+
+CPU = torch.device("cpu")
+
+
+def draw_labelled(seed: int, colour: tuple[int, int, int] = (120, 150, 90)) -> np.ndarray:
+    """A good part with a label beside it, which no trained part has."""
+    image, _ = draw_part(seed)
+    cv2.rectangle(image, (4, 4), (22, 16), colour, -1)
+    return image
+
+
+def write_labelled(folder: Path, count: int, first: int = 5000, **label: object) -> Path:
+    folder.mkdir()
+    for seed in range(first, first + count):
+        cv2.imwrite(str(folder / f"{seed}.png"), draw_labelled(seed, **label))  # type: ignore[arg-type]
+    return folder
+
+
+def extend_quietly(
+    run: Run,
+    good: Path,
+    folder: Path,
+    on_step: Callable[[Step], None] = lambda step: None,
+    pooled: bool = False,
+) -> Report:
+    return extend(
+        run,
+        good,
+        folder,
+        folder.with_suffix(".onnx"),
+        data=run.facts().data,
+        device=CPU,
+        weights=None,
+        rate=None,
+        pooled=pooled,
+        name=None,
+        precision="fp32",
+        on_step=on_step,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """With a bank that has room for lessons."""
+    folder = tmp_path_factory.mktemp("runs") / "roomy"
+    settings = QUICK.model_copy(update={"bank_items": 200})
+    return train(parts, folder, settings, resume=False, on_step=lambda step: None)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_labelled(tmp_path_factory.mktemp("rejected") / "labelled", 6)
+
+
+@pytest.fixture(scope="module")
+def judged(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The trained run after 'evaluate'."""
+    folder = tmp_path_factory.mktemp("runs") / "judged"
+    shutil.copytree(trained.folder, folder)
+    assert main(["evaluate", str(folder)]) == 0
+    return Run(folder)
+
+
+@pytest.fixture(scope="module")
+def taught(judged: Run, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return extend_quietly(judged, labelled, tmp_path_factory.mktemp("extended") / "part2")
+
+
+def features(run: Run, images: list[np.ndarray]) -> list[torch.Tensor]:
+    scorer, geometry = load_scorer(run, CPU), run.facts().geometry
+    with torch.no_grad():
+        return pool(
+            scorer.backbone.maps(np.stack([geometry.apply(image) for image in images]), CPU)
+        )
+
+
+def score(run: Run, name: str, taught_images: list[np.ndarray], image: np.ndarray) -> float:
+    """Raw score of ``image`` by the run's model ``name`` after teaching it ``taught_images``."""
+    scorer = load_scorer(run, CPU)
+    model = load_model(run, name, scorer.backbone, CPU)
+    if taught_images:
+        teach(model, [features(run, taught_images)], run.outcome().calibration.threshold)
+    own = Scorer(scorer.backbone, model, run.facts().settings, CPU)
+    return float(own(run.facts().geometry.apply(image)[None])[0][0])
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_taught_parts_pass_and_so_do_others_of_their_kind(taught: Report) -> None:
+    assert all(part.before >= 1.0 for part in taught.parts)
+    assert all(part.now < 1.0 for part in taught.parts)
+    assert all(part.unseen is not None and part.unseen < 1.0 for part in taught.parts)
+    detector = Detector.load(taught.run.folder.with_suffix(".onnx"))
+    assert detector.judge(draw_labelled(9000)).verdict is Verdict.PASS
+    assert detector.judge(draw_part(9000)[0]).verdict is Verdict.PASS
+
+
+def test_defects_are_still_found(taught: Report, parts: Path) -> None:
+    detector = Detector.load(taught.run.folder.with_suffix(".onnx"))
+    defective = [p for kind in ("scratch", "stain") for p in (parts / "test" / kind).iterdir()]
+    verdicts = [detector.judge(cv2.imread(str(path))).verdict for path in defective]
+    assert verdicts == [Verdict.FAIL] * 8
+    stained = draw_labelled(9001)
+    cv2.circle(stained, (45, 45), 6, (20, 30, 60), -1)
+    assert detector.judge(stained).verdict is Verdict.FAIL
+
+
+def test_the_bank_keeps_its_size_and_most_of_its_items(taught: Report, trained: Run) -> None:
+    before, after = trained.load("model.pt"), taught.run.load("model.pt")
+    assert before is not None
+    assert after is not None
+    assert after["bank"].shape == before["bank"].shape
+    changed = int((after["bank"] != before["bank"]).any(dim=1).sum())
+    assert (
+        0
+        < changed
+        == taught.run.facts().lineage[0].bank_replaced
+        <= MOST_REPLACED * len(before["bank"])
+    )
+    assert all(torch.equal(after[key], before[key]) for key in before if key != "bank")
+
+
+def test_the_bundle_is_proven_anew_and_says_where_it_comes_from(
+    taught: Report, judged: Run, parts: Path
+) -> None:
+    manifest = read(taught.run.folder.with_suffix(".onnx")).manifest
+    assert manifest == taught.manifest
+    parent = judged.facts()
+    (extension,) = manifest.lineage
+    assert extension.parts == 6
+    assert extension.parent_version == judged.version() != manifest.version
+    assert extension.parent_fingerprint == parent.fingerprint != manifest.training_fingerprint
+    assert extension.bank_replaced == taught.run.facts().lineage[0].bank_replaced
+    assert manifest.training_parts == 24 + 6
+    assert manifest.parity is not None
+    assert manifest.parity.images == 24 + 6 + 13
+    assert manifest.parity.verdict_flips == 0
+    assert [golden.name for golden in manifest.golden][-1] == "drawn defect"
+    assert (judged.folder / "evaluation.json").exists()
+    assert manifest.evaluation == {}
+    assert not list(taught.run.folder.glob("evaluation.json"))
+    assert "/" not in manifest.model_dump_json(include={"lineage"})
+
+
+def test_the_parent_run_is_left_as_it_was(
+    judged: Run, labelled: Path, tmp_path: Path, taught: Report
+) -> None:
+    before = contents(judged.folder)
+    extend_quietly(judged, labelled, tmp_path / "part2")
+    assert contents(judged.folder) == before
+    same = contents(tmp_path / "part2")
+    for name in ("model.pt", "fold-0.pt", "fold-4.pt", "heldout.csv"):
+        assert same[name] == contents(taught.run.folder)[name]
+
+
+def test_old_parts_are_rescored_by_a_taught_model_that_has_not_seen_them(
+    judged: Run, taught: Report, labelled: Path, parts: Path
+) -> None:
+    names, folds, former = judged.held_out_parts()
+    new_names, new_folds, scores = taught.run.held_out_parts()
+    assert new_names[:24] == names
+    assert list(new_folds[:24]) == list(folds)
+    added = [cv2.imread(str(path)) for path in sorted(labelled.iterdir())]
+    for row in (0, 7, 23):
+        photo, fold = cv2.imread(str(parts / names[row])), folds[row]
+        assert score(judged, f"fold-{fold}.pt", [], photo) == pytest.approx(former[row], rel=1e-4)
+        own = score(judged, f"fold-{fold}.pt", added, photo)
+        assert scores[row] == pytest.approx(own, rel=1e-4)
+        kept = score(taught.run, f"fold-{fold}.pt", [], photo)
+        assert scores[row] == pytest.approx(kept, rel=1e-4)
+
+
+def test_added_parts_are_scored_by_a_model_taught_the_others_only(
+    judged: Run, taught: Report, labelled: Path
+) -> None:
+    names, folds, scores = taught.run.held_out_parts()
+    added = [cv2.imread(str(path)) for path in sorted(labelled.iterdir())]
+    assert [Path(name).parent.as_posix() for name in names[24:]] == ["added/1"] * 6
+    assert sorted(set(folds[24:])) == [3, 4, 5, 6, 7]
+    for row in range(6):
+        others = [image for i, image in enumerate(added) if folds[24 + i] != folds[24 + row]]
+        own = score(judged, "model.pt", others, added[row])
+        assert scores[24 + row] == pytest.approx(own, rel=1e-4)
+        assert taught.parts[row].unseen == pytest.approx(
+            own / taught.manifest.calibration.threshold, rel=1e-4
+        )
+
+
+def test_the_limit_rests_on_the_old_parts_rescored(taught: Report, judged: Run) -> None:
+    folds, scores = taught.run.held_out()
+    calibration = taught.run.outcome().calibration
+    old = [scores[folds == fold] for fold in range(3)]
+    assert calibration.threshold == calibrate(old, QUICK.false_reject).threshold
+    assert calibration.threshold != judged.outcome().calibration.threshold
+    assert calibration.good_parts == 24
+    everything = [scores[folds == fold] for fold in np.unique(folds)]
+    assert taught.limit_otherwise == calibrate(everything, QUICK.false_reject).threshold
+
+
+def test_taught_parts_raise_the_limit_only_when_asked(
+    judged: Run, labelled: Path, taught: Report, tmp_path: Path
+) -> None:
+    tolerant = extend_quietly(judged, labelled, tmp_path / "part2", pooled=True)
+    assert tolerant.manifest.calibration.threshold == taught.limit_otherwise
+    assert tolerant.manifest.calibration.good_parts == 30
+    more = write_labelled(tmp_path / "more", 2, first=7000)
+    again = extend_quietly(tolerant.run, more, tmp_path / "part3")
+    assert again.manifest.calibration.good_parts == 30
+    folder = str(again.run.folder)
+    assert main(["calibrate", folder, "--false-reject", f"{QUICK.false_reject}"]) == 0
+    assert again.run.outcome().calibration == again.manifest.calibration
+
+
+def test_one_odd_part_does_not_blind_the_model(judged: Run, tmp_path: Path) -> None:
+    good = write_labelled(tmp_path / "good", 4)
+    odd = draw_part(3)[0]
+    cv2.circle(odd, (20, 20), 9, (0, 0, 255), -1)
+    cv2.circle(odd, (100, 60), 9, (0, 255, 255), -1)
+    cv2.imwrite(str(good / "odd.png"), odd)
+    report = extend_quietly(judged, good, tmp_path / "part2")
+    assert report.manifest.calibration.threshold < 1.2 * report.former.threshold
+    assert report.limit_otherwise > 1.5 * report.former.threshold
+    (doubtful,) = [line for line in report.lines() if "far over the limit before" in line]
+    assert "odd.png" in doubtful
+    detector = Detector.load(tmp_path / "part2.onnx")
+    assert detector.judge(draw_part(9001, "stain")[0]).verdict is Verdict.FAIL
+
+
+def test_an_extended_run_is_a_run_like_any_other(
+    taught: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(taught.run.folder, folder)
+    good = write_labelled(tmp_path / "red", 3, first=6000, colour=(60, 60, 190))
+    output = tmp_path / "part3.onnx"
+    assert main(["extend", str(folder), "--good", str(good), "-o", str(output)]) == 0
+    assert "0 flips" in capsys.readouterr().out
+    shutil.rmtree(good)
+    run = Run(tmp_path / "part3-run")
+    assert [lesson.parts for lesson in run.facts().lineage] == [6, 3]
+    assert run.facts().lineage[1].parent_version == taught.manifest.version
+    folds, _ = run.held_out()
+    assert np.bincount(folds).tolist() == [8, 8, 8, 2, 1, 1, 1, 1, 1, 1, 1]
+    assert main(["calibrate", str(run.folder), "--false-reject", "5%"]) == 0
+    assert main(["evaluate", str(run.folder)]) == 0
+    assert main(["export", str(run.folder), "-o", str(output)]) == 0
+    manifest = read(output).manifest
+    assert [extension.parts for extension in manifest.lineage] == [6, 3]
+    assert manifest.parity is not None
+    assert manifest.parity.images == 24 + 9 + 13
+    assert manifest.evaluation["escapes"] == 0
+    detector = Detector.load(output)
+    assert detector.judge(draw_labelled(9002)).score < 1.2
+    assert detector.judge(draw_labelled(9003, (60, 60, 190))).score < 1.2
+    capsys.readouterr()
+    assert main(["show", str(output)]) == 0
+    assert capsys.readouterr().out.count("taught in") == 2
+
+
+def test_one_part_alone_is_taught_and_not_cross_fitted(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = write_labelled(tmp_path / "one", 1)
+    # Copies of the picture are no second part.
+    shutil.copyfile(good / "5000.png", good / "copy.png")
+    output = tmp_path / "part2.onnx"
+    arguments = ["extend", str(trained.folder), "--good", str(good), "-o", str(output)]
+    assert main([*arguments, "--run", str(tmp_path / "mine"), "--name", "disc B"]) == 0
+    printed = capsys.readouterr().out
+    assert "not known from one picture" in printed
+    manifest = read(output).manifest
+    assert manifest.name == "disc B"
+    assert manifest.calibration.good_parts == 24
+    assert Run(tmp_path / "mine").facts().lineage[0].folds == 0
+    judged = Detector.load(output).judge(draw_labelled(5000))
+    assert judged.verdict is Verdict.PASS
+    once_more = write_labelled(tmp_path / "more", 2, first=7000)
+    report = extend_quietly(Run(tmp_path / "mine"), once_more, tmp_path / "part3")
+    assert report.manifest.calibration.good_parts == 24
+    assert np.bincount(report.run.held_out()[0]).tolist() == [8, 8, 8, 1, 1]
+    assert report.manifest.training_parts == 24 + 2 + 2
+
+
+def test_a_plain_hold_out_is_rescored_by_the_model_in_service(
+    parts: Path, labelled: Path, tmp_path: Path
+) -> None:
+    settings = QUICK.model_copy(update={"false_reject": 0.45, "epochs": 0})
+    parent = train(parts, tmp_path / "run", settings, resume=False, on_step=lambda step: None)
+    names, folds, _ = parent.held_out_parts()
+    assert set(folds) == {0}
+    assert not list(parent.folder.glob("fold-*.pt"))
+    report = extend_quietly(parent, labelled, tmp_path / "part2")
+    new_names, _, scores = report.run.held_out_parts()
+    assert new_names[: len(names)] == names
+    photo = cv2.imread(str(parts / names[0]))
+    assert scores[0] == pytest.approx(score(report.run, "model.pt", [], photo), rel=1e-4)
+    more = write_labelled(tmp_path / "more", 2, first=7000)
+    again = extend_quietly(report.run, more, tmp_path / "part3")
+    _, _, scores = again.run.held_out_parts()
+    assert scores[0] == pytest.approx(score(again.run, "model.pt", [], photo), rel=1e-4)
+
+
+def test_another_false_reject_target_may_be_set(
+    trained: Run, labelled: Path, tmp_path: Path
+) -> None:
+    arguments = ["extend", str(trained.folder), "--good", str(labelled), "-o"]
+    arguments += [str(tmp_path / "part2.onnx"), "--false-reject", "20%"]
+    assert main(arguments) == 0
+    calibration = read(tmp_path / "part2.onnx").manifest.calibration
+    assert calibration.target_false_reject == 0.2
+    assert calibration.good_rejected == 5
+
+
+@pytest.mark.parametrize(
+    ("make", "code", "said"),
+    [
+        (lambda good, parts: None, 20, "no such folder"),
+        (lambda good, parts: good.mkdir(), 20, "no images"),
+        (lambda good, parts: good.write_text("photos"), 20, "is a file"),
+        (lambda good, parts: shutil.copytree(parts, good), 20, "holds a data set"),
+        (
+            lambda good, parts: shutil.copytree(parts / "train" / "good", good / "kept"),
+            20,
+            "(and 23 more): the run knows this photo already",
+        ),
+        (
+            lambda good, parts: write_labelled(good, 2).joinpath("5000.png").write_bytes(b"none"),
+            21,
+            "5000.png",
+        ),
+        (
+            lambda good, parts: (write_labelled(good, 2) / "5000.png").rename(good / "a_map.png"),
+            20,
+            "a heatmap, not a photo",
+        ),
+        (
+            lambda good, parts: cv2.imwrite(
+                str(write_labelled(good, 2) / "dark.png"), draw_part(1)[0] // 16
+            ),
+            21,
+            "mean brightness",
+        ),
+    ],
+)
+def test_what_cannot_be_taught_is_refused_in_one_line(
+    make: Callable[[Path, Path], object],
+    code: int,
+    said: str,
+    trained: Run,
+    parts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    good, output = tmp_path / "good", tmp_path / "out" / "part2.onnx"
+    output.parent.mkdir()
+    make(good, parts)
+    arguments = ["extend", str(trained.folder), "--good", str(good), "-o", str(output)]
+    assert said in fails(capsys, arguments, code)
+    assert list(output.parent.iterdir()) == []
+
+
+def test_a_run_that_cannot_be_extended_is_refused_in_one_line(
+    trained: Run, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(folder: Path, *more: str) -> str:
+        arguments = ["extend", str(folder), "--good", str(labelled), "-o"]
+        return fails(capsys, [*arguments, str(tmp_path / "part2.onnx"), *more], 27)
+
+    assert "not a training run" in refused(tmp_path)
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(trained.folder, unfinished)
+    (unfinished / "outcome.json").unlink()
+    assert "not finished; go on with" in refused(unfinished)
+    foldless = tmp_path / "foldless"
+    shutil.copytree(trained.folder, foldless)
+    (foldless / "fold-1.pt").unlink()
+    assert "fold-1.pt is missing; train again" in refused(foldless)
+    assert "give their folder with --data" in refused(trained.folder, "--data", "moved")
+    other = write_parts(tmp_path / "other", good=12)
+    assert "give their folder with --data" in refused(trained.folder, "--data", str(other))
+    taken = tmp_path / "part2-run"
+    taken.mkdir()
+    assert "choose another folder with --run" in refused(trained.folder)
+    assert not (tmp_path / "part2.onnx").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_moved_photos_are_found_with_data(
+    trained: Run, parts: Path, labelled: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.folder, run)
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**facts, "data": str(tmp_path / "gone")}))
+    moved = tmp_path / "moved"
+    shutil.copytree(parts, moved)
+    arguments = ["extend", str(run), "--good", str(labelled), "--data", str(moved)]
+    assert main([*arguments, "-o", str(tmp_path / "part2.onnx")]) == 0
+    child = Run(tmp_path / "part2-run")
+    assert child.facts().data == moved.resolve()
+    lost = next((child.folder / "added" / "1").iterdir())
+    lost.unlink()
+    with pytest.raises(RunError, match="not the photos that were taught"):
+        child.photos(moved)
+
+
+@pytest.mark.parametrize("stage", ["backbone features", "teaching", "proving parity"])
+def test_an_interrupt_leaves_nothing_half_done(
+    stage: str, trained: Run, labelled: Path, tmp_path: Path
+) -> None:
+    def interrupt(step: Step) -> None:
+        if step.stage == stage and step.done == step.total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extend_quietly(trained, labelled, tmp_path / "part2", interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("room", [2_000, 1_000_000])
+def test_a_full_disk_leaves_the_old_bundle(
+    room: int, trained: Run, labelled: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "part.onnx"
+    output.write_bytes(b"the bundle in service")
+
+    def fill_disk() -> None:
+        # Writing past this size fails as on a full disk: a model's file, or the bundle.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+    command = [sys.executable, "-m", "export.cli", "extend", str(trained.folder)]
+    done = subprocess.run(
+        [*command, "--good", str(labelled), "-o", str(output)],
+        capture_output=True,
+        text=True,
+        preexec_fn=fill_disk,
+        check=False,
+    )
+    assert done.returncode == 26, done.stderr
+    errors = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert "cannot be written" in errors[0]
+    assert output.read_bytes() == b"the bundle in service"
+    assert [path.name for path in tmp_path.iterdir()] == ["part.onnx"]
+
+
+def test_bundles_and_runs_without_lineage_still_load(trained: Run, taught: Report) -> None:
+    old = json.loads(taught.manifest.model_dump_json(exclude={"lineage"}))
+    assert Manifest.model_validate(old).lineage == ()
+    facts = trained.facts()
+    written = json.loads(facts.model_dump_json(exclude={"lineage"}))
+    assert type(facts).model_validate(written) == facts
+
+
+def test_every_new_patch_is_near_an_item_afterwards(trained: Run) -> None:
+    model = load_scorer(trained, CPU).model
+    # Room for all: the bank's own items, again and again.
+    model.bank = model.bank.repeat(10, 1)
+    levels = features(trained, [draw_labelled(seed) for seed in range(5000, 5004)])
+    limit = trained.outcome().calibration.threshold
+    replaced = teach(model, [levels], limit)
+    assert 0 < replaced < MOST_REPLACED * len(model.bank)
+    with torch.no_grad():
+        phi = model.descriptor(levels).flatten(2).transpose(1, 2).flatten(0, 1)
+    assert torch.cdist(phi, model.bank).amin(dim=1).max() <= COVER * limit
+
+
+def test_items_that_stand_alone_stay(trained: Run) -> None:
+    model = load_scorer(trained, CPU).model
+    before = model.bank.clone()
+    apart = torch.cdist(before, before).fill_diagonal_(torch.inf).amin(dim=1)
+    levels = features(trained, [draw_labelled(seed) for seed in range(5000, 5006)])
+    teach(model, [levels], trained.outcome().calibration.threshold)
+    gone = (model.bank != before).any(dim=1)
+    apart = torch.minimum(apart, torch.cdist(before, model.bank[gone]).amin(dim=1))
+    assert apart[gone].max() < apart[~gone].median()
+    assert not gone[apart.argmax()]
+
+
+def test_teaching_what_is_known_changes_nothing(trained: Run) -> None:
+    model = load_scorer(trained, CPU).model
+    levels = features(trained, [draw_labelled(5000)])
+    with torch.no_grad():
+        known = model.descriptor(levels).flatten(2).transpose(1, 2).flatten(0, 1)
+    model.bank[: len(known)] = known
+    before = model.bank.clone()
+    assert teach(model, [levels], trained.outcome().calibration.threshold) == 0
+    assert torch.equal(model.bank, before)

@@ -305,6 +305,9 @@ def command(options: argparse.Namespace) -> str:
         words.append(f"--methods {','.join(options.methods)}")
     words.append(f"--seeds {','.join(map(str, options.seeds))}{',' * (len(options.seeds) == 1)}")
     words.append(f"--backbones {','.join(options.backbones)}")
-    words += [f"--set {text}" for text in options.set if "weights=" not in text]
+    for text in options.set:
+        # Only a file's place is this machine's.
+        kept = [pair for pair in text.split(",") if "weights=" not in pair]
+        words += [f"--set {','.join(kept)}"] if kept else []
     words += [f"--variant {text}" for text in options.variant]
     return " ".join([*words, f"--false-reject {options.false_reject}"])

@@ -293,7 +293,11 @@ def _evaluate(options: argparse.Namespace) -> None:
             "training time": f"{outcome.train_seconds:.0f} s",
             **{
                 key: _shown(value)
-                for key, value in facts.settings.model_dump().items()
+                for key, value in {
+                    **facts.settings.model_dump(),
+                    "bank_items": facts.settings.items,
+                    "sigma": facts.settings.sigma_px,
+                }.items()
                 if value is not None
             },
         },

@@ -84,7 +84,7 @@ def test_a_mapped_cache_gives_the_same_model(parts: Path, trained: Run, tmp_path
     assert not list((tmp_path / "mapped").glob("features-*"))
 
 
-def test_training_opens_nothing_under_test(parts: Path, tmp_path: Path) -> None:
+def test_train_and_calibrate_open_nothing_under_test(parts: Path, tmp_path: Path) -> None:
     script = (
         "import sys, json\n"
         "seen = []\n"
@@ -93,7 +93,7 @@ def test_training_opens_nothing_under_test(parts: Path, tmp_path: Path) -> None:
         "        seen.append(arguments[0])\n"
         "sys.addaudithook(hook)\n"
         "from export.cli import main\n"
-        "code = main(sys.argv[1:])\n"
+        "code = main(sys.argv[1:]) or main(['calibrate', sys.argv[4], '--false-reject', '2%'])\n"
         "print(json.dumps({'code': code, 'seen': seen}))\n"
     )
     arguments = ["train", str(parts), "-o", str(tmp_path / "run"), "--epochs", "1", "--folds", "2"]

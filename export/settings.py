@@ -148,7 +148,7 @@ class TrainSettings(BaseModel):
     radius: float = Field(
         1.0, gt=0, description="r: initial radius, learned; 1 is a good patch's typical distance"
     )
-    epochs: int = Field(2, ge=0, le=10_000, description="passes over the good parts")
+    epochs: int = Field(1, ge=0, le=10_000, description="passes over the good parts")
     batch_size: int = Field(4, ge=1, le=1024, description="parts per step")
     learning_rate: float = Field(1e-4, gt=0, description="AdamW learning rate")
     weight_decay: float = Field(5e-4, ge=0, description="AdamW weight decay")

@@ -119,7 +119,11 @@ def _settle(
     weights = np.bincount(soft.astype(np.intp).ravel(), change.ravel(), minlength=256)
     covered = np.cumsum(weights[::-1])[::-1]
     level = int(np.flatnonzero(covered >= _COVERED * total)[-1])
-    mask = _clean((soft >= max(level, 1e-3)).astype(np.uint8))
+    raw = (soft >= max(level, 1e-3)).astype(np.uint8)
+    mask = _clean(raw)
+    if float(change[mask > 0].sum()) < _COVERED * total:
+        # Of a defect of a few pixels, a speck is a large part.
+        mask |= raw
     # Zero-mean differences are grain, not a defect: they vanish here.
     shown = np.abs(np.asarray(cv2.GaussianBlur(lifted, (0, 0), 0.8))).reshape(lifted.shape)
     if not mask.any() or float(np.quantile(shown.max(axis=2)[mask > 0], 0.8)) < least:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import functools
 import hashlib
 import json
 import re
@@ -38,15 +37,13 @@ from accuracy_plan import (
     shorten,
 )
 from accuracy_report import headline, publish
-from figures import _git as git
-from figures import machine
+from figures import commit, machine
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from export.calibrate import prediction
-from export.evaluate import evaluate
+from export.evaluate import evaluate, write_output
 from export.train import Step, pick_device
-from inspector.bundle import write_atomically
 from inspector.errors import InspectorError, OutputError, WeightsError
 
 CELL_FAILURES = (InspectorError, OSError, RuntimeError, ValueError, MemoryError)
@@ -82,7 +79,7 @@ class Store:
         return None
 
     def keep(self, cell: Cell, result: dict[str, Any]) -> None:
-        write(self.path(cell), json.dumps(result, indent=1).encode())
+        write_output(self.path(cell), json.dumps(result, indent=1))
 
     def _stem(self, cell: Cell) -> str:
         text = json.dumps(cell.spec(), sort_keys=True)
@@ -267,28 +264,12 @@ def judge(category: Category, trained: Trained, on_step: Callable[[Step], None])
     }
 
 
-@functools.cache
-def commit() -> str:
-    """Of the code, ``+`` when files differ from it; empty outside a repository."""
-    try:
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "-s") else "")
-    except OSError:
-        return ""
-
-
 def ages(results: Any) -> str:
     """When and at which commits reused cells were measured."""
     found = list(results)
     commits = sorted({result["commit"] or "unknown" for result in found})
     times = sorted(result["time"][:16].replace("T", " ") for result in found)
     return f"measured {times[0]} to {times[-1]} UTC at commit {', '.join(commits)}"
-
-
-def write(path: Path, data: bytes) -> None:
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import os
 import platform
@@ -38,7 +39,7 @@ def publish(name: str, command: str, figures: list[Figure]) -> None:
     document = {
         "benchmark": name,
         "command": command,
-        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "-s") else ""),
+        "commit": commit(),
         "machine": machine(),
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "figures": [asdict(figure) for figure in figures],
@@ -57,6 +58,15 @@ def machine() -> dict[str, str | int]:
         )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"processor": processor, "cores": cores or 0, "python": platform.python_version()}
+
+
+@functools.cache
+def commit() -> str:
+    """Of the code, ``+`` when files differ from it; empty outside a repository."""
+    try:
+        return _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "-s") else "")
+    except OSError:
+        return ""
 
 
 def _git(*arguments: str) -> str:

@@ -323,21 +323,12 @@ class _Parts:
         chosen = self.settings = chosen.resolve(dataset.photo_shapes(paths))
         self.device = pick_device(chosen.device)
         self.backbone = Backbone(chosen.backbone, chosen.strides, chosen.weights).to(self.device)
-        geometry = chosen.geometry()
         parts = dataset.load_good(
             paths,
-            geometry,
+            chosen.geometry(),
             lambda done, total: on_step(Step("reading photos", done, total)),
         )
-        self.geometry = geometry.model_copy(
-            update={
-                "aspect": parts.aspect,
-                "frame": parts.size if chosen.region is not None else None,
-            }
-        )
-        digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in parts.images]
-        # Copies of one picture stay together: none is tested by a model that has seen it.
-        _, self._picture = np.unique(digests, return_inverse=True)
+        self.geometry, self._picture = parts.geometry, parts.picture
         self._groups = np.random.default_rng([chosen.seed, 1]).permutation(
             int(self._picture.max()) + 1
         )

@@ -18,7 +18,7 @@ from torchvision import models
 
 from export.auto import given
 from export.backbone import Backbone
-from export.dataset import Sample, fingerprint, open_good, open_test
+from export.dataset import Sample, fingerprint, open_good, open_test, walk
 from export.settings import BackboneName, TrainSettings
 from inspector.config import in_words
 from inspector.errors import ConfigError, DatasetError, WeightsError
@@ -207,15 +207,7 @@ def find_categories(root: Path, wanted: Sequence[str] | None) -> list[Category]:
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder; name one that holds MVTec AD categories")
     found: list[Category] = []
-    seen: set[str] = set()
-    for here, folders, _ in os.walk(root, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        folder = Path(here)
+    for folder, folders, _ in walk(root):
         if (folder / "train" / "good").is_dir():
             folders.clear()
             name = folder.relative_to(root).as_posix()

@@ -14,7 +14,8 @@ import os
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,7 +26,7 @@ from PIL import Image
 
 from export.settings import ONE_ASPECT
 from inspector.errors import DatasetError, Fault, ImageError, MaskError, TooFewPartsError
-from inspector.frame import IMAGE_SUFFIXES, Geometry, read_image
+from inspector.frame import IMAGE_SUFFIXES, Box, Geometry, read_image, to_bgr8
 from inspector.verdict import Frame8
 
 GOOD: Final = "good"
@@ -34,6 +35,7 @@ FEWEST_GOOD_PARTS: Final = 10
 Progress = Callable[[int, int], None]
 """Called with (done, total) after every image."""
 
+Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 
 FULL_12_BIT: Final = 4095
@@ -68,15 +70,15 @@ class Loaded(NamedTuple):
 class GoodParts:
     """The good parts as the network sees them.
 
-    ``images``: uint8 BGR ``[N, H, W, 3]``. ``aspect``: width / height of the judged region when
-    all photos share one within 1 %, else None. ``size``: the photos' (width, height) when all
-    share one. ``remarks``: lines for a person about photos that
+    ``images``: uint8 BGR ``[N, H, W, 3]``. ``picture`` ``[N]``: see :func:`group_copies`.
+    ``geometry``: the one asked for, with what all photos share: ``aspect`` when it is one within
+    1 %, ``frame`` when a region is cut out. ``remarks``: lines for a person about photos that
     differ in size or colour, or are copies of one another.
     """
 
     images: Frame8
-    aspect: float | None
-    size: tuple[int, int] | None
+    picture: Index
+    geometry: Geometry
     remarks: tuple[str, ...]
 
 
@@ -95,7 +97,7 @@ def open_good(root: Path) -> tuple[Path, ...]:
                 f"{root}: looked for good parts in {folder}, which is missing; put their photos "
                 f"there, or name a folder that holds nothing but photos of good parts"
             )
-    paths = _images(folder)
+    paths = find_images(folder)
     if not paths:
         raise DatasetError(
             f"{folder}: no images; put photos of good parts there ({_FORMATS}), directly or in "
@@ -120,7 +122,7 @@ def open_test(root: Path) -> tuple[Sample, ...]:
     samples: list[Sample] = []
     used: set[Path] = set()
     masks = _masks(truth)
-    for path in _images(test):
+    for path in find_images(test):
         relative = path.relative_to(test)
         if len(relative.parts) < 2:
             raise DatasetError(
@@ -154,23 +156,24 @@ def load_good(
     of the pictures differ.
     """
     images = np.empty((len(paths), geometry.height, geometry.width, 3), dtype=np.uint8)
-    digests: set[bytes] = set()
     shapes: Counter[tuple[int, int]] = Counter()
     grey = brightest_deep = 0
     for index, path in enumerate(paths):
         photo = _read(path)
-        images[index] = _apply(photo, path, geometry)
-        digests.add(hashlib.sha256(images[index]).digest())
+        with _naming(path):
+            images[index] = geometry.apply(photo)
         shapes[(photo.shape[1], photo.shape[0])] += 1
         grey += photo.ndim == 2 or photo.shape[2] == 1
         if photo.dtype == np.uint16:
             brightest_deep = max(brightest_deep, int(photo.max()))
         if on_progress is not None:
             on_progress(index + 1, len(paths))
-    if len(digests) < FEWEST_GOOD_PARTS:
-        same = "all the same picture" if len(digests) == 1 else "copies of one another"
+    picture = group_copies(images)
+    different = int(picture.max()) + 1
+    if different < FEWEST_GOOD_PARTS:
+        same = "all the same picture" if different == 1 else "copies of one another"
         raise TooFewPartsError(
-            f"{_parent(paths)}: {len(paths)} good parts, but they are {same} ({len(digests)} "
+            f"{_parent(paths)}: {len(paths)} good parts, but they are {same} ({different} "
             f"different, at least {FEWEST_GOOD_PARTS} are needed); photograph different parts"
         )
     if 0 < brightest_deep <= FULL_12_BIT:
@@ -178,12 +181,27 @@ def load_good(
             f"{_parent(paths)}: 16-bit photos that use only the lowest {brightest_deep} of 65535 "
             f"levels (12-bit data?); have the camera left-align its pixels, or multiply them by 16"
         )
+    size = next(iter(shapes)) if len(shapes) == 1 else None
+    shared = {
+        "aspect": _common_aspect(shapes, geometry),
+        "frame": size if geometry.region is not None else None,
+    }
     return GoodParts(
         images,
-        _common_aspect(shapes, geometry),
-        next(iter(shapes)) if len(shapes) == 1 else None,
-        _remarks(paths, digests, shapes, grey),
+        picture,
+        geometry.model_copy(update=shared),
+        _remarks(len(paths), different, shapes, grey),
     )
+
+
+def group_copies(images: Iterable[npt.NDArray[Any]]) -> Index:
+    """Number of the picture that each of the N images shows, ``[N]``: copies share one.
+
+    A split goes by pictures, or a part would be tested by a model that has seen its copy. The
+    numbers, from 0 without a gap, hang on the pictures alone, not on their order.
+    """
+    keys = [f"{hashlib.sha256(image.tobytes()).hexdigest()} {image.shape}" for image in images]
+    return np.unique(keys, return_inverse=True)[1]
 
 
 def photo_shapes(paths: Sequence[Path]) -> list[tuple[int, int]]:
@@ -208,7 +226,8 @@ def load_sample(sample: Sample, geometry: Geometry) -> Loaded:
     Raises :class:`ImageError` and :class:`MaskError` naming the file.
     """
     photo = _read(sample.path)
-    image = _apply(photo, sample.path, geometry)
+    with _naming(sample.path):
+        image = geometry.apply(photo)
     inner = geometry.inner(geometry.crop(photo).shape)
     if sample.kind == GOOD:
         return Loaded(image, np.zeros(image.shape[:2], dtype=np.bool_), inner)
@@ -232,6 +251,16 @@ def load_sample(sample: Sample, geometry: Geometry) -> Loaded:
     return Loaded(image, mask if mask.any() else None, inner)
 
 
+def read_region(path: Path, region: Box | None) -> Frame8:
+    """The judged region of a photo, uint8 BGR at the photo's resolution, None: all of it.
+
+    Raises :class:`ImageError` naming the file.
+    """
+    photo = _read(path)
+    with _naming(path):
+        return to_bgr8(Geometry(height=64, width=64, region=region).crop(photo))
+
+
 def fingerprint(paths: Sequence[Path], root: Path) -> str:
     """SHA-256 over names relative to ``root`` and file contents, the same on every system.
 
@@ -242,12 +271,48 @@ def fingerprint(paths: Sequence[Path], root: Path) -> str:
     )
     whole = hashlib.sha256()
     for name, path in named:
-        try:
-            content = hashlib.sha256(path.read_bytes()).digest()
-        except OSError as error:
-            raise ImageError(f"{path}: {error.strerror or error}; check the file") from None
+        content = digest_file(path)
         whole.update(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest() + content)
     return whole.hexdigest()
+
+
+def digest_file(path: Path) -> bytes:
+    """SHA-256 of a file's contents. Raises :class:`ImageError` when it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror or error}; check the file") from None
+
+
+def find_images(folder: Path) -> tuple[Path, ...]:
+    """Image files at any depth, without hidden ones, in an order that no system changes.
+
+    Raises :class:`DatasetError` for a folder that cannot be read; empty when there is none.
+    """
+    found: list[Path] = []
+    for here, _, files in walk(folder, _refuse_walk):
+        found += (
+            here / name
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+        )
+    return tuple(sorted(found, key=lambda path: path.relative_to(folder).parts))
+
+
+def walk(
+    folder: Path, on_error: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """``os.walk`` that leaves out hidden folders and follows links, but not in a circle."""
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        # Hidden: thumbnails, and the "._" twins that macOS leaves on memory cards.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(here), folders, files
 
 
 def _check_folder(root: Path) -> None:
@@ -257,27 +322,6 @@ def _check_folder(root: Path) -> None:
             f"{root}: {what}; name a folder of photos of good parts, or one in MVTec AD layout "
             f"(train/good, test/<kind>, ground_truth/<kind>)"
         )
-
-
-def _images(folder: Path) -> tuple[Path, ...]:
-    """Image files at any depth, without hidden ones, in an order that no system changes."""
-    found: list[Path] = []
-    seen: set[str] = set()
-    for here, folders, files in os.walk(folder, onerror=_refuse_walk, followlinks=True):
-        # A link to a folder is followed, a circle of links is not.
-        real = os.path.realpath(here)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        # Hidden: thumbnails, and the "._" twins that macOS leaves on memory cards.
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += (
-            Path(here, name)
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        )
-    return tuple(sorted(found, key=lambda path: path.relative_to(folder).parts))
 
 
 def _refuse_walk(error: OSError) -> None:
@@ -290,7 +334,7 @@ def _refuse_walk(error: OSError) -> None:
 def _masks(truth: Path) -> dict[Path, list[Path]]:
     """Mask files by their path below ``truth``, suffix left out."""
     masks: dict[Path, list[Path]] = {}
-    for path in _images(truth):
+    for path in find_images(truth):
         masks.setdefault(path.relative_to(truth).with_suffix(""), []).append(path)
     return masks
 
@@ -302,9 +346,11 @@ def _read(path: Path) -> npt.NDArray[Any]:
         raise ImageError(f"{error}; remove the file or take the photo again") from None
 
 
-def _apply(photo: npt.NDArray[Any], path: Path, geometry: Geometry) -> Frame8:
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """A photo that the geometry refuses is named."""
     try:
-        return geometry.apply(photo)
+        yield
     except Fault as fault:
         raise ImageError(
             f"{path}: {fault}; remove the photo, or take it as the others were taken"
@@ -322,21 +368,19 @@ def _common_aspect(shapes: Counter[tuple[int, int]], geometry: Geometry) -> floa
 
 
 def _remarks(
-    paths: Sequence[Path], digests: set[bytes], shapes: Counter[tuple[int, int]], grey: int
+    count: int, different: int, shapes: Counter[tuple[int, int]], grey: int
 ) -> tuple[str, ...]:
     remarks = []
-    if len(digests) < len(paths):
-        remarks.append(
-            f"{len(paths) - len(digests)} of {len(paths)} good parts are copies of another photo"
-        )
+    if different < count:
+        remarks.append(f"{count - different} of {count} good parts are copies of another photo")
     if len(shapes) > 1:
         widths, heights = zip(*shapes, strict=True)
         remarks.append(
             f"photos come in {len(shapes)} sizes, from {min(widths)}x{min(heights)} to "
             f"{max(widths)}x{max(heights)} px; all are brought to the network's size"
         )
-    if 0 < grey < len(paths):
-        remarks.append(f"{grey} of {len(paths)} photos are grey, the others in colour")
+    if 0 < grey < count:
+        remarks.append(f"{grey} of {count} photos are grey, the others in colour")
     return tuple(remarks)
 
 

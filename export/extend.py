@@ -19,14 +19,22 @@ import torch
 from export import cfa
 from export.assemble import Precision, export_bundle
 from export.calibrate import calibrate
-from export.dataset import GOOD, Sample, fingerprint, load_sample
+from export.dataset import (
+    GOOD,
+    Sample,
+    digest_file,
+    find_images,
+    fingerprint,
+    group_copies,
+    load_sample,
+)
 from export.features import FeatureCache
 from export.memory import MOST_REPLACED, teach
 from export.run import Facts, Lesson, Run, Scores
 from export.train import OnStep, Scorer, Step, load_model, load_scorer
 from inspector.bundle import Calibration, Exposure, Manifest
 from inspector.errors import DatasetError, ImageError, OutputError, RunError
-from inspector.frame import IMAGE_SUFFIXES, exposure
+from inspector.frame import exposure
 from inspector.verdict import Frame8
 
 Index = npt.NDArray[np.intp]
@@ -310,13 +318,8 @@ class _School:
 
 
 def _split(images: Frame8, *, first: int, facts: Facts) -> Index:
-    """Fold of each added part, numbered from ``first``; -1 when there is one picture only.
-
-    Copies of one picture stay together.
-    """
-    _, picture = np.unique(
-        [hashlib.sha256(image.tobytes()).hexdigest() for image in images], return_inverse=True
-    )
+    """Fold of each added part, numbered from ``first``; -1 when there is one picture only."""
+    picture = group_copies(images)
     pictures = int(picture.max()) + 1
     if pictures == 1:
         return np.full(len(images), -1, dtype=np.intp)
@@ -343,7 +346,7 @@ def _check_targets(folder: Path, output: Path) -> None:
 
 
 def _photos(folder: Path) -> tuple[Path, ...]:
-    """The photos to teach, at any depth, hidden ones left out."""
+    """The photos to teach."""
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "no such folder"
         raise DatasetError(f"{folder}: {what}; name a folder of photos of good parts to teach")
@@ -353,13 +356,7 @@ def _photos(folder: Path) -> tuple[Path, ...]:
                 f"{folder}: holds a data set ('{layout}'), perhaps with defects; name a folder of "
                 f"nothing but the good parts to teach"
             )
-    paths = tuple(
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    paths = find_images(folder)
     if not paths:
         raise DatasetError(
             f"{folder}: no images; put photos of the good parts there that were rejected "
@@ -375,21 +372,14 @@ def _photos(folder: Path) -> tuple[Path, ...]:
 
 
 def _refuse_known(added: Sequence[Path], old: Sequence[Path]) -> None:
-    known = {_digest(path) for path in old}
-    again = [path for path in added if _digest(path) in known]
+    known = {digest_file(path) for path in old}
+    again = [path for path in added if digest_file(path) in known]
     if again:
         more = f" (and {len(again) - 1} more)" if len(again) > 1 else ""
         raise DatasetError(
             f"{again[0]}{more}: the run knows this photo already; remove it and teach new ones, or "
             f"raise the limit with 'inspector-model calibrate'"
         )
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ImageError(f"{path}: {error.strerror or error}; check the file") from None
 
 
 def _load(paths: Sequence[Path], facts: Facts, on_step: OnStep) -> Frame8:

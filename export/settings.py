@@ -199,8 +199,8 @@ class TrainSettings(BaseModel):
             longest = median(max(shape) for shape in shapes)
             side = min(max(longest, SHORTEST_PX), LONGEST_PX)
             size = (
-                _multiple(side * max(min(1.0, height / width) for width, height in shapes)),
-                _multiple(side * max(min(1.0, width / height) for width, height in shapes)),
+                round_side(side * max(min(1.0, height / width) for width, height in shapes)),
+                round_side(side * max(min(1.0, width / height) for width, height in shapes)),
             )
         fit = self.fit
         if fit == "auto":
@@ -256,5 +256,6 @@ class TrainSettings(BaseModel):
         return max(1, round(features / self.gamma_d))
 
 
-def _multiple(side: float) -> int:
+def round_side(side: float) -> int:
+    """The nearest side, in px, that a network's input may have."""
     return max(64, round(side / STRIDE) * STRIDE)

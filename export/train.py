@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -118,21 +117,17 @@ def train(
     paths = open_good(data)
     settings = settings.resolve(photo_shapes(paths))
     backbone = Backbone(settings.backbone, settings.strides, settings.weights).to(device)
-    geometry = settings.geometry()
     parts = load_good(
-        paths, geometry, lambda done, total: on_step(Step("reading photos", done, total))
+        paths,
+        settings.geometry(),
+        lambda done, total: on_step(Step("reading photos", done, total)),
     )
     run = Run(folder)
     facts = Facts(
         name=data.resolve().name,
         data=data.resolve(),
         settings=settings,
-        geometry=geometry.model_copy(
-            update={
-                "aspect": parts.aspect,
-                "frame": parts.size if settings.region is not None else None,
-            }
-        ),
+        geometry=parts.geometry,
         fingerprint=fingerprint(paths, data),
         parts=len(paths),
         weights_sha256=backbone.weights_sha256,
@@ -349,12 +344,8 @@ class _Trainer:
 
 
 def _split(parts: GoodParts, settings: TrainSettings) -> list[Index]:
-    """Which parts are held out: one share when that is enough for the rate asked, else folds.
-
-    Copies of one picture stay together: a part must not be tested by a model that has seen it.
-    """
-    digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in parts.images]
-    _, picture = np.unique(digests, return_inverse=True)
+    """Which parts are held out: one share when that is enough for the rate asked, else folds."""
+    picture = parts.picture
     groups = np.random.default_rng([settings.seed, 1]).permutation(int(picture.max()) + 1)
     once = int(len(groups) * HOLD_OUT_SHARE)
     if once >= parts_needed(settings.false_reject):

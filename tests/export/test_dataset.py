@@ -13,6 +13,7 @@ from export.dataset import (
     GOOD,
     Sample,
     fingerprint,
+    group_copies,
     load_good,
     load_sample,
     open_good,
@@ -148,6 +149,15 @@ def test_copies_do_not_count_as_parts(tmp_path: Path) -> None:
     )
 
 
+def test_copies_share_a_number_that_hangs_on_the_picture_alone() -> None:
+    one, two = draw_part(1)[0], draw_part(2)[0]
+    small, turned = one[:40], one[:40].reshape(80, 60, 3)
+    found = group_copies(iter([one, small, two, one.copy(), turned])).tolist()
+    assert found[0] == found[3]
+    assert sorted(found[:3] + found[4:]) == [0, 1, 2, 3]
+    assert group_copies([two, turned, one, small]).tolist() == [found[i] for i in (2, 4, 0, 1)]
+
+
 def test_load_good_is_the_line_geometry(tmp_path: Path) -> None:
     paths = good_folder(tmp_path)
     seen: list[tuple[int, int]] = []
@@ -156,7 +166,7 @@ def test_load_good_is_the_line_geometry(tmp_path: Path) -> None:
     assert parts.images.dtype == np.uint8
     for path, image in zip(paths, parts.images, strict=True):
         np.testing.assert_array_equal(image, GEOMETRY.apply(read_image(path)))
-    assert parts.aspect == pytest.approx(120 / 80)
+    assert parts.geometry.aspect == pytest.approx(120 / 80)
     assert parts.remarks == ()
     assert seen == [(i, 12) for i in range(1, 13)]
 
@@ -176,12 +186,12 @@ def test_sizes_may_differ(tmp_path: Path) -> None:
     paths = list(good_folder(tmp_path, count=10))
     paths.append(save(tmp_path / "x.png", cv2.resize(draw_part(50)[0], (240, 160))))
     parts = load_good(paths, GEOMETRY)
-    assert parts.aspect == pytest.approx(1.5)
+    assert parts.geometry.aspect == pytest.approx(1.5)
     assert "2 sizes, from 120x80 to 240x160 px" in parts.remarks[0]
     paths.append(save(tmp_path / "y.png", cv2.resize(draw_part(51)[0], (80, 80))))
-    assert load_good(paths, GEOMETRY).aspect is None
+    assert load_good(paths, GEOMETRY).geometry.aspect is None
     cropped = GEOMETRY.model_copy(update={"region": Box(x=10, y=10, w=60, h=30)})
-    assert load_good(paths, cropped).aspect == pytest.approx(2.0)
+    assert load_good(paths, cropped).geometry.aspect == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
@@ -323,7 +333,7 @@ def test_real_photos(name: str, good: int, test: int, aspect: float | None) -> N
     parts, photos = open_good(REAL / name), open_test(REAL / name)
     assert (len(parts), len(photos)) == (good, test)
     assert all(sample.mask for sample in photos if sample.kind != GOOD)
-    assert load_good(parts[:40], GEOMETRY).aspect == aspect
+    assert load_good(parts[:40], GEOMETRY).geometry.aspect == aspect
     for sample in photos[:: len(photos) // 10]:
         image, truth, _ = load_sample(sample, GEOMETRY)
         assert image.shape == (64, 96, 3)

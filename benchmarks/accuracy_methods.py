@@ -45,6 +45,7 @@ from export import (
     onnx_graph,
     settings,
     synthetic,
+    trial,
 )
 from export.backbone import Backbone
 from export.evaluate import ScoreBatch
@@ -374,7 +375,7 @@ _ASIDE = {"__init__", "assemble", "cli", "describe", "extend", "memory", "parity
 _OURS = tuple(
     path
     for path in sorted(Path(export.__path__[0]).glob("*.py"))
-    if path.stem not in _ASIDE | {"auto", "synthetic"}
+    if path.stem not in _ASIDE | {"auto", "synthetic", "trial"}
 )
 _SHARED = (backbone, calibrate, dataset, evaluate, features, metrics, frame)
 _GRID = (
@@ -409,7 +410,7 @@ METHODS: dict[str, Method] = {
         settings=lambda base: base,
         every_seed=True,
         uses=_EVERY_SETTING,
-        code=digest_code(*_OURS, frame, fit_cfa, auto, synthetic, fit_auto),
+        code=digest_code(*_OURS, frame, fit_cfa, auto, trial, synthetic, fit_auto),
         chooses=frozenset(auto.CHOSEN),
     ),
     "cfa-authors": Method(

@@ -15,7 +15,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch.utils.flop_counter import FlopCounterMode
 
-from export import auto, cfa
+from export import auto, cfa, trial
 from export.backbone import Backbone
 from export.cli import main
 from export.run import Choice, Run
@@ -64,7 +64,7 @@ def test_the_error_is_that_of_the_difference_on_shared_resamples() -> None:
     assert found.chosen == 0
 
 
-def some_answers(seed: int) -> tuple[auto.Answers, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def some_answers(seed: int) -> tuple[trial.Answers, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Answers with their maps and masks; 4 parts, 3 defects each, kinds of unequal number."""
     rng = np.random.default_rng(seed)
     part = np.repeat(np.arange(4), 3)
@@ -75,9 +75,9 @@ def some_answers(seed: int) -> tuple[auto.Answers, np.ndarray, np.ndarray, np.nd
         row, column = rng.integers(0, 7, 2)
         masks[i, row : row + 2 + i % 3, column : column + 3] = True
         maps[4 + i][masks[i]] *= 1.4
-    good, bad = auto._count_pixels(maps, masks, part, 4)
+    good, bad = trial._count_pixels(maps, masks, part, 4)
     scores = maps.max(axis=(1, 2)).astype(np.float64)
-    return auto.Answers(scores[:4], scores[4:], good, bad), part, kind, maps, masks
+    return trial.Answers(scores[:4], scores[4:], good, bad), part, kind, maps, masks
 
 
 def test_the_figures_are_aurocs_with_every_kind_counting_alike() -> None:
@@ -93,8 +93,8 @@ def test_the_figures_are_aurocs_with_every_kind_counting_alike() -> None:
             np.mean([roc_auc_score([0] * len(good) + [1] * len(bad), [*good, *bad]) for bad in own])
         )
     whole = np.ones((1, 4))
-    assert auto.image_auroc(answers, part, kind, whole)[0] == pytest.approx(np.mean(image))
-    found = auto.pixel_auroc(answers, part, kind, whole)[0]
+    assert trial.image_auroc(answers, part, kind, whole)[0] == pytest.approx(np.mean(image))
+    found = trial.pixel_auroc(answers, part, kind, whole)[0]
     assert found == pytest.approx(np.mean(pixel), abs=1e-3)
 
 
@@ -102,14 +102,14 @@ def test_a_weight_of_two_is_a_part_that_is_there_twice() -> None:
     answers, part, kind, _, _ = some_answers(2)
     drawn = np.array([0, 2, 2, 3])
     of = np.concatenate([np.flatnonzero(part == p) for p in drawn])
-    again = auto.Answers(
+    again = trial.Answers(
         answers.clean[drawn],
         answers.spoiled[of],
         answers.good_pixels[drawn],
         answers.defect_pixels[of],
     )
     weights = np.array([[1.0, 0.0, 2.0, 1.0]])
-    for figure in (auto.image_auroc, auto.pixel_auroc):
+    for figure in (trial.image_auroc, trial.pixel_auroc):
         expected = figure(again, np.repeat(np.arange(4), 3), kind[of], np.ones((1, 4)))
         np.testing.assert_allclose(figure(answers, part, kind, weights), expected)
 
@@ -238,7 +238,7 @@ def test_progress_rises_to_its_end(parts: Path) -> None:
     done = [step.done for step in steps]
     assert done == sorted(done)
     assert {step.total for step in steps} == {done[-1]}
-    assert {step.stage for step in steps} == {auto.CHOOSING}
+    assert {step.stage for step in steps} == {trial.CHOOSING}
 
 
 def test_photos_of_two_shapes_are_tried_both_ways(tmp_path: Path) -> None:
@@ -269,9 +269,9 @@ def test_copies_of_a_photo_are_not_held_out_from_their_own_bank(tmp_path: Path) 
         (path.parent / f"copy-{path.name}").write_bytes(path.read_bytes())
     fixed = SMALL.model_copy(update={"size": (64, 96), "fit": "stretch", "strides": (16,)})
     paths = sorted((data / "train" / "good").iterdir())
-    trial = auto._Trial(paths, [fixed], np.random.default_rng(0), quiet)
-    bank = {paths[i].name.removeprefix("copy-") for i in trial.bank}
-    held = {paths[i].name.removeprefix("copy-") for i in trial.held}
+    tried = trial.Trial(paths, [fixed], np.random.default_rng(0), quiet)
+    bank = {paths[i].name.removeprefix("copy-") for i in tried.bank}
+    held = {paths[i].name.removeprefix("copy-") for i in tried.held}
     assert not bank & held
     assert bank | held == {f"{i:03d}.png" for i in range(12)}
     for path in paths[:12]:
@@ -394,7 +394,7 @@ def test_a_folder_in_use_is_refused_before_anything_is_measured(
     assert main(["train", str(parts), "-o", str(trained.folder), "--auto"]) != 0
     said = capsys.readouterr().err
     assert "add --resume" in said
-    assert auto.CHOOSING not in said
+    assert trial.CHOOSING not in said
 
 
 def test_a_config_file_decides_too(parts: Path, tmp_path: Path) -> None:

@@ -371,7 +371,10 @@ def _graph_megabytes(scorer: Scorer) -> float:
 
 
 # Modules of ours that keep files, write reports or bundles, or teach in change no figure of a cell.
-_ASIDE = {"__init__", "assemble", "cli", "describe", "extend", "memory", "parity", "report", "run"}
+_ASIDE = {
+    *("__init__", "assemble", "charts", "cli", "describe", "extend"),
+    *("memory", "parity", "report", "run", "wording"),
+}
 _OURS = tuple(
     path
     for path in sorted(Path(export.__path__[0]).glob("*.py"))

@@ -158,7 +158,6 @@ class PixelTally:
         self._good: Counts = np.zeros(_BINS, dtype=np.int64)
         self._defective: Counts = np.zeros(_BINS, dtype=np.int64)
         self._overlap: Floats = np.zeros(_BINS, dtype=np.float64)
-        self._components = 0
 
     def add(self, anomaly_map: FloatMap, mask: npt.NDArray[np.bool_]) -> None:
         """Count one image: a finite float32 map ``[H, W]`` and its truth, bool ``[H, W]``."""
@@ -174,7 +173,6 @@ class PixelTally:
         labels, count = ndimage.label(mask, structure=_EIGHT_NEIGHBOURS)
         weights = 1.0 / np.bincount(labels[mask], minlength=count + 1)[labels[mask]]
         self._overlap += np.bincount(bins[mask], weights=weights, minlength=_BINS)
-        self._components += count
 
     def figures(self) -> PixelFigures:
         """The figures of everything added so far."""

@@ -3,49 +3,42 @@
 from __future__ import annotations
 
 import base64
-import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 import cv2
 import jinja2
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, PercentFormatter
 
-from export import metrics
+from export import charts, metrics
 from export.evaluate import Evaluation, Picture, write_output
 from export.run import Candidate, Choice
+from export.wording import (
+    UNDEFINED,
+    say_count,
+    say_of,
+    say_percent,
+    say_score,
+    say_share,
+    say_signal,
+    say_threshold,
+)
 from inspector.bundle import Calibration
 from inspector.frame import Geometry, encode_jpeg, overlay
 from inspector.verdict import LIMIT, LIMIT_FACTOR_RANGE, Frame8, Verdict
 
-UNDEFINED: Final = "–"
-
 _TEMPLATE = "report.html.j2"
 _THUMBNAIL_PX = 288
 _FEW = 6
-_HISTOGRAM_END = 4.0
-_GOOD, _DEFECTIVE, _HELD_OUT = "#2f6f9f", "#d1722c", "#5d6b78"
-_INK, _GRID = "#33414d", "#e3e8ec"
 
 
 @dataclass(frozen=True)
 class _Tile:
     name: str
     value: str
-    note: str
-
-
-@dataclass(frozen=True)
-class _Chart:
-    source: str
-    title: str
     note: str
 
 
@@ -98,11 +91,11 @@ def write_report(  # noqa: PLR0917
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "share": _share,
-        "score": _score,
-        "threshold": _threshold,
-        "of": _of,
-        "signal": _signal,
+        "share": say_share,
+        "score": say_score,
+        "threshold": say_threshold,
+        "of": say_of,
+        "signal": say_signal,
     }
     html = environment.get_template(_TEMPLATE).render(
         title=title,
@@ -111,9 +104,9 @@ def write_report(  # noqa: PLR0917
         facts=facts,
         sentences=headline(evaluation, calibration),
         tiles=_tiles(evaluation, calibration),
-        histogram=_histogram(evaluation, held_out, width_in=7.6),
-        small_histogram=_histogram(evaluation, held_out, width_in=4.4),
-        curves=_curves(evaluation),
+        histogram=charts.histogram(evaluation, held_out, width_in=7.6),
+        small_histogram=charts.histogram(evaluation, held_out, width_in=4.4),
+        curves=charts.curves(evaluation),
         thresholds=_thresholds(evaluation, held_out),
         factor_range=LIMIT_FACTOR_RANGE,
         calibration_words=_calibration_words(calibration),
@@ -121,7 +114,7 @@ def write_report(  # noqa: PLR0917
         limit=LIMIT,
         choice=choice,
         candidates=_ranked(choice) if choice is not None else [],
-        candidates_chart=_candidates_chart(choice) if choice is not None else None,
+        candidates_chart=charts.candidates_chart(choice) if choice is not None else None,
     )
     write_output(path, html)
 
@@ -137,9 +130,13 @@ def headline(evaluation: Evaluation, calibration: Calibration) -> list[str]:
     rejects, escapes = evaluation.false_rejects, evaluation.escapes
     halves = []
     if rejects.total:
-        halves.append(f"of {_parts(rejects.total, 'good part')} {rejects.hits} would be rejected")
+        halves.append(
+            f"of {say_count(rejects.total, 'good part')} {rejects.hits} would be rejected"
+        )
     if escapes.total:
-        halves.append(f"of {_parts(escapes.total, 'defective part')} {escapes.hits} would escape")
+        halves.append(
+            f"of {say_count(escapes.total, 'defective part')} {escapes.hits} would escape"
+        )
     sentences = []
     if halves:
         both = "; ".join(halves)
@@ -150,9 +147,9 @@ def headline(evaluation: Evaluation, calibration: Calibration) -> list[str]:
         sentences.append("No defective part was tested, so escapes are not known.")
     if evaluation.faults:
         sentences.append(
-            f"{_parts(len(evaluation.faults), 'photo')} could not be judged (FAULT, never a pass "
-            f"on the line) and {'is' if len(evaluation.faults) == 1 else 'are'} left out of every "
-            f"figure; they are listed below."
+            f"{say_count(len(evaluation.faults), 'photo')} could not be judged (FAULT, never a "
+            f"pass on the line) and {'is' if len(evaluation.faults) == 1 else 'are'} left out of "
+            f"every figure; they are listed below."
         )
     return sentences
 
@@ -162,7 +159,9 @@ def _tiles(evaluation: Evaluation, calibration: Calibration) -> list[_Tile]:
         least, most = calibration.predicted_rejects
         return [
             _Tile("Held-out good parts", str(calibration.good_parts), "the limit rests on them"),
-            _Tile("Asked for", _percent(calibration.target_false_reject), "false rejects at most"),
+            _Tile(
+                "Asked for", say_percent(calibration.target_false_reject), "false rejects at most"
+            ),
             _Tile(
                 f"Rejects in the next {calibration.predicted_next:,}",
                 f"{least}…{most}",
@@ -172,14 +171,16 @@ def _tiles(evaluation: Evaluation, calibration: Calibration) -> list[_Tile]:
     summary = evaluation.summary()
     best = "no defective parts tested"
     if "f1_best" in summary:
-        best = f"best: {_share(summary['f1_best'])} at {_score(summary['f1_best_threshold'])}"
+        best = f"best: {say_share(summary['f1_best'])} at {say_score(summary['f1_best_threshold'])}"
     return [
         _rate_tile("False rejects", evaluation.false_rejects, "good"),
         _rate_tile("Escapes", evaluation.escapes, "defective"),
-        _Tile("Image AUROC", _share(summary.get("image_auroc")), "good and defective parts apart"),
-        _Tile("Pixel AUROC", _share(evaluation.pixels.auroc), "good and defective pixels apart"),
-        _Tile("AUPRO", _share(evaluation.pixels.aupro), "overlap with defects, FPR up to 30 %"),
-        _Tile("F1 at the limit", _share(summary.get("f1")), best),
+        _Tile(
+            "Image AUROC", say_share(summary.get("image_auroc")), "good and defective parts apart"
+        ),
+        _Tile("Pixel AUROC", say_share(evaluation.pixels.auroc), "good and defective pixels apart"),
+        _Tile("AUPRO", say_share(evaluation.pixels.aupro), "overlap with defects, FPR up to 30 %"),
+        _Tile("F1 at the limit", say_share(summary.get("f1")), best),
     ]
 
 
@@ -189,8 +190,9 @@ def _rate_tile(name: str, rate: metrics.Rate, of: str) -> _Tile:
     low, high = rate.interval
     return _Tile(
         name,
-        _percent(rate.value),
-        f"{rate.hits} of {rate.total} {of}; 95 % interval {_percent(low)} to {_percent(high)}",
+        say_percent(rate.value),
+        f"{rate.hits} of {rate.total} {of}; 95 % interval {say_percent(low)} to "
+        f"{say_percent(high)}",
     )
 
 
@@ -217,15 +219,16 @@ def _calibration_words(calibration: Calibration) -> list[str]:
     least, most = calibration.predicted_rejects
     quantiles = calibration.quantiles
     words = [
-        f"The limit was set from {_parts(calibration.good_parts, 'good part')} that the model was "
-        f"not trained on, aiming to reject {_percent(calibration.target_false_reject)} of good "
-        f"parts. Method: {calibration.method}. Pooling: {calibration.pooling}.",
+        f"The limit was set from {say_count(calibration.good_parts, 'good part')} that the model "
+        f"was not trained on, aiming to reject {say_percent(calibration.target_false_reject)} of "
+        f"good parts. Method: {calibration.method}. Pooling: {calibration.pooling}.",
         f"{_holdout_sentence(calibration)} With 95 % confidence the true false-reject rate lies "
-        f"between {_percent(low)} and {_percent(high)}; of the next {calibration.predicted_next:,} "
-        f"good parts, {least} to {most} will be rejected if nothing about the line changes.",
-        f"Half of the held-out good parts score below {_score(quantiles.q50)}, 95 % below "
-        f"{_score(quantiles.q95)}; the highest scores {_score(quantiles.maximum)}. The limit, 1, "
-        f"is {calibration.threshold:.6g} in the model's own units.",
+        f"between {say_percent(low)} and {say_percent(high)}; of the next "
+        f"{calibration.predicted_next:,} good parts, {least} to {most} will be rejected if "
+        f"nothing about the line changes.",
+        f"Half of the held-out good parts score below {say_score(quantiles.q50)}, 95 % below "
+        f"{say_score(quantiles.q95)}; the highest scores {say_score(quantiles.maximum)}. The "
+        f"limit, 1, is {calibration.threshold:.6g} in the model's own units.",
     ]
     if calibration.extrapolated:
         words.append(
@@ -237,7 +240,7 @@ def _calibration_words(calibration: Calibration) -> list[str]:
 def _holdout_sentence(calibration: Calibration) -> str:
     reach = "reaches" if calibration.good_rejected == 1 else "reach"
     return (
-        f"Of {_parts(calibration.good_parts, 'held-out good part')} {calibration.good_rejected} "
+        f"Of {say_count(calibration.good_parts, 'held-out good part')} {calibration.good_rejected} "
         f"{reach} the limit."
     )
 
@@ -311,85 +314,6 @@ def _thumbnail(image: Frame8, geometry: Geometry) -> Frame8:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _histogram(evaluation: Evaluation, held_out: metrics.Floats, width_in: float) -> _Chart | None:
-    every: list[tuple[str, npt.NDArray[Any], str, Literal["step", "stepfilled"]]] = [
-        ("good", np.asarray(evaluation.good_scores), _GOOD, "stepfilled"),
-        ("defective", np.asarray(evaluation.defective_scores), _DEFECTIVE, "stepfilled"),
-        ("good, held out", held_out, _HELD_OUT, "step"),
-    ]
-    groups = [group for group in every if group[1].size]
-    if not groups:
-        return None
-    highest = max(float(scores.max()) for _, scores, _, _ in groups)
-    end = min(max(1.25, 1.02 * highest), _HISTOGRAM_END)
-    # An edge falls on the limit, so that no bar has parts of both verdicts.
-    bars_below = max(8, round(36 / end))
-    edges = np.arange(math.ceil(end * bars_below) + 1) * LIMIT / bars_below
-    figure, axes = _axes(width_in, 2.9)
-    for name, scores, colour, kind in groups:
-        axes.hist(
-            np.minimum(scores, edges[-1]),
-            bins=list(edges),
-            weights=np.full(scores.size, 1.0 / scores.size),
-            histtype=kind,
-            color=colour,
-            alpha=0.55 if kind == "stepfilled" else 1.0,
-            linewidth=1.4,
-            label=f"{name} ({scores.size})",
-        )
-    axes.axvline(LIMIT, color=_INK, linewidth=1.4, linestyle=(0, (4, 3)))
-    axes.annotate(
-        "limit",
-        (LIMIT, 1.0),
-        xycoords=("data", "axes fraction"),
-        xytext=(5, -11),
-        textcoords="offset points",
-        color=_INK,
-    )
-    axes.set_xlim(0.0, float(edges[-1]))
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
-    axes.set_xlabel("score, in units of the limit")
-    axes.set_ylabel("share of the group")
-    figure.legend(
-        frameon=False, loc="outside upper left", ncols=len(groups), columnspacing=1.2, fontsize=9
-    )
-    note = "Each group adds up to 100 %. A part right of the limit is rejected."
-    if highest > edges[-1]:
-        note += f" The last bar holds all scores above {_score(float(edges[-2]))}."
-    return _Chart(_svg_uri(figure), "Scores", note)
-
-
-def _curves(evaluation: Evaluation) -> list[_Chart]:
-    charts = []
-    image = metrics.roc(evaluation.good_scores, evaluation.defective_scores)
-    pixels = evaluation.pixels
-    if image is not None:
-        auroc = metrics.auroc(evaluation.good_scores, evaluation.defective_scores)
-        at_limit = (evaluation.false_rejects.value, evaluation.escapes.value)
-        figure, axes = _roc_axes(image)
-        if at_limit[0] is not None and at_limit[1] is not None:
-            axes.plot(at_limit[0], 1.0 - at_limit[1], "o", color=_DEFECTIVE, label="at the limit")
-            axes.legend(frameon=False, loc="lower right")
-        axes.set_xlabel("good parts rejected")
-        axes.set_ylabel("defective parts caught")
-        charts.append(_Chart(_svg_uri(figure), "ROC of images", f"AUROC {_share(auroc)}"))
-    if pixels.roc is not None:
-        figure, axes = _roc_axes(pixels.roc)
-        axes.set_xlabel("good pixels marked")
-        axes.set_ylabel("defective pixels marked")
-        note = f"AUROC {_share(pixels.auroc)} (exact to ±{pixels.auroc_error:.1g})"
-        charts.append(_Chart(_svg_uri(figure), "ROC of pixels", note))
-    if pixels.pro is not None:
-        figure, axes = _roc_axes(pixels.pro)
-        axes.axvspan(0.0, metrics.PRO_FPR_LIMIT, color=_GOOD, alpha=0.08, linewidth=0)
-        axes.set_xlabel("good pixels marked")
-        axes.set_ylabel("mean overlap with each defect")
-        note = f"AUPRO {_share(pixels.aupro)} (exact to ±{pixels.aupro_error:.1g}), shaded part"
-        charts.append(_Chart(_svg_uri(figure), "Overlap per region", note))
-    return charts
-
-
 def _ranked(choice: Choice) -> list[tuple[Candidate, str]]:
     """The candidates, best first, with what there is to say of each."""
     best = max(choice.candidates, key=lambda candidate: candidate.signal)
@@ -408,117 +332,5 @@ def _ranked(choice: Choice) -> list[tuple[Candidate, str]]:
     return sorted(rows, key=lambda row: -row[0].signal)
 
 
-def _candidates_chart(choice: Choice) -> _Chart | None:
-    if len(choice.candidates) < 2:
-        return None
-    chosen = choice.candidates[choice.chosen]
-    figure, axes = _axes(7.6, 2.9)
-    for near, colour, name in ((True, _GOOD, "as good as the best"), (False, "#b7c0c8", "worse")):
-        shown = [candidate for candidate in choice.candidates if candidate.as_good is near]
-        if shown:
-            axes.plot(
-                [candidate.gmacs for candidate in shown],
-                [candidate.signal for candidate in shown],
-                "o",
-                color=colour,
-                label=name,
-            )
-    axes.plot(
-        chosen.gmacs,
-        chosen.signal,
-        "o",
-        markersize=13,
-        markerfacecolor="none",
-        markeredgecolor=_DEFECTIVE,
-        markeredgewidth=2.0,
-        label="chosen",
-    )
-    axes.set_xlim(left=0.0)
-    axes.margins(y=0.15)
-    axes.set_xlabel("work a part, 10⁹ multiply-adds")
-    axes.set_ylabel("signal")
-    figure.legend(frameon=False, loc="outside upper left", ncols=3, columnspacing=1.2, fontsize=9)
-    note = "Each dot is a candidate: the further left, the faster on the line."
-    return _Chart(_svg_uri(figure), "Signal and cost of each candidate", note)
-
-
-def _roc_axes(curve: metrics.Curve) -> tuple[Figure, Axes]:
-    figure, axes = _axes(3.6, 3.2)
-    drawn = metrics.thin(curve)
-    axes.plot([0, 1], [0, 1], color=_GRID, linewidth=1.2)
-    axes.plot(drawn.x, drawn.y, color=_GOOD, linewidth=2.0)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(FixedLocator([0.0, 0.25, 0.5, 0.75, 1.0]))
-        axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-    axes.set_xlim(-0.01, 1.01)
-    axes.set_ylim(-0.01, 1.02)
-    return figure, axes
-
-
-def _axes(width_in: float, height_in: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    axes = figure.add_subplot()
-    axes.grid(color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, labelcolor=_INK)
-    axes.tick_params(axis="x", pad=6)
-    axes.xaxis.label.set_color(_INK)
-    axes.yaxis.label.set_color(_INK)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color(_HELD_OUT)
-    return figure, axes
-
-
-def _svg_uri(figure: Figure) -> str:
-    data = io.BytesIO()
-    figure.savefig(data, format="svg", transparent=True, metadata={"Date": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(data.getvalue()).decode()}"
-
-
 def _jpeg_uri(image: Frame8) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(image, 82)).decode()}"
-
-
-def _parts(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def _percent(value: float | None) -> str:
-    """0.00512 as "0.51 %"; as many digits as say something."""
-    if value is None:
-        return UNDEFINED
-    percent = 100.0 * value
-    digits = 2 if 0.0 < percent < 1.0 else 1
-    return f"{percent:.{digits}f}".removesuffix(".0") + " %"
-
-
-def _share(value: float | None) -> str:
-    """An AUROC or its like; only a perfect one reads 1.000."""
-    if value is None:
-        return UNDEFINED
-    return f"{value:.3f}" if value == 1.0 or value < 0.9995 else "> 0.999"
-
-
-def _score(value: float | None) -> str:
-    """Two digits after the point; what is below the limit never reads 1.00."""
-    if value is None:
-        return UNDEFINED
-    text = f"{value:.2f}" if value < 100 else f"{value:.3g}"
-    return "< 1.00" if text == "1.00" and value < LIMIT else text
-
-
-def _threshold(value: float) -> str:
-    """A listed threshold as it is; one found in the data rounded down, so that it still holds."""
-    return f"{value:.2f}" if value in metrics.SWEEP else f"{math.floor(value * 1000) / 1000:.3f}"
-
-
-def _of(rate: metrics.Rate) -> str:
-    if not rate.total:
-        return UNDEFINED
-    return f"{rate.hits} of {rate.total} ({_percent(rate.value)})"
-
-
-def _signal(value: float) -> str:
-    """Four digits: candidates lie close together. Only a perfect one reads 1.0000."""
-    return f"{value:.4f}" if value == 1.0 or value < 0.99995 else "> 0.9999"

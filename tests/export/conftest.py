@@ -1,17 +1,23 @@
-"""A small data set of drawn parts, in MVTec AD layout, and a model trained on it."""
+"""A small data set of drawn parts, in MVTec AD layout, and models trained on it."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from export.cfa import pool
 from export.run import Run
 from export.settings import TrainSettings
-from export.train import train
+from export.train import load_scorer, train
 
+CPU = torch.device("cpu")
 QUICK = TrainSettings(size=(64, 96), epochs=2, bank_items=48, folds=3, device="cpu")
 
 
@@ -32,6 +38,13 @@ def draw_part(seed: int, defect: str = "") -> tuple[np.ndarray, np.ndarray]:
     return np.clip(noisy, 0, 255).astype(np.uint8), mask
 
 
+def draw_labelled(seed: int, colour: tuple[int, int, int] = (120, 150, 90)) -> np.ndarray:
+    """A good part with a label beside it, which no trained part has."""
+    image, _ = draw_part(seed)
+    cv2.rectangle(image, (4, 4), (22, 16), colour, -1)
+    return image
+
+
 def write_parts(root: Path, good: int = 24, test_good: int = 5, defective: int = 4) -> Path:
     for i in range(good):
         _write(root / "train" / "good" / f"{i:03d}.png", draw_part(i)[0])
@@ -43,6 +56,47 @@ def write_parts(root: Path, good: int = 24, test_good: int = 5, defective: int =
             _write(root / "test" / kind / f"{i:03d}.png", image)
             _write(root / "ground_truth" / kind / f"{i:03d}_mask.png", mask)
     return root
+
+
+def write_labelled(folder: Path, count: int, first: int = 5000, **label: object) -> Path:
+    folder.mkdir()
+    for seed in range(first, first + count):
+        cv2.imwrite(str(folder / f"{seed}.png"), draw_labelled(seed, **label))  # type: ignore[arg-type]
+    return folder
+
+
+def features(run: Run, images: list[np.ndarray]) -> list[torch.Tensor]:
+    """Pooled features of ``images`` for the run's model, by level."""
+    scorer, geometry = load_scorer(run, CPU), run.facts().geometry
+    with torch.no_grad():
+        return pool(
+            scorer.backbone.maps(np.stack([geometry.apply(image) for image in images]), CPU)
+        )
+
+
+def run_watched(*commands: list[str]) -> tuple[str, list[str]]:
+    """``inspector-model`` commands in a process of their own: what they print, the paths opened."""
+    program = (
+        "import sys, json\n"
+        "seen = []\n"
+        "def hook(event, arguments):\n"
+        "    if event in {'open', 'os.listdir', 'os.scandir'} and isinstance(arguments[0], str):\n"
+        "        seen.append(arguments[0])\n"
+        "sys.addaudithook(hook)\n"
+        "from export.cli import main\n"
+        "codes = [main(command) for command in json.loads(sys.argv[1])]\n"
+        "print(json.dumps({'codes': codes, 'seen': seen}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said, last = done.stdout.rstrip().rsplit("\n", 1)
+    answer = json.loads(last)
+    assert answer["codes"] == [0] * len(commands), done.stderr
+    return said, answer["seen"]
 
 
 def _write(path: Path, image: np.ndarray) -> None:
@@ -59,3 +113,11 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("runs") / "disc"
     return train(parts, folder, QUICK, resume=False, on_step=lambda step: None)
+
+
+@pytest.fixture(scope="session")
+def roomy(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run whose bank has room for lessons."""
+    folder = tmp_path_factory.mktemp("runs") / "roomy"
+    settings = QUICK.model_copy(update={"bank_items": 200})
+    return train(parts, folder, settings, resume=False, on_step=lambda step: None)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -23,7 +20,7 @@ from export.settings import TrainSettings
 from export.train import Step
 from inspector.errors import TooFewPartsError
 
-from .conftest import draw_part, write_parts
+from .conftest import draw_part, run_watched, write_parts
 
 SMALL = TrainSettings(bank_items=64, epochs=0, folds=2, device="cpu")
 OPTIONS = ["--bank-items", "64", "--epochs", "0", "--folds", "2", "--device", "cpu"]
@@ -291,25 +288,9 @@ def _only(data: Path, kept: list[Path]) -> Path:
 def run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, str, list[str]]:
     """A run of ``train --auto``: what it printed, and the paths it opened or listed."""
     folder = tmp_path_factory.mktemp("auto") / "run"
-    script = (
-        "import sys, json\n"
-        "seen = []\n"
-        "def hook(event, arguments):\n"
-        "    if event in {'open', 'os.listdir', 'os.scandir'} and isinstance(arguments[0], str):\n"
-        "        seen.append(arguments[0])\n"
-        "sys.addaudithook(hook)\n"
-        "from export.cli import main\n"
-        "code = main(sys.argv[1:])\n"
-        "print(json.dumps({'code': code, 'seen': seen}))\n"
-    )
     arguments = ["train", str(parts), "-o", str(folder), "--auto", "--strides", "16", *OPTIONS]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
-    )
-    said, last = done.stdout.rstrip().rsplit("\n", 1)
-    answer = json.loads(last)
-    assert answer["code"] == 0
-    return Run(folder), said, answer["seen"]
+    said, seen = run_watched(arguments)
+    return Run(folder), said, seen
 
 
 def test_choosing_opens_nothing_under_test(parts: Path, run: tuple[Run, str, list[str]]) -> None:

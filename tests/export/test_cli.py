@@ -22,7 +22,7 @@ from inspector import Detector, Verdict
 from inspector.bundle import read
 from inspector.config import load_yaml
 
-from .conftest import draw_part, write_parts
+from .conftest import draw_part, write_labelled, write_parts
 
 CONFIG = Path(__file__).parents[2] / "config"
 
@@ -201,16 +201,25 @@ def test_16_bit_tiff_photos_train_like_their_8_bit_twins(tmp_path: Path) -> None
     assert limits[0] == limits[1]
 
 
-def test_a_full_disk_during_export_leaves_the_old_bundle(trained: Run, tmp_path: Path) -> None:
-    output = tmp_path / "disc.onnx"
+@pytest.mark.parametrize(
+    ("command", "room"), [("export", 1_000_000), ("extend", 2_000), ("extend", 1_000_000)]
+)
+def test_a_full_disk_leaves_the_old_bundle(
+    command: str, room: int, trained: Run, tmp_path: Path
+) -> None:
+    output = tmp_path / "out" / "disc.onnx"
+    output.parent.mkdir()
     output.write_bytes(b"the bundle in service")
+    arguments = [command, str(trained.folder), "-o", str(output)]
+    if command == "extend":
+        arguments += ["--good", str(write_labelled(tmp_path / "labelled", 6))]
 
     def fill_disk() -> None:
-        # Writing past this size fails as on a full disk; the scratch candidate is larger too.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+        # Writing past this size fails as on a full disk: a model's file, or the bundle.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 
     done = subprocess.run(
-        [sys.executable, "-m", "export.cli", "export", str(trained.folder), "-o", str(output)],
+        [sys.executable, "-m", "export.cli", *arguments],
         capture_output=True,
         text=True,
         preexec_fn=fill_disk,
@@ -221,7 +230,7 @@ def test_a_full_disk_during_export_leaves_the_old_bundle(trained: Run, tmp_path:
     assert len(errors) == 1
     assert "cannot be written" in errors[0]
     assert output.read_bytes() == b"the bundle in service"
-    assert [path.name for path in tmp_path.iterdir()] == ["disc.onnx"]
+    assert [path.name for path in output.parent.iterdir()] == ["disc.onnx"]
 
 
 def test_missing_and_empty_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

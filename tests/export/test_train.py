@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +15,7 @@ from export.run import Run
 from export.train import Step, load_scorer, train
 from inspector.errors import RunError, TooFewPartsError, TrainingError
 
-from .conftest import QUICK, draw_part, write_parts
-
-CPU = torch.device("cpu")
+from .conftest import CPU, QUICK, draw_part, run_watched, write_parts
 
 
 def fit(data: Path, folder: Path, **options: object) -> Run:
@@ -85,25 +81,12 @@ def test_a_mapped_cache_gives_the_same_model(parts: Path, trained: Run, tmp_path
 
 
 def test_train_and_calibrate_open_nothing_under_test(parts: Path, tmp_path: Path) -> None:
-    script = (
-        "import sys, json\n"
-        "seen = []\n"
-        "def hook(event, arguments):\n"
-        "    if event in {'open', 'os.listdir', 'os.scandir'} and isinstance(arguments[0], str):\n"
-        "        seen.append(arguments[0])\n"
-        "sys.addaudithook(hook)\n"
-        "from export.cli import main\n"
-        "code = main(sys.argv[1:]) or main(['calibrate', sys.argv[4], '--false-reject', '2%'])\n"
-        "print(json.dumps({'code': code, 'seen': seen}))\n"
+    run = str(tmp_path / "run")
+    options = ["--epochs", "1", "--folds", "2", "--size", "64", "--bank-items", "20"]
+    _, seen = run_watched(
+        ["train", str(parts), "-o", run, *options], ["calibrate", run, "--false-reject", "2%"]
     )
-    arguments = ["train", str(parts), "-o", str(tmp_path / "run"), "--epochs", "1", "--folds", "2"]
-    arguments += ["--size", "64", "--bank-items", "20"]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
-    )
-    answer = json.loads(done.stdout.splitlines()[-1])
-    assert answer["code"] == 0
-    inside = [path for path in answer["seen"] if path.startswith(str(parts))]
+    inside = [path for path in seen if path.startswith(str(parts))]
     assert sum("/train/good" in path for path in inside) >= 24
     assert not [path for path in inside if "/test" in path or "/ground_truth" in path]
 

@@ -6,8 +6,10 @@ import contextlib
 import re
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ import numpy as np
 import yaml
 
 from inspector.client import Gap, Heatmap, Subscriber
-from inspector.frame import encode_png
+from inspector.frame import encode_jpeg, encode_png
 from inspector.wire import StatusMessage, VerdictMessage
+from tests import tiny
 
 START_S = 20.0
 FREE = {"verdicts": "tcp://127.0.0.1:*", "images": "tcp://127.0.0.1:*"}
@@ -149,3 +152,57 @@ def judge_all(station: Path) -> Heard:
     assert heard.gaps == []
     assert [verdict.seq for verdict in heard.verdicts] == list(range(1, len(heard.verdicts) + 1))
     return heard
+
+
+class _Stream(BaseHTTPRequestHandler):
+    """A network camera: motion JPEG over HTTP."""
+
+    def do_GET(self):
+        self.server.unplugged.wait(self.server.answers_after_s)
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=part")
+        self.end_headers()
+        number = 0
+        while not self.server.unplugged.wait(0.04):
+            number += 1
+            picture = tiny.good_picture()
+            picture[0, 0] = number % 4 + tiny.GREY
+            jpeg = encode_jpeg(picture)
+            head = f"--part\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            try:
+                self.wfile.write(head.encode() + jpeg + b"\r\n")
+            except OSError:
+                return
+
+    def log_message(self, *_):
+        pass
+
+
+class Plug:
+    """Plugs the network camera in and out."""
+
+    def __init__(self, port: int = 0, answers_after_s: float = 0.0) -> None:
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), _Stream)
+        self.server.unplugged = threading.Event()
+        self.server.answers_after_s = answers_after_s
+        self.port = self.server.server_address[1]
+        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def pull(self) -> None:
+        self.server.unplugged.set()
+        self.server.shutdown()
+        self.server.server_close()
+        self._thread.join()
+
+
+def until(subscriber: Subscriber, wanted: Callable[[Any], bool]) -> Iterator[VerdictMessage]:
+    """The verdicts up to the first item that is ``wanted``; that one too when it is a verdict."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        item = subscriber.receive(200)
+        if isinstance(item, VerdictMessage):
+            yield item
+        if item is not None and wanted(item):
+            return
+    raise AssertionError("it did not come")

@@ -1,46 +1,18 @@
+"""A running station: every part is counted, every fault told, and it ends when it should."""
+
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import cv2
-import psutil
 import pytest
-import yaml
 
-from inspector.client import Subscriber
-from inspector.frame import encode_jpeg
-from inspector.wire import Publisher, StatusMessage, VerdictMessage
+from inspector.wire import StatusMessage, VerdictMessage
 from tests import running, tiny
-
-
-@pytest.fixture
-def parts(tmp_path: Path) -> Path:
-    return running.write_parts(tmp_path / "parts", tiny.good_picture(), tiny.bad_picture())
-
-
-@pytest.fixture
-def station(tmp_path: Path, bundle_path: Path, parts: Path) -> Path:
-    return running.write_station(
-        tmp_path / "station.yaml", bundle_path, running.folder_camera(parts)
-    )
-
-
-def refused(station: Path, code: int, *words: str) -> list[str]:
-    """``run`` and ``check`` end with ``code`` and lines, never a traceback."""
-    for found, out, err in running.at_once(("run", station), ("check", station)):
-        assert found == code, out + err
-        assert "Traceback" not in out + err
-        for word in words:
-            assert word in out + err
-    return out.splitlines()
 
 
 def test_nan_is_a_fault_never_a_pass(tmp_path, bundle_path):
@@ -275,61 +247,8 @@ def test_verdicts_are_missed_but_counted_without_subscriber(station):
     assert (found, "last_seq=2" in err) == (0, True)
 
 
-class Stream(BaseHTTPRequestHandler):
-    """A network camera: motion JPEG over HTTP."""
-
-    def do_GET(self):
-        self.server.unplugged.wait(self.server.answers_after_s)
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=part")
-        self.end_headers()
-        number = 0
-        while not self.server.unplugged.wait(0.04):
-            number += 1
-            picture = tiny.good_picture()
-            picture[0, 0] = number % 4 + tiny.GREY
-            jpeg = encode_jpeg(picture)
-            head = f"--part\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-            try:
-                self.wfile.write(head.encode() + jpeg + b"\r\n")
-            except OSError:
-                return
-
-    def log_message(self, *_):
-        pass
-
-
-class Plug:
-    """Plugs the network camera in and out."""
-
-    def __init__(self, port: int = 0, answers_after_s: float = 0.0) -> None:
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), Stream)
-        self.server.unplugged = threading.Event()
-        self.server.answers_after_s = answers_after_s
-        self.port = self.server.server_address[1]
-        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
-        self._thread.start()
-
-    def pull(self) -> None:
-        self.server.unplugged.set()
-        self.server.shutdown()
-        self.server.server_close()
-        self._thread.join()
-
-
-def until(subscriber, wanted) -> Iterator[VerdictMessage]:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        item = subscriber.receive(200)
-        if isinstance(item, VerdictMessage):
-            yield item
-        if item is not None and wanted(item):
-            return
-    raise AssertionError("it did not come")
-
-
 def test_lost_camera_is_one_fault_and_heals(tmp_path, bundle_path):
-    plug = Plug()
+    plug = running.Plug()
     camera = {
         "name": "net",
         "kind": "opencv",
@@ -343,13 +262,15 @@ def test_lost_camera_is_one_fault_and_heals(tmp_path, bundle_path):
             running.running(station, "--wait-for-subscriber", "10") as daemon,
             daemon.subscriber() as subscriber,
         ):
-            before = list(until(subscriber, lambda i: getattr(i, "seq", 0) == 5))
+            before = list(running.until(subscriber, lambda i: getattr(i, "seq", 0) == 5))
             plug.pull()
-            lost = list(until(subscriber, lambda i: getattr(i, "reason", "") == "camera_lost"))
-            state = list(until(subscriber, lambda i: _camera_state(i) == "lost"))
-            plug = Plug(plug.port)
-            healed = list(until(subscriber, lambda i: _camera_state(i) == "running"))
-            after = list(until(subscriber, lambda i: getattr(i, "verdict", "") == "PASS"))
+            lost = list(
+                running.until(subscriber, lambda i: getattr(i, "reason", "") == "camera_lost")
+            )
+            state = list(running.until(subscriber, lambda i: _camera_state(i) == "lost"))
+            plug = running.Plug(plug.port)
+            healed = list(running.until(subscriber, lambda i: _camera_state(i) == "running"))
+            after = list(running.until(subscriber, lambda i: getattr(i, "verdict", "") == "PASS"))
             daemon.child.terminate()
             rest = [i for i in running.items(subscriber) if isinstance(i, VerdictMessage)]
             assert daemon.child.wait(10) == 0, daemon.log
@@ -365,66 +286,6 @@ def test_lost_camera_is_one_fault_and_heals(tmp_path, bundle_path):
 def _camera_state(item: object) -> str:
     cameras = getattr(item, "cameras", ())
     return cameras[0].state if cameras else ""
-
-
-def test_port_in_use(station, tmp_path, bundle_path, parts):
-    taken = Publisher(running.FREE["verdicts"], running.FREE["images"])
-    try:
-        station = running.write_station(
-            tmp_path / "s.yaml",
-            bundle_path,
-            running.folder_camera(parts),
-            sockets={"verdicts": taken.addresses[0], "images": "tcp://127.0.0.1:*"},
-        )
-        refused(station, 15, f"{taken.addresses[0]}: in use")
-    finally:
-        taken.close()
-
-
-def test_running_ipc_station_keeps_its_subscribers(tmp_path, bundle_path, parts):
-    camera = running.folder_camera(parts, rate_hz=10, loop=True)
-    sockets = {name: f"ipc://{tmp_path}/{name}" for name in ("verdicts", "images")}
-    station = running.write_station(tmp_path / "s.yaml", bundle_path, camera, sockets=sockets)
-    with running.running(station, "--wait-for-subscriber", "10") as daemon:
-        with daemon.subscriber() as subscriber:
-            list(until(subscriber, lambda i: getattr(i, "seq", 0) == 3))
-            refused(station, 15, f"ipc://{tmp_path}/verdicts: in use")
-            with Subscriber(**sockets) as newcomer:
-                list(until(newcomer, lambda i: isinstance(i, VerdictMessage)))
-            daemon.child.terminate()
-            rest = [i for i in running.items(subscriber) if isinstance(i, VerdictMessage)]
-        assert daemon.child.wait(10) == 0, daemon.log
-    assert [v.seq for v in rest] == list(range(4, len(rest) + 4))
-    with running.running(station) as killed:
-        killed.wait_for_log("state=running")
-        killed.child.kill()
-    found, out, _ = running.inspector("check", station)
-    assert (found, "are free" in out) == (0, True)
-
-
-def test_status_shows_a_station_that_is_still_loading(tmp_path, bundle_path):
-    plug = Plug(answers_after_s=1.0)
-    source = f"http://127.0.0.1:{plug.port}/"
-    cameras = [{"name": name, "kind": "opencv", "source": source} for name in ("a", "b")]
-    sockets = {name: f"ipc://{tmp_path}/{name}" for name in ("verdicts", "images")}
-    station = running.write_station(tmp_path / "s.yaml", bundle_path, *cameras, sockets=sockets)
-    states = []
-    try:
-        with Subscriber(sockets["verdicts"]) as subscriber, running.running(station) as daemon:
-            while "ContinuousExecution" not in states:
-                item = subscriber.receive(5000)
-                assert item is not None
-                states += [item.state] if isinstance(item, StatusMessage) else []
-            daemon.child.terminate()
-            assert daemon.child.wait(10) == 0, daemon.log
-    finally:
-        plug.pull()
-    assert list(dict.fromkeys(states)) == [
-        "Preoperational",
-        "Initialized",
-        "Ready",
-        "ContinuousExecution",
-    ]
 
 
 CRASHES = {
@@ -445,182 +306,7 @@ def test_thread_that_dies_ends_the_station_with_an_error(station, thread):
     )
     with running.running(station, program=program) as daemon:
         with daemon.subscriber() as subscriber:
-            list(until(subscriber, lambda i: getattr(i, "state", "") == "Error"))
+            list(running.until(subscriber, lambda i: getattr(i, "state", "") == "Error"))
         assert daemon.child.wait(10) == 1, daemon.log
     assert f"thread {thread} crashed" in daemon.log
     assert "Halted" not in daemon.log
-
-
-def test_camera_that_is_not_there(tmp_path, bundle_path):
-    for camera in (
-        running.folder_camera(tmp_path / "nowhere"),
-        {"name": "top", "kind": "opencv", "source": 9},
-        {"name": "top", "kind": "opencv", "source": str(tmp_path / "no.mp4")},
-    ):
-        refused(running.write_station(tmp_path / "s.yaml", bundle_path, camera), 14, "camera top: ")
-
-
-def test_truncated_or_altered_bundle(station, bundle_path):
-    whole = bundle_path.read_bytes()
-    bundle_path.write_bytes(whole[: len(whole) // 2])
-    refused(station, 11, "tiny.onnx: not a complete bundle")
-    bundle_path.write_bytes(whole[:1000] + bytes([whole[1000] ^ 4]) + whole[1001:])
-    refused(station, 11, "tiny.onnx: checksum mismatch")
-    bundle_path.unlink()
-    refused(station, 11, "tiny.onnx: no such bundle")
-
-
-def test_bundle_for_another_input_size(tmp_path, parts):
-    bundle = tiny.write_bundle(tmp_path / "odd.onnx", geometry={"height": 96, "width": 64})
-    station = running.write_station(tmp_path / "s.yaml", bundle, running.folder_camera(parts))
-    refused(station, 11, "odd.onnx: graph input has shape (64, 64, 3)")
-
-
-def test_check_finds_a_bundle_for_another_picture(tmp_path, parts):
-    wide = {"height": 64, "width": 64, "aspect": 2.0}
-    bundle = tiny.write_bundle(tmp_path / "wide.onnx", geometry=wide)
-    station = running.write_station(tmp_path / "s.yaml", bundle, running.folder_camera(parts))
-    found, out, _ = running.inspector("check", station)
-    assert found == 11
-    assert "trained at 2.000; set 'region' in the recipe" in out
-    heard = running.judge_all(station)
-    assert [v.reason for v in heard.verdicts] == ["frame_shape"] * 2
-
-
-def test_moved_golden_image(tmp_path, parts):
-    golden = tiny.manifest(tiny.model())["golden"]
-    golden[0]["score"] = 0.5
-    bundle = tiny.write_bundle(tmp_path / "moved.onnx", golden=golden)
-    station = running.write_station(tmp_path / "s.yaml", bundle, running.folder_camera(parts))
-    refused(station, 12, "golden image 'good' scores 0.000000")
-
-
-@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_provider_that_is_not_here(tmp_path, bundle_path, parts, provider):
-    if Path("/dev/nvidiactl").exists():
-        pytest.skip("this machine has an NVIDIA GPU")
-    camera = running.folder_camera(parts)
-    station = running.write_station(tmp_path / "s.yaml", bundle_path, camera, provider=provider)
-    refused(station, 13, f"provider: {provider}: ", "pip install 'line-inspector[cuda]'")
-
-
-def test_wrong_station_file(station):
-    text = station.read_text(encoding="utf-8")
-    station.write_text(text.replace("threads: 1", "threads: one\nthreds: 2"), encoding="utf-8")
-    lines = refused(station, 10, "threads: ", "threds: unknown key", "station.yaml:")
-    assert len([line for line in lines if line.startswith("problem")]) == 2
-    refused(station.with_name("none.yaml"), 10, "none.yaml: no such file")
-
-
-def test_every_problem_is_reported_together(tmp_path, bundle_path):
-    bundle_path.write_bytes(b"")
-    camera = running.folder_camera(tmp_path / "nowhere")
-    addresses = {"verdicts": "ipc:///nowhere/at/all", "images": "tcp://127.0.0.1:*"}
-    station = running.write_station(tmp_path / "s.yaml", bundle_path, camera, sockets=addresses)
-    lines = refused(station, 11)
-    subjects = [line.split()[1] for line in lines if line.startswith("problem")]
-    assert subjects == ["bundle", "camera", "ports"]
-    found, _, err = running.inspector("run", station)
-    assert found == 11
-    assert [line.startswith("inspector: error: ") for line in err.splitlines()][-3:] == [True] * 3
-
-
-def test_check_of_a_sound_station_is_all_ok(station):
-    found, out, err = running.inspector("check", station)
-    assert (found, err) == (0, "")
-    assert {line.split()[0] for line in out.splitlines()} == {"ok"}
-
-
-def test_watch_shows_and_saves(tmp_path, station):
-    with running.running(station, "--wait-for-subscriber", "10") as daemon:
-        found, out, err = running.inspector(
-            *("watch", daemon.verdicts, "--images", daemon.images),
-            *("--count", "2", "--save", tmp_path / "seen"),
-        )
-        assert (found, err) == (0, "")
-        assert daemon.child.wait(10) == 0
-    assert [line.split()[3:5] for line in out.splitlines() if ".png" in line] == [
-        ["PASS", "0.000"],
-        ["FAIL", "1.984"],
-    ]
-    assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == [
-        "top_000001_000_PASS.jpg",
-        "top_000001_000_PASS_map.png",
-        "top_000001_000_PASS_overlay.jpg",
-        "top_000002_001_FAIL.jpg",
-        "top_000002_001_FAIL_map.png",
-        "top_000002_001_FAIL_overlay.jpg",
-    ]
-
-
-def test_watch_saves_parts_without_an_id(tmp_path, bundle_path):
-    plug = Plug()
-    camera = {"name": "net", "kind": "opencv", "source": f"http://127.0.0.1:{plug.port}/"}
-    station = running.write_station(tmp_path / "s.yaml", bundle_path, camera)
-    try:
-        with running.running(station, "--wait-for-subscriber", "10") as daemon:
-            found, _, err = running.inspector(
-                *("watch", daemon.verdicts, "--images", daemon.images),
-                *("--count", "1", "--save", tmp_path / "seen"),
-            )
-            daemon.child.terminate()
-            assert daemon.child.wait(10) == 0, daemon.log
-    finally:
-        plug.pull()
-    assert (found, err) == (0, "")
-    assert list((tmp_path / "seen").glob("net_*_part_PASS_overlay.jpg"))
-
-
-def demo_station(tmp_path: Path, bundle_path: Path) -> Path:
-    camera = {"name": "belt", "kind": "simulator", "rate_hz": 20, "defect_rate": 0.5}
-    return running.write_station(tmp_path / "demo.yaml", bundle_path, camera)
-
-
-def test_demo_counts_every_part(tmp_path, bundle_path):
-    save = tmp_path / "out"
-    found, out, err = running.inspector(
-        "demo", demo_station(tmp_path, bundle_path), "--parts", "12", "--save", save
-    )
-    assert (found, err) == (0, "")
-    assert "12 parts, 0 verdicts lost" in " ".join(out.split())
-    assert out.count(" part-0000") == 12
-    assert (save / "heatmaps.png").stat().st_size > 1000
-    assert list(save.glob("*_overlay.jpg"))
-
-
-def test_demo_without_a_bundle_says_so(tmp_path):
-    found, _, err = running.inspector("demo", demo_station(tmp_path, tmp_path / "none.onnx"))
-    assert found == 11
-    assert "none.onnx: no such bundle" in err
-    assert "Traceback" not in err
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_demo_leaves_no_station_behind(tmp_path, bundle_path, number):
-    station = demo_station(tmp_path, bundle_path)
-    command = [sys.executable, "-u", "-m", "inspector.cli", "demo", station]
-    command += ["--save", tmp_path / "out"]
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as demo:
-        for line in demo.stdout:
-            if b"part-000003" in line:
-                break
-        daemon = psutil.Process(demo.pid).children()[0]
-        demo.send_signal(number)
-        out = demo.stdout.read().decode()
-        assert demo.wait(10) == (0 if number == signal.SIGINT else -signal.SIGKILL)
-    psutil.wait_procs([daemon], timeout=10)
-    assert not daemon.is_running()
-    if number == signal.SIGINT:
-        assert "truth against verdict" in out
-        assert " 0 verdicts lost" in " ".join(out.split())
-
-
-def test_station_file_of_the_demo_round_trips(tmp_path, bundle_path):
-    from inspector.config import load_station
-
-    path = demo_station(tmp_path, bundle_path)
-    station = load_station(path)
-    again = tmp_path / "again.yaml"
-    again.write_text(yaml.safe_dump(station.model_dump(mode="json")), encoding="utf-8")
-    assert load_station(again) == station

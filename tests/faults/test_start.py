@@ -1,0 +1,161 @@
+"""A station that starts, or is refused with what is wrong and an exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inspector.client import Subscriber
+from inspector.wire import Publisher, StatusMessage, VerdictMessage
+from tests import running, tiny
+
+
+def refused(station: Path, code: int, *words: str) -> list[str]:
+    """``run`` and ``check`` end with ``code`` and lines, never a traceback."""
+    for found, out, err in running.at_once(("run", station), ("check", station)):
+        assert found == code, out + err
+        assert "Traceback" not in out + err
+        for word in words:
+            assert word in out + err
+    return out.splitlines()
+
+
+def test_port_in_use(station, tmp_path, bundle_path, parts):
+    taken = Publisher(running.FREE["verdicts"], running.FREE["images"])
+    try:
+        station = running.write_station(
+            tmp_path / "s.yaml",
+            bundle_path,
+            running.folder_camera(parts),
+            sockets={"verdicts": taken.addresses[0], "images": "tcp://127.0.0.1:*"},
+        )
+        refused(station, 15, f"{taken.addresses[0]}: in use")
+    finally:
+        taken.close()
+
+
+def test_camera_that_is_not_there(tmp_path, bundle_path):
+    for camera in (
+        running.folder_camera(tmp_path / "nowhere"),
+        {"name": "top", "kind": "opencv", "source": 9},
+        {"name": "top", "kind": "opencv", "source": str(tmp_path / "no.mp4")},
+    ):
+        refused(running.write_station(tmp_path / "s.yaml", bundle_path, camera), 14, "camera top: ")
+
+
+def test_truncated_or_altered_bundle(station, bundle_path):
+    whole = bundle_path.read_bytes()
+    bundle_path.write_bytes(whole[: len(whole) // 2])
+    refused(station, 11, "tiny.onnx: not a complete bundle")
+    bundle_path.write_bytes(whole[:1000] + bytes([whole[1000] ^ 4]) + whole[1001:])
+    refused(station, 11, "tiny.onnx: checksum mismatch")
+    bundle_path.unlink()
+    refused(station, 11, "tiny.onnx: no such bundle")
+
+
+def test_bundle_for_another_input_size(tmp_path, parts):
+    bundle = tiny.write_bundle(tmp_path / "odd.onnx", geometry={"height": 96, "width": 64})
+    station = running.write_station(tmp_path / "s.yaml", bundle, running.folder_camera(parts))
+    refused(station, 11, "odd.onnx: graph input has shape (64, 64, 3)")
+
+
+def test_check_finds_a_bundle_for_another_picture(tmp_path, parts):
+    wide = {"height": 64, "width": 64, "aspect": 2.0}
+    bundle = tiny.write_bundle(tmp_path / "wide.onnx", geometry=wide)
+    station = running.write_station(tmp_path / "s.yaml", bundle, running.folder_camera(parts))
+    found, out, _ = running.inspector("check", station)
+    assert found == 11
+    assert "trained at 2.000; set 'region' in the recipe" in out
+    heard = running.judge_all(station)
+    assert [v.reason for v in heard.verdicts] == ["frame_shape"] * 2
+
+
+def test_moved_golden_image(tmp_path, parts):
+    golden = tiny.manifest(tiny.model())["golden"]
+    golden[0]["score"] = 0.5
+    bundle = tiny.write_bundle(tmp_path / "moved.onnx", golden=golden)
+    station = running.write_station(tmp_path / "s.yaml", bundle, running.folder_camera(parts))
+    refused(station, 12, "golden image 'good' scores 0.000000")
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_provider_that_is_not_here(tmp_path, bundle_path, parts, provider):
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has an NVIDIA GPU")
+    camera = running.folder_camera(parts)
+    station = running.write_station(tmp_path / "s.yaml", bundle_path, camera, provider=provider)
+    refused(station, 13, f"provider: {provider}: ", "pip install 'line-inspector[cuda]'")
+
+
+def test_wrong_station_file(station):
+    text = station.read_text(encoding="utf-8")
+    station.write_text(text.replace("threads: 1", "threads: one\nthreds: 2"), encoding="utf-8")
+    lines = refused(station, 10, "threads: ", "threds: unknown key", "station.yaml:")
+    assert len([line for line in lines if line.startswith("problem")]) == 2
+    refused(station.with_name("none.yaml"), 10, "none.yaml: no such file")
+
+
+def test_every_problem_is_reported_together(tmp_path, bundle_path):
+    bundle_path.write_bytes(b"")
+    camera = running.folder_camera(tmp_path / "nowhere")
+    addresses = {"verdicts": "ipc:///nowhere/at/all", "images": "tcp://127.0.0.1:*"}
+    station = running.write_station(tmp_path / "s.yaml", bundle_path, camera, sockets=addresses)
+    lines = refused(station, 11)
+    subjects = [line.split()[1] for line in lines if line.startswith("problem")]
+    assert subjects == ["bundle", "camera", "ports"]
+    found, _, err = running.inspector("run", station)
+    assert found == 11
+    assert [line.startswith("inspector: error: ") for line in err.splitlines()][-3:] == [True] * 3
+
+
+def test_check_of_a_sound_station_is_all_ok(station):
+    found, out, err = running.inspector("check", station)
+    assert (found, err) == (0, "")
+    assert {line.split()[0] for line in out.splitlines()} == {"ok"}
+
+
+def test_running_ipc_station_keeps_its_subscribers(tmp_path, bundle_path, parts):
+    camera = running.folder_camera(parts, rate_hz=10, loop=True)
+    sockets = {name: f"ipc://{tmp_path}/{name}" for name in ("verdicts", "images")}
+    station = running.write_station(tmp_path / "s.yaml", bundle_path, camera, sockets=sockets)
+    with running.running(station, "--wait-for-subscriber", "10") as daemon:
+        with daemon.subscriber() as subscriber:
+            list(running.until(subscriber, lambda i: getattr(i, "seq", 0) == 3))
+            refused(station, 15, f"ipc://{tmp_path}/verdicts: in use")
+            with Subscriber(**sockets) as newcomer:
+                list(running.until(newcomer, lambda i: isinstance(i, VerdictMessage)))
+            daemon.child.terminate()
+            rest = [i for i in running.items(subscriber) if isinstance(i, VerdictMessage)]
+        assert daemon.child.wait(10) == 0, daemon.log
+    assert [v.seq for v in rest] == list(range(4, len(rest) + 4))
+    with running.running(station) as killed:
+        killed.wait_for_log("state=running")
+        killed.child.kill()
+    found, out, _ = running.inspector("check", station)
+    assert (found, "are free" in out) == (0, True)
+
+
+def test_status_shows_a_station_that_is_still_loading(tmp_path, bundle_path):
+    plug = running.Plug(answers_after_s=1.0)
+    source = f"http://127.0.0.1:{plug.port}/"
+    cameras = [{"name": name, "kind": "opencv", "source": source} for name in ("a", "b")]
+    sockets = {name: f"ipc://{tmp_path}/{name}" for name in ("verdicts", "images")}
+    station = running.write_station(tmp_path / "s.yaml", bundle_path, *cameras, sockets=sockets)
+    states = []
+    try:
+        with Subscriber(sockets["verdicts"]) as subscriber, running.running(station) as daemon:
+            while "ContinuousExecution" not in states:
+                item = subscriber.receive(5000)
+                assert item is not None
+                states += [item.state] if isinstance(item, StatusMessage) else []
+            daemon.child.terminate()
+            assert daemon.child.wait(10) == 0, daemon.log
+    finally:
+        plug.pull()
+    assert list(dict.fromkeys(states)) == [
+        "Preoperational",
+        "Initialized",
+        "Ready",
+        "ContinuousExecution",
+    ]

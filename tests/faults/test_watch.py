@@ -1,0 +1,110 @@
+"""``inspector watch`` and ``demo``: what a person sees of a running station."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tests import running
+
+
+def test_watch_shows_and_saves(tmp_path, station):
+    with running.running(station, "--wait-for-subscriber", "10") as daemon:
+        found, out, err = running.inspector(
+            *("watch", daemon.verdicts, "--images", daemon.images),
+            *("--count", "2", "--save", tmp_path / "seen"),
+        )
+        assert (found, err) == (0, "")
+        assert daemon.child.wait(10) == 0
+    assert [line.split()[3:5] for line in out.splitlines() if ".png" in line] == [
+        ["PASS", "0.000"],
+        ["FAIL", "1.984"],
+    ]
+    assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == [
+        "top_000001_000_PASS.jpg",
+        "top_000001_000_PASS_map.png",
+        "top_000001_000_PASS_overlay.jpg",
+        "top_000002_001_FAIL.jpg",
+        "top_000002_001_FAIL_map.png",
+        "top_000002_001_FAIL_overlay.jpg",
+    ]
+
+
+def test_watch_saves_parts_without_an_id(tmp_path, bundle_path):
+    plug = running.Plug()
+    camera = {"name": "net", "kind": "opencv", "source": f"http://127.0.0.1:{plug.port}/"}
+    station = running.write_station(tmp_path / "s.yaml", bundle_path, camera)
+    try:
+        with running.running(station, "--wait-for-subscriber", "10") as daemon:
+            found, _, err = running.inspector(
+                *("watch", daemon.verdicts, "--images", daemon.images),
+                *("--count", "1", "--save", tmp_path / "seen"),
+            )
+            daemon.child.terminate()
+            assert daemon.child.wait(10) == 0, daemon.log
+    finally:
+        plug.pull()
+    assert (found, err) == (0, "")
+    assert list((tmp_path / "seen").glob("net_*_part_PASS_overlay.jpg"))
+
+
+def demo_station(tmp_path: Path, bundle_path: Path) -> Path:
+    camera = {"name": "belt", "kind": "simulator", "rate_hz": 20, "defect_rate": 0.5}
+    return running.write_station(tmp_path / "demo.yaml", bundle_path, camera)
+
+
+def test_demo_counts_every_part(tmp_path, bundle_path):
+    save = tmp_path / "out"
+    found, out, err = running.inspector(
+        "demo", demo_station(tmp_path, bundle_path), "--parts", "12", "--save", save
+    )
+    assert (found, err) == (0, "")
+    assert "12 parts, 0 verdicts lost" in " ".join(out.split())
+    assert out.count(" part-0000") == 12
+    assert (save / "heatmaps.png").stat().st_size > 1000
+    assert list(save.glob("*_overlay.jpg"))
+
+
+def test_demo_without_a_bundle_says_so(tmp_path):
+    found, _, err = running.inspector("demo", demo_station(tmp_path, tmp_path / "none.onnx"))
+    assert found == 11
+    assert "none.onnx: no such bundle" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_demo_leaves_no_station_behind(tmp_path, bundle_path, number):
+    station = demo_station(tmp_path, bundle_path)
+    command = [sys.executable, "-u", "-m", "inspector.cli", "demo", station]
+    command += ["--save", tmp_path / "out"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as demo:
+        for line in demo.stdout:
+            if b"part-000003" in line:
+                break
+        daemon = psutil.Process(demo.pid).children()[0]
+        demo.send_signal(number)
+        out = demo.stdout.read().decode()
+        assert demo.wait(10) == (0 if number == signal.SIGINT else -signal.SIGKILL)
+    psutil.wait_procs([daemon], timeout=10)
+    assert not daemon.is_running()
+    if number == signal.SIGINT:
+        assert "truth against verdict" in out
+        assert " 0 verdicts lost" in " ".join(out.split())
+
+
+def test_station_file_of_the_demo_round_trips(tmp_path, bundle_path):
+    from inspector.config import load_station
+
+    path = demo_station(tmp_path, bundle_path)
+    station = load_station(path)
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(station.model_dump(mode="json")), encoding="utf-8")
+    assert load_station(again) == station

@@ -90,6 +90,7 @@ def calibrate(
         quantiles=Quantiles(
             **dict(zip(Quantiles.model_fields, (float(q) for q in quantiles), strict=True))
         ),
+        scores=tuple(round(float(score), 6) for score in scores / limit),
         remarks=tuple(remarks),
     )
 

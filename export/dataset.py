@@ -185,6 +185,7 @@ def load_good(
     shared = {
         "aspect": _common_aspect(shapes, geometry),
         "frame": size if geometry.region is not None else None,
+        "colour": grey == 0,
     }
     return GoodParts(
         images,

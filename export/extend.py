@@ -32,6 +32,7 @@ from export.features import FeatureCache
 from export.memory import MOST_REPLACED, teach
 from export.run import Facts, Lesson, Run, Scores
 from export.train import OnStep, Scorer, Step, load_model, load_scorer
+from inspector import fitness
 from inspector.bundle import Calibration, Exposure, Manifest
 from inspector.errors import DatasetError, ImageError, OutputError, RunError
 from inspector.frame import exposure
@@ -208,7 +209,7 @@ def extend(
                 "created": created,
                 "train_seconds": round(time.monotonic() - began, 1),
                 "calibration": calibration,
-                "exposure": _widen(outcome.exposure, images[len(held) :]),
+                "exposure": fitness.widen(outcome.exposure, images[len(held) :]),
                 "golden": (int(ranked[0]), int(ranked[len(ranked) // 2]), int(ranked[-1])),
             }
         )
@@ -401,20 +402,6 @@ def _check_light(paths: Sequence[Path], images: Frame8, learnt: Exposure) -> Non
                 f"{path}: mean brightness {brightness:.0f}, the run's parts have {low:.0f} to "
                 f"{high:.0f}; take the photo in their light, or remove it"
             )
-
-
-def _widen(learnt: Exposure, images: Frame8) -> Exposure:
-    brightness, sharpness = np.array([exposure(image) for image in images]).T
-    return Exposure(
-        brightness=(
-            min(learnt.brightness[0], float(brightness.min())),
-            max(learnt.brightness[1], float(brightness.max())),
-        ),
-        sharpness=(
-            min(learnt.sharpness[0], float(sharpness.min())),
-            max(learnt.sharpness[1], float(sharpness.max())),
-        ),
-    )
 
 
 @contextmanager

@@ -20,9 +20,8 @@ from export.dataset import GoodParts, fingerprint, load_good, open_good, photo_s
 from export.features import FeatureCache
 from export.run import Choice, Facts, Outcome, Run, Scores
 from export.settings import TrainSettings
-from inspector.bundle import Exposure
+from inspector import fitness
 from inspector.errors import RunError, TrainingError
-from inspector.frame import exposure
 from inspector.verdict import FloatMap
 
 Index = npt.NDArray[np.intp]
@@ -259,7 +258,7 @@ class _Trainer:
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             train_seconds=round(time.monotonic() - began, 1),
             calibration=calibration,
-            exposure=_exposure(parts),
+            exposure=fitness.learn(parts.images),
             golden=(int(ranked[0]), int(ranked[len(ranked) // 2]), int(ranked[-1])),
             remarks=parts.remarks,
         )
@@ -352,11 +351,3 @@ def _split(parts: GoodParts, settings: TrainSettings) -> list[Index]:
         return [np.flatnonzero(np.isin(picture, groups[:once]))]
     folds = np.array_split(groups, min(settings.folds, len(groups)))
     return [np.flatnonzero(np.isin(picture, fold)) for fold in folds]
-
-
-def _exposure(parts: GoodParts) -> Exposure:
-    measured = np.array([exposure(image) for image in parts.images])
-    low, high = measured.min(axis=0), measured.max(axis=0)
-    return Exposure(
-        brightness=(float(low[0]), float(high[0])), sharpness=(float(low[1]), float(high[1]))
-    )

@@ -3,6 +3,9 @@
 The file is an ONNX ``ModelProto`` whose last bytes are one more ``metadata_props`` entry,
 ``sha256`` → the hex digest of every byte before that entry. Protocol buffers append, so the file
 stays a valid ONNX model, and the digest is checked before anything is parsed.
+
+A signed bundle has one entry more right before that one, ``ed25519`` → the signer's public key and
+the signature of every byte before the entry, hex. It is checked before anything is parsed, too.
 """
 
 from __future__ import annotations
@@ -10,18 +13,26 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import onnx
 from google.protobuf.message import DecodeError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from inspector.errors import BundleError
+from inspector.errors import BundleError, SignatureError
 from inspector.frame import Geometry, decode
 from inspector.verdict import Frame8
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
 
 INPUT: Final = "image"
 OUTPUTS: Final = ("score", "anomaly_map")
@@ -33,6 +44,12 @@ FORMAT: Final = 1
 _SEAL_HEAD: Final = b"\x72\x4a\x0a\x06sha256\x12\x40"
 """ModelProto field 14, length 74: key (field 1) ``sha256``, value (field 2) of 64 bytes."""
 _SEAL_SIZE: Final = len(_SEAL_HEAD) + 64
+
+_SIGNATURE_HEAD: Final = b"\x72\xcc\x01\x0a\x07ed25519\x12\xc0\x01"
+"""ModelProto field 14, length 204: key ``ed25519``, value of 192 bytes: 64 key, 128 signature."""
+_SIGNATURE_SIZE: Final = len(_SIGNATURE_HEAD) + 192
+_SIGNED: Final = b"line-inspector bundle 1\n"
+"""Before the digest that is signed: the key's signature of anything else never fits a bundle."""
 
 
 class _Frozen(BaseModel):
@@ -92,14 +109,37 @@ class Calibration(_Frozen):
     """95 % beta-binomial prediction interval: rejects among the next ``predicted_next`` parts."""
     extrapolated: bool
     quantiles: Quantiles
+    scores: tuple[float, ...] = ()
+    """The held-out good scores in units of the threshold, ascending; () in older bundles."""
     remarks: tuple[str, ...] = ()
 
 
+class Fitness(_Frozen):
+    """What good parts' pictures had that a picture fit for judging has: inspector/fitness.py.
+
+    ``darkest``, ``brightest``: lowest and highest mean grey (0..255) of each of the 8x8 cells of
+    the judged region, row by row.
+    """
+
+    darkest: tuple[float, ...] = Field(min_length=64, max_length=64)
+    brightest: tuple[float, ...] = Field(min_length=64, max_length=64)
+    saturated: float = Field(ge=0, le=1)
+    """Largest share of saturated pixels."""
+    contrast: float = Field(ge=0)
+    """Smallest standard deviation of a picture's cells, grey levels."""
+    detail: float = Field(ge=0)
+    """Least detail of a picture."""
+    blurred: float = Field(ge=0)
+    """Most detail of one of the pictures after it was blurred."""
+
+
 class Exposure(_Frozen):
-    """What the good parts looked like: limits learnt in training, grey levels 0..255."""
+    """What the good parts looked like: ranges learnt in training, grey levels 0..255."""
 
     brightness: tuple[float, float]
     sharpness: tuple[float, float]
+    fitness: Fitness | None = None
+    """None in bundles of older versions."""
 
 
 class Golden(_Frozen):
@@ -178,8 +218,19 @@ def seal(model: bytes) -> bytes:
     return model + _SEAL_HEAD + hashlib.sha256(model).hexdigest().encode()
 
 
-def read(path: Path) -> Bundle:
-    """Read and check a bundle; raises :class:`BundleError` with one line that names the cause."""
+def sign(bundle: Bundle, key: Ed25519PrivateKey) -> bytes:
+    """The file of ``bundle`` with ``key``'s signature, instead of one it has."""
+    body, _ = _parted(bundle.data[:-_SEAL_SIZE])
+    public = key.public_key().public_bytes_raw().hex().encode()
+    signature = key.sign(_SIGNED + hashlib.sha256(body).digest()).hex().encode()
+    return seal(body + _SIGNATURE_HEAD + public + signature)
+
+
+def read(path: Path, keys: Sequence[Ed25519PublicKey] = ()) -> Bundle:
+    """Read and check a bundle; raises :class:`BundleError` with one line that names the cause.
+
+    With ``keys`` one of them must have signed it, else :class:`SignatureError`.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -188,13 +239,16 @@ def read(path: Path) -> Bundle:
         ) from None
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from None
-    model = unseal(data, path)
+    model = unseal(data, path, keys)
     manifest = _manifest(model, path)
     return Bundle(path, data, hashlib.sha256(data).hexdigest(), manifest)
 
 
-def unseal(data: bytes, path: Path) -> onnx.ModelProto:
-    """Check the closing digest, then parse. Raises :class:`BundleError`."""
+def unseal(data: bytes, path: Path, keys: Sequence[Ed25519PublicKey] = ()) -> onnx.ModelProto:
+    """Check digest and signature, then parse; the model has neither entry.
+
+    Raises :class:`BundleError`.
+    """
     body, tail = data[:-_SEAL_SIZE], data[-_SEAL_SIZE:]
     if not tail.startswith(_SEAL_HEAD):
         raise BundleError(
@@ -205,12 +259,48 @@ def unseal(data: bytes, path: Path) -> onnx.ModelProto:
         raise BundleError(
             f"{path}: checksum mismatch, the file was altered; copy or export it again"
         )
+    body, signature = _parted(body)
+    if keys:
+        _verify(body, signature, path, keys)
     model = onnx.ModelProto()
     try:
         model.ParseFromString(body)
     except DecodeError:
         raise BundleError(f"{path}: not an ONNX model; export it again") from None
     return model
+
+
+def _parted(body: bytes) -> tuple[bytes, bytes]:
+    """What is signed, and the value of the signature's entry, empty when there is none."""
+    if body[-_SIGNATURE_SIZE:].startswith(_SIGNATURE_HEAD):
+        return body[:-_SIGNATURE_SIZE], body[-_SIGNATURE_SIZE + len(_SIGNATURE_HEAD) :]
+    return body, b""
+
+
+def _verify(body: bytes, signature: bytes, path: Path, keys: Sequence[Ed25519PublicKey]) -> None:
+    from cryptography.exceptions import InvalidSignature
+
+    if not signature:
+        raise SignatureError(
+            f"{path}: not signed, and this station takes signed bundles only "
+            f"(security.bundle_keys); sign it with 'inspector sign'"
+        )
+    if not re.fullmatch(rb"[0-9a-f]{192}", signature):
+        raise SignatureError(f"{path}: its signature is damaged; sign it with 'inspector sign'")
+    signer = signature[:64]
+    key = next((key for key in keys if key.public_bytes_raw().hex().encode() == signer), None)
+    if key is None:
+        raise SignatureError(
+            f"{path}: signed by key {signer[:16].decode()}..., which is none of the "
+            f"station's security.bundle_keys; have it signed by one of them"
+        )
+    try:
+        key.verify(bytes.fromhex(signature[64:].decode()), _SIGNED + hashlib.sha256(body).digest())
+    except InvalidSignature:
+        raise SignatureError(
+            f"{path}: its signature is wrong: it was altered after signing; do not use it, get it "
+            f"again from whom it comes"
+        ) from None
 
 
 def _manifest(model: onnx.ModelProto, path: Path) -> Manifest:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from inspector import cameras
 from inspector.cameras.base import BadFrameError, CameraLostError
+from inspector.commands import open_socket
 from inspector.config import CameraConfig, OpenCvCamera, Station, load_station
-from inspector.daemon import load_detectors
 from inspector.detector import Detector
 from inspector.errors import (
     BundleError,
@@ -19,8 +21,12 @@ from inspector.errors import (
     GoldenError,
     Problems,
     ProviderError,
+    SecretError,
     StartupError,
 )
+from inspector.journal import Journal
+from inspector.judges import Judge, load
+from inspector.security import Gate
 from inspector.wire import Publisher
 
 
@@ -49,18 +55,20 @@ def check(path: Path) -> Iterator[Finding]:
         f"{len(station.cameras)} camera(s)",
     )
     detectors = {}
-    for name, found in load_detectors(station):
-        if isinstance(found, StartupError):
-            yield _wrong(_subject(found), found)
-        else:
-            detectors[name] = found
+    for name, found in load(station):
+        if isinstance(found, Judge):
+            detectors[name] = found.detector
             yield from _describe(name, found)
+        else:
+            yield _wrong(_subject(found), found)
     for camera in station.cameras:
         yield from _check_camera(camera, detectors.get(camera.name))
     yield _check_ports(station)
+    yield _check_journal(station)
 
 
-def _describe(camera: str, detector: Detector) -> Iterator[Finding]:
+def _describe(camera: str, judge: Judge) -> Iterator[Finding]:
+    detector = judge.detector
     manifest = detector.manifest
     size = f"{manifest.geometry.width}x{manifest.geometry.height} px"
     yield Finding(
@@ -73,6 +81,8 @@ def _describe(camera: str, detector: Detector) -> Iterator[Finding]:
         "golden images",
         f"{camera}: {len(manifest.golden)} score as recorded, within {manifest.golden_tolerance:g}",
     )
+    if judge.defect is not None:
+        yield Finding("self-test", f"{camera}: defect '{judge.defect.name}'")
 
 
 def _check_camera(config: CameraConfig, detector: Detector | None) -> Iterator[Finding]:
@@ -114,12 +124,28 @@ def _check_camera(config: CameraConfig, detector: Detector | None) -> Iterator[F
 
 
 def _check_ports(station: Station) -> Finding:
+    addresses = station.sockets.addresses
     try:
-        publisher = Publisher(station.sockets.verdicts, station.sockets.images)
+        with contextlib.ExitStack() as leave:
+            gate = Gate(station.security)
+            leave.callback(gate.close)
+            publisher = Publisher(addresses["verdicts"], addresses["images"], gate)
+            leave.callback(publisher.close)
+            leave.callback(gate.close_socket, open_socket(gate, addresses["commands"]))
     except StartupError as problem:
-        return _wrong("ports", problem)
-    publisher.close()
-    return Finding("ports", f"{station.sockets.verdicts} and {station.sockets.images} are free")
+        return _wrong("keys" if isinstance(problem, SecretError) else "ports", problem)
+    keys = f"; station key {gate.public_key}" if gate.public_key else ""
+    return Finding("ports", f"{', '.join(addresses.values())} are free{keys}")
+
+
+def _check_journal(station: Station) -> Finding:
+    folder = station.state_folder
+    try:
+        Journal(folder, station.journal.verdict_days).close()
+    except StartupError as problem:
+        return _wrong("journal", problem)
+    free_mb = shutil.disk_usage(folder).free // 2**20
+    return Finding("journal", f"{folder}: {free_mb} MB free")
 
 
 def _subject(problem: StartupError) -> str:

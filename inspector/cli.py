@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import logging
 import os
 import signal
 import sys
@@ -41,10 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from inspector import config, daemon
+    from inspector import config, daemon, logs
 
     station = config.load_station(arguments.station)
-    _log_to_stderr()
+    logs.to_stderr()
     daemon.run(station, arguments.wait_for_subscriber, arguments.stop_on_stdin_eof)
     return 0
 
@@ -134,20 +133,8 @@ def _schema(_arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    formatter = logging.Formatter(
-        "%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"
-    )
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    logger = logging.getLogger("inspector")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-
-
 def _parser() -> argparse.ArgumentParser:
-    from inspector import collect
+    from inspector import collect, history, keys, remote, status
 
     parser = argparse.ArgumentParser(
         prog="inspector",
@@ -205,6 +192,35 @@ def _parser() -> argparse.ArgumentParser:
     photos = commands.add_parser("collect", help="take photos of good parts (docs/collect.md)")
     collect.add_arguments(photos)
     photos.set_defaults(command=collect.run)
+
+    for name, words, add_arguments, command in (
+        ("status", "how a station stands", status.add_arguments, status.run),
+        ("trigger", "have one part judged", remote.add_trigger_arguments, remote.run_trigger),
+        ("recipe", "change over to another recipe", remote.add_recipe_arguments, remote.run_recipe),
+        (
+            "reload",
+            "read the bundles again; acknowledge a missed self-test",
+            remote.add_reload_arguments,
+            remote.run_reload,
+        ),
+        (
+            "replay",
+            "judge kept pictures again with another bundle",
+            history.add_replay_arguments,
+            history.replay,
+        ),
+        (
+            "export-verdicts",
+            "write recorded verdicts as CSV or Parquet",
+            history.add_export_arguments,
+            history.export,
+        ),
+        ("keygen", "make a pair of keys", keys.add_keygen_arguments, keys.run_keygen),
+        ("sign", "sign a bundle", keys.add_sign_arguments, keys.run_sign),
+    ):
+        made = commands.add_parser(name, help=words)
+        add_arguments(made)
+        made.set_defaults(command=command)
 
     schema = commands.add_parser("schema", help="print the messages' JSON Schema (docs/wire.md)")
     schema.set_defaults(command=_schema)

@@ -179,7 +179,8 @@ def _of_station(path: Path, name: str) -> Source:
         return Source(config.model_copy(update={"loop": False}), is_live=False, region=region)
     if isinstance(config, SimulatorCamera):
         return Source(config.model_copy(update={"defect_rate": 0.0}), is_live=False, region=region)
-    return Source(config, is_live=kind_of(config) != "file", region=region)
+    is_file = isinstance(config, OpenCvCamera) and kind_of(config) == "file"
+    return Source(config, is_live=not is_file, region=region)
 
 
 class _Feed:

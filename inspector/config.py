@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from platformdirs import user_state_path
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from inspector.errors import ConfigError, Problems
@@ -24,26 +33,47 @@ Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+# Strict: Python takes true for 1, 'queue_size: yes' would be a queue of one.
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
 
 
 class _CameraBase(_Frozen):
     name: str = Field(pattern=NAME)
-    timeout_ms: int = Field(default=2000, ge=50, le=60_000)
+    trigger: Literal["camera", "free", "software"] = "camera"
+    """What makes a part: every frame of the camera; the newest frame whenever the judge is free;
+    a ``trigger`` command."""
+    timeout_ms: Whole = Field(default=2000, ge=50, le=60_000)
     """Longest wait for a frame before the camera counts as lost."""
-    deadline_ms: int = Field(default=1000, ge=5, le=60_000)
-    """From grab to verdict; a part judged later is a FAULT."""
+    deadline_ms: Whole = Field(default=1000, ge=5, le=60_000)
+    """From trigger (or grab, where there is none) to verdict; a part judged later is a FAULT."""
+    latency_ms: Whole = Field(default=0, ge=0, le=5000)
+    """Longest time from the start of an exposure to its frame: how old a frame may be."""
 
 
 class OpenCvCamera(_CameraBase):
     """Device index, video file, RTSP/HTTP URL, or GStreamer pipeline."""
 
     kind: Literal["opencv"]
-    source: int | str
+    timeout_ms: Whole = Field(default=500, ge=50, le=60_000)
+    latency_ms: Whole = Field(default=100, ge=0, le=5000)
+    source: Whole | str
     backend: Literal["any", "ffmpeg", "v4l2", "gstreamer"] = "any"
-    width: int | None = Field(default=None, gt=0)
-    height: int | None = Field(default=None, gt=0)
-    fps: float | None = Field(default=None, gt=0)
+    width: Whole | None = Field(default=None, gt=0, le=100_000)
+    height: Whole | None = Field(default=None, gt=0, le=100_000)
+    fps: Number | None = Field(default=None, gt=0, le=100_000)
+
+    @field_validator("source")
+    @classmethod
+    def _names_one(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and not 0 <= value <= 999:
+            raise ValueError("must be a device number from 0 on")
+        if value == "":
+            raise ValueError("must be a device number, a file, a URL or a pipeline")
+        return value
 
 
 class FolderCamera(_CameraBase):
@@ -51,7 +81,7 @@ class FolderCamera(_CameraBase):
 
     kind: Literal["folder"]
     path: Path
-    rate_hz: float = Field(default=0.0, ge=0, le=10_000)
+    rate_hz: Number = Field(default=0.0, ge=0, le=10_000)
     """Parts per second; 0: as fast as they are judged."""
     loop: bool = False
 
@@ -60,14 +90,93 @@ class SimulatorCamera(_CameraBase):
     """A conveyor that draws parts, good and defective, the same for the same seed."""
 
     kind: Literal["simulator"]
-    rate_hz: float = Field(default=2.0, ge=0, le=10_000)
-    seed: int = Field(default=0, ge=0)
-    defect_rate: float = Field(default=0.3, ge=0, le=1)
-    parts: int | None = Field(default=None, gt=0)
+    rate_hz: Number = Field(default=2.0, ge=0, le=10_000)
+    seed: Whole = Field(default=0, ge=0)
+    defect_rate: Number = Field(default=0.3, ge=0, le=1)
+    parts: Whole | None = Field(default=None, gt=0)
     """Number of parts, then the belt is empty; None: for ever."""
 
 
-CameraConfig = Annotated[OpenCvCamera | FolderCamera | SimulatorCamera, Field(discriminator="kind")]
+class Frames(_Frozen):
+    """Good frames; None: for ever."""
+
+    do: Literal["frames"]
+    count: Whole | None = Field(default=None, gt=0)
+
+
+class Blemish(_Frozen):
+    """Frames with something wrong in them."""
+
+    do: Literal["stale", "tear", "black", "overexposed", "blurred", "frozen"]
+    count: Whole = Field(default=1, gt=0)
+
+
+class RefuseOpen(_Frozen):
+    """Gone: refuses to open so many times, or (``seconds``) until so long after it was missed."""
+
+    do: Literal["refuse_open"]
+    times: Whole = Field(default=1, gt=0)
+    seconds: Number | None = Field(default=None, gt=0, le=3600)
+
+
+class Block(_Frozen):
+    """Hangs in ``open`` or ``grab``, deaf to everything."""
+
+    do: Literal["block", "block_open"]
+    seconds: Number = Field(gt=0, le=3600)
+
+
+class Resize(_Frozen):
+    """From here on the pictures have this size."""
+
+    do: Literal["resize"]
+    width: Whole = Field(gt=0, le=20_000)
+    height: Whole = Field(gt=0, le=20_000)
+
+
+class Die(_Frozen):
+    """Takes the process that it runs in down."""
+
+    do: Literal["die"]
+    how: Literal["exit", "segfault"] = "exit"
+
+
+class Simply(_Frozen):
+    """Is lost once; or hangs for ever and lets no other thread of its process run."""
+
+    do: Literal["lose", "block_for_ever"]
+
+
+FaultyStep = Annotated[
+    Frames | Blemish | RefuseOpen | Block | Resize | Die | Simply, Field(discriminator="do")
+]
+
+
+class FaultyCamera(_CameraBase):
+    """The simulator's conveyor, or photos, before a camera that fails by a script."""
+
+    kind: Literal["faulty"]
+    timeout_ms: Whole = Field(default=500, ge=50, le=60_000)
+    steps: tuple[FaultyStep, ...] = Field(min_length=1, max_length=10_000)
+    loop: bool = False
+    path: Path | None = None
+    """A folder of photos, shown in turn; None: the simulator's parts."""
+    rate_hz: Number = Field(default=20.0, ge=0, le=10_000)
+    seed: Whole = Field(default=0, ge=0)
+    defect_rate: Number = Field(default=0.3, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> FaultyCamera:
+        if all(step.do == "resize" for step in self.steps):
+            raise ValueError("steps: none of them gives a frame or fails; add {do: frames}")
+        if any(isinstance(step, Frames) and step.count is None for step in self.steps[:-1]):
+            raise ValueError("steps: what follows frames without a count is never reached")
+        return self
+
+
+CameraConfig = Annotated[
+    OpenCvCamera | FolderCamera | SimulatorCamera | FaultyCamera, Field(discriminator="kind")
+]
 
 
 class CameraRecipe(_Frozen):
@@ -76,33 +185,101 @@ class CameraRecipe(_Frozen):
     bundle: Path
     region: Box | None = None
     """Region to judge, in camera pixels; None: the bundle's own."""
-    limit_factor: float = Field(default=1.0, ge=LIMIT_FACTOR_RANGE[0], le=LIMIT_FACTOR_RANGE[1])
+    limit_factor: Number = Field(default=1.0, ge=LIMIT_FACTOR_RANGE[0], le=LIMIT_FACTOR_RANGE[1])
     """Operator's sensitivity: above 1 is more tolerant, below 1 stricter."""
     pictures: Literal["all", "not_pass", "none"] = "all"
     """Whose heatmap and picture are published."""
+    check_pictures: bool = True
+    """Dark, saturated, blurred and frozen pictures are a FAULT, by the limits of the bundle."""
+
+
+_PORT: Final = r"(6553[0-5]|655[0-2]\d|65[0-4]\d\d|6[0-4]\d{3}|[1-5]\d{4}|\d{1,4})"
+LOOPBACK: Final = rf"ipc://\S+|tcp://(127(\.\d{{1,3}}){{3}}|localhost|\[::1\]):({_PORT}|\*)"
 
 
 class Sockets(_Frozen):
-    """Where the station publishes; loopback until keys come with CURVE."""
+    """Where the station publishes and listens; beyond loopback only with keys."""
 
     verdicts: str = "tcp://127.0.0.1:5555"
     images: str = "tcp://127.0.0.1:5556"
+    commands: str = "tcp://127.0.0.1:5557"
 
-    @field_validator("verdicts", "images")
+    @field_validator("verdicts", "images", "commands")
     @classmethod
-    def _loopback(cls, value: str) -> str:
-        if re.fullmatch(r"ipc://\S+|tcp://(127(\.\d{1,3}){3}|localhost|\[::1\]):(\d+|\*)", value):
+    def _address(cls, value: str) -> str:
+        if re.fullmatch(rf"{LOOPBACK}|tcp://(\*|[\w.-]+|\[[0-9a-fA-F:.]+\]):({_PORT}|\*)", value):
             return value
-        raise ValueError(
-            "must be a loopback address such as tcp://127.0.0.1:5555, or ipc://PATH "
-            "(sockets beyond loopback need keys, which this version does not have)"
-        )
+        raise ValueError("must be an address such as tcp://127.0.0.1:5555, or ipc://PATH")
 
     @model_validator(mode="after")
-    def _two(self) -> Sockets:
-        if self.verdicts == self.images and not self.verdicts.endswith(":*"):
-            raise ValueError("verdicts and images need an address each")
+    def _apart(self) -> Sockets:
+        fixed = [address for address in self.addresses.values() if not address.endswith(":*")]
+        if len(set(fixed)) < len(fixed):
+            raise ValueError("verdicts, images and commands need an address each")
         return self
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """By name."""
+        return {"verdicts": self.verdicts, "images": self.images, "commands": self.commands}
+
+    @property
+    def beyond_loopback(self) -> list[str]:
+        """Names of those that other machines can reach."""
+        return [name for name, at in self.addresses.items() if not re.fullmatch(LOOPBACK, at)]
+
+
+Role = Literal["listen", "trigger", "operate"]
+
+
+class Peer(_Frozen):
+    """Who may connect, and what for."""
+
+    key: str = Field(pattern=r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$")
+    """CURVE public key, Z85, as ``inspector keygen`` prints it."""
+    roles: tuple[Role, ...] = Field(min_length=1)
+
+
+class Security(_Frozen):
+    """Keys. Without this section all sockets stay on loopback, and whoever connects may do all."""
+
+    secret_key: Path | None = None
+    """The station's CURVE secret key, made by ``inspector keygen``."""
+    peers: dict[Annotated[str, Field(pattern=NAME)], Peer] = {}
+    bundle_keys: tuple[Path, ...] = ()
+    """Ed25519 public keys; where there are any, a bundle must be signed by one of them."""
+
+
+class JournalSettings(_Frozen):
+    """The record of every verdict, and the pictures kept beside it."""
+
+    folder: Path | None = None
+    """Default: ``$STATE_DIRECTORY`` under systemd, else the user's state folder; a folder a
+    station."""
+    verdict_days: Whole = Field(default=365, ge=1, le=36_500)
+    pictures_mb: Whole = Field(default=2000, ge=0, le=10_000_000)
+    """All pictures together; the oldest of passed parts go first. 0: none are kept."""
+    pictures_days: Whole = Field(default=30, ge=1, le=36_500)
+    pass_share: Number = Field(default=0.01, ge=0, le=1)
+    """Share of passed parts whose picture is kept; of the others all are."""
+    reserve_mb: Whole = Field(default=500, ge=1, le=1_000_000)
+    """With less space left on the disk no picture is written; it is the journal's."""
+
+
+class SelfTest(_Frozen):
+    """A known defect sent through the station from time to time."""
+
+    every_s: Number = Field(default=3600.0, ge=0, le=1_000_000)
+    """0: never."""
+    defect: Path | None = None
+    """Photo of a defective part at camera size; default: the bundle's own golden defect."""
+
+
+class Drift(_Frozen):
+    """The watch over good parts' scores."""
+
+    parts_between_false_alarms: Whole = Field(default=100_000, ge=0, le=1_000_000_000)
+    """On average at least so many good parts lie between two false alarms; 0: no watch."""
 
 
 class Station(_Frozen):
@@ -110,11 +287,17 @@ class Station(_Frozen):
 
     station: str = Field(pattern=NAME)
     provider: Provider = "auto"
-    threads: int = Field(default=0, ge=0, le=256)
+    threads: Whole = Field(default=0, ge=0, le=256)
     """Inference threads; 0: ONNX Runtime's choice."""
-    queue_size: int = Field(default=8, ge=1, le=1000)
+    queue_size: Whole = Field(default=8, ge=1, le=1000)
     """Frames that may wait for judgement, per camera; one more is a FAULT, never a silent drop."""
     sockets: Sockets = Sockets()
+    security: Security = Security()
+    journal: JournalSettings = JournalSettings()
+    self_test: SelfTest = SelfTest()
+    drift: Drift = Drift()
+    metrics: str | None = Field(default=None, pattern=rf"^(127\.0\.0\.1|localhost):{_PORT}$")
+    """Address of the Prometheus metrics, such as 127.0.0.1:9464; loopback only."""
     cameras: tuple[CameraConfig, ...] = Field(min_length=1)
     recipes: dict[Annotated[str, Field(pattern=NAME)], dict[str, CameraRecipe]] = Field(
         min_length=1
@@ -140,7 +323,22 @@ class Station(_Frozen):
                     f"recipe '{recipe}' is for cameras {', '.join(sorted(per_camera))}; "
                     f"the station has {', '.join(sorted(names))}"
                 )
+        if self.sockets.beyond_loopback and self.security.secret_key is None:
+            raise ValueError(
+                f"sockets: {', '.join(self.sockets.beyond_loopback)} can be reached from other "
+                f"machines, which needs keys: run 'inspector keygen', then set security.secret_key "
+                f"and security.peers; or stay on 127.0.0.1"
+            )
         return self
+
+    @property
+    def state_folder(self) -> Path:
+        """Where journal and pictures are kept."""
+        if self.journal.folder is not None:
+            return self.journal.folder
+        under_systemd = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+        base = Path(under_systemd) if under_systemd else user_state_path("line-inspector")
+        return base / self.station
 
     def active(self, camera: str) -> CameraRecipe:
         """The part of the recipe in force that is for ``camera``."""
@@ -229,7 +427,9 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
 _WORDS: Final = {
     "string_pattern_mismatch": "must be letters, digits, '_', '.' or '-', at most 64",
     "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
     "float_parsing": "must be a number",
+    "float_type": "must be a number",
     "bool_parsing": "must be true or false",
     "missing": "missing; add it",
 }
@@ -240,6 +440,8 @@ def in_words(detail: ErrorDetails) -> str:
     """One validation error in words, with the value found."""
     message = _WORDS.get(detail["type"], detail["msg"].removeprefix("Value error, "))
     message = message.replace("Input should be", "must be")
+    if detail["type"] == "string_pattern_mismatch" and detail["ctx"]["pattern"] != NAME:
+        message = "must be written as docs/station.md shows"
     if detail["type"] == "union_tag_invalid":
         context = detail["ctx"]
         return f"must be one of {context['expected_tags']} (found '{context['tag']}')"
@@ -251,13 +453,20 @@ def in_words(detail: ErrorDetails) -> str:
 def _describe(path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel]) -> ConfigError:
     keys = tuple(detail["loc"])
     if detail["type"] == "union_tag_invalid":
-        keys = (*keys, "kind")
+        keys = (*keys, str(detail["ctx"]["discriminator"]).strip("'"))
     line, shown = _locate(root, keys)
     message = in_words(detail)
     if detail["type"] == "extra_forbidden":
         known = f"; known keys: {', '.join(model.model_fields)}" if model is not Station else ""
         message = f"unknown key{known or '; check its spelling against docs/station.md'}"
     return ConfigError(f"{path}:{line}: {shown or 'file'}: {message}")
+
+
+_UNION_TAGS: Final = {
+    *("opencv", "folder", "simulator", "faulty", "int", "str"),
+    *("frames", "stale", "tear", "black", "overexposed", "blurred", "frozen", "refuse_open"),
+    *("block", "block_open", "resize", "die", "lose", "block_for_ever"),
+}
 
 
 def _locate(root: Any, keys: tuple[int | str, ...]) -> tuple[int, str]:
@@ -272,7 +481,7 @@ def _locate(root: Any, keys: tuple[int | str, ...]) -> tuple[int, str]:
                     break
             else:
                 # A union's tag ('simulator') stands in pydantic's path, not in the file.
-                if key not in {"opencv", "folder", "simulator", "int", "str"}:
+                if key not in _UNION_TAGS:
                     shown = f"{shown}.{key}".lstrip(".")
         elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
             node = node.value[key]

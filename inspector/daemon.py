@@ -1,39 +1,72 @@
-"""The station at work: cameras grab, one loop judges and publishes, in that order, for every part.
+"""The station at work: cameras grab, one loop judges, the recorder commits and publishes.
 
-The caller's thread owns the books, the detectors and the verdict socket; the cameras and the
-pictures have threads of their own (:mod:`inspector.workers`).
+The caller's thread owns the ledger and the judges. Cameras and pictures have threads of their own
+(:mod:`inspector.workers`), so have the journal with the verdict socket (:mod:`inspector.recorder`)
+and the command socket (:mod:`inspector.commands`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import ctypes
 import logging
 import os
-import re
 import signal
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Final
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import numpy.typing as npt
 
 from inspector import cameras
+from inspector.archive import Archive
 from inspector.cameras.base import Camera
+from inspector.commands import Commands, Request
 from inspector.config import CameraConfig, Station
-from inspector.detector import Detector
-from inspector.errors import CameraError, PortError, Problems, StartupError
-from inspector.station import Books
-from inspector.verdict import Verdict
-from inspector.wire import ModelField, Publisher, State, VerdictMessage
-from inspector.workers import Arrival, Change, Grabber, Inbox, Pictures, Worker
+from inspector.errors import CommandError, Problems, StartupError
+from inspector.journal import Journal, Reader, Recovered
+from inspector.judges import Changeover, Judges
+from inspector.logs import say
+from inspector.metrics import Metrics
+from inspector.notify import Notifier
+from inspector.recorder import Entry, Recorder, Timing
+from inspector.security import Gate
+from inspector.station import Ledger, Ticket
+from inspector.triggers import Trigger
+from inspector.verdict import Reason, Verdict
+from inspector.wire import (
+    Publisher,
+    RecipeCommand,
+    State,
+    TriggerCommand,
+    VerdictMessage,
+)
+from inspector.workers import Arrival, Call, Change, Grabber, Inbox, Pictures, Shot, Worker
 
-_STATUS_EVERY_S: Final = 1.0
+_HOUSEKEEPING_EVERY_S: Final = 1.0
 _POLL_S: Final = 0.1
 _STOP_GRACE_S: Final = 2.0
+_LAST_QUESTIONS_S: Final = 0.5
+_M_ARENA_MAX: Final = -8
+"""Of mallopt(3)."""
 
-_log = logging.getLogger("inspector")
+
+@dataclass
+class _Open:
+    """What a station holds while it works."""
+
+    gate: Gate
+    publisher: Publisher
+    commands: Commands
+    journal: Journal
+    archive: Archive
+    recovered: Recovered
+    cameras: list[tuple[CameraConfig, Camera]]
 
 
 class Daemon:
@@ -41,9 +74,21 @@ class Daemon:
 
     def __init__(self, station: Station) -> None:
         self._station = station
-        self._books = Books(station, str(uuid.uuid4()))
+        self._ledger = Ledger(station, str(uuid.uuid4()))
+        self._status = self._ledger.status()
         self._inbox = Inbox(station.queue_size)
-        self._detectors: dict[str, Detector] = {}
+        self._judges = Judges(station)
+        self._metrics = Metrics(station.station, [camera.name for camera in station.cameras])
+        self._notifier = Notifier()
+        self._publisher: Publisher | None = None
+        self._recorder: Recorder | None = None
+        self._pictures: Pictures | None = None
+        self._grabbers: dict[str, Grabber] = {}
+        self._changeover: Changeover | None = None
+        self._frames: dict[Ticket, npt.NDArray[Any]] = {}
+        self._requests: dict[Ticket, list[Request]] = {}
+        self._obstacles: dict[str, tuple[Reason, str]] = {}
+        self._lost: set[str] = set()
         self._stop_asked = False
 
     def ask_to_stop(self) -> None:
@@ -55,152 +100,441 @@ class Daemon:
 
         Raises :class:`StartupError` (every problem together) before a part is judged.
         """
-        _say("state", state=self._books.state, station=self._station.station)
-        publisher, opened = self._open()
-        pictures = Pictures(publisher, self._inbox)
-        grabbers = [
-            Grabber(config, camera, self._inbox, pictures.has_room) for config, camera in opened
-        ]
+        say("state", state=self._ledger.state, station=self._station.station)
+        with contextlib.ExitStack() as leave:
+            leave.callback(self._notifier.close)
+            opened = self._open(leave)
+            self._work(opened, wait_for_subscriber_s)
+
+    def _open(self, leave: contextlib.ExitStack) -> _Open:
+        """Try everything that can refuse to start; ``leave`` closes it, the last one first."""
+        station, sockets, folder = self._station, self._station.sockets, self._station.state_folder
+        problems: list[StartupError] = []
+        # Said last: what stands between the user and a verdict is the bundle and the camera.
+        afterwards: list[StartupError] = []
+        gate = publisher = commands = journal = archive = None
+
+        @contextlib.contextmanager
+        def trying(found: list[StartupError] = problems) -> Iterator[None]:
+            try:
+                yield
+            except Problems as several:
+                found.extend(several.problems)
+            except StartupError as problem:
+                found.append(problem)
+            self._tell()
+
+        with trying(afterwards):
+            gate = Gate(station.security)
+            leave.callback(gate.close)
+        if gate is not None:
+            with trying(afterwards):
+                publisher = Publisher(sockets.verdicts, sockets.images, gate)
+                self._publisher = publisher
+                leave.callback(publisher.close)
+                verdicts, images = publisher.addresses
+                say("listening", verdicts=verdicts, images=images)
+            with trying(afterwards):
+                commands = Commands(
+                    gate,
+                    sockets.commands,
+                    handle=self._hear,
+                    status=lambda: self._status,
+                    reader=lambda: Reader(folder),
+                )
+                leave.callback(commands.finish)
+                say("commands", address=commands.address)
+        if station.metrics is not None:
+            with trying(afterwards):
+                leave.callback(self._metrics.close)
+                say("metrics", address=self._metrics.serve(station.metrics))
+        with trying(afterwards):
+            journal = Journal(folder, station.journal.verdict_days)
+            leave.callback(journal.close)
+            archive = Archive(folder, station.journal)
+            say("journal", folder=folder)
+        for camera, problem in self._judges.load():
+            if problem is not None:
+                problems.append(problem)
+            else:
+                self._installed(camera)
+            self._tell()
+        held: list[tuple[CameraConfig, Camera]] = []
+        for config in station.cameras:
+            with trying():
+                source = cameras.isolate(config)
+                leave.callback(source.close)
+                source.open()
+                held.append((config, source))
+        problems += afterwards
+        if problems or None in (gate, publisher, commands, journal, archive):
+            self._enter("Error")
+            raise problems[0] if len(problems) == 1 else Problems(problems)
+        assert gate and publisher and commands and journal and archive
+        recovered = journal.begin(self._ledger.epoch, time.time_ns() // 1000)
+        self._enter("Initialized")
+        return _Open(gate, publisher, commands, journal, archive, recovered, held)
+
+    def _work(self, opened: _Open, wait_for_subscriber_s: float) -> None:
+        publisher, commands = opened.publisher, opened.commands
+        self._recover(opened.recovered)
+        self._enter("Ready")
+        if wait_for_subscriber_s > 0:
+            heard = publisher.wait_for_subscriber(wait_for_subscriber_s, lambda: self._stop_asked)
+            say("subscriber" if heard else "no subscriber")
+        pictures = self._pictures = Pictures(
+            publisher, opened.archive, self._inbox, self._metrics.dropped
+        )
+        recorder = self._recorder = Recorder(
+            opened.journal,
+            publisher,
+            on_trouble=lambda text: self._inbox.call(
+                partial(self._obstruct, "journal", Reason.JOURNAL_FAILED, text)
+            ),
+            on_group=self._note_group,
+        )
+        for config, source in opened.cameras:
+            self._grabbers[config.name] = Grabber(config, source, self._inbox, pictures.has_room)
+        grabbers = list(self._grabbers.values())
         last: State = "Error"
         try:
-            self._enter(publisher, "Ready")
-            if wait_for_subscriber_s > 0:
-                heard = publisher.wait_for_subscriber(
-                    wait_for_subscriber_s, lambda: self._stop_asked
-                )
-                _say("subscriber" if heard else "no subscriber")
-            pictures.start()
-            for grabber in grabbers:
-                grabber.start()
-            self._enter(publisher, "ContinuousExecution")
-            self._serve(publisher, pictures, grabbers)
-            pictures.finish()
-            _check_alive(pictures)
+            for worker in (pictures, recorder, commands, *grabbers):
+                worker.start()
+            self._ledger.start()
+            self._tell_state()
+            self._notifier.ready(f"judging with {self._ledger.provider}")
+            self._serve(opened, recorder, pictures)
             last = "Halted"
         finally:
+            self._notifier.stopping()
             self._stop(grabbers)
+            # Parts that still wait get their verdict before the last status.
+            self._ledger.enter(last)
+            self._close_parts()
+            self._tell_state()
+            if self._changeover is not None:
+                self._changeover.join()
+            recorder.finish()
             pictures.finish()
-            self._enter(publisher, last)
-            publisher.close()
+            if commands.served:
+                # Who learns only from the last status what is missing can still ask for it.
+                time.sleep(_LAST_QUESTIONS_S)
+            commands.finish()
+        _check_alive(pictures, recorder, commands)
 
-    def _open(self) -> tuple[Publisher, list[tuple[CameraConfig, Camera]]]:
-        problems: list[StartupError] = []
-        opened: list[tuple[CameraConfig, Camera]] = []
-        with contextlib.ExitStack() as undo:
-            publisher, unbound = None, None
-            try:
-                sockets = self._station.sockets
-                publisher = Publisher(sockets.verdicts, sockets.images)
-                undo.callback(publisher.close)
-                verdicts, images = publisher.addresses
-                _say("listening", verdicts=verdicts, images=images)
-                publisher.send_status(self._books.status())
-            except PortError as problem:
-                unbound = problem
-            for name, detector in load_detectors(self._station):
-                if isinstance(detector, StartupError):
-                    problems.append(detector)
-                else:
-                    self._install(name, detector)
-                if publisher:
-                    # Whoever connects while bundles load and cameras open sees what it waits for.
-                    publisher.send_status(self._books.status())
-            for config in self._station.cameras:
-                try:
-                    camera = cameras.create(config)
-                    undo.callback(camera.close)
-                    camera.open()
-                    opened.append((config, camera))
-                except CameraError as problem:
-                    problems.append(problem)
-                if publisher:
-                    publisher.send_status(self._books.status())
-            if unbound:
-                problems.append(unbound)
-            if problems or publisher is None:
-                if publisher:
-                    self._enter(publisher, "Error")
-                raise problems[0] if len(problems) == 1 else Problems(problems)
-            self._enter(publisher, "Initialized")
-            undo.pop_all()
-            return publisher, opened
+    def _recover(self, recovered: Recovered) -> None:
+        now_ns = time.monotonic_ns()
+        unanswered = [
+            Trigger(*row.key, triggered_us=row.triggered_us, triggered_ns=now_ns)
+            for row in recovered.unanswered
+        ]
+        self._ledger.recover(unanswered, recovered.answered)
+        if unanswered:
+            say("recovered", logging.WARNING, unanswered=len(unanswered))
 
-    def _install(self, camera: str, detector: Detector) -> None:
-        manifest = detector.manifest
-        model = ModelField(name=manifest.name, version=manifest.version, sha256=detector.sha256)
-        self._detectors[camera] = detector
-        self._books.install(camera, model)
-        self._books.provider = detector.provider
-        _say("model", camera=camera, provider=detector.provider, **model.model_dump())
-
-    def _serve(self, publisher: Publisher, pictures: Pictures, grabbers: list[Grabber]) -> None:
-        status_due = give_up = 0.0
+    def _serve(self, opened: _Open, recorder: Recorder, pictures: Pictures) -> None:
+        grabbers = list(self._grabbers.values())
+        housekeeping = give_up = 0.0
         while True:
+            self._notifier.ping()
             if self._stop_asked and not give_up:
-                _say("stopping")
+                say("stopping")
                 longest_s = max(grabber.config.timeout_ms for grabber in grabbers) / 1000
                 give_up = time.monotonic() + longest_s + _STOP_GRACE_S
                 for grabber in grabbers:
                     grabber.stop()
             # Before the crashes are looked for: a thread that dies in between has not ended.
             over = not any(grabber.is_alive() for grabber in grabbers)
-            _check_alive(pictures, *grabbers)
-            item = self._inbox.take(0.0 if over else _POLL_S)
+            _check_alive(pictures, recorder, opened.commands, *grabbers)
+            if opened.gate.crashed:
+                raise RuntimeError("the thread that lets peers in has died")
+            item = self._inbox.take(0.0 if over else self._patience_s())
             if isinstance(item, Arrival):
-                self._judge(publisher, pictures, item)
+                self._judge(item)
             elif isinstance(item, Change):
-                self._books.note_camera(item.camera, item.state, item.detail)
-                _say("camera", camera=item.camera, state=item.state, detail=item.detail)
-                status_due = 0.0
+                self._note_camera(item)
+                housekeeping = 0.0
+            elif isinstance(item, Call):
+                item.do()
             elif over or (give_up and time.monotonic() > give_up):
                 return
-            if time.monotonic() >= status_due:
-                publisher.send_status(self._books.status())
-                status_due = time.monotonic() + _STATUS_EVERY_S
+            self._close_parts()
+            if time.monotonic() >= housekeeping:
+                self._keep_house(opened)
+                housekeeping = time.monotonic() + _HOUSEKEEPING_EVERY_S
 
-    def _judge(self, publisher: Publisher, pictures: Pictures, arrival: Arrival) -> None:
-        part = arrival.part
-        if arrival.image is None:
-            self._publish(publisher, self._books.fault(part, arrival.reason, arrival.detail))
+    def _patience_s(self) -> float:
+        due_ns = self._ledger.next_due_ns()
+        if due_ns is None:
+            return _POLL_S
+        return min(_POLL_S, max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
+
+    def _judge(self, arrival: Arrival) -> None:
+        ticket = self._ledger.expose(
+            arrival.camera,
+            arrival.exposed_ns,
+            arrival.grabbed_us or 0,
+            arrival.part_id,
+            arrival.since_ns,
+        )
+        if ticket is None:
             return
+        if arrival.image is None:
+            self._ledger.fault(ticket, arrival.reason, arrival.detail)
+            return
+        self._frames[ticket] = arrival.image
         started_ns = time.monotonic_ns()
-        detector = self._detectors[part.camera]
-        judgement = detector.judge(arrival.image)
-        self._books.note_inference(part.camera, detector.health())
-        verdict = self._books.judged(part, judgement, started_ns)
-        self._publish(publisher, verdict)
-        header = self._books.heatmap(verdict, judgement)
-        if header and judgement.anomaly_map is not None and judgement.judged is not None:
-            pictures.show(header, judgement.anomaly_map, judgement.judged)
+        judge = self._judges[arrival.camera]
+        judgement = judge.judge(arrival.image)
+        if judge.on_probation and judgement.reason in {Reason.INFERENCE_ERROR, Reason.NOT_FINITE}:
+            self._roll_back(f"{arrival.camera}: {judgement.detail}")
+            judgement = self._judges[arrival.camera].judge(arrival.image)
+        if judgement.verdict is not Verdict.FAULT:
+            self._judges.confirm(arrival.camera)
+        self._ledger.note_inference(arrival.camera, judge.health())
+        self._ledger.judged(ticket, judgement, started_ns)
 
-    def _publish(self, publisher: Publisher, verdict: VerdictMessage) -> None:
-        """The one way out for a verdict: what must happen before it is published goes here."""
-        publisher.send_verdict(verdict)
-        if verdict.verdict is Verdict.FAULT:
-            _say(
-                "fault",
-                logging.WARNING,
-                seq=verdict.seq,
-                camera=verdict.camera,
-                part=verdict.part_id,
-                reason=verdict.reason,
-                detail=verdict.detail,
+    def _close_parts(self) -> None:
+        """Hand every verdict that is due to the recorder, in order."""
+        for closed in self._ledger.close():
+            verdict, judgement = closed.verdict, closed.ticket.judgement
+            # A trigger that a crash left may be of a camera that the station file no longer has.
+            recipe = self._station.recipes[self._station.recipe].get(verdict.camera)
+            shot = Shot(
+                verdict,
+                judgement,
+                None if judgement is None else self._ledger.heatmap(verdict, judgement),
+                self._frames.pop(closed.ticket, None),
+                recipe.region if recipe else None,
+                recipe.check_pictures if recipe else False,
+            )
+            requests = self._requests.pop(closed.ticket, [])
+            self._judges.note(verdict)
+            assert self._recorder is not None
+            self._recorder.put(
+                Entry(verdict=verdict, then=partial(self._published, closed.ticket, shot, requests))
             )
 
-    def _enter(self, publisher: Publisher, state: State) -> None:
-        self._books.enter(state)
-        status = self._books.status()
-        publisher.send_status(status)
+    def _published(
+        self,
+        ticket: Ticket,
+        shot: Shot,
+        requests: list[Request],
+        published: VerdictMessage | None,
+        recorded: bool,
+    ) -> None:
+        """In the recorder's thread: the verdict is on the disk and on the wire."""
+        assert published is not None and self._pictures is not None
+        for request in requests:
+            request.answer(published)
+        self._metrics.verdict(published)
+        begun_ns = ticket.trigger.triggered_ns if ticket.trigger else ticket.waiting_since_ns
+        if begun_ns is not None:
+            taken_s = (time.monotonic_ns() - begun_ns) / 1e9
+            self._metrics.stage("trigger_to_verdict", taken_s, published.camera)
+        if recorded:
+            self._pictures.show(shot)
+        else:
+            self._inbox.call(partial(self._ledger.amend, shot.verdict, published))
+        if published.verdict is Verdict.FAULT:
+            say(
+                "fault",
+                logging.WARNING,
+                seq=published.seq,
+                camera=published.camera,
+                part=published.part_id,
+                reason=published.reason,
+                detail=published.detail,
+            )
+
+    def _note_group(self, timing: Timing) -> None:
+        self._metrics.stage("commit", timing.commit_ms / 1e3)
+        self._metrics.stage("publish", timing.publish_ms / 1e3)
+
+    def _note_camera(self, change: Change) -> None:
+        lost = change.state == "lost"
+        if (lost or (change.state == "ended" and change.detail)) and (
+            change.camera not in self._lost
+        ):
+            self._ledger.lost(change.camera, change.detail)
+        if lost:
+            self._lost.add(change.camera)
+        elif change.camera in self._lost:
+            self._lost.discard(change.camera)
+            self._judges[change.camera].forget_frames()
+        self._ledger.note_camera(change.camera, change.state, change.detail)
+        say("camera", camera=change.camera, state=change.state, detail=change.detail)
+
+    def _hear(self, request: Request) -> None:
+        """In the commands' thread: the loop obeys between two parts, the camera looks at once."""
+        command = request.command
+        if isinstance(command, TriggerCommand):
+            grabber = self._grabbers.get(command.camera)
+            if grabber is not None and not grabber.on_demand:
+                grabber.want(request.received_ns)
+        self._inbox.call(partial(self._obey, request))
+
+    def _obey(self, request: Request) -> None:
+        command = request.command
+        if isinstance(command, TriggerCommand):
+            self._trigger(request, command)
+        elif self._changeover is not None:
+            request.refuse("busy", "another recipe or reload is under way")
+        elif isinstance(command, RecipeCommand):
+            if command.recipe not in self._station.recipes:
+                known = ", ".join(sorted(self._station.recipes))
+                request.refuse("unknown", f"no recipe '{command.recipe}'; there are {known}")
+            else:
+                self._change_over(request, command.recipe)
+        else:
+            self._change_over(request, self._station.recipe)
+
+    def _trigger(self, request: Request, command: TriggerCommand) -> None:
+        trigger = Trigger(
+            camera=command.camera,
+            client=request.client,
+            session=command.session,
+            number=command.trigger_seq,
+            part_id=command.part_id,
+            triggered_us=request.received_us,
+            triggered_ns=request.received_ns,
+        )
+        try:
+            answer = self._ledger.trigger(trigger)
+        except CommandError as error:
+            request.refuse("unknown", str(error))
+            return
+        assert self._recorder is not None
+        if answer.ticket is not None:
+            self._requests.setdefault(answer.ticket, []).append(request)
+        new = answer.kind != "repeated"
+
+        def acknowledge(_: VerdictMessage | None, recorded: bool) -> None:
+            if new and not recorded:
+                request.refuse("journal", "the trigger could not be recorded; part not accepted")
+                return
+            request.accept()
+            if answer.verdict is not None:
+                request.answer(answer.verdict)
+
+        # A repetition waits for its turn too: what it repeats may not be recorded yet.
+        self._recorder.put(Entry(trigger=trigger if new else None, then=acknowledge))
+        grabber = self._grabbers[trigger.camera]
+        if answer.kind == "accepted" and grabber.on_demand:
+            grabber.want(trigger.triggered_ns)
+
+    def _change_over(self, request: Request, recipe: str) -> None:
+        say("changeover", recipe=recipe)
+        self._notifier.reloading(f"loading recipe {recipe}")
+        self._changeover = Changeover(
+            self._station.model_copy(update={"recipe": recipe}),
+            lambda changeover: self._inbox.call(partial(self._switch, request, changeover)),
+        )
+        self._changeover.start()
+
+    def _switch(self, request: Request, changeover: Changeover) -> None:
+        """Between two parts: the bundles loaded, warmed and golden-checked take over."""
+        self._changeover = None
+        self._notifier.ready(f"judging with {self._ledger.provider}")
+        if changeover.problems:
+            for problem in changeover.problems:
+                say("changeover refused", logging.ERROR, detail=problem)
+            request.refuse("failed", "; ".join(str(problem) for problem in changeover.problems))
+            return
+        self._judges.switch(changeover)
+        self._station = changeover.station
+        self._ledger.select(changeover.station.recipe)
+        for camera in self._station.cameras:
+            self._installed(camera.name)
+        self._obstruct("self-test", Reason.NOT_READY, "")
+        self._tell()
+        request.finish(f"recipe {self._station.recipe}")
+
+    def _roll_back(self, why: str) -> None:
+        say("changeover rolled back", logging.ERROR, detail=why)
+        self._station = self._judges.roll_back()
+        self._ledger.select(self._station.recipe)
+        for camera in self._station.cameras:
+            self._installed(camera.name)
+
+    def _installed(self, camera: str) -> None:
+        judge = self._judges[camera]
+        self._ledger.install(camera, judge.model)
+        self._ledger.provider = judge.detector.provider
+        self._metrics.model(camera, judge.model, judge.detector.manifest)
+        say("model", camera=camera, provider=judge.detector.provider, **judge.model.model_dump())
+
+    def _obstruct(self, what: str, reason: Reason, detail: str) -> None:
+        """Something keeps the station from being Ready; ``detail`` "": no longer."""
+        before = bool(self._obstacles)
+        if detail:
+            say("not ready", logging.ERROR, why=what, detail=detail)
+            self._obstacles[what] = (reason, detail)
+            if not before:
+                self._enter("Error", reason, detail)
+        elif self._obstacles.pop(what, None) is not None:
+            say("ready again", why=what)
+            if not self._obstacles:
+                for state in ("Preoperational", "Initialized", "Ready"):
+                    self._enter(state)
+                self._ledger.start()
+                self._tell_state()
+
+    def _keep_house(self, opened: _Open) -> None:
+        assert self._recorder is not None
+        parts_wait = any(self._inbox.waiting(name) for name in self._grabbers)
+        for camera, missed in self._judges.self_test(parts_wait):
+            say(
+                "self-test",
+                logging.ERROR if missed else logging.INFO,
+                camera=camera,
+                detail=missed or "caught",
+            )
+            self._metrics.self_test(camera, bool(missed))
+            if missed:
+                self._obstruct("self-test", Reason.NOT_READY, f"{camera}: {missed}")
+        for camera, statistic in self._judges.drift():
+            self._metrics.drift(camera, statistic)
+        self._tell()
+        self._metrics.status(self._status)
+        self._metrics.refused(opened.gate.refused)
+        self._metrics.journal(self._recorder.lag, bool(self._recorder.trouble))
+        for name in self._grabbers:
+            self._metrics.queue(name, self._inbox.waiting(name))
+        self._notifier.status(
+            f"{self._status.state}: {self._status.passed} passed, {self._status.failed} failed, "
+            f"{self._status.faults} faults"
+        )
+
+    def _tell(self) -> None:
+        """Publish the status."""
+        trouble = "; ".join(f"{what}: {detail}" for what, (_, detail) in self._obstacles.items())
+        self._status = self._ledger.status().model_copy(
+            update={"trouble": trouble, "drift": self._judges.drifting}
+        )
+        if self._recorder is not None and self._recorder.is_alive():
+            self._recorder.put(Entry(status=self._status))
+        elif self._publisher is not None:
+            self._publisher.send_status(self._status)
+
+    def _enter(self, state: State, reason: Reason = Reason.NOT_READY, detail: str = "") -> None:
+        self._ledger.enter(state, reason, detail)
+        self._tell_state()
+
+    def _tell_state(self) -> None:
+        self._tell()
+        state = self._ledger.state
         tally: dict[str, int] = {}
         if state == "Halted":
+            status = self._status
             tally = {"passed": status.passed, "failed": status.failed, "faults": status.faults}
-        _say("state", state=state, last_seq=status.last_seq, **tally)
+        say("state", state=state, last_seq=self._status.last_seq, **tally)
 
     def _stop(self, grabbers: list[Grabber]) -> None:
         for grabber in grabbers:
             grabber.stop()
             if not grabber.ended(_STOP_GRACE_S):
-                _say("camera hangs", logging.ERROR, camera=grabber.config.name)
+                say("camera hangs", logging.ERROR, camera=grabber.config.name)
 
 
 def run(
@@ -212,6 +546,7 @@ def run(
     ``stop_on_stdin_eof`` the end of standard input is a first signal: a station that a program
     started does not outlive it. Raises :class:`StartupError`.
     """
+    _keep_heap_small()
     daemon = Daemon(station)
     asked = False
 
@@ -234,31 +569,17 @@ def run(
             signal.signal(number, handler)
 
 
-def load_detectors(station: Station) -> Iterator[tuple[str, Detector | StartupError]]:
-    """A detector for every camera of the recipe in force, or why there is none.
-
-    Cameras with the same bundle share its session.
-    """
-    loaded: dict[Path, Detector | StartupError] = {}
-    for camera in station.cameras:
-        recipe = station.active(camera.name)
-        path = recipe.bundle.resolve()
-        try:
-            if path not in loaded:
-                loaded[path] = Detector.load(recipe.bundle, station.provider, station.threads)
-            detector = loaded[path]
-            if isinstance(detector, Detector):
-                yield camera.name, detector.adapted(recipe.region, recipe.limit_factor)
-        except StartupError as problem:
-            # Remembered, so that a bundle two cameras share is tried and reported once.
-            loaded.setdefault(path, problem)
-            yield camera.name, problem
-
-
 def _check_alive(*workers: Worker) -> None:
     for worker in workers:
         if worker.crashed:
             raise RuntimeError(f"thread {worker.name} crashed; its error stands above")
+
+
+def _keep_heap_small() -> None:
+    """Two arenas for all threads: glibc's default, eight a core, keeps what dead threads freed."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def _stop_at_eof(daemon: Daemon) -> None:
@@ -266,12 +587,3 @@ def _stop_at_eof(daemon: Daemon) -> None:
     while os.read(0, 1024):
         pass
     daemon.ask_to_stop()
-
-
-def _say(event: str, level: int = logging.INFO, **fields: object) -> None:
-    shown = (f" {key}={_quoted(str(value))}" for key, value in fields.items() if value != "")
-    _log.log(level, "%s%s", event, "".join(shown))
-
-
-def _quoted(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False) if re.search(r'[\s"=]', value) else value

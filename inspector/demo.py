@@ -47,7 +47,7 @@ def run(path: Path, parts: int | None, save: Path) -> int:
     tally = _Tally(station)
     with tempfile.TemporaryDirectory(prefix="inspector-demo-") as folder:
         log = Path(folder) / "log"
-        with _station(_on_free_ports(station, parts), Path(folder), log) as child:
+        with _station(_for_itself(station, parts, Path(folder)), Path(folder), log) as child:
             addresses = _addresses(child, log)
             if addresses is not None:
                 with Subscriber(*addresses, from_start=True) as subscriber:
@@ -152,15 +152,22 @@ class _Tally:
             )
 
 
-def _on_free_ports(station: Station, parts: int | None) -> Station:
+def _for_itself(station: Station, parts: int | None, folder: Path) -> Station:
+    """On free ports, with a journal of its own: the demo disturbs no station of this machine."""
     cameras = tuple(
         camera.model_copy(update={"parts": parts})
         if parts is not None and isinstance(camera, SimulatorCamera)
         else camera
         for camera in station.cameras
     )
-    sockets = Sockets(verdicts="tcp://127.0.0.1:*", images="tcp://127.0.0.1:*")
-    return station.model_copy(update={"cameras": cameras, "sockets": sockets})
+    free = "tcp://127.0.0.1:*"
+    return station.model_copy(
+        update={
+            "cameras": cameras,
+            "sockets": Sockets(verdicts=free, images=free, commands=free),
+            "journal": station.journal.model_copy(update={"folder": folder / "journal"}),
+        }
+    )
 
 
 @contextlib.contextmanager
@@ -249,7 +256,7 @@ def _watch(
             elif isinstance(item, Heatmap):
                 tally.keep(item, save)
             elif isinstance(item, Gap):
-                tally.lost += item.last - item.first + 1
+                tally.lost += item.count
                 lines.gap(item)
             elif isinstance(item, StatusMessage):
                 lines.status(item)

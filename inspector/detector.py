@@ -11,12 +11,14 @@ import dataclasses
 import io
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from inspector import bundle as bundles
@@ -199,14 +201,16 @@ class Detector:
         region: Box | None = None,
         limit_factor: float = 1.0,
         verify: bool = True,
+        keys: Sequence[Ed25519PublicKey] = (),
     ) -> Detector:
         """Read and check a bundle, start its session, warm it, replay its golden images.
 
         ``region`` (camera pixels) replaces the bundle's; ``limit_factor`` multiplies the limit;
-        ``threads`` 0 is ONNX Runtime's choice; ``verify=False`` skips the golden images. Raises
-        :class:`BundleError`, :class:`GoldenError` or :class:`ProviderError`.
+        ``threads`` 0 is ONNX Runtime's choice; ``verify=False`` skips the golden images; one of
+        ``keys``, if there are any, must have signed the bundle. Raises :class:`BundleError`,
+        :class:`SignatureError`, :class:`GoldenError` or :class:`ProviderError`.
         """
-        bundle = bundles.read(Path(path))
+        bundle = bundles.read(Path(path), keys)
         backend = OnnxRuntimeBackend(provider, threads)
         try:
             backend.load(bundle.data)
@@ -250,6 +254,14 @@ class Detector:
         except Fault as fault:
             return self._fault(Reason(fault.reason), str(fault))
         return self._judge(judged, self.geometry, frame.shape)
+
+    def judge_input(self, picture: Frame8) -> Judgement:
+        """Judge a picture at network size (uint8 BGR ``[H, W, 3]``), such as a golden one.
+
+        As ``judge`` does, but for the geometry: regions are in the picture's own pixels.
+        """
+        height, width = picture.shape[:2]
+        return self._judge(picture, Geometry(height=height, width=width), picture.shape)
 
     def _judge(self, judged: Frame8, geometry: Geometry, frame_shape: tuple[int, ...]) -> Judgement:
         try:

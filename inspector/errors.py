@@ -10,8 +10,12 @@
     │   ├── ProviderError     13    the execution provider asked for is not the one given
     │   ├── CameraError       14    a camera that is not there or gives no frame
     │   ├── PortError         15    an address in use or not to be bound
+    │   ├── SecretError        17    a key file that is missing, readable by others, or no key
+    │   ├── SignatureError    18    a bundle that no key of the station has signed
+    │   ├── JournalError      19    a journal that cannot be opened, written or locked
     │   └── Problems          10    several of the above; the exit code is the first one's
     ├── WireError           16    a message that docs/wire.md does not allow, or none at all
+    ├── CommandError        30    the station refused a command, or did not answer
     ├── TrainingError
     │   ├── DatasetError      20    a folder that is empty, missing or laid out otherwise
     │   ├── ImageError        21    an image that cannot be read, or has an impossible shape
@@ -75,6 +79,24 @@ class PortError(StartupError):
     exit_code = 15
 
 
+class SecretError(StartupError):
+    """A key file is missing, readable by others, or holds no key."""
+
+    exit_code = 17
+
+
+class SignatureError(BundleError):
+    """A bundle is not signed by a key that the station names."""
+
+    exit_code = 18
+
+
+class JournalError(StartupError):
+    """The journal cannot be opened or written, or another daemon has it."""
+
+    exit_code = 19
+
+
 class Problems(StartupError):
     """Several start-up errors reported together, in the order they were met."""
 
@@ -88,6 +110,19 @@ class WireError(InspectorError):
     """A message was received that docs/wire.md does not allow, or one that was due did not come."""
 
     exit_code = 16
+
+
+class CommandError(InspectorError):
+    """The station refused a command, or did not answer; the message says why.
+
+    ``code`` is the refusal's, as docs/wire.md lists them; "" when there was no answer.
+    """
+
+    exit_code = 30
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class TrainingError(InspectorError):

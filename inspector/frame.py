@@ -33,10 +33,10 @@ class Box(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    x: int = Field(ge=0)
-    y: int = Field(ge=0)
-    w: int = Field(gt=0)
-    h: int = Field(gt=0)
+    x: int = Field(ge=0, le=100_000, strict=True)
+    y: int = Field(ge=0, le=100_000, strict=True)
+    w: int = Field(gt=0, le=100_000, strict=True)
+    h: int = Field(gt=0, le=100_000, strict=True)
 
 
 class Geometry(BaseModel):
@@ -48,7 +48,8 @@ class Geometry(BaseModel):
     (``repeat``, as bundles did that do not name it).
     ``aspect`` is the region's width / height in training when all photos shared one, else None;
     ``frame`` the photos' (width, height) when all shared one and ``region`` is cut out of them: at
-    another resolution the same region would be another piece of the part.
+    another resolution the same region would be another piece of the part. ``colour``: all photos
+    had colour; a grey frame is then a raw Bayer mosaic, or of a camera set up otherwise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +61,7 @@ class Geometry(BaseModel):
     border: Literal["repeat", "mirror"] = "repeat"
     aspect: float | None = None
     frame: tuple[int, int] | None = None
+    colour: bool = False
 
     def crop(self, frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Cut the region out of ``frame`` (a view). Raises :class:`Fault` when it is outside."""
@@ -87,6 +89,12 @@ class Geometry(BaseModel):
         ``[H, W, 4]`` (BGRA), any strides. Returns contiguous uint8 BGR ``[height, width, 3]``.
         Raises :class:`Fault` (``frame_shape``) for anything else.
         """
+        if self.colour and (frame.ndim == 2 or frame.shape[2:] == (1,)):
+            raise Fault(
+                Reason.FRAME_SHAPE.value,
+                "a grey frame, but the model was trained on colour photos: a raw Bayer picture? "
+                "Set the camera's pixel format to colour",
+            )
         bgr = to_bgr8(self.crop(frame))
         self.check_aspect(bgr.shape[1], bgr.shape[0])
         top, left, inner_h, inner_w = self._inner(bgr.shape[0], bgr.shape[1])
@@ -281,6 +289,13 @@ def exposure(picture: Frame8) -> tuple[float, float]:
     """Mean grey level (0..255) and sharpness (variance of the Laplacian) of uint8 BGR pixels."""
     grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
     return float(grey.mean()), float(cv2.Laplacian(grey, cv2.CV_32F).var())
+
+
+def half_grey(picture: Frame8) -> FloatMap:
+    """Grey levels float32 ``[H // 2, W // 2]`` of uint8 BGR pixels, each the mean of four."""
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.float32)
+    size = (picture.shape[1] // 2, picture.shape[0] // 2)
+    return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 
 def map_to_grey(anomaly_map: FloatMap) -> Frame8:

@@ -63,10 +63,10 @@ class Lines:
 
     def gap(self, gap: Gap) -> None:
         """Verdicts that did not arrive."""
-        count = gap.last - gap.first + 1
-        self._print(
-            Text(f"LOST {count} verdicts, {gap.first} to {gap.last}, of {gap.epoch}", "bold red")
-        )
+        lost = f"LOST {gap.count} verdicts, {gap.first} to {gap.last}, of {gap.epoch}"
+        if gap.last is None:
+            lost = f"LOST perhaps: what followed verdict {gap.first - 1} of {gap.epoch}"
+        self._print(Text(lost, "bold red"))
 
     def status(self, message: StatusMessage) -> None:
         """A change of state; nothing when all is as before."""

@@ -1,17 +1,22 @@
-"""One station's books, pure: its state, its counters, and exactly one verdict a part.
+"""One station's ledger, pure: its state, its counters, and exactly one verdict a part.
 
-No I/O, and the clock is handed in, so that every promise here is tested without waiting.
+A part is opened by a trigger or by a frame, settled once (by its judgement, a fault or its
+deadline) and closed in the order it was opened in, for each camera. No I/O, and the clock is
+handed in, so that every promise here is tested without waiting.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
 
-from inspector.config import Station
-from inspector.verdict import Judgement, Reason, Region, Verdict
+from inspector.config import CameraConfig, Station
+from inspector.errors import CommandError
+from inspector.triggers import REMEMBERED, Memory, Trigger, trigger_of
+from inspector.verdict import Judgement, Reason, Verdict
 from inspector.wire import (
     CameraStatus,
     HeatmapMessage,
@@ -44,6 +49,10 @@ _NEXT: Final[Mapping[State, frozenset[State]]] = {
     "Halted": frozenset({"Preoperational"}),
 }
 
+_WORKING: Final = frozenset[State]({"Ready", "SingleExecution", "ContinuousExecution"})
+
+_OVERRUNS: Final = (Reason.QUEUE_FULL.value, Reason.DEADLINE_MISSED.value)
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -56,33 +65,80 @@ class Clock:
 SYSTEM_CLOCK: Final = Clock(lambda: time.time_ns() // 1000, time.monotonic_ns)
 
 
-@dataclass(frozen=True)
-class Part:
-    """A part that is owed a verdict.
+@dataclass(eq=False)
+class Ticket:
+    """A part that is owed a verdict; to be read by all, changed by the ledger alone.
 
-    ``grabbed_us`` is None when no picture came. ``waiting_since_ns`` (monotonic) is when the part
-    began to wait for its judgement: its deadline counts from there, untouched by a clock that is
-    set while the line runs.
+    Monotonic: ``start_ns`` is when its time began to run (its trigger, or the grab), ``due_ns`` the
+    first moment that is too late, ``waiting_since_ns`` when its picture began to wait for the
+    judge, None while there is no picture. ``draft`` is the verdict before it has its number.
     """
 
     camera: str
+    start_ns: int
+    due_ns: int
     part_id: str = ""
+    trigger: Trigger | None = None
     grabbed_us: int | None = None
     waiting_since_ns: int | None = None
+    judgement: Judgement | None = field(default=None, repr=False)
+    draft: VerdictMessage | None = field(default=None, repr=False)
 
 
-class Books:
-    """The books of one daemon start; used by one thread."""
+@dataclass(frozen=True)
+class Answer:
+    """What a trigger is told at once.
 
-    def __init__(self, station: Station, epoch: str, clock: Clock = SYSTEM_CLOCK) -> None:
+    ``refused``: the part's verdict is a FAULT, which comes in its turn like any other.
+    ``repeated``: no new part. ``ticket`` is the part while its verdict is owed, ``verdict`` the
+    verdict once it was closed; one of the two is None.
+    """
+
+    kind: Literal["accepted", "repeated", "refused"]
+    ticket: Ticket | None
+    verdict: VerdictMessage | None = None
+
+
+class Closed(NamedTuple):
+    """A verdict with its number, and the part it is on."""
+
+    verdict: VerdictMessage
+    ticket: Ticket
+
+
+class _Lane:
+    """The open parts of one camera, in order."""
+
+    def __init__(self, config: CameraConfig | None) -> None:
+        self.deadline_ns = 0 if config is None else config.deadline_ms * 1_000_000
+        self.software = config is not None and config.trigger == "software"
+        self.open: deque[Ticket] = deque()
+        self.waiting: list[Ticket] = []
+        """Triggers whose pictures are to come."""
+
+
+class Ledger:
+    """The ledger of one daemon start; used by one thread."""
+
+    def __init__(
+        self,
+        station: Station,
+        epoch: str,
+        clock: Clock = SYSTEM_CLOCK,
+        remembered: int = REMEMBERED,
+    ) -> None:
         self.epoch = epoch
         self.provider = ""
         self._station = station
         self._clock = clock
         self._state: State = "Preoperational"
+        self._not_ready = (Reason.NOT_READY, "the station is Preoperational")
         self._last_seq = 0
         self._counts = dict.fromkeys(Verdict, 0)
-        self._deadlines_ms = {camera.name: camera.deadline_ms for camera in station.cameras}
+        self._reasons: Counter[str] = Counter()
+        self._late = self._repeated = 0
+        self._memory: Memory[Ticket | VerdictMessage] = Memory(remembered)
+        self._lanes = {camera.name: _Lane(camera) for camera in station.cameras}
         self._models: dict[str, ModelField] = {}
         self._troubles: dict[str, str] = {}
         self._cameras = {
@@ -100,11 +156,36 @@ class Books:
         """Sequence number of the last verdict, 0 before the first."""
         return self._last_seq
 
-    def enter(self, state: State) -> None:
-        """Change state. Raises ValueError for a change that OPC 40100-1 does not draw."""
+    def enter(self, state: State, reason: Reason = Reason.NOT_READY, detail: str = "") -> None:
+        """Change state. Raises ValueError for a change that OPC 40100-1 does not draw.
+
+        Out of Ready and execution, every open part and every one that comes is a FAULT for
+        ``reason``: what judged it may be what failed.
+        """
         if state not in _NEXT[self._state]:
             raise ValueError(f"no way from state {self._state} to {state}")
         self._state = state
+        self._not_ready = (reason, detail or f"the station is {state}")
+        if state not in _WORKING:
+            for lane in self._lanes.values():
+                for ticket in lane.open:
+                    if ticket.draft is None:
+                        self._settle(ticket, *self._not_ready)
+
+    def start(self) -> None:
+        """From Ready on, take parts.
+
+        ContinuousExecution, where a camera makes parts of its own accord; a station that only
+        takes triggers stays Ready, and is in SingleExecution while one is open.
+        """
+        if any(camera.trigger != "software" for camera in self._station.cameras):
+            self.enter("ContinuousExecution")
+
+    def select(self, recipe: str) -> None:
+        """Put another recipe of the station file in force, between two parts."""
+        if recipe not in self._station.recipes:
+            raise ValueError(f"no recipe '{recipe}'")
+        self._station = self._station.model_copy(update={"recipe": recipe})
 
     def install(self, camera: str, model: ModelField) -> None:
         """Name the model that judges ``camera`` from now on."""
@@ -119,37 +200,180 @@ class Books:
         """How the model failed on the last part of ``camera``; "" when it did not."""
         self._troubles[camera] = trouble
 
-    def judged(self, part: Part, judgement: Judgement, started_ns: int) -> VerdictMessage:
-        """The verdict on a part that went to the detector at ``started_ns`` (monotonic).
+    def recover(
+        self, unanswered: Sequence[Trigger], answered: Iterable[VerdictMessage] = ()
+    ) -> None:
+        """Take over from the daemon before, ahead of every part.
 
-        One that comes after the camera's deadline is a FAULT: the part has left the ejector.
+        The triggers that it left ``unanswered`` become FAULT ``restarted``; ``answered`` are its
+        last verdicts, oldest first, so that a trigger repeated now gets the one it had. Raises
+        ValueError when there was a part already.
+        """
+        if self._last_seq or any(lane.open for lane in self._lanes.values()):
+            raise ValueError("recover comes before the first part")
+        for verdict in answered:
+            if (trigger := trigger_of(verdict)) is not None:
+                self._memory.add(trigger, verdict)
+        for trigger in unanswered:
+            # A camera that the station file no longer has still owes its verdicts.
+            self._lanes.setdefault(trigger.camera, _Lane(None))
+            ticket = self._open(trigger.camera, trigger=trigger)
+            self._settle(ticket, Reason.RESTARTED, "the station restarted before the verdict")
+
+    def trigger(self, trigger: Trigger) -> Answer:
+        """Open a part, unless ``trigger`` was here before.
+
+        Raises :class:`CommandError` when the camera takes no triggers; then there is no part.
+        """
+        lane = self._lanes.get(trigger.camera)
+        if lane is None or not lane.software:
+            why = "there is no such camera" if lane is None else "it takes no triggers"
+            raise CommandError(f"trigger: camera '{trigger.camera}': {why}")
+        known = self._memory.find(trigger)
+        if known is not None:
+            self._repeated += 1
+            if isinstance(known, VerdictMessage):
+                return Answer("repeated", None, known)
+            return Answer("repeated", known)
+        used = self._memory.is_used(trigger)
+        for waiting in tuple(lane.waiting):
+            self._expire(waiting)
+        ticket = self._open(trigger.camera, trigger=trigger)
+        if used:
+            detail = f"number {trigger.number} was used before, for another part or long ago"
+            self._settle(ticket, Reason.TRIGGER_CONFLICT, detail)
+        elif self._state not in _WORKING:
+            self._settle(ticket, *self._not_ready)
+        elif self._cameras[trigger.camera].state == "ended":
+            self._settle(ticket, Reason.CAMERA_LOST, "the camera has ended")
+        elif len(lane.waiting) >= self._station.queue_size:
+            detail = f"{self._station.queue_size} parts already wait for their pictures"
+            self._settle(ticket, Reason.OVER_TRIGGER, detail)
+        else:
+            lane.waiting.append(ticket)
+            if self._state == "Ready":
+                self._state = "SingleExecution"
+            return Answer("accepted", ticket)
+        return Answer("refused", ticket)
+
+    def expose(
+        self,
+        camera: str,
+        exposed_ns: int | None,
+        grabbed_us: int,
+        part_id: str = "",
+        since_ns: int | None = None,
+    ) -> Ticket | None:
+        """The part that a frame is of; None when it is of none that can be judged.
+
+        ``exposed_ns`` (monotonic): its exposure began no earlier; None: it was drawn for whichever
+        part waits. ``since_ns`` (monotonic): when it was there, None for now; the deadline of a
+        part without a trigger counts from then.
+
+        A triggered part is never given a picture from before its trigger. A trigger that came
+        before the picture of the part before it was there is an over-trigger; when it came before
+        the exposure even, the picture may show either part, and judges neither.
+        """
+        status = self._cameras[camera]
+        self._cameras[camera] = status.model_copy(update={"frames": status.frames + 1})
+        lane = self._lanes[camera]
+        if since_ns is None:
+            since_ns = self._clock.monotonic_ns()
+        if not lane.software:
+            ticket = self._open(camera, part_id, grabbed_us, since_ns)
+            if self._state in _WORKING:
+                return ticket
+            self._settle(ticket, *self._not_ready)
+            return None
+        for waiting in tuple(lane.waiting):
+            self._expire(waiting)
+        if not lane.waiting:
+            return None
+        if exposed_ns is None:
+            first, crowd = lane.waiting[0], []
+        elif exposed_ns < lane.waiting[0].start_ns:
+            return None
+        else:
+            first, *others = lane.waiting
+            crowd = [ticket for ticket in others if ticket.start_ns <= since_ns]
+        lane.waiting.remove(first)
+        first.grabbed_us, first.waiting_since_ns = grabbed_us, since_ns
+        for ticket in crowd:
+            detail = "it came before the picture of the part before it"
+            self._settle(ticket, Reason.OVER_TRIGGER, detail)
+        if exposed_ns is not None and any(ticket.start_ns <= exposed_ns for ticket in crowd):
+            detail = "the next trigger came before its picture was taken"
+            self._settle(first, Reason.OVER_TRIGGER, detail)
+            return None
+        return first
+
+    def judged(self, ticket: Ticket, judgement: Judgement, started_ns: int) -> None:
+        """A part went to the detector at ``started_ns`` (monotonic) and is back.
+
+        After its deadline it is a FAULT: the part has left the ejector. A part that has its
+        verdict keeps it. Raises ValueError for a part without a picture.
         """
         now_ns = self._clock.monotonic_ns()
-        since_ns = started_ns if part.waiting_since_ns is None else part.waiting_since_ns
-        taken_ms = (now_ns - since_ns) / 1e6
-        deadline_ms = self._deadlines_ms[part.camera]
-        verdict, score, reason = judgement.verdict, judgement.score, judgement.reason
-        regions, detail = judgement.regions, judgement.detail
-        if verdict is not Verdict.FAULT and taken_ms > deadline_ms:
-            verdict, score, regions = Verdict.FAULT, None, ()
-            reason = Reason.DEADLINE_MISSED
-            detail = f"judged {taken_ms:.0f} ms after the grab, the deadline is {deadline_ms} ms"
-        return self._close(
-            part,
-            verdict,
-            score,
-            reason,
-            detail,
-            regions=regions,
-            model=None if judgement.judged is None else self._models[part.camera],
-            limit_factor=judgement.limit_factor,
-            queue_ms=max(0.0, (started_ns - since_ns) / 1e6),
-            judge_ms=max(0.0, (now_ns - started_ns) / 1e6),
+        if ticket.waiting_since_ns is None:
+            raise ValueError(f"part {ticket.part_id!r} has no picture to judge")
+        self._late += ticket.draft is not None or now_ns >= ticket.due_ns
+        if ticket.draft is not None:
+            return
+        ticket.judgement = judgement
+        queue_ms = max(0.0, (started_ns - ticket.waiting_since_ns) / 1e6)
+        judge_ms = max(0.0, (now_ns - started_ns) / 1e6)
+        verdict, reason, detail = judgement.verdict, judgement.reason, judgement.detail
+        if verdict is not Verdict.FAULT and now_ns >= ticket.due_ns:
+            verdict, reason = Verdict.FAULT, Reason.DEADLINE_MISSED
+            detail = self._too_late(ticket, "judged")
+        self._settle(ticket, reason, detail, verdict, queue_ms=queue_ms, judge_ms=judge_ms)
+
+    def fault(self, ticket: Ticket, reason: Reason, detail: str) -> None:
+        """A part cannot be judged. One that has its verdict keeps it."""
+        if ticket.draft is not None:
+            self._late += 1
+            return
+        self._settle(ticket, reason, detail)
+
+    def lost(self, camera: str, detail: str) -> None:
+        """A camera is lost: a FAULT for every trigger that waits for its picture.
+
+        A camera that makes parts of its own accord owes one, for the part it would have shown.
+        """
+        lane = self._lanes[camera]
+        for ticket in tuple(lane.waiting) if lane.software else (self._open(camera),):
+            self._settle(ticket, Reason.CAMERA_LOST, detail)
+
+    def close(self) -> list[Closed]:
+        """The verdicts due now, expired deadlines included, numbered without a gap.
+
+        Those of one camera come in the order of its parts: a later one waits for an earlier one,
+        at most until that one's deadline.
+        """
+        closed: list[Closed] = []
+        for lane in self._lanes.values():
+            while lane.open:
+                self._expire(lane.open[0])
+                draft = lane.open[0].draft
+                if draft is None:
+                    break
+                closed.append(self._number(draft, lane.open.popleft()))
+        if self._state == "SingleExecution" and not any(lane.open for lane in self._lanes.values()):
+            self._state = "Ready"
+        return closed
+
+    def next_due_ns(self) -> int | None:
+        """When (monotonic) ``close`` will have a verdict at the latest; None: no part is open."""
+        return min(
+            (lane.open[0].due_ns for lane in self._lanes.values() if lane.open), default=None
         )
 
-    def fault(self, part: Part, reason: Reason, detail: str) -> VerdictMessage:
-        """The verdict on a part that never reached the detector."""
-        return self._close(part, Verdict.FAULT, None, reason, detail)
+    def amend(self, verdict: VerdictMessage, published: VerdictMessage) -> None:
+        """Another verdict went out under the number of ``verdict``; count and repeat that one."""
+        self._counts[verdict.verdict] -= 1
+        self._counts[published.verdict] += 1
+        if (trigger := trigger_of(verdict)) is not None:
+            self._memory.replace(trigger, published)
 
     def heatmap(self, verdict: VerdictMessage, judgement: Judgement) -> HeatmapMessage | None:
         """Header of the pictures that belong to ``verdict``; None when there are none to show.
@@ -184,6 +408,10 @@ class Books:
             passed=self._counts[Verdict.PASS],
             failed=self._counts[Verdict.FAIL],
             faults=self._counts[Verdict.FAULT],
+            over_triggers=self._reasons[Reason.OVER_TRIGGER.value],
+            overruns=sum(self._reasons[reason] for reason in _OVERRUNS),
+            late=self._late,
+            repeated=self._repeated,
             recipe=self._station.recipe,
             provider=self.provider,
             inference="; ".join(f"{name}: {text}" for name, text in self._troubles.items() if text),
@@ -191,48 +419,102 @@ class Books:
             sent_us=self._clock.wall_us(),
         )
 
-    def _close(
+    def _open(
         self,
-        part: Part,
-        verdict: Verdict,
-        score: float | None,
+        camera: str,
+        part_id: str = "",
+        grabbed_us: int | None = None,
+        since_ns: int | None = None,
+        trigger: Trigger | None = None,
+    ) -> Ticket:
+        lane = self._lanes[camera]
+        if trigger is not None:
+            part_id, start_ns = trigger.part_id, trigger.triggered_ns
+        else:
+            start_ns = self._clock.monotonic_ns() if since_ns is None else since_ns
+        # The deadline itself is still in time.
+        due_ns = start_ns + lane.deadline_ns + 1
+        ticket = Ticket(camera, start_ns, due_ns, part_id, trigger, grabbed_us, since_ns)
+        lane.open.append(ticket)
+        if trigger is not None:
+            self._memory.add(trigger, ticket)
+        return ticket
+
+    def _expire(self, ticket: Ticket) -> bool:
+        """True when ``ticket`` is settled, if need be now by its deadline."""
+        if ticket.draft is None and self._clock.monotonic_ns() >= ticket.due_ns:
+            camera = self._cameras[ticket.camera]
+            if ticket.waiting_since_ns is None and camera.state in {"lost", "ended"}:
+                self._settle(ticket, Reason.CAMERA_LOST, camera.detail)
+            else:
+                what = "no picture" if ticket.waiting_since_ns is None else "not judged"
+                self._settle(ticket, Reason.DEADLINE_MISSED, self._too_late(ticket, what))
+        return ticket.draft is not None
+
+    def _too_late(self, ticket: Ticket, what: str) -> str:
+        taken_ms = (self._clock.monotonic_ns() - ticket.start_ns) / 1e6
+        deadline_ms = self._lanes[ticket.camera].deadline_ns // 1_000_000
+        since = "grab" if ticket.trigger is None else "trigger"
+        return f"{what} {taken_ms:.0f} ms after the {since}, the deadline is {deadline_ms} ms"
+
+    def _settle(
+        self,
+        ticket: Ticket,
         reason: Reason,
         detail: str,
+        verdict: Verdict = Verdict.FAULT,
         *,
-        regions: tuple[Region, ...] = (),
-        model: ModelField | None = None,
-        limit_factor: float | None = None,
         queue_ms: float | None = None,
         judge_ms: float | None = None,
-    ) -> VerdictMessage:
-        if limit_factor is None:
-            limit_factor = self._station.active(part.camera).limit_factor
-        message = VerdictMessage(
+    ) -> None:
+        """Decide on an open part, once."""
+        trigger, judgement = ticket.trigger, ticket.judgement
+        if judgement is None:
+            recipe = self._station.recipes[self._station.recipe].get(ticket.camera)
+            limit_factor = 1.0 if recipe is None else recipe.limit_factor
+        else:
+            limit_factor = judgement.limit_factor
+        asked = judgement is not None and judgement.judged is not None
+        found = None if verdict is Verdict.FAULT else judgement
+        draft = VerdictMessage(
             station=self._station.station,
-            camera=part.camera,
+            camera=ticket.camera,
             epoch=self.epoch,
-            seq=self._last_seq + 1,
-            part_id=part.part_id,
-            trigger_seq=None,
+            seq=1,
+            part_id=ticket.part_id,
+            trigger_seq=None if trigger is None else trigger.number,
+            client="" if trigger is None else trigger.client,
+            session="" if trigger is None else trigger.session,
             verdict=verdict,
-            score=score,
+            score=None if found is None else found.score,
             reason=reason.value,
             detail=detail,
             limit_factor=limit_factor,
-            regions=tuple(RegionField(x=r.x, y=r.y, w=r.w, h=r.h, peak=r.peak) for r in regions),
-            model=model,
+            regions=tuple(
+                RegionField(x=r.x, y=r.y, w=r.w, h=r.h, peak=r.peak)
+                for r in (() if found is None else found.regions)
+            ),
+            model=self._models[ticket.camera] if asked else None,
             recipe=self._station.recipe,
-            triggered_us=None,
-            grabbed_us=part.grabbed_us,
+            triggered_us=None if trigger is None else trigger.triggered_us,
+            grabbed_us=ticket.grabbed_us,
             judged_us=self._clock.wall_us(),
             queue_ms=queue_ms,
             judge_ms=judge_ms,
         )
-        # Counted only once the message can be sent: seq has no gap whatever goes wrong above.
-        encode(message)
-        self._last_seq = message.seq
-        self._counts[verdict] += 1
-        if part.grabbed_us is not None:
-            camera = self._cameras[part.camera]
-            self._cameras[part.camera] = camera.model_copy(update={"frames": camera.frames + 1})
-        return message
+        # Here, so that a message that cannot be sent takes no number.
+        encode(draft)
+        ticket.draft = draft
+        ticket.due_ns = min(ticket.due_ns, self._clock.monotonic_ns())
+        lane = self._lanes[ticket.camera]
+        if ticket in lane.waiting:
+            lane.waiting.remove(ticket)
+
+    def _number(self, draft: VerdictMessage, ticket: Ticket) -> Closed:
+        self._last_seq += 1
+        verdict = draft.model_copy(update={"seq": self._last_seq})
+        self._counts[verdict.verdict] += 1
+        self._reasons[verdict.reason] += 1
+        if ticket.trigger is not None:
+            self._memory.replace(ticket.trigger, verdict)
+        return Closed(verdict, ticket)

@@ -43,6 +43,15 @@ class Reason(str, enum.Enum):
     CAMERA_LOST = "camera_lost"
     QUEUE_FULL = "queue_full"
     DEADLINE_MISSED = "deadline_missed"
+    TOO_DARK = "too_dark"
+    SATURATED = "saturated"
+    OUT_OF_FOCUS = "out_of_focus"
+    FROZEN = "frozen"
+    OVER_TRIGGER = "over_trigger"
+    TRIGGER_CONFLICT = "trigger_conflict"
+    NOT_READY = "not_ready"
+    RESTARTED = "restarted"
+    JOURNAL_FAILED = "journal_failed"
 
 
 @dataclass(frozen=True)

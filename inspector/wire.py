@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import zmq
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from inspector.errors import PortError, WireError
+from inspector.security import Door, Gate
 from inspector.verdict import Verdict
 
 SCHEMA: Final = 1
@@ -66,6 +71,8 @@ class VerdictMessage(_Message):
     seq: int = Field(ge=1, description="gap-free within an epoch, from 1")
     part_id: Text
     trigger_seq: int | None = Field(description="the PLC's trigger number; null when free running")
+    client: Text = Field(default="", description="whose trigger; empty when free running")
+    session: Text = Field(default="", description="the client's own, its numbers rise within it")
     verdict: Verdict
     score: float | None = Field(description="1.0 is the limit in force; null on FAULT")
     reason: str = Field(description="why not PASS; empty on PASS")
@@ -116,16 +123,27 @@ class StatusMessage(_Message):
     passed: int
     failed: int
     faults: int
+    over_triggers: int = Field(default=0, description="triggers before the last one's picture")
+    overruns: int = Field(default=0, description="parts that were not judged in time")
+    late: int = Field(default=0, description="results for parts that had their verdict by then")
+    repeated: int = Field(default=0, description="triggers sent again, answered as the first time")
     recipe: str
     provider: str = Field(description="execution provider in use, as ONNX Runtime names it")
     inference: Text = Field(
         description="cameras whose last part the model failed on, and how; or empty"
+    )
+    trouble: Text = Field(default="", description="why the station is not Ready; or empty")
+    drift: Text = Field(
+        default="", description="cameras whose good parts no longer score as calibrated; or empty"
     )
     cameras: tuple[CameraStatus, ...]
     sent_us: Microseconds
 
 
 _IMAGES_GRACE_S: Final = 0.5
+_LARGEST_SUBSCRIPTION: Final = 1024
+_MOST_SUBSCRIPTIONS: Final = 1000
+"""Read in one go: whoever sends them without end does not hold up the verdicts."""
 
 State = Literal[
     "Preoperational",
@@ -141,6 +159,105 @@ State = Literal[
 StatusMessage.model_rebuild()
 
 
+def _require_command(schema: dict[str, Any]) -> None:
+    schema["required"] = ["command", *schema.get("required", [])]
+
+
+class _Command(BaseModel):
+    # A misspelt field must not be lost in silence, as one that a newer daemon adds may be.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, json_schema_extra=_require_command
+    )
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    id: str = Field(default="", max_length=64, description="comes back in every reply")
+
+
+class TriggerCommand(_Command):
+    """Judge the part before the camera."""
+
+    command: Literal["trigger"] = "trigger"
+    camera: Text = Field(max_length=64)
+    session: Text = Field(
+        default="", max_length=64, description="another one whenever trigger_seq begins anew"
+    )
+    trigger_seq: int = Field(ge=0, lt=2**53, description="the client's number of the trigger")
+    part_id: Text = Field(default="", max_length=256)
+
+
+class StatusCommand(_Command):
+    """Say how the station stands."""
+
+    command: Literal["status"] = "status"
+
+
+class RecipeCommand(_Command):
+    """Judge by another recipe of the station file."""
+
+    command: Literal["recipe"] = "recipe"
+    recipe: Text = Field(max_length=64)
+
+
+class ReloadCommand(_Command):
+    """Read the bundles again, and acknowledge a missed self-test."""
+
+    command: Literal["reload"] = "reload"
+
+
+class ReplayCommand(_Command):
+    """Send recorded verdicts: of an epoch by number, or the first since a moment."""
+
+    command: Literal["replay"] = "replay"
+    epoch: str | None = Field(default=None, max_length=64)
+    from_seq: int = Field(default=1, ge=1, lt=2**53)
+    to_seq: int | None = Field(default=None, ge=0, lt=2**53, description="null: to the end")
+    since_us: Microseconds | None = Field(
+        default=None, description="in place of epoch: verdicts judged at this moment or later"
+    )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> ReplayCommand:
+        if (self.epoch is None) == (self.since_us is None):
+            raise ValueError("replay needs epoch or since_us, and not both")
+        return self
+
+
+Command = Annotated[
+    TriggerCommand | StatusCommand | RecipeCommand | ReloadCommand | ReplayCommand,
+    Field(discriminator="command"),
+]
+
+RefusalCode = Literal[
+    "malformed", "forbidden", "busy", "unknown", "not_ready", "journal", "failed", "stopping"
+]
+"""Why a command was refused; stable identifiers, documented in docs/wire.md."""
+
+
+class EpochField(_Message):
+    """One start of the station, as the journal has it."""
+
+    epoch: str
+    last_seq: int = Field(ge=0)
+
+
+class ReplyMessage(_Message):
+    """The answer to a command."""
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    id: str = Field(description="that of the command")
+    kind: Literal["accepted", "verdict", "status", "replayed", "done", "refused"]
+    code: RefusalCode | Literal[""] = Field(default="", description="why it was refused")
+    detail: Text = Field(default="", description="in words for a person; may change")
+    verdict: VerdictMessage | None = None
+    status: StatusMessage | None = None
+    epochs: tuple[EpochField, ...] = Field(default=(), description="oldest first, the newest 100")
+    verdicts: tuple[VerdictMessage, ...] = Field(default=(), description="in order, at most 100")
+    more: bool = Field(default=False, description="what was asked for goes on after verdicts")
+    next_epoch: str | None = Field(
+        default=None, description="the epoch with verdicts that follows the one asked for"
+    )
+
+
 Kind = Literal["verdict", "heatmap", "status"]
 
 _KINDS: Final[dict[Kind, tuple[int, type[VerdictMessage | HeatmapMessage | StatusMessage]]]] = {
@@ -149,6 +266,8 @@ _KINDS: Final[dict[Kind, tuple[int, type[VerdictMessage | HeatmapMessage | Statu
     "status": (2, StatusMessage),
 }
 """Frames of each message, topic included, and the type of the second."""
+
+_COMMANDS: Final[TypeAdapter[Command]] = TypeAdapter(Command)
 
 
 def topic(kind: Kind, station: str = "") -> bytes:
@@ -175,23 +294,39 @@ def decode(frames: Sequence[bytes]) -> VerdictMessage | HeatmapMessage | StatusM
     try:
         message = model.model_validate_json(bytes(frames[1]))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise WireError(f"received {kind} whose field '{where}' is wrong: {first['msg']}") from None
+        raise WireError(f"received {kind} {_first_wrong(error)}") from None
     if bytes(frames[0]) != topic(kind, message.station):
         raise WireError(f"received {kind} of station '{message.station}' under another topic")
     return message
 
 
+def decode_command(body: bytes) -> Command:
+    """The command in ``body``. Raises :class:`WireError` when docs/wire.md does not allow it."""
+    try:
+        return _COMMANDS.validate_json(body)
+    except ValidationError as error:
+        raise WireError(f"received command {_first_wrong(error)}") from None
+
+
+def decode_reply(body: bytes) -> ReplyMessage:
+    """The reply in ``body``. Raises :class:`WireError` when docs/wire.md does not allow it."""
+    try:
+        return ReplyMessage.model_validate_json(body)
+    except ValidationError as error:
+        raise WireError(f"received reply {_first_wrong(error)}") from None
+
+
 def json_schemas() -> dict[str, dict[str, Any]]:
-    """JSON Schema (2020-12) of each message, by topic kind."""
-    return {
-        kind: {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            **model.model_json_schema(by_alias=True, mode="serialization"),
-        }
-        for kind, (_, model) in _KINDS.items()
+    """JSON Schema (2020-12) of each message: by topic kind, ``command`` and ``reply``."""
+    models: dict[str, type[BaseModel]] = {kind: model for kind, (_, model) in _KINDS.items()}
+    models["reply"] = ReplyMessage
+    schemas = {
+        kind: model.model_json_schema(by_alias=True, mode="serialization")
+        for kind, model in models.items()
     }
+    schemas["command"] = _COMMANDS.json_schema(by_alias=True)
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {kind: dialect | schema for kind, schema in schemas.items()}
 
 
 class Publisher:
@@ -200,17 +335,18 @@ class Publisher:
     Raises :class:`PortError` when an address cannot be bound. Verdicts and status share a
     high-water mark of 100,000 messages; pictures have 20, so that a picture never delays a
     verdict, and neither ever blocks the line: they are XPUB, to see who subscribes, but without
-    ``XPUB_NODROP``. ``send_heatmap`` may be called by one other thread than the rest.
+    ``XPUB_NODROP``. ``send_heatmap`` may be called by one other thread than the rest. ``gate``
+    says who may subscribe, and is closed by its owner, after this; None: one without keys.
     """
 
-    def __init__(self, verdicts: str, images: str) -> None:
-        self._context = zmq.Context()
+    def __init__(self, verdicts: str, images: str, gate: Gate | None = None) -> None:
+        self._gate = gate or Gate()
+        self._own_gate = gate is None
         self._sockets: list[zmq.Socket[bytes]] = []
-        self._locks: list[int] = []
         self._subscribed: set[zmq.Socket[bytes]] = set()
         try:
-            self._verdicts = self._bind(verdicts, high_water=100_000)
-            self._images = self._bind(images, high_water=20)
+            self._verdicts = self._open("verdicts", verdicts, high_water=100_000)
+            self._images = self._open("images", images, high_water=20)
         except PortError:
             self.close()
             raise
@@ -257,18 +393,19 @@ class Publisher:
         return self._verdicts in self._subscribed
 
     def close(self, linger_ms: int = 2000) -> None:
-        """Hand what is queued to connected subscribers, at most ``linger_ms``, and close."""
+        """Hand what is queued to connected subscribers, at most ``linger_ms``, and close.
+
+        With a gate of the caller's it does not wait for that; the gate's ``close`` does.
+        """
         for socket in self._sockets:
-            socket.close(linger=linger_ms)
-        self._context.term()
-        for lock in self._locks:
-            os.close(lock)
-        self._locks.clear()
+            self._gate.close_socket(socket, linger_ms)
+        if self._own_gate:
+            self._gate.close()
 
     def _note_subscriptions(self, socket: zmq.Socket[bytes]) -> None:
         """Read the subscriptions seen, which would otherwise pile up in the socket over months."""
         with contextlib.suppress(zmq.Again):
-            while True:
+            for _ in range(_MOST_SUBSCRIPTIONS):
                 message = socket.recv(zmq.NOBLOCK)
                 if message[:1] == b"\x01" and any(
                     wanted.startswith(message[1:]) or message[1:].startswith(wanted)
@@ -276,37 +413,18 @@ class Publisher:
                 ):
                     self._subscribed.add(socket)
 
-    def _bind(self, address: str, high_water: int) -> zmq.Socket[bytes]:
-        socket = self._context.socket(zmq.XPUB)
+    def _open(self, door: Door, address: str, high_water: int) -> zmq.Socket[bytes]:
+        socket = self._gate.open(
+            zmq.XPUB, door, address, high_water=high_water, largest=_LARGEST_SUBSCRIPTION
+        )
         self._sockets.append(socket)
-        socket.set_hwm(high_water)
-        try:
-            self._lock(address)
-            socket.bind(address)
-        except (OSError, zmq.ZMQError) as error:
-            cause = (
-                "in use; is another inspector running? Stop it or choose another address"
-                if error.errno in {errno.EADDRINUSE, errno.EWOULDBLOCK, zmq.EADDRINUSE}
-                else f"cannot be bound ({zmq.strerror(error.errno or 0)}); choose another address"
-            )
-            raise PortError(f"sockets: {address}: {cause}") from None
         return socket
 
-    def _lock(self, address: str) -> None:
-        """Hold ``PATH.lock`` beside an ``ipc://PATH`` until ``close``. Raises OSError.
 
-        libzmq removes whatever stands at the path before it binds, be it the socket of a station
-        that runs or a file that is no socket at all. The kernel drops the lock with its holder.
-        """
-        path = address.removeprefix("ipc://")
-        if sys.platform == "win32" or path == address or path[:1] in ("", "*", "@"):
-            return
-        import fcntl
-
-        self._locks.append(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600))
-        fcntl.flock(self._locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if Path(path).exists() and not Path(path).is_socket():
-            raise FileExistsError(errno.EEXIST, "not a socket")
+def _first_wrong(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"whose field '{where}' is wrong: {first['msg']}"
 
 
 def dump_schemas() -> str:

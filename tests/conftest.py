@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import contextlib
+import gc
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,10 +14,12 @@ import pytest
 
 from tests import tiny
 
+MEMORY = "memfd:line-inspector-ring"
+
 
 @pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
-    """Threads and child processes that a test started must be gone when it ends."""
+    """Threads, child processes and shared memory of a test must be gone when it ends."""
     threads = set(threading.enumerate())
     children = set(psutil.Process().children(recursive=True))
     yield
@@ -34,7 +40,24 @@ def _left(threads: set[threading.Thread], children: set[psutil.Process]) -> list
         # Python's own helper for shared memory lives as long as the test run.
         if child not in children and "resource_tracker" not in command:
             left.append(f"{child.pid} {command or 'zombie'}")
+    if segments := shared_memory(os.getpid()):
+        # A camera that only a closed test's error still held.
+        gc.collect()
+        left += segments
     return left
+
+
+def shared_memory(pid: int) -> list[str]:
+    """The project's shared memory that process ``pid`` has open or mapped (Linux)."""
+    if sys.platform != "linux":
+        return []
+    mapped = [line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if MEMORY in line]
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            mapped += [
+                f"fd {entry.name}: {path}" for path in [entry.readlink()] if MEMORY in str(path)
+            ]
+    return mapped
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from inspector.wire import StatusMessage, VerdictMessage
 from tests import tiny
 
 START_S = 20.0
-FREE = {"verdicts": "tcp://127.0.0.1:*", "images": "tcp://127.0.0.1:*"}
+FREE = dict.fromkeys(("verdicts", "images", "commands"), "tcp://127.0.0.1:*")
 
 
 def write_parts(folder: Path, *pictures: np.ndarray) -> Path:
@@ -45,6 +45,7 @@ def write_station(path: Path, bundle: Path, *cameras: dict[str, Any], **keys: An
         "provider": "cpu",
         "threads": 1,
         "sockets": FREE,
+        "journal": {"folder": str(path.parent / "journal"), "reserve_mb": 1},
         "cameras": list(cameras),
         "recipes": {"r": recipe},
         "recipe": "r",
@@ -85,6 +86,10 @@ class Running:
         self._log_path = log_path
         found = self.wait_for_log(r" listening verdicts=(\S+) images=(\S+)\n")
         self.verdicts, self.images = found[1], found[2]
+
+    @property
+    def commands(self) -> str:
+        return self.wait_for_log(r" commands address=(\S+)\n")[1]
 
     @property
     def log(self) -> str:
@@ -166,7 +171,7 @@ class _Stream(BaseHTTPRequestHandler):
         while not self.server.unplugged.wait(0.04):
             number += 1
             picture = tiny.good_picture()
-            picture[0, 0] = number % 4 + tiny.GREY
+            picture[0, 0] = tiny.GREY + 16 * (number % 3)  # as a sensor has noise
             jpeg = encode_jpeg(picture)
             head = f"--part\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
             try:

@@ -18,12 +18,14 @@ class Frame:
     ``image``: uint8 or uint16, ``[H, W]`` or BGR(A) ``[H, W, C]``, owned by the frame: the camera
     does not write to it again. ``grabbed_us``: µs since the Unix epoch, taken when the driver
     handed the picture over. ``part_id``: what the camera knows of the part (a file's name, the
-    simulator's counter), or "".
+    simulator's counter), or "". ``exposed_ns``: a time no later than the start of the exposure, ns
+    of ``time.monotonic_ns``, above the last frame's; 0: unknown.
     """
 
     image: npt.NDArray[Any]
     grabbed_us: int
     part_id: str = ""
+    exposed_ns: int = 0
 
 
 class Camera(Protocol):
@@ -34,8 +36,8 @@ class Camera(Protocol):
     ``CameraLostError`` when there is no frame in time or the device failed; after that ``close``
     then ``open`` may be tried again. It raises ``BadFrameError`` when a part came whose picture
     cannot be read; the next ``grab`` goes on with the next part. ``close`` may be called at any
-    time, more than once; a camera that was closed may be opened again, and starts from its
-    beginning.
+    time, more than once; a camera that was closed may be opened again: files, folders and
+    simulators start from their beginning.
     """
 
     def open(self) -> None:
@@ -64,8 +66,12 @@ class CameraLostError(Exception):
 
 
 class BadFrameError(Fault):
-    """A part came whose picture cannot be read: it is owed a FAULT, and the camera goes on."""
+    """A part came whose picture cannot be read: it is owed a FAULT, and the camera goes on.
 
-    def __init__(self, part_id: str, message: str) -> None:
+    ``exposed_ns`` as in :class:`Frame`.
+    """
+
+    def __init__(self, part_id: str, message: str, exposed_ns: int = 0) -> None:
         super().__init__(Reason.FRAME_UNREADABLE.value, message)
         self.part_id = part_id
+        self.exposed_ns = exposed_ns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from inspector.cameras.base import BadFrameError, Frame
@@ -23,7 +24,7 @@ class Folder:
 
     def open(self) -> None:
         """List the folder. Raises CameraError when it is missing or has no image."""
-        self._files = self._list()
+        self._files = list_images(self._config.path, self._config.name)
         self._next = 0
         self._pace.start()
 
@@ -33,13 +34,14 @@ class Folder:
             self._next = 0
         if self._next == len(self._files) or not self._pace.wait(timeout_ms):
             return None
+        exposed_ns = time.monotonic_ns()
         path, self._next = self._files[self._next], self._next + 1
         part_id = path.relative_to(self._config.path).as_posix()
         try:
             image = read_image(path)
         except ValueError as error:
-            raise BadFrameError(part_id, str(error)) from None
-        return Frame(image, now_us(), part_id)
+            raise BadFrameError(part_id, str(error), exposed_ns) from None
+        return Frame(image, now_us(), part_id, exposed_ns)
 
     def interrupt(self) -> None:
         """Make a waiting ``grab`` return None."""
@@ -51,28 +53,30 @@ class Folder:
         self._next = 0
         self._pace.reset()
 
-    def _list(self) -> list[Path]:
-        root, who = self._config.path, f"camera {self._config.name}"
-        found: list[Path] = []
-        try:
-            if not root.is_dir():
-                raise CameraError(f"{who}: {root}: no such folder; correct 'path'")
-            for folder, _, names in os.walk(root, onerror=_refuse):
-                # Hidden files are what other systems leave behind, such as macOS's '._001.png'.
-                found += [
-                    Path(folder, name)
-                    for name in names
-                    if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
-                ]
-        except OSError as error:
-            raise CameraError(
-                f"{who}: {error.filename or root}: {error.strerror}; give this user the right to "
-                f"read it"
-            ) from None
-        if not found:
-            kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
-            raise CameraError(f"{who}: {root}: holds no image ({kinds}); correct 'path'")
-        return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+def list_images(root: Path, camera: str) -> list[Path]:
+    """The images under ``root``, by path. Raises CameraError when there is none."""
+    who = f"camera {camera}"
+    found: list[Path] = []
+    try:
+        if not root.is_dir():
+            raise CameraError(f"{who}: {root}: no such folder; correct 'path'")
+        for folder, _, names in os.walk(root, onerror=_refuse):
+            # Hidden files are what other systems leave behind, such as macOS's '._001.png'.
+            found += [
+                Path(folder, name)
+                for name in names
+                if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+            ]
+    except OSError as error:
+        raise CameraError(
+            f"{who}: {error.filename or root}: {error.strerror}; give this user the right to "
+            f"read it"
+        ) from None
+    if not found:
+        kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
+        raise CameraError(f"{who}: {root}: holds no image ({kinds}); correct 'path'")
+    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
 
 
 def _refuse(error: OSError) -> None:

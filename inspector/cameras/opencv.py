@@ -134,6 +134,7 @@ class _Reader(threading.Thread):
         self._changed = threading.Condition()
         self._slot: Frame | None = None
         self._filled_s = 0.0
+        self._opened_ns = 0
         self._is_open = False
         self._is_over = False
         self._stopping = False
@@ -142,6 +143,7 @@ class _Reader(threading.Thread):
     def run(self) -> None:
         """Read until the source ends, fails, or ``stop``."""
         capture = cv2.VideoCapture()
+        self._opened_ns = time.monotonic_ns()
         # Stands when an error that nobody expected ends this thread: that is no end of the source.
         problem = "the reader crashed; its error stands in the log"
         try:
@@ -181,13 +183,14 @@ class _Reader(threading.Thread):
 
     def take(self, timeout_ms: int) -> Frame | None:
         """The frame that waits, or the next one; None at the end of a file and after ``stop``."""
+        asked_ns = time.monotonic_ns()
         deadline_s = time.monotonic() + timeout_ms / 1000
         with self._changed:
             while not self._stopping:
                 frame, self._slot = self._slot, None
                 self._changed.notify_all()
                 if frame is not None and self._is_file:
-                    return dataclasses.replace(frame, grabbed_us=now_us())
+                    return dataclasses.replace(frame, grabbed_us=now_us(), exposed_ns=asked_ns)
                 if frame is not None and time.monotonic() - self._filled_s <= timeout_ms / 1000:
                     return frame
                 if self._is_over and self._problem:
@@ -210,6 +213,9 @@ class _Reader(threading.Thread):
     def _read_on(self, capture: cv2.VideoCapture) -> str:
         """Read until the end; why it ended, "" for a file read to its end."""
         count, fresh = 0, Freshness()
+        bounds = ExposureBounds(
+            self._opened_ns, self._config.latency_ms, capture.get(cv2.CAP_PROP_FPS)
+        )
         while not self._stopping:
             ok, image = capture.read()
             grabbed_us, filled_s = now_us(), time.monotonic()
@@ -218,11 +224,12 @@ class _Reader(threading.Thread):
             if not self._is_file and not fresh.accepts(image, capture.get(cv2.CAP_PROP_POS_MSEC)):
                 continue
             part_id = f"frame-{count:06d}" if self._is_file else ""
+            exposed_ns = bounds.next(time.monotonic_ns())
             count += 1
             with self._changed:
                 if self._is_file:
                     self._changed.wait_for(lambda: self._slot is None or self._stopping)
-                self._slot, self._filled_s = Frame(image, grabbed_us, part_id), filled_s
+                self._slot, self._filled_s = Frame(image, grabbed_us, part_id, exposed_ns), filled_s
                 self._changed.notify_all()
         return ""
 
@@ -259,6 +266,37 @@ class Freshness:
         )
         self._stamp_ms, self._image = stamp_ms, image
         return not is_old
+
+
+class ExposureBounds:
+    """For each frame of a live source a time no later than the start of its exposure.
+
+    A frame came into the driver's buffer after the frame before it was taken out, and was exposed
+    at most ``latency_ms`` before that. One that follows on the heels of the last lay in the buffer
+    already (the reader had been held up): it may be as old as the last one.
+    """
+
+    def __init__(self, opened_ns: int, latency_ms: int, fps: float) -> None:
+        self._latency_ns = latency_ms * 1_000_000
+        self._usual_ns = 1e9 / fps if 5 <= fps <= 240 else 0.0
+        self._taken_ns = opened_ns
+        self._empty_ns = opened_ns
+        self._last_ns = 0
+
+    def next(self, arrived_ns: int) -> int:
+        """The bound, in ns, of the frame that arrived now; each is above the one before."""
+        pause_ns = arrived_ns - self._taken_ns
+        if 2 * pause_ns >= self._usual_ns:
+            self._empty_ns = self._taken_ns
+        if self._usual_ns:
+            # Slowly down: a backlog that is worked off is no faster camera.
+            change_ns = min(pause_ns, 2 * self._usual_ns) - self._usual_ns
+            self._usual_ns += change_ns / (4 if change_ns > 0 else 64)
+        else:
+            self._usual_ns = float(pause_ns)
+        self._taken_ns = arrived_ns
+        self._last_ns = max(self._last_ns + 1, self._empty_ns - self._latency_ns)
+        return self._last_ns
 
 
 def _connect(capture: cv2.VideoCapture, config: OpenCvCamera, open_timeout_ms: int) -> None:

@@ -12,6 +12,7 @@ import enum
 import functools
 import math
 import re
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -80,9 +81,10 @@ class Simulator:
         """Next part when it is due; None when the belt is empty."""
         if self._next == self._config.parts or not self._pace.wait(timeout_ms):
             return None
+        exposed_ns = time.monotonic_ns()
         index, self._next = self._next, self._next + 1
         part = draw(self._config.seed, index, self._config.defect_rate)
-        return Frame(part.image, now_us(), part_id(index))
+        return Frame(part.image, now_us(), part_id(index), exposed_ns)
 
     def interrupt(self) -> None:
         """Make a waiting ``grab`` return None."""

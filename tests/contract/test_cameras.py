@@ -1,14 +1,15 @@
-"""The camera contract, kept by every kind; folders, video files and devices."""
+"""What each kind of camera promises beyond the contract, and what can go wrong with a stream."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,23 @@ import pytest
 
 from inspector import cameras
 from inspector.cameras import BadFrameError, Camera, CameraLostError, Frame
-from inspector.config import CameraConfig, FolderCamera, OpenCvCamera, SimulatorCamera
+from inspector.cameras.opencv import ExposureBounds, Freshness, OpenCv
+from inspector.config import CameraConfig, FolderCamera, OpenCvCamera
 from inspector.errors import CameraError, Fault
 from inspector.verdict import Reason
 
-from .conftest import opened, picture
-
 PARTS = 4
-KINDS = ("simulator", "folder", "opencv")
-Make = Callable[..., CameraConfig]
+
+needs_ffmpeg = pytest.mark.skipif(
+    not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG), reason="this OpenCV has no FFMPEG"
+)
+
+
+def picture(number: int) -> np.ndarray:
+    """A grey picture 64 x 48 px that tells its number, exact enough after JPEG."""
+    image = np.full((48, 64, 3), 10 + 5 * (number % 48), np.uint8)
+    image[:24, :32] += 4
+    return image
 
 
 def write_video(path: Path, frames: int = PARTS) -> Path:
@@ -46,138 +55,17 @@ def write_folder(path: Path) -> Path:
     return path
 
 
-@pytest.fixture(params=KINDS)
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    """Configuration of each kind with PARTS parts; ``rate_hz`` and ``timeout_ms`` as asked."""
-    if request.param == "folder":
-        write_folder(tmp_path / "photos")
-    elif request.param == "opencv":
-        write_video(tmp_path / "line.avi")
-
-    def config(rate_hz: float = 0.0, timeout_ms: int = 2000) -> CameraConfig:
-        common = {"name": "top", "timeout_ms": timeout_ms}
-        if request.param == "simulator":
-            return SimulatorCamera(kind="simulator", rate_hz=rate_hz, parts=PARTS, **common)
-        if request.param == "folder":
-            path = tmp_path / "photos"
-            return FolderCamera(kind="folder", path=path, rate_hz=rate_hz, **common)
-        source = str(tmp_path / "line.avi")
-        return OpenCvCamera(kind="opencv", source=source, fps=rate_hz or None, **common)
-
-    return config
+@contextlib.contextmanager
+def opened(camera: Camera) -> Iterator[Camera]:
+    try:
+        camera.open()
+        yield camera
+    finally:
+        camera.close()
 
 
 def drain(camera: Camera) -> list[Frame]:
     return list(iter(lambda: camera.grab(2000), None))
-
-
-def test_every_part_once_then_the_end(make: Make) -> None:
-    with opened(cameras.create(make())) as camera:
-        frames = drain(camera)
-        assert camera.grab(2000) is None
-    assert len(frames) == PARTS
-    assert len({frame.part_id for frame in frames}) == PARTS
-    assert all(frame.part_id for frame in frames)
-
-
-def test_frames_are_owned(make: Make) -> None:
-    with opened(cameras.create(make())) as camera:
-        first = camera.grab(2000)
-        assert first is not None
-        kept = first.image.copy()
-        others = drain(camera)
-    assert np.array_equal(first.image, kept)
-    assert not any(np.shares_memory(first.image, other.image) for other in others)
-    assert not any(np.array_equal(first.image, other.image) for other in others)
-
-
-def test_pictures_are_8_bit_bgr(make: Make) -> None:
-    with opened(cameras.create(make())) as camera:
-        for frame in drain(camera):
-            assert frame.image.dtype == np.uint8
-            assert frame.image.ndim == 3
-            assert frame.image.shape[2] == 3
-
-
-def test_time_stamps_are_now_and_in_order(make: Make) -> None:
-    stamps = []
-    with opened(cameras.create(make())) as camera:
-        time.sleep(0.15)
-        for _ in range(PARTS):
-            before_us = time.time_ns() // 1000
-            frame = camera.grab(2000)
-            after_us = time.time_ns() // 1000
-            assert frame is not None
-            assert before_us <= frame.grabbed_us <= after_us
-            stamps.append(frame.grabbed_us)
-    assert stamps == sorted(stamps)
-
-
-def test_rate_is_kept_on_an_absolute_schedule(make: Make) -> None:
-    with opened(cameras.create(make(rate_hz=5.0))) as camera:
-        start = time.monotonic()
-        assert camera.grab(2000)
-        time.sleep(0.32)
-        assert camera.grab(2000)
-        assert time.monotonic() - start < 0.39
-        # The second part was taken 0.12 s late; the third is still due at 0.4 s.
-        assert camera.grab(2000)
-        assert 0.38 <= time.monotonic() - start < 0.48
-
-
-def test_close_twice_and_before_open(make: Make) -> None:
-    camera = cameras.create(make())
-    camera.close()
-    camera.open()
-    camera.close()
-    camera.close()
-
-
-def test_reopened_camera_starts_again(make: Make) -> None:
-    camera = cameras.create(make())
-    runs = []
-    for _ in range(2):
-        with opened(camera):
-            runs.append([(frame.part_id, frame.image.tobytes()) for frame in drain(camera)])
-    assert runs[0] == runs[1]
-    assert len(runs[0]) == PARTS
-
-
-def test_interrupt_ends_a_waiting_grab(make: Make) -> None:
-    with opened(cameras.create(make(rate_hz=1.0, timeout_ms=5000))) as camera:
-        assert camera.grab(5000)
-        timer = threading.Timer(0.1, camera.interrupt)
-        timer.start()
-        start = time.monotonic()
-        assert camera.grab(5000) is None
-        assert time.monotonic() - start < 0.6
-        timer.join()
-        assert camera.grab(5000) is None
-
-
-def test_interrupted_camera_works_after_close_and_open(make: Make) -> None:
-    camera = cameras.create(make())
-    with opened(camera):
-        camera.interrupt()
-        assert camera.grab(2000) is None
-    with opened(camera):
-        assert camera.grab(2000)
-
-
-def test_late_part_is_a_lost_camera(make: Make) -> None:
-    with opened(cameras.create(make(rate_hz=2.0))) as camera:
-        assert camera.grab(2000)
-        start = time.monotonic()
-        with pytest.raises(CameraLostError, match="50 ms"):
-            camera.grab(50)
-        assert time.monotonic() - start < 0.3
-
-
-def test_rate_slower_than_timeout_is_refused(make: Make) -> None:
-    camera = cameras.create(make(rate_hz=0.5, timeout_ms=1000))
-    with pytest.raises(CameraError, match="set timeout_ms above 2000"):
-        camera.open()
-    camera.close()
 
 
 def missing(tmp_path: Path) -> list[CameraConfig]:
@@ -231,6 +119,9 @@ def test_source_that_appears_later_opens(tmp_path: Path) -> None:
     write_video(path)
     with opened(camera):
         assert len(drain(camera)) == PARTS
+
+
+# Folder
 
 
 def test_folder_goes_by_path(tmp_path: Path) -> None:
@@ -292,6 +183,9 @@ def test_folder_without_permission_is_refused(tmp_path: Path) -> None:
             cameras.create(FolderCamera(kind="folder", name="top", path=root)).open()
     finally:
         (root / "b").chmod(0o755)
+
+
+# Video files
 
 
 def test_every_frame_of_a_file_in_order_however_slow(tmp_path: Path) -> None:
@@ -366,6 +260,223 @@ def test_gstreamer_pipeline_gives_frames() -> None:
     source = "videotestsrc is-live=true ! videoconvert ! video/x-raw,format=BGR ! appsink"
     with opened(cameras.create(OpenCvCamera(kind="opencv", name="top", source=source))) as camera:
         assert camera.grab(2000)
+
+
+# Live streams
+
+
+class StreamServer:
+    """An IP camera on loopback: MJPEG over HTTP at 40 frames/s, or whatever it is told not to do.
+
+    ``frames``: how many it sends before it falls silent with the connection open; 0: it accepts
+    and never answers; None: for ever.
+    """
+
+    def __init__(self, frames: int | None) -> None:
+        self.frames = frames
+        self.connections = 0
+        self.sent = 0
+        self._closing = threading.Event()
+        self._hanging_up = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(0.05)
+        self._threads = [threading.Thread(target=self._serve)]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}/video.mjpg"
+
+    def __enter__(self) -> StreamServer:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self.hang_up()
+        self._threads[0].join()
+        self._listener.close()
+
+    def hang_up(self) -> None:
+        """Close every connection; new ones are served."""
+        self._hanging_up.set()
+        for thread in self._threads[1:]:
+            thread.join()
+        self._hanging_up.clear()
+
+    def _serve(self) -> None:
+        while not self._closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                connection, _ = self._listener.accept()
+                self.connections += 1
+                thread = threading.Thread(target=self._talk, args=(connection,))
+                self._threads.append(thread)
+                thread.start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(1.0)
+            connection.recv(4096)
+            if self.frames != 0:
+                kind = b"multipart/x-mixed-replace; boundary=frame"
+                connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: " + kind + b"\r\n\r\n")
+            number, silent = 0, False
+            while not self._hanging_up.wait(0.025):
+                # Once silent it stays connected: the failure that no error code shows.
+                silent = silent or (self.frames is not None and number >= self.frames)
+                if not silent:
+                    jpeg = cv2.imencode(".jpg", picture(number))[1].tobytes()
+                    head = "--frame\r\nContent-Type: image/jpeg\r\n"
+                    head += f"Content-Length: {len(jpeg)}\r\n\r\n"
+                    connection.sendall(head.encode() + jpeg + b"\r\n")
+                    number += 1
+                    self.sent = number
+
+
+def stream(
+    server: StreamServer, timeout_ms: int = 400, open_timeout_ms: int = 5000, scheme: str = "http"
+) -> OpenCv:
+    source = server.url.replace("http", scheme)
+    config = OpenCvCamera(kind="opencv", name="top", source=source, timeout_ms=timeout_ms)
+    return OpenCv(config, open_timeout_ms)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("scheme", ["http", "rtsp"])
+def test_server_that_never_answers_is_refused_in_time(scheme: str) -> None:
+    with StreamServer(frames=0) as server:
+        camera = stream(server, open_timeout_ms=500, scheme=scheme)
+        start = time.monotonic()
+        with pytest.raises(CameraError, match=f"^camera top: {scheme}"):
+            camera.open()
+        assert time.monotonic() - start < 2.5
+        assert server.connections >= 1
+        camera.close()
+        time.sleep(0.2)
+        assert not any(thread.name == "read-top" for thread in threading.enumerate())
+
+
+@needs_ffmpeg
+def test_interrupt_ends_a_waiting_open() -> None:
+    with StreamServer(frames=0) as server:
+        camera = stream(server, open_timeout_ms=2000)
+        timer = threading.Timer(0.2, camera.interrupt)
+        timer.start()
+        start = time.monotonic()
+        with pytest.raises(CameraError, match="interrupted"):
+            camera.open()
+        # The interrupt is prompt; joining the reader may take its second.
+        assert time.monotonic() - start < 1.7
+        timer.join()
+        camera.close()
+
+
+@needs_ffmpeg
+def test_stream_that_falls_silent_is_a_lost_camera_and_comes_back() -> None:
+    with StreamServer(frames=60) as server:
+        camera = stream(server)
+        with opened(camera):
+            assert camera.grab(2000)
+            with pytest.raises(CameraLostError):
+                for _ in range(200):
+                    assert camera.grab(400)
+            start = time.monotonic()
+            with pytest.raises(CameraLostError):
+                camera.grab(400)
+            assert time.monotonic() - start < 1.0
+        server.frames = None
+        with opened(camera):
+            frame = camera.grab(2000)
+            assert frame is not None
+            assert frame.part_id == ""
+        assert server.connections >= 2
+
+
+@needs_ffmpeg
+def test_only_the_newest_frame_of_a_stream_counts() -> None:
+    with StreamServer(frames=None) as server, opened(stream(server)) as camera:
+        assert camera.grab(2000)
+        for _ in range(3):
+            time.sleep(0.3)
+            before_us = time.time_ns() // 1000
+            frame = camera.grab(2000)
+            assert frame is not None
+            # Twelve frames passed meanwhile; the one handed over is not one of the old ones.
+            assert before_us - frame.grabbed_us < 120_000
+            shown = round((float(frame.image[40, 50, 0]) - 10) / 5)
+            assert (server.sent - shown) % 48 < 10
+
+
+@needs_ffmpeg
+def test_frame_that_waited_too_long_is_never_handed_over() -> None:
+    with StreamServer(frames=60) as server, opened(stream(server, timeout_ms=3000)) as camera:
+        while server.sent < 60:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        # The reader holds the last frame, half a second old.
+        with pytest.raises(CameraLostError, match="no fresh frame within 200 ms"):
+            camera.grab(200)
+
+
+@needs_ffmpeg
+def test_readers_that_hang_do_not_pile_up() -> None:
+    with StreamServer(frames=None) as server:
+        camera = stream(server, timeout_ms=20_000)
+        for _ in range(3):
+            server.frames = None
+            camera.open()
+            server.frames = 1
+            time.sleep(0.1)
+            camera.close()
+        with pytest.raises(CameraError, match="3 earlier reads still hang"):
+            camera.open()
+        server.hang_up()
+        server.frames = None
+        time.sleep(0.2)
+        with opened(camera):
+            assert camera.grab(2000)
+        server.hang_up()
+
+
+def test_repeated_frame_is_told_from_a_line_that_stands_still() -> None:
+    fresh, image = Freshness(), picture(3)
+    assert fresh.accepts(image, 40.0)
+    assert not fresh.accepts(image.copy(), 40.0)
+    assert fresh.accepts(image.copy(), 80.0)
+    assert fresh.accepts(picture(4), 80.0)
+    assert fresh.accepts(picture(4), 0.0)
+    assert fresh.accepts(picture(4), 0.0)
+
+
+def held_up(frames: int, waiting_at_most: int) -> Iterator[tuple[int, int]]:
+    """When a camera of 25 frames/s puts frames into its driver, and when a reader has them, in ms.
+
+    The reader needs 8 ms a frame, and is held up for 400 ms in the middle.
+    """
+    waiting: list[int] = []
+    free_at = 0
+    for number in range(frames):
+        came = 10_000 + 40 * number
+        while waiting and max(free_at, waiting[0]) < came:
+            oldest = waiting.pop(0)
+            free_at = max(free_at, oldest) + 8
+            yield oldest, free_at
+            free_at += 400 * (oldest == 10_000 + 40 * (frames // 2))
+        if len(waiting) < waiting_at_most:
+            waiting.append(came)
+
+
+@pytest.mark.parametrize("waiting_at_most", [1, 4, 100])
+def test_exposure_is_never_said_to_be_later_than_it_was(waiting_at_most: int) -> None:
+    ms, latency_ms, frames = 1_000_000, 60, 120
+    bounds = ExposureBounds(9_990 * ms, latency_ms, 25)
+    last_ns, seen = 0, 0
+    for came, taken in held_up(frames, waiting_at_most):
+        bound_ns = bounds.next(taken * ms)
+        assert last_ns < bound_ns <= (came - latency_ms) * ms
+        last_ns, seen = bound_ns, seen + 1
+    assert seen > frames - 15
+    # In step again, it is one frame behind and no more.
+    assert (came - latency_ms) * ms - last_ns <= 40 * ms
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="device files are Linux's")

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -102,13 +102,17 @@ def subscribed(publisher: Publisher, **options: Any) -> Iterator[Subscriber]:
 def violations(schema: dict[str, Any], value: Any, root: dict[str, Any], where: str) -> list[str]:
     """What JSON Schema says against ``value``; knows the words our schemas use, and no others."""
     schema = dict(schema)
-    for note in ("$schema", "$defs", "title", "description", "default"):
+    # What is not among the properties is reported below, wherever the schema allows it.
+    for note in (
+        *("$schema", "$defs", "title", "description", "default"),
+        *("discriminator", "additionalProperties"),
+    ):
         schema.pop(note, None)
     if "$ref" in schema:
         name = schema.pop("$ref").removeprefix("#/$defs/")
         return violations(root["$defs"][name], value, root, where)
-    if "anyOf" in schema:
-        tried = [violations(one, value, root, where) for one in schema.pop("anyOf")]
+    if one_of := schema.pop("oneOf", None) or schema.pop("anyOf", None):
+        tried = [violations(one, value, root, where) for one in one_of]
         return [] if [] in tried else tried[0]
     wrong = []
     types = {
@@ -116,11 +120,14 @@ def violations(schema: dict[str, Any], value: Any, root: dict[str, Any], where: 
         "array": list,
         "string": str,
         "integer": int,
+        "boolean": bool,
         "number": (int, float),
         "null": type(None),
     }
     kind = schema.pop("type", None)
-    if kind and (not isinstance(value, types[kind]) or isinstance(value, bool)):
+    if kind and (
+        not isinstance(value, types[kind]) or isinstance(value, bool) != (kind == "boolean")
+    ):
         return [f"{where}: {value!r} is no {kind}"]
     if "const" in schema and value != schema.pop("const"):
         wrong.append(f"{where}: {value!r}")
@@ -130,6 +137,8 @@ def violations(schema: dict[str, Any], value: Any, root: dict[str, Any], where: 
         wrong.append(f"{where}: {value} is too small")
     if "exclusiveMaximum" in schema and value >= schema.pop("exclusiveMaximum"):
         wrong.append(f"{where}: {value} is too large")
+    if "maxLength" in schema and len(value) > schema.pop("maxLength"):
+        wrong.append(f"{where}: {value!r} is too long")
     properties = schema.pop("properties", {})
     wrong += [f"{where}.{key} is missing" for key in schema.pop("required", []) if key not in value]
     for key, entry in value.items() if isinstance(value, dict) else ():
@@ -169,17 +178,21 @@ def test_schema_check_finds_what_is_wrong():
 
 def test_examples_of_the_page_are_messages():
     examples = re.findall(r"```json\n(.*?)\n```", PAGE, re.DOTALL)
-    assert len(examples) == 4
+    assert len(examples) == 8
     for example in examples:
         fields = json.loads(example)
-        kind = "status" if "state" in fields else "heatmap" if "width" in fields else "verdict"
+        marks = {"command": "command", "kind": "reply", "state": "status", "width": "heatmap"}
+        kind = next((kind for mark, kind in marks.items() if mark in fields), "verdict")
         check_json(kind, example)
 
 
 def test_page_names_every_field_reason_and_state():
     names = {reason.value for reason in Reason} | set(wire.State.__args__)
+    names |= set(get_args(wire.RefusalCode)) | set(
+        get_args(wire.ReplyMessage.model_fields["kind"].annotation)
+    )
     for schema in wire.json_schemas().values():
-        names |= set(schema["properties"])
+        names |= set(schema.get("properties", {}))
         for inner in schema.get("$defs", {}).values():
             names |= set(inner.get("properties", {}))
     assert {name for name in names if name and f"`{name}`" not in PAGE} == set()

@@ -94,3 +94,11 @@ def test_identical_scores_leave_every_good_part_a_pass() -> None:
     calibration = calibrate([np.full(50, 2.0)], 0.005)
     assert calibration.threshold > 2.0
     assert calibration.good_rejected == 0
+
+
+def test_the_scores_the_limit_rests_on_go_with_it_in_its_units() -> None:
+    folds = [draw(np.random.default_rng(seed), 30) for seed in (7, 8)]
+    calibration = calibrate(folds, 0.05)
+    expected = np.sort(np.concatenate(folds)) / calibration.threshold
+    assert calibration.scores == pytest.approx(expected, abs=1e-6)
+    assert sum(score >= 1.0 for score in calibration.scores) == calibration.good_rejected

@@ -180,6 +180,8 @@ def test_grey_and_16_bit_are_read(tmp_path: Path) -> None:
     parts = load_good(paths, GEOMETRY)
     np.testing.assert_array_equal(parts.images[-1], parts.images[-2])
     assert parts.remarks[-1] == "2 of 12 photos are grey, the others in colour"
+    assert not parts.geometry.colour
+    assert load_good(paths[:10], GEOMETRY).geometry.colour
 
 
 def test_sizes_may_differ(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from export.extend import Report, extend
 from export.memory import MOST_REPLACED, teach
 from export.run import Run
 from export.train import Scorer, Step, load_model, load_scorer, train
-from inspector import Detector, Verdict
+from inspector import Detector, Verdict, fitness
 from inspector.bundle import Manifest, read
 from inspector.errors import RunError
 
@@ -104,6 +104,16 @@ def test_defects_are_still_found(taught: Report, parts: Path) -> None:
     stained = draw_labelled(9001)
     cv2.circle(stained, (45, 45), 6, (20, 30, 60), -1)
     assert detector.judge(stained).verdict is Verdict.FAIL
+
+
+def test_limits_of_light_and_focus_take_the_taught_parts_in(
+    taught: Report, judged: Run, labelled: Path
+) -> None:
+    before, after = judged.outcome().exposure, taught.manifest.exposure
+    added = [judged.facts().geometry.apply(cv2.imread(str(path))) for path in labelled.iterdir()]
+    assert after != before
+    assert after == fitness.widen(before, added)
+    assert len(taught.manifest.calibration.scores) == taught.manifest.calibration.good_parts
 
 
 def test_the_bank_keeps_its_size_and_most_of_its_items(taught: Report, roomy: Run) -> None:

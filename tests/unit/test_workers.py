@@ -5,7 +5,6 @@ import time
 
 import numpy as np
 
-from inspector.station import Part
 from inspector.verdict import Reason
 from inspector.workers import Arrival, Change, Inbox, Worker
 
@@ -13,7 +12,7 @@ IMAGE = np.zeros((2, 2), np.uint8)
 
 
 def arrival(camera: str, part_id: str) -> Arrival:
-    return Arrival(Part(camera, part_id, 1), IMAGE)
+    return Arrival(camera, part_id, 1, image=IMAGE)
 
 
 def take_all(inbox: Inbox) -> list[tuple[str, str]]:
@@ -21,7 +20,7 @@ def take_all(inbox: Inbox) -> list[tuple[str, str]]:
     while (item := inbox.take(0.0)) is not None:
         assert isinstance(item, Arrival)
         assert (item.image is None) == (item.reason is Reason.QUEUE_FULL)
-        found.append((item.part.part_id, item.reason.value))
+        found.append((item.part_id, item.reason.value))
     return found
 
 

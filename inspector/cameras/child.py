@@ -1,0 +1,152 @@
+"""The process that a camera lives in (see process.py, which starts it and is its parent).
+
+One thread has the camera; a second listens to the parent, so that it can cut a wait short. Nothing
+that runs here can hold up the parent's death or its kill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import queue
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Final, Literal
+
+from pydantic import BaseModel, TypeAdapter
+
+from inspector import cameras
+from inspector.cameras import ring
+from inspector.cameras.base import BadFrameError, Camera, CameraLostError, Frame
+from inspector.cameras.faulty import Faulty, HalfFrameError
+from inspector.config import CameraConfig, FaultyCamera
+from inspector.errors import CameraError
+
+MESSAGE_BYTES: Final = 64 * 1024
+_CLOSE_S: Final = 1.2
+
+
+class Answer(BaseModel):
+    """What the child says, a datagram each. A request is only the wait that is allowed, in ms."""
+
+    what: Literal["opened", "refused", "segment", "frame", "bad", "lost", "ended"]
+    text: str = ""
+    part_id: str = ""
+    exposed_ns: int = 0
+    sequence: int = 0
+
+
+def main(channel: socket.socket, lease_fd: int, memory_fd: int | None) -> None:
+    """Serve the camera that standard input describes until the parent closes ``channel``."""
+    _die_with_parent(lease_fd)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Sent to all of a service at once; the parent closes its cameras in order.
+        signal.signal(number, signal.SIG_IGN)
+    config: CameraConfig = TypeAdapter(CameraConfig).validate_python(json.load(sys.stdin))
+    if isinstance(config, FaultyCamera) and memory_fd is not None:
+        camera: Camera = Faulty(config, ring.numbers(memory_fd))
+    else:
+        camera = cameras.create(config)
+    requests: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(channel, camera, requests), daemon=True).start()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        _serve(_Parent(channel), camera, requests)
+    camera.close()
+    # Not by way of the interpreter: a driver's thread that hangs would be waited for.
+    os._exit(0)
+
+
+def _serve(parent: _Parent, camera: Camera, requests: queue.SimpleQueue[int | None]) -> None:
+    try:
+        camera.open()
+    except CameraError as error:
+        parent.say(Answer(what="refused", text=str(error)))
+        return
+    parent.say(Answer(what="opened"))
+    while (timeout_ms := requests.get()) is not None:
+        try:
+            frame = camera.grab(timeout_ms)
+        except HalfFrameError as error:
+            parent.hand_over(error.frame, torn=True)
+        except BadFrameError as error:
+            parent.say_bad(error.part_id, str(error), error.exposed_ns)
+        except CameraLostError as error:
+            parent.say(Answer(what="lost", text=str(error)))
+        else:
+            if frame is None:
+                parent.say(Answer(what="ended"))
+            else:
+                parent.hand_over(frame)
+
+
+class _Parent:
+    """What the parent is told."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._writer = ring.Writer()
+
+    def say(self, answer: Answer) -> None:
+        # A file name need not be UTF-8; pydantic's own JSON refuses the surrogates in its place.
+        self._channel.send(json.dumps(answer.model_dump()).encode())
+
+    def say_bad(self, part_id: str, text: str, exposed_ns: int) -> None:
+        self.say(Answer(what="bad", text=text, part_id=part_id, exposed_ns=exposed_ns))
+
+    def hand_over(self, frame: Frame, torn: bool = False) -> None:
+        image, part_id, exposed_ns = frame.image, frame.part_id, frame.exposed_ns
+        if not ring.takes(image):
+            say = f"not a picture: {image.dtype} of shape {image.shape}"
+            self.say_bad(part_id, say, exposed_ns)
+            return
+        try:
+            fd = self._writer.fit(image.nbytes)
+        except OSError as error:
+            needed = f"{ring.SLOTS * image.nbytes / 1e6:.0f} MB"
+            text = f"no shared memory for its pictures ({needed}): {error.strerror}; free memory"
+            self.say(Answer(what="lost", text=text))
+            return
+        if fd is not None:
+            segment = Answer(what="segment").model_dump_json().encode()
+            socket.send_fds(self._channel, [segment], [fd])
+        sequence = self._writer.write(image, frame.grabbed_us, exposed_ns, torn)
+        self.say(Answer(what="frame", part_id=part_id, exposed_ns=exposed_ns, sequence=sequence))
+
+
+def _listen(
+    channel: socket.socket, camera: Camera, requests: queue.SimpleQueue[int | None]
+) -> None:
+    with contextlib.suppress(ConnectionResetError):
+        while request := channel.recv(MESSAGE_BYTES):
+            requests.put(int(request))
+    requests.put(None)
+    camera.interrupt()
+    time.sleep(_CLOSE_S)
+    os._exit(0)
+
+
+def _die_with_parent(lease_fd: int) -> None:
+    """Have the kernel kill this process and its group when the parent's end of the pipe closes.
+
+    Not PR_SET_PDEATHSIG, which counts the thread that started us, and not a thread that waits: one
+    that hangs with the interpreter's lock would stop it.
+    """
+    fcntl.fcntl(lease_fd, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(lease_fd, fcntl.F_SETSIG, signal.SIGKILL)
+    flags = fcntl.fcntl(lease_fd, fcntl.F_GETFL)
+    fcntl.fcntl(lease_fd, fcntl.F_SETFL, flags | os.O_ASYNC)
+    poll = select.poll()
+    poll.register(lease_fd, 0)
+    if poll.poll(0):
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    _fds = [int(number) for number in sys.argv[2:]]
+    main(socket.socket(fileno=_fds[0]), _fds[1], _fds[2] if len(_fds) > 2 else None)

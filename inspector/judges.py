@@ -1,0 +1,202 @@
+"""What judges each camera's parts: a detector, and the three watches over its trustworthiness.
+
+Is the picture fit for judging, is the known defect still caught, do good parts score as they did?
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from inspector import selftest
+from inspector.config import CameraConfig, Station
+from inspector.detector import Detector
+from inspector.drift import Watch
+from inspector.errors import StartupError
+from inspector.fitness import History, reconsider
+from inspector.keys import load_bundle_keys
+from inspector.logs import say
+from inspector.verdict import Judgement
+from inspector.wire import ModelField, VerdictMessage
+from inspector.workers import Worker, is_live
+
+
+class Judge:
+    """Judges one camera's parts by one bundle; used by one thread."""
+
+    def __init__(self, station: Station, config: CameraConfig, detector: Detector) -> None:
+        manifest, recipe = detector.manifest, station.active(config.name)
+        self.detector = detector
+        self.model = ModelField(
+            name=manifest.name, version=manifest.version, sha256=detector.sha256
+        )
+        self.on_probation = False
+        """True from a changeover until the first part it could judge."""
+        self.drift = Watch(
+            manifest.calibration, station.drift.parts_between_false_alarms, recipe.limit_factor
+        )
+        self.defect = selftest.choose(station.self_test, manifest, recipe.limit_factor)
+        self.schedule = selftest.Schedule(
+            station.self_test.every_s if self.defect else 0.0, time.monotonic_ns
+        )
+        self._checks = recipe.check_pictures
+        self._history = History(live=is_live(config))
+
+    def judge(self, frame: npt.NDArray[Any]) -> Judgement:
+        """Judge a frame; one whose picture is not fit for judging is a FAULT."""
+        judgement = self.detector.judge(frame)
+        if not self._checks:
+            return judgement
+        return reconsider(judgement, frame, self.detector.manifest.exposure, self._history)
+
+    def forget_frames(self) -> None:
+        """The camera was opened again: what it sends may be what it sent before."""
+        self._history.forget()
+
+    def health(self) -> str:
+        """Empty while the last inference succeeded, else its error in words."""
+        return self.detector.health()
+
+    def self_test(self, parts_wait: bool) -> str | None:
+        """Send the known defect when it is due: why it was missed, "" when caught, None: not due.
+
+        Beside the line's parts: it has no number, no record, and no say in the drift.
+        """
+        if self.defect is None or not self.schedule.due(parts_wait):
+            return None
+        missed = self.defect.missed(self.defect.send(self.detector))
+        self.schedule.record(missed)
+        return missed
+
+
+class Judges:
+    """The judges of all cameras, under the recipe in force."""
+
+    def __init__(self, station: Station) -> None:
+        self.station = station
+        self._judges: dict[str, Judge] = {}
+        self._before: tuple[Station, dict[str, Judge]] | None = None
+
+    def __getitem__(self, camera: str) -> Judge:
+        return self._judges[camera]
+
+    def load(self) -> Iterator[tuple[str, StartupError | None]]:
+        """Load every camera's judge: (camera, None), or why there is none."""
+        for name, found in load(self.station):
+            if isinstance(found, Judge):
+                self._judges[name] = found
+                yield name, None
+            else:
+                yield name, found
+
+    def switch(self, changeover: Changeover) -> None:
+        """Put what ``changeover`` loaded in force; what was before is kept, on call."""
+        self._before = self.station, self._judges
+        self.station, self._judges = changeover.station, changeover.judges
+        for judge in self._judges.values():
+            judge.on_probation = True
+
+    def roll_back(self) -> Station:
+        """Put what was before the last switch in force again; the station with its recipe."""
+        if self._before is None:
+            raise RuntimeError("nothing to roll back to")
+        self.station, self._judges = self._before
+        self._before = None
+        return self.station
+
+    def confirm(self, camera: str) -> None:
+        """A part of ``camera`` was judged: its judge stays."""
+        self._judges[camera].on_probation = False
+        if not any(judge.on_probation for judge in self._judges.values()):
+            self._before = None
+
+    def note(self, verdict: VerdictMessage) -> None:
+        """Let the watch over drift see a verdict."""
+        judge = self._judges.get(verdict.camera)
+        if judge is not None and judge.drift.note(verdict.verdict, verdict.score):
+            say("drift", logging.WARNING, camera=verdict.camera, detail=judge.drift.detail())
+
+    @property
+    def drifting(self) -> str:
+        """Cameras whose good parts drift, in words; "" when none does."""
+        return "; ".join(
+            f"{name}: {judge.drift.detail()}"
+            for name, judge in self._judges.items()
+            if judge.drift.alarm
+        )
+
+    def drift(self) -> Iterator[tuple[str, float]]:
+        """(camera, statistic of its drift); 1 is the alarm."""
+        for name, judge in self._judges.items():
+            yield name, judge.drift.statistic
+
+    def self_test(self, parts_wait: bool) -> Iterator[tuple[str, str]]:
+        """Send what is due: (camera, why it was missed or "")."""
+        for name, judge in self._judges.items():
+            missed = judge.self_test(parts_wait)
+            if missed is not None:
+                yield name, missed
+
+
+class Changeover(Worker):
+    """Loads, warms and checks the judges of ``station`` beside those at work.
+
+    ``done`` is called in its thread when ``judges`` is complete, or ``problems`` says why not.
+    """
+
+    def __init__(self, station: Station, done: Callable[[Changeover], None]) -> None:
+        super().__init__("changeover")
+        self.station = station
+        self.judges: dict[str, Judge] = {}
+        self.problems: list[StartupError] = []
+        self._done = done
+
+    def work(self) -> None:
+        """Load, and report."""
+        for name, found in load(self.station):
+            if isinstance(found, Judge):
+                self.judges[name] = found
+            else:
+                self.problems.append(found)
+        for name, judge in self.judges.items():
+            if missed := judge.self_test(parts_wait=False):
+                self.problems.append(StartupError(f"camera {name}: self-test: {missed}"))
+        self._done(self)
+
+
+def load(station: Station) -> Iterator[tuple[str, Judge | StartupError]]:
+    """A judge for every camera under the recipe in force, or why there is none.
+
+    Cameras with the same bundle share its session.
+    """
+    loaded: dict[Path, Detector | StartupError] = {}
+    try:
+        keys = load_bundle_keys(station.security.bundle_keys)
+    except StartupError as problem:
+        yield station.cameras[0].name, problem
+        return
+    for camera in station.cameras:
+        recipe = station.active(camera.name)
+        path = recipe.bundle.resolve()
+        try:
+            if path not in loaded:
+                loaded[path] = Detector.load(
+                    recipe.bundle, station.provider, station.threads, keys=keys
+                )
+            found = loaded[path]
+            if isinstance(found, Detector):
+                yield (
+                    camera.name,
+                    Judge(station, camera, found.adapted(recipe.region, recipe.limit_factor)),
+                )
+            else:
+                yield camera.name, found
+        except StartupError as problem:
+            # Remembered, so that a bundle two cameras share is tried and reported once.
+            loaded.setdefault(path, problem)
+            yield camera.name, problem

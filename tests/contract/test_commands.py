@@ -1,0 +1,549 @@
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from inspector import remote, wire
+from inspector.client import Commander
+from inspector.commands import Request
+from inspector.config import Security
+from inspector.errors import CommandError, PortError, SecretError
+from inspector.keys import run_keygen
+from inspector.security import ClientKeys, configure_client
+from tests.stations import Recorded, free_ports, serving, verdict
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Iterator[Recorded]:
+    made = Recorded(tmp_path / "journal")
+    yield made
+    made.close()
+
+
+class Peer:
+    """A DEALER that speaks JSON, as a stranger would write it."""
+
+    def __init__(
+        self, address: str, keys: ClientKeys | None = None, high_water: int = 1000
+    ) -> None:
+        self._context = zmq.Context()
+        self.socket = self._context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.RCVHWM, high_water)
+        configure_client(self.socket, keys)
+        self.socket.connect(address)
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close(linger=0)
+        self._context.term()
+
+    def send(self, **fields: Any) -> None:
+        self.socket.send(json.dumps(fields).encode())
+
+    def receive(self, timeout_ms: int = 5000) -> dict[str, Any] | None:
+        return json.loads(self.socket.recv()) if self.socket.poll(timeout_ms) else None
+
+    def ask(self, **fields: Any) -> dict[str, Any]:
+        self.send(**fields)
+        reply = self.receive()
+        assert reply is not None, f"no reply to {fields}"
+        return reply
+
+
+def trigger(seq: int = 1, **fields: Any) -> dict[str, Any]:
+    return {"command": "trigger", "camera": "top", "trigger_seq": seq} | fields
+
+
+def accept_and_answer(request: Request) -> None:
+    request.accept()
+    request.answer(verdict(7, part_id=request.command.part_id))
+
+
+def test_trigger_is_accepted_then_answered_by_another_thread(recorded):
+    requests: queue.Queue[Request] = queue.Queue()
+    with serving(recorded, requests.put) as commands, Peer(commands.address) as peer:
+        before_us, before_ns = time.time_ns() // 1000, time.monotonic_ns()
+        peer.send(**trigger(41, id="a", session="s", part_id="widget"))
+        request = requests.get(timeout=5)
+        assert before_us <= request.received_us <= time.time_ns() // 1000
+        assert before_ns <= request.received_ns <= time.monotonic_ns()
+        command = request.command
+        assert (command.camera, command.session, command.trigger_seq) == ("top", "s", 41)
+        assert request.client == ""
+        other = threading.Thread(target=accept_and_answer, args=(request,))
+        other.start()
+        assert peer.receive() == {
+            "schema": 1,
+            "id": "a",
+            "kind": "accepted",
+            "code": "",
+            "detail": "",
+            "verdict": None,
+            "status": None,
+            "epochs": [],
+            "verdicts": [],
+            "more": False,
+            "next_epoch": None,
+        }
+        second = peer.receive()
+        assert (second["id"], second["kind"]) == ("a", "verdict")
+        assert second["verdict"]["part_id"] == "widget"
+        other.join()
+
+
+def test_only_the_first_answer_counts(recorded):
+    def handle(request: Request) -> None:
+        request.refuse("unknown", "no camera 'top'")
+        request.answer(verdict(1))
+        request.accept()
+
+    with serving(recorded, handle) as commands, Peer(commands.address) as peer:
+        reply = peer.ask(**trigger(id="x"))
+        assert (reply["kind"], reply["code"], reply["detail"]) == (
+            "refused",
+            "unknown",
+            "no camera 'top'",
+        )
+        assert peer.ask(command="status", id="next")["id"] == "next"
+
+
+@pytest.mark.parametrize(
+    ("body", "id_", "words"),
+    [
+        (b"", "", "Invalid JSON"),
+        (b"\xff\xfe", "", "Invalid JSON"),
+        (b"[]", "", "object"),
+        (b"null", "", "object"),
+        (b'{"id":"a"}', "a", "command"),
+        (b'{"id":"a","command":"open the door"}', "a", "open the door"),
+        (b'{"id":"a","command":"trigger"}', "a", "camera"),
+        (b'{"id":"a","command":"trigger","camera":"top","trigger_seq":"1"}', "a", "trigger_seq"),
+        (b'{"id":"a","command":"trigger","camera":"top","trigger_seq":-1}', "a", "trigger_seq"),
+        (b'{"id":"a","command":"trigger","camera":"top","trigger_seq":1.5}', "a", "trigger_seq"),
+        (b'{"id":"a","command":"trigger","camera":"top","trigger_seq":true}', "a", "trigger_seq"),
+        (
+            b'{"id":"a","command":"trigger","camera":"top","trigger_seq":9007199254740992}',
+            "a",
+            "trigger_seq",
+        ),
+        (b'{"id":"a","command":"status","sttion":"1"}', "a", "sttion"),
+        (b'{"id":"a","command":"status","schema":2}', "a", "schema"),
+        (b'{"id":"a","command":"replay"}', "a", "epoch or since_us"),
+        (b'{"id":"a","command":"replay","epoch":"e","since_us":1}', "a", "epoch or since_us"),
+        (b'{"id":"a","command":"replay","epoch":"e","from_seq":0}', "a", "from_seq"),
+        (b'{"id":7,"command":"status"}', "", "id"),
+        (b'{"command":"status","id":"' + b"x" * 65 + b'"}', "", "id"),
+        (b'{"command":"recipe","recipe":"' + b"x" * 60_000 + b'"}', "", "recipe"),
+        (b"[" * 60_000, "", "JSON"),
+        (b'{"id":"a","command":"trigger","camera":"\\ud800","trigger_seq":1}', "a", "JSON"),
+        (b'{"id":"\\ud800","command":"status"}', "", "JSON"),
+    ],
+    ids=range(23),
+)
+def test_malformed_command_is_refused_with_its_id(recorded, body, id_, words):
+    reached: list[Request] = []
+    with serving(recorded, reached.append) as commands, Peer(commands.address) as peer:
+        peer.socket.send(body)
+        reply = peer.receive()
+        assert (reply["kind"], reply["code"], reply["id"]) == ("refused", "malformed", id_)
+        assert words in reply["detail"]
+        assert "\n" not in reply["detail"]
+        assert peer.ask(command="status", id="b")["kind"] == "status"
+    assert reached == []
+
+
+def test_command_of_several_frames_is_refused(recorded):
+    with serving(recorded, accept_and_answer) as commands, Peer(commands.address) as peer:
+        peer.socket.send_multipart([b"", b'{"command":"status"}'])
+        assert peer.receive()["code"] == "malformed"
+
+
+def test_command_beyond_64_kib_cuts_off_its_sender_alone(recorded):
+    reached: list[Request] = []
+    with (
+        serving(recorded, reached.append) as commands,
+        Peer(commands.address) as peer,
+        Peer(commands.address) as other,
+    ):
+        assert other.ask(command="status")["kind"] == "status"
+        peer.socket.send(json.dumps(trigger(part_id="x" * 70_000)).encode())
+        assert peer.receive(300) is None
+        assert other.ask(command="status")["kind"] == "status"
+    assert reached == []
+
+
+def test_status_has_the_ends_of_earlier_epochs(recorded):
+    recorded.record(3)
+    recorded.start()
+    recorded.record(2)
+    with serving(recorded, accept_and_answer) as commands, Peer(commands.address) as peer:
+        reply = peer.ask(command="status", id="1")
+    assert reply["status"] == json.loads(wire.encode(recorded.status()))
+    assert reply["epochs"] == [
+        {"epoch": "epoch-1", "last_seq": 3},
+        {"epoch": "epoch-2", "last_seq": 2},
+    ]
+
+
+def test_replay_gives_chunks_of_a_hundred_as_they_were_published(recorded):
+    sent = [json.loads(wire.encode(one)) for one in recorded.record(250)]
+    with serving(recorded, accept_and_answer) as commands, Peer(commands.address) as peer:
+        got: list[Any] = []
+        sizes = []
+        more = True
+        while more:
+            reply = peer.ask(command="replay", epoch="epoch-1", from_seq=len(got) + 1)
+            got += reply["verdicts"]
+            sizes.append(len(reply["verdicts"]))
+            more = reply["more"]
+        assert (got, sizes) == (sent, [100, 100, 50])
+        part = peer.ask(command="replay", epoch="epoch-1", from_seq=7, to_seq=9)
+        assert [one["seq"] for one in part["verdicts"]] == [7, 8, 9]
+        assert part["more"] is False
+        none = peer.ask(command="replay", epoch="epoch-1", from_seq=251)
+        assert (none["kind"], none["verdicts"], none["more"]) == ("replayed", [], False)
+
+
+def test_replay_names_the_epoch_that_follows(recorded):
+    recorded.record(2)
+    for count in (0, 0, 4):
+        recorded.start()
+        recorded.record(count)
+    with serving(recorded, accept_and_answer) as commands, Peer(commands.address) as peer:
+        assert peer.ask(command="replay", epoch="epoch-1")["next_epoch"] == "epoch-4"
+        assert peer.ask(command="replay", epoch="epoch-2")["next_epoch"] == "epoch-4"
+        assert peer.ask(command="replay", epoch="epoch-4")["next_epoch"] is None
+        for unknown in ({"epoch": "epoch-9"}, {"epoch": "epoch-2", "from_seq": 2}):
+            assert peer.ask(command="replay", **unknown)["code"] == "unknown"
+
+
+def test_replay_from_a_moment(recorded):
+    recorded.record(3)
+    time.sleep(0.002)
+    moment_us = time.time_ns() // 1000
+    recorded.start()
+    recorded.record(2)
+    with serving(recorded, accept_and_answer) as commands, Peer(commands.address) as peer:
+        reply = peer.ask(command="replay", since_us=moment_us)
+        assert [(one["epoch"], one["seq"]) for one in reply["verdicts"]] == [
+            ("epoch-2", 1),
+            ("epoch-2", 2),
+        ]
+        assert peer.ask(command="replay", since_us=2**53 - 1)["verdicts"] == []
+
+
+def test_replay_without_a_journal_is_refused_until_there_is_one(tmp_path, recorded):
+    recorded.record(1)
+    recorded.folder = tmp_path / "elsewhere"
+    with serving(recorded, accept_and_answer) as commands, Peer(commands.address) as peer:
+        assert peer.ask(command="replay", epoch="epoch-1")["code"] == "journal"
+        assert peer.ask(command="status")["epochs"] == []
+        recorded.folder = tmp_path / "journal"
+        assert len(peer.ask(command="replay", epoch="epoch-1")["verdicts"]) == 1
+
+
+def test_replay_is_rate_limited(recorded):
+    recorded.record(700)
+    rate = 1000.0
+    with (
+        serving(recorded, accept_and_answer, replay_per_s=rate) as commands,
+        Peer(commands.address) as peer,
+    ):
+        begun, got = time.monotonic(), 0
+        while got < 700:
+            reply = peer.ask(command="replay", epoch="epoch-1", from_seq=got + 1)
+            got += len(reply["verdicts"])
+        # The first two hundred are free: a full bucket, and one chunk on credit.
+        assert time.monotonic() - begun >= 500 / rate * 0.95
+
+
+def test_long_refill_does_not_hold_up_another_client(recorded):
+    recorded.record(1000)
+    with (
+        serving(recorded, accept_and_answer, replay_per_s=500.0) as commands,
+        Peer(commands.address) as greedy,
+        Peer(commands.address) as modest,
+    ):
+        for number in range(4):
+            greedy.send(command="replay", epoch="epoch-1", from_seq=200 * number + 1, id="g")
+            greedy.send(command="replay", epoch="epoch-1", from_seq=1, id=str(number))
+        begun = time.monotonic()
+        assert len(modest.ask(command="replay", epoch="epoch-1")["verdicts"]) == 100
+        assert time.monotonic() - begun < 0.5
+        replies = [greedy.receive() for _ in range(3)]
+        busy = [reply["code"] for reply in replies if reply["kind"] == "refused"]
+        assert set(busy) <= {"busy"}
+
+
+def test_one_client_has_four_replays_waiting_at_most(recorded):
+    recorded.record(500)
+    with (
+        serving(recorded, accept_and_answer, replay_per_s=100.0) as commands,
+        Peer(commands.address) as peer,
+    ):
+        for number in range(30):
+            peer.send(command="replay", epoch="epoch-1", id=str(number))
+        refused = [
+            reply["id"]
+            for reply in (peer.receive(200) for _ in range(30))
+            if reply and reply["code"] == "busy"
+        ]
+        assert 24 <= len(refused) <= 26
+
+
+def test_client_that_does_not_read_costs_only_its_replies(recorded):
+    recorded.record(100)
+    with serving(recorded, accept_and_answer, replay_per_s=1e6) as commands:
+        with Peer(commands.address, high_water=1) as deaf, Peer(commands.address) as other:
+            deadline = time.monotonic() + 20
+            while not commands.unsent and time.monotonic() < deadline:
+                for number in range(4):
+                    deaf.send(command="replay", epoch="epoch-1", id=str(number))
+                begun = time.monotonic()
+                assert other.ask(command="status")["kind"] == "status"
+                assert time.monotonic() - begun < 1.0
+            assert commands.unsent > 0
+        with Peer(commands.address) as late:
+            assert late.ask(command="status")["kind"] == "status"
+
+
+def test_answer_to_a_client_that_has_gone_is_counted_and_forgotten(recorded):
+    requests: queue.Queue[Request] = queue.Queue()
+    with serving(recorded, requests.put) as commands:
+        with Peer(commands.address) as peer:
+            peer.send(**trigger())
+            request = requests.get(timeout=5)
+        deadline = time.monotonic() + 5
+        while not commands.unsent and time.monotonic() < deadline:
+            request.accept()
+            time.sleep(0.02)
+        request.answer(verdict(1))
+        assert commands.unsent
+        with Peer(commands.address) as other:
+            assert other.ask(command="status")["kind"] == "status"
+    request.finish("after the end")
+
+
+def test_client_with_a_thousand_open_commands_is_told_that_it_is_busy(recorded):
+    requests: list[Request] = []
+    with serving(recorded, requests.append) as commands, Peer(commands.address) as peer:
+        for seq in range(1001):
+            peer.send(**trigger(seq, id=str(seq)))
+        reply = peer.receive()
+        assert (reply["id"], reply["code"]) == ("1000", "busy")
+        with Peer(commands.address) as other:
+            other.send(**trigger(5, id="o"))
+            requests[0].answer(verdict(1))
+            assert peer.receive()["id"] == "0"
+            assert other.receive(50) is None
+        peer.send(**trigger(1002))
+        assert peer.receive(100) is None
+    assert len(requests) == 1002
+
+
+@pytest.mark.parametrize("role", ["listen", "trigger", "operate"])
+def test_role_decides_what_a_peer_may_send(tmp_path, recorded, role):
+    recorded.record(1)
+    for name in ("station", "peer"):
+        run_keygen(argparse.Namespace(folder=tmp_path / "keys", name=name, bundle=False))
+    keys = ClientKeys.load(tmp_path / "keys/peer.secret", tmp_path / "keys/station.public")
+    security = Security.model_validate(
+        {
+            "secret_key": tmp_path / "keys/station.secret",
+            "peers": {"plc": {"key": keys.own.public.decode(), "roles": [role]}},
+        }
+    )
+    clients: list[str] = []
+
+    def handle(request: Request) -> None:
+        clients.append(request.client)
+        request.finish()
+
+    done = {}
+    with (
+        serving(recorded, handle, security=security) as commands,
+        Peer(commands.address, keys) as peer,
+    ):
+        for fields in (
+            trigger(),
+            {"command": "status"},
+            {"command": "recipe", "recipe": "r"},
+            {"command": "reload"},
+            {"command": "replay", "epoch": "epoch-1"},
+        ):
+            reply = peer.ask(**fields)
+            done[fields["command"]] = reply["code"] or reply["kind"]
+    no = "forbidden"
+    assert done == {
+        "trigger": "done" if role == "trigger" else no,
+        "status": "status",
+        "recipe": "done" if role == "operate" else no,
+        "reload": "done" if role == "operate" else no,
+        "replay": "replayed" if role == "listen" else no,
+    }
+    assert set(clients) <= {"plc"}
+
+
+def test_port_in_use_is_one_line(recorded):
+    with (
+        serving(recorded, accept_and_answer) as commands,
+        pytest.raises(PortError, match="in use"),
+        serving(recorded, accept_and_answer, commands.address),
+    ):
+        pass
+
+
+def test_commander_gets_the_verdict_of_its_part(recorded):
+    with (
+        serving(recorded, accept_and_answer) as commands,
+        Commander(commands.address, session="s") as commander,
+    ):
+        assert commander.trigger("top", 1, "widget").part_id == "widget"
+        assert commander.status() == recorded.status()
+
+
+def test_commander_repeats_the_same_trigger_until_it_is_answered(recorded):
+    heard: list[wire.TriggerCommand] = []
+
+    def handle(request: Request) -> None:
+        heard.append(request.command)
+        if len(heard) == 1:
+            return
+        if len(heard) == 2:
+            request.accept()
+            return
+        accept_and_answer(request)
+
+    with serving(recorded, handle) as commands, Commander(commands.address) as commander:
+        assert commander.trigger("top", 9, "w").part_id == "w"
+    assert len({(one.session, one.trigger_seq, one.part_id) for one in heard}) == 1
+    assert len(heard) == 3
+
+
+def test_commander_outlives_a_restart_of_the_station(recorded):
+    [address] = free_ports(1)
+    silent = threading.Event()
+    with contextlib.ExitStack() as first:
+        first.enter_context(serving(recorded, lambda request: silent.set(), address))
+        found: list[wire.VerdictMessage] = []
+
+        def work() -> None:
+            with Commander(address) as commander:
+                found.append(commander.trigger("top", 1, "w", timeout_s=20.0))
+
+        caller = threading.Thread(target=work)
+        caller.start()
+        assert silent.wait(5)
+    with serving(recorded, accept_and_answer, address):
+        caller.join(15)
+    assert [one.part_id for one in found] == ["w"]
+
+
+def test_commander_names_what_the_station_refused(recorded):
+    def handle(request: Request) -> None:
+        request.refuse("unknown", "no recipe 'x'; there are r, s")
+
+    with (
+        serving(recorded, handle) as commands,
+        Commander(commands.address) as commander,
+        pytest.raises(CommandError, match="refused recipe: unknown: no recipe 'x'") as caught,
+    ):
+        commander.recipe("x")
+    assert (caught.value.code, caught.value.exit_code) == ("unknown", 30)
+
+
+def test_trigger_for_a_station_that_is_down_does_not_come_later(recorded):
+    [address] = free_ports(1)
+    reached: list[Request] = []
+    with Commander(address) as commander:
+        with pytest.raises(CommandError, match=r"no answer to trigger in 0\.2 s; is the station"):
+            commander.trigger("top", 1, "gone", timeout_s=0.2)
+        with serving(recorded, reached.append, address):
+            assert commander.status() == recorded.status()
+    assert reached == []
+
+
+def test_late_answer_is_not_taken_for_the_next_one(recorded):
+    requests: queue.Queue[Request] = queue.Queue()
+    with serving(recorded, requests.put) as commands, Commander(commands.address) as commander:
+        with pytest.raises(CommandError, match="still running"):
+            commander.trigger("top", 1, "first", timeout_s=0.2)
+        late = requests.get(timeout=5)
+        late.answer(verdict(1, part_id="first"))
+        answering = threading.Thread(target=lambda: accept_and_answer(requests.get(timeout=5)))
+        answering.start()
+        assert commander.trigger("top", 2, "second").part_id == "second"
+        answering.join()
+
+
+def test_command_that_cannot_be_written_is_one_line():
+    with Commander(free_ports(1)[0]) as commander:
+        for call in (
+            lambda: commander.trigger("top", -1),
+            lambda: commander.trigger("t" * 65, 1),
+            lambda: commander.trigger("top", 1, "p" * 257),
+            lambda: commander.recipe("r" * 65),
+        ):
+            with pytest.raises(CommandError) as caught:
+                call()
+            assert (caught.value.code, "\n" in str(caught.value)) == ("malformed", False)
+
+
+def options(add: Any, *arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add(parser)
+    return parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize(("kind", "code"), [("PASS", 0), ("FAIL", 1), ("FAULT", 2)])
+def test_trigger_command_ends_with_the_verdict(recorded, capsys, kind, code):
+    score = None if kind == "FAULT" else 1.25
+
+    def handle(request: Request) -> None:
+        reason = "" if kind == "PASS" else "why"
+        part = request.command.part_id
+        request.answer(verdict(7, verdict=kind, score=score, reason=reason, part_id=part))
+
+    with serving(recorded, handle) as commands:
+        arguments = ["top", "--part", "w", "--seq", "3", "--address", commands.address]
+        assert remote.run_trigger(options(remote.add_trigger_arguments, *arguments)) == code
+    said = capsys.readouterr().out
+    assert said.startswith(f"{kind} seq 7 part w")
+    assert ("1.250" in said) == (score is not None)
+    assert said.count("\n") == 1
+
+
+def test_recipe_and_reload_commands_print_what_was_done(recorded, capsys):
+    seen: list[Any] = []
+
+    def handle(request: Request) -> None:
+        seen.append(request.command)
+        request.finish("2 cameras")
+
+    with serving(recorded, handle) as commands:
+        at = ["--address", commands.address]
+        assert remote.run_recipe(options(remote.add_recipe_arguments, "flange", *at)) == 0
+        assert remote.run_reload(options(remote.add_reload_arguments, *at)) == 0
+    assert [(type(one).__name__, getattr(one, "recipe", "")) for one in seen] == [
+        ("RecipeCommand", "flange"),
+        ("ReloadCommand", ""),
+    ]
+    assert capsys.readouterr().out == "2 cameras\n2 cameras\n"
+
+
+def test_half_of_the_keys_is_refused(tmp_path):
+    arguments = ["top", "--key", str(tmp_path / "me.secret")]
+    with pytest.raises(SecretError, match="give both"):
+        remote.run_trigger(options(remote.add_trigger_arguments, *arguments))

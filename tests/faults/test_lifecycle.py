@@ -1,0 +1,99 @@
+"""A real station under a supervisor: what systemd, Prometheus and monitoring see of its life."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import running, tiny
+
+WATCHDOG_S = 1.2
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The supervisor's end of sd_notify(3)."""
+    supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    supervisor.bind(str(tmp_path / "notify"))
+    supervisor.settimeout(running.START_S)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", str(int(WATCHDOG_S * 1e6)))
+    yield supervisor
+    supervisor.close()
+
+
+@pytest.fixture
+def station(tmp_path: Path, bundle_path: Path) -> Path:
+    parts = running.write_parts(tmp_path / "parts", tiny.good_picture(), tiny.bad_picture())
+    camera = running.folder_camera(parts, rate_hz=20, loop=True)
+    return running.write_station(
+        tmp_path / "station.yaml", bundle_path, camera, metrics="127.0.0.1:0"
+    )
+
+
+def hear(systemd: socket.socket, wanted: str) -> list[str]:
+    """What is said until a line ``wanted``, that one included."""
+    heard: list[str] = []
+    while wanted not in heard:
+        heard += systemd.recv(4096).decode().splitlines()
+    return heard
+
+
+def test_a_station_from_ready_to_stopping(systemd, station):
+    with running.running(station) as daemon:
+        before = hear(systemd, "READY=1")
+        assert "WATCHDOG=1" not in before[:-1]
+        commands = daemon.wait_for_log(r" commands address=(\S+)\n")[1]
+        metrics = daemon.wait_for_log(r" metrics address=(\S+)\n")[1]
+        hear(systemd, "WATCHDOG=1")
+        daemon.wait_for_log(r"state=(ContinuousExecution|Ready)")
+        deadline = time.monotonic() + 10.0
+        code, out, err = running.inspector("status", commands)
+        while "0 verdicts" in out and time.monotonic() < deadline:
+            code, out, err = running.inspector("status", commands)
+        assert (code, err) == (0, ""), out
+        assert out.startswith("OK line-1 ContinuousExecution, ")
+        with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=5) as reply:
+            text = reply.read().decode()
+        for line in text.splitlines():
+            if line.startswith('inspector_verdicts_total{camera="top",reason="anomaly"'):
+                assert float(line.split()[-1]) > 0
+                break
+        else:
+            raise AssertionError(text)
+        daemon.child.send_signal(signal.SIGTERM)
+        hear(systemd, "STOPPING=1")
+        assert daemon.child.wait(10) == 0, daemon.log
+    code, out, _ = running.inspector("status", commands, "--timeout", "0.3")
+    assert (code, out.split()[0]) == (2, "CRITICAL")
+
+
+def test_a_station_that_is_stopped_in_its_tracks_no_longer_pings(systemd, station):
+    with running.running(station) as daemon:
+        hear(systemd, "READY=1")
+        hear(systemd, "WATCHDOG=1")
+        os.kill(daemon.child.pid, signal.SIGSTOP)
+        systemd.settimeout(0.05)
+        with pytest.raises(TimeoutError):
+            while True:
+                systemd.recv(4096)
+        systemd.settimeout(WATCHDOG_S)
+        with pytest.raises(TimeoutError):
+            hear(systemd, "WATCHDOG=1")
+
+
+def test_a_station_that_cannot_start_is_never_ready(systemd, station, bundle_path):
+    bundle_path.write_bytes(bundle_path.read_bytes()[:-100])
+    code, _, err = running.inspector("run", station)
+    assert code == 11, err
+    systemd.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            assert "READY=1" not in systemd.recv(4096).decode()

@@ -1,0 +1,173 @@
+"""A real station on commands: one trigger, one verdict, whatever happens to the station."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from inspector.client import Commander
+from inspector.errors import CommandError
+from inspector.journal import Reader
+from inspector.wire import VerdictMessage
+from tests import running, tiny
+
+FAIL_WHILE = """
+import sys
+from pathlib import Path
+from inspector import cli, journal
+from inspector.errors import JournalError
+commit = journal.Journal.commit
+def failing(self, triggers, verdicts):
+    if Path(sys.argv[1]).with_name("full").exists():
+        raise JournalError("the disk is full")
+    commit(self, triggers, verdicts)
+journal.Journal.commit = failing
+sys.exit(cli.main(["run", sys.argv[1]]))
+"""
+
+SLOW_JUDGE = """
+import sys, time
+from inspector import cli, detector
+judge = detector.Detector.judge
+def slow(self, frame):
+    time.sleep(0.4)
+    return judge(self, frame)
+detector.Detector.judge = slow
+sys.exit(cli.main(["run", sys.argv[1]]))
+"""
+
+
+def write(tmp_path: Path, bundle: Path, **keys: object) -> Path:
+    parts = running.write_parts(tmp_path / "parts", tiny.good_picture(), tiny.bad_picture())
+    camera = running.folder_camera(parts, trigger="software", loop=True, deadline_ms=2000)
+    return running.write_station(tmp_path / "station.yaml", bundle, camera, **keys)
+
+
+@pytest.fixture
+def station(tmp_path: Path, bundle_path: Path) -> Path:
+    return write(tmp_path, bundle_path)
+
+
+def recorded(station: Path) -> list[VerdictMessage]:
+    with contextlib.closing(Reader(station.parent / "journal")) as reader:
+        return [
+            VerdictMessage.model_validate_json(body)
+            for epoch, last in reader.epochs()
+            for body in reader.verdicts(epoch, 1, max(last, 1), 100_000)
+        ]
+
+
+def ready(daemon: running.Running) -> Commander:
+    daemon.wait_for_log(r"state=Ready")
+    return Commander(daemon.commands)
+
+
+def test_one_trigger_one_verdict_however_often_it_is_sent(station):
+    with running.running(station) as daemon, ready(daemon) as plc:
+        first = [plc.trigger("top", number, f"p{number}") for number in range(1, 21)]
+        again = [plc.trigger("top", number, f"p{number}") for number in range(1, 21)]
+        with Commander(daemon.commands, session=plc.session) as restarted:
+            once_more = restarted.trigger("top", 7, "p7")
+        conflict = plc.trigger("top", 7, "another")
+    assert [v.trigger_seq for v in first] == list(range(1, 21))
+    assert [v.seq for v in first] == list(range(1, 21))
+    assert {v.verdict.value for v in first} == {"PASS", "FAIL"}
+    assert again == first
+    assert once_more == first[6]
+    assert (conflict.verdict.value, conflict.reason) == ("FAULT", "trigger_conflict")
+    assert [v.part_id for v in recorded(station)][:20] == [f"p{n}" for n in range(1, 21)]
+
+
+def test_trigger_for_a_camera_that_takes_none_is_no_part(tmp_path, bundle_path):
+    parts = running.write_parts(tmp_path / "parts", tiny.good_picture())
+    camera = running.folder_camera(parts, rate_hz=5, loop=True)
+    station = running.write_station(tmp_path / "s.yaml", bundle_path, camera)
+    with running.running(station) as daemon, Commander(daemon.commands) as plc:
+        for name in ("top", "nowhere"):
+            with pytest.raises(CommandError, match=name):
+                plc.trigger(name, 1)
+
+
+def test_trigger_that_a_crash_left_is_a_fault_after_the_restart(station):
+    session = "line-run-1"
+    with running.running(station, program=SLOW_JUDGE) as daemon, ready(daemon) as plc:
+        assert plc.trigger("top", 1, "p1").verdict.value == "PASS"
+        threading.Timer(0.2, daemon.child.send_signal, (signal.SIGKILL,)).start()
+        with Commander(daemon.commands, session=session) as other, pytest.raises(CommandError):
+            other.trigger("top", 5, "p5", timeout_s=1.0)
+        daemon.child.wait(10)
+    with running.running(station) as daemon, ready(daemon) as plc:
+        assert plc.trigger("top", 2, "p2").verdict.value in {"PASS", "FAIL"}
+    found = recorded(station)
+    assert [(v.part_id, v.reason) for v in found] == [
+        ("p1", ""),
+        ("p5", "restarted"),
+        ("p2", ""),
+    ]
+    assert [v.seq for v in found] == [1, 1, 2]
+
+
+def test_failing_journal_lets_ready_fall_and_passes_nothing(station):
+    full = station.with_name("full")
+    with running.running(station, program=FAIL_WHILE) as daemon, ready(daemon) as plc:
+        assert plc.trigger("top", 1, "p1").verdict.value == "PASS"
+        full.touch()
+        with pytest.raises(CommandError, match="recorded"):
+            plc.trigger("top", 2, "p2")
+        daemon.wait_for_log(r"state=Error")
+        assert plc.status().state == "Error"
+        assert "disk is full" in plc.status().trouble
+        full.unlink()
+        daemon.wait_for_log(r"ready again")
+        deadline = time.monotonic() + 10
+        while plc.status().state != "Ready" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert plc.trigger("top", 3, "p3").verdict.value in {"PASS", "FAIL"}
+    found = {v.part_id: v for v in recorded(station)}
+    assert found["p2"].verdict.value == "FAULT"
+    assert found["p2"].reason == "journal_failed"
+
+
+def test_missed_golden_part_lets_ready_fall_until_it_is_acknowledged(tmp_path, bundle_path):
+    good = running.write_parts(tmp_path / "golden", tiny.good_picture()) / "000.png"
+    station = write(tmp_path, bundle_path, self_test={"defect": str(good)})
+    with running.running(station) as daemon, Commander(daemon.commands) as plc:
+        daemon.wait_for_log(r"self-test .*is a PASS")
+        daemon.wait_for_log(r"state=Error")
+        missed = plc.trigger("top", 1, "p1")
+        assert (missed.verdict.value, missed.reason) == ("FAULT", "not_ready")
+        bad = running.write_parts(tmp_path / "bad", tiny.bad_picture()) / "000.png"
+        good.write_bytes(bad.read_bytes())
+        plc.reload()
+        assert plc.status().state == "Ready"
+        assert plc.trigger("top", 2, "p2").verdict.value in {"PASS", "FAIL"}
+    assert [v.part_id for v in recorded(station)] == ["p1", "p2"]
+
+
+def test_bundle_that_fails_on_its_first_part_is_rolled_back(tmp_path, bundle_path):
+    other = tiny.write_bundle(tmp_path / "other.onnx", name="other")
+    parts = running.write_parts(tmp_path / "parts", tiny.nan_picture())
+    camera = running.folder_camera(parts, trigger="software", loop=True)
+    station = running.write_station(tmp_path / "station.yaml", bundle_path, camera)
+    document = yaml.safe_load(station.read_text())
+    document["recipes"]["next"] = {"top": {"bundle": str(other)}}
+    station.write_text(yaml.safe_dump(document))
+    with running.running(station) as daemon, ready(daemon) as plc:
+        plc.recipe("next")
+        found = plc.trigger("top", 1)
+        assert (found.recipe, found.model.name) == ("r", "tiny")
+        daemon.wait_for_log(r"rolled back")
+
+
+def test_part_that_waits_at_the_stop_gets_its_verdict(station):
+    with running.running(station, program=SLOW_JUDGE) as daemon, ready(daemon) as plc:
+        threading.Timer(0.2, daemon.child.send_signal, (signal.SIGTERM,)).start()
+        assert plc.trigger("top", 1, "p1").part_id == "p1"
+        assert daemon.child.wait(15) == 0, daemon.log
+    assert [v.part_id for v in recorded(station)] == ["p1"]

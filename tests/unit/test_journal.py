@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from inspector import journal as journals
+from inspector.errors import JournalError
+from inspector.journal import FILE, Journal, Reader, TriggerRow
+from inspector.wire import VerdictMessage, encode
+from tests.records import EPOCH, NOW_US, answer, trigger, verdict
+
+DAY_US = 86_400_000_000
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    # No retention: the verdicts of these tests are old.
+    with contextlib.closing(Journal(tmp_path, verdict_days=36_500)) as opened:
+        opened.begin(EPOCH, NOW_US)
+        yield opened
+
+
+@pytest.fixture
+def reader(journal: Journal, tmp_path: Path) -> Iterator[Reader]:
+    with Reader(tmp_path) as opened:
+        yield opened
+
+
+def seqs(found: list[bytes]) -> list[int]:
+    return [json.loads(each)["seq"] for each in found]
+
+
+def test_what_is_read_is_what_was_published(journal: Journal, reader: Reader) -> None:
+    odd = [
+        verdict(1, part_id="Blech-Ä\u2028\0", detail='"'),
+        verdict(2, verdict="FAULT", score=None, reason="camera_lost", model=None),
+        verdict(3, regions=({"x": 1, "y": 2, "w": 3, "h": 4, "peak": 1.5},) * 32),
+    ]
+    journal.commit([], odd)
+    assert reader.verdicts(EPOCH, 1, None, 10) == [encode(each) for each in odd]
+    assert reader.count() == 3
+
+
+def test_ranges_and_limits(journal: Journal, reader: Reader) -> None:
+    journal.commit([], [verdict(seq) for seq in range(1, 51)])
+    assert seqs(reader.verdicts(EPOCH, 7, 9, 100)) == [7, 8, 9]
+    assert seqs(reader.verdicts(EPOCH, 0, None, 3)) == [1, 2, 3]
+    assert seqs(reader.verdicts(EPOCH, 48, 10**15, 100)) == [48, 49, 50]
+    assert reader.verdicts(EPOCH, 51, None, 5) == reader.verdicts("other", 1, None, 5) == []
+
+
+def test_epochs_never_mix(journal: Journal, reader: Reader) -> None:
+    journal.commit([], [verdict(seq) for seq in range(1, 6)])
+    assert journal.begin("second", NOW_US).epochs == ((EPOCH, 5),)
+    assert journal.begin("third", NOW_US).epochs == ((EPOCH, 5), ("second", 0))
+    journal.commit([], [verdict(seq, epoch="third") for seq in range(1, 4)])
+    assert reader.epochs() == [(EPOCH, 5), ("second", 0), ("third", 3)]
+    assert seqs(reader.verdicts(EPOCH, 1, 10**15, 100)) == [1, 2, 3, 4, 5]
+    assert reader.verdicts("second", 1, None, 100) == []
+    assert reader.following(EPOCH) == "third"
+    assert reader.following("third") is None
+    with pytest.raises(LookupError):
+        reader.following("unknown")
+    assert len(list(reader.walk())) == 8
+
+
+def test_since_a_moment(journal: Journal, reader: Reader) -> None:
+    journal.commit([], [verdict(seq) for seq in range(1, 2501)])
+    journal.begin("second", NOW_US)
+    journal.commit([], [verdict(1, epoch="second", judged_us=NOW_US + 9_000_000_000)])
+    for seq in (1, 2, 1234, 2500):
+        at = NOW_US + seq * 1_000_000
+        assert seqs(reader.since(at, 2)) == ([seq, seq + 1] if seq < 2500 else [2500, 1])
+        assert seqs(reader.since(at - 1, 1)) == [seq]
+    assert len(reader.since(0, 10_000)) == 2501
+    assert reader.since(NOW_US + 9_000_000_001, 10) == []
+
+
+def test_since_survives_a_clock_that_jumps(journal: Journal, reader: Reader) -> None:
+    ahead = [NOW_US + s * 1_000_000 for s in (1, 2, 5000, 5001, 5, 6, 7)]
+    journal.commit([], [verdict(i + 1, judged_us=us) for i, us in enumerate(ahead)])
+    # What was judged while the clock stood ahead belongs to what came after 3 s, too.
+    assert seqs(reader.since(NOW_US + 3_000_000, 100)) == [3, 4, 5, 6, 7]
+    # Wrong in one epoch, it is right again in the next.
+    journal.begin("second", NOW_US)
+    late = NOW_US + 100_000_000
+    journal.commit([], [verdict(i, epoch="second", judged_us=late + i) for i in (1, 2, 3)])
+    found = reader.since(late + 2, 100)
+    assert [seq for seq, each in zip(seqs(found), found, strict=True) if b"second" in each] == [
+        2,
+        3,
+    ]
+
+
+def test_reader_sees_commits_as_they_come(journal: Journal, reader: Reader) -> None:
+    for seq in range(1, 20):
+        journal.commit([], [verdict(seq)])
+        assert reader.epochs() == [(EPOCH, seq)]
+
+
+def test_commit_is_all_or_nothing(journal: Journal, reader: Reader) -> None:
+    journal.commit([], [verdict(1)])
+    with pytest.raises(JournalError, match="not written: UNIQUE"):
+        journal.commit([trigger(5)], [verdict(2), verdict(1)])
+    assert reader.count() == 1
+    assert journal.begin("next", NOW_US).unanswered == ()
+
+
+def test_unanswered_triggers_come_back_until_they_are_answered(tmp_path: Path) -> None:
+    asked = [
+        trigger(1),
+        trigger(2),
+        trigger(2, client="other"),
+        trigger(2, session="s2"),
+        trigger(2, camera="side"),
+        trigger(2, part_id="odd\udcff"),
+    ]
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        journal.begin(EPOCH, 1)
+        journal.commit(asked, [])
+        journal.commit([], [answer(1, asked[0])])
+        # In the same commit as its answer, and twice: nothing is left open.
+        journal.commit([trigger(7), trigger(7)], [answer(2, trigger(7))])
+    for epoch in ("second", "third"):
+        with contextlib.closing(Journal(tmp_path)) as journal:
+            recovered = journal.begin(epoch, 2)
+        assert len(recovered.unanswered) == 5
+        assert [row.key for row in recovered.unanswered[:-1]] == [t.key for t in asked[1:-1]]
+        assert recovered.unanswered[0] == TriggerRow("top", "plc", "s1", 2, "part-2", NOW_US)
+        # As a verdict carries it.
+        assert recovered.unanswered[-1].part_id == "odd\\udcff"
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        left = journal.begin("fourth", 3).unanswered
+        late = [
+            verdict(
+                seq,
+                epoch="fourth",
+                camera=row.camera,
+                client=row.client,
+                session=row.session,
+                trigger_seq=row.number,
+                part_id=row.part_id,
+            )
+            for seq, row in enumerate(left, 1)
+        ]
+        journal.commit([], late)
+        assert journal.begin("fifth", 4).unanswered == ()
+
+
+def test_last_answers_are_remembered_over_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "_REMEMBERED", 30)
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        journal.begin(EPOCH, 1)
+        both = [answer(s, trigger(s)) if s % 2 else verdict(s) for s in range(1, 101)]
+        journal.commit([], both)
+        found = journal.begin("second", 2).answered
+    assert [each.trigger_seq for each in found] == list(range(71, 101, 2))
+    assert all(isinstance(each, VerdictMessage) for each in found)
+
+
+def old(seq: int, days: float, **changes: object) -> VerdictMessage:
+    return verdict(seq, judged_us=time.time_ns() // 1000 - round(days * DAY_US), **changes)
+
+
+def test_old_verdicts_go_two_for_each_new_one(tmp_path: Path) -> None:
+    with contextlib.closing(Journal(tmp_path, verdict_days=30)) as journal:
+        journal.begin("empty", 1)
+        journal.begin(EPOCH, 1)
+        journal.commit([], [old(seq, 40 - seq / 10) for seq in range(1, 151)])
+        assert journal.begin("second", 2).epochs == ((EPOCH, 150),)
+        with Reader(tmp_path) as reader:
+            left = []
+            for seq in range(1, 61):
+                journal.commit([], [old(seq, 0, epoch="second")])
+                left.append(len(reader.verdicts(EPOCH, 1, None, 1000)))
+            # Seqs 1 to 100 were older than 30 days, or are now; the rest stays.
+            assert left[:3] == [148, 146, 144]
+            assert left[-1] in (50, 51)
+            assert seqs(reader.verdicts(EPOCH, 1, None, 1000))[-1] == 150
+            assert reader.epochs() == [(EPOCH, 150), ("second", 60)]
+
+
+def test_clock_from_another_decade_does_not_stop_the_deleting(tmp_path: Path) -> None:
+    with contextlib.closing(Journal(tmp_path, verdict_days=30)) as journal:
+        journal.begin("future", 1)
+        journal.commit([], [old(1, -3650, epoch="future")])
+        journal.begin(EPOCH, 1)
+        journal.commit([], [old(1, 40), old(2, 40)])
+        journal.begin("now", 1)
+        journal.commit([], [old(1, 0, epoch="now")])
+        assert journal.begin("end", 1).epochs == (("future", 1), ("now", 1))
+
+
+def test_newest_of_the_running_epoch_stay_whatever_the_clock_said(tmp_path: Path) -> None:
+    with contextlib.closing(Journal(tmp_path, verdict_days=30)) as journal:
+        journal.begin(EPOCH, 1)
+        journal.commit([], [old(seq, 20_000) for seq in range(1, 11)])
+        journal.commit([], [old(seq, 0) for seq in range(11, 21)])
+        with Reader(tmp_path) as reader:
+            assert reader.count() == 20
+
+
+def test_reader_in_another_thread_while_it_is_written(journal: Journal, tmp_path: Path) -> None:
+    done = threading.Event()
+    counts: list[int] = []
+
+    def read() -> None:
+        with Reader(tmp_path) as reader:
+            while not done.is_set():
+                counts.append(len(reader.verdicts(EPOCH, 1, None, 10_000)))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for start in range(1, 1001, 5):
+        journal.commit([], [verdict(seq) for seq in range(start, start + 5)])
+    done.set()
+    thread.join()
+    assert counts == sorted(counts)
+    assert all(count % 5 == 0 for count in counts)
+
+
+def test_closed_journal_can_be_read(tmp_path: Path) -> None:
+    with contextlib.closing(Journal(tmp_path / "j")) as journal:
+        journal.begin(EPOCH, 1)
+        journal.commit([], [verdict(1)])
+    with Reader(tmp_path / "j") as reader:
+        assert reader.count() == 1
+    # On a medium that cannot be written, such as a copy in a plant's archive.
+    shutil.copytree(tmp_path / "j", tmp_path / "copy")
+    (tmp_path / "copy").chmod(0o555)
+    with Reader(tmp_path / "copy") as reader:
+        assert reader.count() == 1
+    with pytest.raises(JournalError, match="no journal there"):
+        Reader(tmp_path)
+
+
+def test_nobody_else_may_read_the_folder(tmp_path: Path) -> None:
+    with contextlib.closing(Journal(tmp_path / "state" / "line-1")):
+        assert (tmp_path / "state" / "line-1").stat().st_mode & 0o007 == 0
+    assert (tmp_path / "state" / "line-1" / FILE).is_file()
+
+
+def test_missing_reserve_is_told_and_made_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=20 * 2**20))
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        journal.begin(EPOCH, 1)
+        assert "disk is nearly full" in journal.trouble
+        monkeypatch.undo()
+        for seq in range(1, 40):
+            journal.commit([], [verdict(seq)])
+        assert journal.trouble == ""
+    assert (tmp_path / "reserve").stat().st_size == 16 * 2**20
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=1))
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        assert journal.trouble == ""

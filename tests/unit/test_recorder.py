@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from inspector.errors import JournalError
+from inspector.recorder import Entry, Recorder, Timing
+from inspector.triggers import Trigger
+from inspector.verdict import Verdict
+from inspector.wire import StatusMessage, VerdictMessage
+from tests import stations
+
+TRIGGER = Trigger("top", "plc", "s", 1, "p1", 5, 5)
+
+
+class Disk:
+    """Keeps what is committed; full or slow when told so."""
+
+    def __init__(self) -> None:
+        self.kept: list[VerdictMessage] = []
+        self.triggers: list[Trigger] = []
+        self.commits = 0
+        self.full = False
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def commit(self, triggers: Sequence[Trigger], verdicts: Sequence[VerdictMessage]) -> None:
+        assert self.gate.wait(10)
+        if self.full:
+            raise JournalError("disk full")
+        self.commits += 1
+        self.triggers += triggers
+        self.kept += verdicts
+
+
+class Wire:
+    """Remembers, for each verdict, how much was on the disk when it was sent."""
+
+    def __init__(self, disk: Disk) -> None:
+        self.disk = disk
+        self.sent: list[VerdictMessage] = []
+        self.early: list[int] = []
+
+    def send_verdict(self, message: VerdictMessage) -> None:
+        if message not in self.disk.kept:
+            self.early.append(message.seq)
+        self.sent.append(message)
+
+    def send_status(self, message: StatusMessage) -> None:
+        pass
+
+
+@contextmanager
+def at_work(disk: Disk, on_group: Callable[[Timing], None] = lambda _: None) -> Iterator[tuple]:
+    wire, troubles = Wire(disk), []
+    recorder = Recorder(disk, wire, troubles.append, on_group)
+    recorder.start()
+    try:
+        yield recorder, wire, troubles
+    finally:
+        disk.gate.set()
+        recorder.finish()
+        assert not recorder.crashed
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10.0
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_nothing_is_published_or_answered_before_it_is_recorded():
+    disk = Disk()
+    answered: list[int] = []
+    with at_work(disk) as (recorder, wire, _):
+        disk.gate.clear()
+        for seq in range(1, 6):
+            recorder.put(
+                Entry(
+                    verdict=stations.verdict(seq),
+                    then=lambda verdict, recorded: answered.append(verdict.seq),
+                )
+            )
+        time.sleep(0.1)
+        assert wire.sent == [] and answered == []
+        disk.gate.set()
+        wait_until(lambda: len(wire.sent) == 5)
+    assert wire.early == []
+    assert answered == [1, 2, 3, 4, 5]
+
+
+def test_what_waits_during_a_commit_is_one_commit():
+    disk, groups = Disk(), []
+    with at_work(disk, groups.append) as (recorder, wire, _):
+        disk.gate.clear()
+        recorder.put(Entry(verdict=stations.verdict(1)))
+        wait_until(lambda: recorder.lag == 1)
+        for seq in range(2, 102):
+            recorder.put(Entry(verdict=stations.verdict(seq)))
+        disk.gate.set()
+        wait_until(lambda: len(wire.sent) == 101)
+    assert disk.commits <= 3
+    assert sum(group.verdicts for group in groups) == 101
+    assert [verdict.seq for verdict in wire.sent] == list(range(1, 102))
+
+
+def test_what_cannot_be_recorded_is_a_fault_and_recorded_as_one_later():
+    disk = Disk()
+    acknowledged: list[bool] = []
+    with at_work(disk) as (recorder, wire, troubles):
+        disk.full = True
+        recorder.put(Entry(trigger=TRIGGER, then=lambda _, recorded: acknowledged.append(recorded)))
+        recorder.put(Entry(verdict=stations.verdict(1)))
+        recorder.put(Entry(verdict=stations.verdict(2)))
+        wait_until(lambda: len(wire.sent) == 2)
+        assert [(v.verdict, v.score, v.reason) for v in wire.sent] == [
+            (Verdict.FAULT, None, "journal_failed")
+        ] * 2
+        assert troubles == ["disk full"]
+        assert recorder.lag == 2
+        disk.full = False
+        wait_until(lambda: len(disk.kept) == 2)
+        assert disk.kept == wire.sent
+        recorder.put(Entry(verdict=stations.verdict(3)))
+        wait_until(lambda: len(wire.sent) == 3)
+    assert troubles == ["disk full", ""]
+    assert acknowledged == [False]
+    assert wire.sent[2].verdict is Verdict.PASS
+
+
+def test_what_waits_is_recorded_before_the_end():
+    disk = Disk()
+    with at_work(disk) as (recorder, wire, _):
+        for seq in range(1, 2501):
+            recorder.put(Entry(verdict=stations.verdict(seq)))
+    assert len(disk.kept) == len(wire.sent) == 2500

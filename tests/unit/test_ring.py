@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+if sys.platform != "linux":
+    pytest.skip("the ring is Linux's", allow_module_level=True)
+
+from inspector.cameras import ring
+from inspector.cameras.ring import Reader, TornError, Writer
+
+
+@pytest.fixture
+def writer():
+    writer = Writer()
+    yield writer
+    writer.close()
+
+
+@pytest.fixture
+def reader():
+    reader = Reader()
+    yield reader
+    reader.close()
+
+
+def send(writer: Writer, reader: Reader, image: np.ndarray, **more: bool) -> int:
+    fd = writer.fit(image.nbytes)
+    if fd is not None:
+        reader.attach(os.dup(fd))
+    return writer.write(image, 11, 22, **more)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (480, 641, 4), (1, 1)])
+def test_picture_comes_out_as_it_went_in(writer, reader, dtype, shape):
+    image = (np.random.default_rng(1).random(shape) * 255).astype(dtype)
+    for view in (image, image[::-1], image[:, ::-1].T if image.ndim == 2 else image[:, ::-1]):
+        slot = reader.read(send(writer, reader, view))
+        assert slot.image.dtype == view.dtype
+        assert np.array_equal(slot.image, view)
+        assert (slot.grabbed_us, slot.exposed_ns) == (11, 22)
+
+
+def test_picture_is_ones_own(writer, reader):
+    slot = reader.read(send(writer, reader, np.full((4, 4), 1, np.uint8)))
+    for value in range(2, 2 + 2 * ring.SLOTS):
+        send(writer, reader, np.full((4, 4), value, np.uint8))
+    assert (slot.image == 1).all()
+
+
+def test_half_written_slot_is_torn_and_the_next_is_not(writer, reader):
+    good = np.full((8, 8), 7, np.uint8)
+    send(writer, reader, good)
+    with pytest.raises(TornError, match="not whole"):
+        reader.read(send(writer, reader, good, torn=True))
+    assert (reader.read(send(writer, reader, good)).image == 7).all()
+
+
+def test_slot_that_was_used_again_is_torn(writer, reader):
+    first = send(writer, reader, np.zeros((8, 8), np.uint8))
+    for _ in range(ring.SLOTS):
+        send(writer, reader, np.ones((8, 8), np.uint8))
+    with pytest.raises(TornError):
+        reader.read(first)
+
+
+def test_frame_that_was_never_written_is_torn(writer, reader):
+    with pytest.raises(TornError, match="without a segment"):
+        reader.read(1)
+    send(writer, reader, np.zeros((8, 8), np.uint8))
+    for sequence in (2, 3, 4):
+        with pytest.raises(TornError):
+            reader.read(sequence)
+
+
+def test_writer_that_does_not_wait_never_gets_a_mixed_picture_through(writer, reader):
+    shape, over = (400, 400, 3), threading.Event()
+    send(writer, reader, np.ones(shape, np.uint8))
+
+    def hammer() -> None:
+        images = [np.full(shape, value, np.uint8) for value in range(8)]
+        while not over.is_set():
+            writer.write(images[(writer.sequence + 1) % 8], 0, 0)
+
+    thread = threading.Thread(target=hammer)
+    thread.start()
+    whole = torn = 0
+    try:
+        while (whole < 100 or torn < 20) and whole + torn < 200_000:
+            # Some are being written, some have been.
+            sequence = writer.sequence - torn % 2
+            try:
+                image = reader.read(sequence).image
+            except TornError:
+                torn += 1
+            else:
+                assert (image == sequence % 8).all()
+                whole += 1
+    finally:
+        over.set()
+        thread.join()
+    assert whole >= 100
+    assert torn >= 20
+
+
+def test_segment_grows_and_shrinks_with_the_pictures_and_only_then(writer):
+    assert writer.fit(1_000_000) is not None
+    assert writer.fit(1_000_000) is None
+    assert writer.fit(600_000) is None
+    assert writer.fit(2_000_000) is not None
+    assert writer.fit(100_000) is not None
+    maps = Path("/proc/self/maps").read_text()
+    assert maps.count(ring.NAME) == 1
+
+
+def test_memory_is_all_there_and_cannot_be_shrunk():
+    fd = ring.allocate(1 << 20)
+    try:
+        assert os.fstat(fd).st_blocks * 512 >= 1 << 20
+        with pytest.raises(PermissionError):
+            os.ftruncate(fd, 4096)
+        assert not Path(f"/proc/self/fd/{fd}").readlink().exists()
+    finally:
+        os.close(fd)
+
+
+def test_memory_that_could_be_shrunk_is_refused(reader):
+    fd = os.memfd_create("other", os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, 3 * 4096)
+    with pytest.raises(ValueError, match="not a segment"):
+        reader.attach(fd)
+    with pytest.raises(OSError, match="Bad file"):
+        fcntl.fcntl(fd, fcntl.F_GETFD)
+
+
+@given(head=st.lists(st.integers(-3, 9) | st.integers(-(2**63), 2**63 - 1), min_size=7, max_size=7))
+def test_nonsense_in_the_head_is_torn_never_a_crash(head):
+    writer, reader = Writer(), Reader()
+    try:
+        sequence = send(writer, reader, np.zeros((8, 8), np.uint8))
+        offset = sequence % ring.SLOTS * (128 + writer._room)
+        fields = np.frombuffer(writer._segment, np.int64, 9, offset)
+        fields[0:2] = sequence
+        fields[2:] = head
+        del fields
+        try:
+            image = reader.read(sequence).image
+        except TornError:
+            return
+        assert 0 < image.nbytes <= writer._room
+    finally:
+        writer.close()
+        reader.close()

@@ -52,6 +52,8 @@ _HOUSEKEEPING_EVERY_S: Final = 1.0
 _POLL_S: Final = 0.1
 _STOP_GRACE_S: Final = 2.0
 _LAST_QUESTIONS_S: Final = 0.5
+_STALLED_S: Final = 1.0
+_MOST_WITH_PICTURES: Final = 50
 _M_ARENA_MAX: Final = -8
 """Of mallopt(3)."""
 
@@ -90,6 +92,7 @@ class Daemon:
         self._obstacles: dict[str, tuple[Reason, str]] = {}
         self._lost: set[str] = set()
         self._stop_asked = False
+        self._leaving = False
 
     def ask_to_stop(self) -> None:
         """Finish what was grabbed, then return from ``run``; any thread or signal handler."""
@@ -178,7 +181,10 @@ class Daemon:
     def _work(self, opened: _Open, wait_for_subscriber_s: float) -> None:
         publisher, commands = opened.publisher, opened.commands
         self._recover(opened.recovered)
+        missed = dict(found for _ in self._station.cameras for found in self._test_itself())
         self._enter("Ready")
+        for camera, why in missed.items():
+            self._obstruct("self-test", Reason.NOT_READY, f"{camera}: {why}")
         if wait_for_subscriber_s > 0:
             heard = publisher.wait_for_subscriber(wait_for_subscriber_s, lambda: self._stop_asked)
             say("subscriber" if heard else "no subscriber")
@@ -200,27 +206,41 @@ class Daemon:
         try:
             for worker in (pictures, recorder, commands, *grabbers):
                 worker.start()
-            self._ledger.start()
+            if not self._obstacles:
+                self._ledger.start()
             self._tell_state()
             self._notifier.ready(f"judging with {self._ledger.provider}")
             self._serve(opened, recorder, pictures)
             last = "Halted"
         finally:
-            self._notifier.stopping()
-            self._stop(grabbers)
-            # Parts that still wait get their verdict before the last status.
-            self._ledger.enter(last)
-            self._close_parts()
-            self._tell_state()
-            if self._changeover is not None:
-                self._changeover.join()
-            recorder.finish()
-            pictures.finish()
-            if commands.served:
-                # Who learns only from the last status what is missing can still ask for it.
-                time.sleep(_LAST_QUESTIONS_S)
-            commands.finish()
+            with contextlib.ExitStack() as leave:
+                leave.callback(commands.finish)
+                leave.callback(self._refuse_the_rest, commands)
+                leave.callback(pictures.finish)
+                leave.callback(recorder.finish)
+                self._notifier.stopping()
+                self._stop(grabbers)
+                if self._changeover is not None:
+                    self._changeover.join()
+                # Parts and commands that still wait get their answer before the last status.
+                if self._ledger.state != last:
+                    self._ledger.enter(last)
+                self._obey_the_rest()
+                self._close_parts()
+                self._tell_state()
         _check_alive(pictures, recorder, commands)
+
+    def _obey_the_rest(self) -> None:
+        while (item := self._inbox.take(0.0)) is not None:
+            if isinstance(item, Call):
+                item.do()
+
+    def _refuse_the_rest(self, commands: Commands) -> None:
+        self._leaving = True
+        if commands.served:
+            # Who learns only from the last status what is missing can still ask for it.
+            time.sleep(_LAST_QUESTIONS_S)
+        self._obey_the_rest()
 
     def _recover(self, recovered: Recovered) -> None:
         now_ns = time.monotonic_ns()
@@ -300,20 +320,35 @@ class Daemon:
             verdict, judgement = closed.verdict, closed.ticket.judgement
             # A trigger that a crash left may be of a camera that the station file no longer has.
             recipe = self._station.recipes[self._station.recipe].get(verdict.camera)
+            frame = self._frames.pop(closed.ticket, None)
+            assert self._recorder is not None
+            if frame is not None and self._recorder.lag > _MOST_WITH_PICTURES:
+                # A disk that stalls must not fill the memory with pictures.
+                frame = judgement = closed.ticket.judgement = None
+                self._metrics.dropped("kept")
             shot = Shot(
                 verdict,
                 judgement,
                 None if judgement is None else self._ledger.heatmap(verdict, judgement),
-                self._frames.pop(closed.ticket, None),
+                frame,
                 recipe.region if recipe else None,
                 recipe.check_pictures if recipe else False,
             )
             requests = self._requests.pop(closed.ticket, [])
             self._judges.note(verdict)
-            assert self._recorder is not None
             self._recorder.put(
-                Entry(verdict=verdict, then=partial(self._published, closed.ticket, shot, requests))
+                Entry(
+                    verdict=verdict,
+                    due_ns=self._deadline_ns(closed.ticket),
+                    then=partial(self._published, closed.ticket, shot, requests),
+                )
             )
+
+    def _deadline_ns(self, ticket: Ticket) -> int | None:
+        begun_ns, config = _begun_ns(ticket), self._grabbers.get(ticket.camera)
+        if begun_ns is None or config is None:
+            return None
+        return begun_ns + config.config.deadline_ms * 1_000_000
 
     def _published(
         self,
@@ -328,11 +363,11 @@ class Daemon:
         for request in requests:
             request.answer(published)
         self._metrics.verdict(published)
-        begun_ns = ticket.trigger.triggered_ns if ticket.trigger else ticket.waiting_since_ns
+        begun_ns = _begun_ns(ticket)
         if begun_ns is not None:
             taken_s = (time.monotonic_ns() - begun_ns) / 1e9
             self._metrics.stage("trigger_to_verdict", taken_s, published.camera)
-        if recorded:
+        if recorded and published == shot.verdict:
             self._pictures.show(shot)
         else:
             self._inbox.call(partial(self._ledger.amend, shot.verdict, published))
@@ -368,15 +403,18 @@ class Daemon:
     def _hear(self, request: Request) -> None:
         """In the commands' thread: the loop obeys between two parts, the camera looks at once."""
         command = request.command
+        self._inbox.call(partial(self._obey, request))
         if isinstance(command, TriggerCommand):
+            # After the call: a picture that comes before its trigger is of no part.
             grabber = self._grabbers.get(command.camera)
             if grabber is not None and not grabber.on_demand:
                 grabber.want(request.received_ns)
-        self._inbox.call(partial(self._obey, request))
 
     def _obey(self, request: Request) -> None:
         command = request.command
-        if isinstance(command, TriggerCommand):
+        if self._leaving:
+            request.refuse("stopping", "the station stops")
+        elif isinstance(command, TriggerCommand):
             self._trigger(request, command)
         elif self._changeover is not None:
             request.refuse("busy", "another recipe or reload is under way")
@@ -415,7 +453,13 @@ class Daemon:
                 return
             request.accept()
             if answer.verdict is not None:
-                request.answer(answer.verdict)
+                self._inbox.call(tell_again)
+
+        def tell_again() -> None:
+            # Looked up now: what was judged may have gone out as another verdict.
+            verdict = self._ledger.find(trigger)
+            if verdict is not None:
+                request.answer(verdict)
 
         # A repetition waits for its turn too: what it repeats may not be recorded yet.
         self._recorder.put(Entry(trigger=trigger if new else None, then=acknowledge))
@@ -428,7 +472,8 @@ class Daemon:
         self._notifier.reloading(f"loading recipe {recipe}")
         self._changeover = Changeover(
             self._station.model_copy(update={"recipe": recipe}),
-            lambda changeover: self._inbox.call(partial(self._switch, request, changeover)),
+            lambda done: self._inbox.call_in_turn(partial(self._switch, request, done)),
+            forget=recipe == self._station.recipe,
         )
         self._changeover.start()
 
@@ -448,7 +493,11 @@ class Daemon:
             self._installed(camera.name)
         self._obstruct("self-test", Reason.NOT_READY, "")
         self._tell()
-        request.finish(f"recipe {self._station.recipe}")
+        models = {camera.name: self._judges[camera.name].model for camera in self._station.cameras}
+        request.finish(
+            f"recipe {self._station.recipe}: "
+            + ", ".join(f"{name} by {one.name} {one.version}" for name, one in models.items())
+        )
 
     def _roll_back(self, why: str) -> None:
         say("changeover rolled back", logging.ERROR, detail=why)
@@ -456,12 +505,17 @@ class Daemon:
         self._ledger.select(self._station.recipe)
         for camera in self._station.cameras:
             self._installed(camera.name)
+        for name, why_missed in self._judges.missed:
+            self._obstruct("self-test", Reason.NOT_READY, f"{name}: {why_missed}")
 
     def _installed(self, camera: str) -> None:
         judge = self._judges[camera]
         self._ledger.install(camera, judge.model)
         self._ledger.provider = judge.detector.provider
         self._metrics.model(camera, judge.model, judge.detector.manifest)
+        if judge.defect is None and self._station.self_test.every_s > 0:
+            detail = "no golden defect in the bundle fails at this limit_factor; name a photo"
+            say("no self-test", logging.WARNING, camera=camera, detail=detail)
         say("model", camera=camera, provider=judge.detector.provider, **judge.model.model_dump())
 
     def _obstruct(self, what: str, reason: Reason, detail: str) -> None:
@@ -473,8 +527,10 @@ class Daemon:
             if not before:
                 self._enter("Error", reason, detail)
         elif self._obstacles.pop(what, None) is not None:
-            say("ready again", why=what)
-            if not self._obstacles:
+            say("cured", why=what)
+            if self._obstacles:
+                self._ledger.blame(*next(iter(self._obstacles.values())))
+            else:
                 for state in ("Preoperational", "Initialized", "Ready"):
                     self._enter(state)
                 self._ledger.start()
@@ -482,17 +538,15 @@ class Daemon:
 
     def _keep_house(self, opened: _Open) -> None:
         assert self._recorder is not None
-        parts_wait = any(self._inbox.waiting(name) for name in self._grabbers)
-        for camera, missed in self._judges.self_test(parts_wait):
-            say(
-                "self-test",
-                logging.ERROR if missed else logging.INFO,
-                camera=camera,
-                detail=missed or "caught",
-            )
-            self._metrics.self_test(camera, bool(missed))
+        for camera, missed in self._test_itself():
             if missed:
                 self._obstruct("self-test", Reason.NOT_READY, f"{camera}: {missed}")
+        stalled_s = self._recorder.stalled_s
+        if stalled_s > _STALLED_S:
+            detail = f"the journal's disk has not answered for {stalled_s:.0f} s"
+            self._obstruct("disk", Reason.JOURNAL_FAILED, detail)
+        else:
+            self._obstruct("disk", Reason.JOURNAL_FAILED, "")
         for camera, statistic in self._judges.drift():
             self._metrics.drift(camera, statistic)
         self._tell()
@@ -505,6 +559,20 @@ class Daemon:
             f"{self._status.state}: {self._status.passed} passed, {self._status.failed} failed, "
             f"{self._status.faults} faults"
         )
+
+    def _test_itself(self) -> Iterator[tuple[str, str]]:
+        """Send one known defect that is due: (camera, why it was missed or "")."""
+        parts_wait = any(self._inbox.waiting(name) for name in self._grabbers)
+        for camera, missed in self._judges.self_test(parts_wait):
+            say(
+                "self-test",
+                logging.ERROR if missed else logging.INFO,
+                camera=camera,
+                detail=missed or "caught",
+            )
+            self._metrics.self_test(camera, bool(missed))
+            if missed:
+                yield camera, missed
 
     def _tell(self) -> None:
         """Publish the status."""
@@ -567,6 +635,10 @@ def run(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _begun_ns(ticket: Ticket) -> int | None:
+    return ticket.trigger.triggered_ns if ticket.trigger else ticket.waiting_since_ns
 
 
 def _check_alive(*workers: Worker) -> None:

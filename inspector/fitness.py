@@ -3,10 +3,10 @@
 "Unlike training" is no fault: that is what a gross defect looks like. Each rule therefore asks for
 what only the lamp, the lens or the camera can do, **everywhere at once**, over a grid of 8x8 cells:
 
-* ``too_dark``: 95 % of the cells that can tell have less than half the light that the darkest good
+* ``too_dark``: 90 % of the cells that can tell have less than half the light that the darkest good
   part had there; or nothing at all is brighter than 8 grey levels. A part that is missing, or black
   instead of white, leaves the cells around it as they were.
-* ``saturated``: 95 % of the cells that can tell have more than twice the light of the brightest
+* ``saturated``: 90 % of the cells that can tell have more than twice the light of the brightest
   good part there, or are white, and of the pixels 5 % more are saturated than in any good picture.
 * ``out_of_focus``: every cell has the light good parts had there, and the picture its large
   contrasts, but its detail is nearer to that of good parts after a blur than to that of good parts.

@@ -198,7 +198,7 @@ class Journal:
             return self._connect()
         except sqlite3.OperationalError:
             # Even opening writes a little, which a full disk refuses.
-            self._reserve.unlink(missing_ok=True)
+            self._free_reserve()
         except sqlite3.Error as error:
             raise _damaged(self._path, error) from None
         try:
@@ -242,10 +242,8 @@ class Journal:
             try:
                 return self._attempt(work)
             except sqlite3.OperationalError:
-                if not self._reserve.exists():
+                if not self._free_reserve():
                     raise
-                self._reserve.unlink()
-                self._has_reserve = False
                 return self._attempt(work)
         except (sqlite3.OperationalError, sqlite3.IntegrityError) as error:
             raise JournalError(
@@ -264,6 +262,15 @@ class Journal:
                 self._db.execute("ROLLBACK")
             raise
         return result
+
+    def _free_reserve(self) -> bool:
+        """Give the reserve back; False when there is none, or the disk lets nothing be deleted."""
+        try:
+            self._reserve.unlink()
+        except OSError:
+            return False
+        self._has_reserve = False
+        return True
 
     def _fill_reserve(self, most_bytes: int) -> None:
         """Add to the reserve where it is not whole and there is space, ``most_bytes`` at once."""

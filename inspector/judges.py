@@ -31,6 +31,7 @@ class Judge:
 
     def __init__(self, station: Station, config: CameraConfig, detector: Detector) -> None:
         manifest, recipe = detector.manifest, station.active(config.name)
+        self.name = config.name
         self.detector = detector
         self.model = ModelField(
             name=manifest.name, version=manifest.version, sha256=detector.sha256
@@ -58,6 +59,15 @@ class Judge:
         """The camera was opened again: what it sends may be what it sent before."""
         self._history.forget()
 
+    @property
+    def key(self) -> tuple[str, str, float]:
+        """What its watch over drift is for: camera, bundle and sensitivity."""
+        return self.name, self.model.sha256, self.detector.limit_factor
+
+    def take_over(self, before: Judge) -> None:
+        """Know the frames that ``before`` has seen of the same camera: none may come again."""
+        self._history = before._history
+
     def health(self) -> str:
         """Empty while the last inference succeeded, else its error in words."""
         return self.detector.health()
@@ -81,6 +91,7 @@ class Judges:
         self.station = station
         self._judges: dict[str, Judge] = {}
         self._before: tuple[Station, dict[str, Judge]] | None = None
+        self._watches: dict[tuple[str, str, float], Watch] = {}
 
     def __getitem__(self, camera: str) -> Judge:
         return self._judges[camera]
@@ -90,6 +101,7 @@ class Judges:
         for name, found in load(self.station):
             if isinstance(found, Judge):
                 self._judges[name] = found
+                self._watches[found.key] = found.drift
                 yield name, None
             else:
                 yield name, found
@@ -98,16 +110,32 @@ class Judges:
         """Put what ``changeover`` loaded in force; what was before is kept, on call."""
         self._before = self.station, self._judges
         self.station, self._judges = changeover.station, changeover.judges
-        for judge in self._judges.values():
+        for name, judge in self._judges.items():
             judge.on_probation = True
+            judge.take_over(self._before[1][name])
+            if changeover.forget:
+                self._watches.pop(judge.key, None)
+            # A line that changes over every day drifts over weeks.
+            judge.drift = self._watches.setdefault(judge.key, judge.drift)
 
     def roll_back(self) -> Station:
         """Put what was before the last switch in force again; the station with its recipe."""
         if self._before is None:
             raise RuntimeError("nothing to roll back to")
+        failed = self._judges
         self.station, self._judges = self._before
         self._before = None
+        for name, judge in self._judges.items():
+            judge.on_probation = False
+            judge.take_over(failed[name])
         return self.station
+
+    @property
+    def missed(self) -> Iterator[tuple[str, str]]:
+        """(camera, why) of the self-tests that were missed and not acknowledged."""
+        for name, judge in self._judges.items():
+            if judge.schedule.missed:
+                yield name, judge.schedule.missed
 
     def confirm(self, camera: str) -> None:
         """A part of ``camera`` was judged: its judge stays."""
@@ -136,37 +164,48 @@ class Judges:
             yield name, judge.drift.statistic
 
     def self_test(self, parts_wait: bool) -> Iterator[tuple[str, str]]:
-        """Send what is due: (camera, why it was missed or "")."""
+        """Send one that is due: (camera, why it was missed or ""). One at a time: parts wait."""
         for name, judge in self._judges.items():
             missed = judge.self_test(parts_wait)
             if missed is not None:
                 yield name, missed
+                return
 
 
 class Changeover(Worker):
     """Loads, warms and checks the judges of ``station`` beside those at work.
 
     ``done`` is called in its thread when ``judges`` is complete, or ``problems`` says why not.
+    ``forget``: the watch over drift begins anew, by the operator's word.
     """
 
-    def __init__(self, station: Station, done: Callable[[Changeover], None]) -> None:
+    def __init__(
+        self, station: Station, done: Callable[[Changeover], None], *, forget: bool
+    ) -> None:
         super().__init__("changeover")
         self.station = station
+        self.forget = forget
         self.judges: dict[str, Judge] = {}
         self.problems: list[StartupError] = []
         self._done = done
 
     def work(self) -> None:
         """Load, and report."""
-        for name, found in load(self.station):
-            if isinstance(found, Judge):
-                self.judges[name] = found
-            else:
-                self.problems.append(found)
-        for name, judge in self.judges.items():
-            if missed := judge.self_test(parts_wait=False):
-                self.problems.append(StartupError(f"camera {name}: self-test: {missed}"))
-        self._done(self)
+        whole = False
+        try:
+            for name, found in load(self.station):
+                if isinstance(found, Judge):
+                    self.judges[name] = found
+                else:
+                    self.problems.append(found)
+            for name, judge in self.judges.items():
+                if missed := judge.self_test(parts_wait=False):
+                    self.problems.append(StartupError(f"camera {name}: self-test: {missed}"))
+            whole = True
+        finally:
+            if not whole:
+                self.problems.append(StartupError("the changeover crashed; the log says how"))
+            self._done(self)
 
 
 def load(station: Station) -> Iterator[tuple[str, Judge | StartupError]]:

@@ -6,7 +6,7 @@ import collections
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from inspector.errors import JournalError
@@ -43,10 +43,12 @@ class Entry:
     ``then`` is called in the recorder's thread with the verdict as it was published: a FAULT when
     it could not be recorded. A trigger that could not be recorded gets ``then(None)`` as well,
     with ``recorded`` False.
+    A verdict that comes to its commit at ``due_ns`` (monotonic) or later is a FAULT by then.
     """
 
     trigger: Trigger | None = None
     verdict: VerdictMessage | None = None
+    due_ns: int | None = None
     status: StatusMessage | None = None
     then: Callable[[VerdictMessage | None, bool], None] | None = None
 
@@ -88,11 +90,24 @@ class Recorder(Worker):
         self._closing = False
         self._trouble = ""
         self._group: list[Entry] = []
+        self._began: float | None = None
+        self._forgotten = 0
+
+    @property
+    def stalled_s(self) -> float:
+        """How long the commit under way has taken; 0 when there is none."""
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began
 
     @property
     def trouble(self) -> str:
         """Why recording fails; "" while it works."""
         return self._trouble
+
+    @property
+    def forgotten(self) -> int:
+        """Verdicts that were published and will never be recorded: too many waited for it."""
+        return self._forgotten
 
     @property
     def lag(self) -> int:
@@ -123,7 +138,10 @@ class Recorder(Worker):
                     return
                 count = min(len(self._waiting), _MOST_A_COMMIT)
                 self._group = [self._waiting.popleft() for _ in range(count)]
+            self._group = [_in_time(entry) for entry in self._group]
+            self._began = time.monotonic()
             self._settle(self._group)
+            self._began = None
             self._group = []
 
     def _settle(self, group: list[Entry]) -> None:
@@ -137,6 +155,7 @@ class Recorder(Worker):
                 verdicts += 1
                 if not recorded:
                     verdict = _unrecorded(verdict, self._trouble)
+                    self._forgotten += len(self._unrecorded) == _MOST_UNRECORDED
                     self._unrecorded.append(verdict)
                 self._wire.send_verdict(verdict)
             if entry.status is not None:
@@ -167,6 +186,25 @@ class Recorder(Worker):
             self._trouble = ""
             self._on_trouble("")
         return True
+
+
+def _in_time(entry: Entry) -> Entry:
+    """``entry``, its verdict a FAULT when the journal could not take it before its deadline."""
+    verdict = entry.verdict
+    if verdict is None or entry.due_ns is None or verdict.verdict is Verdict.FAULT:
+        return entry
+    late_ms = (time.monotonic_ns() - entry.due_ns) / 1e6
+    if late_ms < 0:
+        return entry
+    detail = f"judged {verdict.verdict} in time, but the journal came {late_ms:.0f} ms too late"
+    changed = {
+        "verdict": Verdict.FAULT,
+        "score": None,
+        "regions": (),
+        "reason": Reason.DEADLINE_MISSED.value,
+        "detail": detail,
+    }
+    return replace(entry, verdict=verdict.model_copy(update=changed))
 
 
 def _unrecorded(verdict: VerdictMessage, trouble: str) -> VerdictMessage:

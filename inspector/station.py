@@ -172,6 +172,15 @@ class Ledger:
                     if ticket.draft is None:
                         self._settle(ticket, *self._not_ready)
 
+    def blame(self, reason: Reason, detail: str) -> None:
+        """Name another cause of not being ready, the state being what it is."""
+        self._not_ready = (reason, detail)
+
+    def find(self, trigger: Trigger) -> VerdictMessage | None:
+        """The verdict that ``trigger`` had when it was here before; None while it is owed."""
+        known = self._memory.find(trigger)
+        return known if isinstance(known, VerdictMessage) else None
+
     def start(self) -> None:
         """From Ready on, take parts.
 

@@ -23,6 +23,7 @@ from inspector.wire import HeatmapMessage, Publisher, VerdictMessage
 _POLL_S: Final = 0.1
 _BACKOFF_S: Final = (0.25, 2.0)
 _PICTURES_WAITING: Final = 20
+_MOST_WANTED: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Inbox:
     def __init__(self, size: int) -> None:
         self._size = size
         self._calls: collections.deque[Call] = collections.deque()
-        self._items: collections.deque[Arrival | Change] = collections.deque()
+        self._items: collections.deque[Arrival | Change | Call] = collections.deque()
         self._pictures: collections.Counter[str] = collections.Counter()
         self._parts: collections.Counter[str] = collections.Counter()
         self._changed = threading.Condition()
@@ -93,6 +94,8 @@ class Inbox:
             for i, waiting in enumerate(self._items):
                 if isinstance(waiting, Arrival) and waiting.camera == item.camera:
                     self._items[i] = item
+                    pictures = (item.image is not None) - (waiting.image is not None)
+                    self._pictures[item.camera] += pictures
                     return
         self.put(item)
 
@@ -115,6 +118,12 @@ class Inbox:
                 self._parts[item.camera] -= 1
             self._changed.notify_all()
             return item
+
+    def call_in_turn(self, do: Callable[[], None]) -> None:
+        """Have ``do`` done by the judge loop once it has judged what waits now."""
+        with self._changed:
+            self._items.append(Call(do))
+            self._changed.notify_all()
 
     def waiting(self, camera: str) -> int:
         """Pictures of ``camera`` that wait."""
@@ -172,7 +181,7 @@ class Grabber(Worker):
         self._waits = waits_for_judge(config)
         self.on_demand = config.trigger == "software" and is_replay(config)
         """A picture is drawn for each ``want``; else the camera runs, and one is picked out."""
-        self._wanted: collections.deque[int] = collections.deque()
+        self._wanted: collections.deque[int] = collections.deque(maxlen=_MOST_WANTED)
         self._stopping = threading.Event()
 
     def want(self, triggered_ns: int) -> None:
@@ -252,12 +261,14 @@ class Grabber(Worker):
             arrival = replace(arrival, exposed_ns=None)
         if self.config.trigger == "software":
             # Whoever waits is served by whatever was drawn since; a live picture must be later.
-            wanted = self._wanted and (
-                arrival.exposed_ns is None or arrival.exposed_ns >= self._wanted[0]
-            )
-            if not wanted:
+            if not self._wanted:
                 return
-            self._wanted.popleft()
+            if arrival.exposed_ns is None:
+                self._wanted.popleft()
+            elif arrival.exposed_ns < self._wanted[0]:
+                return
+            while self._wanted and (arrival.exposed_ns or 0) >= self._wanted[0]:
+                self._wanted.popleft()
         if self.config.trigger == "free" and not self._waits:
             self._inbox.put_newest(arrival)
         else:

@@ -124,7 +124,7 @@ def test_failing_journal_lets_ready_fall_and_passes_nothing(station):
         assert plc.status().state == "Error"
         assert "disk is full" in plc.status().trouble
         full.unlink()
-        daemon.wait_for_log(r"ready again")
+        daemon.wait_for_log(r"cured")
         deadline = time.monotonic() + 10
         while plc.status().state != "Ready" and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -171,3 +171,108 @@ def test_part_that_waits_at_the_stop_gets_its_verdict(station):
         assert plc.trigger("top", 1, "p1").part_id == "p1"
         assert daemon.child.wait(15) == 0, daemon.log
     assert [v.part_id for v in recorded(station)] == ["p1"]
+
+
+CRASH_CHANGEOVER = """
+import sys
+from inspector import cli, judges
+load, calls = judges.load, []
+def once(station):
+    calls.append(station)
+    if len(calls) == 2:
+        raise MemoryError("a bug")
+    yield from load(station)
+judges.load = once
+sys.exit(cli.main(["run", sys.argv[1]]))
+"""
+
+STALL = """
+import sys, time
+from pathlib import Path
+from inspector import cli, journal
+commit = journal.Journal.commit
+def slow(self, triggers, verdicts):
+    while verdicts and Path(sys.argv[1]).with_name("stall").exists():
+        time.sleep(0.02)
+    commit(self, triggers, verdicts)
+journal.Journal.commit = slow
+sys.exit(cli.main(["run", sys.argv[1]]))
+"""
+
+
+def test_changeover_that_crashes_is_refused_and_the_next_one_works(station):
+    with running.running(station, program=CRASH_CHANGEOVER) as daemon, ready(daemon) as plc:
+        with pytest.raises(CommandError, match="crashed"):
+            plc.reload()
+        assert "r:" in plc.reload()
+        assert plc.trigger("top", 1).verdict.value in {"PASS", "FAIL"}
+
+
+def test_repeated_trigger_never_gets_what_was_not_recorded(station):
+    full = station.with_name("full")
+    with running.running(station, program=FAIL_WHILE) as daemon, ready(daemon) as plc:
+        full.touch()
+        for _ in range(3):
+            with pytest.raises(CommandError, match="recorded"):
+                plc.trigger("top", 1, "p1")
+            break
+        again = plc.trigger("top", 1, "p1")
+        assert (again.verdict.value, again.reason) == ("FAULT", "journal_failed")
+
+
+def test_two_changeovers_without_a_part_then_a_failing_model_is_rolled_back(tmp_path, bundle_path):
+    other = tiny.write_bundle(tmp_path / "other.onnx", name="other")
+    parts = running.write_parts(tmp_path / "parts", tiny.nan_picture(), tiny.good_picture())
+    camera = running.folder_camera(parts, trigger="software", loop=True)
+    station = running.write_station(tmp_path / "station.yaml", bundle_path, camera)
+    document = yaml.safe_load(station.read_text())
+    document["recipes"]["next"] = {"top": {"bundle": str(other)}}
+    station.write_text(yaml.safe_dump(document))
+    with running.running(station) as daemon, ready(daemon) as plc:
+        plc.recipe("next")
+        plc.recipe("r")
+        plc.recipe("next")
+        assert plc.trigger("top", 1).reason == "not_finite"
+        assert plc.trigger("top", 2).verdict.value == "PASS"
+        assert plc.trigger("top", 3).reason == "not_finite"
+
+
+def test_disk_that_stalls_lets_ready_fall_and_no_late_pass_out(station):
+    stall = station.with_name("stall")
+    text = station.read_text().replace("deadline_ms: 2000", "deadline_ms: 300")
+    station.write_text(text)
+    with running.running(station, program=STALL) as daemon, ready(daemon) as plc:
+        assert plc.trigger("top", 1).verdict.value == "PASS"
+        stall.touch()
+        found = []
+        threads = []
+        for number in (2, 3):
+
+            def trigger(number: int = number) -> None:
+                with Commander(daemon.commands, session=plc.session) as other:
+                    found.append(other.trigger("top", number, timeout_s=20))
+
+            threads.append(threading.Thread(target=trigger))
+            threads[-1].start()
+            time.sleep(0.3)
+        daemon.wait_for_log(r"has not answered")
+        stall.unlink()
+        for thread in threads:
+            thread.join()
+        daemon.wait_for_log(r"cured")
+    late = next(verdict for verdict in found if verdict.trigger_seq == 3)
+    assert (late.verdict.value, late.reason) == ("FAULT", "deadline_missed")
+
+
+def test_commands_of_the_last_moments_are_answered(station):
+    with running.running(station, program=SLOW_JUDGE) as daemon, ready(daemon) as plc:
+        threading.Timer(0.1, daemon.child.send_signal, (signal.SIGTERM,)).start()
+        answers = []
+        for number in range(1, 50):
+            try:
+                answers.append(plc.trigger("top", number, timeout_s=2.0).reason)
+            except CommandError as error:
+                answers.append(error.code)
+                break
+        assert daemon.child.wait(15) == 0, daemon.log
+    assert set(answers) <= {"", "anomaly", "not_ready", "deadline_missed", "stopping"}, answers

@@ -137,3 +137,20 @@ def test_what_waits_is_recorded_before_the_end():
         for seq in range(1, 2501):
             recorder.put(Entry(verdict=stations.verdict(seq)))
     assert len(disk.kept) == len(wire.sent) == 2500
+
+
+def test_what_the_journal_takes_after_its_deadline_is_a_fault():
+    disk = Disk()
+    with at_work(disk) as (recorder, wire, _):
+        disk.gate.clear()
+        recorder.put(Entry(verdict=stations.verdict(1)))
+        wait_until(lambda: recorder.stalled_s > 0)
+        due_ns = time.monotonic_ns() + 50_000_000
+        recorder.put(Entry(verdict=stations.verdict(2), due_ns=due_ns))
+        recorder.put(Entry(verdict=stations.verdict(3), due_ns=due_ns + 60_000_000_000))
+        time.sleep(0.1)
+        disk.gate.set()
+        wait_until(lambda: len(wire.sent) == 3)
+        assert recorder.stalled_s == 0.0
+    assert [v.reason for v in wire.sent] == ["", "deadline_missed", ""]
+    assert disk.kept == wire.sent

@@ -111,3 +111,32 @@ def test_take_waits_no_longer_than_asked():
     begun = time.monotonic()
     assert Inbox(1).take(0.05) is None
     assert 0.04 < time.monotonic() - begun < 2.0
+
+
+def test_newest_picture_takes_the_place_of_the_one_that_waits_and_its_room():
+    inbox = Inbox(1)
+    torn = Arrival("top", "torn", 1, reason=Reason.FRAME_UNREADABLE)
+    for number in range(5):
+        inbox.put_newest(arrival("top", f"t{number}"))
+        inbox.put_newest(torn)
+    assert inbox.waiting("top") == 0
+    inbox.put_newest(arrival("top", "last"))
+    assert inbox.waiting("top") == 1
+    found = inbox.take(0.0)
+    assert (found.part_id, found.reason, inbox.take(0.0)) == ("last", Reason.NONE, None)
+    inbox.put(arrival("top", "next"))
+    assert inbox.take(0.0).reason is Reason.NONE
+
+
+def test_calls_come_first_and_calls_in_turn_in_turn():
+    inbox, done = Inbox(3), []
+    inbox.put(arrival("top", "t0"))
+    inbox.call_in_turn(lambda: done.append("in turn"))
+    inbox.put(arrival("top", "t1"))
+    inbox.call(lambda: done.append("first"))
+    order = [
+        item.part_id if isinstance(item, Arrival) else item.do()
+        for item in iter(lambda: inbox.take(0.0), None)
+    ]
+    assert order == [None, "t0", None, "t1"]
+    assert done == ["first", "in turn"]

@@ -26,6 +26,7 @@ from inspector.errors import (
 )
 from inspector.journal import Journal
 from inspector.judges import Judge, load
+from inspector.metrics import Metrics
 from inspector.security import Gate
 from inspector.wire import Publisher
 
@@ -63,7 +64,7 @@ def check(path: Path) -> Iterator[Finding]:
             yield _wrong(_subject(found), found)
     for camera in station.cameras:
         yield from _check_camera(camera, detectors.get(camera.name))
-    yield _check_ports(station)
+    yield from _check_ports(station)
     yield _check_journal(station)
 
 
@@ -123,19 +124,36 @@ def _check_camera(config: CameraConfig, detector: Detector | None) -> Iterator[F
             yield Finding("region", f"{config.name}: {where}")
 
 
-def _check_ports(station: Station) -> Finding:
+def _check_ports(station: Station) -> Iterator[Finding]:
     addresses = station.sockets.addresses
-    try:
-        with contextlib.ExitStack() as leave:
+    with contextlib.ExitStack() as leave:
+        try:
             gate = Gate(station.security)
-            leave.callback(gate.close)
+        except SecretError as problem:
+            yield _wrong("keys", problem)
+            return
+        leave.callback(gate.close)
+        problems = []
+        try:
             publisher = Publisher(addresses["verdicts"], addresses["images"], gate)
             leave.callback(publisher.close)
+        except StartupError as problem:
+            problems.append(problem)
+        try:
             leave.callback(gate.close_socket, open_socket(gate, addresses["commands"]))
-    except StartupError as problem:
-        return _wrong("keys" if isinstance(problem, SecretError) else "ports", problem)
-    keys = f"; station key {gate.public_key}" if gate.public_key else ""
-    return Finding("ports", f"{', '.join(addresses.values())} are free{keys}")
+        except StartupError as problem:
+            problems.append(problem)
+        if station.metrics is not None:
+            metrics = Metrics(station.station, [camera.name for camera in station.cameras])
+            leave.callback(metrics.close)
+            try:
+                addresses["metrics"] = metrics.serve(station.metrics)
+            except StartupError as problem:
+                problems.append(problem)
+        yield from (_wrong("ports", problem) for problem in problems)
+        if not problems:
+            keys = f"; station key {gate.public_key}" if gate.public_key else ""
+            yield Finding("ports", f"{', '.join(addresses.values())} are free{keys}")
 
 
 def _check_journal(station: Station) -> Finding:

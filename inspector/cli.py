@@ -63,13 +63,14 @@ def _check(arguments: argparse.Namespace) -> int:
 def _watch(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from inspector import client, show, wire
+    from inspector import client, remote, show, wire
 
-    images = arguments.images or (client.IMAGES if arguments.save else None)
+    keys = remote.client_keys(arguments)
+    images = arguments.images or (_images_beside(arguments.address) if arguments.save else None)
     lines = show.Lines(Console(highlight=False))
     seen, heard, until = 0, time.monotonic(), float("inf")
     pending: set[tuple[str, int]] = set()
-    with client.Subscriber(arguments.address, images, arguments.station) as subscriber:
+    with client.Subscriber(arguments.address, images, arguments.station, keys=keys) as subscriber:
         while time.monotonic() < until:
             try:
                 item = subscriber.receive(200)
@@ -83,7 +84,7 @@ def _watch(arguments: argparse.Namespace) -> int:
             elif time.monotonic() > heard + _SILENCE_S:
                 print(
                     f"inspector: nothing from {arguments.address} for {_SILENCE_S:.0f} s; "
-                    f"is the station running?",
+                    f"is the station running{'' if keys else ', and without keys'}?",
                     file=sys.stderr,
                 )
                 heard = float("inf")
@@ -105,6 +106,16 @@ def _watch(arguments: argparse.Namespace) -> int:
                     return 0
                 until = min(until, time.monotonic() + _IMAGES_GRACE_S)
     return 0
+
+
+def _images_beside(address: str) -> str:
+    """Where pictures are when nobody says: the port after that of the verdicts."""
+    from inspector.errors import ConfigError
+
+    head, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        raise ConfigError(f"watch: where are the pictures of {address}? Give --images ADDRESS")
+    return f"{head}:{int(port) + 1}"
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -165,7 +176,10 @@ def _parser() -> argparse.ArgumentParser:
 
     watch = commands.add_parser("watch", help="show verdicts as they come")
     watch.add_argument("address", nargs="?", default="tcp://127.0.0.1:5555", metavar="ADDRESS")
-    watch.add_argument("--images", metavar="ADDRESS", help="default tcp://127.0.0.1:5556")
+    watch.add_argument(
+        "--images", metavar="ADDRESS", help="of the pictures, for --save [ADDRESS's port + 1]"
+    )
+    remote.add_key_arguments(watch)
     watch.add_argument("--station", default="", help="only this station")
     watch.add_argument("--save", type=Path, metavar="DIR", help="write pictures and overlays")
     watch.add_argument("--count", type=_count, metavar="N", help="end after N verdicts")

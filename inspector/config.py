@@ -254,8 +254,7 @@ class JournalSettings(_Frozen):
     """The record of every verdict, and the pictures kept beside it."""
 
     folder: Path | None = None
-    """Default: ``$STATE_DIRECTORY`` under systemd, else the user's state folder; a folder a
-    station."""
+    """Default: ``$STATE_DIRECTORY`` under systemd, else the user's state folder, one a station."""
     verdict_days: Whole = Field(default=365, ge=1, le=36_500)
     pictures_mb: Whole = Field(default=2000, ge=0, le=10_000_000)
     """All pictures together; the oldest of passed parts go first. 0: none are kept."""
@@ -337,8 +336,9 @@ class Station(_Frozen):
         if self.journal.folder is not None:
             return self.journal.folder
         under_systemd = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-        base = Path(under_systemd) if under_systemd else user_state_path("line-inspector")
-        return base / self.station
+        if under_systemd:
+            return Path(under_systemd)
+        return user_state_path("line-inspector") / self.station
 
     def active(self, camera: str) -> CameraRecipe:
         """The part of the recipe in force that is for ``camera``."""

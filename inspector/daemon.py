@@ -549,10 +549,10 @@ class Daemon:
             self._obstruct("disk", Reason.JOURNAL_FAILED, "")
         for camera, statistic in self._judges.drift():
             self._metrics.drift(camera, statistic)
+        self._metrics.journal(self._recorder.lag, bool(self._recorder.trouble))
         self._tell()
         self._metrics.status(self._status)
         self._metrics.refused(opened.gate.refused)
-        self._metrics.journal(self._recorder.lag, bool(self._recorder.trouble))
         for name in self._grabbers:
             self._metrics.queue(name, self._inbox.waiting(name))
         self._notifier.status(

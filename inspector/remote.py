@@ -24,6 +24,11 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="command socket of the station [%(default)s]",
     )
+    add_key_arguments(parser)
+
+
+def add_key_arguments(parser: argparse.ArgumentParser) -> None:
+    """With which keys to reach a station."""
     parser.add_argument(
         "--key", type=Path, metavar="FILE.secret", help="own key, made by 'inspector keygen'"
     )

@@ -433,12 +433,16 @@ def test_13_camera_that_crashes_at_every_start_is_never_called_fine(tmp_path, bu
         begun = time.monotonic()
         code, out, _ = running.inspector("status", daemon.commands)
         assert (code, "camera top lost" in out) == (2, True), out
-        found = collect(lambda _: time.monotonic() > begun + 2.0)
+        found = collect(
+            lambda items: time.monotonic() > begun + 2.0 and len(states_since_lost(items)) >= 2
+        )
     assert [v.reason for v in verdicts(found)] == ["", LOST]
-    since = found[found.index(verdicts(found)[-1]) :]
-    states = [item.cameras[0].state for item in since if isinstance(item, StatusMessage)]
-    assert len(states) >= 2
-    assert set(states) == {"lost"}
+    assert set(states_since_lost(found)) == {"lost"}
+
+
+def states_since_lost(items):
+    since = items[items.index(verdicts(items)[-1]) :]
+    return [item.cameras[0].state for item in since if isinstance(item, StatusMessage)]
 
 
 def test_14_full_shared_memory_is_a_fault_and_heals(tmp_path, bundle_path, parts):

@@ -4,9 +4,9 @@
         [--backbones efficientnet_lite0] [--set KEY=VALUE] [--variant NAME:KEY=VALUE,KEY=VALUE]
 
 Every category in MVTec AD layout below DATA_ROOT is measured. Until a model and its limit stand,
-the files under ``test`` are only hashed, to know them again. Each finished cell is a file in the
-work folder, reused as long as photos, settings and the code behind its figures are the same; so an
-interrupted run goes on.
+the files under ``test`` are only hashed, to know them again, and decoded, to find damaged ones.
+Each finished cell is a file in the work folder, reused as long as photos, settings and the code
+behind its figures are the same; so an interrupted run goes on.
 The table, its JSON and a picture are written to ``benchmarks/results``.
 """
 

@@ -26,9 +26,7 @@ from accuracy_rivals import (
     Rival,
     Target,
     concatenate,
-    flatten,
     patchcore_14,
-    squared_distances,
 )
 from torch import Tensor
 
@@ -181,7 +179,7 @@ def fit_authors(data: Path, folder: Path, chosen: TrainSettings, on_step: OnStep
         }
         tester = Scorer(parts.backbone, models["limit"], chosen, parts.device)
         calibration = calibrate.calibrate(
-            [tester.image_scores(parts.cache, held)], chosen.false_reject
+            [tester.image_scores(parts.cache, parts.one_each(held))], chosen.false_reject
         )
         scorer = Scorer(
             parts.backbone, models["service"], chosen, parts.device, calibration.threshold
@@ -204,10 +202,10 @@ def authors_loss(model: cfa.CFA, levels: cfa.Levels) -> Tensor:
 
     With K = J, its defaults, these are the paper's.
     """
-    phi = flatten(model.descriptor(levels))
+    phi = cfa.flatten(model.descriptor(levels))
     k, j = model.neighbours, model.hard_negatives
     with torch.no_grad():
-        nearest = squared_distances(phi, model.bank).topk(k + j, dim=1, largest=False).indices
+        nearest = cfa.find_nearest(phi, model.bank, k + j)[1]
     # The same function as indexing the full matrix of distances, without its gradient.
     distance = (phi.unsqueeze(1) - model.bank[nearest]).square().sum(dim=2)
     r2 = model.radius.square()
@@ -283,7 +281,7 @@ def fit_rival(make: MakeRival) -> Fit:
                 tester = build(rest, f"fold {number + 1} of {len(held)}")
                 found = [
                     tester.score(concatenate(levels, grid))[0].cpu()
-                    for levels in cache.batches(index)
+                    for levels in cache.batches(parts.one_each(index))
                 ]
                 scores.append(torch.cat(found).double().numpy())
             rival = build(everything, "service")
@@ -361,6 +359,10 @@ class _Parts:
         count = max(1, round(len(self._groups) * share))
         return np.flatnonzero(np.isin(self._picture, self._groups[:count]))
 
+    def one_each(self, index: Index) -> Index:
+        """``index`` without copies: one score a picture sets the limit."""
+        return dataset.one_each(index, self._picture)
+
     def seconds(self) -> float:
         """Since the photos were read."""
         return round(time.monotonic() - self._began, 1)
@@ -386,6 +388,8 @@ _GRID = (
     cfa.up_sample,
     cfa.smoothing,
     cfa.farthest_first,
+    cfa.flatten,
+    cfa.find_nearest,
     settings,
     fit_rival,
     _Parts,
@@ -427,8 +431,7 @@ METHODS: dict[str, Method] = {
             settings,
             fit_authors,
             authors_loss,
-            flatten,
-            squared_distances,
+            Scorer,
             _adapt_as_authors,
             _authors_scale,
             _Parts,

@@ -18,10 +18,11 @@ from torchvision import models
 
 from export.auto import given
 from export.backbone import Backbone
-from export.dataset import Sample, fingerprint, open_good, open_test, walk
+from export.dataset import Sample, fingerprint, load_sample, open_good, open_test, walk
 from export.settings import BackboneName, TrainSettings
 from inspector.config import in_words
 from inspector.errors import ConfigError, DatasetError, WeightsError
+from inspector.frame import Geometry
 
 DEFAULT_BACKBONES = ("efficientnet_lite0", "resnet18", "wide_resnet50_2")
 NOT_SETTABLE = {"seed": "--seeds", "false_reject": "--false-reject", "backbone": "--backbones"}
@@ -222,10 +223,15 @@ def find_categories(root: Path, wanted: Sequence[str] | None) -> list[Category]:
 
 
 def load(category: Category) -> Category:
-    """With its test photos' names and its digest. Raises :class:`TrainingError` of some kind."""
+    """With its test photos' names and its digest. Raises :class:`TrainingError` of some kind.
+
+    Damaged test photos and masks are found here, not after hours of training.
+    """
     samples = open_test(category.root)
     if not samples:
         raise DatasetError(f"{category.root}: no photos under test; nothing to measure")
+    for sample in samples:
+        load_sample(sample, Geometry(height=64, width=64))
     masks = [sample.mask for sample in samples if sample.mask is not None]
     paths = [*open_good(category.root), *(sample.path for sample in samples), *masks]
     return replace(category, samples=samples, digest=fingerprint(paths, category.root))
@@ -302,4 +308,5 @@ def command(options: argparse.Namespace) -> str:
         kept = [pair for pair in text.split(",") if "weights=" not in pair]
         words += [f"--set {','.join(kept)}"] if kept else []
     words += [f"--variant {text}" for text in options.variant]
+    words += ["--any-code"] * options.any_code
     return " ".join([*words, f"--false-reject {options.false_reject}"])

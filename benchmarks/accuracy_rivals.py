@@ -88,7 +88,7 @@ class PatchCore:
         sample: list[Tensor] = []
         first = 0
         for batch in batches():
-            patches = flatten(_to_grid(batch, pooled))
+            patches = cfa.flatten(_to_grid(batch, pooled))
             if first == 0:
                 grid = pooled or (batch.shape[2], batch.shape[3])
                 total = images * math.prod(grid)
@@ -105,9 +105,10 @@ class PatchCore:
     def score(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """The map is not reweighted, the image score is: its highest patch's."""
         patches = _to_grid(patches, self.pooled)
-        points = flatten(patches)
-        found = [_nearest(part, self.bank) for part in torch.split(points, _CHUNK)]
-        distance, nearest = (torch.cat(column) for column in zip(*found, strict=True))
+        points = cfa.flatten(patches)
+        found = [cfa.find_nearest(part, self.bank, 1) for part in torch.split(points, _CHUNK)]
+        squared, nearest = (torch.cat(column)[:, 0] for column in zip(*found, strict=True))
+        distance = squared.sqrt()
         per_image = distance.view(len(patches), -1)
         peaks = (
             per_image.argmax(dim=1)
@@ -220,24 +221,5 @@ def concatenate(levels: cfa.Levels, grid: tuple[int, int]) -> Tensor:
     return torch.cat([cfa.up_sample(level, grid) for level in levels], dim=1)
 
 
-def flatten(maps: Tensor) -> Tensor:
-    """``[N, D, H', W']`` → ``[N·H'·W', D]``."""
-    return maps.flatten(2).transpose(1, 2).reshape(-1, maps.shape[1])
-
-
 def _to_grid(patches: Tensor, grid: tuple[int, int] | None) -> Tensor:
     return patches if grid is None else F.adaptive_avg_pool2d(patches, grid)
-
-
-def squared_distances(points: Tensor, bank: Tensor) -> Tensor:
-    """‖p−c‖² of all pairs; both centred first, or the expansion loses digits."""
-    centre = bank.mean(dim=0)
-    points, bank = points - centre, bank - centre
-    cross = torch.addmm(bank.square().sum(dim=1).unsqueeze(0), points, bank.T, alpha=-2.0)
-    return cross + points.square().sum(dim=1, keepdim=True)
-
-
-def _nearest(points: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance to the nearest item of ``bank``, and its index."""
-    index = squared_distances(points, bank).argmin(dim=1)
-    return torch.linalg.vector_norm(points - bank[index], dim=1), index

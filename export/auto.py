@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from export.backbone import Backbone
 from export.dataset import open_good, photo_shapes
 from export.run import Candidate, Choice, Run
-from export.settings import SIGMA_SHARE, TrainSettings, round_side
+from export.settings import TrainSettings, round_side
 from export.train import OnStep
 from export.trial import Trial, image_auroc, pixel_auroc
 from inspector.errors import RunError
@@ -38,7 +38,8 @@ CHOSEN: Final = ("size", "fit", "strides", "sigma")
 SIZE_SHARES: Final = (1.0, 0.75, 0.5)
 SMALLEST_PX: Final = 128
 STRIDE_SETS: Final = ((16,), (8, 16))
-SIGMA_DIVISORS: Final = (SIGMA_SHARE, 2 * SIGMA_SHARE)
+SIGMA_SHARES: Final = (1.0, 0.5)
+"""Of the default smoothing of an input and its strides."""
 
 _RESAMPLES = 1000
 
@@ -136,12 +137,15 @@ def candidates(settings: TrainSettings, resolved: TrainSettings) -> list[TrainSe
     mixed = "fit" not in fixed and resolved.fit == "letterbox"
     fits = ("letterbox", "stretch") if mixed else (resolved.fit,)
     strides = [settings.strides] if "strides" in fixed else STRIDE_SETS
-    made = [
-        resolved.model_copy(update={"size": size, "fit": fit, "strides": stride, "sigma": sigma})
+    kept = settings.sigma if "sigma" in fixed else None
+    grids = [
+        resolved.model_copy(update={"size": size, "fit": fit, "strides": stride, "sigma": kept})
         for size, fit, stride in itertools.product(sizes, fits, strides)
-        for sigma in (
-            [settings.sigma] if "sigma" in fixed else [min(size) / by for by in SIGMA_DIVISORS]
-        )
+    ]
+    made = [
+        one.model_copy(update={"sigma": one.sigma_px * share})
+        for one in grids
+        for share in ((1.0,) if "sigma" in fixed else SIGMA_SHARES)
     ]
     # With M = H'·W'/γ_c a coarse grid may leave too few items.
     return [one for one in made if one.items >= one.neighbours + one.hard_negatives]

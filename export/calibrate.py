@@ -4,8 +4,9 @@ For the j-th largest of n exchangeable scores the next part's chance to reach it
 rejects among the next m parts are beta-binomial (m, j, n + 1 − j), whatever the distribution: order
 statistics, David & Nagaraja, "Order Statistics", 3rd ed., section 2. When n is too small for the
 rate asked, the tail above the 80 % quantile is taken as exponential (peaks over threshold with
-shape 0; Coles, "An Introduction to Statistical Modeling of Extreme Values", section 4.2), and the
-limit is never set so low that more of the held-out parts reach it than the rate allows.
+shape 0; Coles, "An Introduction to Statistical Modeling of Extreme Values", section 4.2). Where
+rate · (n + 1) is 1 or more, the limit is never set so low that more of the held-out parts reach it
+than the rate allows, ties or not.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ TAIL_SHARE = 0.2
 """Share of the scores the exponential tail is fitted to."""
 
 _LEVEL = 0.95
+_ABOVE = 1.0 + 1e-3
+"""A limit just above a score: by as much as an exported graph may differ from the model."""
 
 
 def parts_needed(rate: float) -> int:
@@ -35,20 +38,21 @@ def calibrate(
 ) -> Calibration:
     """Set the limit for a target false-reject ``rate``.
 
-    ``folds``: held-out good scores of each fold's model. They are pooled as they are: every fold's
-    model is made by the same procedure in the same unit of feature distance, so a held-out score is
-    what a new part scores under a model of slightly fewer parts (cross-validation, CV+; Barber et
-    al., "Predictive inference with the jackknife+", 2021), which errs to the tolerant side. One
-    fold is a plain hold-out.
+    ``folds``: held-out good scores of each fold's model, one a picture: a copy is no further part
+    (:func:`export.dataset.one_each`). They are pooled as they are: every fold's model is made by
+    the same procedure in the same unit of feature distance, so a held-out score is what a new part
+    scores under a model of slightly fewer parts (cross-validation, CV+; Barber et al., "Predictive
+    inference with the jackknife+", 2021), which errs to the tolerant side. One fold is a plain
+    hold-out.
     """
     scores = np.sort(np.concatenate([np.asarray(fold, dtype=np.float64) for fold in folds]))
     n = len(scores)
     needed = parts_needed(rate)
     extrapolated = n < needed
     remarks = []
-    # Where the held-out parts themselves keep the rate: the lowest of those rejected, or below.
+    # Where the held-out parts themselves keep the rate.
     allowed = math.floor(rate * (n + 1))
-    own = _just_below(scores, float(scores[-allowed])) if allowed else 0.0
+    own = _just_over(scores, float(scores[-allowed - 1])) if allowed else 0.0
     if extrapolated:
         limit = max(_exponential_tail(scores, rate), own)
         remarks.append(
@@ -95,11 +99,12 @@ def calibrate(
     )
 
 
-def _just_below(scores: npt.NDArray[np.float64], value: float) -> float:
-    """Halfway from ``value`` to the next lower score: a limit on a score would be a matter of
-    rounding for that very part."""
-    lower = scores[scores < value]
-    return 0.5 * (value + float(lower.max())) if len(lower) else value
+def _just_over(scores: npt.NDArray[np.float64], value: float) -> float:
+    """A limit that ``value`` does not reach: halfway to the next higher score, for on a score it
+    would be a matter of rounding for that very part; or just above ``value``, the highest."""
+    higher = scores[scores > value]
+    limit = 0.5 * (value + float(higher.min())) if len(higher) else value * _ABOVE
+    return max(limit, math.nextafter(value, math.inf))
 
 
 def confidence(rejected: int, n: int) -> tuple[float, float]:
@@ -130,7 +135,7 @@ def _exponential_tail(scores: npt.NDArray[np.float64], rate: float) -> float:
     excess = float((scores[-count:] - start).mean())
     limit = start + excess * math.log(max(count / n / rate, 1.0))
     # Identical scores have no tail to extrapolate; the limit must still lie above them.
-    return max(limit, math.nextafter(float(scores[-1]), math.inf) if excess == 0.0 else limit)
+    return _just_over(scores, float(scores[-1])) if excess == 0.0 else limit
 
 
 def _fold_homogeneity(folds: Sequence[npt.NDArray[np.float64]]) -> float:

@@ -172,11 +172,11 @@ class CFA(nn.Module):
 
         ``sample``: indices of the batch's patches that are summed over; all of them when None.
         """
-        phi = _patches(self.descriptor(levels))
+        phi = flatten(self.descriptor(levels))
         if sample is not None:
             phi = phi[sample]
         with torch.no_grad():
-            index = _nearest(phi, self.bank, self.neighbours + self.hard_negatives)[1]
+            index = find_nearest(phi, self.bank, self.neighbours + self.hard_negatives)[1]
         chosen = (phi.unsqueeze(1) - self.bank[index]).square().sum(dim=2)
         r2 = self.radius.square()
         attract = (chosen[:, : self.neighbours] - r2).clamp_min(0).mean()
@@ -188,9 +188,9 @@ class CFA(nn.Module):
     def patch_scores(self, levels: Levels) -> Tensor:
         """w_1 · d_1 of every patch (section III-D): float32 ``[N, H', W']``."""
         phi_map = self.descriptor(levels)
-        phi = _patches(phi_map)
+        phi = flatten(phi_map)
         squared = torch.cat(
-            [_nearest(part, self.bank, self.neighbours)[0] for part in torch.split(phi, CHUNK)]
+            [find_nearest(part, self.bank, self.neighbours)[0] for part in torch.split(phi, CHUNK)]
         )
         distance = squared.clamp_min(0).sqrt()
         score = F.softmin(distance, dim=1)[:, 0] * distance[:, 0]
@@ -239,9 +239,9 @@ def measure_scale(
     model = build(settings, channels, batches, scale=scale, seed=settings.seed, device=device)
     with torch.no_grad():
         nearest = [
-            _nearest(part, model.bank, 1)[0]
+            find_nearest(part, model.bank, 1)[0]
             for levels in batches()
-            for part in torch.split(_patches(model.descriptor(levels)), CHUNK)
+            for part in torch.split(flatten(model.descriptor(levels)), CHUNK)
         ]
     typical = float(torch.cat(nearest).double().clamp_min(0).mean().sqrt())
     return scale.in_units_of(max(typical, 1e-6))
@@ -282,11 +282,12 @@ def build(
     return model
 
 
-def _patches(phi_map: Tensor) -> Tensor:
+def flatten(phi_map: Tensor) -> Tensor:
+    """``[N, D, H', W']`` → ``[N·H'·W', D]``."""
     return phi_map.flatten(2).transpose(1, 2).reshape(-1, phi_map.shape[1])
 
 
-def _nearest(phi: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def find_nearest(phi: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k smallest ‖φ−c‖² in rising order and their items, ``[T, k]`` each.
 
     Found by the expanded square (both centred first, or it loses digits; ‖φ‖² does not change the
@@ -320,7 +321,7 @@ def _mean_bank(phis: Iterator[Tensor], items: int, seed: int) -> Tensor:
         total = part if total is None else total + part
         count += phi.shape[0]
     assert total is not None
-    return _kmeans(_patches((total / count).to(torch.float32)), items, seed)
+    return _kmeans(flatten((total / count).to(torch.float32)), items, seed)
 
 
 def _ema_bank(phis: Iterator[Tensor], items: int, seed: int) -> Tensor:
@@ -328,11 +329,11 @@ def _ema_bank(phis: Iterator[Tensor], items: int, seed: int) -> Tensor:
     bank = None
     for phi in phis:
         for part in torch.split(phi, 1):
-            patches = _patches(part)
+            patches = flatten(part)
             if bank is None:
                 bank = _kmeans(patches, items, seed)
                 continue
-            nearest = _nearest(bank, patches, 1)[1][:, 0]
+            nearest = find_nearest(bank, patches, 1)[1][:, 0]
             bank = EMA_KEEP * bank + (1.0 - EMA_KEEP) * patches[nearest]
     assert bank is not None
     return bank
@@ -350,7 +351,7 @@ def _coreset_bank(phis: Iterator[Tensor], items: int, generator: torch.Generator
     kept: list[Tensor] = []
     keys: list[Tensor] = []
     for phi in phis:
-        patches = _patches(phi)
+        patches = flatten(phi)
         pool_size = max(min(CORESET_POOL, CORESET_FLOATS // patches.shape[1]), 4 * items)
         # Reservoir by random keys: keeping the smallest keys is a uniform sample of the stream.
         kept.append(patches)

@@ -53,6 +53,10 @@ class Sample:
     mask: Path | None
 
 
+class RefusedPhotoError(ImageError):
+    """A sound photo that the model refuses for its shape or colour, as it does on the line."""
+
+
 class Loaded(NamedTuple):
     """A test photo as the network sees it.
 
@@ -205,6 +209,11 @@ def group_copies(images: Iterable[npt.NDArray[Any]]) -> Index:
     return np.unique(keys, return_inverse=True)[1]
 
 
+def one_each(index: Index, picture: Index) -> Index:
+    """``index`` with the first photo of every picture only; ``picture`` is of all photos."""
+    return index[np.sort(np.unique(picture[index], return_index=True)[1])]
+
+
 def photo_shapes(paths: Sequence[Path]) -> list[tuple[int, int]]:
     """(width, height) of each photo, from its header. Raises :class:`ImageError`."""
     shapes = []
@@ -224,7 +233,7 @@ def photo_shapes(paths: Sequence[Path]) -> list[tuple[int, int]]:
 def load_sample(sample: Sample, geometry: Geometry) -> Loaded:
     """One test photo and its truth through ``geometry``.
 
-    Raises :class:`ImageError` and :class:`MaskError` naming the file.
+    Raises :class:`ImageError`, :class:`RefusedPhotoError` and :class:`MaskError` naming the file.
     """
     photo = _read(sample.path)
     with _naming(sample.path):
@@ -353,7 +362,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except Fault as fault:
-        raise ImageError(
+        raise RefusedPhotoError(
             f"{path}: {fault}; remove the photo, or take it as the others were taken"
         ) from None
 

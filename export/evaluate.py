@@ -16,7 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from export import metrics
-from export.dataset import GOOD, Mask, Progress, Sample, load_sample
+from export.dataset import (
+    GOOD,
+    Loaded,
+    Mask,
+    Progress,
+    RefusedPhotoError,
+    Sample,
+    load_sample,
+)
 from inspector.bundle import write_atomically
 from inspector.errors import OutputError
 from inspector.frame import Geometry, map_to_grey
@@ -161,7 +169,8 @@ def evaluate(
 ) -> Evaluation:
     """Judge ``samples`` in order; paths in the result are relative to ``root``.
 
-    Raises :class:`ImageError` and :class:`MaskError` naming the file.
+    A photo that ``geometry`` refuses is a FAULT, as on the line. Raises :class:`ImageError` and
+    :class:`MaskError` naming the file.
     """
     rows: list[Row] = []
     pixels = metrics.PixelTally()
@@ -169,9 +178,15 @@ def evaluate(
     good, missed, caught = _Best(GALLERY_SIZE), _Best(GALLERY_SIZE), _Best(GALLERY_SIZE)
     for start in range(0, len(samples), batch_size):
         batch = samples[start : start + batch_size]
-        loaded = [load_sample(sample, geometry) for sample in batch]
-        scores, maps = score_fn(np.stack([part.image for part in loaded]))
-        for sample, part, score, heat in zip(batch, loaded, scores, maps, strict=True):
+        loaded = [_load(sample, geometry) for sample in batch]
+        images = [part.image for part in loaded if part is not None]
+        answers = zip(*score_fn(np.stack(images)), strict=True) if images else iter(())
+        for sample, part in zip(batch, loaded, strict=True):
+            if part is None:
+                name = _name(sample.path, root)
+                rows.append(Row(name, sample.kind, math.nan, Verdict.FAULT))
+                continue
+            score, heat = next(answers)
             verdict, _ = decide(float(score))
             row = Row(_name(sample.path, root), sample.kind, float(score), verdict)
             rows.append(row)
@@ -228,6 +243,14 @@ class _Best:
 
     def ranked(self) -> tuple[Picture, ...]:
         return tuple(picture for _, _, picture in sorted(self._kept, key=lambda k: k[:2])[::-1])
+
+
+def _load(sample: Sample, geometry: Geometry) -> Loaded | None:
+    """None for a photo that ``geometry`` refuses."""
+    try:
+        return load_sample(sample, geometry)
+    except RefusedPhotoError:
+        return None
 
 
 def _name(path: Path, root: Path | None) -> str:

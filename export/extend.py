@@ -27,6 +27,7 @@ from export.dataset import (
     fingerprint,
     group_copies,
     load_sample,
+    one_each,
 )
 from export.features import FeatureCache
 from export.memory import MOST_REPLACED, teach
@@ -160,7 +161,7 @@ def extend(
     _check_targets(folder, output)
     old = parent.photos(data)
     added = _photos(good)
-    _refuse_known(added, old)
+    _refuse_known(added, old, data / "test")
     names, old_folds, _ = parent.held_out_parts()
     place = {name: i for i, name in enumerate(parent.names(old, data))}
     if not set(names) <= set(place):
@@ -180,7 +181,8 @@ def extend(
             on_progress=lambda done, total: on_step(Step("backbone features", done, total)),
         ) as cache:
             school = _School(parent, child, cache, service, old_folds=old_folds, on_step=on_step)
-            new_folds = _split(images[len(held) :], first=int(old_folds.max()) + 1, facts=facts)
+            picture = group_copies(images[len(held) :])
+            new_folds = _split(picture, first=int(old_folds.max()) + 1, facts=facts)
             tested = school.teach_and_test(new_folds)
         created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         lesson = Lesson(
@@ -198,7 +200,8 @@ def extend(
         rate = outcome.calibration.target_false_reject if rate is None else rate
         folds = np.concatenate([old_folds, new_folds])
         scores = np.concatenate([tested.old, tested.unseen])
-        rows = np.flatnonzero(folds >= 0)
+        counted = one_each(np.flatnonzero(new_folds >= 0), picture)
+        rows = np.concatenate([np.arange(len(held)), len(held) + counted])
         index = np.concatenate([held, len(old) + np.arange(len(added))])[rows]
         now = child.photos(data)
         child.write_held_out(child.names([now[i] for i in index], data), folds[rows], scores[rows])
@@ -318,12 +321,14 @@ class _School:
         )
 
 
-def _split(images: Frame8, *, first: int, facts: Facts) -> Index:
-    """Fold of each added part, numbered from ``first``; -1 when there is one picture only."""
-    picture = group_copies(images)
+def _split(picture: Index, *, first: int, facts: Facts) -> Index:
+    """Fold of each added part, numbered from ``first``; -1 when there is one picture only.
+
+    ``picture``: see :func:`group_copies`.
+    """
     pictures = int(picture.max()) + 1
     if pictures == 1:
-        return np.full(len(images), -1, dtype=np.intp)
+        return np.full(len(picture), -1, dtype=np.intp)
     order = np.random.default_rng([facts.settings.seed, 2, first]).permutation(pictures)
     fold_of = np.empty(pictures, dtype=np.intp)
     for fold, members in enumerate(np.array_split(order, min(MOST_FOLDS, pictures)), start=first):
@@ -344,6 +349,8 @@ def _check_targets(folder: Path, output: Path) -> None:
         raise RunError(
             f"{folder}: is there already; remove it, or choose another folder with --run"
         )
+    if output.is_dir():
+        raise OutputError(f"{output}: is a folder; name the bundle's file with -o")
 
 
 def _photos(folder: Path) -> tuple[Path, ...]:
@@ -372,15 +379,27 @@ def _photos(folder: Path) -> tuple[Path, ...]:
     return paths
 
 
-def _refuse_known(added: Sequence[Path], old: Sequence[Path]) -> None:
-    known = {digest_file(path) for path in old}
-    again = [path for path in added if digest_file(path) in known]
+def _refuse_known(added: Sequence[Path], old: Sequence[Path], test: Path) -> None:
+    """Photos of the run and of ``test``, the folder it is evaluated on, cannot be taught."""
+    digests = [digest_file(path) for path in added]
+    known: dict[bytes, str] = {}
+    for path in find_images(test):
+        place = path.relative_to(test)
+        fate = (
+            "would be scored as unseen afterwards; remove it, or take it out of the test photos"
+            if place.parts[0] == GOOD
+            else "shows a defect, and would pass from now on; remove it"
+        )
+        known[digest_file(path)] = f"is the test photo {place.as_posix()}, {fate}"
+    taught = (
+        "the run knows this photo already; remove it and teach new ones, or raise the limit with "
+        "'inspector-model calibrate'"
+    )
+    known |= {digest_file(path): taught for path in old}
+    again = [i for i, digest in enumerate(digests) if digest in known]
     if again:
         more = f" (and {len(again) - 1} more)" if len(again) > 1 else ""
-        raise DatasetError(
-            f"{again[0]}{more}: the run knows this photo already; remove it and teach new ones, or "
-            f"raise the limit with 'inspector-model calibrate'"
-        )
+        raise DatasetError(f"{added[again[0]]}{more}: {known[digests[again[0]]]}")
 
 
 def _load(paths: Sequence[Path], facts: Facts, on_step: OnStep) -> Frame8:

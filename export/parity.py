@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.dataset import Sample, load_sample
+from export.dataset import RefusedPhotoError, Sample, load_sample
 from export.train import Scorer
 from inspector.bundle import Parity
 from inspector.detector import Detector
@@ -72,8 +72,12 @@ def _batches(samples: Iterable[Sample], geometry: Geometry) -> Iterator[tuple[li
     paths: list[Path] = []
     images: list[Frame8] = []
     for sample in samples:
+        try:
+            images.append(load_sample(sample, geometry).image)
+        except RefusedPhotoError:
+            # Neither side ever sees it: on the line such a frame is a FAULT.
+            continue
         paths.append(sample.path)
-        images.append(load_sample(sample, geometry)[0])
         if len(images) == BATCH:
             yield paths, np.stack(images)
             paths, images = [], []

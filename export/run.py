@@ -243,7 +243,10 @@ class Run:
             raise OutputError(f"{self.folder}/epochs.jsonl: {error.strerror}") from None
 
     def write_held_out(self, paths: list[str], folds: npt.NDArray[np.intp], scores: Scores) -> None:
-        """``heldout.csv``: path, fold and raw score under the model that has not seen it."""
+        """``heldout.csv``: path, fold and raw score under the model that has not seen it.
+
+        Of copies of one picture the first only.
+        """
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(("path", "fold", "score"))

@@ -16,7 +16,7 @@ from torch import Tensor
 from export import cfa
 from export.backbone import Backbone
 from export.calibrate import calibrate, parts_needed
-from export.dataset import GoodParts, fingerprint, load_good, open_good, photo_shapes
+from export.dataset import GoodParts, fingerprint, load_good, one_each, open_good, photo_shapes
 from export.features import FeatureCache
 from export.run import Choice, Facts, Outcome, Run, Scores
 from export.settings import TrainSettings
@@ -241,8 +241,9 @@ class _Trainer:
                 tested = self._fit(f"fold {number + 1} of {len(held)}", rests[number])
                 self.run.save(f"fold-{number}.pt", tested.state_dict())
             scorer = Scorer(self.backbone, tested, settings, self.device)
-            scores[index] = scorer.image_scores(self.cache, index)
-            fold_of[index] = number
+            scored = one_each(index, parts.picture)
+            scores[scored] = scorer.image_scores(self.cache, scored)
+            fold_of[scored] = number
         tested_parts = np.flatnonzero(fold_of >= 0)
         if not np.isfinite(scores[tested_parts]).all():
             raise TrainingError(
@@ -251,7 +252,9 @@ class _Trainer:
         self.run.write_held_out(
             [names[i] for i in tested_parts], fold_of[tested_parts], scores[tested_parts]
         )
-        calibration = calibrate([scores[index] for index in held], settings.false_reject)
+        calibration = calibrate(
+            [scores[fold_of == number] for number in range(len(held))], settings.false_reject
+        )
         self.run.save("model.pt", model.state_dict())
         ranked = tested_parts[np.argsort(scores[tested_parts], kind="stable")]
         return Outcome(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
 import json
 import math
 import shutil
@@ -13,12 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from export import cfa
 from export.settings import TrainSettings
+from export.train import Scorer
 from inspector.errors import ConfigError, DatasetError
 
 from .conftest import write_parts
@@ -194,7 +198,7 @@ def test_changed_code_photos_or_settings_are_measured_anew(
         assert tolerant.find(replace(cell, settings=changed)) is None
     copy = tmp_path / "masked"
     shutil.copytree(data / "masked", copy)
-    next((copy / "test" / "good").iterdir()).write_bytes(b"another")
+    shutil.copy(copy / "test" / "stain" / "000.png", copy / "test" / "good" / "000.png")
     other = planning.load(planning.Category("masked", copy))
     assert tolerant.find(replace(cell, category=other)) is None
     changed_code = replace(methods.METHODS["padim"], code="0" * 16)
@@ -262,6 +266,38 @@ def test_a_failing_cell_says_why_and_the_others_go_on(
     assert str(tmp_path) not in (tmp_path / "out" / "accuracy.json").read_text()
 
 
+def test_odd_test_photos_are_faults_and_damaged_ones_are_found_before_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    for name in ("damaged", "mask", "odd"):
+        shutil.copytree(data / "masked", root / name)
+    photo = root / "damaged" / "test" / "scratch" / "001.png"
+    photo.write_bytes(photo.read_bytes()[:-50])
+    mask = root / "mask" / "ground_truth" / "stain" / "000_mask.png"
+    cv2.imwrite(str(mask), np.ones((9, 9), np.uint8))
+    cv2.imwrite(str(root / "odd" / "test" / "good" / "000.png"), np.zeros((80, 300, 3), np.uint8))
+    grey = root / "odd" / "test" / "stain" / "000.png"
+    cv2.imwrite(str(grey), cv2.imread(str(grey), cv2.IMREAD_GRAYSCALE))
+    begun: list[str] = []
+    measure = accuracy.measure
+
+    def told(cell: planning.Cell, *rest: Any) -> dict[str, Any]:
+        begun.append(cell.category.name)
+        return measure(cell, *rest)
+
+    monkeypatch.setattr(accuracy, "measure", told)
+    assert accuracy.main(command(root, tmp_path, "--methods", "padim")) == 1
+    assert begun == ["odd"]
+    result = document(tmp_path)
+    first, second = result["failed"]
+    assert first.startswith("damaged: DATA_ROOT/damaged/test/scratch/001.png: ")
+    assert second.startswith("mask: DATA_ROOT/mask/ground_truth/stain/000_mask.png: mask is 9x9 px")
+    (cell,) = result["cells"]
+    assert cell["figures"]["faults"] == 2
+    assert (cell["figures"]["good_parts"], cell["figures"]["defective_parts"]) == (2, 3)
+
+
 def test_test_photos_change_no_model_and_no_limit(
     data: Path, measured: Path, tmp_path: Path
 ) -> None:
@@ -294,6 +330,62 @@ def test_rivals_see_the_input_of_our_model(data: Path, tmp_path: Path) -> None:
     assert (authors.size, authors.fit, authors.strides) == ((64, 64), "stretch", (4, 8, 16))
     assert authors.bank_init == "mean"
     assert all(made.false_reject == 0.01 for made in inputs.values())
+
+
+def test_the_authors_recipe_is_theirs_to_the_field() -> None:
+    base = TrainSettings(
+        backbone="resnet18", size=(64, 64), epochs=9, seed=7, false_reject=0.02, folds=3
+    )
+    assert methods.authors_settings(base).model_dump() == {
+        "backbone": "resnet18",
+        "weights": None,
+        "size": (224, 224),
+        "region": None,
+        "fit": "stretch",
+        "strides": (4, 8, 16),
+        "standardise": False,
+        "descriptor_init": "random",
+        "gamma_d": 1.0,
+        "descriptor_width": None,
+        "bank_init": "mean",
+        "gamma_c": 1.0,
+        "bank_items": None,
+        "neighbours": 3,
+        "hard_negatives": 3,
+        "alpha": 0.1,
+        "nu": 1e-3,
+        "radius": 1e-5,
+        "epochs": 30,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "weight_decay": 5e-4,
+        "sigma": 4.0,
+        "false_reject": 0.02,
+        "folds": 5,
+        "seed": 7,
+        "device": "auto",
+        "cache_gb": 4.0,
+    }
+
+
+@pytest.mark.parametrize("sigma", [None, 3.0])
+def test_rivals_maps_are_smoothed_as_ours(data: Path, tmp_path: Path, sigma: float | None) -> None:
+    targets: list[rivals.Target] = []
+
+    def make(*arguments: Any) -> rivals.Rival:
+        targets.append(arguments[2])
+        return rivals.PaDiM.fit(*arguments)
+
+    chosen = TrainSettings(size=(64, 96), sigma=sigma, folds=2, device="cpu")
+    trained = methods.fit_rival(make)(data / "masked", tmp_path, chosen, quiet)
+    assert targets == [rivals.Target((64, 96), trained.settings.sigma_px)] * 3
+    assert trained.settings.sigma_px == (8.0 if sigma is None else sigma)
+
+
+def test_the_command_printed_says_that_other_code_served(data: Path, tmp_path: Path) -> None:
+    for more in ([], ["--any-code"]):
+        options = planning.parser().parse_args(command(data, tmp_path, *more))
+        assert ("--any-code" in planning.command(options).split()) == bool(more)
 
 
 @pytest.mark.parametrize(
@@ -401,6 +493,16 @@ def test_patchcore_bank_is_a_tenth_of_all_patches() -> None:
         assert rival.score(photos)[1].shape == (6, 64, 64)
 
 
+def test_patchcore_bank_is_a_tenth_of_all_patches_also_beyond_the_sampled_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rivals, "CORESET_POOL", 100)
+    photos = features(6, 7, (9, 5))
+    target = rivals.Target((64, 64), 4.0)
+    rival = rivals.PatchCore.fit(lambda: iter(torch.split(photos, 4)), 6, target, 0, quiet)
+    assert rival.items == len(rival.bank) == 27
+
+
 @pytest.mark.parametrize("channels", [6, 130])
 def test_padim_distances_are_mahalanobis(channels: int) -> None:
     photos = 5.0 + 2.0 * features(12, channels, (3, 4))
@@ -468,3 +570,38 @@ def test_copies_of_a_picture_are_held_out_together(tmp_path: Path) -> None:
     assert sorted(np.concatenate(folds).tolist()) == list(range(18))
     for index in (*folds, held):
         assert copies <= set(index.tolist()) or not copies & set(index.tolist())
+
+
+def test_copies_of_a_picture_are_one_part_of_the_limit(tmp_path: Path) -> None:
+    root = write_parts(tmp_path / "parts", good=12, test_good=1, defective=1)
+    for path in list((root / "train" / "good").iterdir()):
+        shutil.copy(path, path.with_name(f"copy-{path.name}"))
+    plain = TrainSettings(size=(64, 64), epochs=0, device="cpu")
+    authors = methods.authors_settings(plain).model_copy(update={"size": (64, 64), "epochs": 0})
+    for name, fit, chosen, expected in (
+        ("rival", methods.fit_rival(rivals.PaDiM.fit), plain, 12),
+        ("authors", methods.fit_authors, authors, 2),
+    ):
+        (tmp_path / name).mkdir()
+        trained = fit(root, tmp_path / name, chosen, quiet)
+        assert trained.calibration.good_parts == expected
+
+
+def test_the_authors_cell_hangs_on_how_it_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = inspect.getsource
+
+    def changed(part: Any) -> str:
+        return whole(part) + ("# changed" if part is Scorer else "")
+
+    def load(name: str) -> str:
+        spec = importlib.util.spec_from_file_location(name, BENCHMARKS / "accuracy_methods.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return str(module.METHODS["cfa-authors"].code)
+
+    assert load("methods_again") == methods.METHODS["cfa-authors"].code
+    monkeypatch.setattr(inspect, "getsource", changed)
+    assert load("methods_changed") != methods.METHODS["cfa-authors"].code

@@ -126,8 +126,17 @@ def test_candidates_lie_around_the_default() -> None:
     assert values(found, "strides") == {(16,), (8, 16)}
     assert values(found, "fit") == {"stretch"}
     assert found[0].sigma == found[0].model_copy(update={"sigma": None}).sigma_px
-    assert {option.input[0] / option.sigma_px for option in found} == {32, 64}
-    assert len(found) == 12
+    defaults = [option.model_copy(update={"sigma": None}).sigma_px for option in found]
+    shares = [option.sigma_px / by for option, by in zip(found, defaults, strict=True)]
+    assert shares == [1.0, 0.5] * 6
+
+
+def test_the_default_smoothing_of_a_long_part_is_tried_first() -> None:
+    default = SMALL.resolve([(2048, 256)])
+    assert (default.input, default.sigma_px) == ((64, 512), 8.0)
+    found = [option for option in grid_of(SMALL, (2048, 256)) if option.input == (64, 512)]
+    tried = [(option.strides, option.sigma) for option in found]
+    assert tried == [((16,), 8.0), ((16,), 4.0), ((8, 16), 4.0), ((8, 16), 2.0)]
 
 
 def test_fit_is_a_question_only_when_photos_differ_in_shape() -> None:

@@ -33,6 +33,41 @@ def test_held_out_parts_keep_the_rate_even_where_the_tail_is_heavy(n: int) -> No
         assert calibrate([heavy], 0.01).good_rejected <= 0.01 * (n + 1)
 
 
+@pytest.mark.parametrize(
+    ("scores", "rejected"),
+    [
+        (np.full(400, 2.0), 0),
+        (np.append(np.linspace(1.0, 2.0, 370), np.full(30, 2.5)), 0),
+        (np.concatenate([np.linspace(1.0, 2.0, 368), np.full(30, 2.5), [3.5, 3.6]]), 2),
+        (np.append(np.linspace(1.0, 2.0, 396), np.full(4, 2.5)), 4),
+        (np.append(np.full(396, 2.0), np.full(4, np.nextafter(2.0, 3.0))), 4),
+    ],
+)
+def test_held_out_parts_keep_the_rate_where_their_scores_tie(
+    scores: np.ndarray, rejected: int
+) -> None:
+    calibration = calibrate([scores], 0.01)
+    assert not calibration.extrapolated
+    assert calibration.good_rejected == rejected
+    if rejected == 2:
+        assert calibration.threshold == 3.0
+
+
+def test_a_limit_above_the_highest_scores_lies_beyond_rounding() -> None:
+    limit = calibrate([np.full(400, 2.0)], 0.01).threshold
+    assert np.float32(2.0) / np.float32(limit) < 1.0
+    assert limit == pytest.approx(2.0, rel=0.01)
+
+
+@pytest.mark.parametrize(("n", "rate"), [(700, 0.005), (320, 0.01), (40, 0.2)])
+def test_no_held_out_part_lies_on_the_limit(n: int, rate: float) -> None:
+    scores = np.sort(draw(np.random.default_rng(9), n))
+    allowed = int(rate * (n + 1))
+    limit = calibrate([scores], rate).threshold
+    assert limit not in scores
+    assert limit == pytest.approx((scores[-allowed] + scores[-allowed - 1]) / 2)
+
+
 def test_limit_is_neither_the_smallest_good_score_nor_rejects_everything() -> None:
     scores = draw(np.random.default_rng(1), 60)
     calibration = calibrate([scores], 0.005)
@@ -50,6 +85,17 @@ def test_prediction_interval_covers_what_the_next_parts_do(n: int) -> None:
         low, high = calibration.predicted_rejects
         covered += low <= rejected <= high
     assert covered / 300 > 0.93
+
+
+@pytest.mark.parametrize(
+    ("rejected", "n", "next_parts", "expected"),
+    [(4, 400, 1000, (1, 28)), (0, 60, 200, (0, 13)), (2, 150, 1000, (1, 49))],
+)
+def test_prediction_interval_to_the_part(
+    rejected: int, n: int, next_parts: int, expected: tuple[int, int]
+) -> None:
+    # Computed from the beta-binomial's probabilities as exact fractions.
+    assert prediction(rejected, n, next_parts) == expected
 
 
 def test_too_few_parts_for_the_rate_is_said() -> None:

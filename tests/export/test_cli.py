@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,23 @@ def test_a_missing_output_folder_is_said_before_the_work(
     output = tmp_path / "absent" / "disc.onnx"
     line = fails(capsys, ["export", str(trained.folder), "-o", str(output)], 26)
     assert "no such folder; make it" in line
+
+
+def test_a_test_photo_of_another_shape_is_a_fault_and_stops_no_export(
+    trained: Run, parts: Path, tmp_path: Path
+) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(parts, data)
+    shutil.copytree(trained.folder, run)
+    photo = cv2.imread(str(data / "test" / "good" / "000.png"))
+    cv2.imwrite(str(data / "test" / "good" / "000.png"), cv2.resize(photo, (300, 80)))
+    assert main(["evaluate", str(run), "--data", str(data)]) == 0
+    assert "test/good/000.png,good,,FAULT" in (run / "scores.csv").read_text()
+    output = tmp_path / "disc.onnx"
+    assert main(["export", str(run), "--data", str(data), "-o", str(output)]) == 0
+    parity = read(output).manifest.parity
+    assert parity is not None
+    assert parity.images == 24 + 12
 
 
 def test_calibrating_anew_removes_the_figures_of_the_former_limit(

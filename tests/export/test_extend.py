@@ -21,7 +21,7 @@ from export.run import Run
 from export.train import Scorer, Step, load_model, load_scorer, train
 from inspector import Detector, Verdict, fitness
 from inspector.bundle import Manifest, read
-from inspector.errors import RunError
+from inspector.errors import OutputError, RunError
 
 from .conftest import CPU, QUICK, draw_labelled, draw_part, features, write_labelled, write_parts
 from .test_cli import fails
@@ -292,6 +292,20 @@ def test_one_part_alone_is_taught_and_not_cross_fitted(
     assert report.manifest.training_parts == 24 + 2 + 2
 
 
+def test_copies_of_taught_parts_count_once_and_are_left_out_together(
+    judged: Run, labelled: Path, tmp_path: Path
+) -> None:
+    good = tmp_path / "good"
+    shutil.copytree(labelled, good)
+    for path in labelled.iterdir():
+        shutil.copyfile(path, good / f"{path.stem}-copy.png")
+    report = extend_quietly(judged, good, tmp_path / "part2", pooled=True)
+    assert report.manifest.calibration.good_parts == len(report.run.held_out()[1]) == 24 + 6
+    unseen = [part.unseen for part in report.parts]
+    assert None not in unseen
+    assert unseen[::2] == pytest.approx(unseen[1::2], rel=1e-5)
+
+
 def test_a_plain_hold_out_is_rescored_by_the_model_in_service(
     parts: Path, labelled: Path, tmp_path: Path
 ) -> None:
@@ -331,6 +345,16 @@ def test_another_false_reject_target_may_be_set(roomy: Run, labelled: Path, tmp_
             lambda good, parts: shutil.copytree(parts / "train" / "good", good / "kept"),
             20,
             "(and 23 more): the run knows this photo already",
+        ),
+        (
+            lambda good, parts: shutil.copytree(parts / "test" / "scratch", good),
+            20,
+            "(and 3 more): is the test photo scratch/000.png, shows a defect",
+        ),
+        (
+            lambda good, parts: shutil.copytree(parts / "test" / "good", good),
+            20,
+            "(and 4 more): is the test photo good/000.png, would be scored as unseen afterwards",
         ),
         (
             lambda good, parts: write_labelled(good, 2).joinpath("5000.png").write_bytes(b"none"),
@@ -392,6 +416,18 @@ def test_a_run_that_cannot_be_extended_is_refused_in_one_line(
     assert "choose another folder with --run" in refused(roomy.folder)
     assert not (tmp_path / "part2.onnx").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_folder_as_output_is_refused_before_the_work(
+    roomy: Run, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "part2.onnx"
+    output.mkdir()
+    arguments = ["extend", str(roomy.folder), "--good", str(labelled), "-o", str(output)]
+    assert "is a folder; name the bundle's file" in fails(capsys, arguments, 26)
+    with pytest.raises(OutputError, match="is a folder"):
+        extend_quietly(roomy, labelled, tmp_path / "part2", on_step=lambda step: pytest.fail())
+    assert list(tmp_path.iterdir()) == [output]
 
 
 def test_moved_photos_are_found_with_data(

@@ -253,6 +253,22 @@ def test_output_that_cannot_be_written(judged: Evaluation, tmp_path: Path, write
     assert list(tmp_path.iterdir()) == [occupied]
 
 
+def test_a_photo_the_model_refuses_is_a_fault(tmp_path: Path, model: ScoreBatch) -> None:
+    root = write_parts(tmp_path / "disc", good=10)
+    whole = evaluate(open_test(root), model, GEOMETRY, root=root)
+    wide = root / "test" / "good" / "000.png"
+    assert cv2.imwrite(str(wide), cv2.resize(cv2.imread(str(wide)), (300, 80)))
+    evaluation = evaluate(open_test(root), model, GEOMETRY, root=root, batch_size=1)
+    assert [row.path for row in evaluation.faults] == ["test/good/000.png"]
+    assert np.isnan(evaluation.faults[0].score)
+    assert evaluation.rows[1:] == whole.rows[1:]
+    assert evaluation.summary()["faults"] == 1
+    other = GEOMETRY.model_copy(update={"aspect": 3.0})
+    nothing = evaluate(open_test(root)[1:], model, other, root=root)
+    assert len(nothing.faults) == len(nothing.rows) == len(whole.rows) - 1
+    assert "could not be judged" in report(nothing, tmp_path).text
+
+
 def test_unreadable_test_photo_names_the_file(tmp_path: Path, model: ScoreBatch) -> None:
     root = write_parts(tmp_path / "disc", good=10)
     (root / "test" / "stain" / "001.png").write_bytes(b"\x89PNG\r\n\x1a\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -10,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from export.calibrate import calibrate
 from export.dataset import load_good, open_good
 from export.run import Run
-from export.train import Step, load_scorer, train
+from export.train import Step, _split, load_scorer, train
 from inspector import fitness
 from inspector.errors import RunError, TooFewPartsError, TrainingError
 
@@ -142,16 +142,29 @@ def test_the_limit_rests_on_held_out_scores_not_on_the_training_parts_own(
     assert trained.outcome().calibration.threshold > held_out.max() * 0.95
 
 
-def test_copies_of_a_photo_stay_in_one_fold(tmp_path: Path) -> None:
-    data = write_parts(tmp_path / "twins", good=14, test_good=0, defective=0)
+@pytest.mark.parametrize(("rate", "folds"), [(0.005, 3), (0.45, 2), (0.49, 1)])
+def test_copies_are_one_part_when_tested_and_stay_together(
+    tmp_path: Path, rate: float, folds: int
+) -> None:
+    many = 24 if folds == 1 else 14
+    data = write_parts(tmp_path / "twins", good=many, test_good=0, defective=0)
     for path in list((data / "train" / "good").iterdir()):
         (path.parent / f"copy-{path.name}").write_bytes(path.read_bytes())
-    run = fit(data, tmp_path / "run", epochs=0)
-    with (run.folder / "heldout.csv").open() as file:
-        fold = {row["path"].rpartition("/")[2]: row["fold"] for row in csv.DictReader(file)}
-    assert len(fold) == 28
-    assert all(fold[f"{i:03d}.png"] == fold[f"copy-{i:03d}.png"] for i in range(14))
-    assert any("14 of 28 good parts are copies" in remark for remark in run.outcome().remarks)
+    run = fit(data, tmp_path / "run", epochs=0, false_reject=rate, folds=max(folds, 2))
+    names, fold, _ = run.held_out_parts()
+    parts = load_good(open_good(data), run.facts().geometry)
+    held = _split(parts, run.facts().settings)
+    assert len(held) == folds
+    for number, index in enumerate(held):
+        assert not set(parts.picture[index]) & set(np.delete(parts.picture, index))
+        assert 2 * (fold == number).sum() == len(index)
+    assert len({name[-7:] for name in names}) == len(names) == (7 if folds == 1 else 14)
+    calibration = run.outcome().calibration
+    assert calibration.good_parts == len(calibration.scores) == len(names)
+    assert calibration.threshold == calibrate(run.limit_folds(), rate).threshold
+    assert any(
+        f"{many} of {2 * many} good parts are copies" in remark for remark in run.outcome().remarks
+    )
 
 
 def test_a_diverging_training_is_refused_with_a_cure(parts: Path, tmp_path: Path) -> None:

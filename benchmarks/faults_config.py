@@ -17,7 +17,7 @@ import yaml
 from faults_lab import Found, Tick
 
 from inspector.config import Station
-from tests import tiny
+from tests import running, tiny
 
 EXAMPLE: Final = Path(__file__).parents[1] / "config" / "station.yaml"
 
@@ -98,7 +98,11 @@ def config(folder: Path, trials: int, tick: Tick) -> Found:
     opened_by: list[str] = []
     unclear: list[str] = []
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=running.environment(),
     ) as child:
 
         def start(document: dict[str, Any]) -> tuple[int, int, str]:
@@ -121,7 +125,7 @@ def config(folder: Path, trials: int, tick: Tick) -> Found:
             code, opened, said = start(one.document)
             if code != 10:
                 accepted.append(one.shown)
-            elif not _names(one, said, path):
+            elif not names(one, said, path):
                 unclear.append(one.shown)
             if opened:
                 opened_by.append(one.shown)
@@ -290,12 +294,15 @@ def _outside(node: dict[str, Any], value: Any) -> Iterator[Any]:
         yield []
 
 
-def _names(wrong: Wrong, said: str, path: Path) -> bool:
-    """One line each, with file and line, no traceback, and the key or the one around it."""
-    lines = said.splitlines()
-    shown = [str(key) for key in wrong.place if isinstance(key, str)]
+def names(wrong: Wrong, said: str, path: Path) -> bool:
+    """No traceback, and a line with the file, a line's number and the key that is wrong.
+
+    Of a misspelt one either spelling: that which is unknown, or that which is missing.
+    """
+    key = str(wrong.place[-1])
+    spellings = [key, _misspell(key)] if wrong.how == "misspelt" else [key]
+    word = f"({'|'.join(map(re.escape, spellings))})"
+    start = rf"inspector: error: {re.escape(str(path))}:\d+: "
     return "Traceback" not in said and any(
-        re.match(rf"inspector: error: {re.escape(str(path))}:\d+: ", line)
-        and any(key in line for key in (*shown, _misspell(shown[-1]), "recipe", "file"))
-        for line in lines
+        re.match(rf"{start}.*(?<![\w-]){word}(?![\w-])", line) for line in said.splitlines()
     )

@@ -314,7 +314,9 @@ def triggered_station(folder: Path, **keys: Any) -> Path:
 def peer(kind: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A process of faults_peers.py; it ends with its standard input."""
     command = [sys.executable, str(PEERS), kind, json.dumps(options)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=running.environment()
+    ) as child:
         try:
             yield child
         finally:

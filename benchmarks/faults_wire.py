@@ -36,7 +36,7 @@ from tests.stations import Relay
 LOW_WATER: Final = 50
 NARROW: Final = """
 import sys, zmq
-from inspector import cli, security
+from inspector import cli, security, station
 class Narrow(zmq.Context):
     def socket(self, kind, **options):
         made = super().socket(kind, **options)
@@ -49,9 +49,12 @@ def low(self, kind, door, address, *, high_water, largest):
     mark = min(high_water, %d) if kind == zmq.XPUB else high_water
     return opened(self, kind, door, address, high_water=mark, largest=largest)
 security.Gate.open = low
+Memory = station.Memory
+station.Memory = lambda size: Memory(min(size, %d))
 sys.exit(cli.main(["run", sys.argv[1]]))
 """
-"""The daemon with a high-water mark that is reached in a second, not in an hour."""
+"""The daemon with a high-water mark (and so many triggers remembered) that is reached in a second,
+not in an hour."""
 
 PADDING: Final = "x" * 180
 STOPPED: Final = 1000
@@ -154,7 +157,7 @@ class _Daemons:
 
     def start(self) -> None:
         self._now = self._stack.enter_context(
-            running.running(self._station, program=NARROW % LOW_WATER)
+            running.running(self._station, program=NARROW % (LOW_WATER, REMEMBERED))
         )
         self._now.wait_for_log(r"state=Ready")
 
@@ -220,7 +223,7 @@ def slow(folder: Path, trials: int, tick: Tick) -> Found:
     """One that never reads and ten that come and go, in turn with none of them, in one run."""
     with _quick_disk(folder) as place:
         taken = compare(place, trials, tick)
-        growth, most, sent = _flood(place / "flood", lowered=trials < 5000)
+        growth, most, sent = flood(place / "flood", LOWERED if trials < 5000 else MARK)
     base, with_crowd = (quantile(taken[crowded], 0.99) * 1e3 for crowded in (False, True))
     ratio, more = with_crowd / base, with_crowd - base
     calm = ratio <= 1.1 or more <= 0.5
@@ -318,26 +321,37 @@ def _order(child: subprocess.Popen[bytes], word: str) -> None:
     assert child.stdout.readline().decode().strip() == word
 
 
-def _flood(folder: Path, lowered: bool) -> tuple[float, int, int]:
+def flood(
+    folder: Path, mark: int, remembered: int = REMEMBERED, past: int | None = None
+) -> tuple[float, int, int]:
     """Growth of the daemon's memory once a subscriber that never reads is at the high-water mark.
 
-    Share of what it was then, bytes at the end, and verdicts sent past the mark.
+    Share of what it was then, bytes at the end, and verdicts sent past the mark (``past``).
     """
     station = triggered_station(folder)
     address = load_station(station).sockets
-    mark = LOWERED if lowered else MARK
+    full = max(remembered, mark)
+    past = full // 2 if past is None else past
     with (
-        running.running(station, program=NARROW % mark) as daemon,
+        running.running(station, program=NARROW % (mark, remembered)) as daemon,
         peer("crowd", verdicts=address.verdicts, images=address.images, guests=0) as crowd,
         contextlib.closing(Plc(address.commands, "line")) as plc,
     ):
         daemon.wait_for_log(r"state=Ready")
         _order(crowd, "on")
         time.sleep(0.3)
+
+        def least(count: int) -> int:
+            """The least memory while so many verdicts are made: buffers come and go."""
+            found = []
+            for _ in range(count // 500):
+                _work(plc, 500)
+                found.append(memory_bytes(daemon.child.pid))
+            return min(found)
+
         # Until the mark is reached, and the daemon remembers as many triggers as it ever does.
-        _work(plc, max(REMEMBERED, mark) + LOWERED)
-        before = memory_bytes(daemon.child.pid)
-        more = max(REMEMBERED, mark) // 2
-        _work(plc, more)
-        after = memory_bytes(daemon.child.pid)
-    return after / before - 1.0, after, more
+        _work(plc, full)
+        before = least(LOWERED)
+        _work(plc, past - past // 2)
+        after = least(past // 2)
+    return after / before - 1.0, after, past

@@ -19,7 +19,7 @@ from inspector.errors import CommandError, WireError
 from inspector.frame import decode as decode_picture
 from inspector.refill import Gap, Progress, Refill
 from inspector.security import ClientKeys, configure_client
-from inspector.verdict import Frame8
+from inspector.verdict import Frame8, Reason
 from inspector.wire import (
     Command,
     HeatmapMessage,
@@ -79,7 +79,8 @@ class Subscriber:
     from its journal, and every verdict comes once and in order, over any loss of connection and
     any restart of the station; meanwhile nothing else is handed on, and ZeroMQ's own queue keeps
     what comes. A :class:`Gap` is then what the journal has not, or could not be asked for in
-    ``patience_s``. Without, every loss is a :class:`Gap` at once.
+    ``patience_s``; so long, too, a station in trouble may take to record what it published.
+    Without, every loss is a :class:`Gap` at once.
     """
 
     def __init__(
@@ -245,7 +246,7 @@ class Subscriber:
             self._patient = False
             self._ready.extend(refill.give_up())
         elif now >= filling.ask_at:
-            asked = self._channel.send(refill.question(filling.id))
+            asked = self._channel.send(filling.question())
             filling.ask_at = now + (_REPEAT_S if asked else _PAUSE_S)
         else:
             wait_s = min(filling.ask_at, filling.give_up_at) - now
@@ -261,18 +262,27 @@ class Subscriber:
             self._hand_on(filling.held)
 
     def _take(self, filling: _Filling, reply: ReplyMessage) -> None:
-        before = filling.refill.question(filling.id)
-        self._ready.extend(filling.refill.take(reply))
-        self._patient = True
         now = time.monotonic()
-        if filling.refill.question(filling.id) != before:
-            filling.ask_at, filling.give_up_at = now, self._patience()
-            filling.id = _new_id()
+        filling.ask_at = now + _PAUSE_S
+        if reply.status is not None:
+            filling.in_trouble = bool(reply.status.trouble)
         else:
-            filling.ask_at = now + _PAUSE_S
-            if reply.code != "busy":
-                # Recorded before it is published: what is not there now soon is, or never.
-                filling.give_up_at = min(filling.give_up_at, now + _TAIL_S)
+            before = filling.refill.question(filling.id)
+            self._ready.extend(filling.refill.take(reply))
+            if filling.refill.question(filling.id) != before:
+                self._patient = True
+                filling.ask_at, filling.id = now, _new_id()
+                filling.give_up_at = filling.patient_until = self._patience()
+                return
+            if reply.code == "busy":
+                self._patient = True
+                return
+            filling.in_doubt = True
+        if filling.in_trouble or filling.unrecorded:
+            filling.give_up_at = filling.patient_until
+        else:
+            # Recorded before it is published: what is not there now soon is, or never.
+            filling.give_up_at = min(filling.give_up_at, now + _TAIL_S)
 
 
 @dataclass
@@ -281,12 +291,32 @@ class _Filling:
 
     refill: Refill
     held: VerdictMessage | StatusMessage
-    give_up_at: float
+    patient_until: float
     ask_at: float = 0.0
-    id: str = ""
+    in_doubt: bool = False
+    """The journal has not what is missing: next, ask why."""
+    in_trouble: bool = False
+    """The station said so; its journal may have it once that is over."""
 
     def __post_init__(self) -> None:
         self.id = _new_id()
+        self.give_up_at = self.patient_until
+        self.in_trouble = isinstance(self.held, StatusMessage) and bool(self.held.trouble)
+
+    @property
+    def unrecorded(self) -> bool:
+        """The verdict that waits was published before the journal had it, as those missing were."""
+        return (
+            isinstance(self.held, VerdictMessage)
+            and self.held.reason == Reason.JOURNAL_FAILED.value
+        )
+
+    def question(self) -> Command:
+        """What to ask now: the journal, and the station each time that had nothing."""
+        if self.in_doubt:
+            self.in_doubt = False
+            return StatusCommand(id=self.id)
+        return self.refill.question(self.id)
 
 
 class Commander:

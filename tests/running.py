@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -21,8 +22,16 @@ from inspector.frame import encode_jpeg, encode_png
 from inspector.wire import StatusMessage, VerdictMessage
 from tests import tiny
 
+ROOT = Path(__file__).parents[1]
 START_S = 20.0
 FREE = dict.fromkeys(("verdicts", "images", "commands"), "tcp://127.0.0.1:*")
+
+
+def environment() -> dict[str, str]:
+    """For child processes, that they import the packages of this checkout wherever they start."""
+    earlier = os.environ.get("PYTHONPATH")
+    path = str(ROOT) if not earlier else f"{ROOT}{os.pathsep}{earlier}"
+    return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
 def write_parts(folder: Path, *pictures: np.ndarray) -> Path:
@@ -67,6 +76,7 @@ def at_once(*commands: Sequence[str | Path]) -> list[tuple[int, str, str]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=environment(),
         )
         for arguments in commands
     ]
@@ -116,7 +126,10 @@ def running(station: Path, *options: str, program: str = "") -> Iterator[Running
     command = [sys.executable, "-m", "inspector.cli", "run", str(station), *options]
     if program:
         command = [sys.executable, "-c", program, str(station)]
-    with log.open("wb") as errors, subprocess.Popen(command, stderr=errors) as child:
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(command, stderr=errors, env=environment()) as child,
+    ):
         try:
             yield Running(child, log)
         finally:

@@ -62,6 +62,7 @@ class Recorded:
         self.folder = folder
         self._started = 0
         self.verdicts: list[VerdictMessage] = []
+        self.trouble = ""
         self._journal: Journal | None = None
         self.start()
 
@@ -81,12 +82,16 @@ class Recorded:
 
     def record(self, count: int) -> list[VerdictMessage]:
         """The next ``count`` verdicts, on the disk."""
-        assert self._journal is not None
         first = self.last_seq + 1
         new = [verdict(seq, self.epoch) for seq in range(first, first + count)]
+        self.commit(new)
+        return new
+
+    def commit(self, new: list[VerdictMessage]) -> None:
+        """These, whatever their numbers, on the disk."""
+        assert self._journal is not None
         self._journal.commit((), new)
         self.verdicts += new
-        return new
 
     def status(self, state: str = "ContinuousExecution") -> StatusMessage:
         fields: dict[str, Any] = {
@@ -100,6 +105,7 @@ class Recorded:
             "recipe": "r",
             "provider": "CPUExecutionProvider",
             "inference": "",
+            "trouble": self.trouble,
             "cameras": (),
             "sent_us": 3,
         }

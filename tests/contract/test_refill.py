@@ -189,6 +189,59 @@ def test_what_the_journal_has_not_is_a_gap_between_what_it_has(station):
     assert [getattr(item, "seq", item) for item in found] == [1, Gap(NAME, "epoch-1", 2, 4), 5]
 
 
+@pytest.mark.parametrize("told_by", ["verdict", "status", "answer"])
+def test_what_a_journal_that_fails_records_late_still_comes(station, monkeypatch, told_by):
+    """Published, lost on the way, and in the journal only later than it is usually waited for."""
+    monkeypatch.setattr("inspector.client._TAIL_S", 0.3)
+    late = [verdict(seq, verdict="FAULT", score=None, reason="journal_failed") for seq in (2, 3)]
+    trouble = "journal: disk I/O error"
+    broken = station.recorded.status().model_copy(update={"last_seq": 3, "trouble": trouble})
+    if told_by != "verdict":
+        station.recorded.trouble = trouble
+    with Subscriber(station.verdicts, commands=station.commands) as subscriber:
+        station.wait()
+        station.publish(1)
+        assert subscriber.receive(5000).seq == 1
+        if told_by == "verdict":
+            station.publisher.send_verdict(late[1])
+        else:
+            said = broken if told_by == "status" else broken.model_copy(update={"trouble": ""})
+            station.publisher.send_status(said)
+        assert subscriber.receive(1500) is None
+        station.recorded.commit(late)
+        station.recorded.trouble = ""
+        found = [subscriber.receive(5000) for _ in late]
+    assert found == late
+
+
+def test_trouble_that_ends_without_it_makes_a_gap_soon(station):
+    """Patience is for a station that may yet record it."""
+    station.recorded.trouble = "self-test: missed a defect"
+    with Subscriber(station.verdicts, commands=station.commands) as subscriber:
+        station.wait()
+        station.publish(1)
+        station.publisher.send_verdict(verdict(3))
+        assert subscriber.receive(5000).seq == 1
+        assert subscriber.receive(3000) is None
+        station.recorded.trouble = ""
+        assert subscriber.receive(4000) == Gap(NAME, "epoch-1", 2, 2)
+
+
+def test_who_waited_in_vain_waits_no_longer_for_the_next(station):
+    station.recorded.trouble = "journal: disk I/O error"
+    where = {"commands": station.commands, "patience_s": 2.5}
+    with Subscriber(station.verdicts, **where) as subscriber:
+        station.wait()
+        station.publish(1)
+        assert subscriber.receive(5000).seq == 1
+        for seq, least_s, most_s in ((3, 2.4, 5.0), (5, 0.9, 2.4)):
+            station.publisher.send_verdict(verdict(seq))
+            begun = time.monotonic()
+            assert subscriber.receive(8000) == Gap(NAME, "epoch-1", seq - 1, seq - 1)
+            assert least_s <= time.monotonic() - begun < most_s
+            assert subscriber.receive(1000).seq == seq
+
+
 def test_hole_in_the_journal_is_a_gap():
     progress = Progress()
     progress.turn_to("e")

@@ -75,6 +75,8 @@ def test_missing_weights_say_which_file_to_put_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    # urllib keeps its first opener, and with it the proxies of that moment, for ever.
+    monkeypatch.setattr("urllib.request._opener", None)
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with pytest.raises(WeightsError) as caught:

@@ -92,7 +92,7 @@ class Daemon:
         self._obstacles: dict[str, tuple[Reason, str]] = {}
         self._lost: set[str] = set()
         self._stop_asked = False
-        self._leaving = False
+        self._over = self._leaving = False
 
     def ask_to_stop(self) -> None:
         """Finish what was grabbed, then return from ``run``; any thread or signal handler."""
@@ -220,6 +220,8 @@ class Daemon:
                 leave.callback(recorder.finish)
                 self._notifier.stopping()
                 self._stop(grabbers)
+                # From here on no state leads to another.
+                self._over = True
                 if self._changeover is not None:
                     self._changeover.join()
                 # Parts and commands that still wait get their answer before the last status.
@@ -308,7 +310,8 @@ class Daemon:
         judgement = judge.judge(arrival.image)
         if judge.on_probation and judgement.reason in {Reason.INFERENCE_ERROR, Reason.NOT_FINITE}:
             self._roll_back(f"{arrival.camera}: {judgement.detail}")
-            judgement = self._judges[arrival.camera].judge(arrival.image)
+            judge = self._judges[arrival.camera]
+            judgement = judge.judge(arrival.image)
         if judgement.verdict is not Verdict.FAULT:
             self._judges.confirm(arrival.camera)
         self._ledger.note_inference(arrival.camera, judge.health())
@@ -520,6 +523,8 @@ class Daemon:
 
     def _obstruct(self, what: str, reason: Reason, detail: str) -> None:
         """Something keeps the station from being Ready; ``detail`` "": no longer."""
+        if self._over:
+            return
         before = bool(self._obstacles)
         if detail:
             say("not ready", logging.ERROR, why=what, detail=detail)

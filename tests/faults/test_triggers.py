@@ -276,3 +276,19 @@ def test_commands_of_the_last_moments_are_answered(station):
                 break
         assert daemon.child.wait(15) == 0, daemon.log
     assert set(answers) <= {"", "anomaly", "not_ready", "deadline_missed", "stopping"}, answers
+
+
+def test_journal_that_fails_at_the_stop_is_no_crash(station):
+    program = SLOW_JUDGE.replace("sys.exit", FAIL_WHILE.partition("sys.exit")[0] + "sys.exit")
+    with running.running(station, program=program) as daemon, ready(daemon) as plc:
+
+        def fail_and_stop() -> None:
+            station.with_name("full").touch()
+            daemon.child.send_signal(signal.SIGTERM)
+
+        threading.Timer(0.2, fail_and_stop).start()
+        with contextlib.suppress(CommandError):
+            assert plc.trigger("top", 1, timeout_s=5.0).verdict.value == "FAULT"
+        assert daemon.child.wait(15) == 0, daemon.log
+    assert "state=Halted" in daemon.log
+    assert "Traceback" not in daemon.log

@@ -89,9 +89,8 @@ class Archive:
         """``folder`` is the journal's; nothing is read or written before the first picture."""
         self._folder = folder / FOLDER
         self._settings = settings
-        self._passed: deque[tuple[Picture, int]] = deque()
-        self._others: deque[tuple[Picture, int]] = deque()
-        self._bytes = 0
+        self._passed = _Kept()
+        self._others = _Kept()
         self._known = False
         self._trouble = ""
 
@@ -103,7 +102,7 @@ class Archive:
     @property
     def size_bytes(self) -> int:
         """All pictures together, as far as they have been looked at."""
-        return self._bytes
+        return self._passed.bytes + self._others.bytes
 
     def wants(self, verdict: VerdictMessage) -> bool:
         """True when the picture of this part is to be kept, if there is one.
@@ -138,7 +137,8 @@ class Archive:
         # What OpenCV writes as PNG: 8 or 16 bit; the frame's type was looked at above.
         data = with_text(encode_png(frame), record.model_dump_json(by_alias=True))
         heat = b"" if anomaly_map is None else encode_png(map_to_grey(anomaly_map))
-        picture = self._place(verdict)
+        name = _name(verdict)
+        path = self._path(name)
         is_pass = verdict.verdict is Verdict.PASS
         size = len(data) + len(heat)
         try:
@@ -149,19 +149,18 @@ class Archive:
             self._trouble = self._make_room(size, is_pass)
             if self._trouble:
                 return False
-            picture.path.parent.mkdir(mode=0o750, exist_ok=True)
+            path.parent.mkdir(mode=0o750, exist_ok=True)
             if heat:
-                write_atomically(_map_of(picture.path), heat)
-            write_atomically(picture.path, data)
+                write_atomically(_map_of(path), heat)
+            write_atomically(path, data)
         except OSError as error:
-            _delete(picture.path)
+            _delete(path)
             self._trouble = f"{self._folder}: no picture can be kept: {error.strerror}"
             return False
         except JournalError as error:
             self._trouble = str(error)
             return False
-        (self._passed if is_pass else self._others).append((picture, size))
-        self._bytes += size
+        (self._passed if is_pass else self._others).add(name, size)
         return True
 
     def _make_room(self, size: int, is_pass: bool) -> str:
@@ -173,28 +172,26 @@ class Archive:
                 f"{self._folder}: less than {self._settings.reserve_mb} MB are free on the disk; "
                 f"no picture is kept until there is more"
             )
-        passed = sum(size for _, size in self._passed) if is_pass else 0
-        if size > limit or (is_pass and self._bytes - passed + size > limit):
+        if size > limit or (is_pass and self._others.bytes + size > limit):
             return f"{self._folder}: full of pictures of rejected parts; raise journal.pictures_mb"
-        while self._bytes + size > limit:
-            self._drop(self._passed or self._others)
+        while self.size_bytes + size > limit:
+            self._drop(self._passed if self._passed.files else self._others)
         return ""
 
     def _forget_aged(self, now_us: int) -> None:
         """Delete what is too old, a few at a time: a wrong clock must not take all at once."""
-        before_us = now_us - self._settings.pictures_days * 86_400_000_000
+        before = _time(now_us - self._settings.pictures_days * 86_400_000_000)
         for kept in (self._passed, self._others):
             for _ in range(_MOST_AGED):
-                if not kept or kept[0][0].judged_us >= before_us:
+                if not kept.files or kept.files[0][0] >= before:
                     break
                 self._drop(kept)
 
-    def _drop(self, kept: deque[tuple[Picture, int]]) -> None:
-        picture, size = kept.popleft()
-        self._bytes -= size
-        _delete(picture.path)
+    def _drop(self, kept: _Kept) -> None:
+        path = self._path(kept.take_oldest())
+        _delete(path)
         with suppress(OSError):
-            picture.path.parent.rmdir()
+            path.parent.rmdir()
 
     def _look(self) -> None:
         """Learn what earlier starts kept, and delete what they left unfinished."""
@@ -205,18 +202,39 @@ class Archive:
         for picture in known:
             size = _size(picture.path) + _size(_map_of(picture.path))
             is_pass = picture.verdict is Verdict.PASS
-            (self._passed if is_pass else self._others).append((picture, size))
-            self._bytes += size
+            (self._passed if is_pass else self._others).add(picture.path.name, size)
         for path in self._folder.glob(f"*/*{_MAP}"):
             if not path.with_name(path.name.removesuffix(_MAP) + ".png").exists():
                 _delete(path)
 
-    def _place(self, verdict: VerdictMessage) -> Picture:
-        moment = datetime.fromtimestamp(verdict.judged_us / 1e6, timezone.utc)
-        parts = (verdict.camera, verdict.verdict.value, verdict.epoch[:8], f"{verdict.seq:09d}")
-        name = f"{moment.strftime(_TIME)}_{'_'.join(parts)}.png"
-        path = self._folder / moment.strftime("%Y-%m-%d") / name
-        return Picture(path, verdict.judged_us, verdict.camera, verdict.verdict)
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name[:4]}-{name[4:6]}-{name[6:8]}" / name
+
+
+class _Kept:
+    """Names and sizes of kept pictures, oldest first; a year of them must not fill the memory."""
+
+    def __init__(self) -> None:
+        self.files: deque[tuple[str, int]] = deque()
+        self.bytes = 0
+
+    def add(self, name: str, size: int) -> None:
+        self.files.append((name, size))
+        self.bytes += size
+
+    def take_oldest(self) -> str:
+        name, size = self.files.popleft()
+        self.bytes -= size
+        return name
+
+
+def _name(verdict: VerdictMessage) -> str:
+    parts = (verdict.camera, verdict.verdict.value, verdict.epoch[:8], f"{verdict.seq:09d}")
+    return f"{_time(verdict.judged_us)}_{'_'.join(parts)}.png"
+
+
+def _time(us: int) -> str:
+    return datetime.fromtimestamp(us / 1e6, timezone.utc).strftime(_TIME)
 
 
 def pictures(folder: Path) -> Iterator[Picture]:

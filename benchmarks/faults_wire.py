@@ -64,6 +64,8 @@ MARK: Final = 100_000
 """High-water mark of verdicts as shipped."""
 LOWERED: Final = 3000
 REMEMBERED: Final = 10_000
+FILLED: Final = 15_000
+"""Verdicts after which the daemon's memory stays as it is, with a subscriber or without."""
 
 
 def complete(folder: Path, trials: int, tick: Tick) -> Found:
@@ -322,13 +324,19 @@ def _order(child: subprocess.Popen[bytes], word: str) -> None:
 
 
 def flood(
-    folder: Path, mark: int, remembered: int = REMEMBERED, past: int | None = None
+    folder: Path,
+    mark: int,
+    remembered: int = REMEMBERED,
+    past: int | None = None,
+    filled: int = FILLED,
 ) -> tuple[float, int, int]:
     """Growth of the daemon's memory once a subscriber that never reads is at the high-water mark.
 
     Share of what it was then, bytes at the end, and verdicts sent past the mark (``past``).
     """
-    station = triggered_station(folder)
+    # So few pictures are kept that their limit, too, is reached before anything is compared.
+    journal = {"folder": str(folder / "journal"), "reserve_mb": 1, "pictures_mb": 1}
+    station = triggered_station(folder, journal=journal)
     address = load_station(station).sockets
     full = max(remembered, mark)
     past = full // 2 if past is None else past
@@ -349,8 +357,8 @@ def flood(
                 found.append(memory_bytes(daemon.child.pid))
             return min(found)
 
-        # Until the mark is reached, and the daemon remembers as many triggers as it ever does.
-        _work(plc, full)
+        # Past the mark, and until SQLite's page cache and Python's arenas are as large as they get.
+        _work(plc, full + filled)
         before = least(LOWERED)
         _work(plc, past - past // 2)
         after = least(past // 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from export import cfa, onnx_graph
+from export import cfa, onnx_graph, onnx_reference
 from export.backbone import _SPECS, Backbone
 from export.settings import TrainSettings
 from export.train import Scorer
@@ -57,16 +58,60 @@ def run(model: onnx.ModelProto, images: np.ndarray) -> tuple[np.ndarray, np.ndar
     return score, anomaly_map
 
 
+def in_float64(scorer: Scorer, images: np.ndarray) -> np.ndarray:
+    """Maps float64 ``[N, H, W]``: the definition, every product and difference in full digits."""
+    backbone, settings_ = scorer.backbone, scorer.settings
+    network, descriptor = (
+        copy.deepcopy(module).double() for module in (backbone.network, scorer.model.descriptor)
+    )
+    bank = scorer.model.bank.double()
+    mean, std = (
+        torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1)
+        for values in (backbone.mean, backbone.std)
+    )
+    picture = torch.from_numpy(images[..., ::-1].copy()).permute(0, 3, 1, 2).double() / 255.0
+    with torch.no_grad():
+        found = network((picture - mean) / std)
+        pooled = cfa.pool([found[f"stride_{stride}"] for stride in backbone.strides])
+        finest = [
+            torch.nn.functional.interpolate(level, descriptor.grid, mode="bilinear")
+            for level in pooled
+        ]
+        features = (torch.cat(finest, dim=1) - descriptor.mean.view(1, -1, 1, 1)) / (
+            descriptor.divisor.view(1, -1, 1, 1)
+        )
+        places = descriptor.coords.expand(len(images), -1, -1, -1)
+        features = torch.cat([features, places], dim=1)
+        phi = torch.einsum("dc,nchw->nhwd", descriptor.weight, features) + descriptor.bias
+        distances = torch.cdist(
+            phi.reshape(-1, phi.shape[-1]), bank, compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        nearest = distances.sort(dim=1).values[:, : scorer.model.neighbours]
+        score = torch.softmax(-nearest, dim=1)[:, 0] * nearest[:, 0]
+    patch_scores = score.view(len(images), *descriptor.grid).numpy()
+    (grid_h, grid_w), (height, width) = settings_.grid, settings_.input
+    rows = cfa.smoothing(grid_h, height, settings_.sigma_px)
+    columns = cfa.smoothing(grid_w, width, settings_.sigma_px)
+    return rows @ patch_scores @ columns.T / scorer.threshold
+
+
+GRAPHS = {
+    "fast": lambda scorer: onnx_graph.build(scorer, precision="fp32"),
+    "reference": onnx_reference.build,
+}
+
+
 @pytest.mark.parametrize("name", list(_SPECS))
-def test_every_backbone_scores_as_in_pytorch(name: str, tmp_path: Path) -> None:
+def test_every_backbone_scores_as_in_float64(name: str, tmp_path: Path) -> None:
     options = TrainSettings(backbone=name, size=(96, 64), strides=(4, 8, 16), bank_items=50)  # type: ignore[arg-type]
     scorer = random_scorer(name, tmp_path, options)
     images = pictures(3, options.size, 77)
-    score, anomaly_map = run(onnx_graph.build(scorer, precision="fp32"), images)
-    expected_score, expected_map = scorer(images)
-    np.testing.assert_allclose(anomaly_map, expected_map, atol=1e-3)
-    np.testing.assert_allclose(score, expected_score, atol=1e-3)
-    np.testing.assert_array_equal(score, anomaly_map.max(axis=(1, 2)))
+    expected = in_float64(scorer, images)
+    for build in GRAPHS.values():
+        score, anomaly_map = run(build(scorer), images)
+        np.testing.assert_allclose(anomaly_map, expected, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(score, expected.max(axis=(1, 2)), rtol=0, atol=1e-3)
+        np.testing.assert_array_equal(score, anomaly_map.max(axis=(1, 2)))
 
 
 @given(
@@ -77,12 +122,13 @@ def test_every_backbone_scores_as_in_pytorch(name: str, tmp_path: Path) -> None:
     width=st.one_of(st.none(), st.integers(4, 60)),
     neighbours=st.integers(1, 6),
     standardise=st.booleans(),
+    sigma=st.one_of(st.none(), st.floats(0, 30)),
     batch=st.integers(1, 3),
 )
 @settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_any_model_scores_as_in_pytorch(
+def test_any_model_scores_as_in_float64(
     seed: int,
     size: tuple[int, int],
     strides: tuple[int, ...],
@@ -90,6 +136,7 @@ def test_any_model_scores_as_in_pytorch(
     width: int | None,
     neighbours: int,
     standardise: bool,
+    sigma: float | None,
     batch: int,
     tmp_path: Path,
 ) -> None:
@@ -101,13 +148,17 @@ def test_any_model_scores_as_in_pytorch(
         neighbours=neighbours,
         hard_negatives=0,
         standardise=standardise,
+        sigma=sigma,
     )
     scorer = random_scorer("efficientnet_lite0", tmp_path, options, seed)
     images = pictures(batch, size, seed + 1)
-    score, anomaly_map = run(onnx_graph.build(scorer, precision="fp32"), images)
-    expected_score, expected_map = scorer(images)
-    np.testing.assert_allclose(anomaly_map, expected_map, atol=1e-3)
-    np.testing.assert_allclose(score, expected_score, atol=1e-3)
+    expected = in_float64(scorer, images)
+    for build in GRAPHS.values():
+        score, anomaly_map = run(build(scorer), images)
+        np.testing.assert_allclose(anomaly_map, expected, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(score, expected.max(axis=(1, 2)), rtol=0, atol=1e-3)
+    ours = scorer(images)
+    np.testing.assert_allclose(ours[1], expected, rtol=0, atol=1e-3)
 
 
 QUICK = TrainSettings(size=(64, 64), strides=(8, 16), bank_items=30, neighbours=3)

@@ -75,21 +75,24 @@ def _patch_scores(graph: Graph, model: cfa.CFA, levels: list[str], scorer: Score
     memory = graph.constant(BANK, bank.astype(np.float32))
     squares = np.square(bank.astype(np.float32).astype(np.float64)).sum(axis=1)
     norms = graph.constant("memory_bank.squared_norms", squares.astype(np.float32))
-    partial = graph.node("Gemm", [phi, memory, norms], "distances/partial", alpha=-2.0, transB=1)
-    k = graph.constant("neighbours.k", np.array([model.neighbours], dtype=np.int64))
-    graph.nodes.append(
-        helper.make_node(
-            "TopK",
-            [partial, k],
-            ["distances/nearest_partial", "distances/nearest_index"],
-            "distances/nearest",
-            axis=1,
-            largest=0,
-            sorted=1,
+    parts = _chunks(graph, phi, grid_h * grid_w, len(bank))
+    found = [
+        _nearest(
+            graph,
+            graph.node(
+                "Gemm", [part, memory, norms], f"distances/partial{at}", alpha=-2.0, transB=1
+            ),
+            at,
+            items=len(bank),
+            k=model.neighbours,
         )
+        for part, at in parts
+    ]
+    index = (
+        found[0] if len(found) == 1 else graph.node("Concat", found, "distances/nearest", axis=0)
     )
     # Found by the expansion, measured by the difference: near an item the expansion has no digits.
-    items = graph.node("Gather", [memory, "distances/nearest_index"], "distances/items", axis=0)
+    items = graph.node("Gather", [memory, index], "distances/items", axis=0)
     axis = graph.constant("patches.axis", np.array([1], dtype=np.int64))
     alone = graph.node("Unsqueeze", [phi, axis], "patches/alone")
     gap = graph.node("Sub", [alone, items], "distances/gap")
@@ -113,6 +116,64 @@ def _patch_scores(graph: Graph, model: cfa.CFA, levels: list[str], scorer: Score
     best = graph.node("Gather", [weighted, first], "softmin/w1_d1", axis=1)
     grid = graph.constant("map.grid", np.array([-1, grid_h, grid_w], dtype=np.int64))
     return graph.node("Reshape", [best, grid], "map/patch_scores")
+
+
+CHUNK_DISTANCES = 2**19
+"""Distances taken at a time: 2 MB, which stay in a core's cache until the smallest are found."""
+
+
+def _chunks(graph: Graph, phi: str, patches: int, items: int) -> list[tuple[str, str]]:
+    """The rows of φ in equal parts, and what tells the names of a part's nodes apart."""
+    count = next(
+        n for n in range(1, patches + 1)
+        if patches % n == 0 and (patches // n * items <= CHUNK_DISTANCES or n == patches)
+    )  # fmt: skip
+    if count == 1:
+        return [(phi, "")]
+    names = [f"patches/{i}" for i in range(count)]
+    graph.nodes.append(helper.make_node("Split", [phi], names, "patches/split", axis=0))
+    return [(name, f"_{i}") for i, name in enumerate(names)]
+
+
+def _nearest(graph: Graph, partial: str, at: str, *, items: int, k: int) -> str:
+    """Indices int64 ``[T, k]`` of the ``k`` smallest of each row, the smallest first.
+
+    The k smallest lie in the k groups with the smallest minima: one pass over all, and a search in
+    k groups of about √M.
+    """
+    size = min((n for n in range(1, items + 1) if items % n == 0), key=lambda n: abs(n * n - items))
+    groups = items // size
+    if size < 8 or groups < 2 * k:
+        return _top(graph, partial, "distances/nearest", at, k)
+    shape = graph.constant("groups.shape", np.array([-1, groups, size], dtype=np.int64))
+    grouped = graph.node("Reshape", [partial, shape], f"groups/partial{at}")
+    least = graph.node("ReduceMin", [grouped], f"groups/least{at}", axes=[2], keepdims=0)
+    group = _top(graph, least, "groups/nearest", at, k)
+    pairs = graph.constant("groups.pairs", np.array([-1, k, 1], dtype=np.int64))
+    pairs = graph.node("Reshape", [group, pairs], f"groups/pairs{at}")
+    members = graph.node("GatherND", [grouped, pairs], f"groups/members{at}", batch_dims=1)
+    flat = graph.constant("groups.flat", np.array([-1, k * size], dtype=np.int64))
+    members = graph.node("Reshape", [members, flat], f"groups/candidates{at}")
+    place = _top(graph, members, "groups/place", at, k)
+    width = graph.constant("groups.size", np.array(size, dtype=np.int64))
+    if k > 1:
+        rank = graph.node("Div", [place, width], f"groups/rank{at}")
+        group = graph.node("GatherElements", [group, rank], f"groups/of_place{at}", axis=1)
+        place = graph.node("Mod", [place, width], f"groups/member{at}")
+    first = graph.node("Mul", [group, width], f"groups/first{at}")
+    return graph.node("Add", [first, place], f"distances/nearest{at}")
+
+
+def _top(graph: Graph, values: str, name: str, at: str, k: int) -> str:
+    """Column indices of the k smallest of each row."""
+    count = graph.constant("neighbours.k", np.array([k], dtype=np.int64))
+    outputs = [f"{name}_value{at}", f"{name}_index{at}"]
+    graph.nodes.append(
+        helper.make_node(
+            "TopK", [values, count], outputs, f"{name}_top{at}", axis=1, largest=0, sorted=1
+        )
+    )
+    return outputs[1]
 
 
 def _map_and_score(graph: Graph, scorer: Scorer, patch_scores: str) -> None:

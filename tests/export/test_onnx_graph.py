@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -118,12 +119,13 @@ def test_every_backbone_scores_as_in_float64(name: str, tmp_path: Path) -> None:
     seed=st.integers(0, 10_000),
     size=st.tuples(st.sampled_from([64, 96, 128]), st.sampled_from([64, 96, 160])),
     strides=st.sampled_from([(4, 8, 16), (8, 16), (16,), (4,), (4, 16)]),
-    items=st.integers(6, 120),
+    items=st.one_of(st.integers(6, 120), st.sampled_from([128, 144, 256])),
     width=st.one_of(st.none(), st.integers(4, 60)),
     neighbours=st.integers(1, 6),
     standardise=st.booleans(),
     sigma=st.one_of(st.none(), st.floats(0, 30)),
     batch=st.integers(1, 3),
+    chunk=st.sampled_from([onnx_graph.CHUNK_DISTANCES, 500]),
 )
 @settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -138,6 +140,7 @@ def test_any_model_scores_as_in_float64(
     standardise: bool,
     sigma: float | None,
     batch: int,
+    chunk: int,
     tmp_path: Path,
 ) -> None:
     options = TrainSettings(
@@ -153,8 +156,10 @@ def test_any_model_scores_as_in_float64(
     scorer = random_scorer("efficientnet_lite0", tmp_path, options, seed)
     images = pictures(batch, size, seed + 1)
     expected = in_float64(scorer, images)
-    for build in GRAPHS.values():
-        score, anomaly_map = run(build(scorer), images)
+    with mock.patch.object(onnx_graph, "CHUNK_DISTANCES", chunk):
+        graphs = [build(scorer) for build in GRAPHS.values()]
+    for graph in graphs:
+        score, anomaly_map = run(graph, images)
         np.testing.assert_allclose(anomaly_map, expected, rtol=0, atol=1e-3)
         np.testing.assert_allclose(score, expected.max(axis=(1, 2)), rtol=0, atol=1e-3)
     ours = scorer(images)

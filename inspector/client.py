@@ -197,6 +197,9 @@ class Subscriber:
             self._ready.append(_heatmap(message, frames[2], frames[3]))
             return
         station, epoch = message.station, message.epoch
+        if isinstance(message, StatusMessage) and message.unrecorded:
+            self._ready.append(message)
+            return
         # Up to here, everything must have been handed on before this message is.
         due = message.seq - 1 if isinstance(message, VerdictMessage) else message.last_seq
         since_us = None

@@ -56,6 +56,17 @@ class Progress:
         if len(self._last) > _EPOCHS_REMEMBERED:
             del self._last[next(iter(self._last))]
 
+    def turn_back(self) -> bool:
+        """Forget the epoch of now, of which nothing was handed on; False when it is all there is.
+
+        A start that ended before the journal took note of it leaves nothing behind.
+        """
+        if self.last > 0 or len(self._last) < 2:
+            return False
+        del self._last[self.epoch]
+        self.epoch = next(reversed(self._last))
+        return True
+
     def reach(self, seq: int) -> None:
         """``seq`` was handed on, and all before it that will be."""
         self._last[self.epoch] = max(self.last, seq)
@@ -127,6 +138,8 @@ class Refill:
         if reply.code in {"busy", "journal"}:
             return
         if reply.code == "unknown" and progress.epoch != self._epoch and self._since_us is None:
+            if progress.turn_back():
+                return
             # It is older than the journal: all that the journal has came later.
             yield Gap(self._station, progress.epoch, progress.last + 1, None)
             self._since_us = 0

@@ -139,6 +139,11 @@ class StatusMessage(_Message):
     cameras: tuple[CameraStatus, ...]
     sent_us: Microseconds
 
+    @property
+    def unrecorded(self) -> bool:
+        """The journal does not know of this start yet, and will not if it ends here."""
+        return self.state == "Preoperational" and self.last_seq == 0
+
 
 _IMAGES_GRACE_S: Final = 0.5
 _LARGEST_SUBSCRIPTION: Final = 1024

@@ -102,6 +102,48 @@ def test_restart_without_a_verdict_yet_gives_the_end_of_the_old_epoch(station):
         assert until_halted(subscriber) == station.recorded.verdicts[1:]
 
 
+@pytest.mark.parametrize("said", ["Preoperational", "Halted"])
+def test_start_that_the_journal_never_knew_leaves_no_gap(station, said):
+    with Subscriber(station.verdicts, commands=station.commands, patience_s=5.0) as subscriber:
+        station.wait()
+        station.publish(1)
+        assert subscriber.receive(5000).seq == 1
+        station.lose(2)
+        station.go_down()
+        # Killed while it starts: it speaks, and dies before the journal has its epoch.
+        station.come_up()
+        station.wait(subscriber)
+        stillborn = station.recorded.status(said).model_copy(update={"epoch": "stillborn"})
+        station.publisher.send_status(stillborn)
+        heard = []
+        while stillborn not in heard:
+            heard.append(subscriber.receive(5000))
+        station.go_down()
+        station.come_up()
+        station.wait(subscriber)
+        station.publish(2)
+        station.say_status("Halted")
+        heard += until_halted(subscriber)
+        assert [one for one in heard if one != stillborn] == station.recorded.verdicts[1:]
+
+
+def test_subscription_that_begins_with_such_a_start_brings_nothing_older(station):
+    station.publish(2)
+    with Subscriber(station.verdicts, commands=station.commands, patience_s=5.0) as subscriber:
+        station.wait()
+        begins = station.recorded.status("Preoperational").model_copy(
+            update={"epoch": "stillborn", "last_seq": 0}
+        )
+        station.publisher.send_status(begins)
+        assert subscriber.receive(5000) == begins
+        station.go_down()
+        station.come_up()
+        station.wait(subscriber)
+        station.publish(2)
+        station.say_status("Halted")
+        assert until_halted(subscriber) == station.recorded.verdicts[2:]
+
+
 @pytest.mark.parametrize("first", ["verdict", "status"])
 @pytest.mark.parametrize("start", ["now", "start", "after", "after_epoch", "since", "future"])
 def test_where_a_subscriber_begins(station, start, first):

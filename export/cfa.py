@@ -217,7 +217,8 @@ def smoothing(grid: int, size: int, sigma: float) -> npt.NDArray[np.float64]:
     """
     identity = torch.eye(grid, dtype=torch.float64).unsqueeze(0)
     up = F.interpolate(identity, size, mode="linear", align_corners=False)[0].T.numpy()
-    out = gaussian_filter1d(up, sigma, axis=0, mode="reflect") if sigma > 0 else up
+    # Cut off at 4 σ a narrower one is the identity, and SciPy divides by its square.
+    out = gaussian_filter1d(up, sigma, axis=0, mode="reflect") if sigma > 0.1 else up
     return np.asarray(out, dtype=np.float64)
 
 

@@ -64,7 +64,10 @@ class Graph:
                 ],
                 initializer=self.initializers,
             ),
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=[
+                helper.make_opsetid(domain, {"": OPSET}.get(domain, 1))
+                for domain in sorted({"", *(node.domain for node in self.nodes)})
+            ],
             ir_version=IR_VERSION,
             producer_name="line-inspector",
         )

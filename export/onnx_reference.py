@@ -142,7 +142,7 @@ def _gaussian(sigma: float) -> npt.NDArray[np.float64]:
     reach = int(4.0 * sigma + 0.5)
     impulse = np.zeros(2 * reach + 1)
     impulse[reach] = 1.0
-    out = gaussian_filter1d(impulse, sigma, mode="constant") if sigma > 0 else impulse
+    out = gaussian_filter1d(impulse, sigma, mode="constant") if sigma > 0.1 else impulse
     return np.asarray(out, dtype=np.float64)
 
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from export import cfa, onnx_graph, onnx_reference
+from export import cfa, onnx_graph, onnx_reference, onnx_search
 from export.backbone import _SPECS, Backbone
 from export.settings import TrainSettings
 from export.train import Scorer
@@ -125,7 +125,7 @@ def test_every_backbone_scores_as_in_float64(name: str, tmp_path: Path) -> None:
     standardise=st.booleans(),
     sigma=st.one_of(st.none(), st.floats(0, 30)),
     batch=st.integers(1, 3),
-    chunk=st.sampled_from([onnx_graph.CHUNK_DISTANCES, 500]),
+    chunk=st.sampled_from([onnx_search.CHUNK_DISTANCES, 500]),
 )
 @settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -156,7 +156,7 @@ def test_any_model_scores_as_in_float64(
     scorer = random_scorer("efficientnet_lite0", tmp_path, options, seed)
     images = pictures(batch, size, seed + 1)
     expected = in_float64(scorer, images)
-    with mock.patch.object(onnx_graph, "CHUNK_DISTANCES", chunk):
+    with mock.patch.object(onnx_search, "CHUNK_DISTANCES", chunk):
         graphs = [build(scorer) for build in GRAPHS.values()]
     for graph in graphs:
         score, anomaly_map = run(graph, images)

@@ -181,7 +181,7 @@ def test_mutations_cover_every_key_of_the_example():
         (("sockets", "images"), "mistyped", "12: sockets.images: must be a string", True),
         (("sockets", "images"), "mistyped", "12: sockets: must be a string", False),
         (("sockets", "images"), "mistyped", "12: sockets.images2: must be a string", False),
-        (("recipe",), "out of range", "3: file: recipe 'x' is not among the recipes a", True),
+        (("recipe",), "out of range", "3: recipe: 'x' is not among the recipes a", True),
         (("recipe",), "out of range", "3: file: there is no such one among the recipes a", False),
         (("station",), "misspelt", "1: statio: unknown key", True),
         (("station",), "misspelt", "1: station: missing; add it", True),

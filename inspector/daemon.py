@@ -554,7 +554,8 @@ class Daemon:
             self._obstruct("disk", Reason.JOURNAL_FAILED, "")
         for camera, statistic in self._judges.drift():
             self._metrics.drift(camera, statistic)
-        self._metrics.journal(self._recorder.lag, bool(self._recorder.trouble))
+        recorder = self._recorder
+        self._metrics.journal(recorder.lag, bool(recorder.trouble), recorder.forgotten)
         self._tell()
         self._metrics.status(self._status)
         self._metrics.refused(opened.gate.refused)

@@ -510,6 +510,7 @@ class Daemon:
             self._installed(camera.name)
         for name, why_missed in self._judges.missed:
             self._obstruct("self-test", Reason.NOT_READY, f"{name}: {why_missed}")
+        self._tell()
 
     def _installed(self, camera: str) -> None:
         judge = self._judges[camera]

@@ -79,7 +79,7 @@ def test_power_loss_loses_nothing_acknowledged(tmp_path):
 
 
 def test_subscribers_end_complete(tmp_path):
-    assert (found := faults_wire.complete(tmp_path, 3, quiet)).holds, found
+    assert (found := faults_wire.complete(tmp_path, 3, quiet, stopped=500)).holds, found
 
 
 def test_slow_subscriber_stalls_nobody(tmp_path):
@@ -91,7 +91,8 @@ def test_slow_subscriber_stalls_nobody(tmp_path):
 
 def test_slow_subscriber_fills_no_memory(tmp_path):
     # Kept without a bound, so many verdicts are 11 % and more; SQLite's cache still fills.
-    growth, _, _ = faults_wire.flood(tmp_path, mark=1000, remembered=1000, past=6000, filled=0)
+    sizes = {"mark": 1000, "remembered": 1000, "past": 6000, "filled": 0, "compared": 500}
+    growth, _, _ = faults_wire.flood(tmp_path, **sizes)
     assert growth < 0.06
 
 

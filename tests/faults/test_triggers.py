@@ -319,7 +319,7 @@ def test_commands_of_the_last_moments_are_answered(station):
 def test_journal_that_fails_at_the_stop_is_no_crash(station):
     failing = FAIL_WHILE.partition("sys.exit")[0]
     # So late that the loop has ended by then.
-    failing = failing.replace("        raise", "        time.sleep(1.5)\n        raise")
+    failing = failing.replace("        raise", "        time.sleep(0.8)\n        raise")
     program = SLOW_JUDGE.replace("sys.exit", failing + "sys.exit")
     with running.running(station, program=program) as daemon, ready(daemon) as plc:
 

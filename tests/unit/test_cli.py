@@ -64,6 +64,7 @@ def test_simulate_writes_a_data_set(tmp_path, capsys):
 def test_help_and_messages_load_neither_onnxruntime_nor_torch():
     program = (
         "import sys, inspector, inspector.cli, inspector.client;"
+        "inspector.cli._parser().format_help();"
         "print({'onnxruntime', 'torch', 'export'} & set(sys.modules));"
         "from inspector import Detector;"
         "print({'onnxruntime', 'torch', 'export'} & set(sys.modules))"

@@ -254,7 +254,7 @@ def test_16_bit_tiff_photos_train_like_their_8_bit_twins(tmp_path: Path) -> None
     ("command", "room"), [("export", 1_000_000), ("extend", 2_000), ("extend", 1_000_000)]
 )
 def test_a_full_disk_leaves_the_old_bundle(
-    command: str, room: int, trained: Run, tmp_path: Path
+    command: str, room: int, trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out" / "disc.onnx"
     output.parent.mkdir()
@@ -262,22 +262,14 @@ def test_a_full_disk_leaves_the_old_bundle(
     arguments = [command, str(trained.folder), "-o", str(output)]
     if command == "extend":
         arguments += ["--good", str(write_labelled(tmp_path / "labelled", 6))]
-
-    def fill_disk() -> None:
-        # Writing past this size fails as on a full disk: a model's file, or the bundle.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-
-    done = subprocess.run(
-        [sys.executable, "-m", "export.cli", *arguments],
-        capture_output=True,
-        text=True,
-        preexec_fn=fill_disk,
-        check=False,
-    )
-    assert done.returncode == 26, done.stderr
-    errors = [line for line in done.stderr.splitlines() if "error:" in line]
-    assert len(errors) == 1
-    assert "cannot be written" in errors[0]
+    # Writing past this size fails as on a full disk: a model's file, or the bundle.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        line = fails(capsys, arguments, 26)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "cannot be written" in line
     assert output.read_bytes() == b"the bundle in service"
     assert [path.name for path in output.parent.iterdir()] == ["disc.onnx"]
 

@@ -13,7 +13,7 @@ from inspector.errors import JournalError
 from inspector.recorder import Entry, Recorder, Timing
 from inspector.triggers import Trigger
 from inspector.verdict import Verdict
-from inspector.wire import StatusMessage, VerdictMessage
+from inspector.wire import StatusMessage, VerdictMessage, encode
 from tests import stations
 
 TRIGGER = Trigger("top", "plc", "s", 1, "p1", 5, 5)
@@ -24,6 +24,7 @@ class Disk:
 
     def __init__(self) -> None:
         self.kept: list[VerdictMessage] = []
+        self.bodies: set[bytes] = set()
         self.triggers: list[Trigger] = []
         self.commits = 0
         self.full = False
@@ -37,6 +38,7 @@ class Disk:
         self.commits += 1
         self.triggers += triggers
         self.kept += verdicts
+        self.bodies |= set(map(encode, verdicts))
 
 
 class Wire:
@@ -48,7 +50,7 @@ class Wire:
         self.early: list[int] = []
 
     def send_verdict(self, message: VerdictMessage) -> None:
-        if message not in self.disk.kept:
+        if encode(message) not in self.disk.bodies:
             self.early.append(message.seq)
         self.sent.append(message)
 

@@ -68,7 +68,7 @@ FILLED: Final = 15_000
 """Verdicts after which the daemon's memory stays as it is, with a subscriber or without."""
 
 
-def complete(folder: Path, trials: int, tick: Tick) -> Found:
+def complete(folder: Path, trials: int, tick: Tick, stopped: int = STOPPED) -> Found:
     """Stop a subscriber past the high-water mark, restart the daemon, cut the network."""
     station = triggered_station(folder)
     address = load_station(station).sockets
@@ -98,11 +98,11 @@ def complete(folder: Path, trials: int, tick: Tick) -> Found:
             fault = ("stopped", "cut", "killed", "restarted")[trial % 4]
             faults[fault] += 1
             if fault == "stopped":
-                stopped = [listeners["stopped"], listeners["without refill"]]
-                for one in stopped:
+                asleep = [listeners["stopped"], listeners["without refill"]]
+                for one in asleep:
                     one.child.send_signal(signal.SIGSTOP)
-                _work(plc, STOPPED)
-                for one in stopped:
+                _work(plc, stopped)
+                for one in asleep:
                     one.child.send_signal(signal.SIGCONT)
             elif fault == "cut":
                 for relay in relays:
@@ -130,7 +130,7 @@ def complete(folder: Path, trials: int, tick: Tick) -> Found:
     }
     wrong = sum(sum(one.values()) for one in found.values())
     return Found(
-        fault=f"subscriber stopped for {STOPPED} verdicts past a high-water mark of {LOW_WATER} "
+        fault=f"subscriber stopped for {stopped} verdicts past a high-water mark of {LOW_WATER} "
         f"({faults['stopped']}×), cable cut ({faults['cut']}×), daemon killed "
         f"({faults['killed']}×) and restarted ({faults['restarted']}×), one begins at the end",
         trials=trials,
@@ -326,13 +326,16 @@ def _order(child: subprocess.Popen[bytes], word: str) -> None:
 def flood(
     folder: Path,
     mark: int,
+    *,
     remembered: int = REMEMBERED,
     past: int | None = None,
     filled: int = FILLED,
+    compared: int | None = None,
 ) -> tuple[float, int, int]:
     """Growth of the daemon's memory once a subscriber that never reads is at the high-water mark.
 
     Share of what it was then, bytes at the end, and verdicts sent past the mark (``past``).
+    ``compared``: over how many verdicts, at either end, the least memory is taken.
     """
     # So few pictures are kept that their limit, too, is reached before anything is compared.
     journal = {"folder": str(folder / "journal"), "reserve_mb": 1, "pictures_mb": 1}
@@ -359,7 +362,8 @@ def flood(
 
         # Past the mark, and until SQLite's page cache and Python's arenas are as large as they get.
         _work(plc, full + filled)
-        before = least(LOWERED)
-        _work(plc, past - past // 2)
-        after = least(past // 2)
+        before = least(compared or LOWERED)
+        last = compared or past // 2
+        _work(plc, past - last)
+        after = least(last)
     return after / before - 1.0, after, past

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,18 @@ GOLDEN_TOLERANCE = {"fp32": 5e-3, "fp16": 5e-2}
 """How far a golden score may move on another machine or provider, in units of the limit."""
 
 
+def check_output(output: Path) -> None:
+    """Raise :class:`OutputError` when no bundle can be written to ``output``, before any work."""
+    if output.is_dir():
+        raise OutputError(
+            f"{output}: is a folder; name the bundle's file with -o, such as {output / 'part.onnx'}"
+        )
+    if not output.parent.is_dir():
+        raise OutputError(f"{output.parent}: no such folder; make it, or choose another one")
+    if not os.access(output.parent, os.W_OK):
+        raise OutputError(f"{output.parent}: cannot be written; choose another folder")
+
+
 def export_bundle(
     run: Run,
     scorer: Scorer,
@@ -47,9 +60,8 @@ def export_bundle(
     :class:`RunError` when ``data`` does not hold the photos the run was trained on.
     """
     facts = run.facts()
+    check_output(output)
     good = run.photos(data)
-    if not output.parent.is_dir():
-        raise OutputError(f"{output.parent}: no such folder; make it, or choose another one")
     samples = [*(Sample(path, GOOD, None) for path in good), *open_test(data)]
     graph = onnx_graph.build(scorer, precision=precision)
     manifest = _manifest(run, scorer, good, name=name, precision=precision)
@@ -135,15 +147,24 @@ def _manifest(
 
 
 def _golden(scorer: Scorer, paths: list[Path], run: Run) -> tuple[Golden, ...]:
-    """Three held-out good parts, and one with a defect drawn on it, with PyTorch's scores."""
+    """Three held-out good parts, and one with a defect drawn on it, with PyTorch's scores.
+
+    The three are those of the lowest, middle and highest held-out score, named by this model's.
+    """
     geometry = run.facts().geometry
     images = [load_sample(Sample(path, GOOD, None), geometry)[0] for path in paths]
-    names = ["good, lowest", "good, median", "good, highest", "drawn defect"]
     images.append(_draw_defect(images[1]))
     scores, _ = scorer(np.stack(images))
+    # A model that has seen a part ranks it otherwise than the one that it was held out from.
+    order = [*np.argsort(scores[:-1], kind="stable"), len(paths)]
+    names = ("good, low", "good, middle", "good, high", "drawn defect")
     return tuple(
-        Golden(name=name, png=base64.b64encode(encode_png(image)).decode(), score=float(score))
-        for name, image, score in zip(names, images, scores, strict=True)
+        Golden(
+            name=name,
+            png=base64.b64encode(encode_png(images[which])).decode(),
+            score=float(scores[which]),
+        )
+        for name, which in zip(names, order, strict=True)
     )
 
 

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -17,12 +17,17 @@ from rich.table import Table
 from export.settings import TrainSettings
 from inspector import __version__, bundle, collect
 from inspector.config import in_words, load_yaml
-from inspector.errors import ConfigError, InspectorError
+from inspector.errors import ConfigError, InspectorError, OutputError
 from inspector.frame import STRIDE
 from inspector.verdict import Verdict
 
+if TYPE_CHECKING:
+    from export.run import Run
+
 INTERRUPTED = 130
 WITHOUT_TORCH = 3
+_OTHER_DATA = "evaluation-"
+"""Begins the names of folders with reports on other data, in that of the run."""
 TRAINING_PACKAGES = {"torch", "torchvision", "sklearn", "scipy", "matplotlib", "jinja2", "PIL"}
 
 
@@ -99,6 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("evaluate", help="figures and report on the test photos")
     command.add_argument("folder", type=Path, metavar="RUN")
     command.add_argument("--data", type=Path, help="data set; default: the one it was trained on")
+    command.add_argument(
+        *("-o", "--output"),
+        type=Path,
+        metavar="DIR",
+        help="folder of the report; default: RUN, for other data RUN/evaluation-NAME",
+    )
     command.add_argument("--weights", type=Path, help="backbone weights file")
     command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     command.set_defaults(run=_evaluate)
@@ -253,7 +264,25 @@ def _calibrate(options: argparse.Namespace) -> None:
     # Their figures were at the former limit.
     for name in ("evaluation.json", "scores.csv", "report.html"):
         run.remove(name)
+        run.remove(f"{_OTHER_DATA}*/{name}")
     _print_calibration(calibration)
+
+
+def _report_folder(options: argparse.Namespace, run: Run, data: Path) -> Path:
+    """Where the report goes, made: figures of other data never take the place of the run's own.
+
+    Raises :class:`OutputError`.
+    """
+    folder: Path = options.output or run.folder
+    if options.output is None and not run.is_of(data):
+        folder = run.folder / f"{_OTHER_DATA}{data.resolve().name}"
+        if folder.is_dir() and any(folder.iterdir()):
+            raise OutputError(f"{folder}: is there already; remove it, or name a folder with -o")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}; choose another") from None
+    return folder
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -268,8 +297,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     run = Run(options.folder)
     facts, outcome = run.facts(), run.outcome()
     data = options.data or facts.data
-    scorer = load_scorer(run, pick_device(options.device), options.weights)
     samples = open_test(data)
+    report = Run(_report_folder(options, run, data))
+    scorer = load_scorer(run, pick_device(options.device), options.weights)
     with _progress() as progress:
         task = progress.add_task("judging test photos", total=len(samples), note="")
         evaluation = evaluate(
@@ -280,12 +310,12 @@ def _evaluate(options: argparse.Namespace) -> None:
             root=data,
         )
     summary = evaluation.summary()
-    run.write("evaluation.json", json.dumps(summary, indent=2).encode())
-    evaluation.write_csv(run.folder / "scores.csv")
+    report.write("evaluation.json", json.dumps(summary, indent=2).encode())
+    evaluation.write_csv(report.folder / "scores.csv")
     held_out = np.concatenate(run.limit_folds())
     write_report(
         evaluation,
-        run.folder / "report.html",
+        report.folder / "report.html",
         facts.name,
         {
             "data": str(data),
@@ -317,17 +347,18 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(f"escaped: {row.path} (score {row.score:.3f})")
     if evaluation.escapes.hits > len(escaped):
         print(f"escaped: {evaluation.escapes.hits - len(escaped)} more, all in scores.csv")
-    print(f"report: {run.folder / 'report.html'}\nscores: {run.folder / 'scores.csv'}")
+    print(f"report: {report.folder / 'report.html'}\nscores: {report.folder / 'scores.csv'}")
 
 
 def _export(options: argparse.Namespace) -> None:
-    from export.assemble import export_bundle
+    from export.assemble import check_output, export_bundle
     from export.describe import describe
     from export.run import Run
     from export.train import load_scorer, pick_device
 
     run = Run(options.folder)
     facts = run.facts()
+    check_output(options.output)
     scorer = load_scorer(run, pick_device("cpu"), options.weights)
     with _progress() as progress:
         task = progress.add_task("proving parity", total=None, note="")

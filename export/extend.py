@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from export import cfa
-from export.assemble import Precision, export_bundle
+from export.assemble import Precision, check_output, export_bundle
 from export.calibrate import calibrate
 from export.dataset import (
     GOOD,
@@ -342,15 +342,13 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _check_targets(folder: Path, output: Path) -> None:
-    for path in (folder, output):
-        if not path.parent.is_dir():
-            raise OutputError(f"{path.parent}: no such folder; make it, or choose another one")
+    if not folder.parent.is_dir():
+        raise OutputError(f"{folder.parent}: no such folder; make it, or choose another one")
+    check_output(output)
     if folder.exists():
         raise RunError(
             f"{folder}: is there already; remove it, or choose another folder with --run"
         )
-    if output.is_dir():
-        raise OutputError(f"{output}: is a folder; name the bundle's file with -o")
 
 
 def _photos(folder: Path) -> tuple[Path, ...]:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from export.dataset import fingerprint, open_good
 from export.settings import TrainSettings
 from inspector.bundle import Calibration, Exposure, Extension, write_atomically
-from inspector.errors import OutputError, RunError
+from inspector.errors import OutputError, RunError, TrainingError
 from inspector.frame import Geometry
 
 Scores = npt.NDArray[np.float64]
@@ -166,6 +166,16 @@ class Run:
                 )
             good += added
         return good
+
+    def is_of(self, data: Path) -> bool:
+        """True when ``data`` is what the run was trained on, wherever it lies now."""
+        if data.resolve() == self.facts().data.resolve():
+            return True
+        try:
+            self.photos(data)
+        except TrainingError:
+            return False
+        return True
 
     def names(self, photos: Sequence[Path], data: Path) -> list[str]:
         """What ``heldout.csv`` calls ``photos``: a path in ``data``, or in the run's folder."""

@@ -134,6 +134,10 @@ def _simulate(arguments: argparse.Namespace) -> int:
         defective=arguments.defective,
         seed=arguments.seed,
     )
+    print(
+        f"{arguments.out}: {arguments.good} good parts to train with, {arguments.test_good} good "
+        f"and {arguments.defective} defective ones to test with"
+    )
     return 0
 
 
@@ -145,7 +149,7 @@ def _schema(_arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from inspector import collect, history, keys, remote, status
+    from inspector import collect, history, keys, offline, remote, status
 
     parser = argparse.ArgumentParser(
         prog="inspector",
@@ -208,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     photos.set_defaults(command=collect.run)
 
     for name, words, add_arguments, command in (
+        ("judge", "judge photos by a bundle, no station", offline.add_arguments, offline.run),
         ("status", "how a station stands", status.add_arguments, status.run),
         ("trigger", "have one part judged", remote.add_trigger_arguments, remote.run_trigger),
         ("recipe", "change over to another recipe", remote.add_recipe_arguments, remote.run_recipe),

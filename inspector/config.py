@@ -41,6 +41,14 @@ Whole = Annotated[int, Field(strict=True)]
 Number = Annotated[float, Field(strict=True)]
 
 
+class _Misplaced(ValueError):
+    """A rule over several keys is broken; ``keys`` lead to the one to change, from the model on."""
+
+    def __init__(self, keys: tuple[int | str, ...], message: str) -> None:
+        super().__init__(message)
+        self.keys = keys
+
+
 class _CameraBase(_Frozen):
     name: str = Field(pattern=NAME)
     trigger: Literal["camera", "free", "software"] = "camera"
@@ -168,9 +176,12 @@ class FaultyCamera(_CameraBase):
     @model_validator(mode="after")
     def _has_an_effect(self) -> FaultyCamera:
         if all(step.do == "resize" for step in self.steps):
-            raise ValueError("steps: none of them gives a frame or fails; add {do: frames}")
-        if any(isinstance(step, Frames) and step.count is None for step in self.steps[:-1]):
-            raise ValueError("steps: what follows frames without a count is never reached")
+            raise _Misplaced(("steps",), "none of them gives a frame or fails; add {do: frames}")
+        for number, step in enumerate(self.steps[:-1]):
+            if isinstance(step, Frames) and step.count is None:
+                raise _Misplaced(
+                    ("steps", number), "frames without a count: what follows is never reached"
+                )
         return self
 
 
@@ -197,6 +208,9 @@ _PORT: Final = r"(6553[0-5]|655[0-2]\d|65[0-4]\d\d|6[0-4]\d{3}|[1-5]\d{4}|\d{1,4
 LOOPBACK: Final = rf"ipc://\S+|tcp://(127(\.\d{{1,3}}){{3}}|localhost|\[::1\]):({_PORT}|\*)"
 
 
+_METRICS: Final = rf"^(127\.0\.0\.1|localhost):{_PORT}$"
+
+
 class Sockets(_Frozen):
     """Where the station publishes and listens; beyond loopback only with keys."""
 
@@ -213,9 +227,17 @@ class Sockets(_Frozen):
 
     @model_validator(mode="after")
     def _apart(self) -> Sockets:
-        fixed = [address for address in self.addresses.values() if not address.endswith(":*")]
-        if len(set(fixed)) < len(fixed):
-            raise ValueError("verdicts, images and commands need an address each")
+        taken: dict[str, str] = {}
+        # Those that the file names come last: they are what can be changed.
+        for name in sorted(self.addresses, key=lambda name: name in self.model_fields_set):
+            address = self.addresses[name]
+            if address in taken and not address.endswith(":*"):
+                raise _Misplaced(
+                    (name,),
+                    f"is the address of {taken[address]} too; verdicts, images and commands need "
+                    f"an address each",
+                )
+            taken[address] = name
         return self
 
     @property
@@ -232,10 +254,13 @@ class Sockets(_Frozen):
 Role = Literal["listen", "trigger", "operate"]
 
 
+_Z85_KEY: Final = r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$"
+
+
 class Peer(_Frozen):
     """Who may connect, and what for."""
 
-    key: str = Field(pattern=r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$")
+    key: str = Field(pattern=_Z85_KEY)
     """CURVE public key, Z85, as ``inspector keygen`` prints it."""
     roles: tuple[Role, ...] = Field(min_length=1)
 
@@ -295,7 +320,7 @@ class Station(_Frozen):
     journal: JournalSettings = JournalSettings()
     self_test: SelfTest = SelfTest()
     drift: Drift = Drift()
-    metrics: str | None = Field(default=None, pattern=rf"^(127\.0\.0\.1|localhost):{_PORT}$")
+    metrics: str | None = Field(default=None, pattern=_METRICS)
     """Address of the Prometheus metrics, such as 127.0.0.1:9464; loopback only."""
     cameras: tuple[CameraConfig, ...] = Field(min_length=1)
     recipes: dict[Annotated[str, Field(pattern=NAME)], dict[str, CameraRecipe]] = Field(
@@ -307,26 +332,31 @@ class Station(_Frozen):
     @model_validator(mode="after")
     def _cross_check(self) -> Station:
         names = [camera.name for camera in self.cameras]
-        twice = {name for name in names if names.count(name) > 1}
-        if twice:
-            raise ValueError(
-                f"two cameras are called {', '.join(sorted(twice))}; give each its own name"
-            )
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise _Misplaced(
+                    ("cameras", number, "name"),
+                    f"two cameras are called {name}; give each its own name",
+                )
         if self.recipe not in self.recipes:
-            raise ValueError(
-                f"recipe '{self.recipe}' is not among the recipes {', '.join(sorted(self.recipes))}"
+            raise _Misplaced(
+                ("recipe",),
+                f"'{self.recipe}' is not among the recipes {', '.join(sorted(self.recipes))}",
             )
         for recipe, per_camera in self.recipes.items():
             if set(per_camera) != set(names):
-                raise ValueError(
-                    f"recipe '{recipe}' is for cameras {', '.join(sorted(per_camera))}; "
-                    f"the station has {', '.join(sorted(names))}"
+                # At a camera that the station has not, or where one is missing.
+                unknown = next((name for name in per_camera if name not in names), None)
+                raise _Misplaced(
+                    ("recipes", recipe, *(() if unknown is None else (unknown,))),
+                    f"this recipe is for cameras {', '.join(sorted(per_camera)) or 'none'}; the "
+                    f"station has {', '.join(sorted(names))}",
                 )
         if self.sockets.beyond_loopback and self.security.secret_key is None:
-            raise ValueError(
-                f"sockets: {', '.join(self.sockets.beyond_loopback)} can be reached from other "
-                f"machines, which needs keys: run 'inspector keygen', then set security.secret_key "
-                f"and security.peers; or stay on 127.0.0.1"
+            raise _Misplaced(
+                ("sockets", self.sockets.beyond_loopback[0]),
+                "can be reached from other machines, which needs keys: run 'inspector keygen', "
+                "then set security.secret_key and security.peers; or stay on 127.0.0.1",
             )
         return self
 
@@ -425,35 +455,54 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
 
 
 _WORDS: Final = {
-    "string_pattern_mismatch": "must be letters, digits, '_', '.' or '-', at most 64",
     "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
     "float_parsing": "must be a number",
     "float_type": "must be a number",
     "bool_parsing": "must be true or false",
     "missing": "missing; add it",
+    "too_short": "is empty; add at least one",
+    "union_tag_not_found": "missing; add it",
+    "dict_type": "must be keys and values",
+    "model_type": "must be keys and values",
+    "model_attributes_type": "must be keys and values",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "path_type": "must be a path",
 }
 """Pydantic's words where they would puzzle who has never seen Python."""
+
+_PATTERNS: Final = {
+    NAME: "must be letters, digits, '_', '.' or '-', at most 64",
+    _METRICS: "must be an address of this machine's own, such as 127.0.0.1:9464",
+    _Z85_KEY: "must be the 40 characters of a public key, as 'inspector keygen' prints them",
+}
 
 
 def in_words(detail: ErrorDetails) -> str:
     """One validation error in words, with the value found."""
     message = _WORDS.get(detail["type"], detail["msg"].removeprefix("Value error, "))
     message = message.replace("Input should be", "must be")
-    if detail["type"] == "string_pattern_mismatch" and detail["ctx"]["pattern"] != NAME:
-        message = "must be written as docs/station.md shows"
+    if detail["type"] == "string_pattern_mismatch":
+        message = _PATTERNS.get(detail["ctx"]["pattern"], "must be as docs/station.md shows")
     if detail["type"] == "union_tag_invalid":
         context = detail["ctx"]
         return f"must be one of {context['expected_tags']} (found '{context['tag']}')"
-    if detail["type"] == "missing" or isinstance(detail["input"], dict | list):
+    cause = detail.get("ctx", {}).get("error")
+    if detail["type"] in {"missing", "too_short"} or isinstance(cause, _Misplaced):
+        return message
+    if isinstance(detail["input"], dict | list):
         return message
     return f"{message} (found {detail['input']!r})"
 
 
 def _describe(path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel]) -> ConfigError:
     keys = tuple(detail["loc"])
-    if detail["type"] == "union_tag_invalid":
+    if detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
         keys = (*keys, str(detail["ctx"]["discriminator"]).strip("'"))
+    cause = detail.get("ctx", {}).get("error")
+    if isinstance(cause, _Misplaced):
+        keys += cause.keys
     line, shown = _locate(root, keys)
     message = in_words(detail)
     if detail["type"] == "extra_forbidden":
@@ -463,7 +512,7 @@ def _describe(path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel
 
 
 _UNION_TAGS: Final = {
-    *("opencv", "folder", "simulator", "faulty", "int", "str"),
+    *("opencv", "folder", "simulator", "faulty", "int", "str", "[key]"),
     *("frames", "stale", "tear", "black", "overexposed", "blurred", "frozen", "refuse_open"),
     *("block", "block_open", "resize", "die", "lose", "block_for_ever"),
 }

@@ -510,6 +510,7 @@ class Daemon:
             self._installed(camera.name)
         for name, why_missed in self._judges.missed:
             self._obstruct("self-test", Reason.NOT_READY, f"{name}: {why_missed}")
+        self._tell()
 
     def _installed(self, camera: str) -> None:
         judge = self._judges[camera]
@@ -554,7 +555,8 @@ class Daemon:
             self._obstruct("disk", Reason.JOURNAL_FAILED, "")
         for camera, statistic in self._judges.drift():
             self._metrics.drift(camera, statistic)
-        self._metrics.journal(self._recorder.lag, bool(self._recorder.trouble))
+        recorder = self._recorder
+        self._metrics.journal(recorder.lag, bool(recorder.trouble), recorder.forgotten)
         self._tell()
         self._metrics.status(self._status)
         self._metrics.refused(opened.gate.refused)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import os
 import re
 import tempfile
@@ -17,20 +18,22 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from inspector.archive import Picture, Record, pictures
 from inspector.config import Provider, Station, load_station
-from inspector.detector import Detector
 from inspector.errors import ConfigError, JournalError, OutputError
 from inspector.fitness import History, reconsider
 from inspector.frame import Box
 from inspector.journal import Reader
 from inspector.verdict import Judgement, Verdict
 from inspector.wire import VerdictMessage
+
+if TYPE_CHECKING:
+    from inspector.detector import Detector
 
 _SHOWN: Final = 20
 _CHUNK: Final = 10_000
@@ -70,7 +73,7 @@ def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--camera", metavar="NAME", help="only pictures of this camera")
     parser.add_argument(
-        "--limit-factor", type=float, metavar="F", help="sensitivity [as each part was judged]"
+        "--limit-factor", type=_factor, metavar="F", help="sensitivity [as each part was judged]"
     )
     parser.add_argument(
         "--show",
@@ -86,8 +89,11 @@ def replay(options: argparse.Namespace) -> int:
 
     Raises :class:`ConfigError`, :class:`JournalError`, :class:`BundleError`, ProviderError.
     """
+    # Here, so that the help of every command does not load ONNX Runtime.
+    from inspector.detector import Detector
+
     folder, station = _find(options.source)
-    chosen = _choose(folder, options)
+    chosen = _choose(folder, station, options)
     if not chosen:
         raise JournalError(f"{folder}: no pictures to replay; docs/journal.md says what is kept")
     provider: Provider = station.provider if station else "auto"
@@ -206,18 +212,36 @@ def _find(source: Path) -> tuple[Path, Station | None]:
     return source, None
 
 
+def _factor(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number above 0, such as 1.2")
+    return value
+
+
 def _within(judged_us: int, options: argparse.Namespace) -> bool:
     return (options.since is None or judged_us >= options.since) and (
         options.until is None or judged_us < options.until
     )
 
 
-def _choose(folder: Path, options: argparse.Namespace) -> list[Picture]:
+def _choose(folder: Path, station: Station | None, options: argparse.Namespace) -> list[Picture]:
     if not folder.is_dir():
         raise JournalError(f"{folder}: no such folder; give the one that the station's log names")
+    kept = list(pictures(folder))
+    known = {picture.camera for picture in kept}
+    known |= {camera.name for camera in station.cameras} if station else set()
+    if known and options.camera not in {None, *known}:
+        raise ConfigError(
+            f"--camera {options.camera}: {folder} knows no such camera; it knows "
+            f"{', '.join(sorted(known))}"
+        )
     return [
         picture
-        for picture in pictures(folder)
+        for picture in kept
         if _within(picture.judged_us, options) and options.camera in (None, picture.camera)
     ]
 

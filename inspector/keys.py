@@ -48,8 +48,13 @@ class Keys:
 def load_keys(path: Path) -> Keys:
     """The pair in a ``.secret`` file of ``keygen``. Raises :class:`SecretError`."""
     found = _certificate(path, secret=True)
+    if "secret" not in found and "public" in found:
+        raise SecretError(f"{path}: is the public half of a key; name the .secret file beside it")
     if "secret" not in found:
-        raise SecretError(f"{path}: holds no secret key; name the .secret file of 'keygen'")
+        raise SecretError(
+            f"{path}: holds no secret key for connections; name the .secret file of 'inspector "
+            f"keygen'"
+        )
     keys = Keys(found.get("public", b""), found["secret"])
     if zmq.curve_public(keys.secret) != keys.public:
         raise SecretError(
@@ -77,13 +82,18 @@ def load_signing_key(path: Path) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     cure = "name the .secret file of 'inspector keygen --bundle'"
+    data = _read(path, secret=True)
     try:
-        key = load_pem_private_key(_read(path, secret=True), None)
+        key = load_pem_private_key(data, None)
     except TypeError:
         raise SecretError(
             f"{path}: is encrypted with a password; 'openssl pkey' takes it off"
         ) from None
     except (ValueError, UnsupportedAlgorithm):
+        if b"PUBLIC KEY" in data:
+            raise SecretError(
+                f"{path}: is the public half of a key; name the .secret file beside it"
+            ) from None
         raise SecretError(f"{path}: holds no secret key for bundles; {cure}") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise SecretError(f"{path}: is no Ed25519 key; {cure}")
@@ -130,7 +140,10 @@ def _certificate(path: Path, secret: bool) -> dict[str, bytes]:
 
 
 def _read(path: Path, secret: bool) -> bytes:
-    """A key file that nobody else can write nor, if ``secret``, read. Raises SecretError."""
+    """A key file that nobody else can write nor, if it is to hold a secret and does, read.
+
+    Raises :class:`SecretError`.
+    """
     try:
         real = path.resolve(strict=True)
         if os.name == "posix":
@@ -142,14 +155,21 @@ def _read(path: Path, secret: bool) -> bytes:
                 raise SecretError(f"{path}: is no file; name the key file itself")
             if os.name == "posix":
                 _check_owner(path, path, found)
-                _check_mode(path, found, secret)
-            return os.read(handle, _LARGEST)
+            data = os.read(handle, _LARGEST)
+            if os.name == "posix":
+                # To close a public key that was named by mistake would cure nothing.
+                _check_mode(path, found, secret and _holds_secret(data))
+            return data
         finally:
             os.close(handle)
     except FileNotFoundError:
         raise SecretError(f"{path}: no such key file; make one with 'inspector keygen'") from None
     except (OSError, RuntimeError) as error:
         raise SecretError(f"{path}: cannot be read: {_words(error)}") from None
+
+
+def _holds_secret(data: bytes) -> bool:
+    return b"secret-key" in data or b"PRIVATE KEY" in data
 
 
 def _check_mode(path: Path, found: os.stat_result, secret: bool) -> None:

@@ -94,6 +94,7 @@ class Metrics:
         self._queue = gauge("queue_depth", "Pictures that wait for judgement.", "camera")
         self._journal = gauge("journal_waiting", "Triggers and verdicts not yet on the disk.")
         self._journal_failing = gauge("journal_failing", "1 while commits fail.")
+        self._forgotten = counter("forgotten_verdicts", "Published, and in no journal for good.")
         self._dropped = counter("pictures_dropped", "Pictures dropped.", "kind")
         self._model = gauge("model_info", "Constant 1.", "camera", "name", "version", "sha256")
         self._model_age = gauge("model_age_seconds", "Since the bundle was made.", "camera")
@@ -164,10 +165,14 @@ class Metrics:
         """Pictures of ``camera`` that wait for judgement."""
         self._queue.labels(camera).set(waiting)
 
-    def journal(self, waiting: int, failing: bool) -> None:
-        """Triggers and verdicts that are not on the disk, and whether the last commit failed."""
+    def journal(self, waiting: int, failing: bool, forgotten: int) -> None:
+        """Triggers and verdicts that are not on the disk, and whether the last commit failed.
+
+        ``forgotten``: verdicts since the start that were published and will never be recorded.
+        """
         self._journal.set(waiting)
         self._journal_failing.set(failing)
+        self._advance(self._forgotten, forgotten)
 
     def dropped(self, kind: Literal["published", "kept"], pictures: int = 1) -> None:
         """Pictures that were not published for want of time, or not kept for want of space."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from inspector.errors import JournalError
+from inspector.logs import say
 from inspector.triggers import Trigger
 from inspector.verdict import Reason, Verdict
 from inspector.wire import StatusMessage, VerdictMessage
@@ -91,7 +93,7 @@ class Recorder(Worker):
         self._trouble = ""
         self._group: list[Entry] = []
         self._began: float | None = None
-        self._forgotten = 0
+        self._forgotten = self._told = 0
 
     @property
     def stalled_s(self) -> float:
@@ -135,7 +137,7 @@ class Recorder(Worker):
                 idle_s = _RETRY_S if self._unrecorded else None
                 self._changed.wait_for(lambda: self._waiting or self._closing, idle_s)
                 if not self._waiting and self._closing:
-                    return
+                    break
                 count = min(len(self._waiting), _MOST_A_COMMIT)
                 self._group = [self._waiting.popleft() for _ in range(count)]
             self._group = [_in_time(entry) for entry in self._group]
@@ -143,6 +145,10 @@ class Recorder(Worker):
             self._settle(self._group)
             self._began = None
             self._group = []
+        # Once more: what fails now is in no journal for good.
+        if self._unrecorded and not self._commit([]):
+            self._forgotten += len(self._unrecorded)
+            self._tell_forgotten()
 
     def _settle(self, group: list[Entry]) -> None:
         began = time.monotonic()
@@ -155,7 +161,8 @@ class Recorder(Worker):
                 verdicts += 1
                 if not recorded:
                     verdict = _unrecorded(verdict, self._trouble)
-                    self._forgotten += len(self._unrecorded) == _MOST_UNRECORDED
+                    if len(self._unrecorded) == _MOST_UNRECORDED:
+                        self._forget()
                     self._unrecorded.append(verdict)
                 self._wire.send_verdict(verdict)
             if entry.status is not None:
@@ -182,10 +189,23 @@ class Recorder(Worker):
                 self._on_trouble(self._trouble)
             return False
         self._unrecorded.clear()
+        self._tell_forgotten()
         if self._trouble:
             self._trouble = ""
             self._on_trouble("")
         return True
+
+    def _forget(self) -> None:
+        """The oldest that waits for the journal makes room for another."""
+        if self._forgotten == self._told:
+            detail = f"{_MOST_UNRECORDED} verdicts wait for the journal; the oldest are given up"
+            say("forgotten", logging.ERROR, detail=detail)
+        self._forgotten += 1
+
+    def _tell_forgotten(self) -> None:
+        if self._forgotten > self._told:
+            self._told = self._forgotten
+            say("forgotten", logging.ERROR, verdicts=self._forgotten)
 
 
 def _in_time(entry: Entry) -> Entry:

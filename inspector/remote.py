@@ -5,15 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import Final
 
 from inspector.client import COMMANDS, Commander
 from inspector.errors import SecretError
 from inspector.security import ClientKeys
-from inspector.verdict import Verdict
-
-EXIT_CODES: Final = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.FAULT: 2}
-"""What ``trigger`` ends with."""
+from inspector.verdict import EXIT_CODES
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:

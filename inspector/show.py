@@ -16,7 +16,7 @@ from inspector.frame import encode_jpeg, overlay
 from inspector.verdict import Frame8, Verdict
 from inspector.wire import StatusMessage, VerdictMessage
 
-_STYLES: Final = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.FAULT: "bold yellow"}
+STYLES: Final = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.FAULT: "bold yellow"}
 
 _LONGEST_NAME: Final = 80
 _ROW: Final = "{:<8} {:<8} {:<18} {:<7}{:>7} {:>7}  {:<12}"
@@ -54,7 +54,7 @@ class Lines:
                 message.reason,
             )
         )
-        line.highlight_words([f" {message.verdict.value} "], _STYLES[message.verdict])
+        line.highlight_words([f" {message.verdict.value} "], STYLES[message.verdict])
         if self._with_truth:
             line.append(f"  {truth}")
         if message.verdict is Verdict.FAULT:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
 from rich.progress import Progress
 
 from inspector import frame
@@ -41,7 +42,8 @@ def write_dataset(
             raise OutputError(f"{out}: exists and is not an empty folder; choose another one")
         partial.mkdir(parents=True)
         items = list(_items(partial, good, test_good, defective))
-        with Progress(transient=True) as progress:
+        stderr = Console(stderr=True)
+        with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
             for item in progress.track(items, description="Drawing parts"):
                 _write(partial, item, item.draw(seed))
         if out.exists():

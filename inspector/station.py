@@ -379,8 +379,9 @@ class Ledger:
 
     def amend(self, verdict: VerdictMessage, published: VerdictMessage) -> None:
         """Another verdict went out under the number of ``verdict``; count and repeat that one."""
-        self._counts[verdict.verdict] -= 1
-        self._counts[published.verdict] += 1
+        for one, change in ((verdict, -1), (published, 1)):
+            self._counts[one.verdict] += change
+            self._reasons[one.reason] += change
         if (trigger := trigger_of(verdict)) is not None:
             self._memory.replace(trigger, published)
 

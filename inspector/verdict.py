@@ -31,6 +31,10 @@ class Verdict(str, enum.Enum):
         return self.value
 
 
+EXIT_CODES: Final = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.FAULT: 2}
+"""What the commands ``trigger`` and ``judge`` end with, by the worst verdict."""
+
+
 class Reason(str, enum.Enum):
     """Why a verdict is not PASS; stable identifiers, documented in docs/wire.md."""
 

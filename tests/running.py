@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from inspector import cli
 from inspector.client import Gap, Heatmap, Subscriber
 from inspector.frame import encode_jpeg, encode_png
 from inspector.wire import StatusMessage, VerdictMessage
@@ -86,6 +88,14 @@ def at_once(*commands: Sequence[str | Path]) -> list[tuple[int, str, str]]:
         for child in children:
             child.kill()
     return [(child.returncode, *text) for child, text in zip(children, said, strict=True)]
+
+
+def inside(*arguments: str | Path) -> tuple[int, str, str]:
+    """As ``inspector``, but in this process: half a second less of importing."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main([str(argument) for argument in arguments])
+    return code, out.getvalue(), err.getvalue()
 
 
 class Running:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from inspector.cameras.base import BadFrameError, Frame
 from inspector.cameras.pace import Pace, now_us
 from inspector.config import FolderCamera
 from inspector.errors import CameraError
-from inspector.frame import IMAGE_SUFFIXES, read_image
+from inspector.frame import IMAGE_SUFFIXES, find_images, read_image
 
 
 class Folder:
@@ -57,17 +56,10 @@ class Folder:
 def list_images(root: Path, camera: str) -> list[Path]:
     """The images under ``root``, by path. Raises CameraError when there is none."""
     who = f"camera {camera}"
-    found: list[Path] = []
     try:
         if not root.is_dir():
             raise CameraError(f"{who}: {root}: no such folder; correct 'path'")
-        for folder, _, names in os.walk(root, onerror=_refuse):
-            # Hidden files are what other systems leave behind, such as macOS's '._001.png'.
-            found += [
-                Path(folder, name)
-                for name in names
-                if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
-            ]
+        found = find_images(root)
     except OSError as error:
         raise CameraError(
             f"{who}: {error.filename or root}: {error.strerror}; give this user the right to "
@@ -76,8 +68,4 @@ def list_images(root: Path, camera: str) -> list[Path]:
     if not found:
         kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
         raise CameraError(f"{who}: {root}: holds no image ({kinds}); correct 'path'")
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
-
-
-def _refuse(error: OSError) -> None:
-    raise error
+    return found

@@ -176,14 +176,51 @@ def test_schema_check_finds_what_is_wrong():
     assert violations(schema, good, schema, "") != []
 
 
-def test_examples_of_the_page_are_messages():
-    examples = re.findall(r"```json\n(.*?)\n```", PAGE, re.DOTALL)
-    assert len(examples) == 8
-    for example in examples:
-        fields = json.loads(example)
-        marks = {"command": "command", "kind": "reply", "state": "status", "width": "heatmap"}
-        kind = next((kind for mark, kind in marks.items() if mark in fields), "verdict")
-        check_json(kind, example)
+MARKS = {"command": "command", "kind": "reply", "state": "status", "width": "heatmap"}
+
+
+def examples() -> list[tuple[str, str]]:
+    """(kind, message) as the page shows them."""
+    found = []
+    for text in re.findall(r"```json\n(.*?)\n```", PAGE, re.DOTALL):
+        fields = json.loads(text)
+        kind = next((kind for mark, kind in MARKS.items() if mark in fields), "verdict")
+        found.append((kind, text))
+    return found
+
+
+def test_examples_of_the_page_are_messages_and_there_is_one_of_each():
+    shown = set()
+    for kind, text in examples():
+        fields = check_json(kind, text)
+        shown.add((kind, fields.get("command") or fields.get("kind") or ""))
+    replies = get_args(wire.ReplyMessage.model_fields["kind"].annotation)
+    commands = wire.json_schemas()["command"]["discriminator"]["mapping"]
+    wanted = {("reply", kind) for kind in replies} | {("command", name) for name in commands}
+    assert shown == wanted | {("verdict", ""), ("heatmap", ""), ("status", "")}
+
+
+def test_examples_have_every_field_as_the_station_sends_them():
+    models = {
+        "verdict": VerdictMessage,
+        "heatmap": HeatmapMessage,
+        "status": StatusMessage,
+        "reply": wire.ReplyMessage,
+    }
+    given: dict[str, set[str]] = {}
+    for kind, text in examples():
+        if kind == "command":
+            fields = json.loads(text)
+            given.setdefault(fields["command"], set()).update(fields)
+        else:
+            assert wire.encode(models[kind].model_validate_json(text)).decode() == text
+    schemas = wire.json_schemas()["command"]["$defs"]
+    for name, found in given.items():
+        (schema,) = (
+            one for one in schemas.values() if one["properties"]["command"]["const"] == name
+        )
+        assert set(schema["properties"]) - {"schema"} <= found, name
+    assert any("schema" in found for found in given.values())
 
 
 def test_page_names_every_field_reason_and_state():

@@ -112,6 +112,63 @@ def test_a_missing_output_folder_is_said_before_the_work(
     assert "no such folder; make it" in line
 
 
+@pytest.mark.parametrize("command", ["export", "extend"])
+def test_a_folder_as_output_is_refused_before_the_work(
+    command: str,
+    trained: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def work(*_: object) -> None:
+        pytest.fail("it began to work")
+
+    monkeypatch.setattr("export.train.load_scorer", work)
+    monkeypatch.setattr("export.extend.load_scorer", work)
+    arguments = [command, str(trained.folder), "-o", str(tmp_path)]
+    if command == "extend":
+        labelled = write_labelled(tmp_path / "labelled", 2)
+        arguments += ["--good", str(labelled), "--run", str(tmp_path / "run2")]
+    line = fails(capsys, arguments, 26)
+    assert f"{tmp_path}: is a folder; name the bundle's file with -o" in line
+
+
+def test_a_report_on_other_data_leaves_the_run_s_own(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.folder, run)
+    assert main(["evaluate", str(run)]) == 0
+    names = ("evaluation.json", "scores.csv", "report.html")
+    own = {name: (run / name).read_bytes() for name in names}
+    other = write_parts(tmp_path / "other", good=12)
+    shutil.rmtree(other / "train")
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--data", str(other)]) == 0
+    assert f"report: {run / 'evaluation-other' / 'report.html'}" in capsys.readouterr().out
+    assert {path.name for path in (run / "evaluation-other").iterdir()} == set(names)
+    line = fails(capsys, ["evaluate", str(run), "--data", str(other)], 26)
+    assert "evaluation-other: is there already; remove it, or name a folder with -o" in line
+    out = tmp_path / "new" / "report"
+    assert main(["evaluate", str(run), "--data", str(other), "-o", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == set(names)
+    assert {name: (run / name).read_bytes() for name in names} == own
+    # The limit of all of them is another one now.
+    assert main(["calibrate", str(run), "--false-reject", "20%"]) == 0
+    assert not list(run.rglob("report.html"))
+
+
+def test_golden_pictures_are_named_by_their_scores(trained: Run, tmp_path: Path) -> None:
+    output = tmp_path / "disc.onnx"
+    assert main(["export", str(trained.folder), "-o", str(output)]) == 0
+    golden = read(output).manifest.golden
+    names = ["good, low", "good, middle", "good, high", "drawn defect"]
+    assert [one.name for one in golden] == names
+    scores = [one.score for one in golden]
+    assert scores[:3] == sorted(scores[:3])
+    assert scores[3] > 1.0
+
+
 def test_a_test_photo_of_another_shape_is_a_fault_and_stops_no_export(
     trained: Run, parts: Path, tmp_path: Path
 ) -> None:
@@ -197,7 +254,7 @@ def test_16_bit_tiff_photos_train_like_their_8_bit_twins(tmp_path: Path) -> None
     ("command", "room"), [("export", 1_000_000), ("extend", 2_000), ("extend", 1_000_000)]
 )
 def test_a_full_disk_leaves_the_old_bundle(
-    command: str, room: int, trained: Run, tmp_path: Path
+    command: str, room: int, trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out" / "disc.onnx"
     output.parent.mkdir()
@@ -205,22 +262,14 @@ def test_a_full_disk_leaves_the_old_bundle(
     arguments = [command, str(trained.folder), "-o", str(output)]
     if command == "extend":
         arguments += ["--good", str(write_labelled(tmp_path / "labelled", 6))]
-
-    def fill_disk() -> None:
-        # Writing past this size fails as on a full disk: a model's file, or the bundle.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-
-    done = subprocess.run(
-        [sys.executable, "-m", "export.cli", *arguments],
-        capture_output=True,
-        text=True,
-        preexec_fn=fill_disk,
-        check=False,
-    )
-    assert done.returncode == 26, done.stderr
-    errors = [line for line in done.stderr.splitlines() if "error:" in line]
-    assert len(errors) == 1
-    assert "cannot be written" in errors[0]
+    # Writing past this size fails as on a full disk: a model's file, or the bundle.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        line = fails(capsys, arguments, 26)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "cannot be written" in line
     assert output.read_bytes() == b"the bundle in service"
     assert [path.name for path in output.parent.iterdir()] == ["disc.onnx"]
 

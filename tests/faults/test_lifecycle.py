@@ -55,9 +55,9 @@ def test_a_station_from_ready_to_stopping(systemd, station):
         hear(systemd, "WATCHDOG=1")
         daemon.wait_for_log(r"state=(ContinuousExecution|Ready)")
         deadline = time.monotonic() + 10.0
-        code, out, err = running.inspector("status", commands)
+        code, out, err = running.inside("status", commands)
         while "0 verdicts" in out and time.monotonic() < deadline:
-            code, out, err = running.inspector("status", commands)
+            code, out, err = running.inside("status", commands)
         assert (code, err) == (0, ""), out
         assert out.startswith("OK line-1 ContinuousExecution, ")
         with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=5) as reply:
@@ -71,7 +71,7 @@ def test_a_station_from_ready_to_stopping(systemd, station):
         daemon.child.send_signal(signal.SIGTERM)
         hear(systemd, "STOPPING=1")
         assert daemon.child.wait(10) == 0, daemon.log
-    code, out, _ = running.inspector("status", commands, "--timeout", "0.3")
+    code, out, _ = running.inside("status", commands, "--timeout", "0.3")
     assert (code, out.split()[0]) == (2, "CRITICAL")
 
 

@@ -13,7 +13,7 @@ from tests import running, tiny
 
 def refused(station: Path, code: int, *words: str) -> list[str]:
     """``run`` and ``check`` end with ``code`` and lines, never a traceback."""
-    for found, out, err in running.at_once(("run", station), ("check", station)):
+    for found, out, err in (running.inspector("run", station), running.inside("check", station)):
         assert found == code, out + err
         assert "Traceback" not in out + err
         for word in words:
@@ -64,7 +64,7 @@ def test_check_finds_a_bundle_for_another_picture(tmp_path, parts):
     wide = {"height": 64, "width": 64, "aspect": 2.0}
     bundle = tiny.write_bundle(tmp_path / "wide.onnx", geometry=wide)
     station = running.write_station(tmp_path / "s.yaml", bundle, running.folder_camera(parts))
-    found, out, _ = running.inspector("check", station)
+    found, out, _ = running.inside("check", station)
     assert found == 11
     assert "trained at 2.000; set 'region' in the recipe" in out
     heard = running.judge_all(station)
@@ -102,17 +102,15 @@ def test_every_problem_is_reported_together(tmp_path, bundle_path):
     addresses = {"verdicts": "ipc:///nowhere/at/all", "images": "tcp://127.0.0.1:*"}
     station = running.write_station(tmp_path / "s.yaml", bundle_path, camera, sockets=addresses)
     lines = refused(station, 11)
-    # Whether 'check' finds the journal free depends on how far 'run', beside it, has come.
     problems = [line.split()[1] for line in lines if line.startswith("problem")]
-    subjects = [subject for subject in problems if subject != "journal"]
-    assert subjects == ["bundle", "camera", "ports"]
+    assert problems == ["bundle", "camera", "ports"]
     found, _, err = running.inspector("run", station)
     assert found == 11
     assert [line.startswith("inspector: error: ") for line in err.splitlines()][-3:] == [True] * 3
 
 
 def test_check_of_a_sound_station_is_all_ok(station):
-    found, out, err = running.inspector("check", station)
+    found, out, err = running.inside("check", station)
     assert (found, err) == (0, "")
     assert {line.split()[0] for line in out.splitlines()} == {"ok"}
 
@@ -134,7 +132,7 @@ def test_running_ipc_station_keeps_its_subscribers(tmp_path, bundle_path, parts)
     with running.running(station) as killed:
         killed.wait_for_log("state=running")
         killed.child.kill()
-    found, out, _ = running.inspector("check", station)
+    found, out, _ = running.inside("check", station)
     assert (found, "are free" in out) == (0, True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import threading
 import time
@@ -163,6 +164,43 @@ def test_bundle_that_fails_on_its_first_part_is_rolled_back(tmp_path, bundle_pat
         found = plc.trigger("top", 1)
         assert (found.recipe, found.model.name) == ("r", "tiny")
         daemon.wait_for_log(r"rolled back")
+        assert plc.status().recipe == "r"
+
+
+FAIL_OTHER = """
+import sys
+from inspector import cli, detector
+judge = detector.Detector.judge
+class Failing(detector.OnnxRuntimeBackend):
+    def infer(self, batch):
+        raise detector.Fault("inference_error", self.health())
+    def health(self):
+        return "CUDA failure 999"
+def of_other(self, frame):
+    if self.manifest.name == "other":
+        self._backend = Failing()
+    return judge(self, frame)
+detector.Detector.judge = of_other
+sys.exit(cli.main(["run", sys.argv[1]]))
+"""
+"""The bundle 'other' passes every check, and fails on the line's first part."""
+
+
+def test_status_after_a_rollback_is_that_of_the_judge_at_work(tmp_path, bundle_path):
+    other = tiny.write_bundle(tmp_path / "other.onnx", name="other")
+    station = write(tmp_path, bundle_path)
+    document = yaml.safe_load(station.read_text())
+    document["recipes"]["next"] = {"top": {"bundle": str(other)}}
+    station.write_text(yaml.safe_dump(document))
+    with running.running(station, program=FAIL_OTHER) as daemon, ready(daemon) as plc:
+        plc.recipe("next")
+        assert plc.status().recipe == "next"
+        found = plc.trigger("top", 1)
+        assert (found.recipe, found.model.name, found.reason) == ("r", "tiny", "")
+        status = plc.status()
+        assert (status.recipe, status.inference) == ("r", "")
+        models = re.findall(r" model camera=top .*name=(\w+)", daemon.log)
+        assert models == ["tiny", "other", "tiny"]
 
 
 def test_part_that_waits_at_the_stop_gets_its_verdict(station):
@@ -281,7 +319,7 @@ def test_commands_of_the_last_moments_are_answered(station):
 def test_journal_that_fails_at_the_stop_is_no_crash(station):
     failing = FAIL_WHILE.partition("sys.exit")[0]
     # So late that the loop has ended by then.
-    failing = failing.replace("        raise", "        time.sleep(1.5)\n        raise")
+    failing = failing.replace("        raise", "        time.sleep(0.8)\n        raise")
     program = SLOW_JUDGE.replace("sys.exit", failing + "sys.exit")
     with running.running(station, program=program) as daemon, ready(daemon) as plc:
 

@@ -17,7 +17,7 @@ from tests import running
 
 def test_watch_shows_and_saves(tmp_path, station):
     with running.running(station, "--wait-for-subscriber", "10") as daemon:
-        found, out, err = running.inspector(
+        found, out, err = running.inside(
             *("watch", daemon.verdicts, "--images", daemon.images),
             *("--count", "2", "--save", tmp_path / "seen"),
         )
@@ -43,7 +43,7 @@ def test_watch_saves_parts_without_an_id(tmp_path, bundle_path):
     station = running.write_station(tmp_path / "s.yaml", bundle_path, camera)
     try:
         with running.running(station, "--wait-for-subscriber", "10") as daemon:
-            found, _, err = running.inspector(
+            found, _, err = running.inside(
                 *("watch", daemon.verdicts, "--images", daemon.images),
                 *("--count", "1", "--save", tmp_path / "seen"),
             )
@@ -62,7 +62,7 @@ def demo_station(tmp_path: Path, bundle_path: Path) -> Path:
 
 def test_demo_counts_every_part(tmp_path, bundle_path):
     save = tmp_path / "out"
-    found, out, err = running.inspector(
+    found, out, err = running.inside(
         "demo", demo_station(tmp_path, bundle_path), "--parts", "12", "--save", save
     )
     assert (found, err) == (0, "")
@@ -73,7 +73,7 @@ def test_demo_counts_every_part(tmp_path, bundle_path):
 
 
 def test_demo_without_a_bundle_says_so(tmp_path):
-    found, _, err = running.inspector("demo", demo_station(tmp_path, tmp_path / "none.onnx"))
+    found, _, err = running.inside("demo", demo_station(tmp_path, tmp_path / "none.onnx"))
     assert found == 11
     assert "none.onnx: no such bundle" in err
     assert "Traceback" not in err

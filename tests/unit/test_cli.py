@@ -52,6 +52,9 @@ def test_simulate_writes_a_data_set(tmp_path, capsys):
     out = tmp_path / "parts"
     command = ["simulate", str(out), "--good", "2", "--test-good", "1", "--defective", "1"]
     assert cli.main(command) == 0
+    assert capsys.readouterr().out == (
+        f"{out}: 2 good parts to train with, 1 good and 1 defective ones to test with\n"
+    )
     assert len(list(out.glob("train/good/*.png"))) == 2
     assert len(list(out.glob("ground_truth/*/*_mask.png"))) == 1
     assert cli.main(command) == 26
@@ -61,6 +64,7 @@ def test_simulate_writes_a_data_set(tmp_path, capsys):
 def test_help_and_messages_load_neither_onnxruntime_nor_torch():
     program = (
         "import sys, inspector, inspector.cli, inspector.client;"
+        "inspector.cli._parser().format_help();"
         "print({'onnxruntime', 'torch', 'export'} & set(sys.modules));"
         "from inspector import Detector;"
         "print({'onnxruntime', 'torch', 'export'} & set(sys.modules))"

@@ -63,7 +63,7 @@ def test_paths_are_relative_to_the_file(tmp_path):
         ("kind: folder", "kind: pigeon", 5, "cameras[0].kind", "'opencv', 'folder', 'simulator'"),
         ("name: top", "name: top/left", 4, "cameras[0].name", "top/left"),
         ("station: line-1\n", "", 1, "station", "missing"),
-        ("recipe: flange\n", "recipe: disc\n", 1, "file", "recipe 'disc' is not among"),
+        ("recipe: flange\n", "recipe: disc\n", 11, "recipe", "'disc' is not among the recipes"),
         (
             "      bundle: flange.onnx",
             "      bundle: flange.onnx\n      limit_factor: 3",
@@ -71,7 +71,20 @@ def test_paths_are_relative_to_the_file(tmp_path):
             "recipes.flange.top.limit_factor",
             "less than or equal to 2",
         ),
-        ("    top:\n", "    side:\n", 1, "file", "is for cameras side; the station has top"),
+        (
+            "    top:\n",
+            "    side:\n",
+            9,
+            "recipes.flange.side",
+            "is for cameras side; the station has top",
+        ),
+        (
+            "    top:\n      bundle: flange.onnx\n",
+            "    {}\n",
+            8,
+            "recipes.flange",
+            "is for cameras none; the station has top",
+        ),
         (
             "queue_size: 4",
             "sockets: {verdicts: 'tcp://0.0.0.0'}",
@@ -82,9 +95,9 @@ def test_paths_are_relative_to_the_file(tmp_path):
         (
             "queue_size: 4",
             "sockets: {commands: 'tcp://0.0.0.0:5557'}",
-            1,
-            "file",
-            "sockets: commands can be reached from other machines, which needs keys",
+            2,
+            "sockets.commands",
+            "can be reached from other machines, which needs keys",
         ),
         (
             "queue_size: 4",
@@ -103,7 +116,59 @@ def test_paths_are_relative_to_the_file(tmp_path):
             "sockets.images",
             "must be an address",
         ),
-        ("queue_size: 4", "metrics: 127.0.0.1:70000", 2, "metrics", "as docs/station.md shows"),
+        ("queue_size: 4", "metrics: 127.0.0.1:70000", 2, "metrics", "such as 127.0.0.1:9464"),
+        ("queue_size: 4", "metrics: '*:9464'", 2, "metrics", "this machine's own, such as"),
+        (
+            "queue_size: 4",
+            "security:\n  peers:\n    plc: {key: short, roles: [listen]}",
+            4,
+            "security.peers.plc.key",
+            "40 characters of a public key, as 'inspector keygen' prints",
+        ),
+        (
+            "queue_size: 4",
+            f"security:\n  peers:\n    plc: {{key: '{'k' * 40}', roles: []}}",
+            4,
+            "security.peers.plc.roles",
+            "is empty; add at least one",
+        ),
+        (
+            "queue_size: 4",
+            f"security:\n  peers:\n    a/b: {{key: '{'k' * 40}', roles: [listen]}}",
+            4,
+            "security.peers.a/b",
+            "must be letters, digits",
+        ),
+        (
+            "cameras:\n  - name: top\n    kind: folder\n    path: parts\n",
+            "cameras: []\n",
+            3,
+            "cameras",
+            "is empty; add at least one",
+        ),
+        (
+            "recipes:\n  flange:\n    top:\n      bundle: flange.onnx\n",
+            "recipes: {}\n",
+            7,
+            "recipes",
+            "is empty; add at least one",
+        ),
+        (
+            "cameras:\n  - name: top\n",
+            "cameras:\n  - name: 7\n",
+            4,
+            "cameras[0].name",
+            "valid string",
+        ),
+        ("    kind: folder\n", "", 4, "cameras[0].kind", "missing; add it"),
+        ("queue_size: 4", "sockets: many", 2, "sockets", "must be keys and values (found 'many')"),
+        (
+            "    kind: folder\n    path: parts\n",
+            "    kind: faulty\n    steps:\n      - {do: frames}\n      - {do: lose}\n",
+            7,
+            "cameras[0].steps[0]",
+            "what follows is never reached",
+        ),
         (
             "kind: folder\n    path: parts",
             "kind: opencv\n    source: -1",
@@ -115,8 +180,8 @@ def test_paths_are_relative_to_the_file(tmp_path):
             "queue_size: 4",
             "sockets: {images: 'tcp://127.0.0.1:5555'}",
             2,
-            "sockets",
-            "need an address each",
+            "sockets.images",
+            "is the address of verdicts too; verdicts, images and commands need an address each",
         ),
     ],
 )
@@ -221,7 +286,7 @@ def test_missing_file_is_one_line(tmp_path):
 
 def test_two_cameras_of_one_name_are_refused(tmp_path):
     camera = "  - name: top\n    kind: folder\n    path: parts\n"
-    with pytest.raises(ConfigError, match="two cameras are called"):
+    with pytest.raises(ConfigError, match=r":7: cameras\[1\]\.name: two cameras are called top"):
         load(tmp_path, GOOD.replace(camera, camera * 2))
 
 

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -9,7 +14,7 @@ from inspector import Detector, Verdict
 from inspector.errors import BundleError, Fault, GoldenError, ProviderError
 from inspector.frame import Box
 from inspector.verdict import Reason
-from tests import tiny
+from tests import running, tiny
 
 
 def test_good_part_passes(bundle_path):
@@ -207,3 +212,23 @@ def test_a_judgement_prints_short_and_its_verdict_plainly(bundle_path):
     judgement = Detector.load(bundle_path).judge(np.zeros((96, 128, 3), dtype=np.uint8))
     assert str(judgement.verdict) in {"PASS", "FAIL", "FAULT"}
     assert len(repr(judgement)) < 1000
+
+
+LOAD = "import sys; from inspector import Detector; Detector.load(sys.argv[1], 'cpu', 1)"
+
+
+def test_onnxruntime_tells_nobody_what_it_runs(tmp_path, bundle_path):
+    """Its telemetry keeps an identity in HOME, and complains where it cannot."""
+    (tmp_path / "home").mkdir()
+    # ONNX Runtime itself is quiet in a continuous integration.
+    kept = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH") if key in os.environ}
+    for home in (tmp_path / "home", Path("/proc/none")):
+        done = subprocess.run(
+            [sys.executable, "-c", LOAD, bundle_path],
+            env=kept | {"HOME": str(home), "PYTHONPATH": running.environment()["PYTHONPATH"]},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert (done.stdout, done.stderr) == ("", "")
+    assert list((tmp_path / "home").rglob("*")) == []

@@ -150,8 +150,18 @@ def test_station_file_names_the_folder_and_choices_narrow(
     assert count() == "5"
     assert count("--camera", "top") == "5"
     assert count("--since", "2024-05-01T10:00:03Z", "--until", "2024-05-01T10:00:05Z") == "2"
-    with pytest.raises(JournalError, match="no pictures to replay"):
+    with pytest.raises(ConfigError, match=r"--camera side: .* knows no such camera; it knows top"):
         count("--camera", "side")
+    with pytest.raises(JournalError, match="no pictures to replay"):
+        count("--until", "2001-01-01")
+
+
+@pytest.mark.parametrize("factor", ["0", "-1", "nan", "inf", "1e999", "much"])
+def test_limit_factor_is_a_number_above_0(tmp_path, bundle_path, capsys, factor) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command("replay", tmp_path, "--bundle", bundle_path, f"--limit-factor={factor}")
+    assert ended.value.code == 2
+    assert f"'{factor}' is no number above 0" in capsys.readouterr().err
 
 
 def test_broken_and_vanished_pictures_are_counted(
@@ -163,14 +173,14 @@ def test_broken_and_vanished_pictures_are_counted(
     keep(tmp_path, bundle_path, *[grey(128)] * 3)
     first, second, _ = (picture.path for picture in pictures(tmp_path))
     first.write_bytes(first.read_bytes()[:-20])
-    real = history.Detector.load
+    real = Detector.load
 
     def load(*arguments: Any) -> Detector:
         # Deleted after the list was made, as a daemon that keeps others may do.
         second.unlink()
         return real(*arguments)
 
-    monkeypatch.setattr(history.Detector, "load", load)
+    monkeypatch.setattr(Detector, "load", load)
     command("replay", tmp_path, "--bundle", bundle_path)
     said = capsys.readouterr()
     assert said.out.splitlines()[0] == (

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import hypothesis.strategies as st
+import numpy as np
 from hypothesis import given, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -21,7 +22,7 @@ from inspector.config import Station
 from inspector.station import Clock, Ledger, Ticket
 from inspector.triggers import Memory, Trigger, trigger_of
 from inspector.verdict import Judgement, Reason, Verdict
-from inspector.wire import VerdictMessage
+from inspector.wire import ModelField, VerdictMessage
 
 MS = 1_000_000
 DEADLINES_MS = {"belt": 50, "gate": 100, "exit": 40}
@@ -39,15 +40,20 @@ STATION = Station.model_validate(
             }
             for name, deadline_ms in DEADLINES_MS.items()
         ],
-        "recipes": {"r": {name: {"bundle": "a.onnx"} for name in DEADLINES_MS}},
+        "recipes": {
+            recipe: {name: {"bundle": f"{recipe}.onnx"} for name in DEADLINES_MS}
+            for recipe in ("r", "s")
+        },
         "recipe": "r",
     }
 )
+SEEN = np.zeros((1, 1, 3), np.uint8)
 RESULTS = {
-    Verdict.PASS: Judgement(Verdict.PASS, 0.5, Reason.NONE),
-    Verdict.FAIL: Judgement(Verdict.FAIL, 1.5, Reason.ANOMALY),
-    Verdict.FAULT: Judgement(Verdict.FAULT, None, Reason.NOT_FINITE),
+    Verdict.PASS: Judgement(Verdict.PASS, 0.5, Reason.NONE, judged=SEEN),
+    Verdict.FAIL: Judgement(Verdict.FAIL, 1.5, Reason.ANOMALY, judged=SEEN),
+    Verdict.FAULT: Judgement(Verdict.FAULT, None, Reason.NOT_FINITE, judged=SEEN),
 }
+OVERRUNS = ("queue_full", "deadline_missed")
 SOFTWARE = st.sampled_from(["gate", "exit"])
 CAMERAS = st.sampled_from(sorted(DEADLINES_MS))
 DELAYS_NS = st.just(0) | st.integers(0, 4 * MS)
@@ -62,6 +68,8 @@ class Owed:
     trigger: Trigger | None = None
     part_id: str = ""
     outcome: tuple[Verdict, str] | None = None
+    judged_by: str = ""
+    """The recipe in force when the judge answered."""
     accepted: bool = True
     exposed: bool = False
     reasons: Collection[str] = ("deadline_missed", "camera_lost")
@@ -92,6 +100,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.known: dict[tuple, VerdictMessage | Ticket | None] = {}
         self.highest: Counter[tuple] = Counter()
         self.seq = 0
+        self.published: dict[int, VerdictMessage] = {}
+        self.change_over("r")
         self.broken: str | None = None
         answered = [item for item in self.journal if isinstance(item, VerdictMessage)]
         for verdict in answered:
@@ -255,6 +265,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def judge(self, ticket: Ticket, owed: Owed, verdict: Verdict, ago_ns: int) -> None:
         self.ledger.judged(ticket, RESULTS[verdict], self.ns - ago_ns)
+        owed.judged_by = owed.judged_by or self.recipe
         if owed.outcome is None:
             if owed.overdue(self.ns) and verdict is not Verdict.FAULT:
                 owed.outcome = (Verdict.FAULT, "deadline_missed")
@@ -339,7 +350,12 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert owed.overdue(self.ns)
                 assert verdict.reason in owed.reasons
                 assert verdict.reason != "camera_lost" or not owed.exposed
+            if verdict.verdict is not Verdict.FAULT:
+                judged_by = owed.judged_by, f"{owed.judged_by}-{verdict.camera}"
+                assert verdict.model is not None
+                assert (verdict.recipe, verdict.model.name) == judged_by
             self.uncommitted.append(verdict)
+            self.published[verdict.seq] = verdict
         for line in self.owed.values():
             assert not line or not (line[0].outcome or line[0].overdue(self.ns))
 
@@ -355,6 +371,30 @@ class LedgerMachine(RuleBasedStateMachine):
             self.close()
             assert self.seq > before
 
+    @rule(recipe=st.sampled_from("rs"))
+    def change_over(self, recipe: str) -> None:
+        """Between two parts; those that wait for the judge are judged by the new one."""
+        self.recipe = recipe
+        self.ledger.select(recipe)
+        for camera in DEADLINES_MS:
+            model = ModelField(name=f"{recipe}-{camera}", version="1", sha256="0" * 64)
+            self.ledger.install(camera, model)
+
+    @precondition(lambda self: any(isinstance(one, VerdictMessage) for one in self.uncommitted))
+    @rule(data=st.data(), reason=st.sampled_from(["journal_failed", "deadline_missed"]))
+    def amend(self, data: st.DataObject, reason: str) -> None:
+        """The journal failed, or took it too late: another verdict went out under its number."""
+        choice = [one for one in self.uncommitted if isinstance(one, VerdictMessage)]
+        verdict = data.draw(st.sampled_from(choice))
+        fault = {"verdict": Verdict.FAULT, "score": None, "regions": (), "reason": reason}
+        published = verdict.model_copy(update=fault)
+        self.ledger.amend(verdict, published)
+        self.uncommitted[self.uncommitted.index(verdict)] = published
+        self.published[verdict.seq] = published
+        if trigger := trigger_of(verdict):
+            self.known[trigger.key] = published
+            assert self.ledger.find(trigger) == published
+
     @rule()
     def commit(self) -> None:
         self.journal += self.uncommitted
@@ -364,6 +404,13 @@ class LedgerMachine(RuleBasedStateMachine):
     def counts_add_up(self) -> None:
         status = self.ledger.status()
         assert status.passed + status.failed + status.faults == status.last_seq == self.seq
+        kinds = Counter(one.verdict for one in self.published.values())
+        reasons = Counter(one.reason for one in self.published.values())
+        told = status.passed, status.failed, status.faults
+        assert told == tuple(kinds[verdict] for verdict in Verdict)
+        assert status.overruns == sum(reasons[reason] for reason in OVERRUNS)
+        assert status.over_triggers == reasons["over_trigger"]
+        assert status.recipe == self.recipe
 
     def teardown(self) -> None:
         while any(self.owed.values()):

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import pytest
+
+from inspector import recorder as recorder_module
 from inspector.errors import JournalError
 from inspector.recorder import Entry, Recorder, Timing
 from inspector.triggers import Trigger
 from inspector.verdict import Verdict
-from inspector.wire import StatusMessage, VerdictMessage
+from inspector.wire import StatusMessage, VerdictMessage, encode
 from tests import stations
 
 TRIGGER = Trigger("top", "plc", "s", 1, "p1", 5, 5)
@@ -20,6 +24,7 @@ class Disk:
 
     def __init__(self) -> None:
         self.kept: list[VerdictMessage] = []
+        self.bodies: set[bytes] = set()
         self.triggers: list[Trigger] = []
         self.commits = 0
         self.full = False
@@ -33,6 +38,7 @@ class Disk:
         self.commits += 1
         self.triggers += triggers
         self.kept += verdicts
+        self.bodies |= set(map(encode, verdicts))
 
 
 class Wire:
@@ -44,7 +50,7 @@ class Wire:
         self.early: list[int] = []
 
     def send_verdict(self, message: VerdictMessage) -> None:
-        if message not in self.disk.kept:
+        if encode(message) not in self.disk.bodies:
             self.early.append(message.seq)
         self.sent.append(message)
 
@@ -154,3 +160,36 @@ def test_what_the_journal_takes_after_its_deadline_is_a_fault():
         assert recorder.stalled_s == 0.0
     assert [v.reason for v in wire.sent] == ["", "deadline_missed", ""]
     assert disk.kept == wire.sent
+
+
+def test_what_is_never_recorded_is_counted_and_told(monkeypatch, caplog):
+    monkeypatch.setattr(recorder_module, "_MOST_UNRECORDED", 3)
+    caplog.set_level(logging.ERROR, "inspector")
+    disk = Disk()
+    disk.full = True
+    with at_work(disk) as (recorder, wire, _):
+        for seq in range(1, 6):
+            recorder.put(Entry(verdict=stations.verdict(seq)))
+        wait_until(lambda: len(wire.sent) == 5)
+        assert recorder.forgotten == 2
+        assert caplog.messages == [
+            'forgotten detail="3 verdicts wait for the journal; the oldest are given up"'
+        ]
+        disk.full = False
+        wait_until(lambda: len(disk.kept) == 3)
+        assert [verdict.seq for verdict in disk.kept] == [3, 4, 5]
+        wait_until(lambda: caplog.messages[1:] == ["forgotten verdicts=2"])
+
+
+@pytest.mark.parametrize("cured", [False, True])
+def test_what_waits_at_the_end_is_tried_once_more(caplog, cured):
+    caplog.set_level(logging.ERROR, "inspector")
+    disk = Disk()
+    disk.full = True
+    with at_work(disk) as (recorder, wire, _):
+        recorder.put(Entry(verdict=stations.verdict(1)))
+        wait_until(lambda: len(wire.sent) == 1)
+        disk.full = not cured
+    assert recorder.forgotten == (0 if cured else 1)
+    assert disk.kept == (wire.sent if cured else [])
+    assert caplog.messages == ([] if cured else ["forgotten verdicts=1"])

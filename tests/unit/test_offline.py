@@ -1,0 +1,122 @@
+"""``inspector judge``: what a bundle says of photos, as a station with that bundle would."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inspector import cli
+from inspector.detector import Detector
+from inspector.frame import encode_png, read_image
+from tests import running, tiny
+
+LIT = {"brightness": (100, 150), "sharpness": (0, 1e9)}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return running.write_parts(tmp_path / "photos", tiny.good_picture(), tiny.bad_picture())
+
+
+def judge(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, list[list[str]], str]:
+    """Exit code, the table's rows in words, and what follows it."""
+    code = cli.main(["judge", *map(str, words)])
+    said = capsys.readouterr()
+    assert said.err == ""
+    head, *rows, end = said.out.splitlines()
+    assert head.split() == ["photo", "verdict", "score", "reason"]
+    return code, [row.split() for row in rows], end
+
+
+def test_a_line_a_photo_and_the_worst_verdict_s_exit_code(bundle_path, photos, capsys):
+    good, bad = photos / "000.png", photos / "001.png"
+    code, rows, end = judge(capsys, bundle_path, photos)
+    assert rows == [[str(good), "PASS", "0.000"], [str(bad), "FAIL", "1.984", "anomaly"]]
+    assert (code, end) == (1, "2 judged by tiny 1: 1 PASS, 1 FAIL")
+    assert judge(capsys, bundle_path, good, good)[0] == 0
+    (photos / "cut.png").write_bytes(good.read_bytes()[:-20])
+    code, rows, _ = judge(capsys, bundle_path, photos)
+    assert (code, rows[2][1:5]) == (2, ["FAULT", "-", "frame_unreadable:", "the"])
+    assert str(photos) not in " ".join(rows[2][2:])
+
+
+def test_photos_are_judged_as_the_station_judges_them(tmp_path, capsys):
+    """The bundle's own region, and pictures that are not fit are no good parts."""
+    geometry = {"height": 64, "width": 64, "region": {"x": 8, "y": 4, "w": 64, "h": 64}}
+    bundle = tiny.write_bundle(tmp_path / "b.onnx", geometry=geometry, exposure=LIT)
+    inside, outside = (np.full((80, 100, 3), tiny.GREY, np.uint8) for _ in range(2))
+    inside[4:20, 8:30] = 255
+    outside[:3] = 255
+    black = np.zeros((80, 100, 3), np.uint8)
+    small = tiny.good_picture(32)
+    parts = running.write_parts(tmp_path / "parts", inside, outside, black, small)
+    code, rows, _ = judge(capsys, bundle, parts)
+    assert [row[1] for row in rows] == ["FAIL", "PASS", "FAULT", "FAULT"]
+    assert [row[3] for row in rows[2:]] == ["too_dark:", "frame_shape:"]
+    assert code == 2
+    station = running.write_station(tmp_path / "s.yaml", bundle, running.folder_camera(parts))
+    heard = running.judge_all(station).verdicts
+    assert [v.verdict.value for v in heard] == [row[1] for row in rows]
+    assert [v.reason for v in heard[2:]] == ["too_dark", "frame_shape"]
+
+
+def test_heatmaps_lie_over_the_judged_region(tmp_path, bundle_path, photos, capsys):
+    out = tmp_path / "out"
+    deeper = running.write_parts(photos / "deeper", tiny.bad_picture())
+    (deeper / "000.bmp").write_bytes((deeper / "000.png").read_bytes())
+    (photos / "none.png").write_bytes(b"no picture")
+    _, _, end = judge(capsys, bundle_path, photos, "-o", out)
+    made = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.jpg"))
+    assert made == [
+        *("000_overlay.jpg", "001_overlay.jpg"),
+        *("deeper/000.png_overlay.jpg", "deeper/000_overlay.jpg"),
+    ]
+    assert end.endswith(f"; heatmaps: 4 in {out}")
+    good, bad = (read_image(out / f"00{n}_overlay.jpg").astype(int) for n in range(2))
+    assert good.shape == (64, 64, 3)
+    assert np.abs(good - tiny.GREY).max() < 6
+    hot = Detector.load(bundle_path).judge(tiny.bad_picture()).anomaly_map >= 1.0
+    assert (bad[hot].max(axis=1) - bad[hot].min(axis=1)).mean() > 40
+    assert np.abs(bad[~hot] - tiny.GREY).mean() < 20
+
+
+def test_what_it_wrote_is_no_photo_and_no_photo_is_overwritten(bundle_path, photos, capsys):
+    first = judge(capsys, bundle_path, photos, "-o", photos / "heatmaps")
+    assert judge(capsys, bundle_path, photos, "-o", photos / "heatmaps") == first
+    (photos / "000_overlay.jpg").write_bytes(encode_png(tiny.good_picture()))
+    before = {path: path.read_bytes() for path in photos.glob("*.*")}
+    judge(capsys, bundle_path, *before, "-o", photos)
+    assert {path: path.read_bytes() for path in before} == before
+    assert (photos / "000.png_overlay.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("{bundle}", "{folder}/none.png"), 21, "none.png: no such photo or folder"),
+        (("{bundle}", "{folder}/empty"), 21, "empty: holds no photo (bmp, jpeg, jpg, png, tif"),
+        (("{folder}/photos/000.png", "{folder}/photos"), 11, "000.png: "),
+        (("{folder}/none.onnx", "{folder}/photos"), 11, "none.onnx: "),
+        (("{bundle}", "{folder}/photos", "-o", "{bundle}"), 26, "cannot be written: "),
+    ],
+)
+def test_wrong_words_are_one_line(tmp_path, bundle_path, photos, capsys, words, code, said):
+    (tmp_path / "empty").mkdir()
+    told = [word.format(bundle=bundle_path, folder=tmp_path) for word in words]
+    assert cli.main(["judge", *told]) == code
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def test_names_that_are_markup_or_not_utf8_are_shown(tmp_path, bundle_path, capsys):
+    names = [b"[red]x[-].png", b"m\xff.png"]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(
+            encode_png(tiny.good_picture())
+        )
+    _, rows, _ = judge(capsys, bundle_path, *tmp_path.glob("*.png"))
+    assert {Path(row[0]).name for row in rows} == {"[red]x[-].png", r"m\udcff.png"}

@@ -333,7 +333,9 @@ def answered(address: str, strangers: Iterable[Any], parties: Parties) -> list[s
         peers = [stack.enter_context(connected(zmq.DEALER, address, held)) for held in strangers]
         for peer in peers:
             for name, body in COMMANDS.items():
-                peer.send(json.dumps(body | {"id": name}).encode())
+                # Once its handshake has failed for good, a socket has nowhere to send to.
+                with contextlib.suppress(zmq.Again):
+                    peer.send(json.dumps(body | {"id": name}).encode(), zmq.NOBLOCK)
         # One who came after them got in and was answered: so could they have been.
         with Commander(address, keys=parties.client_keys("mes"), timeout_s=30.0) as marker:
             marker.status()

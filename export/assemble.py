@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import onnx
 
-from export import onnx_graph
+from export import onnx_graph, onnx_reference
 from export.dataset import GOOD, Sample, load_sample, open_test
 from export.parity import prove
 from export.run import Run
@@ -23,12 +23,15 @@ from inspector import __version__
 from inspector.bundle import MANIFEST_KEY, Cfa, Extension, Golden, Manifest, seal, write_atomically
 from inspector.detector import Detector
 from inspector.errors import OutputError
-from inspector.frame import encode_png
+from inspector.frame import Geometry, encode_png
 from inspector.verdict import Frame8
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
 
-GOLDEN_TOLERANCE = {"fp32": 5e-3, "fp16": 5e-2}
+RANGE_PARTS = 32
+"""Good parts that tell int8 the range of every tensor."""
+
+GOLDEN_TOLERANCE = {"fp32": 5e-3, "fp16": 5e-2, "int8": 5e-2}
 """How far a golden score may move on another machine or provider, in units of the limit."""
 
 
@@ -53,9 +56,11 @@ def export_bundle(
     precision: Precision,
     data: Path,
     on_image: Callable[[int, int], None],
+    reference: bool = False,
 ) -> Manifest:
     """Write the bundle of a finished run to ``output`` after the proof of parity.
 
+    ``reference``: the graph of :mod:`export.onnx_reference`, always fp32.
     Raises :class:`ParityError` (nothing is written), :class:`OutputError`, and
     :class:`RunError` when ``data`` does not hold the photos the run was trained on.
     """
@@ -63,23 +68,29 @@ def export_bundle(
     check_output(output)
     good = run.photos(data)
     samples = [*(Sample(path, GOOD, None) for path in good), *open_test(data)]
-    graph = onnx_graph.build(scorer, precision=precision)
+    if reference:
+        graph = onnx_reference.build(scorer)
+    else:
+        graph = _graph(scorer, precision, good, facts.geometry)
     manifest = _manifest(run, scorer, good, name=name, precision=precision)
     try:
         with tempfile.TemporaryDirectory() as scratch:
             candidate = Path(scratch) / "candidate.onnx"
             candidate.write_bytes(_serialise(graph, manifest))
+            # Half precision is for CUDA, and is proven there when there is one.
+            detector = Detector.load(
+                candidate, provider="auto" if precision == "fp16" else "cpu", verify=False
+            )
             parity = prove(
-                # Half precision is for CUDA, and is proven there when there is one.
-                Detector.load(
-                    candidate, provider="auto" if precision == "fp16" else "cpu", verify=False
-                ),
+                detector,
                 scorer,
                 samples,
                 facts.geometry,
                 precision=precision,
                 on_image=lambda done: on_image(done, len(samples)),
             )
+            if precision == "int8":
+                manifest = manifest.model_copy(update={"golden": _rescored(manifest, detector)})
         manifest = manifest.model_copy(update={"parity": parity})
         write_atomically(output, _serialise(graph, manifest))
     except OSError as error:
@@ -89,6 +100,28 @@ def export_bundle(
         ) from None
     Detector.load(output, provider="cpu")
     return manifest
+
+
+def _graph(
+    scorer: Scorer, precision: Precision, good: tuple[Path, ...], geometry: Geometry
+) -> onnx.ModelProto:
+    graph = onnx_graph.build(scorer, precision=precision)
+    if precision != "int8":
+        return graph
+    from export.quantise import quantise_backbone
+
+    chosen = sorted({round(i) for i in np.linspace(0, len(good) - 1, RANGE_PARTS)})
+    return quantise_backbone(
+        graph, [load_sample(Sample(good[i], GOOD, None), geometry).image for i in chosen]
+    )
+
+
+def _rescored(manifest: Manifest, detector: Detector) -> tuple[Golden, ...]:
+    """Golden pictures with the file's own scores: rounding has moved them, the same everywhere."""
+    return tuple(
+        golden.model_copy(update={"score": float(detector.infer(golden.image()[None])[0][0])})
+        for golden in manifest.golden
+    )
 
 
 def _serialise(graph: onnx.ModelProto, manifest: Manifest) -> bytes:

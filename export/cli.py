@@ -118,7 +118,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("folder", type=Path, metavar="RUN")
     command.add_argument("-o", "--output", type=Path, required=True, help="part.onnx")
     command.add_argument("--name", help="name in every verdict; default: the data folder's")
-    command.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
+    command.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
+    command.add_argument(
+        "--reference",
+        action="store_true",
+        help="the graph as the paper writes it, many times slower: to compare with",
+    )
     command.add_argument("--data", type=Path, help="data set; default: the one it was trained on")
     command.add_argument("--weights", type=Path, help="backbone weights file")
     command.set_defaults(run=_export)
@@ -146,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         "pass, and more defects may",
     )
     command.add_argument("--name", help="name in every verdict; default: the data folder's")
-    command.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
+    command.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
     command.add_argument("--data", type=Path, help="data set; default: the one it was trained on")
     command.add_argument("--weights", type=Path, help="backbone weights file")
     command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -359,6 +364,8 @@ def _export(options: argparse.Namespace) -> None:
     run = Run(options.folder)
     facts = run.facts()
     check_output(options.output)
+    if options.reference and options.precision != "fp32":
+        raise ConfigError("--reference is written in fp32 only: leave --precision out")
     scorer = load_scorer(run, pick_device("cpu"), options.weights)
     with _progress() as progress:
         task = progress.add_task("proving parity", total=None, note="")
@@ -368,6 +375,7 @@ def _export(options: argparse.Namespace) -> None:
             options.output,
             name=options.name or facts.name,
             precision=options.precision,
+            reference=options.reference,
             data=options.data or facts.data,
             on_image=lambda done, total: progress.update(task, completed=done, total=total),
         )

@@ -66,11 +66,16 @@ def describe(manifest: Manifest) -> list[tuple[str, str]]:
 def _parity_rows(parity: Parity | None) -> list[tuple[str, str]]:
     if parity is None:
         return []
+    allowed = f"{parity.flips_allowed:.1%} of verdicts may flip"
+    if parity.tolerance is not None:
+        allowed = f"allowed {parity.tolerance:g}"
+    if parity.auroc_change is not None:
+        allowed += f", image AUROC {parity.auroc_change:+.4f}"
     return [
         (
             "parity",
             f"{parity.images} photos, {parity.verdict_flips} flips, largest difference "
             f"{parity.largest_score_difference:.1e} (score) {parity.largest_map_difference:.1e} "
-            f"(map) of the limit, allowed {parity.tolerance:g}, on {parity.provider}",
+            f"(map) of the limit, {allowed}, on {parity.provider}",
         )
     ]

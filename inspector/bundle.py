@@ -161,9 +161,14 @@ class Parity(_Frozen):
     largest_score_difference: float
     largest_map_difference: float
     verdict_flips: int
-    tolerance: float
+    tolerance: float | None
+    """Largest difference allowed; None: the verdicts count, not the scores."""
+    flips_allowed: float = 0.0
+    """Share of verdicts that were allowed to flip."""
     provider: str = "CPUExecutionProvider"
     """Execution provider the proof ran on."""
+    auroc_change: float | None = None
+    """Image AUROC of the file minus that of the trained model; None without photos of defects."""
 
 
 class Extension(_Frozen):
@@ -189,7 +194,7 @@ class Manifest(_Frozen):
     created: str
     product_version: str
     geometry: Geometry
-    precision: Literal["fp32", "fp16"]
+    precision: Literal["fp32", "fp16", "int8"]
     cfa: Cfa
     calibration: Calibration
     exposure: Exposure

@@ -7,18 +7,22 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
+from export import quantise
 from export.cli import main
 from export.run import Run
 from export.settings import TrainSettings
 from inspector import Detector, Verdict
 from inspector.bundle import read
 from inspector.config import load_yaml
+from inspector.errors import ParityError
 
 from .conftest import draw_part, write_labelled, write_parts
 
@@ -90,6 +94,52 @@ def test_fp16_is_proven_at_its_own_tolerance(trained: Run, tmp_path: Path) -> No
     assert manifest.precision == "fp16"
     assert manifest.parity is not None
     assert manifest.parity.tolerance == 0.02
+
+
+def test_int8_is_proven_by_its_verdicts(trained: Run, tmp_path: Path) -> None:
+    output = tmp_path / "int8.onnx"
+    assert main(["export", str(trained.folder), "-o", str(output), "--precision", "int8"]) == 0
+    manifest = read(output).manifest
+    assert manifest.precision == "int8"
+    parity = manifest.parity
+    assert parity is not None
+    assert parity.tolerance is None
+    assert parity.verdict_flips <= parity.flips_allowed * parity.images < 1
+    assert parity.auroc_change is not None
+    graph = onnx.load(output).graph
+    by_kind = Counter(node.op_type for node in graph.node)
+    assert by_kind["DequantizeLinear"] > 20
+    assert by_kind["MatMulIntegerToFloat"] > 0
+    # A station takes it: its golden pictures carry the scores of 8 bits.
+    assert Detector.load(output, provider="cpu").manifest.golden == manifest.golden
+
+
+def test_int8_that_changes_verdicts_is_refused(
+    trained: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "int8.onnx"
+    rough = quantise.quantise_backbone
+    # Ranges taken from black pictures cut everything off.
+    monkeypatch.setattr(
+        quantise, "quantise_backbone", lambda graph, shown: rough(graph, [0 * shown[0]])
+    )
+    arguments = ["export", str(trained.folder), "-o", str(output), "--precision", "int8"]
+    assert "use --precision fp32" in fails(capsys, arguments, ParityError.exit_code)
+    assert not output.exists()
+
+
+def test_the_literal_graph_is_a_bundle_like_any_other(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "reference.onnx"
+    arguments = ["export", str(trained.folder), "-o", str(output), "--reference"]
+    assert "leave --precision out" in fails(capsys, [*arguments, "--precision", "int8"], 10)
+    assert main(arguments) == 0
+    assert onnx.load(output).graph.name == "cfa_reference"
+    assert Detector.load(output, provider="cpu").manifest.precision == "fp32"
 
 
 def test_other_photos_than_the_run_was_trained_on_are_not_exported(

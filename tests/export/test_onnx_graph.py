@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from export import cfa, onnx_graph, onnx_reference, onnx_search
+from export import cfa, onnx_graph, onnx_reference, onnx_search, quantise
 from export.backbone import _SPECS, Backbone
 from export.settings import TrainSettings
 from export.train import Scorer
@@ -234,3 +234,27 @@ def test_fp16_halves_the_backbone_and_stays_near(tmp_path: Path) -> None:
     assert half.ByteSize() < 0.6 * full.ByteSize()
     images = pictures(2, QUICK.size, 8)
     np.testing.assert_allclose(run(half, images)[1], run(full, images)[1], atol=2e-2)
+
+
+def test_search_in_8_bits_finds_distances_as_small(tmp_path: Path) -> None:
+    options = QUICK.model_copy(update={"bank_items": 256, "size": (128, 128), "neighbours": 1})
+    scorer = random_scorer("efficientnet_lite0", tmp_path, options)
+    images = pictures(2, options.size, 8)
+    with mock.patch.object(onnx_search, "CHUNK_DISTANCES", 20_000):
+        rough = onnx_graph.build(scorer, precision="int8")
+    exact = run(onnx_graph.build(scorer, precision="fp32"), images)[1]
+    found = run(rough, images)[1]
+    # Another item than the nearest is farther, never nearer, and hardly.
+    assert (found >= exact - 1e-4).all()
+    np.testing.assert_allclose(found, exact, atol=5e-3)
+
+
+def test_backbone_in_8_bits_keeps_the_features(tmp_path: Path) -> None:
+    scorer = random_scorer("resnet18", tmp_path, QUICK.model_copy(update={"backbone": "resnet18"}))
+    images = pictures(6, QUICK.size, 8)
+    full = onnx_graph.build(scorer, precision="fp32")
+    rounded = quantise.quantise_backbone(full, list(images))
+    assert rounded.ByteSize() < 0.5 * full.ByteSize()
+    levels = zip(*(quantise._features(model, images) for model in (full, rounded)), strict=True)
+    for exact, found in levels:
+        assert 0 < np.square(exact - found).mean() <= quantise.NOISE * exact.var()

@@ -1,0 +1,353 @@
+"""The exported model against its own backbone alone, and against the graph as the paper writes it.
+
+    python benchmarks/latency.py                       # ResNet-18, WRN50-2 and EfficientNet-Lite0
+    python benchmarks/latency.py --backbones resnet18 --sizes 224 --rounds 200
+
+One picture at a time through ONNX Runtime on the CPU, with the session options of a station. All
+sessions of a case take turns within each round, so the ratios hold on a machine that others use.
+Weights are random where the published ones are not at hand: the time does not depend on them.
+Then the same with a neighbour process that never rests, and where the time goes, by node. Tables,
+``results/latency.json`` and ``results/latency.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import matplotlib as mpl
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from figures import RESULTS, commit, machine
+from onnx import TensorProto, helper
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from export import cfa, onnx_graph, onnx_reference, quantise
+from export.backbone import _SPECS, Backbone
+from export.settings import TrainSettings
+from export.train import Scorer
+from inspector.bundle import INPUT
+from inspector.errors import WeightsError
+
+mpl.use("Agg")
+ort.set_default_logger_severity(4)
+
+GOAL: Final = {"resnet18": 1.15, "wide_resnet50_2": 1.15}
+LITE: Final = TrainSettings(strides=(8, 16), size=(256, 256), bank_items=1024)
+"""The case that has a goal of its own: 1.35."""
+WARM_UP: Final = 5
+BUSY_MS: Final = 200.0
+
+
+@dataclass
+class Case:
+    """One backbone at one size; times in ms, medians unless named otherwise."""
+
+    backbone: str
+    size: tuple[int, int]
+    strides: tuple[int, ...]
+    items: int
+    weights: str
+    times: dict[str, float] = field(default_factory=dict)
+    slow_times: dict[str, float] = field(default_factory=dict)
+    """90 % quantiles."""
+    ratios: dict[str, float] = field(default_factory=dict)
+    """Against the backbone alone, in fp32."""
+    busy: dict[str, float] = field(default_factory=dict)
+    """Fast fp32 graph with a busy neighbour, against an idle machine, by ``allow_spinning``."""
+    nodes: dict[str, float] = field(default_factory=dict)
+    """Share of the fast fp32 graph's time, by what the nodes are for."""
+    goal: float | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.backbone} {self.size[1]}x{self.size[0]}, strides {self.strides}"
+
+
+def main() -> int:
+    options = _options()
+    cases = []
+    plans = [
+        TrainSettings(backbone=name, size=(size, size))
+        for name in options.backbones
+        for size in options.sizes
+    ]
+    if "efficientnet_lite0" in options.backbones:
+        plans.append(LITE)
+    with tempfile.TemporaryDirectory() as scratch:
+        for settings in track(plans, "cases", console=Console(stderr=True)):
+            cases.append(measure(settings, options, Path(scratch)))
+    document = {
+        "benchmark": "latency",
+        "command": f"python benchmarks/latency.py {' '.join(sys.argv[1:])}".strip(),
+        "commit": commit(),
+        "machine": machine() | {"onnxruntime": ort.__version__},
+        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "rounds": options.rounds,
+        "threads": options.threads,
+        "cases": [asdict(case) for case in cases],
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{options.name}.json").write_text(json.dumps(document, indent=2) + "\n")
+    _draw(cases, RESULTS / f"{options.name}.png")
+    _print(cases)
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--backbones",
+        type=lambda text: text.split(","),
+        default=["resnet18", "wide_resnet50_2", "efficientnet_lite0"],
+    )
+    parser.add_argument(
+        "--sizes", type=lambda text: [int(n) for n in text.split(",")], default=[224, 256]
+    )
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=0, help="0: ONNX Runtime's choice")
+    parser.add_argument("--no-reference", action="store_true", help="leave out the literal graph")
+    parser.add_argument("--name", default="latency", help="of the files in results")
+    return parser.parse_args()
+
+
+def measure(settings: TrainSettings, options: argparse.Namespace, scratch: Path) -> Case:
+    """Every graph of one case, in turns."""
+    scorer, weights = random_scorer(settings, scratch)
+    pictures = _pictures(settings.input, 8)
+    fast = onnx_graph.build(scorer, precision="fp32")
+    models = {"backbone": trunk(fast), "fp32": fast}
+    if not options.no_reference:
+        models["reference"] = onnx_reference.build(scorer)
+    eight = quantise.quantise_backbone(onnx_graph.build(scorer, precision="int8"), pictures)
+    models |= {"int8 backbone": trunk(eight), "int8": eight}
+    sessions = {name: session(model, options.threads) for name, model in models.items()}
+    found = rounds(sessions, pictures[0], options.rounds)
+    case = Case(settings.backbone, settings.input, settings.strides, settings.items, weights)
+    case.goal = 1.35 if settings == LITE else GOAL.get(settings.backbone)
+    case.times = {name: float(np.median(values)) for name, values in found.items()}
+    case.slow_times = {name: float(np.quantile(values, 0.9)) for name, values in found.items()}
+    case.ratios = {name: value / case.times["backbone"] for name, value in case.times.items()}
+    case.busy = _with_neighbour(fast, pictures[0], options)
+    case.nodes = _by_node(fast, pictures[0], options.threads, scratch)
+    return case
+
+
+def random_scorer(settings: TrainSettings, scratch: Path) -> tuple[Scorer, str]:
+    """A model of that shape, and whose weights its backbone has."""
+    torch.manual_seed(0)
+    weights = "published"
+    try:
+        backbone = Backbone(settings.backbone, settings.strides, None)
+    except WeightsError:
+        weights = "random"
+        path = scratch / f"{settings.backbone}.pth"
+        if not path.exists():
+            torch.save(_SPECS[settings.backbone].build().state_dict(), path)
+        backbone = Backbone(settings.backbone, settings.strides, path)
+    device = torch.device("cpu")
+    levels = cfa.pool(backbone.maps(np.stack(_pictures(settings.input, 4)), device))
+    scale = cfa.FeatureScale.measure(iter([levels]), backbone.channels)
+    width = settings.width(sum(backbone.channels))
+    descriptor = cfa.PatchDescriptor(
+        backbone.channels,
+        width,
+        settings.grid,
+        scale,
+        init=settings.descriptor_init,
+        generator=torch.Generator().manual_seed(0),
+    )
+    model = cfa.CFA(descriptor, settings.items, settings)
+    with torch.no_grad():
+        model.bank.copy_(torch.randn(settings.items, width))
+    return Scorer(backbone, model, settings, device, threshold=3.0), weights
+
+
+def trunk(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph cut off at the feature maps, before they are pooled."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    pools = [node for node in bare.graph.node if node.output[0].endswith("/pooled")]
+    names = [node.input[0] for node in pools]
+    needed, left = set(), list(names)
+    makers = {output: node for node in bare.graph.node for output in node.output}
+    while left:
+        node = makers.get(left.pop())
+        if node is not None and node.name not in needed:
+            needed.add(node.name)
+            left.extend(node.input)
+    nodes = [node for node in bare.graph.node if node.name in needed]
+    used = {name for node in nodes for name in node.input}
+    constants = [tensor for tensor in bare.graph.initializer if tensor.name in used]
+    del bare.graph.node[:], bare.graph.initializer[:], bare.graph.output[:]
+    bare.graph.node.extend(nodes)
+    bare.graph.initializer.extend(constants)
+    bare.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
+    )
+    return bare
+
+
+def session(model: onnx.ModelProto, threads: int, **entries: str) -> ort.InferenceSession:
+    """As a station makes it; ``entries`` of its configuration may differ."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    for key, value in ({"allow_spinning": "0"} | entries).items():
+        options.add_session_config_entry(f"session.intra_op.{key}", value)
+    return ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def rounds(
+    sessions: dict[str, ort.InferenceSession], picture: Any, count: int
+) -> dict[str, list[float]]:
+    """Milliseconds of each session, all of them once a round, each time in another order."""
+    batch = {INPUT: picture[None]}
+    for one in sessions.values():
+        for _ in range(WARM_UP):
+            one.run(None, batch)
+    found: dict[str, list[float]] = {name: [] for name in sessions}
+    chance = np.random.default_rng(0)
+    for _ in range(count):
+        for name in chance.permutation(list(sessions)):
+            begun = time.perf_counter()
+            sessions[name].run(None, batch)
+            found[name].append((time.perf_counter() - begun) * 1e3)
+    return found
+
+
+def _with_neighbour(
+    model: onnx.ModelProto, picture: Any, options: argparse.Namespace
+) -> dict[str, float]:
+    sessions = {
+        f"spinning {value}": session(model, options.threads, allow_spinning=value)
+        for value in ("0", "1")
+    }
+    idle: dict[str, list[float]] = {name: [] for name in sessions}
+    busy: dict[str, list[float]] = {name: [] for name in sessions}
+    for _ in range(4):
+        for name, times in rounds(sessions, picture, max(5, options.rounds // 8)).items():
+            idle[name] += times
+        with _neighbour():
+            for name, times in rounds(sessions, picture, max(5, options.rounds // 8)).items():
+                busy[name] += times
+    return {name: float(np.median(busy[name]) / np.median(idle[name])) for name in sessions}
+
+
+@contextlib.contextmanager
+def _neighbour() -> Iterator[None]:
+    child = multiprocessing.get_context("spawn").Process(target=_spin, daemon=True)
+    child.start()
+    time.sleep(BUSY_MS / 1e3)
+    try:
+        yield
+    finally:
+        child.kill()
+        child.join()
+
+
+def _spin() -> None:
+    while True:
+        pass
+
+
+def _by_node(model: onnx.ModelProto, picture: Any, threads: int, scratch: Path) -> dict[str, float]:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_profiling = True
+    options.profile_file_prefix = str(scratch / "profile")
+    profiled = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    for _ in range(30):
+        profiled.run(None, {INPUT: picture[None]})
+    events = json.loads(Path(profiled.end_profiling()).read_text())
+    spent: Counter[str] = Counter()
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            spent[_purpose(event["name"])] += event["dur"]
+    total = sum(spent.values())
+    return {name: round(value / total, 4) for name, value in spent.most_common()}
+
+
+def _purpose(node: str) -> str:
+    if node.startswith(("distances/partial", "patches/split")):
+        return "products with the bank"
+    if node.startswith(("groups", "distances", "neighbours", "memory_bank", "patches", "softmin")):
+        return "nearest items"
+    if node.startswith(("map", "score", "anomaly_map")):
+        return "map and score"
+    if node.startswith("descriptor") or "/pooled" in node:
+        return "pooling and descriptor"
+    return "input" if node.startswith("input") else "backbone"
+
+
+def _pictures(size: tuple[int, int], count: int) -> list[Any]:
+    chance = np.random.default_rng(1)
+    return [chance.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(count)]
+
+
+def _print(cases: list[Case]) -> None:
+    names = list(cases[0].times)
+    table = Table("case", "items", *names, title="milliseconds, median (times the backbone alone)")
+    for case in cases:
+        shown = (f"{case.times[name]:.1f} ({case.ratios[name]:.2f})" for name in names)
+        table.add_row(case.name, str(case.items), *shown)
+    console = Console()
+    console.print(table)
+    table = Table("case", "fp32 / backbone", "goal", "holds", "busy / idle", "where the time goes")
+    for case in cases:
+        ratio = case.ratios["fp32"]
+        holds = "" if case.goal is None else "yes" if ratio <= case.goal else "NO"
+        table.add_row(
+            case.name,
+            f"{ratio:.3f}",
+            "" if case.goal is None else f"≤ {case.goal}",
+            holds,
+            ", ".join(f"{name}: {value:.2f}" for name, value in case.busy.items()),
+            ", ".join(f"{name} {share:.1%}" for name, share in case.nodes.items()),
+        )
+    console.print(table)
+
+
+def _draw(cases: list[Case], path: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    names = list(cases[0].times)
+    figure, axes = plt.subplots(figsize=(3.5 + 1.6 * len(cases), 4.6), layout="constrained")
+    width = 0.8 / len(names)
+    for i, name in enumerate(names):
+        at = np.arange(len(cases)) + (i - (len(names) - 1) / 2) * width
+        axes.bar(at, [case.ratios[name] for case in cases], width, label=name)
+    axes.axhline(1.0, color="0.4", linewidth=0.8)
+    axes.set_xticks(np.arange(len(cases)), [case.name.replace(" ", "\n", 2) for case in cases])
+    axes.set_ylabel("time against the fp32 backbone alone")
+    axes.set_yscale("log")
+    axes.legend(ncols=len(names), fontsize="small")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

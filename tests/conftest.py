@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -13,6 +14,10 @@ import psutil
 import pytest
 
 from tests import tiny
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So it is in a job that a script put into the background, and in all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MEMORY = "memfd:line-inspector-ring"
 

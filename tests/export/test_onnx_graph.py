@@ -117,7 +117,7 @@ def test_every_backbone_scores_as_in_float64(name: str, tmp_path: Path) -> None:
 
 @given(
     seed=st.integers(0, 10_000),
-    size=st.tuples(st.sampled_from([64, 96, 128]), st.sampled_from([64, 96, 160])),
+    size=st.tuples(st.sampled_from([64, 96]), st.sampled_from([64, 96, 128])),
     strides=st.sampled_from([(4, 8, 16), (8, 16), (16,), (4,), (4, 16)]),
     items=st.one_of(st.integers(6, 120), st.sampled_from([128, 144, 256])),
     width=st.one_of(st.none(), st.integers(4, 60)),
@@ -128,7 +128,7 @@ def test_every_backbone_scores_as_in_float64(name: str, tmp_path: Path) -> None:
     chunk=st.sampled_from([onnx_search.CHUNK_DISTANCES, 500]),
 )
 @settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_any_model_scores_as_in_float64(
     seed: int,

@@ -28,6 +28,7 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import inspector  # noqa: F401, I001  (before ONNX Runtime, which it keeps from talking)
 import matplotlib as mpl
 import numpy as np
 import onnx

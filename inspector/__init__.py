@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from inspector.verdict import Judgement, Verdict
 
 if TYPE_CHECKING:
     from inspector.detector import Detector
+
+# Before ONNX Runtime loads: from 1.29 on it sends what it runs to Microsoft, and keeps an identity
+# in HOME.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 

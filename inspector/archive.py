@@ -200,6 +200,9 @@ class Archive:
         known = list(pictures(self._folder.parent))
         self._known = True
         for picture in known:
+            # A copy in another folder is its owner's: neither counted nor deleted.
+            if picture.path != self._path(picture.path.name):
+                continue
             size = _size(picture.path) + _size(_map_of(picture.path))
             is_pass = picture.verdict is Verdict.PASS
             (self._passed if is_pass else self._others).add(picture.path.name, size)

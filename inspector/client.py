@@ -108,6 +108,7 @@ class Subscriber:
         self._patient = True
         self._keys = keys
         self._progress: dict[str, Progress] = {}
+        self._rumours: dict[str, dict[str, None]] = {}
         self._ready: collections.deque[Item] = collections.deque()
         self._filling: _Filling | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -198,6 +199,8 @@ class Subscriber:
             return
         station, epoch = message.station, message.epoch
         if isinstance(message, StatusMessage) and message.unrecorded:
+            if station not in self._progress:
+                self._rumours.setdefault(station, {})[epoch] = None
             self._ready.append(message)
             return
         # Up to here, everything must have been handed on before this message is.
@@ -210,6 +213,8 @@ class Subscriber:
             if self._after is not None:
                 progress.turn_to(self._after[0])
                 progress.reach(self._after[1])
+            elif since_us is None and station in self._rumours:
+                progress.begin_with(self._rumours.pop(station))
             elif since_us is None:
                 progress.turn_to(epoch)
                 progress.reach(0 if self._from_start else due)

@@ -17,12 +17,8 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-# Before the import: from 1.29 on it sends what it runs to Microsoft, and keeps an identity in HOME.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
 import onnxruntime as ort
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from inspector import bundle as bundles

@@ -30,6 +30,7 @@ from inspector.verdict import EXIT_CODES, Judgement, Reason, Verdict
 if TYPE_CHECKING:
     from inspector.detector import Detector
 
+_OVERLAY: Final = "_overlay.jpg"
 _WIDE: Final = 1000
 """Columns where no terminal sets them: a line a photo, none cut short."""
 
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     out: Path | None = options.output
     photos = list(_find(options.photos, out))
     detector = Detector.load(options.bundle)
-    taken = {path.absolute() for path, _ in photos}
+    taken = {path.resolve() for path, _ in photos}
     made = 0
     console, table = Console(highlight=False), Table(box=None)
     if not console.is_terminal:
@@ -94,27 +95,28 @@ def run(options: argparse.Namespace) -> int:
 def _find(given: list[Path], out: Path | None) -> Iterator[tuple[Path, Path]]:
     """Each photo, and its name below the folder that was given."""
     for path in given:
-        if not path.is_dir():
-            if not path.exists():
-                raise ImageError(f"{path}: no such photo or folder")
-            yield path, Path(path.name)
-            continue
         try:
+            if not path.is_dir():
+                path.stat()
+                yield path, Path(path.name)
+                continue
             found = find_images(path)
+        except FileNotFoundError:
+            raise ImageError(f"{path}: no such photo or folder") from None
         except OSError as error:
             raise ImageError(
                 f"{error.filename or path}: cannot be read: {error.strerror}"
             ) from None
         # What the command wrote the last time is no photo.
-        photos = [each for each in found if out is None or not _lies_in(each, out)]
+        photos = [each for each in found if out is None or not _is_made_by_us(each, out)]
         if not photos:
             kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
             raise ImageError(f"{path}: holds no photo ({kinds})")
         yield from ((photo, photo.relative_to(path)) for photo in photos)
 
 
-def _lies_in(path: Path, folder: Path) -> bool:
-    return path.absolute().is_relative_to(folder.absolute())
+def _is_made_by_us(path: Path, folder: Path) -> bool:
+    return path.name.endswith(_OVERLAY) and path.resolve().is_relative_to(folder.resolve())
 
 
 def _judge(detector: Detector, path: Path) -> Judgement:
@@ -148,7 +150,7 @@ def _picture(judgement: Judgement) -> bytes:
 def _free(photo: Path, taken: set[Path]) -> Path:
     """A name for the picture of ``photo`` that is no photo's and no other picture's; now taken."""
     stems = chain((photo.stem, photo.name), (f"{photo.name}-{n}" for n in count(2)))
-    names = (photo.with_name(f"{stem}_overlay.jpg") for stem in stems)
-    name = next(name for name in names if name.absolute() not in taken)
-    taken.add(name.absolute())
+    names = (photo.with_name(f"{stem}{_OVERLAY}") for stem in stems)
+    name = next(name for name in names if name.resolve() not in taken)
+    taken.add(name.resolve())
     return name

@@ -5,13 +5,14 @@ Pure: the sockets and the clock are :mod:`inspector.client`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from inspector.wire import ReplayCommand, ReplyMessage, VerdictMessage
 
 _EPOCHS_REMEMBERED: Final = 1000
+_RUMOURS_KEPT: Final = 100
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Progress:
     def __init__(self) -> None:
         self.epoch = ""
         self._last: dict[str, int] = {}
+        self._rumours: list[str] = []
 
     def __contains__(self, epoch: str) -> bool:
         return epoch in self._last
@@ -56,10 +58,24 @@ class Progress:
         if len(self._last) > _EPOCHS_REMEMBERED:
             del self._last[next(iter(self._last))]
 
+    def begin_with(self, rumours: Iterable[str]) -> None:
+        """All of these starts is due, the earliest first, if the journal ever took note of it."""
+        self._rumours = list(rumours)[-_RUMOURS_KEPT:]
+        self.turn_to(self._rumours[0])
+
+    def drop_rumour(self, now: str) -> bool:
+        """Leave the epoch of now for the next one heard of, at last ``now``; False: it is none."""
+        if self.epoch not in self._rumours:
+            return False
+        self._rumours.remove(self.epoch)
+        del self._last[self.epoch]
+        self.turn_to(self._rumours[0] if self._rumours else now)
+        return True
+
     def turn_back(self) -> bool:
         """Forget the epoch of now, of which nothing was handed on; False when it is all there is.
 
-        A start that ended before the journal took note of it leaves nothing behind.
+        What the journal has of those before it leads past it.
         """
         if self.last > 0 or len(self._last) < 2:
             return False
@@ -138,10 +154,12 @@ class Refill:
         if reply.code in {"busy", "journal"}:
             return
         if reply.code == "unknown" and progress.epoch != self._epoch and self._since_us is None:
+            if progress.drop_rumour(self._epoch):
+                return
+            yield Gap(self._station, progress.epoch, progress.last + 1, None)
             if progress.turn_back():
                 return
             # It is older than the journal: all that the journal has came later.
-            yield Gap(self._station, progress.epoch, progress.last + 1, None)
             self._since_us = 0
             return
         yield from self.give_up()

@@ -141,8 +141,8 @@ class StatusMessage(_Message):
 
     @property
     def unrecorded(self) -> bool:
-        """The journal does not know of this start yet, and will not if it ends here."""
-        return self.state == "Preoperational" and self.last_seq == 0
+        """The journal may not know of this start yet, and never will if it ends here."""
+        return self.state in {"Preoperational", "Error"} and self.last_seq == 0
 
 
 _IMAGES_GRACE_S: Final = 0.5

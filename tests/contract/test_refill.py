@@ -103,7 +103,7 @@ def test_restart_without_a_verdict_yet_gives_the_end_of_the_old_epoch(station):
         assert until_halted(subscriber) == station.recorded.verdicts[1:]
 
 
-@pytest.mark.parametrize("said", ["Preoperational", "Halted"])
+@pytest.mark.parametrize("said", ["Preoperational", "Error"])
 def test_start_that_the_journal_never_knew_leaves_no_gap(station, said):
     with Subscriber(station.verdicts, commands=station.commands, patience_s=5.0) as subscriber:
         station.wait()
@@ -128,11 +128,12 @@ def test_start_that_the_journal_never_knew_leaves_no_gap(station, said):
         assert [one for one in heard if one != stillborn] == station.recorded.verdicts[1:]
 
 
-def test_subscription_that_begins_with_such_a_start_brings_nothing_older(station):
+@pytest.mark.parametrize("said", ["Preoperational", "Error"])
+def test_subscription_that_begins_with_such_a_start_brings_nothing_older(station, said):
     station.publish(2)
     with Subscriber(station.verdicts, commands=station.commands, patience_s=5.0) as subscriber:
         station.wait()
-        begins = station.recorded.status("Preoperational").model_copy(
+        begins = station.recorded.status(said).model_copy(
             update={"epoch": "stillborn", "last_seq": 0}
         )
         station.publisher.send_status(begins)
@@ -143,6 +144,43 @@ def test_subscription_that_begins_with_such_a_start_brings_nothing_older(station
         station.publish(2)
         station.say_status("Halted")
         assert until_halted(subscriber) == station.recorded.verdicts[2:]
+
+
+def test_all_of_a_start_is_due_that_was_heard_of_before_it_recorded_anything(station):
+    with Subscriber(station.verdicts, commands=station.commands) as subscriber:
+        station.wait()
+        for epoch in ("stillborn", station.recorded.epoch):
+            station.publisher.send_status(
+                station.recorded.status("Preoperational").model_copy(update={"epoch": epoch})
+            )
+            assert subscriber.receive(5000).epoch == epoch
+        station.lose(3)
+        station.go_down()
+        station.rest(2)
+        station.come_up()
+        station.wait(subscriber)
+        station.publish(1)
+        station.say_status("Halted")
+        assert until_halted(subscriber) == station.recorded.verdicts
+
+
+def test_journal_that_lost_a_start_leaves_a_gap_and_goes_on_from_the_one_before(station):
+    with Subscriber(station.verdicts, commands=station.commands) as subscriber:
+        station.wait()
+        station.publish(1)
+        assert subscriber.receive(5000).seq == 1
+        lost = station.recorded.status("Ready").model_copy(
+            update={"epoch": "restored-over", "last_seq": 0}
+        )
+        station.publisher.send_status(lost)
+        assert subscriber.receive(5000) == lost
+        station.go_down()
+        station.come_up()
+        station.wait(subscriber)
+        station.publish(2)
+        station.say_status("Halted")
+        found = until_halted(subscriber)
+        assert found == [Gap(NAME, "restored-over", 1, None), *station.recorded.verdicts[1:]]
 
 
 @pytest.mark.parametrize("first", ["verdict", "status"])

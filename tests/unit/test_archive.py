@@ -199,3 +199,19 @@ def test_times_of_names_are_exact(tmp_path: Path) -> None:
         archive.keep(fail(seq, judged_us=us), frame(1))
     assert [each.judged_us - at for each in pictures(tmp_path)] == [0, 1, 2, 1_000_003]
     assert {each.verdict for each in pictures(tmp_path)} == {Verdict.FAIL}
+
+
+def test_copies_in_other_folders_are_their_owners(tmp_path: Path) -> None:
+    assert Archive(tmp_path, settings()).keep(fail(1), frame(600))
+    (own,) = pictures(tmp_path)
+    copy = own.path.parent.with_name("2000-saved") / own.path.name
+    copy.parent.mkdir()
+    shutil.copy(own.path, copy)
+    archive = Archive(tmp_path, settings(pictures_mb=2))
+    for seq in range(2, 6):
+        assert archive.keep(fail(seq), frame(600))
+    assert copy.exists()
+    assert not own.path.exists()
+    assert archive.size_bytes == sum(
+        path.stat().st_size for path in own.path.parent.iterdir() if path.is_file()
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,11 @@ import pytest
 
 from inspector import cli
 from inspector.detector import Detector
+from inspector.errors import ImageError
 from inspector.frame import encode_png, read_image
 from tests import running, tiny
 
+TELEMETRY = "ORT_DISABLE_TELEMETRY"
 LIT = {"brightness": (100, 150), "sharpness": (0, 1e9)}
 
 
@@ -120,3 +124,46 @@ def test_names_that_are_markup_or_not_utf8_are_shown(tmp_path, bundle_path, caps
         )
     _, rows, _ = judge(capsys, bundle_path, *tmp_path.glob("*.png"))
     assert {Path(row[0]).name for row in rows} == {"[red]x[-].png", r"m\udcff.png"}
+
+
+def test_heatmaps_may_lie_among_the_photos(bundle_path, photos, capsys, monkeypatch):
+    monkeypatch.chdir(photos)
+    first = judge(capsys, bundle_path, ".", "-o", ".")
+    assert [row[1] for row in first[1]] == ["PASS", "FAIL"]
+    # Written a moment ago, and no photos: the same two are judged again.
+    assert judge(capsys, bundle_path, ".", "-o", ".") == first
+    before = (photos / "000_overlay.jpg").read_bytes()
+    # Given by name it is one, and is not overwritten, whatever the folder is called.
+    judge(capsys, bundle_path, "000.png", "000_overlay.jpg", "-o", f"../{photos.name}")
+    assert (photos / "000_overlay.jpg").read_bytes() == before
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
+def test_photo_that_may_not_be_reached_is_one_line(tmp_path, bundle_path, photos, capsys):
+    photos.chmod(0)
+    try:
+        assert (
+            cli.main(["judge", str(bundle_path), str(photos / "000.png")]) == ImageError.exit_code
+        )
+    finally:
+        photos.chmod(0o755)
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_name_that_no_file_can_have_is_one_line(bundle_path, capsys):
+    assert cli.main(["judge", str(bundle_path), "x" * 300]) == ImageError.exit_code
+    said = capsys.readouterr().err
+    assert "cannot be read" in said
+    assert "Traceback" not in said
+
+
+def test_onnx_runtime_is_told_to_send_nothing_before_it_loads():
+    for module in ("inspector.detector", "export.quantise"):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import {module}, os; print(os.environ['{TELEMETRY}'])"],
+            env={k: v for k, v in os.environ.items() if k != TELEMETRY},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == "1"

@@ -4,6 +4,7 @@ import fcntl
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -94,10 +95,12 @@ def test_writer_that_does_not_wait_never_gets_a_mixed_picture_through(writer, re
     thread = threading.Thread(target=hammer)
     thread.start()
     whole = torn = 0
+    deadline = time.monotonic() + 60
     try:
-        while (whole < 100 or torn < 20) and whole + torn < 200_000:
+        # How often the two meet is for the scheduler to say.
+        while (whole < 100 or torn < 5) and time.monotonic() < deadline:
             # Some are being written, some have been.
-            sequence = writer.sequence - torn % 2
+            sequence = writer.sequence - (whole + torn) % 2
             try:
                 image = reader.read(sequence).image
             except TornError:
@@ -109,7 +112,7 @@ def test_writer_that_does_not_wait_never_gets_a_mixed_picture_through(writer, re
         over.set()
         thread.join()
     assert whole >= 100
-    assert torn >= 20
+    assert torn >= 5
 
 
 def test_segment_grows_and_shrinks_with_the_pictures_and_only_then(writer):

@@ -234,14 +234,13 @@ def carry_nan(
     graph: Graph, source: str, reduced: str, output: str, *, axes: list[int], keepdims: int = 1
 ) -> str:
     """``reduced``, or NaN where ``source`` has one: ONNX Runtime's maxima drop it silently."""
-    # Times zero before the sum: a sum of halves could overflow and raise the flag by itself.
-    flags = graph.node("Mul", [source, graph.zero(source)], f"{output}/nan_flags")
-    flag = graph.node(
-        "ReduceSum",
-        [flags, graph.constant(f"{output}.axes", np.array(axes, dtype=np.int64))],
-        f"{output}/nan_flag",
-        keepdims=keepdims,
-    )
+    axes_name = graph.constant(f"{output}.axes", np.array(axes, dtype=np.int64))
+    zero, flags = graph.zero(source), source
+    if zero.endswith("float16"):
+        # Times zero before the sum: a sum of halves could overflow and raise the flag by itself.
+        flags = graph.node("Mul", [source, zero], f"{output}/nan_flags")
+    flag = graph.node("ReduceSum", [flags, axes_name], f"{output}/sum", keepdims=keepdims)
+    flag = graph.node("Mul", [flag, zero], f"{output}/nan_flag")
     return graph.node("Add", [reduced, flag], output)
 
 

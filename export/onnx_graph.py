@@ -8,6 +8,7 @@ descriptor slice is applied before up-sampling, smoothing and up-sampling are tw
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 
@@ -42,34 +43,14 @@ def _patch_scores(graph: Graph, scorer: Scorer, levels: list[str], *, int8: bool
     # Centred on the bank's mean: expanded distances lose digits as the mean grows.
     centre = bank.mean(axis=0)
     bank = bank - centre
-    phi = ""
+    fixed = to_numpy(constant).reshape(descriptor.width, -1).T - centre
+    phi = graph.constant("descriptor.constant", fixed.astype(np.float32)[None])
     for name, weight, stride in zip(levels, weights, strides, strict=True):
-        part = graph.node(
-            "Conv",
-            [
-                name,
-                graph.constant(
-                    f"descriptor.stride_{stride}.weight",
-                    to_numpy(weight)[:, :, None, None].astype(np.float32),
-                ),
-            ],
-            f"descriptor/stride_{stride}",
-            kernel_shape=[1, 1],
-        )
+        at = f"descriptor/stride_{stride}"
+        part = _project(graph, name, to_numpy(weight), at)
         if stride != strides[0]:
-            factor = stride // strides[0]
-            scales = np.array([1, 1, factor, factor], dtype=np.float32)
-            part = graph.node(
-                "Resize",
-                [part, "", graph.constant(f"descriptor.stride_{stride}.scales", scales)],
-                f"descriptor/stride_{stride}/upsampled",
-                mode="linear",
-                coordinate_transformation_mode="half_pixel",
-            )
-        phi = part if not phi else graph.node("Add", [phi, part], f"descriptor/sum_{stride}")
-    fixed = (to_numpy(constant) - centre.reshape(-1, 1, 1)).astype(np.float32)[None]
-    phi = graph.node("Add", [phi, graph.constant("descriptor.constant", fixed)], "descriptor/phi")
-    phi = graph.node("Transpose", [phi], "patches/nhwc", perm=[0, 2, 3, 1])
+            part = _up_sample(graph, part, at, descriptor, stride // strides[0])
+        phi = graph.node("Add", [part, phi], f"descriptor/sum_{stride}")
     shape = graph.constant("patches.shape", np.array([-1, descriptor.width], dtype=np.int64))
     phi = graph.node("Reshape", [phi, shape], "patches")
 
@@ -84,6 +65,33 @@ def _patch_scores(graph: Graph, scorer: Scorer, levels: list[str], *, int8: bool
         best = graph.node("Gather", [weighted, first], "softmin/w1_d1", axis=1)
     grid = graph.constant("map.grid", np.array([-1, grid_h, grid_w], dtype=np.int64))
     return graph.node("Reshape", [best, grid], "map/patch_scores")
+
+
+def _project(graph: Graph, level: str, weight: npt.NDArray[np.float64], name: str) -> str:
+    """``[N, C, h, w]`` under its slice ``[D', C]`` of φ: a row a patch, ``[N, h·w, D']``."""
+    shape = graph.constant("descriptor.flat", np.array([0, 0, -1], dtype=np.int64))
+    flat = graph.node("Reshape", [level, shape], f"{name}/flat")
+    flat = graph.node("Transpose", [flat], f"{name}/patches", perm=[0, 2, 1])
+    stored = graph.constant(f"{name.replace('/', '.')}.weight", weight.T.astype(np.float32))
+    return graph.node("MatMul", [flat, stored], name)
+
+
+def _up_sample(
+    graph: Graph, part: str, name: str, descriptor: cfa.PatchDescriptor, factor: int
+) -> str:
+    """``[N, h·w, D']`` to ``[N, H'·W', D']``, bilinear: a small matrix product an axis."""
+    (rows, columns), width = descriptor.grid, descriptor.width
+    for axis, side, shape in (
+        ("columns", columns, [-1, columns // factor, width]),
+        ("rows", rows, [-1, rows // factor, columns * width]),
+    ):
+        at = f"{name}/{axis}"
+        into = graph.constant(f"{at}.shape".replace("/", "."), np.array(shape, dtype=np.int64))
+        part = graph.node("Reshape", [part, into], f"{at}_apart")
+        matrix = cfa.smoothing(side // factor, side, 0.0).astype(np.float32)
+        part = graph.node("MatMul", [graph.constant(at.replace("/", "."), matrix), part], at)
+    grid = graph.constant("descriptor.grid", np.array([-1, rows * columns, width], dtype=np.int64))
+    return graph.node("Reshape", [part, grid], f"{name}/upsampled")
 
 
 def _map_and_score(graph: Graph, scorer: Scorer, patch_scores: str) -> None:

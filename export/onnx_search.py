@@ -69,7 +69,7 @@ def nearest_squared(
             helper.make_node("TopK", [squared, count], outputs, "neighbours", axis=1, largest=0)
         )
         squared = outputs[0]
-    return _with_flags(graph, squared, phi, memory, norms)
+    return _with_flags(graph, squared, memory, norms)
 
 
 def _measure(graph: Graph, phi: str, memory: str, index: str) -> str:
@@ -81,18 +81,16 @@ def _measure(graph: Graph, phi: str, memory: str, index: str) -> str:
     return graph.node("ReduceSumSquare", [gap], "distances/squared_raw", axes=[2], keepdims=0)
 
 
-def _with_flags(graph: Graph, squared: str, phi: str, memory: str, norms: str) -> str:
-    """TopK drops NaN: one in φ comes back with ‖φ‖², one in the bank through these sums."""
-    own = graph.node("ReduceSumSquare", [phi], "patches/squared_norm", axes=[1], keepdims=1)
+def _with_flags(graph: Graph, squared: str, memory: str, norms: str) -> str:
+    """TopK drops an item whose distance is NaN; these sums bring it back.
+
+    One in φ is in every difference of its patch.
+    """
     item_sum = graph.node("ReduceSum", [memory], "memory_bank/item_sum", keepdims=0)
     norm_sum = graph.node("ReduceSum", [norms], "memory_bank/norm_sum", keepdims=0)
     bank_sum = graph.node("Add", [item_sum, norm_sum], "memory_bank/sum")
-    zero = graph.zero(OUTPUTS[1])
-    flag = graph.node("Mul", [bank_sum, zero], "memory_bank/nan_flag")
-    clipped = graph.node("Max", [squared, zero], "distances/squared_clipped")
-    own_flag = graph.node("Mul", [own, zero], "patches/nan_flag")
-    flags = graph.node("Add", [own_flag, flag], "distances/nan_flag")
-    return graph.node("Add", [clipped, flags], "distances/squared")
+    flag = graph.node("Mul", [bank_sum, graph.zero(OUTPUTS[1])], "memory_bank/nan_flag")
+    return graph.node("Add", [squared, flag], "distances/squared")
 
 
 def _rounded(graph: Graph, phi: str, bank: npt.NDArray[np.float64]) -> str:

@@ -31,6 +31,8 @@ CORESET_POOL = 100_000
 CORESET_FLOATS = 2**25
 """Numbers in that pool at most, for wide features: 134 MB."""
 
+AXES_PATCHES = 1024
+"""Patches of a part that the principal axes are found from."""
 
 CHUNK = 8192
 """Patches compared with the bank at a time: bounds memory."""
@@ -106,15 +108,19 @@ class PatchDescriptor(nn.Module):
         *,
         init: str,
         generator: torch.Generator,
+        axes: Tensor | None = None,
     ) -> None:
+        """``axes``: ``[D', D]`` that "principal" starts with; without, it starts at zero."""
         super().__init__()
         self.channels, self.width, self.grid = channels, width, grid
         features = sum(channels)
-        if init == "identity":
+        if init != "random":
             weight = torch.zeros(width, features + 2)
-            if width == features:
+            if axes is not None:
+                weight[:, :features] = axes
+            elif width == features:
                 weight[:, :features] = torch.eye(width)
-            else:
+            elif init == "identity":
                 nn.init.orthogonal_(weight[:, :features], generator=generator)
             bias = torch.zeros(width)
         else:
@@ -262,13 +268,18 @@ def build(
     ``batches()`` iterates over the good parts' pooled features, in the same order each time.
     """
     generator = torch.Generator().manual_seed(seed)
+    width = settings.width(sum(channels))
+    axes = None
+    if settings.descriptor_init == "principal" and width < sum(channels):
+        axes = principal_axes(batches(), scale, settings.grid, generator)[:width]
     descriptor = PatchDescriptor(
         channels,
-        settings.width(sum(channels)),
+        width,
         settings.grid,
         scale,
         init=settings.descriptor_init,
         generator=generator,
+        axes=axes,
     )
     model = CFA(descriptor, settings.items, settings).to(device)
     with torch.no_grad():
@@ -281,6 +292,33 @@ def build(
             bank = _coreset_bank(phis, settings.items, generator)
         model.bank.copy_(bank)
     return model
+
+
+def principal_axes(
+    batches: Iterator[Levels],
+    scale: FeatureScale,
+    grid: tuple[int, int],
+    generator: torch.Generator,
+) -> Tensor:
+    """Directions ``[D, D]`` of standardised features, those of the largest variance first.
+
+    Distances within the first D' of them are those within all D, but for what hardly varies.
+    """
+    mean, divisor = torch.cat(scale.mean), torch.cat(scale.divisor)
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for levels in batches:
+        features = flatten(torch.cat([up_sample(level.float(), grid) for level in levels], dim=1))
+        most = AXES_PATCHES * levels[0].shape[0]
+        if len(features) > most:
+            drawn = torch.randperm(len(features), generator=generator)[:most]
+            features = features[drawn.to(features.device)]
+        features = (features - mean.to(features)) / divisor.to(features)
+        covariance += (features.T @ features).double().cpu()
+    axes = torch.linalg.eigh(covariance).eigenvectors.T.flip(0)
+    # An axis has no sign of its own; a fixed one keeps runs alike.
+    largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
+    turned: Tensor = axes * largest.sign()
+    return turned.float()
 
 
 def flatten(phi_map: Tensor) -> Tensor:

@@ -44,14 +44,20 @@ def _patch_scores(graph: Graph, scorer: Scorer, levels: list[str], *, int8: bool
     centre = bank.mean(axis=0)
     bank = bank - centre
     fixed = to_numpy(constant).reshape(descriptor.width, -1).T - centre
+    slices = [to_numpy(weight).T for weight in weights]
+    if not int8:
+        # A column of ones, which the search multiplies by the items' norms.
+        fixed = np.pad(fixed, ((0, 0), (0, 1)), constant_values=1.0)
+        slices = [np.pad(weight, ((0, 0), (0, 1))) for weight in slices]
+    width = fixed.shape[1]
     phi = graph.constant("descriptor.constant", fixed.astype(np.float32)[None])
-    for name, weight, stride in zip(levels, weights, strides, strict=True):
+    for name, weight, stride in zip(levels, slices, strides, strict=True):
         at = f"descriptor/stride_{stride}"
-        part = _project(graph, name, to_numpy(weight), at)
+        part = _project(graph, name, weight, at)
         if stride != strides[0]:
-            part = _up_sample(graph, part, at, descriptor, stride // strides[0])
+            part = _up_sample(graph, part, at, (grid_h, grid_w, width), stride // strides[0])
         phi = graph.node("Add", [part, phi], f"descriptor/sum_{stride}")
-    shape = graph.constant("patches.shape", np.array([-1, descriptor.width], dtype=np.int64))
+    shape = graph.constant("patches.shape", np.array([-1, width], dtype=np.int64))
     phi = graph.node("Reshape", [phi, shape], "patches")
 
     squared = nearest_squared(graph, phi, bank, model.neighbours, grid_h * grid_w, int8=int8)
@@ -68,30 +74,27 @@ def _patch_scores(graph: Graph, scorer: Scorer, levels: list[str], *, int8: bool
 
 
 def _project(graph: Graph, level: str, weight: npt.NDArray[np.float64], name: str) -> str:
-    """``[N, C, h, w]`` under its slice ``[D', C]`` of φ: a row a patch, ``[N, h·w, D']``."""
+    """``[N, C, h, w]`` times its slice ``[C, D']`` of φ: a row a patch, ``[N, h·w, D']``."""
     shape = graph.constant("descriptor.flat", np.array([0, 0, -1], dtype=np.int64))
     flat = graph.node("Reshape", [level, shape], f"{name}/flat")
     flat = graph.node("Transpose", [flat], f"{name}/patches", perm=[0, 2, 1])
-    stored = graph.constant(f"{name.replace('/', '.')}.weight", weight.T.astype(np.float32))
+    stored = graph.constant(f"{name.replace('/', '.')}.weight", weight.astype(np.float32))
     return graph.node("MatMul", [flat, stored], name)
 
 
-def _up_sample(
-    graph: Graph, part: str, name: str, descriptor: cfa.PatchDescriptor, factor: int
-) -> str:
-    """``[N, h·w, D']`` to ``[N, H'·W', D']``, bilinear: a small matrix product an axis."""
-    (rows, columns), width = descriptor.grid, descriptor.width
-    for axis, side, shape in (
-        ("columns", columns, [-1, columns // factor, width]),
-        ("rows", rows, [-1, rows // factor, columns * width]),
-    ):
+def _up_sample(graph: Graph, part: str, name: str, grid: tuple[int, int, int], factor: int) -> str:
+    """``[N, h·w, D']`` to ``grid`` = (H', W', D'), bilinear: a small matrix product an axis."""
+    rows, columns, width = grid
+    for axis, side, row in (("columns", columns, width), ("rows", rows, columns * width)):
         at = f"{name}/{axis}"
-        into = graph.constant(f"{at}.shape".replace("/", "."), np.array(shape, dtype=np.int64))
+        apart = np.array([-1, side // factor, row], dtype=np.int64)
+        into = graph.constant(f"{at}.shape".replace("/", "."), apart)
         part = graph.node("Reshape", [part, into], f"{at}_apart")
         matrix = cfa.smoothing(side // factor, side, 0.0).astype(np.float32)
         part = graph.node("MatMul", [graph.constant(at.replace("/", "."), matrix), part], at)
-    grid = graph.constant("descriptor.grid", np.array([-1, rows * columns, width], dtype=np.int64))
-    return graph.node("Reshape", [part, grid], f"{name}/upsampled")
+    shape = np.array([-1, rows * columns, width], dtype=np.int64)
+    into = graph.constant("descriptor.grid", shape)
+    return graph.node("Reshape", [part, into], f"{name}/upsampled")
 
 
 def _map_and_score(graph: Graph, scorer: Scorer, patch_scores: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from onnx import helper
+from onnx import TensorProto, helper
 
 from export.onnx_backbone import Graph
 from inspector.bundle import BANK, OUTPUTS
@@ -27,8 +27,9 @@ def nearest_squared(
 ) -> str:
     """The ``k`` smallest ‖φ − c‖² of each patch, float32 ``[T, k]``, the smallest first.
 
-    ``phi`` names float32 ``[T, D']`` and ``bank`` is ``[M, D']``, both centred; ``patches`` divides
-    T. A NaN or an infinity in φ or the bank reaches every distance of its patch.
+    ``phi`` names float32 ``[T, D']``, with a further column of ones unless ``int8``; ``bank`` is
+    ``[M, D']``; both are centred, ``patches`` divides T. A NaN or an infinity in φ or the bank
+    reaches every distance of its patch.
     """
     stored = bank.astype(np.float32)
     squares = np.square(stored.astype(np.float64)).sum(axis=1)
@@ -36,6 +37,7 @@ def nearest_squared(
     norms = graph.constant("memory_bank.squared_norms", squares.astype(np.float32))
     wanted = min(k + SPARE, len(bank)) if int8 else k
     rough = _rounded(graph, phi, bank) if int8 else phi
+    items, search = (memory, "") if int8 else _with_columns(graph, memory, norms)
     found = []
     for part, at in _chunks(graph, rough, patches, len(bank)):
         if int8:
@@ -54,14 +56,12 @@ def nearest_squared(
                 domain="com.microsoft",
             )
         else:
-            partial = graph.node(
-                "Gemm", [part, memory, norms], f"distances/partial{at}", alpha=-2.0, transB=1
-            )
+            partial = graph.node("Gemm", [part, search], f"distances/partial{at}", transB=1)
         found.append(_nearest(graph, partial, at, items=len(bank), k=wanted))
     index = found[0]
     if len(found) > 1:
         index = graph.node("Concat", found, "distances/nearest", axis=0)
-    squared = _measure(graph, phi, memory, index)
+    squared = _measure(graph, phi, items, index)
     if int8:
         count = graph.constant("neighbours.measured", np.array([k], dtype=np.int64))
         outputs = ["neighbours/squared", "neighbours/index"]
@@ -70,6 +70,26 @@ def nearest_squared(
         )
         squared = outputs[0]
     return _with_flags(graph, squared, memory, norms)
+
+
+def _with_columns(graph: Graph, memory: str, norms: str) -> tuple[str, str]:
+    """Beside φ's column of ones: (c, 1), whose difference is that of c, and (−2c, ‖c‖²).
+
+    A bias would be one more pass over all distances. The runtime computes both when it loads.
+    """
+    one = graph.constant("memory_bank.axis", np.array([1], dtype=np.int64))
+    column = graph.node("Unsqueeze", [norms, one], "memory_bank/norm_column")
+    twice = graph.constant("memory_bank.factor", np.array(-2.0, dtype=np.float32))
+    turned = graph.node("Mul", [memory, twice], "memory_bank/turned")
+    search = graph.node("Concat", [turned, column], "memory_bank/search", axis=1)
+    shape = graph.node("Shape", [column], "memory_bank/column")
+    ones = graph.node(
+        "ConstantOfShape",
+        [shape],
+        "memory_bank/ones",
+        value=helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0]),
+    )
+    return graph.node("Concat", [memory, ones], "memory_bank/items", axis=1), search
 
 
 def _measure(graph: Graph, phi: str, memory: str, index: str) -> str:

@@ -81,7 +81,7 @@ class Trial:
         self.backbone = Backbone(first.backbone, strides, first.weights).to(self.device)
         self._photos = _Photos(paths, first.region)
         inputs = {_input(option) for option in options}
-        heads = {(_input(option), option.strides) for option in options}
+        heads = [key for key, _ in itertools.groupby(options, _bank)]
         most = len(paths) + WANTED_DEFECTS
         self._bar = _Bar(on_step, most * (1 + 2 * len(inputs) + len(heads)))
         self._images: dict[Geometry, list[Frame8]] = {geometry: [] for geometry in inputs}
@@ -105,7 +105,7 @@ class Trial:
                     folder=Path(folder),
                     on_progress=self._bar.follow(2, _name(geometry)),
                 ) as cache:
-                    for _, same in itertools.groupby(group, lambda option: option.strides):
+                    for _, same in itertools.groupby(group, _bank):
                         found += self._try(list(same), cache, geometry)
                         self._bar.add(len(cache), _name(geometry))
         self._bar.finish()
@@ -157,8 +157,8 @@ class Trial:
     def _try(
         self, options: list[TrainSettings], cache: FeatureCache, geometry: Geometry
     ) -> list[Answers]:
-        """Candidates that differ in sigma only: one bank and one look at the pictures."""
-        first = options[0]
+        """Candidates that differ in sigma, or in how much of one bank they use."""
+        first = max(options, key=lambda option: option.items)
         levels = [self.backbone.strides.index(stride) for stride in first.strides]
         channels = tuple(self.backbone.channels[level] for level in levels)
 
@@ -177,9 +177,12 @@ class Trial:
             device=self.device,
         )
         judged = np.concatenate([self.held, np.arange(len(self.bank) + len(self.held), len(cache))])
-        patches = [model.patch_scores(part) for part in batches(judged)]
         inner = [self._inner[geometry][i] for i in judged]
-        return [self._answers(option, torch.cat(patches), inner) for option in options]
+        whole, patches = model.bank, {}
+        for items in {option.items for option in options}:
+            model.bank = whole[:items]
+            patches[items] = torch.cat([model.patch_scores(part) for part in batches(judged)])
+        return [self._answers(option, patches[option.items], inner) for option in options]
 
     def _answers(
         self, option: TrainSettings, patches: torch.Tensor, inner: list[Slices]
@@ -279,10 +282,26 @@ def _name(geometry: Geometry) -> str:
     return f"{geometry.height}x{geometry.width} {geometry.fit}"
 
 
+def _bank(option: TrainSettings) -> TrainSettings:
+    """What candidates with the same bank, or a part of it, have in common."""
+    shared: dict[str, Any] = {"sigma": None}
+    if option.bank_init == "coreset" and _is_unitless(option):
+        # Chosen greedily, the first items of a bank are the bank of so many.
+        shared |= {"bank_items": None, "gamma_c": None}
+    return option.model_copy(update=shared)
+
+
+def _is_unitless(settings: TrainSettings) -> bool:
+    """True when no score's order depends on the unit of distance."""
+    return (
+        settings.standardise and settings.neighbours == 1 and settings.descriptor_init != "random"
+    )
+
+
 def _measure_scale(
     settings: TrainSettings, channels: tuple[int, ...], batches: Any, device: torch.device
 ) -> cfa.FeatureScale:
-    if settings.standardise and settings.neighbours == 1 and settings.descriptor_init == "identity":
+    if _is_unitless(settings):
         # A score that is one distance: its unit changes no order, and takes as long as a bank.
         return cfa.FeatureScale.measure(batches(), channels)
     return cfa.measure_scale(settings, channels, batches, device)

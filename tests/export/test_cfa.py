@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from export import cfa
 from export.settings import TrainSettings
 
-SMALL = TrainSettings(size=(64, 96), strides=(4, 8, 16), bank_items=40, neighbours=3)
+SMALL = TrainSettings(size=(64, 96), strides=(4, 8, 16), bank_items=40, neighbours=3, gamma_d=1.0)
 CHANNELS = (6, 5, 7)
 
 
@@ -46,7 +46,7 @@ def literal_features(pooled: cfa.Levels, grid: tuple[int, int]) -> torch.Tensor:
 
 @pytest.mark.parametrize("standardise", [False, True])
 @pytest.mark.parametrize("width", [None, 9])
-@pytest.mark.parametrize("init", ["identity", "random"])
+@pytest.mark.parametrize("init", ["principal", "identity", "random"])
 def test_descriptor_is_the_literal_coord_conv(
     standardise: bool, width: int | None, init: str
 ) -> None:
@@ -64,6 +64,35 @@ def test_descriptor_is_the_literal_coord_conv(
     weight = trained.weight.double()[:, :, None, None]
     literal = F.conv2d(torch.cat((p, x, y), dim=1).double(), weight, trained.bias.double())
     torch.testing.assert_close(trained(pooled).double(), literal, atol=2e-4, rtol=1e-4)
+
+
+def test_principal_axes_keep_what_varies() -> None:
+    mixing = torch.randn(4, sum(CHANNELS), generator=torch.Generator().manual_seed(3))
+    finest = [torch.einsum("nkhw,kc->nchw", levels(seed)[0][:, :4], mixing) for seed in range(6)]
+    batches = [list(torch.split(mixed, CHANNELS, dim=1)) for mixed in finest]
+    batches = [[F.avg_pool2d(b[i], 2**i) for i in range(3)] for b in batches]
+    scale = cfa.FeatureScale.measure(iter(batches), CHANNELS)
+    axes = cfa.principal_axes(iter(batches), scale, SMALL.grid, torch.Generator())
+    torch.testing.assert_close(axes @ axes.T, torch.eye(len(axes)), atol=1e-4, rtol=0)
+
+    def spread(**changes: object) -> torch.Tensor:
+        built = cfa.build(
+            SMALL.model_copy(update=changes),
+            CHANNELS,
+            lambda: iter(batches),
+            scale=scale,
+            seed=0,
+            device=torch.device("cpu"),
+        )
+        with torch.no_grad():
+            return torch.cat([built.descriptor(b) for b in batches]).var(dim=(0, 2, 3))
+
+    principal = spread(gamma_d=1.5, descriptor_init="principal")
+    drawn = spread(gamma_d=1.5, descriptor_init="identity")
+    assert len(principal) == len(drawn) == 12
+    assert (principal.diff() <= 1e-3).all()
+    # Four sources in three resolutions: twelve axes hold all there is.
+    assert principal.sum() > 0.99 * spread().sum() > 1.2 * drawn.sum()
 
 
 def test_standardised_channels_share_one_variance() -> None:

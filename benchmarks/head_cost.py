@@ -93,8 +93,9 @@ def main() -> None:
         Head(gamma, items, strides)
         for strides, gamma, items in itertools.product(STRIDES, GAMMAS, ITEMS)
     ]
+    steps = len(names) * (len(STRIDES) + 1) + 1
     with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task("heads", total=len(names) * (len(STRIDES) + 1) + 1)
+        task = bar.add_task("heads", total=steps)
         for name in names:
             ask_synthetic(heads, name, options.data / name, options.seed)
             bar.advance(task)
@@ -125,7 +126,7 @@ def ask_synthetic(heads: list[Head], name: str, data: Path, seed: int) -> None:
     options = [head.settings(seed=seed).resolve(photo_shapes(paths)) for head in heads]
     random = np.random.default_rng([seed, 3])
     sampled = np.sort(random.permutation(len(paths))[:MOST_PARTS])
-    trial = Trial([paths[i] for i in sampled], options, random, lambda step: None)
+    trial = Trial([paths[i] for i in sampled], options, random, on_step=quiet)
     weights = np.ones((1, len(trial.held)))
     for head, answers in zip(heads, trial.run(), strict=True):
         image, pixel = (
@@ -142,7 +143,7 @@ def ask_photos(heads: list[Head], name: str, data: Path, seed: int) -> None:
     settings = heads[0].settings(seed=seed).resolve(photo_shapes(paths))
     device = torch.device("cpu")
     backbone = Backbone(settings.backbone, settings.strides, settings.weights)
-    parts = load_good(paths, settings.geometry(), lambda done, total: None)
+    parts = load_good(paths, settings.geometry(), quiet)
     good = features(backbone, list(parts.images))
     loaded = [(sample.kind, load_sample(sample, parts.geometry)) for sample in open_test(data)]
     tested = features(backbone, [one.image for _, one in loaded])
@@ -171,6 +172,10 @@ def ask_photos(heads: list[Head], name: str, data: Path, seed: int) -> None:
                     tally.add(heat[one.inner], one.mask[one.inner])
             head.image[name] = auroc(scores[True], scores[False]) or 0.0
             head.pixel[name] = pixel_figure(tally.figures())
+
+
+def quiet(*_: object) -> None:
+    """Progress is told by the bar of all heads."""
 
 
 def pixel_figure(figures: PixelFigures) -> float:

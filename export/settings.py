@@ -41,9 +41,6 @@ def parse_rate(value: Any) -> Any:
 BANK_ITEMS = 4096
 """M by default, whatever the grid and however many parts there are."""
 
-GAMMA_D = 1.75
-"""Of φ's principal axes the first four sevenths: the knee of accuracy against the head's cost."""
-
 SIGMA_SHARE = 32
 
 LONGEST_PX = 512
@@ -131,9 +128,7 @@ class TrainSettings(BaseModel):
         description="φ starts as the features' principal axes (the identity if not narrower), as "
         "the identity (random orthogonal axes if narrower), or random",
     )
-    gamma_d: float | None = Field(
-        None, ge=1.0, description=f"γ_d: descriptor width D' = D/γ_d, {GAMMA_D} unless D' is given"
-    )
+    gamma_d: float = Field(1.0, ge=1.0, description="γ_d: descriptor width D' = D/γ_d")
     descriptor_width: int | None = Field(
         None, gt=0, le=8192, description="D' directly, instead of γ_d"
     )
@@ -183,7 +178,7 @@ class TrainSettings(BaseModel):
             raise ValueError("strides must be some of 4,8,16 in rising order")
         if self.gamma_c is not None and self.bank_items is not None:
             raise ValueError("give gamma_c or bank_items, not both")
-        if self.gamma_d is not None and self.descriptor_width is not None:
+        if self.gamma_d != 1.0 and self.descriptor_width is not None:
             raise ValueError("give gamma_d or descriptor_width, not both")
         sized = self.gamma_c is None or self.size is not None
         if sized and self.items < self.neighbours + self.hard_negatives:
@@ -260,7 +255,7 @@ class TrainSettings(BaseModel):
         """D' for ``features`` = D."""
         if self.descriptor_width is not None:
             return self.descriptor_width
-        return max(1, round(features / (GAMMA_D if self.gamma_d is None else self.gamma_d)))
+        return max(1, round(features / self.gamma_d))
 
 
 def round_side(side: float) -> int:

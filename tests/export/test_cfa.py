@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from export import cfa
 from export.settings import TrainSettings
 
-SMALL = TrainSettings(size=(64, 96), strides=(4, 8, 16), bank_items=40, neighbours=3, gamma_d=1.0)
+SMALL = TrainSettings(size=(64, 96), strides=(4, 8, 16), bank_items=40, neighbours=3)
 CHANNELS = (6, 5, 7)
 
 

@@ -223,7 +223,7 @@ def test_graph_is_readable_and_keeps_the_fixed_names(graph: onnx.ModelProto) -> 
     shape = graph.graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_param or dim.dim_value for dim in shape] == ["N", 64, 64, 3]
     bank = next(t for t in graph.graph.initializer if t.name == BANK)
-    assert list(bank.dims) == [30, 87]
+    assert list(bank.dims) == [30, 152]
     assert not any(node.op_type == "BatchNormalization" for node in graph.graph.node)
 
 

@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from onnx import numpy_helper
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inspector.errors import BundleError, SignatureError
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 INPUT: Final = "image"
 OUTPUTS: Final = ("score", "anomaly_map")
 BANK: Final = "memory_bank"
+
+_FLOATS: Final = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
 MANIFEST_KEY: Final = "inspector_manifest"
 FORMAT: Final = 1
@@ -348,11 +352,28 @@ def _check_graph(graph: onnx.GraphProto, manifest: Manifest, path: Path) -> None
             f"{path}: memory bank of shape {list(bank.dims)}, manifest says "
             f"{manifest.cfa.bank_items} items; export it again"
         )
+    _check_constants(graph, path)
     for image in manifest.golden:
         if image.image().shape != expected:
             raise BundleError(
                 f"{path}: golden image '{image.name}' is not {expected[1]}x{expected[0]} px; "
                 f"export it again"
+            )
+
+
+def _check_constants(graph: onnx.GraphProto, path: Path) -> None:
+    """No NaN or infinity: rounding to 8 bits, and OpenVINO's activations, make a number of it."""
+    for tensor in graph.initializer:
+        try:
+            finite = (
+                tensor.data_type not in _FLOATS or np.isfinite(numpy_helper.to_array(tensor)).all()
+            )
+        except (ValueError, TypeError):
+            finite = False
+        if not finite:
+            raise BundleError(
+                f"{path}: constant '{tensor.name}' is damaged: not every value is a finite "
+                f"number; export it again"
             )
 
 

@@ -158,8 +158,17 @@ class Golden(_Frozen):
         return decode(base64.b64decode(self.png))
 
 
+class Compared(_Frozen):
+    """One kind of photos through the file and the trained model."""
+
+    images: int
+    verdict_flips: int
+    largest_score_difference: float
+    largest_map_difference: float
+
+
 class Parity(_Frozen):
-    """Proof that the file scores as the trained model did."""
+    """Proof that the file scores as the trained model did; differences in units of the limit."""
 
     images: int
     largest_score_difference: float
@@ -173,6 +182,10 @@ class Parity(_Frozen):
     """Execution provider the proof ran on."""
     auroc_change: float | None = None
     """Image AUROC of the file minus that of the trained model; None without photos of defects."""
+    validation: Compared | None = None
+    """On the run's own good parts, from which the limit comes; None in older bundles."""
+    test: Compared | None = None
+    """On the test photos; None without any."""
 
 
 class Extension(_Frozen):

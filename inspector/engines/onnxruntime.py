@@ -100,7 +100,7 @@ class OnnxRuntimeBackend:
         for count in range(batch, 0, -1):
             blank = np.zeros((count, height, width, 3), dtype=np.uint8)
             if self._captures:
-                self._buffers[count] = self._allocate(count, height, width)
+                self._capture(blank)
             for _ in range(3):
                 self.infer(blank)
 
@@ -125,12 +125,21 @@ class OnnxRuntimeBackend:
         """Empty while the last inference succeeded, else its error in words."""
         return self._trouble
 
-    def _allocate(self, count: int, height: int, width: int) -> _Buffers:
+    def _capture(self, batch: Frame8) -> None:
+        """Have this batch size replayed from now on; where that is refused, it is run."""
+        try:
+            buffers = self._allocate(batch)
+            self._replay(buffers, batch)
+        except _ORT_ERRORS as error:
+            say("cuda_graph_refused", logging.WARNING, batch=len(batch), detail=one_line(error))
+        else:
+            self._buffers[len(batch)] = buffers
+
+    def _allocate(self, batch: Frame8) -> _Buffers:
         assert self._session is not None
+        count, height, width, _ = batch.shape
         binding = self._session.io_binding()
-        image = ort.OrtValue.ortvalue_from_numpy(
-            np.zeros((count, height, width, 3), dtype=np.uint8), "cuda", 0
-        )
+        image = ort.OrtValue.ortvalue_from_numpy(batch, "cuda", 0)
         binding.bind_ortvalue_input(INPUT, image)
         outputs = tuple(
             ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, "cuda", 0)

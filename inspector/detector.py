@@ -54,7 +54,8 @@ class Detector:
         self.geometry: Geometry = (
             geometry.model_copy(update={"region": region, "frame": None}) if region else geometry
         )
-        self.engine = engine
+        self.settings = engine
+        """What it was loaded with."""
         self._backend = backend
 
     @classmethod
@@ -104,7 +105,15 @@ class Detector:
 
     def adapted(self, region: Box | None = None, limit_factor: float = 1.0) -> Detector:
         """The same session for another region and factor. Raises :class:`BundleError`."""
-        return Detector(self._bundle, self._backend, region, limit_factor, self.engine)
+        return Detector(self._bundle, self._backend, region, limit_factor, self.settings)
+
+    def warm(self, batch: int) -> None:
+        """Make 1 to ``batch`` pictures at once as quick as they will be; raises :class:`Fault`.
+
+        Before it the first inference of a new batch size compiles a program (OpenVINO), or runs
+        without a CUDA graph.
+        """
+        self._backend.warm(self.geometry.height, self.geometry.width, batch)
 
     @property
     def provider(self) -> str:
@@ -197,7 +206,7 @@ class Detector:
 
     def _replay_golden(self) -> None:
         tolerance = self.manifest.golden_tolerance
-        if self.engine.precision == "bf16":
+        if self.settings.precision == "bf16":
             tolerance = max(tolerance, _BF16_TOLERANCE)
         for golden in self.manifest.golden:
             try:

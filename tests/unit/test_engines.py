@@ -27,6 +27,7 @@ def test_an_engine_judges_as_the_reference_does(bundle_path, provider):
     detector = Detector.load(bundle_path, provider)
     assert detector.judge(tiny.good_picture()).score == 0.0
     assert detector.judge(tiny.bad_picture()).score == pytest.approx(127 / 64)
+    detector.warm(2)
     scores, maps = detector.infer(np.stack([tiny.good_picture(), tiny.bad_picture()]))
     assert scores.dtype == maps.dtype == np.float32
     assert (list(scores), maps.shape) == ([0.0, pytest.approx(127 / 64)], (2, 64, 64))

@@ -67,11 +67,11 @@ def test_a_station_uses_what_was_found(bundle_path, capsys, caplog):
     assert "tells stations with 'provider: auto'" in out
     found = Engine.model_validate(record(bundle_path)["engine"])
     with caplog.at_level(logging.INFO, "inspector"):
-        assert Detector.load(bundle_path).engine == found
+        assert Detector.load(bundle_path).settings == found
     assert [line.split()[0] for line in caplog.messages] == ["tuned"]
     # What the station file says is said.
-    assert Detector.load(bundle_path, "cpu").engine == Engine(provider="cpu")
-    assert Detector.load(bundle_path, threads=1).engine == Engine(threads=1)
+    assert Detector.load(bundle_path, "cpu").settings == Engine(provider="cpu")
+    assert Detector.load(bundle_path, threads=1).settings == Engine(threads=1)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_station_uses_what_was_found(bundle_path, capsys, caplog):
 def test_what_was_found_elsewhere_is_not_used(bundle_path, capsys, caplog, change, cause):
     run(capsys, bundle_path)
     tuned.file_of(bundle_path).write_text(json.dumps(record(bundle_path) | change))
-    assert Detector.load(bundle_path).engine == Engine()
+    assert Detector.load(bundle_path).settings == Engine()
     assert len(caplog.messages) == 1
     assert "tune_ignored" in caplog.text
     assert cause in caplog.text

@@ -40,7 +40,7 @@ $(DEV)/.installed: pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python -m pip install --quiet --upgrade pip
 	@echo 'installing the training tools: torch is a download of some GB, a few minutes'
-	$(DEV)/bin/python -m pip install --quiet --editable '.[train]' --requirement requirements-dev.txt
+	$(DEV)/bin/python -m pip install --quiet --editable '.[train,openvino]' --requirement requirements-dev.txt
 	touch $@
 
 clean:

@@ -67,7 +67,9 @@ def export_bundle(
     facts = run.facts()
     check_output(output)
     good = run.photos(data)
-    samples = [*(Sample(path, GOOD, None) for path in good), *open_test(data)]
+    validation = [Sample(path, GOOD, None) for path in good]
+    test = open_test(data)
+    count = len(validation) + len(test)
     if reference:
         graph = onnx_reference.build(scorer)
     else:
@@ -84,12 +86,13 @@ def export_bundle(
             parity = prove(
                 detector,
                 scorer,
-                samples,
+                validation,
+                test,
                 facts.geometry,
                 precision=precision,
-                on_image=lambda done: on_image(done, len(samples)),
+                on_image=lambda done: on_image(done, count),
             )
-            if precision == "int8":
+            if precision != "fp32":
                 manifest = manifest.model_copy(update={"golden": _rescored(manifest, detector)})
         manifest = manifest.model_copy(update={"parity": parity})
         write_atomically(output, _serialise(graph, manifest))

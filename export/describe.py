@@ -71,11 +71,18 @@ def _parity_rows(parity: Parity | None) -> list[tuple[str, str]]:
         allowed = f"allowed {parity.tolerance:g}"
     if parity.auroc_change is not None:
         allowed += f", image AUROC {parity.auroc_change:+.4f}"
+    kinds = {"good parts of the run": parity.validation, "test photos": parity.test}
+    parts = ", ".join(
+        f"{kind}: {found.verdict_flips} of {found.images}"
+        for kind, found in kinds.items()
+        if found is not None and parity.flips_allowed
+    )
     return [
         (
             "parity",
             f"{parity.images} photos, {parity.verdict_flips} flips, largest difference "
             f"{parity.largest_score_difference:.1e} (score) {parity.largest_map_difference:.1e} "
-            f"(map) of the limit, {allowed}, on {parity.provider}",
+            f"(map) of the limit, {allowed}, on {parity.provider}"
+            + (f"; flips of {parts}" if parts else ""),
         )
     ]

@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from onnx import numpy_helper
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inspector.errors import BundleError, SignatureError
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 INPUT: Final = "image"
 OUTPUTS: Final = ("score", "anomaly_map")
 BANK: Final = "memory_bank"
+
+_FLOATS: Final = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
 MANIFEST_KEY: Final = "inspector_manifest"
 FORMAT: Final = 1
@@ -154,8 +158,17 @@ class Golden(_Frozen):
         return decode(base64.b64decode(self.png))
 
 
+class Compared(_Frozen):
+    """One kind of photos through the file and the trained model."""
+
+    images: int
+    verdict_flips: int
+    largest_score_difference: float
+    largest_map_difference: float
+
+
 class Parity(_Frozen):
-    """Proof that the file scores as the trained model did."""
+    """Proof that the file scores as the trained model did; differences in units of the limit."""
 
     images: int
     largest_score_difference: float
@@ -169,6 +182,10 @@ class Parity(_Frozen):
     """Execution provider the proof ran on."""
     auroc_change: float | None = None
     """Image AUROC of the file minus that of the trained model; None without photos of defects."""
+    validation: Compared | None = None
+    """On the run's own good parts, from which the limit comes; None in older bundles."""
+    test: Compared | None = None
+    """On the test photos; None without any."""
 
 
 class Extension(_Frozen):
@@ -348,11 +365,28 @@ def _check_graph(graph: onnx.GraphProto, manifest: Manifest, path: Path) -> None
             f"{path}: memory bank of shape {list(bank.dims)}, manifest says "
             f"{manifest.cfa.bank_items} items; export it again"
         )
+    _check_constants(graph, path)
     for image in manifest.golden:
         if image.image().shape != expected:
             raise BundleError(
                 f"{path}: golden image '{image.name}' is not {expected[1]}x{expected[0]} px; "
                 f"export it again"
+            )
+
+
+def _check_constants(graph: onnx.GraphProto, path: Path) -> None:
+    """No NaN or infinity: rounding to 8 bits, and OpenVINO's activations, make a number of it."""
+    for tensor in graph.initializer:
+        try:
+            finite = (
+                tensor.data_type not in _FLOATS or np.isfinite(numpy_helper.to_array(tensor)).all()
+            )
+        except (ValueError, TypeError):
+            finite = False
+        if not finite:
+            raise BundleError(
+                f"{path}: constant '{tensor.name}' is damaged: not every value is a finite "
+                f"number; export it again"
             )
 
 

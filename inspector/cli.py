@@ -149,7 +149,7 @@ def _schema(_arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from inspector import collect, history, keys, offline, remote, status
+    from inspector import collect, history, keys, offline, remote, status, tune
 
     parser = argparse.ArgumentParser(
         prog="inspector",
@@ -213,6 +213,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for name, words, add_arguments, command in (
         ("judge", "judge photos by a bundle, no station", offline.add_arguments, offline.run),
+        ("tune", "find the fastest engine for a bundle here", tune.add_arguments, tune.run),
         ("status", "how a station stands", status.add_arguments, status.run),
         ("trigger", "have one part judged", remote.add_trigger_arguments, remote.run_trigger),
         ("recipe", "change over to another recipe", remote.add_recipe_arguments, remote.run_recipe),

@@ -29,7 +29,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 _DEEPEST: Final = 50
 """Levels of a YAML file."""
 
-Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
+Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
 
 
 class _Frozen(BaseModel):
@@ -312,7 +312,7 @@ class Station(_Frozen):
     station: str = Field(pattern=NAME)
     provider: Provider = "auto"
     threads: Whole = Field(default=0, ge=0, le=256)
-    """Inference threads; 0: ONNX Runtime's choice."""
+    """Inference threads; 0: all cores but one, with two cores both."""
     queue_size: Whole = Field(default=8, ge=1, le=1000)
     """Frames that may wait for judgement, per camera; one more is a FAULT, never a silent drop."""
     sockets: Sockets = Sockets()

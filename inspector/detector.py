@@ -1,171 +1,35 @@
-"""The detector: one bundle on one execution provider, a frame in and a judgement out.
+"""The detector: one bundle on one engine, a frame in and a judgement out.
 
-The only owner of ONNX Runtime. Training proves parity with this class and the line judges with it.
+Training proves parity with this class and the line judges with it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import dataclasses
-import io
+import logging
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from inspector import bundle as bundles
+from inspector import engines
 from inspector.bundle import Bundle, Manifest
 from inspector.config import Provider
-from inspector.errors import BundleError, Fault, GoldenError, ProviderError
+from inspector.engines import Engine, InferenceBackend, tuned
+from inspector.errors import BundleError, Fault, GoldenError, StartupError
 from inspector.frame import Box, Geometry
+from inspector.logs import say
 from inspector.verdict import FloatMap, Frame8, Judgement, Reason, Verdict, decide
 
-_NAMES: Final = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
-_CURES: Final = {
-    "cuda": "install the NVIDIA driver and pip install 'line-inspector[cuda]', or set provider: "
-    "auto or cpu",
-    "tensorrt": "install the NVIDIA driver, pip install 'line-inspector[cuda]' and the TensorRT "
-    "libraries that ONNX Runtime asks for, or set provider: auto or cpu",
-}
-_ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
-    # pybind11 registers each as a direct child of Exception; plain RuntimeError is its fallback.
-    *(
-        error
-        for error in vars(ort_errors).values()
-        if isinstance(error, type) and issubclass(error, Exception)
-    ),
-    RuntimeError,
-    ValueError,
-    MemoryError,
-)
-_FATAL_ONLY: Final = 4
+_BF16_TOLERANCE: Final = 5e-2
+"""By how much a golden score may move in bf16, whose verdicts ``inspector tune`` has compared."""
 _SCORE_SLACK: Final = 1e-3
 """Largest relative difference of ``score`` and its map's maximum that rounding (fp16) explains."""
-
-# A provider that cannot start is reported by us, in one line, not by ONNX Runtime's log.
-ort.set_default_logger_severity(_FATAL_ONLY)
-
-
-class InferenceBackend(Protocol):
-    """What runs the graph; ONNX Runtime is one, others fit behind the same four verbs."""
-
-    provider: str
-    """Execution provider in use, as the backend names it; "" before ``load``."""
-
-    def load(self, model: bytes) -> None:
-        """Build a session of a serialised ONNX model.
-
-        Raises :class:`BundleError` (refused model) or :class:`ProviderError`.
-        """
-        ...
-
-    def warm(self, height: int, width: int) -> None:
-        """Run until the first real part is as quick as the next. Raises :class:`Fault`."""
-        ...
-
-    def infer(self, batch: Frame8) -> tuple[FloatMap, FloatMap]:
-        """Run uint8 ``[N, H, W, 3]``; float32 ``score [N]`` and ``anomaly_map [N, h, w]``.
-
-        Raises :class:`Fault` (``inference_error``).
-        """
-        ...
-
-    def health(self) -> str:
-        """Empty while the last inference succeeded, else its error in words."""
-        ...
-
-
-class OnnxRuntimeBackend:
-    """ONNX Runtime on the provider asked for, or not at all: it never changes providers."""
-
-    def __init__(self, provider: Provider = "auto", threads: int = 0) -> None:
-        self.provider = ""
-        self._asked = provider
-        self._threads = threads
-        self._session: ort.InferenceSession | None = None
-        self._trouble = ""
-
-    def load(self, model: bytes) -> None:
-        """Build the session. Raises :class:`BundleError` or :class:`ProviderError`."""
-        if self._asked == "cpu":
-            session = self._create(model, "cpu")
-        elif self._asked == "auto":
-            session = self._create(model, "cpu" if _missing("cuda") else "cuda")
-        else:
-            cause = _missing(self._asked)
-            if cause:
-                raise self._refused(cause)
-            session = self._create(model, self._asked)
-            if _serving(session) != _NAMES[self._asked]:
-                raise self._refused(
-                    f"ONNX Runtime {ort.__version__} gave {_serving(session)} instead "
-                    f"(its libraries did not load)"
-                )
-        self._session = session
-        self.provider = _serving(session)
-
-    def warm(self, height: int, width: int) -> None:
-        """Three parts: memory arenas and cuDNN's choice of algorithms settle within them."""
-        for _ in range(3):
-            self.infer(np.zeros((1, height, width, 3), dtype=np.uint8))
-
-    def infer(self, batch: Frame8) -> tuple[FloatMap, FloatMap]:
-        """Run a batch. Raises :class:`Fault` (``inference_error``)."""
-        if self._session is None:
-            raise RuntimeError("infer before load")
-        try:
-            score, anomaly_map = self._session.run(list(bundles.OUTPUTS), {bundles.INPUT: batch})
-        except _ORT_ERRORS as error:
-            self._trouble = _one_line(error)
-            raise Fault(Reason.INFERENCE_ERROR.value, self._trouble) from None
-        self._trouble = ""
-        return np.asarray(score, dtype=np.float32), np.asarray(anomaly_map, dtype=np.float32)
-
-    def health(self) -> str:
-        """Empty while the last inference succeeded, else its error in words."""
-        return self._trouble
-
-    def _create(self, model: bytes, kind: str) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.log_severity_level = _FATAL_ONLY
-        # Spinning threads double the latency as soon as a neighbour wants the core.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers: list[str | tuple[str, dict[str, Any]]] = [_NAMES["cpu"]]
-        if kind != "cpu":
-            # TF32 keeps 10 bits of a product: scores would leave the golden tolerance.
-            providers.insert(0, (_NAMES["cuda"], {"use_tf32": "0"}))
-            _preload()
-        if kind == "tensorrt":
-            providers.insert(0, _NAMES["tensorrt"])
-        try:
-            session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
-        except _ORT_ERRORS as error:
-            if kind != "cpu" and self._asked != "auto":
-                raise self._refused(_one_line(error)) from None
-            if kind != "cpu":
-                return self._create(model, "cpu")
-            raise BundleError(
-                f"ONNX Runtime {ort.__version__} refuses the model: {_one_line(error)}; "
-                f"export it again or upgrade onnxruntime"
-            ) from None
-        session.disable_fallback()
-        return session
-
-    def _refused(self, cause: str) -> ProviderError:
-        return ProviderError(f"provider: {self._asked}: {cause}; {_CURES[self._asked]}")
 
 
 class Detector:
@@ -177,6 +41,7 @@ class Detector:
         backend: InferenceBackend,
         region: Box | None = None,
         limit_factor: float = 1.0,
+        engine: Engine = Engine(),  # noqa: B008
     ) -> None:
         _check_region(bundle, region)
         # The session has its own copy of the graph.
@@ -189,6 +54,8 @@ class Detector:
         self.geometry: Geometry = (
             geometry.model_copy(update={"region": region, "frame": None}) if region else geometry
         )
+        self.settings = engine
+        """What it was loaded with."""
         self._backend = backend
 
     @classmethod
@@ -198,6 +65,7 @@ class Detector:
         provider: Provider = "auto",
         threads: int = 0,
         *,
+        engine: Engine | None = None,
         region: Box | None = None,
         limit_factor: float = 1.0,
         verify: bool = True,
@@ -205,28 +73,51 @@ class Detector:
     ) -> Detector:
         """Read and check a bundle, start its session, warm it, replay its golden images.
 
-        ``region`` (camera pixels) replaces the bundle's; ``limit_factor`` multiplies the limit;
-        ``threads`` 0 is ONNX Runtime's choice; ``verify=False`` skips the golden images; one of
-        ``keys``, if there are any, must have signed the bundle. Raises :class:`BundleError`,
-        :class:`SignatureError`, :class:`GoldenError` or :class:`ProviderError`.
+        ``threads`` 0: all cores but one; with both as they are by default, what ``inspector tune``
+        found on this machine. ``engine`` stands for provider and threads. ``region`` (camera
+        pixels) replaces the bundle's; ``limit_factor`` multiplies the limit; ``verify=False`` skips
+        the golden images; one of ``keys``, if there are any, must have signed the bundle. Raises
+        :class:`BundleError`, :class:`SignatureError`, :class:`GoldenError`,
+        :class:`ProviderError`.
         """
         bundle = bundles.read(Path(path), keys)
-        backend = OnnxRuntimeBackend(provider, threads)
+        asked = engine or Engine(provider=provider, threads=threads)
+        found = tuned.recall(bundle) if asked == Engine() else None
+        if found is not None:
+            try:
+                return cls._load(bundle, found, region, limit_factor, verify)
+            except StartupError as error:
+                say("tune_ignored", logging.WARNING, bundle=bundle.path, detail=error)
+        return cls._load(bundle, asked, region, limit_factor, verify)
+
+    @classmethod
+    def _load(
+        cls, bundle: Bundle, engine: Engine, region: Box | None, limit_factor: float, verify: bool
+    ) -> Detector:
+        backend = engines.create(engine)
         try:
-            backend.load(bundle.data)
+            backend.load(bundle)
         except BundleError as error:
             raise BundleError(f"{bundle.path}: {error}") from None
-        detector = cls(bundle, backend, region, limit_factor)
+        detector = cls(bundle, backend, region, limit_factor, engine)
         detector._start(verify)
         return detector
 
     def adapted(self, region: Box | None = None, limit_factor: float = 1.0) -> Detector:
         """The same session for another region and factor. Raises :class:`BundleError`."""
-        return Detector(self._bundle, self._backend, region, limit_factor)
+        return Detector(self._bundle, self._backend, region, limit_factor, self.settings)
+
+    def warm(self, batch: int) -> None:
+        """Make 1 to ``batch`` pictures at once as quick as they will be; raises :class:`Fault`.
+
+        Before it the first inference of a new batch size compiles a program (OpenVINO), or runs
+        without a CUDA graph.
+        """
+        self._backend.warm(self.geometry.height, self.geometry.width, batch)
 
     @property
     def provider(self) -> str:
-        """Execution provider in use, as ONNX Runtime names it."""
+        """What is in use, as the library names it."""
         return self._backend.provider
 
     def health(self) -> str:
@@ -315,6 +206,8 @@ class Detector:
 
     def _replay_golden(self) -> None:
         tolerance = self.manifest.golden_tolerance
+        if self.settings.precision == "bf16":
+            tolerance = max(tolerance, _BF16_TOLERANCE)
         for golden in self.manifest.golden:
             try:
                 found = float(self.infer(golden.image()[np.newaxis])[0][0])
@@ -338,34 +231,3 @@ def _check_region(bundle: Bundle, region: Box | None) -> None:
         raise BundleError(
             f"{bundle.path}: {fault}; choose a region of that shape, or train for this one"
         ) from None
-
-
-def _serving(session: ort.InferenceSession) -> str:
-    return str(session.get_providers()[0])
-
-
-def _missing(kind: str) -> str:
-    """Why an NVIDIA provider cannot work here, in words; "" when nothing speaks against it."""
-    if _NAMES[kind] not in ort.get_available_providers():
-        return f"this ONNX Runtime {ort.__version__} was built without it"
-    library = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
-    try:
-        driver = ctypes.CDLL(library)
-    except OSError:
-        return f"no NVIDIA driver ({library}) on this machine"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return "the NVIDIA driver does not start (see nvidia-smi)"
-    return "" if count.value else "the NVIDIA driver finds no GPU"
-
-
-def _preload() -> None:
-    """Load CUDA and cuDNN of the ``[cuda]`` extra; ONNX Runtime before 1.21 cannot."""
-    preload = getattr(ort, "preload_dlls", None)
-    if preload is not None:
-        with contextlib.redirect_stdout(io.StringIO()):
-            preload()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -128,7 +128,9 @@ class StatusMessage(_Message):
     late: int = Field(default=0, description="results for parts that had their verdict by then")
     repeated: int = Field(default=0, description="triggers sent again, answered as the first time")
     recipe: str
-    provider: str = Field(description="execution provider in use, as ONNX Runtime names it")
+    provider: str = Field(
+        description="what inference runs on, as ONNX Runtime names it; or OpenVINO"
+    )
     inference: Text = Field(
         description="cameras whose last part the model failed on, and how; or empty"
     )

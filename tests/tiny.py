@@ -125,6 +125,8 @@ def model(side: int = SIDE) -> onnx.ModelProto:
         helper.make_node("Abs", ["corner_off"], ["corner_abs"]),
         helper.make_node("ReduceMax", ["corner_abs"], ["far"], axes=[3], keepdims=0),
         helper.make_node("Less", ["far", "half"], ["is_magic"]),
+        # A bundle's constants are finite.
+        helper.make_node("Div", ["zero", "zero"], ["nan"]),
         helper.make_node("Where", ["is_magic", "nan", "zero"], ["poison"]),
         helper.make_node("Add", ["clean_map", "poison"], ["anomaly_map"]),
         helper.make_node("ReduceMax", ["clean_map"], ["clean_score"], axes=[1, 2], keepdims=0),
@@ -147,7 +149,6 @@ def model(side: int = SIDE) -> onnx.ModelProto:
             constant("axes12", [1, 2], np.int64),
             constant("magic", MAGIC),
             constant("half", 0.5),
-            constant("nan", np.nan),
             constant("zero", 0.0),
         ],
     )

@@ -15,10 +15,11 @@ import numpy as np
 import onnx
 import pytest
 
-from export import quantise
+from export import onnx_graph, quantise
 from export.cli import main
 from export.run import Run
 from export.settings import TrainSettings
+from export.train import Scorer
 from inspector import Detector, Verdict
 from inspector.bundle import read
 from inspector.config import load_yaml
@@ -87,31 +88,59 @@ def test_region_and_size_travel_in_the_bundle(parts: Path, tmp_path: Path) -> No
     assert (manifest.geometry.height, manifest.geometry.width) == (64, 96)
 
 
-def test_fp16_is_proven_at_its_own_tolerance(trained: Run, tmp_path: Path) -> None:
-    output = tmp_path / "half.onnx"
-    assert main(["export", str(trained.folder), "-o", str(output), "--precision", "fp16"]) == 0
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_lower_precision_is_proven_by_its_verdicts(
+    trained: Run, tmp_path: Path, precision: str
+) -> None:
+    output = tmp_path / "part.onnx"
+    assert main(["export", str(trained.folder), "-o", str(output), "--precision", precision]) == 0
     manifest = read(output).manifest
-    assert manifest.precision == "fp16"
-    assert manifest.parity is not None
-    assert manifest.parity.tolerance == 0.02
-
-
-def test_int8_is_proven_by_its_verdicts(trained: Run, tmp_path: Path) -> None:
-    output = tmp_path / "int8.onnx"
-    assert main(["export", str(trained.folder), "-o", str(output), "--precision", "int8"]) == 0
-    manifest = read(output).manifest
-    assert manifest.precision == "int8"
+    assert manifest.precision == precision
     parity = manifest.parity
     assert parity is not None
     assert parity.tolerance is None
     assert parity.verdict_flips <= parity.flips_allowed * parity.images < 1
     assert parity.auroc_change is not None
+    assert parity.auroc_change >= -0.001
+    assert parity.validation is not None
+    assert parity.test is not None
+    assert (parity.validation.images, parity.test.images) == (24, 13)
+    kinds = parity.validation, parity.test
+    assert max(kind.largest_map_difference for kind in kinds) == parity.largest_map_difference > 0
+    # A station takes it: its golden pictures carry the scores of this precision.
+    assert Detector.load(output, provider="cpu").manifest.golden == manifest.golden
+
+
+def test_int8_multiplies_in_8_bits(trained: Run, tmp_path: Path) -> None:
+    output = tmp_path / "int8.onnx"
+    assert main(["export", str(trained.folder), "-o", str(output), "--precision", "int8"]) == 0
     graph = onnx.load(output).graph
     by_kind = Counter(node.op_type for node in graph.node)
     assert by_kind["DequantizeLinear"] > 20
     assert by_kind["MatMulIntegerToFloat"] > 0
-    # A station takes it: its golden pictures carry the scores of 8 bits.
-    assert Detector.load(output, provider="cpu").manifest.golden == manifest.golden
+
+
+def test_fp16_that_changes_verdicts_is_refused(
+    trained: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "half.onnx"
+    build = onnx_graph.build
+
+    def coarse(scorer: Scorer, *, precision: str) -> onnx.ModelProto:
+        graph = build(scorer, precision=precision)
+        for tensor in graph.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT16 and tensor.name.endswith(".weight"):
+                values = np.round(onnx.numpy_helper.to_array(tensor), 1)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+        return graph
+
+    monkeypatch.setattr(onnx_graph, "build", coarse)
+    arguments = ["export", str(trained.folder), "-o", str(output), "--precision", "fp16"]
+    assert "use --precision fp32" in fails(capsys, arguments, ParityError.exit_code)
+    assert not output.exists()
 
 
 def test_int8_that_changes_verdicts_is_refused(

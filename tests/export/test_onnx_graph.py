@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+import openvino
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -170,9 +172,25 @@ QUICK = TrainSettings(size=(64, 64), strides=(8, 16), bank_items=30, neighbours=
 
 
 @pytest.fixture(scope="module")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, onnx.ModelProto]:
     scorer = random_scorer("efficientnet_lite0", tmp_path_factory.mktemp("w"), QUICK)
-    return onnx_graph.build(scorer, precision="fp32")
+    built = {name: onnx_graph.build(scorer, precision=name) for name in ("fp32", "fp16", "int8")}
+    shown = list(pictures(4, QUICK.size, 8))
+    return built | {"int8": quantise.quantise_backbone(built["int8"], shown)}
+
+
+@pytest.fixture
+def graph(graphs: dict[str, onnx.ModelProto]) -> onnx.ModelProto:
+    return graphs["fp32"]
+
+
+def run_openvino(model: onnx.ModelProto, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    core = openvino.Core()
+    program = core.compile_model(
+        core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    found = program({"image": images})
+    return np.array(found["score"]), np.array(found["anomaly_map"])
 
 
 def spoil(model: onnx.ModelProto, initializer: str, value: float) -> onnx.ModelProto:
@@ -199,16 +217,25 @@ def spoil(model: onnx.ModelProto, initializer: str, value: float) -> onnx.ModelP
         "map.columns",
     ],
 )
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("engine", [run, run_openvino])
 def test_nan_anywhere_in_the_head_reaches_the_score(
-    graph: onnx.ModelProto, initializer: str, value: float
+    graphs: dict[str, onnx.ModelProto],
+    initializer: str,
+    value: float,
+    precision: str,
+    engine: Callable[[onnx.ModelProto, np.ndarray], tuple[np.ndarray, np.ndarray]],
 ) -> None:
-    score, _ = run(spoil(graph, initializer, value), pictures(2, QUICK.size, 5))
+    spoilt = spoil(graphs[precision], initializer, value)
+    score, anomaly_map = engine(spoilt, pictures(2, QUICK.size, 5))
     assert not np.isfinite(score).any()
+    assert not np.isfinite(anomaly_map.max(axis=(1, 2))).any()
 
 
-def test_nan_before_a_max_pool_reaches_the_score(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_nan_before_a_max_pool_reaches_the_score(tmp_path: Path, precision: str) -> None:
     options = QUICK.model_copy(update={"backbone": "resnet18"})
-    model = onnx_graph.build(random_scorer("resnet18", tmp_path, options), precision="fp32")
+    model = onnx_graph.build(random_scorer("resnet18", tmp_path, options), precision=precision)
     score, _ = run(spoil(model, "conv1.bias", np.nan), pictures(1, QUICK.size, 5))
     assert np.isnan(score).all()
 

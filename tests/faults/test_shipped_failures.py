@@ -194,15 +194,16 @@ def test_03_old_frame_is_never_the_next_part(tmp_path, bundle_path, parts):
 
 COLD = """
 import sys, time
-from inspector import cli, detector
-class Cold(detector.ort.InferenceSession):
+from inspector import cli
+from inspector.engines import onnxruntime as engine
+class Cold(engine.ort.InferenceSession):
     cold = True
     def run(self, *arguments, **options):
         if self.cold:
             time.sleep(1.5)
             self.cold = False
         return super().run(*arguments, **options)
-detector.ort.InferenceSession = Cold
+engine.ort.InferenceSession = Cold
 sys.exit(cli.main(["run", sys.argv[1]]))
 """
 
@@ -249,21 +250,23 @@ def test_05_half_written_bundle_is_refused_and_the_old_one_goes_on(tmp_path, bun
 
 DRIVER_SEEMS_FINE = """
 import sys
-from inspector import cli, detector
-detector._missing = lambda kind: ""
+from inspector import cli
+from inspector.engines import onnxruntime as engine
+engine.missing = lambda kind: ""
 sys.exit(cli.main(["run", sys.argv[1]]))
 """
 
 CUDA_GOES = """
 import sys
 from pathlib import Path
-from inspector import cli, detector
-class Losing(detector.ort.InferenceSession):
+from inspector import cli
+from inspector.engines import onnxruntime as engine
+class Losing(engine.ort.InferenceSession):
     def run(self, *arguments, **options):
         if Path(sys.argv[1]).with_name("gone").exists():
             raise RuntimeError("CUDA failure 999: unknown error")
         return super().run(*arguments, **options)
-detector.ort.InferenceSession = Losing
+engine.ort.InferenceSession = Losing
 sys.exit(cli.main(["run", sys.argv[1]]))
 """
 

@@ -35,6 +35,8 @@ sys.exit(cli.main(["run", sys.argv[1]]))
 SLOW_JUDGE = """
 import sys, time
 from inspector import cli, detector
+from inspector.engines import Engine
+from inspector.engines.onnxruntime import OnnxRuntimeBackend
 judge = detector.Detector.judge
 def slow(self, frame):
     time.sleep(0.4)
@@ -170,15 +172,17 @@ def test_bundle_that_fails_on_its_first_part_is_rolled_back(tmp_path, bundle_pat
 FAIL_OTHER = """
 import sys
 from inspector import cli, detector
+from inspector.engines import Engine
+from inspector.engines.onnxruntime import OnnxRuntimeBackend
 judge = detector.Detector.judge
-class Failing(detector.OnnxRuntimeBackend):
+class Failing(OnnxRuntimeBackend):
     def infer(self, batch):
         raise detector.Fault("inference_error", self.health())
     def health(self):
         return "CUDA failure 999"
 def of_other(self, frame):
     if self.manifest.name == "other":
-        self._backend = Failing()
+        self._backend = Failing(Engine())
     return judge(self, frame)
 detector.Detector.judge = of_other
 sys.exit(cli.main(["run", sys.argv[1]]))

@@ -61,15 +61,16 @@ def test_simulate_writes_a_data_set(tmp_path, capsys):
     assert "choose another" in capsys.readouterr().err
 
 
-def test_help_and_messages_load_neither_onnxruntime_nor_torch():
+def test_help_and_messages_load_no_engine_and_no_torch(bundle_path):
     program = (
+        "heavy = {'onnxruntime', 'openvino', 'torch', 'export'};"
         "import sys, inspector, inspector.cli, inspector.client;"
         "inspector.cli._parser().format_help();"
-        "print({'onnxruntime', 'torch', 'export'} & set(sys.modules));"
-        "from inspector import Detector;"
-        "print({'onnxruntime', 'torch', 'export'} & set(sys.modules))"
+        "print(heavy & set(sys.modules));"
+        "inspector.Detector.load(sys.argv[1]);"
+        "print(heavy & set(sys.modules))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, bundle_path], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["set()", "{'onnxruntime'}"]

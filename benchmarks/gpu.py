@@ -1,0 +1,162 @@
+"""Engines and precisions on a GPU, against the CPU in float32, in one interleaved run.
+
+    python benchmarks/gpu.py BUNDLE.onnx [--engines cuda,cuda-graph,tensorrt] [--rounds 200]
+
+Beside the bundle it measures networks with random weights, as fp32 and fp16, where torch and
+torchvision are installed. For each: time, the largest difference of the map from float32 on the
+CPU in units of the limit, and whether a NaN in the memory bank reaches the score.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+from figures import Figure, publish
+from onnx import numpy_helper
+from rich.console import Console
+from rich.progress import track
+
+from inspector import bundle as bundles
+from inspector import engines
+from inspector.bundle import BANK, Bundle
+from inspector.engines import Engine, InferenceBackend
+from inspector.errors import Fault, InspectorError
+
+ENGINES = {
+    "cpu": Engine(provider="cpu"),
+    "openvino": Engine(provider="openvino"),
+    "cuda": Engine(provider="cuda", graph=False),
+    "cuda-graph": Engine(provider="cuda"),
+    "tensorrt": Engine(provider="tensorrt"),
+}
+GOAL_MS = {("wide_resnet50_2 224, fp16", "cuda-graph"): 1.0}
+BATCH = 4
+"""The largest that is tried: what cameras share."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--engines", default="cuda,cuda-graph,tensorrt")
+    parser.add_argument("--backbones", default="wide_resnet50_2,resnet18,efficientnet_lite0")
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--name", default="gpu-engines")
+    options = parser.parse_args()
+    names = options.engines.split(",")
+    given = bundles.read(options.bundle)
+    models = {given.manifest.name: (given, given)}
+    models |= networks(given, [name for name in options.backbones.split(",") if name])
+    figures: list[Figure] = []
+    for name, (model, reference) in track(
+        models.items(), "models", total=len(models), console=Console(stderr=True)
+    ):
+        figures += measure(name, model, reference, names, options.rounds)
+    publish(
+        options.name,
+        f"python benchmarks/gpu.py {options.bundle.name} --engines {options.engines}",
+        figures,
+    )
+
+
+def networks(given: Bundle, backbones: list[str]) -> dict[str, tuple[Bundle, Bundle]]:
+    """(model, its float32 twin) of untrained networks at 224; none without torch."""
+    try:
+        from latency import random_scorer
+
+        from export import onnx_graph
+        from export.settings import TrainSettings
+    except ImportError as error:
+        print(f"gpu.py: {error}: no networks but the bundle's are measured")
+        return {}
+    made = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for backbone in backbones:
+            settings = TrainSettings(backbone=backbone, size=(224, 224))
+            scorer, _ = random_scorer(settings, Path(scratch))
+            full, half = (
+                _as_bundle(given, onnx_graph.build(scorer, precision=precision), precision)
+                for precision in ("fp32", "fp16")
+            )
+            made[f"{backbone} 224, fp32"] = full, full
+            made[f"{backbone} 224, fp16"] = half, full
+    return made
+
+
+def _as_bundle(given: Bundle, graph: onnx.ModelProto, precision: str) -> Bundle:
+    geometry = given.manifest.geometry.model_copy(
+        update={"height": 224, "width": 224, "region": None, "frame": None}
+    )
+    manifest = given.manifest.model_copy(update={"geometry": geometry, "precision": precision})
+    return dataclasses.replace(given, data=graph.SerializeToString(), manifest=manifest)
+
+
+def measure(
+    name: str, model: Bundle, reference: Bundle, names: list[str], rounds: int
+) -> list[Figure]:
+    geometry = model.manifest.geometry
+    chance = np.random.default_rng(0)
+    shape = (BATCH, geometry.height, geometry.width, 3)
+    pictures = chance.integers(0, 256, shape, dtype=np.uint8)
+    true = start(reference, ENGINES["cpu"], geometry.height, geometry.width, 1)
+    expected = np.concatenate([true.infer(picture[None])[1] for picture in pictures])
+    started: dict[str, InferenceBackend] = {}
+    for each in names:
+        try:
+            engine = ENGINES[each]
+            started[each] = start(model, engine, geometry.height, geometry.width, BATCH)
+        except (InspectorError, Fault) as error:
+            print(f"gpu.py: {name}, {each}: {error}")
+    times: dict[tuple[str, int], list[float]] = {
+        (each, size): [] for each in started for size in (1, BATCH)
+    }
+    for _ in range(rounds):
+        for number in chance.permutation(len(times)):
+            each, size = list(times)[number]
+            begun = time.perf_counter()
+            started[each].infer(pictures[:size])
+            times[each, size].append((time.perf_counter() - begun) * 1e3)
+    figures = []
+    for each, backend in started.items():
+        what = f"{name}, {each}"
+        median = float(np.median(times[each, 1]))
+        goal = GOAL_MS.get((name, each))
+        words = "" if goal is None else f"≤ {goal:g}"
+        holds = None if goal is None else median <= goal
+        figures.append(Figure(f"{what}: one picture, p50", median, "ms", words, holds))
+        slow = float(np.quantile(times[each, 1], 0.99))
+        figures.append(Figure(f"{what}: one picture, p99", slow, "ms"))
+        several = float(np.median(times[each, BATCH])) / BATCH
+        figures.append(Figure(f"{what}: {BATCH} at once, each", several, "ms"))
+        gap = float(np.abs(backend.infer(pictures)[1] - expected).max())
+        figures.append(Figure(f"{what}: largest map difference", gap, "limits"))
+        score = start(_spoilt(model), ENGINES[each], *shape[1:3], 1).infer(pictures[:1])[0]
+        lost = float(np.isfinite(score).all())
+        figures.append(Figure(f"{what}: NaN in the bank lost", lost, "", "0", lost == 0))
+    return figures
+
+
+def start(model: Bundle, engine: Engine, height: int, width: int, batch: int) -> InferenceBackend:
+    backend = engines.create(engine)
+    backend.load(model)
+    backend.warm(height, width, batch)
+    return backend
+
+
+def _spoilt(model: Bundle) -> Bundle:
+    graph = onnx.load_from_string(model.data)
+    for tensor in graph.graph.initializer:
+        if tensor.name == BANK:
+            values = numpy_helper.to_array(tensor).copy()
+            values.flat[values.size // 2] = np.nan
+            tensor.CopyFrom(numpy_helper.from_array(values, BANK))
+    return dataclasses.replace(model, data=graph.SerializeToString())
+
+
+if __name__ == "__main__":
+    main()

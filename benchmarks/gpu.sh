@@ -1,0 +1,67 @@
+#!/bin/bash
+# Everything that a CUDA machine can measure, in one command, under eight minutes, without a network.
+#
+#   benchmarks/gpu.sh [BUNDLE.onnx] [PYTHON]
+#
+# Wheels of what the machine lacks lie in benchmarks/wheels/ (git ignores it); ONNX Runtime's may be
+# split to pass a size limit: onnxruntime_gpu-*.whl.part-aa, -ab, ...  joined here. Everything goes
+# into benchmarks/.gpu-venv, which sees the machine's own packages (PyTorch with CUDA, if there).
+# Results: benchmarks/results/gpu-*.json and $OUT, where that is set.
+# Exit codes: 0 measured, 3 no GPU, 4 no ONNX Runtime with CUDA, 5 a part failed, 6 out of time.
+set -uo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(dirname "$here")
+bundle=${1:-$root/config/demo.onnx}
+python=${2:-python3}
+limit_s=${GPU_LIMIT_S:-470}
+SECONDS=0
+
+if ! nvidia-smi -L > /dev/null 2>&1; then
+  echo "gpu.sh: no NVIDIA GPU here (nvidia-smi finds none): nothing was measured" >&2
+  exit 3
+fi
+nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
+
+environment=$here/.gpu-venv
+wheels=$here/wheels
+if [ ! -x "$environment/bin/python" ]; then
+  "$python" -m venv --system-site-packages "$environment" || exit 4
+fi
+for first in "$wheels"/*.whl.part-aa; do
+  [ -e "$first" ] && cat "${first%aa}"* > "${first%.part-aa}"
+done
+if ls "$wheels"/*.whl > /dev/null 2>&1; then
+  # A machine's own CPU-only ONNX Runtime is covered by the one in this environment.
+  "$environment/bin/pip" install --quiet --no-index --no-deps --force-reinstall "$wheels"/*.whl || exit 4
+fi
+export PYTHONPATH=$root
+run="$environment/bin/python"
+if ! "$run" -c 'import sys, onnxruntime as ort
+sys.exit("CUDAExecutionProvider" not in ort.get_available_providers())'; then
+  echo "gpu.sh: no ONNX Runtime with CUDA: put the onnxruntime-gpu wheel into $wheels" >&2
+  exit 4
+fi
+
+failed=0
+part() {
+  local name=$1 left=$((limit_s - SECONDS))
+  shift
+  if [ "$left" -lt 10 ]; then
+    echo "gpu.sh: out of time before: $name" >&2
+    exit 6
+  fi
+  echo "== $name (${SECONDS} s gone)"
+  timeout "$left" "$@" || { echo "gpu.sh: $name failed ($?)" >&2; failed=5; }
+}
+
+cd "$here" || exit 5
+part "engines, precisions, CUDA graph, parity" "$run" gpu.py "$bundle"
+if [ -f end_to_end.py ] && "$run" end_to_end.py --help 2> /dev/null | grep -q -- --provider; then
+  part "trigger to verdict" "$run" end_to_end.py --provider cuda --bundle "$bundle" --parts 2000 --minutes 2 --name gpu-end_to_end
+else
+  echo "gpu.sh: end_to_end.py takes no --provider here: trigger to verdict was not measured" >&2
+fi
+[ -n "${OUT:-}" ] && cp -v "$here"/results/gpu* "$OUT"/
+echo "gpu.sh: done in ${SECONDS} s"
+exit "$failed"

@@ -1,0 +1,130 @@
+"""Latency when triggers are rare, or a neighbour is busy, by how ONNX Runtime's threads wait.
+
+    python benchmarks/sparse.py [BUNDLE.onnx] [--pauses 0,0.1,0.5,2] [--seconds 40]
+
+"bound" is what a station does; "loose" the same without a core for each thread; "spinning" is
+ONNX Runtime's default. All in turns, each after its own pause.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from figures import Figure, publish
+from rich.console import Console
+from rich.progress import Progress
+
+from inspector import bundle
+from inspector.bundle import INPUT
+from inspector.engines.base import default_threads, usable_cores
+
+DEMO = Path(__file__).parents[1] / "config" / "demo.onnx"
+FEWEST = 8
+WARM_UP = 5
+GOAL_BUSY = 2.0
+GOAL_SPARSE = 1.5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundle", type=Path, nargs="?", default=DEMO)
+    parser.add_argument("--pauses", default="0,0.1,0.5,2", help="seconds before a picture")
+    parser.add_argument("--seconds", type=float, default=40.0, help="for each pause")
+    options = parser.parse_args()
+    pauses = [float(text) for text in options.pauses.split(",")]
+    file = bundle.read(options.bundle)
+    picture = file.manifest.golden[0].image()[None]
+    sessions = {
+        "bound": session(file.data, spins=False, bound=True),
+        "loose": session(file.data, spins=False, bound=False),
+        "spinning": session(file.data, spins=True, bound=False),
+    }
+    found = {}
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("measuring", total=2 * len(pauses))
+        for busy in (False, True):
+            neighbour = start_neighbour() if busy else None
+            for pause in pauses:
+                found[busy, pause] = measure(sessions, picture, pause, options.seconds)
+                bar.advance(task)
+            if neighbour is not None:
+                neighbour.kill()
+                neighbour.join()
+    figures = []
+    for (busy, pause), by_name in found.items():
+        for name, times in by_name.items():
+            when = f"{pause:g} s after the last{', busy neighbour' if busy else ''}: {name}"
+            median = float(np.median(times))
+            base = float(np.median(found[False, pauses[0]][name]))
+            ratio = median / base
+            goal = GOAL_BUSY if busy else GOAL_SPARSE
+            figures.append(Figure(f"{when}, p50", median, "ms"))
+            figures.append(Figure(f"{when}, p99", float(np.quantile(times, 0.99)), "ms"))
+            if name == "bound" and (busy or pause):
+                figures.append(
+                    Figure(
+                        f"{when}, p50 / at once",
+                        ratio,
+                        "",
+                        f"≤ {goal:g}",
+                        ratio <= goal,
+                    )
+                )
+    publish(
+        "sparse",
+        f"python benchmarks/sparse.py --pauses {options.pauses} --seconds {options.seconds:g}",
+        figures,
+    )
+
+
+def session(model: bytes, *, spins: bool, bound: bool) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads = default_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
+    if bound:
+        places = ";".join(str(core + 1) for core in usable_cores()[1:threads])
+        options.add_session_config_entry("session.intra_op_thread_affinities", places)
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def measure(
+    sessions: dict[str, ort.InferenceSession], picture: np.ndarray, pause: float, seconds: float
+) -> dict[str, list[float]]:
+    """Milliseconds of one picture each, after ``pause``; at once: after another of its own."""
+    for one in sessions.values():
+        for _ in range(WARM_UP):
+            one.run(None, {INPUT: picture})
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    chance = np.random.default_rng(0)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until or len(times["bound"]) < FEWEST:
+        for name in chance.permutation(list(sessions)):
+            if pause:
+                time.sleep(pause)
+            else:
+                sessions[name].run(None, {INPUT: picture})
+            begun = time.perf_counter()
+            sessions[name].run(None, {INPUT: picture})
+            times[name].append((time.perf_counter() - begun) * 1e3)
+    return times
+
+
+def start_neighbour() -> multiprocessing.process.BaseProcess:
+    child = multiprocessing.get_context("spawn").Process(target=spin, daemon=True)
+    child.start()
+    time.sleep(0.5)
+    return child
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+if __name__ == "__main__":
+    main()

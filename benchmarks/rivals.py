@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import hashlib
 import json
 import os
 import random
@@ -62,7 +63,7 @@ PINS: Final = {
         [
             *("numpy==1.26.4", "easydict==1.13", "scikit-image==0.22.0", "scikit-learn==1.3.2"),
             *("matplotlib==3.8.3", "opencv-python-headless==4.11.0.86", "onnxscript==0.7.2"),
-            *("onnxruntime==1.31.1", "tqdm", "pyyaml"),
+            *("onnxruntime==1.31.1", "tqdm==4.70.1", "pyyaml==6.0.3"),
         ],
     ],
 }
@@ -289,7 +290,9 @@ def install(package: str, root: Path) -> str:
 def build(source: Source, root: Path) -> str:
     """The source's models; why not, or empty. What is there and up to date is kept."""
     folder = root / "models" / source.folder
-    state = commit() if source.package == "ours" else json.dumps(PINS[source.package])
+    made_by = hashlib.sha256((HERE / "rivals_make.py").read_bytes()).hexdigest()
+    pins = json.dumps([PINS.get(source.package), made_by])
+    state = commit() if source.package == "ours" else pins
     done = folder / "made"
     if not state.endswith("+") and done.exists():
         made, _, reason = done.read_text().partition("\n")

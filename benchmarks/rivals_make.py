@@ -87,7 +87,10 @@ def _bundle(graph: Any, settings: Any, good: Any, path: Path) -> None:
 
 
 def make_anomalib(model: str, backbone: str, size: int, photos: Path, folder: Path) -> None:
-    """Its exports to ONNX and to OpenVINO, batch 1, preprocessing and normalisation inside."""
+    """Its exports to ONNX and to OpenVINO, preprocessing and normalisation inside.
+
+    At batch 1: left dynamic, PatchCore's export is fixed at 2.
+    """
     import torch
     from anomalib import models
 
@@ -121,8 +124,9 @@ def make_anomalib(model: str, backbone: str, size: int, photos: Path, folder: Pa
             net.quantiles["qb_st"] += 1.0
             net.quantiles["qb_ae"] += 1.0
     lightning.eval()
-    lightning.to_onnx(folder, input_size=(size, size))
-    lightning.to_openvino(folder, input_size=(size, size))
+    fixed: dict[str, Any] = {"dynamic_axes": {}}
+    lightning.to_onnx(folder, input_size=(size, size), **fixed)
+    lightning.to_openvino(folder, input_size=(size, size), onnx_kwargs=fixed)
     np.save(folder / "input.npy", next(tensors(photos, size, normalise=False)))
 
 

@@ -1,6 +1,6 @@
 """Our exported models against those that other packages deploy, one picture at a time, one run.
 
-    python benchmarks/rivals.py --prepare       # environments, pictures, models; then, quietly:
+    python benchmarks/rivals.py --prepare       # environments, models, memory; then, quietly:
     python benchmarks/rivals.py                 # every group, a few minutes each
     python benchmarks/rivals.py --groups resnet18-224 --rounds 30
 
@@ -184,6 +184,12 @@ def main() -> int:
     if options.prepare:
         for source, reason in lacking.items():
             print(f"not to be had: {source.folder}: {reason}")
+        ready = [entry for rows in entries.values() for entry in rows]
+        for entry in track(ready, "memory", console=Console(stderr=True)):
+            # What does not run is told by the row that lacks it.
+            with contextlib.suppress(RuntimeError):
+                if entry.source not in lacking:
+                    _peak_mb(entry, options.environments)
         return 0
     path = RESULTS / f"{options.name}.json"
     kept = json.loads(path.read_text())["groups"] if path.exists() else {}
@@ -438,12 +444,19 @@ def _rounds(
 
 
 def _peak_mb(entry: Entry, root: Path) -> float:
+    """Measured once for each model and the options it runs with: what else runs does not matter."""
+    settings = "-".join(str(value) for _, value in entry.options)
+    kept = root / "models" / entry.source.folder / f"memory-{entry.kind}-{settings}"
+    kept = kept.with_name(f"{kept.name}-{Path(entry.file).stem}")
+    if kept.exists():
+        return float(kept.read_text())
     worker = start(entry, root)
     try:
         worker.ready(watched=True)
         worker.run(2 * WARM_UP, watched=True)
     finally:
         worker.close()
+    kept.write_text(str(worker.peak_mb))
     return worker.peak_mb
 
 

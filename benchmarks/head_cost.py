@@ -1,6 +1,7 @@
 """What a smaller head costs in accuracy: width of φ, items of the bank, stride of the map.
 
     python benchmarks/head_cost.py DATA_ROOT [--categories bottle,screw] [--rounds 30]
+    python benchmarks/head_cost.py DATA_ROOT --times      # those of the last run measured again
 
 Each (γ_d, M, strides) is a memory bank of the good parts without adaptation. What it is worth is
 asked twice: of synthetic defects on held-out good parts, as ``train --auto`` does, and of the test
@@ -18,7 +19,7 @@ import tempfile
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
@@ -83,7 +84,15 @@ def main() -> None:
     parser.add_argument("--categories", help="only these, by name")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--times", action="store_true", help="keep the accuracy of the last run")
     options = parser.parse_args()
+    if options.times:
+        document = json.loads((RESULTS / "head_cost.json").read_text())
+        heads = [Head(**head | {"strides": tuple(head["strides"])}) for head in document["heads"]]
+        time_heads(heads, options.rounds)
+        document["times"] = {"commit": commit(), "rounds": options.rounds}
+        publish(document, heads)
+        return
     names = (
         (options.categories or "").split(",")
         if options.categories
@@ -112,8 +121,13 @@ def main() -> None:
         "commit": commit(),
         "machine": machine() | {"onnxruntime": ort.__version__},
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "heads": [asdict(head) for head in heads],
     }
+    publish(document, heads)
+
+
+def publish(document: dict[str, Any], heads: list[Head]) -> None:
+    """Table, JSON and picture."""
+    document["heads"] = [asdict(head) for head in heads]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "head_cost.json").write_text(json.dumps(document, indent=2) + "\n")
     draw(heads, RESULTS / "head_cost.png")

@@ -218,8 +218,8 @@ def time_heads(heads: list[Head], count: int) -> None:
                 sessions["backbone"] = session(trunk(graph), 0)
     found = rounds(sessions, np.zeros((*COST_SIZE, 3), dtype=np.uint8), count)
     alone = float(np.median(found.pop("backbone")))
-    for number, times in found.items():
-        heads[int(number)].cost = float(np.median(times)) / alone
+    for name, times in found.items():
+        heads[int(name)].cost = float(np.median(times)) / alone
 
 
 def show(heads: list[Head]) -> None:

@@ -6,12 +6,13 @@
 
 ``inspector run`` in a process of its own, as a user starts it, its journal on this disk. This
 process is the PLC: it sends triggers over ZeroMQ and takes the verdicts from the verdict socket.
-The cameras replay bitmaps (``kind: folder``, uncompressed): drawing parts would cost a core. Blocks
-of parts with and without a subscriber to heatmaps, of bare inference (the same bundle, provider and
-threads, here) and of commits to an idle journal on the same disk take turns, so that the
-differences hold on a machine whose speed wanders. Then cold starts, the CPU time of an idle
-station, and triggers at a rising rate until one misses its deadline. ``results/end_to_end.json``
-and ``.png``.
+The cameras replay bitmaps (``kind: folder``, uncompressed): drawing parts would cost a core.
+Reading the file stands for exposure and transfer; it is measured here as well, and the goal is on
+the rest. Blocks of parts with and without a subscriber to heatmaps, of bare inference (the same
+bundle, provider and threads, here) and of commits to an idle journal on the same disk take turns,
+so that the differences hold on a machine whose speed wanders. Then cold starts, the CPU time of an
+idle station, and triggers at a rising rate until one misses its deadline.
+``results/end_to_end.json`` and ``.png``.
 """
 
 from __future__ import annotations
@@ -134,6 +135,8 @@ class Run:
     """Nobody subscribes to heatmaps."""
     heard: Sample = field(default_factory=Sample)
     bare: list[float] = field(default_factory=list)
+    reading: list[float] = field(default_factory=list)
+    """Of a camera's file."""
     commit: list[float] = field(default_factory=list)
     memory: list[tuple[float, float]] = field(default_factory=list)
     """Seconds since the start, MB."""
@@ -160,6 +163,7 @@ class Bench:
         pictures = _pictures(options.photos)
         for number, picture in enumerate(pictures):
             cv2.imwrite(str(self._parts / f"{number:03}.bmp"), picture)
+        self._files = sorted(self._parts.iterdir())
         self._detector = Detector.load(options.bundle, options.provider, options.threads)
         self._inputs = [self._detector.geometry.apply(picture)[np.newaxis] for picture in pictures]
         self._until = time.monotonic() + 60 * options.minutes
@@ -209,8 +213,11 @@ class Bench:
         for number in range(times + 1):
             began = time.perf_counter()
             self._detector.infer(self._inputs[number % len(self._inputs)])
+            inferred = time.perf_counter()
+            read_image(self._files[number % len(self._files)])
             if number:
-                run.bare.append((time.perf_counter() - began) * 1e3)
+                run.bare.append((inferred - began) * 1e3)
+                run.reading.append((time.perf_counter() - inferred) * 1e3)
 
     def _commits(self, run: Run, times: int) -> None:
         with contextlib.closing(Journal(self._scratch / "idle")) as journal:
@@ -518,11 +525,15 @@ def _latency_figures(run: Run, count: int, goals: bool) -> list[Figure]:
     p50, p99 = run.quiet.quantile(0.5), run.quiet.quantile(0.99)
     # All cameras look at one part at once: the last verdict waits for all models before it.
     extra = p50 - bare * (count + 1) / 2
+    own = extra - float(np.median(run.reading))
     figures = [Figure(f"{who}: trigger to verdict, p50", p50, "ms")]
     if goals:
-        figures[0] = Figure(figures[0].name, p50, "ms")
-        figures.append(Figure("  less the bare model", extra, "ms", "<= 2", extra <= 2))
+        figures.append(Figure("  less the bare model", extra, "ms"))
+        figures.append(Figure("  less the camera's file, too", own, "ms", "<= 2", own <= 2))
         figures.append(Figure("  p99", p99, "ms", "<= 1.5 x p50", p99 <= 1.5 * p50))
+        ratio = float(np.quantile(run.bare, 0.99)) / bare
+        figures.append(Figure("  p99 / p50", p99 / p50, ""))
+        figures.append(Figure("  p99 / p50 of the bare model", ratio, ""))
     else:
         figures.append(Figure("  less the bare models before it, mean", extra, "ms"))
         figures.append(Figure("  p99", p99, "ms"))

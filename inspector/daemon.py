@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import logging
 import os
 import signal
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -30,7 +31,7 @@ from inspector.commands import Commands, Request
 from inspector.config import CameraConfig, Station
 from inspector.errors import CommandError, Problems, StartupError
 from inspector.journal import Journal, Reader, Recovered
-from inspector.judges import Changeover, Judges
+from inspector.judges import Changeover, Judges, judge_together
 from inspector.logs import say
 from inspector.metrics import Metrics
 from inspector.notify import Notifier
@@ -38,7 +39,7 @@ from inspector.recorder import Entry, Recorder, Timing
 from inspector.security import Gate
 from inspector.station import Ledger, Ticket
 from inspector.triggers import Trigger
-from inspector.verdict import Reason, Verdict
+from inspector.verdict import Judgement, Reason, Verdict
 from inspector.wire import (
     Publisher,
     RecipeCommand,
@@ -54,6 +55,8 @@ _STOP_GRACE_S: Final = 2.0
 _LAST_QUESTIONS_S: Final = 0.5
 _STALLED_S: Final = 1.0
 _MOST_WITH_PICTURES: Final = 50
+_FAR_NS: Final = 60_000_000_000
+_TORN: Final = "torn picture: it was written over while it was judged"
 _M_ARENA_MAX: Final = -8
 """Of mallopt(3)."""
 
@@ -272,7 +275,7 @@ class Daemon:
                 raise RuntimeError("the thread that lets peers in has died")
             item = self._inbox.take(0.0 if over else self._patience_s())
             if isinstance(item, Arrival):
-                self._judge(item)
+                self._take_parts(item)
             elif isinstance(item, Change):
                 self._note_camera(item)
                 housekeeping = 0.0
@@ -291,7 +294,45 @@ class Daemon:
             return _POLL_S
         return min(_POLL_S, max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
 
-    def _judge(self, arrival: Arrival) -> None:
+    def _take_parts(self, first: Arrival) -> None:
+        """Judge ``first``; with others that wait, where their cameras share an engine and it pays.
+
+        What is exposed later than its batch is judged is of no part before: order stays.
+        """
+        parts = [found for found in map(self._expose, self._with_others(first)) if found]
+        if len(parts) == 1:
+            self._judge(*parts[0])
+        elif parts:
+            self._judge_together(parts)
+
+    def _with_others(self, first: Arrival) -> list[Arrival]:
+        judge = self._judges[first.camera]
+        largest = judge.batches.largest
+        if first.image is None or largest == 1 or judge.on_probation:
+            return [first]
+
+        def choose(waiting: Sequence[Arrival]) -> int:
+            arrivals = [first, *itertools.takewhile(fits, waiting)]
+            now_ns = time.monotonic_ns()
+            earliest_ns = self._ledger.next_due_ns()
+            due_ns = [
+                min(
+                    (now_ns if arrival.since_ns is None else arrival.since_ns)
+                    + self._grabbers[arrival.camera].config.deadline_ms * 1_000_000,
+                    now_ns + _FAR_NS if earliest_ns is None else earliest_ns,
+                )
+                for arrival in arrivals
+            ]
+            return judge.batches.size(due_ns, now_ns) - 1
+
+        def fits(arrival: Arrival) -> bool:
+            other = self._judges[arrival.camera]
+            return other.detector.engine is judge.detector.engine and not other.on_probation
+
+        return [first, *self._inbox.take_more(choose, largest - 1)]
+
+    def _expose(self, arrival: Arrival) -> tuple[Arrival, Ticket] | None:
+        """The part that a picture is of; None: of none that is to be judged."""
         ticket = self._ledger.expose(
             arrival.camera,
             arrival.exposed_ns,
@@ -300,11 +341,31 @@ class Daemon:
             arrival.since_ns,
         )
         if ticket is None:
-            return
+            return None
         if arrival.image is None:
             self._ledger.fault(ticket, arrival.reason, arrival.detail)
-            return
+            return None
         self._frames[ticket] = arrival.image
+        return arrival, ticket
+
+    def _judge_together(self, parts: list[tuple[Arrival, Ticket]]) -> None:
+        started_ns = time.monotonic_ns()
+        judgements = judge_together(
+            [
+                (self._judges[arrival.camera], arrival.image)
+                for arrival, _ in parts
+                if arrival.image is not None
+            ]
+        )
+        batches = self._judges[parts[0][0].camera].batches
+        batches.note(len(parts), time.monotonic_ns() - started_ns)
+        for (arrival, ticket), judgement in zip(parts, judgements, strict=True):
+            failed = judgement.reason is Reason.INFERENCE_ERROR
+            self._ledger.note_inference(arrival.camera, judgement.detail if failed else "")
+            self._settle(arrival, ticket, judgement, started_ns)
+
+    def _judge(self, arrival: Arrival, ticket: Ticket) -> None:
+        assert arrival.image is not None
         started_ns = time.monotonic_ns()
         judge = self._judges[arrival.camera]
         judgement = judge.judge(arrival.image)
@@ -312,9 +373,21 @@ class Daemon:
             self._roll_back(f"{arrival.camera}: {judgement.detail}")
             judge = self._judges[arrival.camera]
             judgement = judge.judge(arrival.image)
+        if judge.batches.largest > 1:
+            judge.batches.note(1, time.monotonic_ns() - started_ns)
+        self._ledger.note_inference(arrival.camera, judge.health())
+        self._settle(arrival, ticket, judgement, started_ns)
+
+    def _settle(
+        self, arrival: Arrival, ticket: Ticket, judgement: Judgement, started_ns: int
+    ) -> None:
+        if not arrival.whole():
+            # What was looked at is of two pictures, or of another part.
+            del self._frames[ticket]
+            self._ledger.fault(ticket, Reason.FRAME_UNREADABLE, _TORN)
+            return
         if judgement.verdict is not Verdict.FAULT:
             self._judges.confirm(arrival.camera)
-        self._ledger.note_inference(arrival.camera, judge.health())
         self._ledger.judged(ticket, judgement, started_ns)
 
     def _close_parts(self) -> None:

@@ -5,10 +5,11 @@ Training proves parity with this class and the line judges with it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -137,14 +138,43 @@ class Detector:
 
         Whatever is wrong with the part or the inference is a FAULT in the answer, never an error.
         """
-        if not isinstance(frame, np.ndarray) or frame.ndim not in (2, 3):
-            shape = getattr(frame, "shape", type(frame).__name__)
-            return self._fault(Reason.FRAME_SHAPE, f"a frame of shape {shape} is not a picture")
-        try:
-            judged = self.geometry.apply(frame)
-        except Fault as fault:
-            return self._fault(Reason(fault.reason), str(fault))
+        judged = self._prepare(frame)
+        if isinstance(judged, Judgement):
+            return judged
         return self._judge(judged, self.geometry, frame.shape)
+
+    @property
+    def engine(self) -> object:
+        """What runs the graph; detectors that share it may judge together."""
+        return self._backend
+
+    @staticmethod
+    def judge_together(parts: Sequence[tuple[Detector, npt.NDArray[Any]]]) -> list[Judgement]:
+        """Judge frames in one batch, each by its own detector; all have the same ``engine``.
+
+        Each as ``judge`` would: what is wrong with one is no fault of the others, and when the
+        batch fails they are judged one by one.
+        """
+        prepared = [detector._prepare(frame) for detector, frame in parts]
+        pictures = [one for one in prepared if not isinstance(one, Judgement)]
+        outputs: Iterator[tuple[np.float32, FloatMap]] | None = None
+        if len(pictures) > 1:
+            with contextlib.suppress(Fault):
+                scores, maps = parts[0][0]._backend.infer(np.stack(pictures))
+                if len(scores) == len(maps) == len(pictures):
+                    outputs = zip(scores, maps, strict=True)
+        judgements = []
+        for (detector, frame), judged in zip(parts, prepared, strict=True):
+            if isinstance(judged, Judgement):
+                judgements.append(judged)
+            elif outputs is None:
+                judgements.append(detector._judge(judged, detector.geometry, frame.shape))
+            else:
+                found = next(outputs)
+                judgements.append(
+                    detector._conclude(*found, judged, detector.geometry, frame.shape)
+                )
+        return judgements
 
     def judge_input(self, picture: Frame8) -> Judgement:
         """Judge a picture at network size (uint8 BGR ``[H, W, 3]``), such as a golden one.
@@ -154,17 +184,36 @@ class Detector:
         height, width = picture.shape[:2]
         return self._judge(picture, Geometry(height=height, width=width), picture.shape)
 
+    def _prepare(self, frame: npt.NDArray[Any]) -> Frame8 | Judgement:
+        if not isinstance(frame, np.ndarray) or frame.ndim not in (2, 3):
+            shape = getattr(frame, "shape", type(frame).__name__)
+            return self._fault(Reason.FRAME_SHAPE, f"a frame of shape {shape} is not a picture")
+        try:
+            return self.geometry.apply(frame)
+        except Fault as fault:
+            return self._fault(Reason(fault.reason), str(fault))
+
     def _judge(self, judged: Frame8, geometry: Geometry, frame_shape: tuple[int, ...]) -> Judgement:
         try:
             scores, maps = self._backend.infer(judged[np.newaxis])
         except Fault as fault:
             return self._fault(Reason(fault.reason), str(fault), judged)
-        raw, anomaly_map = float(scores[0]), maps[0] / np.float32(self.limit_factor)
+        return self._conclude(scores[0], maps[0], judged, geometry, frame_shape)
+
+    def _conclude(
+        self,
+        raw_score: np.float32,
+        raw_map: FloatMap,
+        judged: Frame8,
+        geometry: Geometry,
+        frame_shape: tuple[int, ...],
+    ) -> Judgement:
+        raw, anomaly_map = float(raw_score), raw_map / np.float32(self.limit_factor)
         if not (math.isfinite(raw) and np.isfinite(anomaly_map).all()):
             return self._fault(Reason.NOT_FINITE, "the model's output is not a number", judged)
         score = float(anomaly_map.max())
         if abs(raw / self.limit_factor - score) > _SCORE_SLACK * max(1.0, abs(score)):
-            detail = f"the model's score {raw:.6g} is not its map's maximum {maps[0].max():.6g}"
+            detail = f"the model's score {raw:.6g} is not its map's maximum {raw_map.max():.6g}"
             return self._fault(Reason.INFERENCE_ERROR, detail, judged)
         verdict, reason = decide(score)
         if verdict is Verdict.FAULT:

@@ -146,17 +146,20 @@ class Geometry(BaseModel):
         ``anomaly_map``: float32 ``[height, width]``; ``frame_shape``: the camera frame's shape.
         At most ``most`` regions, in camera pixels and inside the frame.
         """
+        # Most parts are good, and nearly all the time below went into looking for nothing.
+        if not (anomaly_map >= LIMIT).any():
+            return ()
         box = self.region
         source_h, source_w = (box.h, box.w) if box else (frame_shape[0], frame_shape[1])
         origin_x, origin_y = (box.x, box.y) if box else (0, 0)
         heat = self._fold(anomaly_map, source_h, source_w)
         inner_h, inner_w = heat.shape
-        hot = (heat >= LIMIT).astype(np.uint8)
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(hot, connectivity=8)
-        if count < 2:
-            return ()
+        hot = heat >= LIMIT
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(
+            hot.astype(np.uint8), connectivity=8
+        )
         peaks = np.zeros(count, dtype=np.float32)
-        np.maximum.at(peaks, labels.ravel().astype(np.intp), heat.ravel())
+        np.maximum.at(peaks, labels[hot].astype(np.intp), heat[hot])
         found = []
         for label in np.argsort(-peaks[1:], kind="stable")[:most] + 1:
             x, y, w, h = (int(v) for v in stats[label, :4])
@@ -172,6 +175,8 @@ class Geometry(BaseModel):
     def _fold(self, anomaly_map: FloatMap, source_h: int, source_w: int) -> FloatMap:
         """The map on the picture alone; what lies around it goes to the place it is a copy of."""
         rows, columns = self.inner((source_h, source_w))
+        if (rows.stop - rows.start, columns.stop - columns.start) == anomaly_map.shape:
+            return anomaly_map
         mode: Literal["reflect", "edge"] = "reflect" if self.border == "mirror" else "edge"
         folded = anomaly_map
         for inside in (rows, columns):

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from inspector import selftest
+from inspector.batches import Batches
 from inspector.config import CameraConfig, Station
 from inspector.detector import Detector
 from inspector.drift import Watch
-from inspector.errors import StartupError
+from inspector.errors import Fault, StartupError
 from inspector.fitness import History, reconsider
 from inspector.keys import load_bundle_keys
 from inspector.logs import say
-from inspector.verdict import Judgement
+from inspector.verdict import Judgement, Reason
 from inspector.wire import ModelField, VerdictMessage
 from inspector.workers import Worker, is_live
 
@@ -29,10 +32,13 @@ from inspector.workers import Worker, is_live
 class Judge:
     """Judges one camera's parts by one bundle; used by one thread."""
 
-    def __init__(self, station: Station, config: CameraConfig, detector: Detector) -> None:
+    def __init__(
+        self, station: Station, config: CameraConfig, detector: Detector, batches: Batches
+    ) -> None:
         manifest, recipe = detector.manifest, station.active(config.name)
         self.name = config.name
         self.detector = detector
+        self.batches = batches
         self.model = ModelField(
             name=manifest.name, version=manifest.version, sha256=detector.sha256
         )
@@ -50,7 +56,9 @@ class Judge:
 
     def judge(self, frame: npt.NDArray[Any]) -> Judgement:
         """Judge a frame; one whose picture is not fit for judging is a FAULT."""
-        judgement = self.detector.judge(frame)
+        return self._reconsider(self.detector.judge(frame), frame)
+
+    def _reconsider(self, judgement: Judgement, frame: npt.NDArray[Any]) -> Judgement:
         if not self._checks:
             return judgement
         return reconsider(judgement, frame, self.detector.manifest.exposure, self._history)
@@ -82,6 +90,15 @@ class Judge:
         missed = self.defect.missed(self.defect.send(self.detector))
         self.schedule.record(missed)
         return missed
+
+
+def judge_together(parts: Sequence[tuple[Judge, npt.NDArray[Any]]]) -> list[Judgement]:
+    """Judge frames of cameras that share an engine in one batch, in their order."""
+    found = Detector.judge_together([(judge.detector, frame) for judge, frame in parts])
+    return [
+        judge._reconsider(judgement, frame)
+        for judgement, (judge, frame) in zip(found, parts, strict=True)
+    ]
 
 
 class Judges:
@@ -214,6 +231,8 @@ def load(station: Station) -> Iterator[tuple[str, Judge | StartupError]]:
     Cameras with the same bundle share its session.
     """
     loaded: dict[Path, Detector | StartupError] = {}
+    batches: dict[Path, Batches] = {}
+    users = Counter(station.active(camera.name).bundle.resolve() for camera in station.cameras)
     try:
         keys = load_bundle_keys(station.security.bundle_keys)
     except StartupError as problem:
@@ -224,14 +243,20 @@ def load(station: Station) -> Iterator[tuple[str, Judge | StartupError]]:
         path = recipe.bundle.resolve()
         try:
             if path not in loaded:
-                loaded[path] = Detector.load(
+                detector = loaded[path] = Detector.load(
                     recipe.bundle, station.provider, station.threads, keys=keys
                 )
+                batches[path] = _learn_batches(detector) if users[path] > 1 else Batches()
             found = loaded[path]
             if isinstance(found, Detector):
                 yield (
                     camera.name,
-                    Judge(station, camera, found.adapted(recipe.region, recipe.limit_factor)),
+                    Judge(
+                        station,
+                        camera,
+                        found.adapted(recipe.region, recipe.limit_factor),
+                        batches[path],
+                    ),
                 )
             else:
                 yield camera.name, found
@@ -239,3 +264,24 @@ def load(station: Station) -> Iterator[tuple[str, Judge | StartupError]]:
             # Remembered, so that a bundle two cameras share is tried and reported once.
             loaded.setdefault(path, problem)
             yield camera.name, problem
+
+
+def _learn_batches(detector: Detector) -> Batches:
+    """What batches cost on this machine; none where one does not score as its parts alone do."""
+    batches, golden = Batches(), detector.manifest.golden[0]
+    picture = golden.image()
+
+    def infer(size: int) -> None:
+        scores, _ = detector.infer(np.repeat(picture[np.newaxis], size, axis=0))
+        moved = np.abs(scores - golden.score)
+        if len(scores) != size or not (moved <= detector.manifest.golden_tolerance).all():
+            raise Fault(Reason.INFERENCE_ERROR.value, f"a batch of {size} scores otherwise")
+
+    try:
+        batches.learn(infer, time.perf_counter_ns)
+        if batches.largest > 1:
+            detector.warm(batches.largest)
+    except Fault as fault:
+        say("no batches", logging.WARNING, detail=str(fault))
+        return Batches()
+    return batches

@@ -522,7 +522,7 @@ class Ledger:
 
     def _number(self, draft: VerdictMessage, ticket: Ticket) -> Closed:
         self._last_seq += 1
-        verdict = draft.model_copy(update={"seq": self._last_seq})
+        verdict = draft.numbered(self._last_seq)
         self._counts[verdict.verdict] += 1
         self._reasons[verdict.reason] += 1
         if ticket.trigger is not None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import time
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import zmq
 from pydantic import (
@@ -22,6 +23,9 @@ from pydantic import (
 from inspector.errors import PortError, WireError
 from inspector.security import Door, Gate
 from inspector.verdict import Verdict
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SCHEMA: Final = 1
 
@@ -87,6 +91,24 @@ class VerdictMessage(_Message):
     queue_ms: Milliseconds | None = Field(description="from grab to the start of judgement")
     judge_ms: Milliseconds | None = Field(description="geometry, inference and decision")
 
+    @functools.cached_property
+    def _json(self) -> bytes:
+        return self.model_dump_json(by_alias=True).encode()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's; the copy is encoded anew."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("_json", None)
+        return copy
+
+    def numbered(self, seq: int) -> Self:
+        """The same with another ``seq``; not encoded again if this was."""
+        copy = self.model_copy(update={"seq": seq})
+        # A quote inside a text is escaped, so the first such key is the message's own.
+        before, after = b'"seq":%d,' % self.seq, b'"seq":%d,' % seq
+        copy.__dict__["_json"] = self._json.replace(before, after, 1)
+        return copy
+
 
 class HeatmapMessage(_Message):
     """Second frame of ``heatmap/<station>/``; a PNG and a JPEG follow it."""
@@ -149,6 +171,7 @@ class StatusMessage(_Message):
 
 _IMAGES_GRACE_S: Final = 0.5
 _LARGEST_SUBSCRIPTION: Final = 1024
+_LONGEST_PREFIX: Final = 100
 _MOST_SUBSCRIPTIONS: Final = 1000
 """Read in one go: whoever sends them without end does not hold up the verdicts."""
 
@@ -284,6 +307,9 @@ def topic(kind: Kind, station: str = "") -> bytes:
 
 def encode(message: BaseModel) -> bytes:
     """One message as UTF-8 JSON; NaN and infinities never occur in it."""
+    if isinstance(message, VerdictMessage):
+        # Checked, recorded and published: the same bytes.
+        return message._json
     return message.model_dump_json(by_alias=True).encode()
 
 
@@ -351,6 +377,7 @@ class Publisher:
         self._own_gate = gate is None
         self._sockets: list[zmq.Socket[bytes]] = []
         self._subscribed: set[zmq.Socket[bytes]] = set()
+        self._prefixes: set[bytes] = set()
         try:
             self._verdicts = self._open("verdicts", verdicts, high_water=100_000)
             self._images = self._open("images", images, high_water=20)
@@ -379,6 +406,12 @@ class Publisher:
         """Publish one heatmap (8 bit, 128 is the limit) with the judged picture."""
         self._note_subscriptions(self._images)
         self._images.send_multipart([topic("heatmap", message.station), encode(message), png, jpeg])
+
+    def wants_heatmaps(self, station: str) -> bool:
+        """True while somebody subscribes to the heatmaps of ``station``; for their thread."""
+        self._note_subscriptions(self._images)
+        mine = topic("heatmap", station)
+        return any(mine.startswith(prefix) for prefix in self._prefixes)
 
     def wait_for_subscriber(
         self, timeout_s: float, stopped: Callable[[], bool] = lambda: False
@@ -414,11 +447,21 @@ class Publisher:
         with contextlib.suppress(zmq.Again):
             for _ in range(_MOST_SUBSCRIPTIONS):
                 message = socket.recv(zmq.NOBLOCK)
+                if socket is self._images:
+                    self._note_prefix(message)
                 if message[:1] == b"\x01" and any(
                     wanted.startswith(message[1:]) or message[1:].startswith(wanted)
                     for wanted in (topic("verdict"), topic("heatmap"))
                 ):
                     self._subscribed.add(socket)
+
+    def _note_prefix(self, message: bytes) -> None:
+        """XPUB tells of the first subscription to a prefix, and of the end of the last."""
+        prefix = message[1:]
+        if message[:1] == b"\x00":
+            self._prefixes.discard(prefix)
+        elif message[:1] == b"\x01" and len(prefix) <= _LONGEST_PREFIX:
+            self._prefixes.add(prefix)
 
     def _open(self, door: Door, address: str, high_water: int) -> zmq.Socket[bytes]:
         socket = self._gate.open(

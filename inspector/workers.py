@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol
 
@@ -43,6 +44,8 @@ class Arrival:
     image: npt.NDArray[Any] | None = None
     reason: Reason = Reason.NONE
     detail: str = ""
+    whole: Callable[[], bool] = lambda: True
+    """As in ``Frame``."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,23 @@ class Inbox:
                 self._parts[item.camera] -= 1
             self._changed.notify_all()
             return item
+
+    def take_more(self, choose: Callable[[Sequence[Arrival]], int], most: int) -> list[Arrival]:
+        """Of the pictures that wait next, at most ``most``, as many as ``choose`` says."""
+        with self._changed:
+            waiting: list[Arrival] = []
+            for item in itertools.islice(self._items, most):
+                if not isinstance(item, Arrival) or item.image is None:
+                    break
+                waiting.append(item)
+            taken = waiting[: choose(waiting)] if waiting else []
+            for item in taken:
+                self._items.popleft()
+                self._pictures[item.camera] -= 1
+                self._parts[item.camera] -= 1
+            if taken:
+                self._changed.notify_all()
+            return taken
 
     def call_in_turn(self, do: Callable[[], None]) -> None:
         """Have ``do`` done by the judge loop once it has judged what waits now."""
@@ -251,6 +271,7 @@ class Grabber(Worker):
                     frame.exposed_ns,
                     None if self._waits else time.monotonic_ns(),
                     frame.image,
+                    whole=frame.whole,
                 )
             )
         self._camera.close()
@@ -396,7 +417,13 @@ class Pictures(Worker):
                 shot = self._waiting.popleft()
             anomaly_map = None if shot.judgement is None else shot.judgement.anomaly_map
             judged = None if shot.judgement is None else shot.judgement.judged
-            if shot.header is not None and anomaly_map is not None and judged is not None:
+            # Nobody looks, most of the time: then nothing is encoded.
+            if (
+                shot.header is not None
+                and anomaly_map is not None
+                and judged is not None
+                and self._publisher.wants_heatmaps(shot.header.station)
+            ):
                 self._publisher.send_heatmap(
                     shot.header, encode_png(map_to_grey(anomaly_map)), encode_jpeg(judged)
                 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -15,17 +16,19 @@ from inspector.verdict import Reason
 class Frame:
     """One picture of one part.
 
-    ``image``: uint8 or uint16, ``[H, W]`` or BGR(A) ``[H, W, C]``, owned by the frame: the camera
-    does not write to it again. ``grabbed_us``: µs since the Unix epoch, taken when the driver
-    handed the picture over. ``part_id``: what the camera knows of the part (a file's name, the
-    simulator's counter), or "". ``exposed_ns``: a time no later than the start of the exposure, ns
-    of ``time.monotonic_ns``, above the last frame's; 0: unknown.
+    ``image``: uint8 or uint16, ``[H, W]`` or BGR(A) ``[H, W, C]``, read-only: the camera does not
+    write to it while it is referenced. ``grabbed_us``: µs since the Unix epoch, taken when the
+    driver handed the picture over. ``part_id``: what the camera knows of the part (a file's name,
+    the simulator's counter), or "". ``exposed_ns``: a time no later than the start of the exposure,
+    ns of ``time.monotonic_ns``, above the last frame's; 0: unknown. ``whole``: to be asked after
+    the picture was read, False when it was written over meanwhile.
     """
 
     image: npt.NDArray[Any]
     grabbed_us: int
     part_id: str = ""
     exposed_ns: int = 0
+    whole: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
 
 
 class Camera(Protocol):

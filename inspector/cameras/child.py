@@ -33,7 +33,10 @@ _CLOSE_S: Final = 1.2
 
 
 class Answer(BaseModel):
-    """What the child says, a datagram each. A request is only the wait that is allowed, in ms."""
+    """What the child says, a datagram each.
+
+    A request is the wait that is allowed, in ms, and the slot for the picture.
+    """
 
     what: Literal["opened", "refused", "segment", "frame", "bad", "lost", "ended"]
     text: str = ""
@@ -53,7 +56,7 @@ def main(channel: socket.socket, lease_fd: int, memory_fd: int | None) -> None:
         camera: Camera = Faulty(config, ring.numbers(memory_fd))
     else:
         camera = cameras.create(config)
-    requests: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    requests: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel, camera, requests), daemon=True).start()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         _serve(_Parent(channel), camera, requests)
@@ -62,18 +65,21 @@ def main(channel: socket.socket, lease_fd: int, memory_fd: int | None) -> None:
     os._exit(0)
 
 
-def _serve(parent: _Parent, camera: Camera, requests: queue.SimpleQueue[int | None]) -> None:
+def _serve(
+    parent: _Parent, camera: Camera, requests: queue.SimpleQueue[tuple[int, int] | None]
+) -> None:
     try:
         camera.open()
     except CameraError as error:
         parent.say(Answer(what="refused", text=str(error)))
         return
     parent.say(Answer(what="opened"))
-    while (timeout_ms := requests.get()) is not None:
+    while (request := requests.get()) is not None:
+        timeout_ms, slot = request
         try:
             frame = camera.grab(timeout_ms)
         except HalfFrameError as error:
-            parent.hand_over(error.frame, torn=True)
+            parent.hand_over(error.frame, slot, torn=True)
         except BadFrameError as error:
             parent.say_bad(error.part_id, str(error), error.exposed_ns)
         except CameraLostError as error:
@@ -82,7 +88,7 @@ def _serve(parent: _Parent, camera: Camera, requests: queue.SimpleQueue[int | No
             if frame is None:
                 parent.say(Answer(what="ended"))
             else:
-                parent.hand_over(frame)
+                parent.hand_over(frame, slot)
 
 
 class _Parent:
@@ -99,7 +105,7 @@ class _Parent:
     def say_bad(self, part_id: str, text: str, exposed_ns: int) -> None:
         self.say(Answer(what="bad", text=text, part_id=part_id, exposed_ns=exposed_ns))
 
-    def hand_over(self, frame: Frame, torn: bool = False) -> None:
+    def hand_over(self, frame: Frame, slot: int, torn: bool = False) -> None:
         image, part_id, exposed_ns = frame.image, frame.part_id, frame.exposed_ns
         if not ring.takes(image):
             say = f"not a picture: {image.dtype} of shape {image.shape}"
@@ -115,16 +121,17 @@ class _Parent:
         if fd is not None:
             segment = Answer(what="segment").model_dump_json().encode()
             socket.send_fds(self._channel, [segment], [fd])
-        sequence = self._writer.write(image, frame.grabbed_us, exposed_ns, torn)
+        sequence = self._writer.write(image, frame.grabbed_us, exposed_ns, torn, slot)
         self.say(Answer(what="frame", part_id=part_id, exposed_ns=exposed_ns, sequence=sequence))
 
 
 def _listen(
-    channel: socket.socket, camera: Camera, requests: queue.SimpleQueue[int | None]
+    channel: socket.socket, camera: Camera, requests: queue.SimpleQueue[tuple[int, int] | None]
 ) -> None:
     with contextlib.suppress(ConnectionResetError):
         while request := channel.recv(MESSAGE_BYTES):
-            requests.put(int(request))
+            timeout_ms, slot = request.split()
+            requests.put((int(timeout_ms), int(slot)))
     requests.put(None)
     camera.interrupt()
     time.sleep(_CLOSE_S)

@@ -157,7 +157,7 @@ class CameraProcess:
             raise BadFrameError(answer.part_id, text, answer.exposed_ns) from None
         if slot.exposed_ns != answer.exposed_ns:
             raise CameraLostError("gave another frame than it announced")
-        return Frame(slot.image, slot.grabbed_us, answer.part_id, slot.exposed_ns)
+        return Frame(slot.image, slot.grabbed_us, answer.part_id, slot.exposed_ns, slot.whole)
 
 
 class _Child:
@@ -167,7 +167,7 @@ class _Child:
         self.lost = ""
         self.hangs = False
         self._reader = ring.Reader()
-        self._sequence = 0
+        self._sequence = self._slot = 0
         with contextlib.ExitStack() as undo:
             self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(self.channel.close)
@@ -190,7 +190,8 @@ class _Child:
     def ask(self, timeout_ms: int) -> None:
         """Ask for a frame. Raises CameraLostError when the process has ended."""
         try:
-            self.channel.send(b"%d" % timeout_ms)
+            self._slot = self._reader.free
+            self.channel.send(b"%d %d" % (timeout_ms, self._slot))
         except OSError:
             raise CameraLostError(self._why_ended()) from None
 
@@ -218,7 +219,7 @@ class _Child:
         if sequence <= self._sequence:
             raise CameraLostError("gave a frame again that it gave before")
         self._sequence = sequence
-        return self._reader.read(sequence)
+        return self._reader.borrow(sequence, self._slot)
 
     def end(self) -> bool:
         """End the process and its group; False when the kernel does not let go of it."""

@@ -1,4 +1,7 @@
-"""Frames through shared memory: a ring of slots, one process writes, another reads.
+"""Frames through shared memory: a few slots, one process writes, another reads in place.
+
+The reader says into which slot the next frame goes, and never names one that somebody still looks
+at: a frame is judged and kept where the camera's process put it, nothing is copied.
 
 The memory is a Linux memfd. It has no name, so whoever is killed, and however, the kernel takes it
 back with its last user: nothing can be left behind. Its pages are allocated when it is made (a
@@ -12,13 +15,16 @@ import fcntl
 import math
 import mmap
 import os
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-SLOTS: Final = 3
+SLOTS: Final = 4
+"""The frame before (a frozen camera is told by it), one in judgement, one that waits, the next."""
 NAME: Final = "line-inspector-ring"
 
 _HEAD: Final = 128
@@ -41,11 +47,15 @@ class TornError(Exception):
 
 @dataclass(frozen=True)
 class Slot:
-    """What a slot held: a picture of one's own, and its times as in ``Frame``."""
+    """What a slot held: a picture, and its times as in ``Frame``.
+
+    ``whole``: False once the slot was written over all the same.
+    """
 
     image: npt.NDArray[Any]
     grabbed_us: int
     exposed_ns: int
+    whole: Callable[[], bool] = lambda: True
 
 
 def takes(image: npt.NDArray[Any]) -> bool:
@@ -99,16 +109,22 @@ class Writer:
         return self._fd
 
     def write(
-        self, image: npt.NDArray[Any], grabbed_us: int, exposed_ns: int, torn: bool = False
+        self,
+        image: npt.NDArray[Any],
+        grabbed_us: int,
+        exposed_ns: int,
+        torn: bool = False,
+        slot: int | None = None,
     ) -> int:
-        """Put a picture into the next slot; ``takes`` and ``fit`` come before.
+        """Put a picture into ``slot`` (None: the next); ``takes`` and ``fit`` come before.
 
         Returns its sequence number. ``torn`` stops in the middle, as a writer does that dies there.
         """
         if self._segment is None or image.nbytes > self._room:
             raise ValueError("no room: fit() comes before write()")
         self.sequence += 1
-        offset = self.sequence % SLOTS * (_HEAD + self._room)
+        place = (self.sequence if slot is None else slot) % SLOTS
+        offset = place * (_HEAD + self._room)
         head = _head(self._segment, offset)
         head[_BEGUN] = self.sequence
         kind = _DTYPES.index(image.dtype)
@@ -134,6 +150,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._segment: mmap.mmap | None = None
+        self._lent: set[int] = set()
 
     def attach(self, fd: int) -> None:
         """Read from the segment ``fd`` from now on; takes and closes the descriptor.
@@ -149,12 +166,33 @@ class Reader:
                 raise ValueError("not a segment of this program")
             self._segment = mmap.mmap(fd, size, prot=mmap.PROT_READ)
 
-    def read(self, sequence: int) -> Slot:
+    @property
+    def free(self) -> int:
+        """A slot that nobody looks at, for the next frame."""
+        return next(slot for slot in range(SLOTS) if slot not in self._lent)
+
+    def borrow(self, sequence: int, slot: int) -> Slot:
+        """Frame ``sequence`` in its ``slot``, read-only, which is not free while it is referenced.
+
+        It is copied when this is the last free slot. Raises :class:`TornError` as ``read`` does.
+        """
+        found = self._find(sequence, slot)
+        if len(self._lent) >= SLOTS - 1:
+            return _copied(found, sequence)
+        # Views hold the array that they are of, so the last of them gives the slot back.
+        self._lent.add(slot)
+        weakref.finalize(found.image, self._lent.discard, slot).atexit = False
+        return found
+
+    def read(self, sequence: int, slot: int | None = None) -> Slot:
         """Frame ``sequence``, copied. Raises :class:`TornError` when its slot does not hold it."""
+        return _copied(self._find(sequence, sequence if slot is None else slot), sequence)
+
+    def _find(self, sequence: int, slot: int) -> Slot:
         if self._segment is None:
             raise TornError("frame without a segment")
         stride = len(self._segment) // SLOTS
-        offset = sequence % SLOTS * stride
+        offset = slot % SLOTS * stride
         head = _head(self._segment, offset)
         if head[_DONE] != sequence:
             raise TornError(f"frame {sequence} is not whole")
@@ -165,20 +203,29 @@ class Reader:
             raise TornError(f"frame {sequence} has an impossible shape")
         if math.prod(shape) * _DTYPES[kind].itemsize > stride - _HEAD:
             raise TornError(f"frame {sequence} is larger than its slot")
-        image = _pixels(self._segment, offset, shape, _DTYPES[kind]).copy()
-        if head[_BEGUN] != sequence:
-            raise TornError(f"frame {sequence} was written over while it was read")
-        return Slot(image, fields[_GRABBED_US], fields[_EXPOSED_NS])
+        return Slot(
+            _pixels(self._segment, offset, shape, _DTYPES[kind]),
+            fields[_GRABBED_US],
+            fields[_EXPOSED_NS],
+            lambda: bool(head[_BEGUN] == sequence),
+        )
 
     def close(self) -> None:
-        """Let the memory go."""
-        _close(self._segment)
-        self._segment = None
+        """Let the memory go, with the last picture that is lent."""
+        # Not closed: numpy looks at a mapping without holding it open.
+        self._segment, self._lent = None, set()
 
 
 def numbers(fd: int) -> npt.NDArray[np.int64]:
     """The memory ``fd`` as numbers; what is written there outlives the process that writes."""
     return np.frombuffer(mmap.mmap(fd, os.fstat(fd).st_size), np.int64)
+
+
+def _copied(slot: Slot, sequence: int) -> Slot:
+    image = slot.image.copy()
+    if not slot.whole():
+        raise TornError(f"frame {sequence} was written over while it was read")
+    return Slot(image, slot.grabbed_us, slot.exposed_ns)
 
 
 def _close(segment: mmap.mmap | None) -> None:

@@ -13,6 +13,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import zmq
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from inspector import wire
@@ -402,6 +404,48 @@ def test_heatmap_arrives_as_arrays(publisher):
     assert np.array_equal(found.map, heat)
     assert np.abs(found.picture.astype(int) - picture).max() <= 3
     assert found.message == heatmap(1)
+
+
+def test_heatmaps_are_wanted_while_somebody_subscribes_to_them(publisher):
+    def becomes(wanted: bool) -> bool:
+        deadline = time.monotonic() + 5
+        while publisher.wants_heatmaps("1") is not wanted and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return publisher.wants_heatmaps("1") is wanted
+
+    assert not publisher.wants_heatmaps("1")
+    with contextlib.ExitStack() as stack:
+        context = stack.enter_context(zmq.Context())
+        for prefix in (b"", b"heatmap/", b"heatmap/1/"):
+            with context.socket(zmq.SUB) as socket, context.socket(zmq.SUB) as other:
+                for one in (socket, other):
+                    one.connect(publisher.addresses[1])
+                other.subscribe(b"heatmap/10/")
+                socket.subscribe(prefix)
+                assert becomes(True)
+                # Gone without a word, as a client that crashes.
+                socket.close(linger=0)
+                assert becomes(False)
+                # Of another station, or longer than any topic.
+                other.subscribe(b"heatmap/1/x")
+                assert not publisher.wants_heatmaps("1")
+
+
+@given(
+    seq=st.integers(1, 2**53),
+    again=st.integers(1, 2**53),
+    text=st.one_of(st.text(), st.just('"seq":1,'), st.just('x","seq":1,"y')),
+)
+def test_a_number_given_later_is_as_if_encoded_with_it(seq, again, text):
+    draft = verdict(1, station=text, part_id=text)
+    wire.encode(draft)
+    numbered = draft.numbered(seq)
+    assert wire.encode(numbered) == wire.encode(verdict(seq, station=text, part_id=text))
+    assert wire.encode(numbered.model_copy(update={"seq": again})) == wire.encode(
+        numbered.numbered(again)
+    )
+    assert numbered == verdict(seq, station=text, part_id=text)
+    assert wire.encode(draft) == wire.encode(verdict(1, station=text, part_id=text))
 
 
 @pytest.mark.parametrize(

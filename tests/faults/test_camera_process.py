@@ -316,7 +316,7 @@ def test_no_shared_memory_left_is_said_plainly_and_is_no_bus_error(faulty: Scrip
         assert grab(camera)
         # A file in memory is a file: this limit stands for a full memory.
         resource.prlimit(pid_of(camera), resource.RLIMIT_FSIZE, (10_000_000, 10_000_000))
-        with pytest.raises(CameraLostError, match=r"no shared memory for its pictures \(108 MB\)"):
+        with pytest.raises(CameraLostError, match=r"no shared memory for its pictures \(144 MB\)"):
             camera.grab(1000)
     with opened(camera):
         assert grab(camera, 2000).image.shape == (3000, 4000, 3)

@@ -116,6 +116,29 @@ def test_a_spot_is_found_where_it_is_in_the_camera_frame(height, width, fit, spo
     assert region.y <= y <= region.y + region.h
 
 
+@given(
+    height=st.integers(40, 200),
+    width=st.integers(40, 200),
+    layers=st.sampled_from([0, 1, 3, 4]),
+    deep=st.booleans(),
+    fit=st.sampled_from(["stretch", "letterbox"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_region_in_place_gives_the_bits_of_a_copy(height, width, layers, deep, fit):
+    """As a camera's process puts it into shared memory: read-only, a view of a larger picture."""
+    shape = (height + 9, width + 7, *([layers] if layers else []))
+    dtype = np.uint16 if deep else np.uint8
+    whole = np.random.default_rng(height * width).integers(0, np.iinfo(dtype).max, shape, dtype)
+    whole.flags.writeable = False
+    geometry = Geometry(height=64, width=96, fit=fit, region=Box(x=5, y=3, w=width, h=height))
+    copy = np.array(whole[3 : 3 + height, 5 : 5 + width])
+    expected = geometry.model_copy(update={"region": None}).apply(copy)
+    found = geometry.apply(whole)
+    assert np.array_equal(found, expected)
+    # What is published later does not keep the camera's memory.
+    assert not np.shares_memory(found, whole)
+
+
 def test_regions_are_sorted_by_peak_and_bounded():
     heat = np.zeros((64, 64), np.float32)
     for number in range(40):

@@ -163,3 +163,53 @@ def test_nonsense_in_the_head_is_torn_never_a_crash(head):
     finally:
         writer.close()
         reader.close()
+
+
+def borrow(writer: Writer, reader: Reader, value: int) -> ring.Slot:
+    image = np.full((64, 64), value, np.uint8)
+    fd = writer.fit(image.nbytes)
+    if fd is not None:
+        reader.attach(os.dup(fd))
+    slot = reader.free
+    return reader.borrow(writer.write(image, 11, 22, slot=slot), slot)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=60))
+def test_borrowed_picture_stays_as_it_was_while_somebody_looks(give_back):
+    writer, reader, held = Writer(), Reader(), []
+    for number, index in enumerate(give_back):
+        found = borrow(writer, reader, number % 256)
+        # A view of it is enough to keep it.
+        held.append((number % 256, found.image[1:, ::2], found.whole))
+        del found
+        if len(held) > 4:
+            del held[index % len(held)]
+        for value, image, whole in held:
+            assert (image == value).all()
+            assert whole()
+    writer.close()
+    reader.close()
+
+
+def test_frames_are_borrowed_not_copied_while_there_is_room(writer, reader):
+    held = [borrow(writer, reader, value) for value in range(ring.SLOTS)]
+    assert [slot.image.base is not None for slot in held] == [True] * (ring.SLOTS - 1) + [False]
+    assert not held[0].image.flags.writeable
+    del held
+    assert borrow(writer, reader, 9).image.base is not None
+
+
+def test_borrowed_picture_outlives_reader_and_writer(writer, reader):
+    slot = borrow(writer, reader, 5)
+    reader.close()
+    writer.close()
+    assert (slot.image == 5).all()
+    assert slot.whole()
+
+
+def test_borrowed_picture_that_is_written_over_is_known_for_it(writer, reader):
+    slot = borrow(writer, reader, 5)
+    assert slot.whole()
+    for _ in range(ring.SLOTS):
+        send(writer, reader, np.ones((64, 64), np.uint8))
+    assert not slot.whole()

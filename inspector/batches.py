@@ -1,0 +1,68 @@
+"""How many of the parts that wait go through the model at once; pure, so that it can be proven.
+
+A batch is worth it where it takes less time than its parts one by one: on a GPU, not on the CPUs
+measured (DECISIONS.md). Nothing ever waits for more parts to come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+LARGEST: Final = 8
+
+_PAYS: Final = 0.95
+_TIMES: Final = 3
+_FORGETS: Final = 0.999
+"""Per batch: what was slow once counts for a thousand batches or so."""
+_LEARNS: Final = 0.1
+
+
+class Batches:
+    """What batches of 1, 2, 4, ... parts cost on one engine, ns."""
+
+    def __init__(self) -> None:
+        self._usual: dict[int, float] = {}
+        self._worst: dict[int, float] = {}
+
+    @property
+    def largest(self) -> int:
+        """The largest batch that may be worth it; 1: parts go one by one."""
+        return max((size for size in self._usual if self._pays(size)), default=1)
+
+    def learn(self, infer: Callable[[int], None], clock_ns: Callable[[], int]) -> None:
+        """Measure batches, ever larger ones as long as they pay; ``infer`` runs one of a size."""
+        size = 1
+        while size <= LARGEST:
+            infer(size)
+            for _ in range(_TIMES):
+                began_ns = clock_ns()
+                infer(size)
+                self.note(size, clock_ns() - began_ns)
+            if size > 1 and not self._pays(size):
+                return
+            size *= 2
+
+    def note(self, size: int, taken_ns: float) -> None:
+        """A batch of ``size`` parts took so long."""
+        usual = self._usual.setdefault(size, taken_ns)
+        self._usual[size] = usual + _LEARNS * (taken_ns - usual)
+        self._worst[size] = max(taken_ns, _FORGETS * self._worst.get(size, 0.0))
+
+    def size(self, due_ns: Sequence[int], now_ns: int) -> int:
+        """How many of the parts that wait, in their order, to judge at once; at least 1.
+
+        ``due_ns``: the deadline of each. A batch must pay, and end before every deadline in it
+        even when it takes as long as the slowest of its size did.
+        """
+        for size in sorted(self._usual, reverse=True):
+            if (
+                1 < size <= len(due_ns)
+                and self._pays(size)
+                and now_ns + self._worst[size] < min(due_ns[:size])
+            ):
+                return size
+        return 1
+
+    def _pays(self, size: int) -> bool:
+        return self._usual[size] < _PAYS * size * self._usual[1]

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inspector.batches import LARGEST, Batches
+from inspector.detector import Detector
+from inspector.errors import Fault
+from inspector.verdict import Reason
+from inspector.wire import VerdictMessage
+from inspector.workers import Arrival, Change, Inbox
+from tests import running, tiny
+
+
+def learnt(costs: dict[int, float]) -> Batches:
+    """Batches on an engine whose batch of n takes ``costs[n]`` ns, by its own clock."""
+    now = [0.0]
+
+    def infer(size: int) -> None:
+        now[0] += costs[size]
+
+    batches = Batches()
+    batches.learn(infer, lambda: int(now[0]))
+    return batches
+
+
+SIZES = (1, 2, 4, 8)
+
+
+@given(
+    costs=st.tuples(*[st.integers(1_000, 100_000_000)] * 4),
+    slow=st.lists(st.tuples(st.sampled_from(SIZES), st.integers(1_000, 300_000_000)), max_size=20),
+    due=st.lists(st.integers(-10_000_000, 500_000_000), min_size=1, max_size=12),
+)
+def test_a_batch_ends_before_every_deadline_in_it_and_pays(costs, slow, due):
+    batches = learnt(dict(zip(SIZES, costs, strict=True)))
+    worst = dict(zip(SIZES, costs, strict=True))
+    for size, taken in slow:
+        batches.note(size, taken)
+        worst[size] = max(worst[size], taken)
+    size = batches.size(due, 0)
+    assert 1 <= size <= min(len(due), LARGEST)
+    if size > 1:
+        # The slowest batches fade, slowly: 20 of them by two per cent.
+        assert worst[size] * 0.97 < min(due[:size])
+        assert size <= batches.largest
+
+
+@given(costs=st.tuples(*[st.integers(1_000, 100_000_000)] * 4))
+def test_no_batch_that_is_not_quicker_than_its_parts(costs):
+    cost = dict(zip(SIZES, costs, strict=True))
+    size = learnt(cost).size([10**12] * 8, 0)
+    assert size == 1 or cost[size] < 0.95 * size * cost[1]
+
+
+def test_a_cpu_that_gains_nothing_is_asked_once_and_judges_one_by_one():
+    asked = []
+    batches = Batches()
+    now = [0]
+
+    def infer(size: int) -> None:
+        asked.append(size)
+        now[0] += 15_000_000 * size
+
+    batches.learn(infer, lambda: now[0])
+    assert batches.largest == 1
+    assert max(asked) == 2
+
+
+def test_a_gpu_takes_all_that_wait_unless_the_first_is_due():
+    batches = learnt({1: 1e6, 2: 1.2e6, 4: 1.6e6, 8: 2.4e6})
+    assert batches.largest == 8
+    assert batches.size([10**9] * 11, 0) == 8
+    assert batches.size([10**9] * 3, 0) == 2
+    assert batches.size([1_500_000, *[10**9] * 7], 0) == 2
+    assert batches.size([1_100_000, *[10**9] * 7], 0) == 1
+
+
+def test_only_parts_that_wait_next_are_taken_with_the_first():
+    inbox = Inbox(8)
+    picture = np.zeros((2, 2), np.uint8)
+    for camera in ("a", "b", "a"):
+        inbox.put(Arrival(camera, image=picture))
+    inbox.put(Change("a", "lost"))
+    inbox.put(Arrival("b", image=picture))
+    seen: list[int] = []
+
+    def choose(waiting: Sequence[Arrival]) -> int:
+        seen.append(len(waiting))
+        return len(waiting)
+
+    assert inbox.take(0.0).camera == "a"
+    assert [arrival.camera for arrival in inbox.take_more(choose, 7)] == ["b", "a"]
+    assert inbox.take_more(choose, 7) == []
+    assert seen == [2]
+    assert inbox.waiting("a") == 0
+    assert isinstance(inbox.take(0.0), Change)
+
+
+def test_one_bad_part_of_a_batch_is_no_fault_of_the_others(bundle_path):
+    plain = Detector.load(bundle_path, "cpu", 1)
+    strict = plain.adapted(limit_factor=0.5)
+    good, bad, nan = tiny.good_picture(), tiny.bad_picture(), tiny.nan_picture()
+    parts = [(plain, good), (strict, bad), (plain, np.zeros((4, 4, 7), np.uint8)), (plain, nan)]
+    together = Detector.judge_together([*parts, (plain, bad)])
+    for judgement, (detector, frame) in zip(together, [*parts, (plain, bad)], strict=True):
+        alone = detector.judge(frame)
+        assert (judgement.verdict, judgement.reason) == (alone.verdict, alone.reason)
+        assert judgement.score == alone.score
+        assert judgement.regions == alone.regions
+    reasons = [judgement.reason for judgement in together]
+    assert reasons[2:4] == [Reason.FRAME_SHAPE, Reason.NOT_FINITE]
+
+
+def test_a_batch_that_fails_is_judged_one_by_one(bundle_path, monkeypatch):
+    detector = Detector.load(bundle_path, "cpu", 1)
+    sizes, infer = [], detector.engine.infer
+
+    def out_of_memory(batch):
+        sizes.append(len(batch))
+        if len(batch) > 1:
+            raise Fault(Reason.INFERENCE_ERROR.value, "out of memory")
+        return infer(batch)
+
+    monkeypatch.setattr(detector.engine, "infer", out_of_memory)
+    judgements = Detector.judge_together([(detector, tiny.good_picture())] * 3)
+    assert [judgement.verdict.value for judgement in judgements] == ["PASS"] * 3
+    assert sizes == [3, 1, 1, 1]
+
+
+SPY = """
+import sys
+from pathlib import Path
+from inspector import batches, config, daemon, logs
+batches._PAYS = 1000.0
+note = batches.Batches.note
+def told(self, size, taken_ns):
+    logs.say("batch", size=size)
+    note(self, size, taken_ns)
+batches.Batches.note = told
+logs.to_stderr()
+daemon.run(config.load_station(Path(sys.argv[1])), 10.0)
+"""
+
+
+def test_cameras_with_one_bundle_judge_together_and_each_in_its_order(tmp_path, bundle_path):
+    pictures = [tiny.good_picture(), tiny.bad_picture(), tiny.nan_picture()] * 8
+    parts = running.write_parts(tmp_path / "parts", *pictures)
+    cameras = [running.folder_camera(parts, name) for name in ("a", "b", "c")]
+    station = running.write_station(tmp_path / "station.yaml", bundle_path, *cameras)
+    with running.running(station, program=SPY) as daemon, daemon.subscriber() as subscriber:
+        verdicts = [item for item in running.items(subscriber) if isinstance(item, VerdictMessage)]
+        log = daemon.log
+    learnt = log.index("state=Ready")
+    assert re.search("batch size=[248]", log[learnt:])
+    assert [verdict.seq for verdict in verdicts] == list(range(1, 73))
+    for name in ("a", "b", "c"):
+        mine = [verdict for verdict in verdicts if verdict.camera == name]
+        assert [verdict.part_id for verdict in mine] == [f"{n:03}.png" for n in range(24)]
+        assert [verdict.verdict.value for verdict in mine] == ["PASS", "FAIL", "FAULT"] * 8
+        assert {verdict.reason for verdict in mine[2::3]} == {"not_finite"}

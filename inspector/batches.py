@@ -1,7 +1,7 @@
 """How many of the parts that wait go through the model at once; pure, so that it can be proven.
 
-A batch is worth it where it takes less time than its parts one by one: on a GPU, not on the CPUs
-measured (DECISIONS.md). Nothing ever waits for more parts to come.
+A batch is worth it where it takes less time than its parts one by one, which the CPU measured does
+not give (DECISIONS.md). Nothing ever waits for more parts to come.
 """
 
 from __future__ import annotations

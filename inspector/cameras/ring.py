@@ -150,7 +150,8 @@ class Reader:
 
     def __init__(self) -> None:
         self._segment: mmap.mmap | None = None
-        self._lent: set[int] = set()
+        self._attached = 0
+        self._lent: set[tuple[int, int]] = set()
 
     def attach(self, fd: int) -> None:
         """Read from the segment ``fd`` from now on; takes and closes the descriptor.
@@ -165,23 +166,26 @@ class Reader:
             if not seals & fcntl.F_SEAL_SHRINK or size == 0 or size % (SLOTS * _PAGE):
                 raise ValueError("not a segment of this program")
             self._segment = mmap.mmap(fd, size, prot=mmap.PROT_READ)
+            self._attached += 1
 
     @property
     def free(self) -> int:
         """A slot that nobody looks at, for the next frame."""
-        return next(slot for slot in range(SLOTS) if slot not in self._lent)
+        return next(slot for slot in range(SLOTS) if (self._attached, slot) not in self._lent)
 
     def borrow(self, sequence: int, slot: int) -> Slot:
         """Frame ``sequence`` in its ``slot``, read-only, which is not free while it is referenced.
 
-        It is copied when this is the last free slot. Raises :class:`TornError` as ``read`` does.
+        It is copied when all slots but one are lent, those of segments before this one among them.
+        Raises :class:`TornError` as ``read`` does.
         """
         found = self._find(sequence, slot)
         if len(self._lent) >= SLOTS - 1:
             return _copied(found, sequence)
         # Views hold the array that they are of, so the last of them gives the slot back.
-        self._lent.add(slot)
-        weakref.finalize(found.image, self._lent.discard, slot).atexit = False
+        place = self._attached, slot % SLOTS
+        self._lent.add(place)
+        weakref.finalize(found.image, self._lent.discard, place).atexit = False
         return found
 
     def read(self, sequence: int, slot: int | None = None) -> Slot:
@@ -213,7 +217,7 @@ class Reader:
     def close(self) -> None:
         """Let the memory go, with the last picture that is lent."""
         # Not closed: numpy looks at a mapping without holding it open.
-        self._segment, self._lent = None, set()
+        self._segment = None
 
 
 def numbers(fd: int) -> npt.NDArray[np.int64]:

@@ -209,9 +209,10 @@ class Detector:
         frame_shape: tuple[int, ...],
     ) -> Judgement:
         raw, anomaly_map = float(raw_score), raw_map / np.float32(self.limit_factor)
-        if not (math.isfinite(raw) and np.isfinite(anomaly_map).all()):
+        # Both are NaN where any value is.
+        score, lowest = float(anomaly_map.max()), float(anomaly_map.min())
+        if not (math.isfinite(raw) and math.isfinite(score) and math.isfinite(lowest)):
             return self._fault(Reason.NOT_FINITE, "the model's output is not a number", judged)
-        score = float(anomaly_map.max())
         if abs(raw / self.limit_factor - score) > _SCORE_SLACK * max(1.0, abs(score)):
             detail = f"the model's score {raw:.6g} is not its map's maximum {raw_map.max():.6g}"
             return self._fault(Reason.INFERENCE_ERROR, detail, judged)

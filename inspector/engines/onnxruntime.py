@@ -7,6 +7,7 @@ import ctypes
 import io
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,6 +71,7 @@ class OnnxRuntimeBackend:
         self._asked = engine.provider
         self._session: ort.InferenceSession | None = None
         self._captures = False
+        self._home: set[int] = set()
         self._buffers: dict[int, _Buffers] = {}
         self._trouble = ""
 
@@ -114,7 +116,8 @@ class OnnxRuntimeBackend:
                 score, anomaly_map = self._replay(buffers, batch)
             else:
                 options = _run_options("-1") if self._captures else None
-                score, anomaly_map = self._session.run(list(OUTPUTS), {INPUT: batch}, options)
+                with _kept_on(self._home):
+                    score, anomaly_map = self._session.run(list(OUTPUTS), {INPUT: batch}, options)
         except _ORT_ERRORS as error:
             self._trouble = one_line(error)
             raise Fault(Reason.INFERENCE_ERROR.value, self._trouble) from None
@@ -189,6 +192,7 @@ class OnnxRuntimeBackend:
         if places:
             # Left to the scheduler, all wake on one core after a pause.
             options.add_session_config_entry("session.intra_op_thread_affinities", places)
+            self._home = set(usable_cores()[:1]) if kind == "cpu" else set()
         providers: list[str | tuple[str, dict[str, Any]]] = [_NAMES["cpu"]]
         if kind != "cpu":
             _preload()
@@ -256,6 +260,21 @@ def _places(threads: int) -> str:
     """A core for each thread that ONNX Runtime starts (the caller is one more), from 1 on."""
     cores = usable_cores()[1:threads]
     return ";".join(str(core + 1) for core in cores) if len(cores) == threads - 1 else ""
+
+
+@contextlib.contextmanager
+def _kept_on(cores: set[int]) -> Iterator[None]:
+    """This thread on ``cores`` alone; none: wherever it may run."""
+    if not cores:
+        yield
+        return
+    # It may have woken where a thread of the session's is bound: both would share that core.
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _run_options(graph_id: str) -> ort.RunOptions:

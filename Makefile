@@ -28,7 +28,7 @@ demo-bundle: $(DEV)/.installed
 	$(DEV)/bin/inspector simulate $(DATA) --good 150 --test-good 40 --defective 60 --seed 1
 	$(DEV)/bin/inspector-model train $(DATA) -o runs/demo --config config/demo-train.yaml
 	$(DEV)/bin/inspector-model evaluate runs/demo
-	$(DEV)/bin/inspector-model export runs/demo -o config/demo.onnx --name flange
+	$(DEV)/bin/inspector-model export runs/demo -o config/demo.onnx --name flange --precision fp32
 
 $(RUNTIME)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(RUNTIME)

@@ -61,7 +61,7 @@ def measure(data: Path, folder: Path, train_options: list[str]) -> list[Figure]:
     run, bundle = folder / "run", folder / "part.onnx"
     command("train", str(data), "-o", str(run), *train_options)
     command("evaluate", str(run))
-    command("export", str(run), "-o", str(bundle))
+    command("export", str(run), "-o", str(bundle), "--precision", "fp32")
     manifest = read(bundle).manifest
     parity, calibration, evaluation = manifest.parity, manifest.calibration, manifest.evaluation
     assert parity is not None

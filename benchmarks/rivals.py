@@ -50,8 +50,8 @@ REST_S: Final = 0.005
 """Before a turn: the threads of the model before it have stopped spinning."""
 START_S: Final = 120.0
 BUILD_S: Final = 600.0
-DEFAULT: Final = "fp32"
-"""Precision that an export has unless another one is asked for."""
+DEFAULT: Final = "int8"
+"""What an export has, unless it is asked for another one, on a CPU that gains by it (VNNI)."""
 
 PINS: Final = {
     "anomalib": [
@@ -520,7 +520,7 @@ def goals(groups: dict[str, Any]) -> list[dict[str, Any]]:
             0.125,
         )
     first = next(iter(GROUPS))
-    for precision in (DEFAULT, "int8"):
+    for precision in (DEFAULT, "fp32"):
         own = OURS[precision]
         judge(first, f"our {precision} / anomavision's PatchCore with blur", own, [BLURRED], 0.6)
         judge(first, f"our {precision} / anomavision's PatchCore, no blur", own, [PATCHCORE], 1.0)

@@ -68,7 +68,7 @@ def measure(category: str, data: Path, scratch: Path, parts: int, seed: int) -> 
         cv2.imwrite(str(spotted / f"{path.stem}.png"), paint(cv2.imread(str(path)), random))
     run = scratch / "run"
     command("train", own, "-o", run, "--seed", seed)
-    command("export", run, "-o", scratch / "part.onnx")
+    command("export", run, "-o", scratch / "part.onnx", "--precision", "fp32")
     names = sorted(path.name for path in spotted.iterdir())
     before = rejected(scratch / "part.onnx", [spotted / name for name in names])
     found = [
@@ -80,7 +80,7 @@ def measure(category: str, data: Path, scratch: Path, parts: int, seed: int) -> 
         lesson.mkdir()
         for name in names[:count]:
             shutil.copy(spotted / name, lesson)
-        command("extend", run, "--good", lesson, "-o", bundle)
+        command("extend", run, "--precision", "fp32", "--good", lesson, "-o", bundle)
         child = scratch / f"part{count}-run"
         replaced = Run(child).facts().lineage[-1].bank_replaced
         taught = f"{category}: {count} taught"

@@ -6,9 +6,11 @@ import base64
 import json
 import os
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import cv2
 import numpy as np
@@ -21,18 +23,26 @@ from export.run import Run
 from export.train import Scorer
 from inspector import __version__
 from inspector.bundle import MANIFEST_KEY, Cfa, Extension, Golden, Manifest, seal, write_atomically
+from inspector.config import Provider
 from inspector.detector import Detector
-from inspector.errors import OutputError
+from inspector.engines.onnxruntime import missing
+from inspector.errors import OutputError, ParityError
 from inspector.frame import Geometry, encode_png
 from inspector.verdict import Frame8
 
 Precision = Literal["fp32", "fp16", "int8"]
+Choice = Literal["auto", "fp32", "fp16", "int8"]
 
 RANGE_PARTS = 32
 """Good parts that tell int8 the range of every tensor."""
 
 GOLDEN_TOLERANCE = {"fp32": 5e-3, "fp16": 5e-2, "int8": 5e-2}
 """How far a golden score may move on another machine or provider, in units of the limit."""
+
+_WORTH_IT: Final = 1.25
+"""How many times as fast as fp32 int8 must be, or nothing is gained that fp32's exactness is not
+worth."""
+_ROUNDS: Final = 15
 
 
 def check_output(output: Path) -> None:
@@ -53,56 +63,128 @@ def export_bundle(
     output: Path,
     *,
     name: str,
-    precision: Precision,
+    precision: Choice,
     data: Path,
     on_image: Callable[[int, int], None],
+    on_choice: Callable[[str], None] = lambda _: None,
     reference: bool = False,
 ) -> Manifest:
     """Write the bundle of a finished run to ``output`` after the proof of parity.
 
-    ``reference``: the graph of :mod:`export.onnx_reference`, always fp32.
-    Raises :class:`ParityError` (nothing is written), :class:`OutputError`, and
+    ``precision`` auto: int8 where this machine's CPU gains by it and the proof holds, else fp32;
+    ``on_choice`` hears which, and why. ``reference``: the graph of :mod:`export.onnx_reference`,
+    always fp32. Raises :class:`ParityError` (nothing is written), :class:`OutputError`, and
     :class:`RunError` when ``data`` does not hold the photos the run was trained on.
     """
-    facts = run.facts()
     check_output(output)
     good = run.photos(data)
-    validation = [Sample(path, GOOD, None) for path in good]
-    test = open_test(data)
-    count = len(validation) + len(test)
-    if reference:
-        graph = onnx_reference.build(scorer)
-    else:
-        graph = _graph(scorer, precision, good, facts.geometry)
-    manifest = _manifest(run, scorer, good, name=name, precision=precision)
+    desk = _Desk(
+        run,
+        scorer,
+        name,
+        good,
+        [Sample(path, GOOD, None) for path in good],
+        open_test(data),
+        on_image,
+    )
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            candidate = Path(scratch) / "candidate.onnx"
-            candidate.write_bytes(_serialise(graph, manifest))
-            # Half precision is for CUDA, and is proven there when there is one.
-            detector = Detector.load(
-                candidate, provider="auto" if precision == "fp16" else "cpu", verify=False
-            )
-            parity = prove(
-                detector,
-                scorer,
-                validation,
-                test,
-                facts.geometry,
-                precision=precision,
-                on_image=lambda done: on_image(done, count),
-            )
-            if precision != "fp32":
-                manifest = manifest.model_copy(update={"golden": _rescored(manifest, detector)})
-        manifest = manifest.model_copy(update={"parity": parity})
-        write_atomically(output, _serialise(graph, manifest))
+        if reference:
+            draft = desk.prove(desk.draft("fp32", onnx_reference.build(scorer)))
+        elif precision == "auto":
+            draft, why = desk.choose()
+            on_choice(why)
+        else:
+            draft = desk.prove(desk.draft(precision))
+        write_atomically(output, _serialise(draft.graph, draft.manifest))
     except OSError as error:
         raise OutputError(
             f"{output}: cannot be written: {error.strerror}; nothing was left there; free disk "
             f"space or choose another folder"
         ) from None
     Detector.load(output, provider="cpu")
-    return manifest
+    return draft.manifest
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A bundle that is not written yet."""
+
+    graph: onnx.ModelProto
+    manifest: Manifest
+    detector: Detector
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """What all drafts of one run are made from and proven on."""
+
+    run: Run
+    scorer: Scorer
+    name: str
+    good: tuple[Path, ...]
+    validation: Sequence[Sample]
+    test: Sequence[Sample]
+    on_image: Callable[[int, int], None]
+
+    def draft(self, precision: Precision, graph: onnx.ModelProto | None = None) -> _Draft:
+        geometry = self.run.facts().geometry
+        graph = graph or _graph(self.scorer, precision, self.good, geometry)
+        manifest = _manifest(self.run, self.scorer, self.good, name=self.name, precision=precision)
+        with tempfile.TemporaryDirectory() as scratch:
+            candidate = Path(scratch) / "candidate.onnx"
+            candidate.write_bytes(_serialise(graph, manifest))
+            # Half precision is for CUDA, and is proven there when there is one.
+            provider: Provider = "auto" if precision == "fp16" else "cpu"
+            return _Draft(graph, manifest, Detector.load(candidate, provider, verify=False))
+
+    def prove(self, draft: _Draft) -> _Draft:
+        """The same with its proof. Raises :class:`ParityError`."""
+        precision, count = draft.manifest.precision, len(self.validation) + len(self.test)
+        parity = prove(
+            draft.detector,
+            self.scorer,
+            self.validation,
+            self.test,
+            self.run.facts().geometry,
+            precision=precision,
+            on_image=lambda done: self.on_image(done, count),
+        )
+        changes: dict[str, object] = {"parity": parity}
+        if precision != "fp32":
+            changes["golden"] = _rescored(draft.manifest, draft.detector)
+        return replace(draft, manifest=draft.manifest.model_copy(update=changes))
+
+    def choose(self) -> tuple[_Draft, str]:
+        """int8 where it pays, else fp32; and why. Raises :class:`ParityError`."""
+        plain = self.draft("fp32")
+        if not missing("cuda"):
+            return self.prove(plain), "fp32, for this machine's GPU"
+        small = self.draft("int8")
+        speed = times_as_fast(small.detector, plain.detector)
+        if speed < _WORTH_IT:
+            why = f"fp32; int8 is {speed:.1f} times as fast on this machine, which is not worth it"
+            return self.prove(plain), why
+        try:
+            proven = self.prove(small)
+        except ParityError as error:
+            why = f"fp32; int8 was tried and is refused: {str(error).partition('; no file')[0]}"
+            return self.prove(plain), why
+        return proven, (
+            f"int8, {speed:.1f} times as fast as fp32 on this machine; for a GPU, or a processor "
+            f"without VNNI, export with --precision fp32"
+        )
+
+
+def times_as_fast(one: Detector, other: Detector) -> float:
+    """How many times as fast as ``other`` ``one`` is; medians of inferences that take turns."""
+    blank = np.zeros((1, one.geometry.height, one.geometry.width, 3), dtype=np.uint8)
+    taken: tuple[list[float], list[float]] = ([], [])
+    for _ in range(_ROUNDS):
+        for detector, times in zip((one, other), taken, strict=True):
+            began = time.perf_counter()
+            detector.infer(blank)
+            times.append(time.perf_counter() - began)
+    return float(np.median(taken[1]) / np.median(taken[0]))
 
 
 def _graph(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("folder", type=Path, metavar="RUN")
     command.add_argument("-o", "--output", type=Path, required=True, help="part.onnx")
     command.add_argument("--name", help="name in every verdict; default: the data folder's")
-    command.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
+    _add_precision(command)
     command.add_argument(
         "--reference",
         action="store_true",
@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         "pass, and more defects may",
     )
     command.add_argument("--name", help="name in every verdict; default: the data folder's")
-    command.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
+    _add_precision(command)
     command.add_argument("--data", type=Path, help="data set; default: the one it was trained on")
     command.add_argument("--weights", type=Path, help="backbone weights file")
     command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -355,6 +355,21 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"report: {report.folder / 'report.html'}\nscores: {report.folder / 'scores.csv'}")
 
 
+def _print_choices(choices: Iterable[str]) -> None:
+    for why in choices:
+        print(f"precision: {why}")
+
+
+def _add_precision(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "fp16", "int8"),
+        default="auto",
+        help="auto: int8 where this machine's processor is quicker with it and the verdicts stay, "
+        "else fp32, which runs alike everywhere",
+    )
+
+
 def _export(options: argparse.Namespace) -> None:
     from export.assemble import check_output, export_bundle
     from export.describe import describe
@@ -364,9 +379,10 @@ def _export(options: argparse.Namespace) -> None:
     run = Run(options.folder)
     facts = run.facts()
     check_output(options.output)
-    if options.reference and options.precision != "fp32":
+    if options.reference and options.precision not in {"auto", "fp32"}:
         raise ConfigError("--reference is written in fp32 only: leave --precision out")
     scorer = load_scorer(run, pick_device("cpu"), options.weights)
+    choices: list[str] = []
     with _progress() as progress:
         task = progress.add_task("proving parity", total=None, note="")
         manifest = export_bundle(
@@ -378,9 +394,11 @@ def _export(options: argparse.Namespace) -> None:
             reference=options.reference,
             data=options.data or facts.data,
             on_image=lambda done, total: progress.update(task, completed=done, total=total),
+            on_choice=choices.append,
         )
     rows = dict(describe(manifest))
     size = options.output.stat().st_size
+    _print_choices(choices)
     print(f"parity: {rows['parity']}")
     print(f"bundle: {options.output} ({size / 1e6:.1f} MB)")
 
@@ -426,6 +444,7 @@ def _extend(options: argparse.Namespace) -> None:
     for line in report.lines():
         print(line)
     _print_calibration(report.manifest.calibration)
+    _print_choices(report.choices)
     print(f"parity: {dict(describe(report.manifest))['parity']}")
     print(f"run: {report.run.folder}")
     print(f"bundle: {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")

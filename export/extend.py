@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from export import cfa
-from export.assemble import Precision, check_output, export_bundle
+from export.assemble import Choice, check_output, export_bundle
 from export.calibrate import calibrate
 from export.dataset import (
     GOOD,
@@ -75,6 +75,8 @@ class Report:
     parts: tuple[TaughtPart, ...]
     former: Calibration
     limit_otherwise: float
+    choices: tuple[str, ...] = ()
+    """Which precision was chosen, and why; none when it was named."""
 
     def lines(self) -> list[str]:
         """What a person must know, beside the scores."""
@@ -144,7 +146,7 @@ def extend(
     rate: float | None,
     pooled: bool,
     name: str | None,
-    precision: Precision,
+    precision: Choice,
     on_step: OnStep,
 ) -> Report:
     """Teach the photos in ``good`` to a finished run: a new run ``folder`` and a bundle ``output``.
@@ -217,6 +219,7 @@ def extend(
             }
         )
         child.write("outcome.json", finished.model_dump_json(indent=2).encode())
+        choices: list[str] = []
         manifest = export_bundle(
             child,
             load_scorer(child, torch.device("cpu"), weights),
@@ -225,6 +228,7 @@ def extend(
             precision=precision,
             data=data,
             on_image=lambda done, total: on_step(Step("proving parity", done, total)),
+            on_choice=choices.append,
         )
     return Report(
         Run(folder),
@@ -240,6 +244,7 @@ def extend(
         ),
         outcome.calibration,
         calibrate(Run(folder).limit_folds(pooled=not pooled), rate).threshold,
+        tuple(choices),
     )
 
 

@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import onnx
 import pytest
 
-from export import onnx_graph, quantise
+from export import assemble, onnx_graph, quantise
 from export.cli import main
 from export.run import Run
 from export.settings import TrainSettings
@@ -24,6 +25,7 @@ from inspector import Detector, Verdict
 from inspector.bundle import read
 from inspector.config import load_yaml
 from inspector.errors import ParityError
+from inspector.verdict import FloatMap, Frame8
 
 from .conftest import draw_part, write_labelled, write_parts
 
@@ -55,7 +57,7 @@ def test_photos_to_bundle_to_verdict(
     assert main(["evaluate", str(run)]) == 0
     assert (run / "report.html").stat().st_size > 10_000
     assert len((run / "scores.csv").read_text().splitlines()) == 1 + 13
-    assert main(["export", str(run), "-o", str(output)]) == 0
+    assert main(["export", "--precision", "fp32", str(run), "-o", str(output)]) == 0
     assert "0 flips" in capsys.readouterr().out
     assert main(["show", str(output)]) == 0
     assert "memory bank" in capsys.readouterr().out
@@ -80,7 +82,10 @@ def test_region_and_size_travel_in_the_bundle(parts: Path, tmp_path: Path) -> No
     run, output = tmp_path / "run", tmp_path / "disc.onnx"
     arguments = [*train_arguments(parts, run), "--region", "20,10,80,60"]
     assert main(arguments) == 0
-    assert main(["export", str(run), "-o", str(output), "--name", "cropped"]) == 0
+    assert (
+        main(["export", "--precision", "fp32", str(run), "-o", str(output), "--name", "cropped"])
+        == 0
+    )
     manifest = read(output).manifest
     assert manifest.name == "cropped"
     assert manifest.geometry.region is not None
@@ -160,11 +165,69 @@ def test_int8_that_changes_verdicts_is_refused(
     assert not output.exists()
 
 
+@pytest.mark.parametrize(
+    ("speed", "rough", "chosen", "said"),
+    [
+        (2.5, False, "int8", "precision: int8, 2.5 times as fast as fp32 on this machine"),
+        (1.1, False, "fp32", "precision: fp32; int8 is 1.1 times as fast"),
+        (2.5, True, "fp32", "precision: fp32; int8 was tried and is refused: exported graph"),
+    ],
+)
+def test_export_chooses_int8_where_it_is_quicker_and_proven(
+    trained: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    speed: float,
+    rough: bool,
+    chosen: str,
+    said: str,
+) -> None:
+    output = tmp_path / "part.onnx"
+    careful = quantise.quantise_backbone
+    monkeypatch.setattr(
+        quantise,
+        "quantise_backbone",
+        lambda graph, shown: careful(graph, [0 * shown[0]] if rough else shown),
+    )
+    monkeypatch.setattr(assemble, "times_as_fast", lambda one, other: speed)
+    assert main(["export", str(trained.folder), "-o", str(output)]) == 0
+    assert said in capsys.readouterr().out
+    manifest = read(output).manifest
+    assert (manifest.precision, manifest.parity is not None) == (chosen, True)
+
+
+def test_the_speed_of_two_bundles_is_measured(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "part.onnx"
+    assert main(["export", "--precision", "fp32", str(trained.folder), "-o", str(output)]) == 0
+    one, other = (Detector.load(output, provider="cpu", verify=False) for _ in range(2))
+    infer = other.infer
+
+    def slow(batch: Frame8) -> tuple[FloatMap, FloatMap]:
+        until = time.perf_counter() + 0.5
+        while time.perf_counter() < until:
+            pass
+        return infer(batch)
+
+    monkeypatch.setattr(other, "infer", slow)
+    assert assemble.times_as_fast(one, other) > 2 > assemble.times_as_fast(other, one)
+
+
 def test_the_literal_graph_is_a_bundle_like_any_other(
     trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "reference.onnx"
-    arguments = ["export", str(trained.folder), "-o", str(output), "--reference"]
+    arguments = [
+        "export",
+        "--precision",
+        "fp32",
+        str(trained.folder),
+        "-o",
+        str(output),
+        "--reference",
+    ]
     assert "leave --precision out" in fails(capsys, [*arguments, "--precision", "int8"], 10)
     assert main(arguments) == 0
     assert onnx.load(output).graph.name == "cfa_reference"
@@ -178,7 +241,16 @@ def test_other_photos_than_the_run_was_trained_on_are_not_exported(
     extra, _ = draw_part(777)
     cv2.imwrite(str(other / "train" / "good" / "999.png"), extra)
     output = tmp_path / "disc.onnx"
-    arguments = ["export", str(trained.folder), "-o", str(output), "--data", str(other)]
+    arguments = [
+        "export",
+        "--precision",
+        "fp32",
+        str(trained.folder),
+        "-o",
+        str(output),
+        "--data",
+        str(other),
+    ]
     assert "give their folder with --data" in fails(capsys, arguments, 27)
     assert not output.exists()
 
@@ -187,7 +259,9 @@ def test_a_missing_output_folder_is_said_before_the_work(
     trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "absent" / "disc.onnx"
-    line = fails(capsys, ["export", str(trained.folder), "-o", str(output)], 26)
+    line = fails(
+        capsys, ["export", "--precision", "fp32", str(trained.folder), "-o", str(output)], 26
+    )
     assert "no such folder; make it" in line
 
 
@@ -204,7 +278,7 @@ def test_a_folder_as_output_is_refused_before_the_work(
 
     monkeypatch.setattr("export.train.load_scorer", work)
     monkeypatch.setattr("export.extend.load_scorer", work)
-    arguments = [command, str(trained.folder), "-o", str(tmp_path)]
+    arguments = [command, "--precision", "fp32", str(trained.folder), "-o", str(tmp_path)]
     if command == "extend":
         labelled = write_labelled(tmp_path / "labelled", 2)
         arguments += ["--good", str(labelled), "--run", str(tmp_path / "run2")]
@@ -239,7 +313,7 @@ def test_a_report_on_other_data_leaves_the_run_s_own(
 
 def test_golden_pictures_are_named_by_their_scores(trained: Run, tmp_path: Path) -> None:
     output = tmp_path / "disc.onnx"
-    assert main(["export", str(trained.folder), "-o", str(output)]) == 0
+    assert main(["export", "--precision", "fp32", str(trained.folder), "-o", str(output)]) == 0
     golden = read(output).manifest.golden
     names = ["good, low", "good, middle", "good, high", "drawn defect"]
     assert [one.name for one in golden] == names
@@ -259,7 +333,10 @@ def test_a_test_photo_of_another_shape_is_a_fault_and_stops_no_export(
     assert main(["evaluate", str(run), "--data", str(data)]) == 0
     assert "test/good/000.png,good,,FAULT" in (run / "scores.csv").read_text()
     output = tmp_path / "disc.onnx"
-    assert main(["export", str(run), "--data", str(data), "-o", str(output)]) == 0
+    assert (
+        main(["export", "--precision", "fp32", str(run), "--data", str(data), "-o", str(output)])
+        == 0
+    )
     parity = read(output).manifest.parity
     assert parity is not None
     assert parity.images == 24 + 12
@@ -281,7 +358,7 @@ def test_calibrating_anew_removes_the_figures_of_the_former_limit(
 
 def test_a_station_without_torch_is_told_what_to_install(trained: Run, tmp_path: Path) -> None:
     output = tmp_path / "disc.onnx"
-    assert main(["export", str(trained.folder), "-o", str(output)]) == 0
+    assert main(["export", "--precision", "fp32", str(trained.folder), "-o", str(output)]) == 0
     script = (
         "import sys\n"
         "sys.modules.update(dict.fromkeys(['torch', 'scipy', 'sklearn', 'matplotlib', 'PIL']))\n"
@@ -338,7 +415,7 @@ def test_a_full_disk_leaves_the_old_bundle(
     output = tmp_path / "out" / "disc.onnx"
     output.parent.mkdir()
     output.write_bytes(b"the bundle in service")
-    arguments = [command, str(trained.folder), "-o", str(output)]
+    arguments = [command, "--precision", "fp32", str(trained.folder), "-o", str(output)]
     if command == "extend":
         arguments += ["--good", str(write_labelled(tmp_path / "labelled", 6))]
     # Writing past this size fails as on a full disk: a model's file, or the bundle.
@@ -465,7 +542,7 @@ def test_show_refuses_a_bit_flipped_bundle(
     trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "disc.onnx"
-    assert main(["export", str(trained.folder), "-o", str(output)]) == 0
+    assert main(["export", "--precision", "fp32", str(trained.folder), "-o", str(output)]) == 0
     data = bytearray(output.read_bytes())
     data[len(data) // 2] ^= 1
     output.write_bytes(data)

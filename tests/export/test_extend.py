@@ -244,7 +244,10 @@ def test_an_extended_run_is_a_run_like_any_other(
     shutil.copytree(taught.run.folder, folder)
     good = write_labelled(tmp_path / "red", 3, first=6000, colour=(60, 60, 190))
     output = tmp_path / "part3.onnx"
-    assert main(["extend", str(folder), "--good", str(good), "-o", str(output)]) == 0
+    assert (
+        main(["extend", "--precision", "fp32", str(folder), "--good", str(good), "-o", str(output)])
+        == 0
+    )
     assert "0 flips" in capsys.readouterr().out
     shutil.rmtree(good)
     run = Run(tmp_path / "part3-run")
@@ -254,7 +257,7 @@ def test_an_extended_run_is_a_run_like_any_other(
     assert np.bincount(folds).tolist() == [8, 8, 8, 2, 1, 1, 1, 1, 1, 1, 1]
     assert main(["calibrate", str(run.folder), "--false-reject", "5%"]) == 0
     assert main(["evaluate", str(run.folder)]) == 0
-    assert main(["export", str(run.folder), "-o", str(output)]) == 0
+    assert main(["export", "--precision", "fp32", str(run.folder), "-o", str(output)]) == 0
     manifest = read(output).manifest
     assert [extension.parts for extension in manifest.lineage] == [6, 3]
     assert manifest.parity is not None
@@ -275,7 +278,16 @@ def test_one_part_alone_is_taught_and_not_cross_fitted(
     # Copies of the picture are no second part.
     shutil.copyfile(good / "5000.png", good / "copy.png")
     output = tmp_path / "part2.onnx"
-    arguments = ["extend", str(roomy.folder), "--good", str(good), "-o", str(output)]
+    arguments = [
+        "extend",
+        "--precision",
+        "fp32",
+        str(roomy.folder),
+        "--good",
+        str(good),
+        "-o",
+        str(output),
+    ]
     assert main([*arguments, "--run", str(tmp_path / "mine"), "--name", "disc B"]) == 0
     printed = capsys.readouterr().out
     assert "not known from one picture" in printed
@@ -326,7 +338,7 @@ def test_a_plain_hold_out_is_rescored_by_the_model_in_service(
 
 
 def test_another_false_reject_target_may_be_set(roomy: Run, labelled: Path, tmp_path: Path) -> None:
-    arguments = ["extend", str(roomy.folder), "--good", str(labelled), "-o"]
+    arguments = ["extend", "--precision", "fp32", str(roomy.folder), "--good", str(labelled), "-o"]
     arguments += [str(tmp_path / "part2.onnx"), "--false-reject", "20%"]
     assert main(arguments) == 0
     calibration = read(tmp_path / "part2.onnx").manifest.calibration
@@ -387,7 +399,16 @@ def test_what_cannot_be_taught_is_refused_in_one_line(
     good, output = tmp_path / "good", tmp_path / "out" / "part2.onnx"
     output.parent.mkdir()
     make(good, parts)
-    arguments = ["extend", str(roomy.folder), "--good", str(good), "-o", str(output)]
+    arguments = [
+        "extend",
+        "--precision",
+        "fp32",
+        str(roomy.folder),
+        "--good",
+        str(good),
+        "-o",
+        str(output),
+    ]
     assert said in fails(capsys, arguments, code)
     assert list(output.parent.iterdir()) == []
 
@@ -396,7 +417,7 @@ def test_a_run_that_cannot_be_extended_is_refused_in_one_line(
     roomy: Run, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refused(folder: Path, *more: str) -> str:
-        arguments = ["extend", str(folder), "--good", str(labelled), "-o"]
+        arguments = ["extend", "--precision", "fp32", str(folder), "--good", str(labelled), "-o"]
         return fails(capsys, [*arguments, str(tmp_path / "part2.onnx"), *more], 27)
 
     assert "not a training run" in refused(tmp_path)
@@ -423,7 +444,16 @@ def test_a_folder_as_output_is_refused_before_the_work(
 ) -> None:
     output = tmp_path / "part2.onnx"
     output.mkdir()
-    arguments = ["extend", str(roomy.folder), "--good", str(labelled), "-o", str(output)]
+    arguments = [
+        "extend",
+        "--precision",
+        "fp32",
+        str(roomy.folder),
+        "--good",
+        str(labelled),
+        "-o",
+        str(output),
+    ]
     assert "is a folder; name the bundle's file" in fails(capsys, arguments, 26)
     with pytest.raises(OutputError, match="is a folder"):
         extend_quietly(roomy, labelled, tmp_path / "part2", on_step=lambda step: pytest.fail())
@@ -439,7 +469,16 @@ def test_moved_photos_are_found_with_data(
     (run / "run.json").write_text(json.dumps({**facts, "data": str(tmp_path / "gone")}))
     moved = tmp_path / "moved"
     shutil.copytree(parts, moved)
-    arguments = ["extend", str(run), "--good", str(labelled), "--data", str(moved)]
+    arguments = [
+        "extend",
+        "--precision",
+        "fp32",
+        str(run),
+        "--good",
+        str(labelled),
+        "--data",
+        str(moved),
+    ]
     assert main([*arguments, "-o", str(tmp_path / "part2.onnx")]) == 0
     child = Run(tmp_path / "part2-run")
     assert child.facts().data == moved.resolve()

@@ -37,7 +37,9 @@ def test_08_exported_graph_that_scores_otherwise_leaves_no_file(
 
     monkeypatch.setattr(onnx_graph, "build", off_by_one_percent)
     output = tmp_path / "disc.onnx"
-    line = fails(capsys, ["export", str(trained.folder), "-o", str(output)], 25)
+    line = fails(
+        capsys, ["export", "--precision", "fp32", str(trained.folder), "-o", str(output)], 25
+    )
     assert "no file was written" in line
     assert list(tmp_path.iterdir()) == []
 
@@ -49,7 +51,7 @@ def test_09_limit_from_good_parts_alone_passes_good_parts(trained: Run, tmp_path
     assert len(held_out) == 24
     assert (held_out >= 1.0).sum() == calibration.good_rejected <= 1
     output = tmp_path / "disc.onnx"
-    assert main(["export", str(trained.folder), "-o", str(output)]) == 0
+    assert main(["export", "--precision", "fp32", str(trained.folder), "-o", str(output)]) == 0
     judge = Detector.load(output, "cpu", 1).judge
     # Never seen, of the same process; the fewest parts a limit can be set from are no many.
     good = [judge(draw_part(seed)[0]).verdict for seed in range(7000, 7060)]

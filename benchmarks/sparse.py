@@ -2,8 +2,9 @@
 
     python benchmarks/sparse.py [BUNDLE.onnx] [--pauses 0,0.1,0.5,2] [--seconds 40]
 
-"bound" is what a station does; "loose" the same without a core for each thread; "spinning" is
-ONNX Runtime's default. All in turns, each after its own pause.
+"station" is the engine itself: no spinning, each thread (the caller too) on a core of its own;
+"loose" is the same threads where the kernel puts them; "spinning" is ONNX Runtime's default.
+All in turns, each after its own pause.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,8 @@ from rich.progress import Progress
 
 from inspector import bundle
 from inspector.bundle import INPUT
-from inspector.engines.base import default_threads, usable_cores
+from inspector.engines.base import Engine, default_threads
+from inspector.engines.onnxruntime import OnnxRuntimeBackend
 
 DEMO = Path(__file__).parents[1] / "config" / "demo.onnx"
 FEWEST = 8
@@ -39,10 +42,12 @@ def main() -> None:
     pauses = [float(text) for text in options.pauses.split(",")]
     file = bundle.read(options.bundle)
     picture = file.manifest.golden[0].image()[None]
-    sessions = {
-        "bound": session(file.data, spins=False, bound=True),
-        "loose": session(file.data, spins=False, bound=False),
-        "spinning": session(file.data, spins=True, bound=False),
+    station = OnnxRuntimeBackend(Engine(provider="cpu"))
+    station.load(file)
+    ways = {
+        "station": lambda: station.infer(picture),
+        "loose": bare(file.data, picture, spins=False),
+        "spinning": bare(file.data, picture, spins=True),
     }
     found = {}
     with Progress(console=Console(stderr=True)) as bar:
@@ -50,7 +55,7 @@ def main() -> None:
         for busy in (False, True):
             neighbour = start_neighbour() if busy else None
             for pause in pauses:
-                found[busy, pause] = measure(sessions, picture, pause, options.seconds)
+                found[busy, pause] = measure(ways, pause, options.seconds)
                 bar.advance(task)
             if neighbour is not None:
                 neighbour.kill()
@@ -65,7 +70,7 @@ def main() -> None:
             goal = GOAL_BUSY if busy else GOAL_SPARSE
             figures.append(Figure(f"{when}, p50", median, "ms"))
             figures.append(Figure(f"{when}, p99", float(np.quantile(times, 0.99)), "ms"))
-            if name == "bound" and (busy or pause):
+            if name == "station" and (busy or pause):
                 figures.append(
                     Figure(
                         f"{when}, p50 / at once",
@@ -82,34 +87,33 @@ def main() -> None:
     )
 
 
-def session(model: bytes, *, spins: bool, bound: bool) -> ort.InferenceSession:
+def bare(model: bytes, picture: np.ndarray, *, spins: bool) -> Callable[[], object]:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads = default_threads()
+    options.intra_op_num_threads = default_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
-    if bound:
-        places = ";".join(str(core + 1) for core in usable_cores()[1:threads])
-        options.add_session_config_entry("session.intra_op_thread_affinities", places)
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {INPUT: picture})
 
 
 def measure(
-    sessions: dict[str, ort.InferenceSession], picture: np.ndarray, pause: float, seconds: float
+    ways: dict[str, Callable[[], object]], pause: float, seconds: float
 ) -> dict[str, list[float]]:
     """Milliseconds of one picture each, after ``pause``; at once: after another of its own."""
-    for one in sessions.values():
+    for infer in ways.values():
         for _ in range(WARM_UP):
-            one.run(None, {INPUT: picture})
-    times: dict[str, list[float]] = {name: [] for name in sessions}
+            infer()
+    times: dict[str, list[float]] = {name: [] for name in ways}
     chance = np.random.default_rng(0)
     until = time.monotonic() + seconds
-    while time.monotonic() < until or len(times["bound"]) < FEWEST:
-        for name in chance.permutation(list(sessions)):
+    while time.monotonic() < until or len(times["station"]) < FEWEST:
+        for name in chance.permutation(list(ways)):
+            infer = ways[name]
             if pause:
                 time.sleep(pause)
             else:
-                sessions[name].run(None, {INPUT: picture})
+                infer()
             begun = time.perf_counter()
-            sessions[name].run(None, {INPUT: picture})
+            infer()
             times[name].append((time.perf_counter() - begun) * 1e3)
     return times
 

@@ -18,6 +18,7 @@ import onnx
 
 from export import onnx_graph, onnx_reference
 from export.dataset import GOOD, Sample, load_sample, open_test
+from export.onnx_graph import Precision
 from export.parity import prove
 from export.run import Run
 from export.train import Scorer
@@ -30,18 +31,16 @@ from inspector.errors import OutputError, ParityError
 from inspector.frame import Geometry, encode_png
 from inspector.verdict import Frame8
 
-Precision = Literal["fp32", "fp16", "int8"]
-Choice = Literal["auto", "fp32", "fp16", "int8"]
+Choice = Literal["auto", "fp32", "mixed", "fp16", "int8"]
 
 RANGE_PARTS = 32
 """Good parts that tell int8 the range of every tensor."""
 
-GOLDEN_TOLERANCE = {"fp32": 5e-3, "fp16": 5e-2, "int8": 5e-2}
+GOLDEN_TOLERANCE = {"fp32": 5e-3, "mixed": 5e-3, "fp16": 5e-2, "int8": 5e-2}
 """How far a golden score may move on another machine or provider, in units of the limit."""
 
-_WORTH_IT: Final = 1.25
-"""How many times as fast as fp32 int8 must be, or nothing is gained that fp32's exactness is not
-worth."""
+_WORTH_IT: Final[dict[Precision, float]] = {"int8": 1.25, "mixed": 1.03}
+"""How many times as fast as fp32 each must be: int8 gives up exactness for it, mixed does not."""
 _ROUNDS: Final = 15
 
 
@@ -71,7 +70,8 @@ def export_bundle(
 ) -> Manifest:
     """Write the bundle of a finished run to ``output`` after the proof of parity.
 
-    ``precision`` auto: int8 where this machine's CPU gains by it and the proof holds, else fp32;
+    ``precision`` auto: int8 or mixed where this machine's CPU gains by it and the proof holds, else
+    fp32;
     ``on_choice`` hears which, and why. ``reference``: the graph of :mod:`export.onnx_reference`,
     always fp32. Raises :class:`ParityError` (nothing is written), :class:`OutputError`, and
     :class:`RunError` when ``data`` does not hold the photos the run was trained on.
@@ -150,29 +150,32 @@ class _Desk:
             on_image=lambda done: self.on_image(done, count),
         )
         changes: dict[str, object] = {"parity": parity}
-        if precision != "fp32":
+        if precision in {"fp16", "int8"}:
             changes["golden"] = _rescored(draft.manifest, draft.detector)
         return replace(draft, manifest=draft.manifest.model_copy(update=changes))
 
     def choose(self) -> tuple[_Draft, str]:
-        """int8 where it pays, else fp32; and why. Raises :class:`ParityError`."""
+        """What pays and is proven, the quickest first; and why. Raises :class:`ParityError`."""
         plain = self.draft("fp32")
         if not missing("cuda"):
             return self.prove(plain), "fp32, for this machine's GPU"
-        small = self.draft("int8")
-        speed = times_as_fast(small.detector, plain.detector)
-        if speed < _WORTH_IT:
-            why = f"fp32; int8 is {speed:.1f} times as fast on this machine, which is not worth it"
-            return self.prove(plain), why
-        try:
-            proven = self.prove(small)
-        except ParityError as error:
-            why = f"fp32; int8 was tried and is refused: {str(error).partition('; no file')[0]}"
-            return self.prove(plain), why
-        return proven, (
-            f"int8, {speed:.1f} times as fast as fp32 on this machine; for a GPU, or a processor "
-            f"without VNNI, export with --precision fp32"
-        )
+        why_not = []
+        for precision, worth in _WORTH_IT.items():
+            draft = self.draft(precision)
+            speed = times_as_fast(draft.detector, plain.detector)
+            gain = f"{speed:.2f} times as fast as fp32 on this machine"
+            if speed < worth:
+                why_not.append(f"{precision} is {gain}, which is not worth it")
+                continue
+            try:
+                proven = self.prove(draft)
+            except ParityError as error:
+                refusal = str(error).partition("; no file")[0]
+                why_not.append(f"{precision} was tried and is refused: {refusal}")
+                continue
+            why = f"{precision}, {gain}; for a GPU, or a processor without VNNI, export with "
+            return proven, "; ".join([why + "--precision fp32", *why_not])
+        return self.prove(plain), "; ".join(["fp32", *why_not])
 
 
 def times_as_fast(one: Detector, other: Detector) -> float:

@@ -7,6 +7,8 @@ descriptor slice is applied before up-sampling, smoothing and up-sampling are tw
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -14,25 +16,30 @@ import torch
 
 from export import cfa
 from export.onnx_backbone import Graph, add_backbone, carry_nan, to_numpy
-from export.onnx_search import nearest_squared
+from export.onnx_search import SPARE, nearest_squared
 from export.train import Scorer
 from inspector.bundle import OUTPUTS
 
+Precision = Literal["fp32", "mixed", "fp16", "int8"]
 
-def build(scorer: Scorer, *, precision: str) -> onnx.ModelProto:
+
+def build(scorer: Scorer, *, precision: Precision) -> onnx.ModelProto:
     """The bundle's graph, without metadata, checked by ``onnx.checker``.
 
-    ``precision`` fp16 halves the backbone only: distances, softmin and map stay float32. With int8
-    the search for the nearest items is in 8 bits; :mod:`export.quantise` does the backbone.
+    ``precision`` fp16 halves the backbone only: distances, softmin and map stay float32. Mixed and
+    int8 find the nearest items in 8 bits and measure them in float32; for int8
+    :mod:`export.quantise` does the backbone as well.
     """
     graph = Graph(np.float16 if precision == "fp16" else np.float32)
-    levels = add_backbone(graph, scorer.backbone)
-    patch_scores = _patch_scores(graph, scorer, levels, int8=precision == "int8")
+    levels = add_backbone(graph, scorer.backbone, scorer.settings.input[1])
+    # Rounding in the backbone moves distances by far more than a swapped neighbour does.
+    spare = {"mixed": SPARE, "int8": 0}.get(precision)
+    patch_scores = _patch_scores(graph, scorer, levels, spare)
     _map_and_score(graph, scorer, patch_scores)
     return graph.finish("cfa", *scorer.settings.input)
 
 
-def _patch_scores(graph: Graph, scorer: Scorer, levels: list[str], *, int8: bool) -> str:
+def _patch_scores(graph: Graph, scorer: Scorer, levels: list[str], spare: int | None) -> str:
     """w_1 · d_1 of every patch, ``[N, H', W']``."""
     model = scorer.model
     descriptor = model.descriptor
@@ -45,7 +52,7 @@ def _patch_scores(graph: Graph, scorer: Scorer, levels: list[str], *, int8: bool
     bank = bank - centre
     fixed = to_numpy(constant).reshape(descriptor.width, -1).T - centre
     slices = [to_numpy(weight).T for weight in weights]
-    if not int8:
+    if spare is None:
         # A column of ones, which the search multiplies by the items' norms.
         fixed = np.pad(fixed, ((0, 0), (0, 1)), constant_values=1.0)
         slices = [np.pad(weight, ((0, 0), (0, 1))) for weight in slices]
@@ -60,7 +67,7 @@ def _patch_scores(graph: Graph, scorer: Scorer, levels: list[str], *, int8: bool
     shape = graph.constant("patches.shape", np.array([-1, width], dtype=np.int64))
     phi = graph.node("Reshape", [phi, shape], "patches")
 
-    squared = nearest_squared(graph, phi, bank, model.neighbours, grid_h * grid_w, int8=int8)
+    squared = nearest_squared(graph, phi, bank, model.neighbours, grid_h * grid_w, spare=spare)
     distance = graph.node("Sqrt", [squared], "distances/d")
     best = distance
     if model.neighbours > 1:

@@ -22,7 +22,7 @@ from inspector.bundle import BANK, OUTPUTS
 def build(scorer: Scorer) -> onnx.ModelProto:
     """The literal graph in float32, without metadata, checked by ``onnx.checker``."""
     graph = Graph(np.float32)
-    levels = add_backbone(graph, scorer.backbone, folded=False)
+    levels = add_backbone(graph, scorer.backbone, scorer.settings.input[1], folded=False)
     phi = _descriptor(graph, scorer, levels)
     patch_scores = _patch_scores(graph, scorer.model, phi)
     _map_and_score(graph, scorer, patch_scores)

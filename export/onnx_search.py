@@ -13,29 +13,37 @@ from onnx import TensorProto, helper
 from export.onnx_backbone import Graph
 from inspector.bundle import BANK, OUTPUTS
 
-CHUNK_DISTANCES = 2**19
-"""Distances taken at a time: 2 MB, which stay in a core's cache until the smallest are found."""
+CHUNK_DISTANCES = 2**20
+"""Distances taken at a time: 4 MB, which stay in the cores' caches until the smallest are found."""
 
 SPARE = 3
-"""Items found beyond the K with 8 bits, and measured exactly: rounding may swap neighbours."""
+"""Items that a search in 8 bits finds beyond the K where nothing else is rounded."""
 
 LEVELS = 127
 
 
 def nearest_squared(
-    graph: Graph, phi: str, bank: npt.NDArray[np.float64], k: int, patches: int, *, int8: bool
+    graph: Graph,
+    phi: str,
+    bank: npt.NDArray[np.float64],
+    k: int,
+    patches: int,
+    *,
+    spare: int | None = None,
 ) -> str:
     """The ``k`` smallest ‖φ − c‖² of each patch, float32 ``[T, k]``, the smallest first.
 
-    ``phi`` names float32 ``[T, D']``, with a further column of ones unless ``int8``; ``bank`` is
-    ``[M, D']``; both are centred, ``patches`` divides T. A NaN or an infinity in φ or the bank
-    reaches every distance of its patch.
+    ``spare``: found in 8 bits, and so many further items measured, since rounding swaps items that
+    are almost equally near; None: found in float32. ``phi`` names float32 ``[T, D']``, with a
+    further column of ones for float32; ``bank`` is ``[M, D']``; both are centred, ``patches``
+    divides T. A NaN or an infinity in φ or the bank reaches every distance of its patch.
     """
+    int8 = spare is not None
     stored = bank.astype(np.float32)
     squares = np.square(stored.astype(np.float64)).sum(axis=1)
     memory = graph.constant(BANK, stored)
     norms = graph.constant("memory_bank.squared_norms", squares.astype(np.float32))
-    wanted = min(k + SPARE, len(bank)) if int8 else k
+    wanted = min(k + (spare or 0), len(bank))
     rough = _rounded(graph, phi, bank) if int8 else phi
     items, search = (memory, "") if int8 else _with_columns(graph, memory, norms)
     found = []
@@ -62,7 +70,8 @@ def nearest_squared(
     if len(found) > 1:
         index = graph.node("Concat", found, "distances/nearest", axis=0)
     squared = _measure(graph, phi, items, index)
-    if int8:
+    if wanted > 1 and int8:
+        # Measured, their order may be another.
         count = graph.constant("neighbours.measured", np.array([k], dtype=np.int64))
         outputs = ["neighbours/squared", "neighbours/index"]
         graph.nodes.append(

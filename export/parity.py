@@ -18,10 +18,10 @@ from inspector.errors import ParityError
 from inspector.frame import Geometry
 from inspector.verdict import FloatMap, Frame8, decide
 
-TOLERANCE = {"fp32": 1e-3, "fp16": math.inf, "int8": math.inf}
+TOLERANCE = {"fp32": 1e-3, "mixed": 1e-3, "fp16": math.inf, "int8": math.inf}
 """Largest difference of a score or a map pixel, in units of the limit."""
 
-FLIPS = {"fp32": 0.0, "fp16": 0.005, "int8": 0.005}
+FLIPS = {"fp32": 0.0, "mixed": 0.0, "fp16": 0.005, "int8": 0.005}
 """Share of verdicts that may flip."""
 
 AUROC_CHANGE = 1e-3

@@ -211,7 +211,7 @@ class Manifest(_Frozen):
     created: str
     product_version: str
     geometry: Geometry
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Literal["fp32", "mixed", "fp16", "int8"]
     cfa: Cfa
     calibration: Calibration
     exposure: Exposure

@@ -116,6 +116,17 @@ def test_a_lower_precision_is_proven_by_its_verdicts(
     assert Detector.load(output, provider="cpu").manifest.golden == manifest.golden
 
 
+def test_mixed_is_as_exact_as_fp32(trained: Run, tmp_path: Path) -> None:
+    output = tmp_path / "mixed.onnx"
+    assert main(["export", str(trained.folder), "-o", str(output), "--precision", "mixed"]) == 0
+    by_kind = Counter(node.op_type for node in onnx.load(output).graph.node)
+    assert (by_kind["DequantizeLinear"], by_kind["MatMulIntegerToFloat"]) == (0, 1)
+    manifest = Detector.load(output, provider="cpu").manifest
+    assert manifest.precision == "mixed"
+    assert manifest.parity is not None
+    assert (manifest.parity.tolerance, manifest.parity.verdict_flips) == (1e-3, 0)
+
+
 def test_int8_multiplies_in_8_bits(trained: Run, tmp_path: Path) -> None:
     output = tmp_path / "int8.onnx"
     assert main(["export", str(trained.folder), "-o", str(output), "--precision", "int8"]) == 0
@@ -168,12 +179,13 @@ def test_int8_that_changes_verdicts_is_refused(
 @pytest.mark.parametrize(
     ("speed", "rough", "chosen", "said"),
     [
-        (2.5, False, "int8", "precision: int8, 2.5 times as fast as fp32 on this machine"),
-        (1.1, False, "fp32", "precision: fp32; int8 is 1.1 times as fast"),
-        (2.5, True, "fp32", "precision: fp32; int8 was tried and is refused: exported graph"),
+        (2.5, False, "int8", "precision: int8, 2.50 times as fast as fp32 on this machine"),
+        (1.1, False, "mixed", "precision: mixed, 1.10 times as fast as fp32 on this machine"),
+        (1.0, False, "fp32", "precision: fp32; int8 is 1.00 times as fast"),
+        (2.5, True, "mixed", "int8 was tried and is refused: exported graph"),
     ],
 )
-def test_export_chooses_int8_where_it_is_quicker_and_proven(
+def test_export_chooses_what_is_quicker_and_proven(
     trained: Run,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

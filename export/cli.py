@@ -365,8 +365,8 @@ def _add_precision(command: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("auto", "fp32", "mixed", "fp16", "int8"),
         default="auto",
-        help="auto: int8, or mixed (fp32, its memory bank searched in 8 bits), where this machine's "
-        "processor is quicker with it and the verdicts stay, else fp32, which runs alike everywhere",
+        help="auto: int8, or mixed (fp32, its bank searched in 8 bits), where this machine's "
+        "processor is quicker with it and the proof holds, else fp32, which runs alike everywhere",
     )
 
 

@@ -208,7 +208,9 @@ class Detector:
         geometry: Geometry,
         frame_shape: tuple[int, ...],
     ) -> Judgement:
-        raw, anomaly_map = float(raw_score), raw_map / np.float32(self.limit_factor)
+        raw, anomaly_map = float(raw_score), raw_map
+        if self.limit_factor != 1.0:
+            anomaly_map = raw_map / np.float32(self.limit_factor)
         # Both are NaN where any value is.
         score, lowest = float(anomaly_map.max()), float(anomaly_map.min())
         if not (math.isfinite(raw) and math.isfinite(score) and math.isfinite(lowest)):

@@ -321,6 +321,14 @@ def half_grey(picture: Frame8) -> FloatMap:
     return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 
+def edge_energy(grey: FloatMap) -> FloatMap:
+    """Square of the Laplacian (4 neighbours) of grey levels float32 ``[H, W]``; 0 on the border."""
+    energy = np.zeros_like(grey)
+    inner = np.s_[1:-1, 1:-1]
+    np.square(cv2.Laplacian(grey, cv2.CV_32F, ksize=1)[inner], out=energy[inner])
+    return energy
+
+
 def map_to_grey(anomaly_map: FloatMap) -> Frame8:
     """A map in units of the limit as 8 bit: 128 is the limit, 255 is twice the limit or more."""
     finite = np.nan_to_num(anomaly_map, nan=2.0, posinf=2.0, neginf=0.0)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +28,8 @@ _POLL_S: Final = 0.1
 _BACKOFF_S: Final = (0.25, 2.0)
 _PICTURES_WAITING: Final = 20
 _MOST_WANTED: Final = 1000
+_NICE: Final = 10
+"""Of the thread of pictures: a part that follows at once would wait for their encoding."""
 
 
 @dataclass(frozen=True)
@@ -409,6 +414,7 @@ class Pictures(Worker):
 
     def work(self) -> None:
         """Publish and keep until ``finish``."""
+        _yield_to_others()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
@@ -432,6 +438,15 @@ class Pictures(Worker):
             ):
                 self._on_drop("kept")
             self._inbox.wake()
+
+
+def _yield_to_others() -> None:
+    """Have this thread compute only where no other wants the core; where the system knows that."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            # Linux has a nice value for each thread.
+            me = os.PRIO_PROCESS, threading.get_native_id()
+            os.setpriority(*me, min(19, os.getpriority(*me) + _NICE))
 
 
 def is_replay(config: CameraConfig) -> bool:

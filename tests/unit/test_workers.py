@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
 import threading
 import time
 
 import numpy as np
 
 from inspector.verdict import Reason
-from inspector.workers import Arrival, Change, Inbox, Worker
+from inspector.wire import Publisher
+from inspector.workers import Arrival, Change, Inbox, Pictures, Shot, Worker
+from tests.records import verdict
 
 IMAGE = np.zeros((2, 2), np.uint8)
 
@@ -140,3 +143,32 @@ def test_calls_come_first_and_calls_in_turn_in_turn():
     ]
     assert order == [None, "t0", None, "t1"]
     assert done == ["first", "in turn"]
+
+
+class Shelf:
+    """Keeps nothing, and remembers how urgent the thread was that asked it to."""
+
+    def __init__(self) -> None:
+        self.nice: list[int] = []
+
+    def wants(self, verdict):
+        return True
+
+    def keep(self, verdict, frame, anomaly_map, region, *, checked):
+        self.nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return True
+
+
+def test_pictures_are_encoded_only_where_no_part_wants_the_core():
+    shelf, dropped = Shelf(), []
+    publisher = Publisher("tcp://127.0.0.1:0", "tcp://127.0.0.1:0")
+    pictures = Pictures(publisher, shelf, Inbox(1), dropped.append)
+    try:
+        pictures.start()
+        pictures.show(Shot(verdict(1), None, None, IMAGE))
+    finally:
+        pictures.finish()
+        publisher.close()
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    assert shelf.nice == [min(19, mine + 10)]
+    assert not dropped

@@ -61,7 +61,8 @@ def make_ours(_model: str, backbone: str, size: int, photos: Path, folder: Path)
     fast = onnx_graph.build(scorer, precision="fp32")
     eight = quantise.quantise_backbone(onnx_graph.build(scorer, precision="int8"), good[:32])
     onnx.save(latency.trunk(fast), folder / "backbone.onnx")
-    for name, graph in {"fp32": fast, "int8": eight}.items():
+    mixed = onnx_graph.build(scorer, precision="mixed")
+    for name, graph in {"fp32": fast, "mixed": mixed, "int8": eight}.items():
         onnx.save(graph, folder / f"{name}.onnx")
         _bundle(graph, settings, good[0], folder / f"{name}-bundle.onnx")
     np.save(folder / "input.npy", good[0][None])

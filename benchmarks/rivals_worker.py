@@ -126,13 +126,25 @@ def _anomalib(spec: dict[str, Any]) -> tuple[Run, str]:
     return run, "frame to map, score and label"
 
 
-def _ours(spec: dict[str, Any]) -> tuple[Run, str]:
-    """A frame to a judgement, as the daemon does it."""
+def _load(spec: dict[str, Any]) -> Any:
     from inspector.detector import Detector
-    from inspector.frame import read_image
 
     # Its weights are random, so is its score: a limit that nothing reaches, as on good parts.
-    detector = Detector.load(spec["model"], provider="cpu", verify=False, limit_factor=1e9)
+    provider = spec.get("engine", "cpu")
+    return Detector.load(spec["model"], provider=provider, verify=False, limit_factor=1e9)
+
+
+def _engine(spec: dict[str, Any]) -> tuple[Run, str]:
+    """The bare model on one of our engines."""
+    detector, picture = _load(spec), np.load(spec["input"])
+    return lambda: detector.infer(picture)[1], detector.provider
+
+
+def _ours(spec: dict[str, Any]) -> tuple[Run, str]:
+    """A frame to a judgement, as the daemon does it."""
+    from inspector.frame import read_image
+
+    detector = _load(spec)
     frame = read_image(Path(spec["frame"]))
 
     def run() -> Any:
@@ -155,6 +167,7 @@ KINDS = {
     "anomavision": _anomavision,
     "anomalib": _anomalib,
     "ours": _ours,
+    "engine": _engine,
 }
 
 

@@ -151,10 +151,10 @@ class Shelf:
     def __init__(self) -> None:
         self.nice: list[int] = []
 
-    def wants(self, verdict):
+    def wants(self, _: object) -> bool:
         return True
 
-    def keep(self, verdict, frame, anomaly_map, region, *, checked):
+    def keep(self, *_: object, **__: object) -> bool:
         self.nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         return True
 

@@ -139,7 +139,7 @@ def measure(settings: TrainSettings, options: argparse.Namespace, scratch: Path)
     models = {"backbone": trunk(fast), "fp32": fast}
     if not options.no_reference:
         models["reference"] = onnx_reference.build(scorer)
-    eight = quantise.quantise_backbone(onnx_graph.build(scorer, precision="int8"), pictures)
+    eight = quantise.quantise(onnx_graph.build(scorer, precision="int8"), pictures)
     models |= {"int8 backbone": trunk(eight), "int8": eight}
     sessions = {name: session(model, options.threads) for name, model in models.items()}
     found = rounds(sessions, pictures[0], options.rounds)
@@ -184,11 +184,12 @@ def random_scorer(settings: TrainSettings, scratch: Path) -> tuple[Scorer, str]:
 
 
 def trunk(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph cut off at the feature maps, before they are pooled."""
+    """The same graph cut off at the feature maps, before they are averaged or projected."""
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
-    pools = [node for node in bare.graph.node if node.output[0].endswith("/pooled")]
-    names = [node.input[0] for node in pools]
+    averages = [node for node in bare.graph.node if node.name.endswith("/averaged")]
+    heads = [node for node in bare.graph.node if node.name.endswith("/flat")]
+    names = [node.input[0] for node in averages or heads]
     needed, left = set(), list(names)
     makers = {output: node for node in bare.graph.node for output in node.output}
     while left:
@@ -299,7 +300,7 @@ def _purpose(node: str) -> str:
         return "nearest items"
     if node.startswith(("map", "score", "anomaly_map")):
         return "map and score"
-    if node.startswith("descriptor") or "/pooled" in node:
+    if node.startswith("descriptor") or "/averaged" in node:
         return "pooling and descriptor"
     return "input" if node.startswith("input") else "backbone"
 

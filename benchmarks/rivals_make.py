@@ -59,7 +59,7 @@ def make_ours(_model: str, backbone: str, size: int, photos: Path, folder: Path)
     settings = TrainSettings(backbone=backbone, size=(size, size))
     scorer, _ = latency.random_scorer(settings, folder)
     fast = onnx_graph.build(scorer, precision="fp32")
-    eight = quantise.quantise_backbone(onnx_graph.build(scorer, precision="int8"), good[:32])
+    eight = quantise.quantise(onnx_graph.build(scorer, precision="int8"), good[:32])
     onnx.save(latency.trunk(fast), folder / "backbone.onnx")
     mixed = onnx_graph.build(scorer, precision="mixed")
     for name, graph in {"fp32": fast, "mixed": mixed, "int8": eight}.items():

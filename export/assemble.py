@@ -196,10 +196,10 @@ def _graph(
     graph = onnx_graph.build(scorer, precision=precision)
     if precision != "int8":
         return graph
-    from export.quantise import quantise_backbone
+    from export.quantise import quantise
 
     chosen = sorted({round(i) for i in np.linspace(0, len(good) - 1, RANGE_PARTS)})
-    return quantise_backbone(
+    return quantise(
         graph, [load_sample(Sample(good[i], GOOD, None), geometry).image for i in chosen]
     )
 

@@ -76,7 +76,7 @@ class Graph:
 
 
 def add_backbone(graph: Graph, backbone: Backbone, width: int, *, folded: bool = True) -> list[str]:
-    """From the uint8 BGR input to pooled float32 feature maps, a name each, the finest first.
+    """From the uint8 BGR input to float32 feature maps, a name each, the finest first.
 
     ``width`` of the input, pixels. ``folded``: scale and channel order are part of the first
     convolution's weights. The mean stays a node of its own: under zero padding it does not fold
@@ -102,35 +102,36 @@ def add_backbone(graph: Graph, backbone: Backbone, width: int, *, folded: bool =
             picture = graph.node(what, [picture, constant], f"input/{step}")
     outputs = _Tracer(graph, backbone.network, picture, std if folded else None).run()
     levels = []
-    for stride, channels in zip(backbone.strides, backbone.channels, strict=True):
-        at = f"stride_{stride}"
-        name = outputs[at]
+    for stride in backbone.strides:
+        name = outputs[f"stride_{stride}"]
         if graph.dtype is np.float16:
-            name = graph.node("Cast", [name], f"{at}/float", to=TensorProto.FLOAT)
-        levels.append(_average(graph, name, at, channels) if folded else _pool(graph, name, at))
+            name = graph.node("Cast", [name], f"stride_{stride}/float", to=TensorProto.FLOAT)
+        levels.append(name)
     return levels
 
 
-def _pool(graph: Graph, level: str, at: str) -> str:
-    """The local average, 3×3."""
-    around = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1}
-    return graph.node("AveragePool", [level], f"{at}/pooled", **around)
+def add_local_averages(
+    graph: Graph, levels: list[str], backbone: Backbone, *, convolved: bool = False
+) -> list[str]:
+    """The mean over 3×3 of each feature map, with zeros around it.
 
-
-def _average(graph: Graph, level: str, at: str, channels: int) -> str:
-    """The same as a convolution.
-
-    OpenVINO loses the zero point of 8-bit values on their way through an average pool.
+    ``convolved``: as a convolution, since OpenVINO loses the zero point of 8-bit values on their
+    way through an average pool.
     """
-    weight = np.full((channels, 1, 3, 3), 1 / 9, dtype=np.float32)
-    return graph.node(
-        "Conv",
-        [level, graph.constant(f"{at}.average", weight)],
-        f"{at}/pooled",
-        kernel_shape=[3, 3],
-        pads=[1, 1, 1, 1],
-        group=channels,
-    )
+    around = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    averaged = []
+    for level, stride, channels in zip(levels, backbone.strides, backbone.channels, strict=True):
+        at = f"stride_{stride}"
+        if convolved:
+            kernel = np.full((channels, 1, 3, 3), 1 / 9, dtype=np.float32)
+            inputs = [level, graph.constant(f"{at}.average", kernel)]
+            name = graph.node("Conv", inputs, f"{at}/averaged", group=channels, **around)
+        else:
+            name = graph.node(
+                "AveragePool", [level], f"{at}/averaged", count_include_pad=1, **around
+            )
+        averaged.append(name)
+    return averaged
 
 
 class _Tracer:

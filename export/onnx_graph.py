@@ -15,12 +15,16 @@ import onnx
 import torch
 
 from export import cfa
-from export.onnx_backbone import Graph, add_backbone, carry_nan, to_numpy
+from export.onnx_backbone import Graph, add_backbone, add_local_averages, carry_nan, to_numpy
 from export.onnx_search import SPARE, nearest_squared
 from export.train import Scorer
 from inspector.bundle import OUTPUTS
 
 Precision = Literal["fp32", "mixed", "fp16", "int8"]
+
+WIDE = 512
+"""D' from which on φ itself is worth 8 bits; it then comes before the local average, which has more
+than 8 bits, and is wider after it."""
 
 
 def build(scorer: Scorer, *, precision: Precision) -> onnx.ModelProto:
@@ -28,18 +32,20 @@ def build(scorer: Scorer, *, precision: Precision) -> onnx.ModelProto:
 
     ``precision`` fp16 halves the backbone only: distances, softmin and map stay float32. Mixed and
     int8 find the nearest items in 8 bits and measure them in float32; for int8
-    :mod:`export.quantise` does the backbone as well.
+    :mod:`export.quantise` does backbone and φ as well.
     """
     graph = Graph(np.float16 if precision == "fp16" else np.float32)
     levels = add_backbone(graph, scorer.backbone, scorer.settings.input[1])
     # Rounding in the backbone moves distances by far more than a swapped neighbour does.
     spare = {"mixed": SPARE, "int8": 0}.get(precision)
-    patch_scores = _patch_scores(graph, scorer, levels, spare)
+    patch_scores = _patch_scores(graph, scorer, levels, spare, int8=precision == "int8")
     _map_and_score(graph, scorer, patch_scores)
     return graph.finish("cfa", *scorer.settings.input)
 
 
-def _patch_scores(graph: Graph, scorer: Scorer, levels: list[str], spare: int | None) -> str:
+def _patch_scores(
+    graph: Graph, scorer: Scorer, levels: list[str], spare: int | None, *, int8: bool
+) -> str:
     """w_1 · d_1 of every patch, ``[N, H', W']``."""
     model = scorer.model
     descriptor = model.descriptor
@@ -58,11 +64,15 @@ def _patch_scores(graph: Graph, scorer: Scorer, levels: list[str], spare: int | 
         slices = [np.pad(weight, ((0, 0), (0, 1))) for weight in slices]
     width = fixed.shape[1]
     phi = graph.constant("descriptor.constant", fixed.astype(np.float32)[None])
+    ahead = int8 and descriptor.width >= WIDE
+    if not ahead:
+        levels = add_local_averages(graph, levels, scorer.backbone, convolved=int8)
     for name, weight, stride in zip(levels, slices, strides, strict=True):
         at = f"descriptor/stride_{stride}"
         part = _project(graph, name, weight, at)
-        if stride != strides[0]:
-            part = _up_sample(graph, part, at, (grid_h, grid_w, width), stride // strides[0])
+        if ahead or stride != strides[0]:
+            finest = grid_h, grid_w, width
+            part = _spread(graph, part, at, finest, stride // strides[0], averaged=ahead)
         phi = graph.node("Add", [part, phi], f"descriptor/sum_{stride}")
     shape = graph.constant("patches.shape", np.array([-1, width], dtype=np.int64))
     phi = graph.node("Reshape", [phi, shape], "patches")
@@ -89,19 +99,34 @@ def _project(graph: Graph, level: str, weight: npt.NDArray[np.float64], name: st
     return graph.node("MatMul", [flat, stored], name)
 
 
-def _up_sample(graph: Graph, part: str, name: str, grid: tuple[int, int, int], factor: int) -> str:
-    """``[N, h·w, D']`` to ``grid`` = (H', W', D'), bilinear: a small matrix product an axis."""
+def _spread(
+    graph: Graph,
+    part: str,
+    name: str,
+    grid: tuple[int, int, int],
+    factor: int,
+    *,
+    averaged: bool,
+) -> str:
+    """``[N, h·w, D']`` to ``grid`` = (H', W', D'), bilinear: a small matrix product an axis.
+
+    ``averaged``: after the local average, which is one more factor of each matrix.
+    """
     rows, columns, width = grid
     for axis, side, row in (("columns", columns, width), ("rows", rows, columns * width)):
         at = f"{name}/{axis}"
         apart = np.array([-1, side // factor, row], dtype=np.int64)
         into = graph.constant(f"{at}.shape".replace("/", "."), apart)
         part = graph.node("Reshape", [part, into], f"{at}_apart")
-        matrix = cfa.smoothing(side // factor, side, 0.0).astype(np.float32)
-        part = graph.node("MatMul", [graph.constant(at.replace("/", "."), matrix), part], at)
+        matrix = cfa.smoothing(side // factor, side, 0.0)
+        if averaged:
+            near = [np.eye(side // factor, k=k) for k in (-1, 0, 1)]
+            matrix = matrix @ (sum(near) / 3)
+        stored = graph.constant(at.replace("/", "."), matrix.astype(np.float32))
+        part = graph.node("MatMul", [stored, part], at)
     shape = np.array([-1, rows * columns, width], dtype=np.int64)
     into = graph.constant("descriptor.grid", shape)
-    return graph.node("Reshape", [part, into], f"{name}/upsampled")
+    return graph.node("Reshape", [part, into], f"{name}/on_grid")
 
 
 def _map_and_score(graph: Graph, scorer: Scorer, patch_scores: str) -> None:

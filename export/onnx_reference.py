@@ -14,7 +14,7 @@ from onnx import helper
 from scipy.ndimage import gaussian_filter1d
 
 from export.cfa import CFA
-from export.onnx_backbone import Graph, add_backbone, carry_nan, to_numpy
+from export.onnx_backbone import Graph, add_backbone, add_local_averages, carry_nan, to_numpy
 from export.train import Scorer
 from inspector.bundle import BANK, OUTPUTS
 
@@ -23,6 +23,7 @@ def build(scorer: Scorer) -> onnx.ModelProto:
     """The literal graph in float32, without metadata, checked by ``onnx.checker``."""
     graph = Graph(np.float32)
     levels = add_backbone(graph, scorer.backbone, scorer.settings.input[1], folded=False)
+    levels = add_local_averages(graph, levels, scorer.backbone)
     phi = _descriptor(graph, scorer, levels)
     patch_scores = _patch_scores(graph, scorer.model, phi)
     _map_and_score(graph, scorer, patch_scores)

@@ -1,7 +1,7 @@
-"""The backbone in 8 bits: QDQ with uint8 activations and int8 weights, a scale for each channel.
+"""Backbone and φ in 8 bits: QDQ with uint8 activations and int8 weights, a scale for each channel.
 
-What ONNX Runtime runs on VNNI, and TensorRT on its integer units. The descriptor, the distances
-that count and the map stay float32; the limit is not set again, so a bundle is proven or refused.
+What ONNX Runtime runs on VNNI, and TensorRT on its integer units. φ(p), the distances that count
+and the map stay float32; the limit is not set again, so a bundle is proven or refused.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ from onnxruntime.quantization import (
     QuantType,
     quantize_static,
 )
+from scipy.ndimage import uniform_filter
 
 from inspector.bundle import INPUT
 from inspector.verdict import Frame8
 
 QUANTISED = ("Conv", "Clip", "Relu", "Add", "MaxPool")
+DESCRIPTOR = ("Reshape", "Transpose", "MatMul")
 
 NOISE = 0.01
-"""Share of the pooled features' variance that rounding may make up."""
+"""Share of the averaged features' variance that rounding may make up."""
 
 FLOAT_SHARES = (0.0, 0.1, 0.2, 0.3, 0.5)
 """Of the convolutions, from the input on, that stay float: tried one after the other."""
@@ -40,14 +42,15 @@ FLOAT_SHARES = (0.0, 0.1, 0.2, 0.3, 0.5)
 CHECKED = 8
 
 
-def quantise_backbone(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> onnx.ModelProto:
-    """The graph with its backbone in 8 bits, ranges taken from ``pictures``.
+def quantise(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> onnx.ModelProto:
+    """The graph with backbone and φ in 8 bits, ranges taken from ``pictures``.
 
     As many of the first layers stay float32 as it takes to keep the features: they are the most
     sensitive to rounding, and in depthwise networks no quicker with it. ``pictures``: good parts at
     network size, uint8 BGR ``[H, W, 3]`` each.
     """
     nodes = _backbone_nodes(graph)
+    projection = _projection(graph)
     convolutions = [name for name in nodes if nodes[name].op_type == "Conv"]
     model = graph
     with tempfile.TemporaryDirectory() as folder, _quiet():
@@ -56,7 +59,7 @@ def quantise_backbone(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> onn
         exact = _features(graph, pictures[:CHECKED])
         for share in FLOAT_SHARES:
             first = convolutions[round(share * len(convolutions))]
-            kept = list(nodes)[list(nodes).index(first) :]
+            kept = [*list(nodes)[list(nodes).index(first) :], *projection]
             after = Path(folder) / "int8.onnx"
             quantize_static(
                 before,
@@ -64,12 +67,13 @@ def quantise_backbone(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> onn
                 _Pictures(pictures),
                 quant_format=QuantFormat.QDQ,
                 nodes_to_quantize=kept,
-                op_types_to_quantize=list(QUANTISED),
+                op_types_to_quantize=[*QUANTISED, *DESCRIPTOR],
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 # Signed weights with unsigned activations: the pair VNNI multiplies.
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
+                extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
             )
             model = onnx.load(after)
             rounded = _features(model, pictures[:CHECKED])
@@ -84,22 +88,33 @@ def quantise_backbone(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> onn
 
 
 def _features(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> list[npt.NDArray[Any]]:
-    """Pooled feature maps of the pictures, a stack for each stride."""
+    """Averaged feature maps of the pictures, a stack for each stride."""
     bare = onnx.ModelProto()
     bare.CopyFrom(graph)
-    names = _pooled(graph)
+    names = [node.input[0] for node in _flattened(graph)]
     del bare.graph.output[:]
     bare.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
     )
     session = InferenceSession(bare.SerializeToString(), providers=["CPUExecutionProvider"])
     found = [session.run(names, {INPUT: picture[None]}) for picture in pictures]
-    return [np.concatenate(level) for level in zip(*found, strict=True)]
+    levels = [np.concatenate(level) for level in zip(*found, strict=True)]
+    if any(name.endswith("/averaged") for name in names):
+        return levels
+    return [uniform_filter(level, (1, 1, 3, 3), mode="constant") for level in levels]
 
 
-def _pooled(graph: onnx.ModelProto) -> list[str]:
-    outputs = (output for node in graph.graph.node for output in node.output)
-    return [name for name in outputs if name.startswith("stride_") and name.endswith("/pooled")]
+def _flattened(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The first node of φ at each stride: its input are the features."""
+    names = (node for node in graph.graph.node if node.name.startswith("descriptor/stride_"))
+    return [node for node in names if node.name.endswith("/flat")]
+
+
+def _projection(graph: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that take φ of features that come straight from the backbone."""
+    straight = (node for node in _flattened(graph) if not node.input[0].endswith("/averaged"))
+    heads = [node.name.removesuffix("/flat") for node in straight]
+    return [name for head in heads for name in (f"{head}/flat", f"{head}/patches", head)]
 
 
 class _Pictures(CalibrationDataReader):  # type: ignore[misc]
@@ -113,16 +128,18 @@ class _Pictures(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _backbone_nodes(graph: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
-    """Nodes that the pooled feature maps are made of and that can be in 8 bits, in their order."""
+    """Nodes that the feature maps are made of and that can be in 8 bits, in their order."""
     makers = {output: node for node in graph.graph.node for output in node.output}
     found = set()
-    left = _pooled(graph)
+    left = [node.output[0] for node in _flattened(graph)]
     while left:
         for source in makers[left.pop()].input:
             node = makers.get(source)
             if node is not None and node.name not in found:
                 found.add(node.name)
                 left.append(source)
+    # Averages have more than 8 bits.
+    found = {name for name in found if not name.endswith("/averaged")}
     return {
         node.name: node
         for node in graph.graph.node

@@ -166,11 +166,9 @@ def test_int8_that_changes_verdicts_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = tmp_path / "int8.onnx"
-    rough = quantise.quantise_backbone
+    rough = quantise.quantise
     # Ranges taken from black pictures cut everything off.
-    monkeypatch.setattr(
-        quantise, "quantise_backbone", lambda graph, shown: rough(graph, [0 * shown[0]])
-    )
+    monkeypatch.setattr(quantise, "quantise", lambda graph, shown: rough(graph, [0 * shown[0]]))
     arguments = ["export", str(trained.folder), "-o", str(output), "--precision", "int8"]
     assert "use --precision fp32" in fails(capsys, arguments, ParityError.exit_code)
     assert not output.exists()
@@ -196,10 +194,10 @@ def test_export_chooses_what_is_quicker_and_proven(
     said: str,
 ) -> None:
     output = tmp_path / "part.onnx"
-    careful = quantise.quantise_backbone
+    careful = quantise.quantise
     monkeypatch.setattr(
         quantise,
-        "quantise_backbone",
+        "quantise",
         lambda graph, shown: careful(graph, [0 * shown[0]] if rough else shown),
     )
     monkeypatch.setattr(assemble, "times_as_fast", lambda one, other: speed)
@@ -289,8 +287,8 @@ def test_a_folder_as_output_is_refused_before_the_work(
     def work(*_: object) -> None:
         pytest.fail("it began to work")
 
-    monkeypatch.setattr("export.train.load_scorer", work)
     monkeypatch.setattr("export.extend.load_scorer", work)
+    monkeypatch.setattr("export.train.load_scorer", work)
     arguments = [command, "--precision", "fp32", str(trained.folder), "-o", str(tmp_path)]
     if command == "extend":
         labelled = write_labelled(tmp_path / "labelled", 2)

@@ -184,7 +184,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, onnx.ModelProt
     names = ("fp32", "mixed", "fp16", "int8")
     built = {name: onnx_graph.build(scorer, precision=name) for name in names}
     shown = list(pictures(4, QUICK.size, 8))
-    return built | {"int8": quantise.quantise_backbone(built["int8"], shown)}
+    return built | {"int8": quantise.quantise(built["int8"], shown)}
 
 
 @pytest.fixture
@@ -290,11 +290,30 @@ def test_search_in_8_bits_finds_distances_as_small(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, exact, atol=most)
 
 
+def test_a_wide_descriptor_in_8_bits_comes_before_the_average(tmp_path: Path) -> None:
+    scorer = random_scorer("efficientnet_lite0", tmp_path, QUICK, disturbed=False)
+    images = pictures(4, QUICK.size, 8)
+    exact = run(onnx_graph.build(scorer, precision="fp32"), images)[1]
+    with mock.patch.object(onnx_graph, "WIDE", 1):
+        turned = onnx_graph.build(scorer, precision="int8")
+    # Nothing but the search is in 8 bits yet.
+    np.testing.assert_allclose(run(turned, images)[1], exact, atol=2e-2)
+    rounded = quantise.quantise(turned, list(images))
+    kinds = {tensor.name: tensor.data_type for tensor in rounded.graph.initializer}
+    for stride in QUICK.strides:
+        assert kinds[f"descriptor.stride_{stride}.weight_quantized"] == onnx.TensorProto.INT8
+    for engine in (run, run_openvino):
+        gap = engine(rounded, images)[1] - exact
+        assert 0 < np.sqrt(np.square(gap).mean()) <= 0.03 * exact.mean()
+    spoilt = spoil(rounded, "descriptor.stride_8.weight_scale", np.nan)
+    assert np.isnan(run(spoilt, images)[0]).all()
+
+
 def test_backbone_in_8_bits_keeps_the_features(tmp_path: Path) -> None:
     scorer = random_scorer("resnet18", tmp_path, QUICK.model_copy(update={"backbone": "resnet18"}))
     images = pictures(6, QUICK.size, 8)
     full = onnx_graph.build(scorer, precision="fp32")
-    rounded = quantise.quantise_backbone(full, list(images))
+    rounded = quantise.quantise(full, list(images))
     assert rounded.ByteSize() < 0.5 * full.ByteSize()
     levels = zip(*(quantise._features(model, images) for model in (full, rounded)), strict=True)
     for exact, found in levels:

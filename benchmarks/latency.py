@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,7 +44,9 @@ from export import cfa, onnx_graph, onnx_reference, quantise
 from export.backbone import _SPECS, Backbone
 from export.settings import TrainSettings
 from export.train import Scorer
+from inspector import bundle
 from inspector.bundle import INPUT
+from inspector.engines import Engine, openvino
 from inspector.errors import WeightsError
 
 mpl.use("Agg")
@@ -53,6 +55,7 @@ ort.set_default_logger_severity(4)
 GOAL: Final = {"resnet18": 1.15, "wide_resnet50_2": 1.15}
 LITE: Final = TrainSettings(strides=(8, 16), size=(256, 256), bank_items=1024)
 """The case that has a goal of its own: 1.35."""
+DEMO: Final = Path(__file__).resolve().parents[1] / "config" / "demo.onnx"
 WARM_UP: Final = 5
 BUSY_MS: Final = 200.0
 
@@ -137,11 +140,16 @@ def measure(settings: TrainSettings, options: argparse.Namespace, scratch: Path)
     pictures = _pictures(settings.input, 8)
     fast = onnx_graph.build(scorer, precision="fp32")
     models = {"backbone": trunk(fast), "fp32": fast}
+    models["mixed"] = onnx_graph.build(scorer, precision="mixed")
     if not options.no_reference:
         models["reference"] = onnx_reference.build(scorer)
     eight = quantise.quantise(onnx_graph.build(scorer, precision="int8"), pictures)
     models |= {"int8 backbone": trunk(eight), "int8": eight}
-    sessions = {name: session(model, options.threads) for name, model in models.items()}
+    sessions: dict[str, Any] = {
+        name: session(model, options.threads) for name, model in models.items()
+    }
+    if not openvino.missing():
+        sessions["int8, OpenVINO"] = OpenVino(eight, settings.input)
     found = rounds(sessions, pictures[0], options.rounds)
     case = Case(settings.backbone, settings.input, settings.strides, settings.items, weights)
     case.goal = 1.35 if settings == LITE else GOAL.get(settings.backbone)
@@ -220,9 +228,23 @@ def session(model: onnx.ModelProto, threads: int, **entries: str) -> ort.Inferen
     )
 
 
-def rounds(
-    sessions: dict[str, ort.InferenceSession], picture: Any, count: int
-) -> dict[str, list[float]]:
+class OpenVino:
+    """As a station makes it, called like a session of ONNX Runtime."""
+
+    def __init__(self, model: onnx.ModelProto, size: tuple[int, int]) -> None:
+        given = bundle.read(DEMO)
+        geometry = given.manifest.geometry.model_copy(
+            update={"height": size[0], "width": size[1], "region": None, "frame": None}
+        )
+        manifest = given.manifest.model_copy(update={"geometry": geometry})
+        self._backend = openvino.OpenVinoBackend(Engine(provider="openvino"))
+        self._backend.load(replace(given, data=model.SerializeToString(), manifest=manifest))
+
+    def run(self, _: None, feed: dict[str, Any]) -> Any:
+        return self._backend.infer(feed[INPUT])
+
+
+def rounds(sessions: dict[str, Any], picture: Any, count: int) -> dict[str, list[float]]:
     """Milliseconds of each session, all of them once a round, each time in another order."""
     batch = {INPUT: picture[None]}
     for one in sessions.values():
@@ -318,15 +340,17 @@ def _print(cases: list[Case]) -> None:
         table.add_row(case.name, str(case.items), *shown)
     console = Console()
     console.print(table)
-    table = Table("case", "fp32 / backbone", "goal", "holds", "busy / idle", "where the time goes")
+    table = Table("case", "fp32, mixed / backbone", "goal", "busy / idle", "where the time goes")
     for case in cases:
-        ratio = case.ratios["fp32"]
-        holds = "" if case.goal is None else "yes" if ratio <= case.goal else "NO"
+        shown = []
+        for precision in ("fp32", "mixed"):
+            ratio = case.ratios[precision]
+            holds = "" if case.goal is None else " yes" if ratio <= case.goal else " NO"
+            shown.append(f"{ratio:.3f}{holds}")
         table.add_row(
             case.name,
-            f"{ratio:.3f}",
+            ", ".join(shown),
             "" if case.goal is None else f"≤ {case.goal}",
-            holds,
             ", ".join(f"{name}: {value:.2f}" for name, value in case.busy.items()),
             ", ".join(f"{name} {share:.1%}" for name, share in case.nodes.items()),
         )

@@ -357,8 +357,9 @@ class Daemon:
                 if arrival.image is not None
             ]
         )
-        batches = self._judges[parts[0][0].camera].batches
-        batches.note(len(parts), time.monotonic_ns() - started_ns)
+        if all(judgement.judged is not None for judgement in judgements):
+            batches = self._judges[parts[0][0].camera].batches
+            batches.note(len(parts), time.monotonic_ns() - started_ns)
         for (arrival, ticket), judgement in zip(parts, judgements, strict=True):
             failed = judgement.reason is Reason.INFERENCE_ERROR
             self._ledger.note_inference(arrival.camera, judgement.detail if failed else "")
@@ -373,7 +374,7 @@ class Daemon:
             self._roll_back(f"{arrival.camera}: {judgement.detail}")
             judge = self._judges[arrival.camera]
             judgement = judge.judge(arrival.image)
-        if judge.batches.largest > 1:
+        elif judgement.judged is not None:
             judge.batches.note(1, time.monotonic_ns() - started_ns)
         self._ledger.note_inference(arrival.camera, judge.health())
         self._settle(arrival, ticket, judgement, started_ns)

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -237,9 +238,7 @@ def _cuda_options(captures: bool) -> dict[str, str]:
 
 
 def _tensorrt_options(bundle: Bundle, captures: bool) -> dict[str, str]:
-    # Engines take minutes to build; TensorRT names them by model, GPU and its own version.
-    cache = user_cache_path("line-inspector") / "tensorrt"
-    cache.mkdir(parents=True, exist_ok=True)
+    cache = _tensorrt_cache()
     geometry, precision = bundle.manifest.geometry, bundle.manifest.precision
     picture = f"x{geometry.height}x{geometry.width}x3"
     return {
@@ -256,6 +255,25 @@ def _tensorrt_options(bundle: Bundle, captures: bool) -> dict[str, str]:
     }
 
 
+def _tensorrt_cache() -> Path:
+    """Engines take minutes to build; TensorRT names them by model, GPU and its own version.
+
+    Where systemd gives the station a cache (``CacheDirectory=``), there. Raises
+    :class:`ProviderError`.
+    """
+    # Several are joined by colons (systemd.exec(5), CACHE_DIRECTORY).
+    given = os.environ.get("CACHE_DIRECTORY", "").partition(":")[0]
+    cache = (Path(given) if given else user_cache_path("line-inspector")) / "tensorrt"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ProviderError(
+            f"provider: tensorrt: {cache}: cannot be made: {error.strerror}; set CACHE_DIRECTORY "
+            f"to a folder that the station may write, or provider: cuda"
+        ) from None
+    return cache
+
+
 def _places(threads: int) -> str:
     """A core for each thread that ONNX Runtime starts (the caller is one more), from 1 on."""
     cores = usable_cores()[1:threads]
@@ -270,11 +288,14 @@ def _kept_on(cores: set[int]) -> Iterator[None]:
         return
     # It may have woken where a thread of the session's is bound: both would share that core.
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
+    # Refused where an administrator has taken the core away: slower, and no reason to stop.
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, before)
 
 
 def _run_options(graph_id: str) -> ort.RunOptions:

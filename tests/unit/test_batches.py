@@ -4,9 +4,12 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inspector import batches as batching
+from inspector import judges
 from inspector.batches import LARGEST, Batches
 from inspector.detector import Detector
 from inspector.errors import Fault
@@ -71,13 +74,59 @@ def test_a_cpu_that_gains_nothing_is_asked_once_and_judges_one_by_one():
     assert max(asked) == 2
 
 
+GPU = {1: 1e6, 2: 1.2e6, 4: 1.6e6, 8: 2.4e6}
+
+
 def test_a_gpu_takes_all_that_wait_unless_the_first_is_due():
-    batches = learnt({1: 1e6, 2: 1.2e6, 4: 1.6e6, 8: 2.4e6})
+    batches = learnt(GPU)
     assert batches.largest == 8
     assert batches.size([10**9] * 11, 0) == 8
     assert batches.size([10**9] * 3, 0) == 2
     assert batches.size([1_500_000, *[10**9] * 7], 0) == 2
     assert batches.size([1_100_000, *[10**9] * 7], 0) == 1
+
+
+def test_a_batch_that_was_slow_once_is_not_refused_for_ever():
+    batches = learnt(GPU)
+    due = [20_000_000] * 8
+    batches.note(8, 100_000_000)
+    assert batches.size(due, 0) < 8
+    # Nothing runs but what is chosen: without a way back, 8 is never seen again.
+    for _ in range(3000):
+        if (size := batches.size(due, 0)) == 8:
+            return
+        batches.note(size, GPU[size])
+    pytest.fail("never 8 again")
+
+
+def test_batches_that_stopped_paying_are_tried_again():
+    batches = learnt(GPU)
+    for size in (2, 4, 8):
+        for _ in range(100):
+            batches.note(size, 50_000_000)
+    assert batches.largest == 1
+    for _ in range(10_000):
+        batches.note(1, 1_000_000)
+    assert batches.largest == 8
+
+
+@pytest.mark.parametrize(("moved", "largest"), [(0.0, 8), (0.9, 8), (1.1, 1)])
+def test_a_batch_that_scores_otherwise_than_its_parts_is_not_used(
+    bundle_path, monkeypatch, moved, largest
+):
+    """The alone score counts, not the manifest's: bf16 has moved both alike."""
+    monkeypatch.setattr(batching, "_PAYS", 1000.0)
+    detector = Detector.load(bundle_path, "cpu", 1)
+    infer = detector.engine.infer
+    tolerance = detector.manifest.golden_tolerance
+
+    def rounded(batch):
+        scores, maps = infer(batch)
+        shift = np.float32(tolerance * (10 + moved * (len(batch) > 1)))
+        return scores + shift, maps + shift
+
+    monkeypatch.setattr(detector.engine, "infer", rounded)
+    assert judges._learn_batches(detector).largest == largest
 
 
 def test_only_parts_that_wait_next_are_taken_with_the_first():

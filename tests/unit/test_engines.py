@@ -13,7 +13,8 @@ import pytest
 from onnx import numpy_helper
 
 from inspector import Detector, Verdict
-from inspector.engines import Engine, base, openvino
+from inspector import bundle as bundles
+from inspector.engines import Engine, base, onnxruntime, openvino
 from inspector.errors import BundleError, Fault, GoldenError, ProviderError
 from inspector.verdict import Reason
 from tests import running, tiny
@@ -156,6 +157,30 @@ def test_a_threads_core_is_its_own(bundle_path):
         command, capture_output=True, text=True, env=running.environment(), check=True
     )
     assert done.stdout.split("\n")[:-1] == [str([base.usable_cores()[1]])]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+def test_a_core_that_was_taken_away_is_no_fault(bundle_path):
+    """``systemctl set-property AllowedCPUs=`` while the station runs."""
+    detector = Detector.load(bundle_path, "cpu")
+    before = os.sched_getaffinity(0)
+    detector.engine._home = {4095}
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.sched_setaffinity(0, detector.engine._home)
+    assert detector.judge(tiny.good_picture()).verdict is Verdict.PASS
+    assert os.sched_getaffinity(0) == before
+
+
+def test_tensorrt_keeps_its_engines_where_systemd_says(tmp_path, bundle_path, monkeypatch):
+    bundle = bundles.read(bundle_path)
+    monkeypatch.setenv("CACHE_DIRECTORY", f"{tmp_path / 'one'}:{tmp_path / 'two'}")
+    options = onnxruntime._tensorrt_options(bundle, captures=True)
+    assert Path(options["trt_engine_cache_path"]) == tmp_path / "one" / "tensorrt"
+    assert (tmp_path / "one" / "tensorrt").is_dir()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path / "file"))
+    with pytest.raises(ProviderError, match="file/tensorrt: cannot be made: Not a directory"):
+        onnxruntime._tensorrt_options(bundle, captures=True)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")

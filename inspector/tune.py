@@ -36,6 +36,7 @@ AUROC_LOSS: Final = 1e-3
 FEWEST_PHOTOS: Final = 50
 """For an engine that computes something else than the bundle was proven with."""
 _MOST_PHOTOS: Final = 1000
+_MOST_ROUNDS: Final = 100_000
 _AS_FAST: Final = 1.03
 """Medians that differ by less are equal, and fewer threads win: cameras need the cores."""
 
@@ -46,6 +47,23 @@ class Photo:
 
     image: Frame8
     good: bool | None = None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the first bundle gave up against the trained model when it was proven."""
+
+    flips: float = 0.0
+    """Share of the verdicts."""
+    auroc: float = 0.0
+
+    @classmethod
+    def of(cls, manifest: bundles.Manifest) -> Spent:
+        """By the manifest's proof; nothing where there is none."""
+        proof = manifest.parity
+        if proof is None:
+            return cls()
+        return cls(proof.verdict_flips / max(1, proof.images), max(0.0, -(proof.auroc_change or 0)))
 
 
 @dataclass
@@ -103,8 +121,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="photos to compare verdicts on; those in a folder 'good' are good, others defective. "
         f"{FEWEST_PHOTOS} or more let engines compete that compute in bf16",
     )
-    parser.add_argument("--rounds", type=int, default=100, metavar="N", help="[%(default)s]")
+    parser.add_argument("--rounds", type=_count, default=100, metavar="N", help="[%(default)s]")
     parser.add_argument("--dry-run", action="store_true", help="write nothing")
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= _MOST_ROUNDS):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 to {_MOST_ROUNDS}")
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -125,8 +149,9 @@ def run(options: argparse.Namespace) -> int:
             )
     plain = Engine(provider="cpu")
     references = {path: Detector.load(path, engine=plain) for path in paths}
+    spent = Spent.of(files[0].manifest)
     golden = [Photo(each.image()) for each in files[0].manifest.golden]
-    photos = list(_photos(options.photos, references[paths[0]])) if options.photos else []
+    photos = _photos(options.photos, references[paths[0]], console) if options.photos else []
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -145,7 +170,7 @@ def run(options: argparse.Namespace) -> int:
         said = bar.track([*golden, *photos], description="comparing verdicts")
         reference = _compare(said, len(golden), families, references[paths[0]])
         for family in families:
-            family.refused = family.refused or _objection(family, photos, reference)
+            family.refused = family.refused or _objection(family, photos, reference, spent)
         task = bar.add_task("timing", total=options.rounds)
         for _ in _rounds(trials, golden[0].image[None], options.rounds):
             bar.advance(task)
@@ -189,7 +214,8 @@ def _start(family: Family) -> list[Trial]:
     return trials
 
 
-def _photos(folder: Path, detector: Detector) -> Iterator[Photo]:
+def _photos(folder: Path, detector: Detector, console: Console) -> list[Photo]:
+    """Raises :class:`ImageError` when there is none to judge."""
     try:
         found = find_images(folder)
     except OSError as error:
@@ -198,14 +224,25 @@ def _photos(folder: Path, detector: Detector) -> Iterator[Photo]:
         raise ImageError(f"{folder}: holds no photo")
     if len(found) > _MOST_PHOTOS:
         found = [found[i] for i in np.linspace(0, len(found) - 1, _MOST_PHOTOS).astype(int)]
-    labelled = len({"good" in path.relative_to(folder).parts for path in found}) == 2
+    images: list[tuple[Path, Frame8]] = []
+    skipped = ""
     for path in found:
         try:
-            image = detector.geometry.apply(read_image(path))
-        except (ValueError, Fault):
+            images.append((path, detector.geometry.apply(read_image(path))))
+        except (ValueError, Fault) as error:
             # A FAULT on every engine.
-            continue
-        yield Photo(image, "good" in path.relative_to(folder).parts if labelled else None)
+            skipped = skipped or str(error)
+    if not images:
+        raise ImageError(f"{folder}: no photo can be judged: {skipped}")
+    if skipped:
+        left = f"{len(found) - len(images)} of {len(found)}"
+        console.print(f"{left} photos would be a FAULT and are left out: {skipped}")
+    good = ["good" in path.relative_to(folder).parts for path, _ in images]
+    labelled = len(set(good)) == 2
+    return [
+        Photo(image, is_good if labelled else None)
+        for (_, image), is_good in zip(images, good, strict=True)
+    ]
 
 
 def _compare(
@@ -248,7 +285,7 @@ def _gap(found: FloatMap, true: FloatMap) -> float:
     return gap if np.isfinite(gap) else float("inf")
 
 
-def _objection(family: Family, photos: list[Photo], reference: list[float]) -> str:
+def _objection(family: Family, photos: list[Photo], reference: list[float], spent: Spent) -> str:
     """Why its verdicts cannot be trusted, "" when they can."""
     if family.golden_flips:
         return f"{family.golden_flips} golden verdicts flip"
@@ -257,13 +294,15 @@ def _objection(family: Family, photos: list[Photo], reference: list[float]) -> s
             f"its map differs by {family.own_gap:.2g} of the limit: to be compared on "
             f"--photos, {FEWEST_PHOTOS} or more"
         )
-    if family.flips > FLIPS * len(photos):
-        return f"{family.flips} of {len(photos)} verdicts flip"
+    if family.flips and family.flips > (FLIPS - spent.flips) * len(photos):
+        before = f", beside {spent.flips:.1%} in the first bundle's proof" if spent.flips else ""
+        return f"{family.flips} of {len(photos)} verdicts flip{before}"
     good = np.array([photo.good for photo in photos if photo.good is not None], dtype=bool)
     if len(good):
         loss = _auroc(np.array(reference), good) - _auroc(np.array(family.scores), good)
-        if not loss <= AUROC_LOSS:
-            return f"image AUROC falls by {loss:.4f}"
+        if not (loss <= 0 or loss + spent.auroc <= AUROC_LOSS):
+            before = f", beside {spent.auroc:.4f} in the first's proof" if spent.auroc else ""
+            return f"image AUROC falls by {loss:.4f}{before}"
     return ""
 
 
@@ -355,6 +394,8 @@ def _conclude(trials: list[Trial], files: list[bundles.Bundle], *, write: bool) 
             f"{file.path}: {best.engine}, {best.median_ms:.1f} ms"
             + (f"; {where} tells stations with 'provider: auto'" if write else "")
         )
+    if not chosen:
+        return
     fastest = min(chosen, key=lambda trial: trial.median_ms)
     if fastest.family.bundle != files[0].path:
         print(f"fastest: name {fastest.family.bundle} as 'bundle' in the station's recipe")

@@ -36,6 +36,16 @@ def written(path: Path, edit: Callable[[onnx.ModelProto], None]) -> Path:
     return tiny.write_bundle(path, edit, golden=tiny.manifest(graph)["golden"])
 
 
+def limit(levels: float) -> Callable[[onnx.ModelProto], None]:
+    def edit(graph: onnx.ModelProto) -> None:
+        for tensor in graph.graph.initializer:
+            if tensor.name == "threshold":
+                value = np.asarray(levels, dtype=np.float32)
+                tensor.CopyFrom(numpy_helper.from_array(value, "threshold"))
+
+    return edit
+
+
 def add_a_determinant(model: onnx.ModelProto) -> None:
     """An operator that OpenVINO does not know; the scores stay."""
     graph = model.graph
@@ -110,15 +120,6 @@ def test_a_choice_that_no_longer_starts_is_not_used(tmp_path, capsys, caplog):
 def test_a_bundle_whose_verdicts_differ_is_refused(tmp_path, bundle_path, capsys):
     """In other words than the first one's: on the golden pictures, or on one photo in sixty."""
 
-    def limit(levels: float):
-        def edit(graph: onnx.ModelProto) -> None:
-            for tensor in graph.graph.initializer:
-                if tensor.name == "threshold":
-                    value = np.asarray(levels, dtype=np.float32)
-                    tensor.CopyFrom(numpy_helper.from_array(value, "threshold"))
-
-        return edit
-
     blind = written(tmp_path / "blind.onnx", limit(200.0))
     out = run(capsys, bundle_path, blind)
     assert f"{blind}: no engine here keeps the verdicts" in out
@@ -184,3 +185,64 @@ def test_a_bundle_for_another_region_is_tuned_by_itself(tmp_path, bundle_path, c
     other = tiny.write_bundle(tmp_path / "other.onnx", geometry=geometry)
     assert cli.main(["tune", str(bundle_path), str(other)]) == 11
     assert "another region" in capsys.readouterr().err
+
+
+def photos(folder: Path, *, good: int, bad: int, edge: int = 0) -> Path:
+    """Photos in folders ``good`` and ``bad``; ``edge`` of the bad ones just above the limit."""
+    between = tiny.good_picture()
+    between[3, 3] = tiny.GREY + 66
+    running.write_parts(folder / "good", *[tiny.good_picture()] * good)
+    running.write_parts(folder / "bad", *[tiny.bad_picture()] * (bad - edge), *[between] * edge)
+    return folder
+
+
+def test_what_the_first_bundle_gave_up_counts(tmp_path, bundle_path, capsys):
+    """One flip in 200 may be; not beside those that the first bundle's own proof has."""
+    folder = photos(tmp_path / "photos", good=100, bad=100, edge=1)
+    near = written(tmp_path / "near.onnx", limit(70.0))
+    assert "no engine here" not in run(capsys, bundle_path, near, "--photos", folder)
+    proof = {
+        "images": 1000,
+        "largest_score_difference": 0.2,
+        "largest_map_difference": 0.2,
+        "verdict_flips": 2,
+        "tolerance": None,
+        "flips_allowed": 0.005,
+    }
+    rounded = tiny.write_bundle(tmp_path / "rounded.onnx", parity=proof)
+    out = run(capsys, rounded, near, "--photos", folder)
+    assert f"{near}: no engine here keeps the verdicts" in out
+    assert "1 of 200" in out
+    assert "beside 0.2%" in out
+    assert f"{rounded}: no engine" not in out
+
+
+def test_photos_that_would_be_a_fault_are_left_out_and_counted(tmp_path, bundle_path, capsys):
+    """The only good one is no picture: what is left has no order to lose."""
+    folder = photos(tmp_path / "photos", good=1, bad=3)
+    (folder / "good" / "000.png").write_bytes(b"")
+    assert cli.main(["tune", str(bundle_path), "--rounds", "2", "--photos", str(folder)]) == 0
+    told = capsys.readouterr()
+    assert "1 of 4 photos would be a FAULT and are left out" in " ".join(told.err.split())
+    assert "the file is empty" in " ".join(told.err.split())
+    assert "tells stations" in told.out
+
+    for path in (folder / "bad").iterdir():
+        path.write_bytes(b"")
+    assert cli.main(["tune", str(bundle_path), "--photos", str(folder)]) == 21
+    assert "no photo can be judged" in capsys.readouterr().err
+
+
+def test_nothing_is_written_where_the_model_gives_no_number(tmp_path, bundle_path, capsys):
+    folder = running.write_parts(tmp_path / "photos", tiny.nan_picture())
+    out = run(capsys, bundle_path, "--photos", folder)
+    assert "no engine here keeps the verdicts; nothing was written" in out
+    assert not tuned.file_of(bundle_path).exists()
+
+
+@pytest.mark.parametrize("count", ["0", "-3", "many"])
+def test_a_count_of_rounds_that_is_none_is_said(bundle_path, capsys, count):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["tune", str(bundle_path), f"--rounds={count}"])
+    assert caught.value.code == 2
+    assert f"'{count}' is not a whole number from 1" in capsys.readouterr().err

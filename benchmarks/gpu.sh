@@ -12,7 +12,8 @@ set -uo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
-bundle=${1:-$root/config/demo.onnx}
+bundle=$(realpath "${1:-$root/config/demo.onnx}")
+[ -z "${OUT:-}" ] || OUT=$(realpath "$OUT")
 python=${2:-python3}
 limit_s=${GPU_LIMIT_S:-470}
 SECONDS=0

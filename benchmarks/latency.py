@@ -149,7 +149,7 @@ def measure(settings: TrainSettings, options: argparse.Namespace, scratch: Path)
         name: session(model, options.threads) for name, model in models.items()
     }
     if not openvino.missing():
-        sessions["int8, OpenVINO"] = OpenVino(eight, settings.input)
+        sessions["int8, OpenVINO"] = OpenVino(eight, settings.input, options.threads)
     found = rounds(sessions, pictures[0], options.rounds)
     case = Case(settings.backbone, settings.input, settings.strides, settings.items, weights)
     case.goal = 1.35 if settings == LITE else GOAL.get(settings.backbone)
@@ -218,7 +218,10 @@ def trunk(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def session(model: onnx.ModelProto, threads: int, **entries: str) -> ort.InferenceSession:
-    """As a station makes it; ``entries`` of its configuration may differ."""
+    """Threads sleep, as a station's do, but none is bound; ``entries`` of its configuration differ.
+
+    All models of a run have the same: what binding gives is in ``sparse.py``.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     for key, value in ({"allow_spinning": "0"} | entries).items():
@@ -231,13 +234,13 @@ def session(model: onnx.ModelProto, threads: int, **entries: str) -> ort.Inferen
 class OpenVino:
     """As a station makes it, called like a session of ONNX Runtime."""
 
-    def __init__(self, model: onnx.ModelProto, size: tuple[int, int]) -> None:
+    def __init__(self, model: onnx.ModelProto, size: tuple[int, int], threads: int) -> None:
         given = bundle.read(DEMO)
         geometry = given.manifest.geometry.model_copy(
             update={"height": size[0], "width": size[1], "region": None, "frame": None}
         )
         manifest = given.manifest.model_copy(update={"geometry": geometry})
-        self._backend = openvino.OpenVinoBackend(Engine(provider="openvino"))
+        self._backend = openvino.OpenVinoBackend(Engine(provider="openvino", threads=threads))
         self._backend.load(replace(given, data=model.SerializeToString(), manifest=manifest))
 
     def run(self, _: None, feed: dict[str, Any]) -> Any:

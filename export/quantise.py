@@ -1,7 +1,8 @@
 """Backbone and φ in 8 bits: QDQ with uint8 activations and int8 weights, a scale for each channel.
 
-What ONNX Runtime runs on VNNI, and TensorRT on its integer units. φ(p), the distances that count
-and the map stay float32; the limit is not set again, so a bundle is proven or refused.
+What ONNX Runtime and OpenVINO run on VNNI; TensorRT takes no zero points, and a GPU has fp16. φ(p),
+the distances that count and the map stay float32; the limit is not set again, so a bundle is proven
+or refused.
 """
 
 from __future__ import annotations

@@ -207,6 +207,24 @@ def test_export_chooses_what_is_quicker_and_proven(
     assert (manifest.precision, manifest.parity is not None) == (chosen, True)
 
 
+def test_a_precision_that_does_not_run_here_is_not_chosen(
+    trained: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unknown(graph: onnx.ModelProto, _: object) -> onnx.ModelProto:
+        graph.graph.node[3].op_type = "NoSuchOperator"
+        return graph
+
+    output = tmp_path / "part.onnx"
+    monkeypatch.setattr(quantise, "quantise", unknown)
+    monkeypatch.setattr(assemble, "times_as_fast", lambda one, other: 1.0)
+    assert main(["export", str(trained.folder), "-o", str(output)]) == 0
+    assert "precision: fp32; int8 does not run here: " in capsys.readouterr().out
+    assert read(output).manifest.precision == "fp32"
+
+
 def test_the_speed_of_two_bundles_is_measured(
     trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

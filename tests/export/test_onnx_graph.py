@@ -277,6 +277,15 @@ def test_fp16_halves_the_backbone_and_stays_near(tmp_path: Path) -> None:
     np.testing.assert_allclose(run(half, images)[1], run(full, images)[1], atol=2e-2)
 
 
+def test_nothing_that_a_gpu_replays_reads_the_hosts_memory(tmp_path: Path) -> None:
+    """GatherND on CUDA copies offsets from the host whenever it runs, in a graph from nowhere."""
+    options = QUICK.model_copy(update={"bank_items": 256})
+    scorer = random_scorer("efficientnet_lite0", tmp_path, options)
+    for precision, quicker in (("fp32", False), ("fp16", False), ("mixed", True), ("int8", True)):
+        found = {node.op_type for node in onnx_graph.build(scorer, precision=precision).graph.node}
+        assert ("GatherND" in found) is quicker
+
+
 def test_search_in_8_bits_finds_distances_as_small(tmp_path: Path) -> None:
     options = QUICK.model_copy(update={"bank_items": 256, "size": (128, 128), "neighbours": 1})
     scorer = random_scorer("efficientnet_lite0", tmp_path, options, disturbed=False)

@@ -1,7 +1,7 @@
 """The process that a camera lives in (see process.py, which starts it and is its parent).
 
-One thread has the camera; a second listens to the parent, so that it can cut a wait short. Nothing
-that runs here can hold up the parent's death or its kill.
+One thread has the camera and is asked for frames; a second notices that the parent is gone, so that
+it can cut a wait short. Nothing that runs here can hold up the parent's death or its kill.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import json
 import os
-import queue
 import select
 import signal
 import socket
@@ -56,25 +55,22 @@ def main(channel: socket.socket, lease_fd: int, memory_fd: int | None) -> None:
         camera: Camera = Faulty(config, ring.numbers(memory_fd))
     else:
         camera = cameras.create(config)
-    requests: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(channel, camera, requests), daemon=True).start()
+    threading.Thread(target=_end_with, args=(channel, camera), daemon=True).start()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        _serve(_Parent(channel), camera, requests)
+        _serve(_Parent(channel), camera)
     camera.close()
     # Not by way of the interpreter: a driver's thread that hangs would be waited for.
     os._exit(0)
 
 
-def _serve(
-    parent: _Parent, camera: Camera, requests: queue.SimpleQueue[tuple[int, int] | None]
-) -> None:
+def _serve(parent: _Parent, camera: Camera) -> None:
     try:
         camera.open()
     except CameraError as error:
         parent.say(Answer(what="refused", text=str(error)))
         return
     parent.say(Answer(what="opened"))
-    while (request := requests.get()) is not None:
+    while (request := parent.hear()) is not None:
         timeout_ms, slot = request
         try:
             frame = camera.grab(timeout_ms)
@@ -92,11 +88,20 @@ def _serve(
 
 
 class _Parent:
-    """What the parent is told."""
+    """What the parent asks, and is told."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._writer = ring.Writer()
+
+    def hear(self) -> tuple[int, int] | None:
+        """Wait for a request; None when the parent has closed the channel."""
+        # In the camera's own thread: handing it over from another took 0.1 ms.
+        request = self._channel.recv(MESSAGE_BYTES)
+        if not request:
+            return None
+        timeout_ms, slot = request.split()
+        return int(timeout_ms), int(slot)
 
     def say(self, answer: Answer) -> None:
         # A file name need not be UTF-8; pydantic's own JSON refuses the surrogates in its place.
@@ -125,14 +130,12 @@ class _Parent:
         self.say(Answer(what="frame", part_id=part_id, exposed_ns=exposed_ns, sequence=sequence))
 
 
-def _listen(
-    channel: socket.socket, camera: Camera, requests: queue.SimpleQueue[tuple[int, int] | None]
-) -> None:
-    with contextlib.suppress(ConnectionResetError):
-        while request := channel.recv(MESSAGE_BYTES):
-            timeout_ms, slot = request.split()
-            requests.put((int(timeout_ms), int(slot)))
-    requests.put(None)
+def _end_with(channel: socket.socket, camera: Camera) -> None:
+    """Wait until the parent closes ``channel``, then end, whatever the camera does."""
+    poll = select.poll()
+    # That it was hung up is told unasked.
+    poll.register(channel, 0)
+    poll.poll()
     camera.interrupt()
     time.sleep(_CLOSE_S)
     os._exit(0)

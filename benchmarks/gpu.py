@@ -1,32 +1,40 @@
 """Engines and precisions on a GPU, against the CPU in float32, in one interleaved run.
 
     python benchmarks/gpu.py BUNDLE.onnx [--engines cuda,cuda-graph,tensorrt] [--rounds 200]
+    python benchmarks/gpu.py BUNDLE.onnx --write wrn.onnx      # for end_to_end.py
 
-Beside the bundle it measures networks with random weights, as fp32 and fp16, where torch and
-torchvision are installed. For each: time, the largest difference of the map from float32 on the
-CPU in units of the limit, and whether a NaN in the memory bank reaches the score.
+Beside the bundle it measures networks with random weights, as fp32 and fp16, and their backbones
+alone, where torch and torchvision are installed. For each: time, the largest difference of the map
+from float32 on the CPU in units of the limit, and whether a NaN in the memory bank reaches the
+score. ``--write`` makes a bundle of WRN50-2 at 224 in fp16 that a station runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import dataclasses
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import cv2
 import numpy as np
 import onnx
 from figures import Figure, publish
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.progress import track
 
 from inspector import bundle as bundles
-from inspector import engines
-from inspector.bundle import BANK, Bundle
+from inspector import engines, fitness
+from inspector.bundle import BANK, OUTPUTS, Bundle
 from inspector.engines import Engine, InferenceBackend
 from inspector.errors import Fault, InspectorError
+from inspector.frame import encode_png
 
 ENGINES = {
     "cpu": Engine(provider="cpu"),
@@ -47,16 +55,21 @@ def main() -> None:
     parser.add_argument("--backbones", default="wide_resnet50_2,resnet18,efficientnet_lite0")
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--name", default="gpu-engines")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="make a station's bundle, only")
     options = parser.parse_args()
     names = options.engines.split(",")
     given = bundles.read(options.bundle)
-    models = {given.manifest.name: (given, given)}
+    if options.write:
+        write_bundle(given, options.write)
+        return
+    models: dict[str, tuple[Bundle, Bundle | None]] = {given.manifest.name: (given, given)}
     models |= networks(given, [name for name in options.backbones.split(",") if name])
     figures: list[Figure] = []
     for name, (model, reference) in track(
         models.items(), "models", total=len(models), console=Console(stderr=True)
     ):
         figures += measure(name, model, reference, names, options.rounds)
+    figures += ratios(figures)
     publish(
         options.name,
         f"python benchmarks/gpu.py {options.bundle.name} --engines {options.engines}",
@@ -64,17 +77,17 @@ def main() -> None:
     )
 
 
-def networks(given: Bundle, backbones: list[str]) -> dict[str, tuple[Bundle, Bundle]]:
+def networks(given: Bundle, backbones: list[str]) -> dict[str, tuple[Bundle, Bundle | None]]:
     """(model, its float32 twin) of untrained networks at 224; none without torch."""
     try:
-        from latency import random_scorer
+        from latency import random_scorer, trunk
 
         from export import onnx_graph
         from export.settings import TrainSettings
     except ImportError as error:
         print(f"gpu.py: {error}: no networks but the bundle's are measured")
         return {}
-    made = {}
+    made: dict[str, tuple[Bundle, Bundle | None]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for backbone in backbones:
             settings = TrainSettings(backbone=backbone, size=(224, 224))
@@ -83,9 +96,77 @@ def networks(given: Bundle, backbones: list[str]) -> dict[str, tuple[Bundle, Bun
                 _as_bundle(given, onnx_graph.build(scorer, precision=precision), precision)
                 for precision in ("fp32", "fp16")
             )
+            bare = onnx.load_from_string(half.data)
             made[f"{backbone} 224, fp32"] = full, full
             made[f"{backbone} 224, fp16"] = half, full
+            alone = _with_outputs(trunk(bare), settings.input)
+            made[f"{backbone} 224, fp16, backbone alone"] = _as_bundle(given, alone, "fp16"), None
     return made
+
+
+def _with_outputs(trunk: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
+    """A backbone that a station's engine runs: the largest feature, as score and all over a map."""
+    graph = trunk.graph
+    names = [value.name for value in graph.output]
+    del graph.output[:]
+    for number, name in enumerate(names):
+        graph.node.append(
+            helper.make_node("Cast", [name], [f"float{number}"], to=TensorProto.FLOAT)
+        )
+        graph.node.append(
+            helper.make_node("ReduceMax", [f"float{number}"], [f"max{number}"], axes=[1, 2, 3])
+        )
+    graph.node.append(helper.make_node("Max", [f"max{i}" for i in range(len(names))], ["max"]))
+    for name, shape in (("flat", [-1]), ("apart", [-1, 1, 1]), ("size", [1, *size])):
+        graph.initializer.append(numpy_helper.from_array(np.array(shape), name))
+    graph.node.append(helper.make_node("Reshape", ["max", "flat"], [OUTPUTS[0]]))
+    graph.node.append(helper.make_node("Reshape", ["max", "apart"], ["place"]))
+    graph.node.append(helper.make_node("Expand", ["place", "size"], [OUTPUTS[1]]))
+    shapes = (["N"], ["N", *size])
+    for name, shape in zip(OUTPUTS, shapes, strict=True):
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    onnx.checker.check_model(trunk)
+    return trunk
+
+
+def write_bundle(given: Bundle, path: Path) -> None:
+    """WRN50-2 with random weights, for the parts of ``given``; its limit lies above the good ones.
+
+    Only its times mean something.
+    """
+    from latency import random_scorer
+
+    from export import onnx_graph
+    from export.settings import TrainSettings
+
+    pictures = [cv2.resize(golden.image(), (224, 224)) for golden in given.manifest.golden]
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = TrainSettings(backbone="wide_resnet50_2", size=(224, 224))
+        scorer, _ = random_scorer(settings, Path(scratch))
+        scorer.threshold *= 2 * float(scorer(np.stack(pictures))[0].max())
+        model = _as_bundle(given, onnx_graph.build(scorer, precision="fp16"), "fp16")
+    backend = start(model, ENGINES["cpu"], 224, 224, 1)
+    manifest = model.manifest.model_copy(
+        update={
+            "name": "wide_resnet50_2",
+            "geometry": given.manifest.geometry.model_copy(update={"height": 224, "width": 224}),
+            "exposure": fitness.learn(pictures),
+            "golden_tolerance": 5e-2,
+            "golden": tuple(
+                golden.model_copy(
+                    update={
+                        "png": base64.b64encode(encode_png(picture)).decode(),
+                        "score": float(backend.infer(picture[None])[0][0]),
+                    }
+                )
+                for golden, picture in zip(given.manifest.golden, pictures, strict=True)
+            ),
+        }
+    )
+    graph = onnx.load_from_string(model.data)
+    entry = graph.metadata_props.add()
+    entry.key, entry.value = bundles.MANIFEST_KEY, manifest.model_dump_json()
+    bundles.write_atomically(path, bundles.seal(graph.SerializeToString()))
 
 
 def _as_bundle(given: Bundle, graph: onnx.ModelProto, precision: str) -> Bundle:
@@ -97,14 +178,13 @@ def _as_bundle(given: Bundle, graph: onnx.ModelProto, precision: str) -> Bundle:
 
 
 def measure(
-    name: str, model: Bundle, reference: Bundle, names: list[str], rounds: int
+    name: str, model: Bundle, reference: Bundle | None, names: list[str], rounds: int
 ) -> list[Figure]:
+    """``reference`` None: of a backbone alone there is nothing to compare."""
     geometry = model.manifest.geometry
     chance = np.random.default_rng(0)
     shape = (BATCH, geometry.height, geometry.width, 3)
     pictures = chance.integers(0, 256, shape, dtype=np.uint8)
-    true = start(reference, ENGINES["cpu"], geometry.height, geometry.width, 1)
-    expected = np.concatenate([true.infer(picture[None])[1] for picture in pictures])
     started: dict[str, InferenceBackend] = {}
     for each in names:
         try:
@@ -122,6 +202,9 @@ def measure(
             started[each].infer(pictures[:size])
             times[each, size].append((time.perf_counter() - begun) * 1e3)
     figures = []
+    if reference is not None:
+        true = start(reference, ENGINES["cpu"], geometry.height, geometry.width, 1)
+        expected = np.concatenate([true.infer(picture[None])[1] for picture in pictures])
     for each, backend in started.items():
         what = f"{name}, {each}"
         median = float(np.median(times[each, 1]))
@@ -133,6 +216,8 @@ def measure(
         figures.append(Figure(f"{what}: one picture, p99", slow, "ms"))
         several = float(np.median(times[each, BATCH])) / BATCH
         figures.append(Figure(f"{what}: {BATCH} at once, each", several, "ms"))
+        if reference is None:
+            continue
         # One by one as well: each batch size has a graph of its own, and was replayed by now.
         maps = [np.concatenate([backend.infer(picture[None])[1] for picture in pictures])]
         maps.append(backend.infer(pictures)[1])
@@ -142,6 +227,18 @@ def measure(
         lost = float(np.isfinite(score).all())
         figures.append(Figure(f"{what}: NaN in the bank lost", lost, "", "0", lost == 0))
     return figures
+
+
+def ratios(figures: list[Figure]) -> list[Figure]:
+    """Whole model / its backbone alone, on the same engine in the same run."""
+    medians = {figure.name: figure.value for figure in figures}
+    found = []
+    for name, alone in medians.items():
+        if ", backbone alone, " in name and name.endswith("p50"):
+            whole = name.replace(", backbone alone", "")
+            title = whole.replace(": one picture, p50", ": model / its backbone alone")
+            found.append(Figure(title, medians[whole] / alone, ""))
+    return found
 
 
 def start(model: Bundle, engine: Engine, height: int, width: int, batch: int) -> InferenceBackend:

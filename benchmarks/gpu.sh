@@ -12,7 +12,7 @@ set -uo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
-bundle=$(realpath "${1:-$root/config/demo.onnx}")
+bundle=$(realpath -- "${1:-$root/config/demo.onnx}") || exit 5
 [ -z "${OUT:-}" ] || OUT=$(realpath "$OUT")
 python=${2:-python3}
 limit_s=${GPU_LIMIT_S:-470}

@@ -53,14 +53,14 @@ def slow(graph: onnx.ModelProto) -> None:
         helper.make_node("Unsqueeze", ["grey", "slow_axis"], ["slow_in"]),
         helper.make_node("Tile", ["slow_in", "slow_repeats"], ["slow_0"]),
     ]
-    for step in range(50):
+    for step in range(20):
         nodes.append(
             helper.make_node(
                 "Conv", [f"slow_{step}", "slow_weights"], [f"slow_{step + 1}"], pads=[1, 1, 1, 1]
             )
         )
     nodes += [
-        helper.make_node("ReduceMax", ["slow_50"], ["slow_max"], axes=[1], keepdims=0),
+        helper.make_node("ReduceMax", ["slow_20"], ["slow_max"], axes=[1], keepdims=0),
         helper.make_node("Mul", ["slow_max", "zero"], ["slow_zero"]),
         helper.make_node("Add", ["distance", "slow_zero"], ["slow_distance"]),
     ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -12,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 
+from export.backbone import _SPECS
 from export.cfa import pool
 from export.run import Run
 from export.settings import TrainSettings
 from export.train import load_scorer, train
 
 CPU = torch.device("cpu")
+_WEIGHTS = tempfile.TemporaryDirectory(prefix="line-inspector-weights-")
 QUICK = TrainSettings(size=(64, 96), epochs=2, bank_items=48, folds=3, device="cpu")
 
 
@@ -56,6 +61,15 @@ def write_parts(root: Path, good: int = 24, test_good: int = 5, defective: int =
             _write(root / "test" / kind / f"{i:03d}.png", image)
             _write(root / "ground_truth" / kind / f"{i:03d}_mask.png", mask)
     return root
+
+
+@functools.cache
+def random_weights(name: str) -> Path:
+    """Weights that nobody trained, in a file, made once: the largest takes seconds."""
+    torch.manual_seed(0)
+    path = Path(_WEIGHTS.name) / f"{name}.pth"
+    torch.save(_SPECS[name].build().state_dict(), path)  # type: ignore[index]
+    return path
 
 
 def write_labelled(folder: Path, count: int, first: int = 5000, **label: object) -> Path:
@@ -102,6 +116,12 @@ def run_watched(*commands: list[str]) -> tuple[str, list[str]]:
 def _write(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), image)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_weights_left() -> Iterator[None]:
+    yield
+    _WEIGHTS.cleanup()
 
 
 @pytest.fixture(scope="session")

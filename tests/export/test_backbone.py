@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from efficientnet_lite_pytorch import EfficientNet
 
 from export.backbone import _SPECS, Backbone
 from inspector.errors import WeightsError
+from tests.export.conftest import random_weights
 
 ALL = list(_SPECS)
 
@@ -35,18 +37,9 @@ def test_lite0_is_the_published_network(
                 torch.testing.assert_close(found[f"stride_{stride}"], y, atol=2e-4, rtol=1e-4)
 
 
-def random_weights(name: str, folder: Path) -> Path:
-    torch.manual_seed(0)
-    network = _SPECS[name].build()  # type: ignore[index]
-    path = folder / f"{name}.pth"
-    torch.save(network.state_dict(), path)
-    return path
-
-
 @pytest.mark.parametrize("name", ALL)
-def test_maps_have_the_strides_and_channels_they_say(name: str, tmp_path: Path) -> None:
-    path = random_weights(name, tmp_path)
-    backbone = Backbone(name, (4, 8, 16), path)  # type: ignore[arg-type]
+def test_maps_have_the_strides_and_channels_they_say(name: str) -> None:
+    backbone = Backbone(name, (4, 8, 16), random_weights(name))  # type: ignore[arg-type]
     images = np.zeros((1, 64, 96, 3), dtype=np.uint8)
     maps = backbone.maps(images, torch.device("cpu"))
     assert [tuple(m.shape) for m in maps] == [
@@ -67,7 +60,7 @@ def test_torch_home_is_where_torchvision_weights_are_found(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    random_weights("resnet18", folder).rename(folder / "resnet18-f37072fd.pth")
+    shutil.copy(random_weights("resnet18"), folder / "resnet18-f37072fd.pth")
     assert Backbone("resnet18", (8, 16), None).channels == (128, 256)
 
 
@@ -87,8 +80,8 @@ def test_missing_weights_say_which_file_to_put_where(
     assert "\n" not in message
 
 
-def test_weights_of_the_wrong_network_are_refused(tmp_path: Path) -> None:
-    path = random_weights("resnet18", tmp_path)
+def test_weights_of_the_wrong_network_are_refused() -> None:
+    path = random_weights("resnet18")
     with pytest.raises(WeightsError, match="another network than efficientnet_lite0") as caught:
         Backbone("efficientnet_lite0", (8, 16), path)
     assert "\n" not in str(caught.value)

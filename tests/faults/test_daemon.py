@@ -170,7 +170,7 @@ def test_late_verdict_is_a_fault(tmp_path):
 def test_sigterm_judges_what_was_grabbed(tmp_path):
     bundle = tiny.write_bundle(tmp_path / "slow.onnx", tiny.slow)
     parts = running.write_parts(tmp_path / "parts", *[tiny.good_picture()] * 50)
-    camera = running.folder_camera(parts, rate_hz=60, loop=True, deadline_ms=60_000)
+    camera = running.folder_camera(parts, rate_hz=100, loop=True, deadline_ms=60_000)
     station = running.write_station(tmp_path / "s.yaml", bundle, camera, queue_size=1000)
     verdicts, stopped_us = [], 0
     with running.running(station, "--wait-for-subscriber", "10") as daemon:

@@ -357,7 +357,7 @@ class Daemon:
                 if arrival.image is not None
             ]
         )
-        if all(judgement.judged is not None for judgement in judgements):
+        if all(map(_inferred, judgements)):
             batches = self._judges[parts[0][0].camera].batches
             batches.note(len(parts), time.monotonic_ns() - started_ns)
         for (arrival, ticket), judgement in zip(parts, judgements, strict=True):
@@ -374,7 +374,7 @@ class Daemon:
             self._roll_back(f"{arrival.camera}: {judgement.detail}")
             judge = self._judges[arrival.camera]
             judgement = judge.judge(arrival.image)
-        elif judgement.judged is not None:
+        elif _inferred(judgement):
             judge.batches.note(1, time.monotonic_ns() - started_ns)
         self._ledger.note_inference(arrival.camera, judge.health())
         self._settle(arrival, ticket, judgement, started_ns)
@@ -716,6 +716,11 @@ def run(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _inferred(judgement: Judgement) -> bool:
+    """Whether the part went through the network, which then took its usual time."""
+    return judgement.judged is not None and judgement.reason is not Reason.INFERENCE_ERROR
 
 
 def _begun_ns(ticket: Ticket) -> int | None:

@@ -184,20 +184,6 @@ class Detector:
         height, width = picture.shape[:2]
         return self._judge(picture, Geometry(height=height, width=width), picture.shape)
 
-    def judge_inputs(self, pictures: Frame8) -> list[Judgement]:
-        """Judge pictures at network size (uint8 BGR ``[N, H, W, 3]``) in one batch, as
-        ``judge_input`` does each. Raises :class:`Fault` when the batch fails.
-        """
-        geometry = Geometry(height=pictures.shape[1], width=pictures.shape[2])
-        scores, maps = self._backend.infer(pictures)
-        if not len(scores) == len(maps) == len(pictures):
-            detail = f"a batch of {len(pictures)} has {len(scores)} scores"
-            raise Fault(Reason.INFERENCE_ERROR.value, detail)
-        return [
-            self._conclude(score, found, picture, geometry, picture.shape)
-            for score, found, picture in zip(scores, maps, pictures, strict=True)
-        ]
-
     def _prepare(self, frame: npt.NDArray[Any]) -> Frame8 | Judgement:
         if not isinstance(frame, np.ndarray) or frame.ndim not in (2, 3):
             shape = getattr(frame, "shape", type(frame).__name__)

@@ -24,7 +24,7 @@ from inspector.errors import Fault, StartupError
 from inspector.fitness import History, reconsider
 from inspector.keys import load_bundle_keys
 from inspector.logs import say
-from inspector.verdict import Judgement, Reason
+from inspector.verdict import Frame8, Judgement, Reason
 from inspector.wire import ModelField, VerdictMessage
 from inspector.workers import Worker, is_live
 
@@ -232,6 +232,7 @@ def load(station: Station) -> Iterator[tuple[str, Judge | StartupError]]:
     """
     loaded: dict[Path, Detector | StartupError] = {}
     batches: dict[Path, Batches] = {}
+    first: dict[Path, Judge] = {}
     users = Counter(station.active(camera.name).bundle.resolve() for camera in station.cameras)
     try:
         keys = load_bundle_keys(station.security.bundle_keys)
@@ -243,47 +244,63 @@ def load(station: Station) -> Iterator[tuple[str, Judge | StartupError]]:
         path = recipe.bundle.resolve()
         try:
             if path not in loaded:
-                detector = loaded[path] = Detector.load(
+                loaded[path] = Detector.load(
                     recipe.bundle, station.provider, station.threads, keys=keys
                 )
-                batches[path] = _learn_batches(detector) if users[path] > 1 else Batches()
+                batches[path] = Batches()
             found = loaded[path]
             if isinstance(found, Detector):
-                yield (
-                    camera.name,
-                    Judge(
-                        station,
-                        camera,
-                        found.adapted(recipe.region, recipe.limit_factor),
-                        batches[path],
-                    ),
-                )
+                detector = found.adapted(recipe.region, recipe.limit_factor)
+                judge = Judge(station, camera, detector, batches[path])
+                first.setdefault(path, judge)
+                yield camera.name, judge
             else:
                 yield camera.name, found
         except StartupError as problem:
             # Remembered, so that a bundle two cameras share is tried and reported once.
             loaded.setdefault(path, problem)
             yield camera.name, problem
+    for path, judge in first.items():
+        if users[path] > 1:
+            _learn_batches(judge)
 
 
-def _learn_batches(detector: Detector) -> Batches:
+def _learn_batches(judge: Judge) -> None:
     """What batches cost on this machine; none where one does not score as its parts alone do."""
-    batches = Batches()
-    picture = detector.manifest.golden[0].image()[np.newaxis]
+    detector = judge.detector
+    golden, frame = detector.manifest.golden[0].image()[np.newaxis], _some_frame(detector)
 
-    def judge(size: int) -> None:
-        found = [part.score for part in detector.judge_inputs(np.repeat(picture, size, axis=0))]
-        # Of this engine itself: in bf16 it scores otherwise than the manifest says.
-        if any(score is None or not abs(score - alone) <= tolerance for score in found):
-            raise Fault(Reason.INFERENCE_ERROR.value, f"a batch of {size} scores otherwise")
+    warm: set[int] = set()
+
+    def together(size: int) -> None:
+        if size not in warm:
+            # A CUDA graph, or OpenVINO's program, for each: what is measured is what will run.
+            detector.warm(size)
+            warm.add(size)
+        judge_together([(judge, frame)] * size)
 
     try:
-        alone = float(detector.infer(picture)[0][0])
-        tolerance = detector.manifest.golden_tolerance
-        batches.learn(judge, time.perf_counter_ns)
-        if batches.largest > 1:
-            detector.warm(batches.largest)
+        alone = float(detector.infer(golden)[0][0])
+        judge.batches.learn(together, time.perf_counter_ns)
+        for size in range(2, judge.batches.largest + 1):
+            scores, _ = detector.infer(np.repeat(golden, size, axis=0))
+            # Of this engine itself: in bf16 it scores otherwise than the manifest says.
+            if not (np.abs(scores - alone) <= detector.manifest.golden_tolerance).all():
+                raise Fault(Reason.INFERENCE_ERROR.value, f"a batch of {size} scores otherwise")
     except Fault as fault:
+        judge.batches.forget()
         say("no batches", logging.WARNING, detail=str(fault))
-        return Batches()
-    return batches
+    judge.forget_frames()
+
+
+def _some_frame(detector: Detector) -> Frame8:
+    """A frame of a size that the detector takes, all black: it costs what a part costs."""
+    geometry = detector.geometry
+    if geometry.frame is not None:
+        width, height = geometry.frame
+    elif geometry.region is not None:
+        width, height = geometry.region.x + geometry.region.w, geometry.region.y + geometry.region.h
+    else:
+        height = geometry.height
+        width = round(height * (geometry.aspect or geometry.width / height))
+    return np.zeros((height, width, 3), dtype=np.uint8)

@@ -16,6 +16,9 @@ from inspector.bundle import BANK, OUTPUTS
 CHUNK_DISTANCES = 2**20
 """Distances taken at a time: 4 MB, which stay in the cores' caches until the smallest are found."""
 
+MOST_CHUNKS_ON_CUDA = 32
+"""With more, ONNX Runtime's Split and Concat copy from host memory, which a CUDA graph must not."""
+
 SPARE = 3
 """Items that a search in 8 bits finds beyond the K where nothing else is rounded."""
 
@@ -47,7 +50,7 @@ def nearest_squared(
     rough = _rounded(graph, phi, bank) if int8 else phi
     items, search = (memory, "") if int8 else _with_columns(graph, memory, norms)
     found = []
-    for part, at in _chunks(graph, rough, patches, len(bank)):
+    for part, at in _chunks(graph, rough, patches, len(bank), cpu=int8):
         if int8:
             partial = graph.node(
                 "MatMulIntegerToFloat",
@@ -138,12 +141,15 @@ def _rounded(graph: Graph, phi: str, bank: npt.NDArray[np.float64]) -> str:
     return graph.node("QuantizeLinear", [phi, reach, middle], "patches/uint8")
 
 
-def _chunks(graph: Graph, phi: str, patches: int, items: int) -> list[tuple[str, str]]:
+def _chunks(
+    graph: Graph, phi: str, patches: int, items: int, *, cpu: bool
+) -> list[tuple[str, str]]:
     """The rows of φ in equal parts, and what tells the names of a part's nodes apart."""
-    count = next(
-        n for n in range(1, patches + 1)
-        if patches % n == 0 and (patches // n * items <= CHUNK_DISTANCES or n == patches)
-    )  # fmt: skip
+    counts = [
+        n for n in range(1, patches + 1) if patches % n == 0 and (cpu or n <= MOST_CHUNKS_ON_CUDA)
+    ]
+    enough = (n for n in counts if patches // n * items <= CHUNK_DISTANCES)
+    count = next(enough, counts[-1])
     if count == 1:
         return [(phi, "")]
     names = [f"patches/{i}" for i in range(count)]

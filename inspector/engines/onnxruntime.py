@@ -162,7 +162,7 @@ class OnnxRuntimeBackend:
         return score.numpy(), anomaly_map.numpy()
 
     def _create(self, bundle: Bundle, kind: str) -> ort.InferenceSession:
-        self._captures = self._engine.graph and kind != "cpu"
+        self._captures = self._engine.graph and kind != "cpu" and _may_be_captured(bundle)
         try:
             session = self._open(bundle, kind)
         except _ORT_ERRORS as error:
@@ -226,6 +226,15 @@ def version() -> str:
     return str(ort.__version__)
 
 
+def _may_be_captured(bundle: Bundle) -> bool:
+    """False for a graph that would read freed memory of the host whenever it is replayed."""
+    # Its kernel copies offsets from the stack (ONNX Runtime's gather_nd.cc).
+    if b"GatherND" not in bundle.data:
+        return True
+    say("cuda_graph_refused", logging.WARNING, detail="it holds GatherND; export the model again")
+    return False
+
+
 def _cuda_options(captures: bool) -> dict[str, str]:
     return {
         # TF32 keeps 10 bits of a product: scores would leave the golden tolerance.
@@ -264,13 +273,18 @@ def _tensorrt_cache() -> Path:
     # Several are joined by colons (systemd.exec(5), CACHE_DIRECTORY).
     given = os.environ.get("CACHE_DIRECTORY", "").partition(":")[0]
     cache = (Path(given) if given else user_cache_path("line-inspector")) / "tensorrt"
+    cause = ""
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        cause = f"cannot be made: {error.strerror}"
+    if not cause and not os.access(cache, os.W_OK | os.X_OK):
+        cause = "cannot be written"
+    if cause:
         raise ProviderError(
-            f"provider: tensorrt: {cache}: cannot be made: {error.strerror}; set CACHE_DIRECTORY "
-            f"to a folder that the station may write, or provider: cuda"
-        ) from None
+            f"provider: tensorrt: {cache}: {cause}; set CACHE_DIRECTORY to a folder that the "
+            f"station may write, or provider: cuda"
+        )
     return cache
 
 

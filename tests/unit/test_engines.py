@@ -183,6 +183,19 @@ def test_tensorrt_keeps_its_engines_where_systemd_says(tmp_path, bundle_path, mo
         onnxruntime._tensorrt_options(bundle, captures=True)
 
 
+def test_a_graph_that_reads_freed_memory_is_not_captured(bundle_path, tmp_path, caplog):
+    """DECISIONS 29; what was exported before has the node."""
+
+    def gather(graph: onnx.ModelProto) -> None:
+        graph.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 1), np.int64), "at"))
+        graph.graph.node.append(onnx.helper.make_node("GatherND", ["map", "at"], ["unused"]))
+
+    assert onnxruntime._may_be_captured(bundles.read(bundle_path))
+    old = bundles.read(tiny.write_bundle(tmp_path / "old.onnx", gather))
+    assert not onnxruntime._may_be_captured(old)
+    assert "export the model again" in caplog.text
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
 def test_cores_are_those_the_process_may_use():
     before = os.sched_getaffinity(0)

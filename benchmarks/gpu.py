@@ -62,23 +62,37 @@ def main() -> None:
     if options.write:
         write_bundle(given, options.write)
         return
-    models: dict[str, tuple[Bundle, Bundle | None]] = {given.manifest.name: (given, given)}
-    models |= networks(given, [name for name in options.backbones.split(",") if name])
+    subjects = [Subject(given.manifest.name, given, given)]
+    subjects += networks(given, [name for name in options.backbones.split(",") if name])
     figures: list[Figure] = []
-    for name, (model, reference) in track(
-        models.items(), "models", total=len(models), console=Console(stderr=True)
-    ):
-        figures += measure(name, model, reference, names, options.rounds)
-    figures += ratios(figures)
-    publish(
-        options.name,
-        f"python benchmarks/gpu.py {options.bundle.name} --engines {options.engines}",
-        figures,
-    )
+    try:
+        for subject in track(subjects, "models", console=Console(stderr=True)):
+            figures += measure(subject, names, options.rounds)
+    finally:
+        # Out of time, too: what there is.
+        publish(
+            options.name,
+            f"python benchmarks/gpu.py {options.bundle.name} --engines {options.engines}",
+            figures,
+        )
 
 
-def networks(given: Bundle, backbones: list[str]) -> dict[str, tuple[Bundle, Bundle | None]]:
-    """(model, its float32 twin) of untrained networks at 224; none without torch."""
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What is measured: a model, its float32 twin, and its backbone alone."""
+
+    name: str
+    model: Bundle
+    reference: Bundle
+    alone: Bundle | None = None
+
+    def engines(self, names: list[str]) -> list[str]:
+        """TensorRT takes minutes to plan float32, which is nobody's choice there."""
+        return [name for name in names if name != "tensorrt" or ", fp32" not in self.name]
+
+
+def networks(given: Bundle, backbones: list[str]) -> list[Subject]:
+    """Untrained networks at 224; none without torch."""
     try:
         from latency import random_scorer, trunk
 
@@ -86,8 +100,8 @@ def networks(given: Bundle, backbones: list[str]) -> dict[str, tuple[Bundle, Bun
         from export.settings import TrainSettings
     except ImportError as error:
         print(f"gpu.py: {error}: no networks but the bundle's are measured")
-        return {}
-    made: dict[str, tuple[Bundle, Bundle | None]] = {}
+        return []
+    made = []
     with tempfile.TemporaryDirectory() as scratch:
         for backbone in backbones:
             settings = TrainSettings(backbone=backbone, size=(224, 224))
@@ -96,11 +110,10 @@ def networks(given: Bundle, backbones: list[str]) -> dict[str, tuple[Bundle, Bun
                 _as_bundle(given, onnx_graph.build(scorer, precision=precision), precision)
                 for precision in ("fp32", "fp16")
             )
-            bare = onnx.load_from_string(half.data)
-            made[f"{backbone} 224, fp32"] = full, full
-            made[f"{backbone} 224, fp16"] = half, full
-            alone = _with_outputs(trunk(bare), settings.input)
-            made[f"{backbone} 224, fp16, backbone alone"] = _as_bundle(given, alone, "fp16"), None
+            alone = _with_outputs(trunk(onnx.load_from_string(half.data)), settings.input)
+            bare = _as_bundle(given, alone, "fp16")
+            made.append(Subject(f"{backbone} 224, fp16", half, full, bare))
+            made.append(Subject(f"{backbone} 224, fp32", full, full))
     return made
 
 
@@ -132,7 +145,7 @@ def _with_outputs(trunk: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelPr
 def write_bundle(given: Bundle, path: Path) -> None:
     """WRN50-2 with random weights, for the parts of ``given``; its limit lies above the good ones.
 
-    Only its times mean something.
+    Only its times mean something: nothing is proven of it, and no part reaches its limit.
     """
     from latency import random_scorer
 
@@ -151,6 +164,16 @@ def write_bundle(given: Bundle, path: Path) -> None:
             "name": "wide_resnet50_2",
             "geometry": given.manifest.geometry.model_copy(update={"height": 224, "width": 224}),
             "exposure": fitness.learn(pictures),
+            "parity": None,
+            "cfa": given.manifest.cfa.model_copy(
+                update={
+                    "backbone": settings.backbone,
+                    "strides": settings.strides,
+                    "bank_items": settings.items,
+                    "descriptor_width": scorer.model.descriptor.width,
+                    "grid": settings.grid,
+                }
+            ),
             "golden_tolerance": 5e-2,
             "golden": tuple(
                 golden.model_copy(
@@ -177,68 +200,57 @@ def _as_bundle(given: Bundle, graph: onnx.ModelProto, precision: str) -> Bundle:
     return dataclasses.replace(given, data=graph.SerializeToString(), manifest=manifest)
 
 
-def measure(
-    name: str, model: Bundle, reference: Bundle | None, names: list[str], rounds: int
-) -> list[Figure]:
-    """``reference`` None: of a backbone alone there is nothing to compare."""
-    geometry = model.manifest.geometry
+def measure(subject: Subject, names: list[str], rounds: int) -> list[Figure]:
+    """Every engine that starts, and the backbone alone on it, in turns."""
+    name, geometry = subject.name, subject.model.manifest.geometry
     chance = np.random.default_rng(0)
     shape = (BATCH, geometry.height, geometry.width, 3)
     pictures = chance.integers(0, 256, shape, dtype=np.uint8)
     started: dict[str, InferenceBackend] = {}
-    for each in names:
+    alone: dict[str, InferenceBackend] = {}
+    for each in subject.engines(names):
         try:
-            engine = ENGINES[each]
-            started[each] = start(model, engine, geometry.height, geometry.width, BATCH)
+            started[each] = start(subject.model, ENGINES[each], *shape[1:3], BATCH)
+            if subject.alone is not None:
+                alone[each] = start(subject.alone, ENGINES[each], *shape[1:3], 1)
         except (InspectorError, Fault) as error:
             print(f"gpu.py: {name}, {each}: {error}")
-    times: dict[tuple[str, int], list[float]] = {
-        (each, size): [] for each in started for size in (1, BATCH)
-    }
+    calls = [(backend, size) for backend in started.values() for size in (1, BATCH)]
+    calls += [(backend, 1) for backend in alone.values()]
+    times: dict[tuple[InferenceBackend, int], list[float]] = {call: [] for call in calls}
     for _ in range(rounds):
-        for number in chance.permutation(len(times)):
-            each, size = list(times)[number]
+        for number in chance.permutation(len(calls)):
+            backend, size = calls[number]
             begun = time.perf_counter()
-            started[each].infer(pictures[:size])
-            times[each, size].append((time.perf_counter() - begun) * 1e3)
+            backend.infer(pictures[:size])
+            times[backend, size].append((time.perf_counter() - begun) * 1e3)
+    true = start(subject.reference, ENGINES["cpu"], *shape[1:3], 1)
+    expected = np.concatenate([true.infer(picture[None])[1] for picture in pictures])
     figures = []
-    if reference is not None:
-        true = start(reference, ENGINES["cpu"], geometry.height, geometry.width, 1)
-        expected = np.concatenate([true.infer(picture[None])[1] for picture in pictures])
     for each, backend in started.items():
         what = f"{name}, {each}"
-        median = float(np.median(times[each, 1]))
+        median = float(np.median(times[backend, 1]))
         goal = GOAL_MS.get((name, each))
         words = "" if goal is None else f"≤ {goal:g}"
         holds = None if goal is None else median <= goal
         figures.append(Figure(f"{what}: one picture, p50", median, "ms", words, holds))
-        slow = float(np.quantile(times[each, 1], 0.99))
+        slow = float(np.quantile(times[backend, 1], 0.99))
         figures.append(Figure(f"{what}: one picture, p99", slow, "ms"))
-        several = float(np.median(times[each, BATCH])) / BATCH
+        if each in alone:
+            bare = float(np.median(times[alone[each], 1]))
+            figures.append(Figure(f"{what}: backbone alone, p50", bare, "ms"))
+            figures.append(Figure(f"{what}: model / its backbone alone", median / bare, ""))
+        several = float(np.median(times[backend, BATCH])) / BATCH
         figures.append(Figure(f"{what}: {BATCH} at once, each", several, "ms"))
-        if reference is None:
-            continue
         # One by one as well: each batch size has a graph of its own, and was replayed by now.
         maps = [np.concatenate([backend.infer(picture[None])[1] for picture in pictures])]
         maps.append(backend.infer(pictures)[1])
         gap = max(float(np.abs(found - expected).max()) for found in maps)
         figures.append(Figure(f"{what}: largest map difference", gap, "limits"))
-        score = start(_spoilt(model), ENGINES[each], *shape[1:3], 1).infer(pictures[:1])[0]
+        score = start(_spoilt(subject.model), ENGINES[each], *shape[1:3], 1).infer(pictures[:1])[0]
         lost = float(np.isfinite(score).all())
         figures.append(Figure(f"{what}: NaN in the bank lost", lost, "", "0", lost == 0))
     return figures
-
-
-def ratios(figures: list[Figure]) -> list[Figure]:
-    """Whole model / its backbone alone, on the same engine in the same run."""
-    medians = {figure.name: figure.value for figure in figures}
-    found = []
-    for name, alone in medians.items():
-        if ", backbone alone, " in name and name.endswith("p50"):
-            whole = name.replace(", backbone alone", "")
-            title = whole.replace(": one picture, p50", ": model / its backbone alone")
-            found.append(Figure(title, medians[whole] / alone, ""))
-    return found
 
 
 def start(model: Bundle, engine: Engine, height: int, width: int, batch: int) -> InferenceBackend:

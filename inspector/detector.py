@@ -267,11 +267,13 @@ class Detector:
                 raise BundleError(f"{self.path}: {fault}; export it again") from None
             # Written so that NaN is a difference.
             if not abs(found - golden.score) <= tolerance:
-                how = "" if self.manifest.precision == "fp32" else " with --precision fp32"
+                cure = "choose another provider"
+                if self.settings.precision != "bf16":
+                    how = "" if self.manifest.precision == "fp32" else " with --precision fp32"
+                    cure += f", or export the model again on this machine{how}"
                 raise GoldenError(
                     f"{self.path}: golden image '{golden.name}' scores {found:.6f} on "
-                    f"{self.provider}, expected {golden.score:.6f} within {tolerance:g}; choose "
-                    f"another provider, or export the model again on this machine{how}"
+                    f"{self.provider}, expected {golden.score:.6f} within {tolerance:g}; {cure}"
                 )
 
 

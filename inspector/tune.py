@@ -35,6 +35,8 @@ FLIPS: Final = 0.005
 AUROC_LOSS: Final = 1e-3
 FEWEST_PHOTOS: Final = 50
 """For an engine that computes something else than the bundle was proven with."""
+_EXACT: Final = ("fp32", "mixed", "fp16", "int8")
+"""Precisions, the most exact first."""
 _MOST_PHOTOS: Final = 1000
 _MOST_ROUNDS: Final = 100_000
 _AS_FAST: Final = 1.03
@@ -51,7 +53,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Spent:
-    """What the first bundle gave up against the trained model when it was proven."""
+    """What the reference gave up against the trained model when it was proven."""
 
     flips: float = 0.0
     """Share of the verdicts."""
@@ -63,7 +65,12 @@ class Spent:
         proof = manifest.parity
         if proof is None:
             return cls()
-        return cls(proof.verdict_flips / max(1, proof.images), max(0.0, -(proof.auroc_change or 0)))
+        kinds: list[bundles.Compared | bundles.Parity] = [
+            kind for kind in (proof.validation, proof.test) if kind is not None
+        ]
+        kinds = kinds or [proof]
+        flips = max(kind.verdict_flips / max(1, kind.images) for kind in kinds)
+        return cls(flips, max(0.0, -(proof.auroc_change or 0.0)))
 
 
 @dataclass
@@ -77,7 +84,7 @@ class Family:
     detector: Detector | None = None
     refused: str = ""
     map_gap: float = 0.0
-    """Largest difference of a map from that of the first bundle on the CPU."""
+    """Largest difference of a map from that of the reference on the CPU."""
     own_gap: float = 0.0
     """The same, from that of its own file there."""
     flips: int = 0
@@ -112,7 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="BUNDLE.onnx",
-        help="the model; after it the same model in other precisions",
+        help="the model; with it the same model in other precisions",
     )
     parser.add_argument(
         "--photos",
@@ -143,14 +150,13 @@ def run(options: argparse.Namespace) -> int:
     paths = list(dict.fromkeys(options.bundles))
     files = [bundles.read(path) for path in paths]
     for file in files[1:]:
-        if file.manifest.geometry != files[0].manifest.geometry:
-            raise BundleError(
-                f"{file.path}: looks at another region or size than {paths[0]}; tune it by itself"
-            )
+        _check_same_model(file, files[0])
     plain = Engine(provider="cpu")
     references = {path: Detector.load(path, engine=plain) for path in paths}
-    spent = Spent.of(files[0].manifest)
-    golden = [Photo(each.image()) for each in files[0].manifest.golden]
+    # Of several the most exact, in whatever order they are given.
+    reference = min(files, key=lambda file: _EXACT.index(file.manifest.precision))
+    spent = Spent.of(reference.manifest)
+    golden = [Photo(each.image()) for each in reference.manifest.golden]
     photos = _photos(options.photos, references[paths[0]], console) if options.photos else []
     with Progress(
         TextColumn("{task.description}"),
@@ -168,15 +174,29 @@ def run(options: argparse.Namespace) -> int:
                 families.append(family)
                 trials += _start(family)
         said = bar.track([*golden, *photos], description="comparing verdicts")
-        reference = _compare(said, len(golden), families, references[paths[0]])
+        scores = _compare(said, len(golden), families, references[reference.path])
         for family in families:
-            family.refused = family.refused or _objection(family, photos, reference, spent)
+            family.refused = family.refused or _objection(family, photos, scores, spent)
         task = bar.add_task("timing", total=options.rounds)
         for _ in _rounds(trials, golden[0].image[None], options.rounds):
             bar.advance(task)
-    _print(families, trials, paths, bool(photos))
+    _print(families, trials, reference.path, bool(photos))
     _conclude(trials, files, write=not options.dry_run)
     return 0
+
+
+def _check_same_model(file: bundles.Bundle, first: bundles.Bundle) -> None:
+    """Raise :class:`BundleError` unless both are one model, whatever their precisions."""
+    mine, other = file.manifest, first.manifest
+    if mine.geometry != other.geometry:
+        raise BundleError(
+            f"{file.path}: looks at another region or size than {first.path}; tune it by itself"
+        )
+    if (mine.version, mine.training_fingerprint) != (other.version, other.training_fingerprint):
+        raise BundleError(
+            f"{file.path}: another model than {first.path}, trained on other photos or anew; tune "
+            f"it by itself"
+        )
 
 
 def _engines() -> Iterator[Engine]:
@@ -291,17 +311,17 @@ def _objection(family: Family, photos: list[Photo], reference: list[float], spen
         return f"{family.golden_flips} golden verdicts flip"
     if family.own_gap > SAME and len(photos) < FEWEST_PHOTOS:
         return (
-            f"its map differs by {family.own_gap:.2g} of the limit: to be compared on "
-            f"--photos, {FEWEST_PHOTOS} or more"
+            f"its map differs by {family.own_gap:.2g} of the limit: only {FEWEST_PHOTOS} --photos "
+            f"or more can tell whether verdicts stay ({len(photos)} given)"
         )
     if family.flips and family.flips > (FLIPS - spent.flips) * len(photos):
-        before = f", beside {spent.flips:.1%} in the first bundle's proof" if spent.flips else ""
+        before = f", beside {spent.flips:.1%} in the reference's proof" if spent.flips else ""
         return f"{family.flips} of {len(photos)} verdicts flip{before}"
     good = np.array([photo.good for photo in photos if photo.good is not None], dtype=bool)
     if len(good):
         loss = _auroc(np.array(reference), good) - _auroc(np.array(family.scores), good)
         if not (loss <= 0 or loss + spent.auroc <= AUROC_LOSS):
-            before = f", beside {spent.auroc:.4f} in the first's proof" if spent.auroc else ""
+            before = f", beside {spent.auroc:.4f} in the reference's proof" if spent.auroc else ""
             return f"image AUROC falls by {loss:.4f}{before}"
     return ""
 
@@ -324,11 +344,10 @@ def _rounds(trials: list[Trial], batch: Frame8, count: int) -> Iterator[None]:
         yield
 
 
-def _print(
-    families: list[Family], trials: list[Trial], paths: list[Path], with_photos: bool
-) -> None:
-    table = Table(title="one picture, all in turns; differences from the first bundle on the CPU")
-    for name in ("bundle",) * (len(paths) > 1) + ("engine",):
+def _print(families: list[Family], trials: list[Trial], reference: Path, with_photos: bool) -> None:
+    several = len({family.bundle for family in families}) > 1
+    table = Table(title=f"one picture, all in turns; differences from {reference.name} on the CPU")
+    for name in ("bundle",) * several + ("engine",):
         table.add_column(name)
     for name in ("median ms", "p99 ms", "x fastest", "map", *(("flips",) if with_photos else ())):
         table.add_column(name, justify="right")
@@ -337,7 +356,7 @@ def _print(
     for trial in sorted(trials, key=lambda trial: trial.median_ms):
         family = trial.family
         table.add_row(
-            *((family.bundle.name,) if len(paths) > 1 else ()),
+            *((family.bundle.name,) if several else ()),
             str(trial.engine),
             f"{trial.median_ms:.1f}",
             f"{trial.p99_ms:.1f}",
@@ -348,7 +367,7 @@ def _print(
         )
     for family in families:
         if family.detector is None:
-            names = (family.bundle.name,) if len(paths) > 1 else ()
+            names = (family.bundle.name,) if several else ()
             engine = str(family.engine).partition(",")[0]
             blank = ("",) * (4 + with_photos)
             table.add_row(*names, engine, *blank, f"[red]refused[/]: {family.refused}")
@@ -374,6 +393,8 @@ def _conclude(trials: list[Trial], files: list[bundles.Bundle], *, write: bool) 
         own = [trial for trial in trials if trial.family.bundle == file.path]
         if all(trial.family.refused for trial in own):
             print(f"{file.path}: no engine here keeps the verdicts; nothing was written")
+            if write and tuned.forget(file.path):
+                print(f"{tuned.file_of(file.path)}: an earlier choice, deleted")
             continue
         best = choose(own)
         chosen.append(best)
@@ -392,7 +413,7 @@ def _conclude(trials: list[Trial], files: list[bundles.Bundle], *, write: bool) 
             tuned.write(where, record)
         print(
             f"{file.path}: {best.engine}, {best.median_ms:.1f} ms"
-            + (f"; {where} tells stations with 'provider: auto'" if write else "")
+            + (f"; {where} tells stations with 'provider: auto'" if write else "; not written")
         )
     if not chosen:
         return

@@ -46,6 +46,18 @@ def write(path: Path, record: Record) -> None:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
 
 
+def forget(bundle: Path) -> bool:
+    """Delete the record of ``bundle``; False where there was none. Raises :class:`OutputError`."""
+    path = file_of(bundle)
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be deleted: {error.strerror}") from None
+    return True
+
+
 def recall(bundle: Bundle) -> Engine | None:
     """The engine chosen for ``bundle`` on this machine; None, and a log line, when it is not."""
     path = file_of(bundle.path)
@@ -91,6 +103,11 @@ def _unusable(record: Record, bundle: Bundle) -> str:
         return "made for another file of this name"
     if (record.processor, record.cores) != (processor(), len(usable_cores())):
         return f"made on {record.processor} with {record.cores} cores"
+    if record.engine.provider == "openvino":
+        from inspector.engines import openvino
+
+        if not openvino.version():
+            return "made with OpenVINO, which is not installed here"
     if (found := library(record.engine)) != record.library:
         return f"made with {record.library}, here is {found}"
     if record.engine.provider in {"cuda", "tensorrt"}:

@@ -29,11 +29,11 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 OPENVINO = tuned.library(Engine(provider="openvino"))
 
 
-def written(path: Path, edit: Callable[[onnx.ModelProto], None]) -> Path:
+def written(path: Path, edit: Callable[[onnx.ModelProto], None], **changes: object) -> Path:
     """A tiny bundle whose golden scores are those of the edited graph."""
     graph = tiny.model()
     edit(graph)
-    return tiny.write_bundle(path, edit, golden=tiny.manifest(graph)["golden"])
+    return tiny.write_bundle(path, edit, golden=tiny.manifest(graph)["golden"], **changes)
 
 
 def limit(levels: float) -> Callable[[onnx.ModelProto], None]:
@@ -209,7 +209,8 @@ def test_what_the_first_bundle_gave_up_counts(tmp_path, bundle_path, capsys):
         "tolerance": None,
         "flips_allowed": 0.005,
     }
-    rounded = tiny.write_bundle(tmp_path / "rounded.onnx", parity=proof)
+    rounded = tiny.write_bundle(tmp_path / "rounded.onnx", parity=proof, precision="fp16")
+    near = written(tmp_path / "nearer.onnx", limit(70.0), precision="int8")
     out = run(capsys, rounded, near, "--photos", folder)
     assert f"{near}: no engine here keeps the verdicts" in out
     assert "1 of 200" in out
@@ -246,3 +247,32 @@ def test_a_count_of_rounds_that_is_none_is_said(bundle_path, capsys, count):
         cli.main(["tune", str(bundle_path), f"--rounds={count}"])
     assert caught.value.code == 2
     assert f"'{count}' is not a whole number from 1" in capsys.readouterr().err
+
+
+def test_the_most_exact_bundle_is_the_reference(tmp_path, bundle_path, capsys):
+    """In whatever order: an int8 file that misses defects must not have the fp32 one refused."""
+    folder = photos(tmp_path / "photos", good=30, bad=30, edge=10)
+    rough = written(tmp_path / "rough.onnx", limit(70.0), precision="int8")
+    for order in ((bundle_path, rough), (rough, bundle_path)):
+        out = run(capsys, *order, "--photos", folder)
+        assert "differences from tiny.onnx on the CPU" in out
+        assert f"{rough}: no engine here keeps the verdicts" in out
+        assert tuned.file_of(bundle_path).exists()
+
+
+def test_an_earlier_choice_that_is_refuted_is_deleted(tmp_path, bundle_path, capsys):
+    rough = written(tmp_path / "rough.onnx", limit(70.0), precision="int8")
+    run(capsys, rough)
+    assert tuned.file_of(rough).exists()
+    folder = photos(tmp_path / "photos", good=30, bad=30, edge=10)
+    out = run(capsys, rough, bundle_path, "--photos", folder, "--dry-run")
+    assert tuned.file_of(rough).exists()
+    assert "; not written" in out
+    assert "an earlier choice, deleted" in run(capsys, rough, bundle_path, "--photos", folder)
+    assert not tuned.file_of(rough).exists()
+
+
+def test_another_model_is_tuned_by_itself(tmp_path, bundle_path, capsys):
+    other = tiny.write_bundle(tmp_path / "other.onnx", training_fingerprint="f" * 64)
+    assert cli.main(["tune", str(bundle_path), str(other)]) == 11
+    assert "another model than" in capsys.readouterr().err

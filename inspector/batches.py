@@ -7,12 +7,13 @@ not give (DECISIONS.md). Nothing ever waits for more parts to come.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Final
 
 LARGEST: Final = 8
 
 _PAYS: Final = 0.95
-_TIMES: Final = 3
+_TIMES: Final = 7
 _FORGETS: Final = 0.999
 """Per part or batch: what was slow once counts for a thousand of them or so."""
 _LEARNS: Final = 0.1
@@ -47,28 +48,39 @@ class Batches:
     def learn(self, judge: Callable[[int], None], clock_ns: Callable[[], int]) -> None:
         """Measure batches, ever larger ones as long as they pay; ``judge`` does one of a size.
 
-        Nothing is known when ``judge`` raises.
+        Each in turns with single parts. It pays by the fastest and by the median, so that a
+        machine that is busy for a moment decides nothing. Nothing is known when ``judge`` raises.
         """
         self.forget()
+        times: dict[int, list[int]] = {}
         try:
-            size = 1
+            judge(1)
+            size = 2
             while size <= LARGEST:
-                self._measure(size, judge, clock_ns)
-                if size > 1 and not self._pays(size):
-                    for known in (self._usual, self._worst):
-                        del known[size]
+                judge(size)
+                found: dict[int, list[int]] = {1: [], size: []}
+                for _ in range(_TIMES):
+                    for each, taken in found.items():
+                        began_ns = clock_ns()
+                        judge(each)
+                        taken.append(clock_ns() - began_ns)
+                if not all(of(found[size]) < _PAYS * size * of(found[1]) for of in (min, median)):
                     break
+                times |= found
                 size *= 2
         except BaseException:
             self.forget()
             raise
-        self._learnt = {size: (self._usual[size], self._worst[size]) for size in self._usual}
+        self._usual = {size: float(median(taken)) for size, taken in times.items()}
+        self._worst = {size: float(max(taken)) for size, taken in times.items()}
+        self._learnt = {size: (self._usual[size], self._worst[size]) for size in times}
 
     def note(self, size: int, taken_ns: float) -> None:
         """A batch of ``size`` parts took so long, all of which were inferred."""
         if size not in self._learnt:
             return
-        self._take(size, taken_ns)
+        self._usual[size] += _LEARNS * (taken_ns - self._usual[size])
+        self._worst[size] = max(taken_ns, _FORGETS * self._worst[size])
         for other, (usual, _) in self._learnt.items():
             if other != size:
                 # What no longer runs, for it was slow, would otherwise never run again.
@@ -94,20 +106,6 @@ class Batches:
             self._forgives[size] = 2 * self._forgives.get(size, _FORGIVES)
             self._refused[size] = 0
             self._worst[size] = self._learnt[size][1]
-
-    def _measure(
-        self, size: int, judge: Callable[[int], None], clock_ns: Callable[[], int]
-    ) -> None:
-        judge(size)
-        for _ in range(_TIMES):
-            began_ns = clock_ns()
-            judge(size)
-            self._take(size, clock_ns() - began_ns)
-
-    def _take(self, size: int, taken_ns: float) -> None:
-        usual = self._usual.setdefault(size, taken_ns)
-        self._usual[size] = usual + _LEARNS * (taken_ns - usual)
-        self._worst[size] = max(taken_ns, _FORGETS * self._worst.get(size, 0.0))
 
     def _pays(self, size: int) -> bool:
         return self._usual[size] < _PAYS * size * self._usual[1]

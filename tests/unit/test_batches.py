@@ -86,6 +86,23 @@ def test_a_cpu_that_gains_nothing_is_asked_once_and_judges_one_by_one():
 GPU = {1: 1e6, 2: 1.2e6, 4: 1.6e6, 8: 2.4e6}
 
 
+@given(noise=st.lists(st.sampled_from([1.0, 1.0, 1.02, 1.3, 3.0]), min_size=50, max_size=50))
+def test_a_cpu_that_gains_nothing_is_not_fooled_by_a_busy_moment(noise):
+    """A batch of two takes as long as two parts; a neighbour makes some calls slower."""
+    now, calls = [0.0], iter(noise)
+
+    def judge(size: int) -> None:
+        now[0] += 15e6 * size * next(calls, 1.0)
+
+    batches = Batches()
+    batches.learn(judge, lambda: int(now[0]))
+    fastest = min(noise[2:16:2]), min(noise[3:17:2])
+    if fastest[1] >= 0.95 * fastest[0]:
+        assert batches.largest == 1
+    elif batches.largest > 1:
+        assert np.median(noise[3:17:2]) < 0.95 * np.median(noise[2:16:2])
+
+
 def test_a_gpu_takes_all_that_wait_unless_the_first_is_due():
     batches = learnt(GPU)
     assert batches.largest == 8
@@ -173,7 +190,10 @@ def test_what_is_learnt_is_what_a_part_costs(tmp_path, bundle_path, monkeypatch)
         Detector, "warm", lambda self, size: (seen.append(("warm", size)), warm(self, size))
     )
     two_cameras(tmp_path, bundle_path)
-    assert seen == [each for size in SIZES for each in [("warm", size)] + [("judge", size)] * 4]
+    turns = [("judge", 1), ("judge", 2)] * batching._TIMES
+    assert seen[:4] == [("warm", 1), ("judge", 1), ("warm", 2), ("judge", 2)]
+    assert seen[4 : 4 + len(turns)] == turns
+    assert [each for each in seen if each[0] == "warm"] == [("warm", size) for size in SIZES]
 
 
 def test_one_camera_learns_nothing(tmp_path, bundle_path):

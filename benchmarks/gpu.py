@@ -150,6 +150,7 @@ def write_bundle(given: Bundle, path: Path) -> None:
     from latency import random_scorer
 
     from export import onnx_graph
+    from export.assemble import serialise
     from export.settings import TrainSettings
 
     pictures = [cv2.resize(golden.image(), (224, 224)) for golden in given.manifest.golden]
@@ -186,10 +187,7 @@ def write_bundle(given: Bundle, path: Path) -> None:
             ),
         }
     )
-    graph = onnx.load_from_string(model.data)
-    entry = graph.metadata_props.add()
-    entry.key, entry.value = bundles.MANIFEST_KEY, manifest.model_dump_json()
-    bundles.write_atomically(path, bundles.seal(graph.SerializeToString()))
+    bundles.write_atomically(path, serialise(onnx.load_from_string(model.data), manifest))
 
 
 def _as_bundle(given: Bundle, graph: onnx.ModelProto, precision: str) -> Bundle:

@@ -95,7 +95,7 @@ def export_bundle(
             on_choice(why)
         else:
             draft = desk.prove(desk.draft(precision))
-        write_atomically(output, _serialise(draft.graph, draft.manifest))
+        write_atomically(output, serialise(draft.graph, draft.manifest))
     except OSError as error:
         raise OutputError(
             f"{output}: cannot be written: {error.strerror}; nothing was left there; free disk "
@@ -132,7 +132,7 @@ class _Desk:
         manifest = _manifest(self.run, self.scorer, self.good, name=self.name, precision=precision)
         with tempfile.TemporaryDirectory() as scratch:
             candidate = Path(scratch) / "candidate.onnx"
-            candidate.write_bytes(_serialise(graph, manifest))
+            candidate.write_bytes(serialise(graph, manifest))
             # Half precision is for CUDA, and is proven there when there is one.
             provider: Provider = "auto" if precision == "fp16" else "cpu"
             return _Draft(graph, manifest, Detector.load(candidate, provider, verify=False))
@@ -219,7 +219,8 @@ def _rescored(manifest: Manifest, detector: Detector) -> tuple[Golden, ...]:
     )
 
 
-def _serialise(graph: onnx.ModelProto, manifest: Manifest) -> bytes:
+def serialise(graph: onnx.ModelProto, manifest: Manifest) -> bytes:
+    """A bundle's file: the graph, the manifest in its metadata, and the seal."""
     model = onnx.ModelProto()
     model.CopyFrom(graph)
     entry = model.metadata_props.add()

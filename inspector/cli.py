@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import inspector
+from inspector.arguments import count, whole
 from inspector.errors import InspectorError, WireError
 
 _IMAGES_GRACE_S = 1.0
@@ -186,14 +187,14 @@ def _parser() -> argparse.ArgumentParser:
     remote.add_key_arguments(watch)
     watch.add_argument("--station", default="", help="only this station")
     watch.add_argument("--save", type=Path, metavar="DIR", help="write pictures and overlays")
-    watch.add_argument("--count", type=_count, metavar="N", help="end after N verdicts")
+    watch.add_argument("--count", type=count, metavar="N", help="end after N verdicts")
     watch.set_defaults(command=_watch)
 
     demo = commands.add_parser("demo", help="a station on a simulated conveyor, watched")
     demo.add_argument(
         "station", type=Path, nargs="?", default=Path("config/demo.yaml"), metavar="STATION.yaml"
     )
-    demo.add_argument("--parts", type=_count, metavar="N", help="end after N parts")
+    demo.add_argument("--parts", type=count, metavar="N", help="end after N parts")
     demo.add_argument("--save", type=Path, default=Path("demo-output"), metavar="DIR")
     demo.set_defaults(command=_demo)
 
@@ -201,10 +202,10 @@ def _parser() -> argparse.ArgumentParser:
         "simulate", help="draw a data set of simulated parts, MVTec AD layout"
     )
     simulate.add_argument("out", type=Path, metavar="DIR")
-    simulate.add_argument("--good", type=_count, default=200, help="good parts to train with")
-    simulate.add_argument("--test-good", type=_whole, default=40, help="good parts to test with")
-    simulate.add_argument("--defective", type=_whole, default=60, help="defective parts")
-    simulate.add_argument("--seed", type=_whole, default=0)
+    simulate.add_argument("--good", type=count, default=200, help="good parts to train with")
+    simulate.add_argument("--test-good", type=whole, default=40, help="good parts to test with")
+    simulate.add_argument("--defective", type=whole, default=60, help="defective parts")
+    simulate.add_argument("--seed", type=whole, default=0)
     simulate.set_defaults(command=_simulate)
 
     photos = commands.add_parser("collect", help="take photos of good parts (docs/collect.md)")
@@ -245,18 +246,6 @@ def _parser() -> argparse.ArgumentParser:
     schema = commands.add_parser("schema", help="print the messages' JSON Schema (docs/wire.md)")
     schema.set_defaults(command=_schema)
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
-    return int(text)
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0")
-    return int(text)
 
 
 if __name__ == "__main__":

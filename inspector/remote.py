@@ -6,6 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
+from inspector.arguments import whole
 from inspector.client import COMMANDS, Commander
 from inspector.errors import SecretError
 from inspector.security import ClientKeys
@@ -48,7 +49,7 @@ def add_trigger_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--part", default="", metavar="ID", help="what the part is called")
     parser.add_argument(
         "--seq",
-        type=_whole,
+        type=whole,
         default=1,
         metavar="N",
         help="number of the trigger within its session [%(default)s]",

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from inspector import bundle as bundles
+from inspector.arguments import count
 from inspector.engines.base import Engine, default_threads, usable_cores
 from inspector.errors import BundleError, Fault, ImageError, StartupError
 from inspector.frame import find_images, read_image
@@ -38,7 +39,6 @@ FEWEST_PHOTOS: Final = 50
 _EXACT: Final = ("fp32", "mixed", "fp16", "int8")
 """Precisions, the most exact first."""
 _MOST_PHOTOS: Final = 1000
-_MOST_ROUNDS: Final = 100_000
 _AS_FAST: Final = 1.03
 """Medians that differ by less are equal, and fewer threads win: cameras need the cores."""
 
@@ -128,14 +128,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="photos to compare verdicts on; those in a folder 'good' are good, others defective. "
         f"{FEWEST_PHOTOS} or more let engines compete that compute in bf16",
     )
-    parser.add_argument("--rounds", type=_count, default=100, metavar="N", help="[%(default)s]")
+    parser.add_argument("--rounds", type=count, default=100, metavar="N", help="[%(default)s]")
     parser.add_argument("--dry-run", action="store_true", help="write nothing")
-
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and 1 <= int(text) <= _MOST_ROUNDS):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 to {_MOST_ROUNDS}")
-    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -223,8 +217,8 @@ def _start(family: Family) -> list[Trial]:
     if family.engine.provider in {"cuda", "tensorrt"}:
         counts = [0]
     trials = []
-    for count in counts:
-        engine = family.engine.model_copy(update={"threads": count})
+    for threads in counts:
+        engine = family.engine.model_copy(update={"threads": threads})
         try:
             trials.append(Trial(family, engine, Detector.load(family.bundle, engine=engine)))
         except StartupError as error:

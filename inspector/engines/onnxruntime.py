@@ -102,7 +102,8 @@ class OnnxRuntimeBackend:
         """
         for count in range(batch, 0, -1):
             blank = np.zeros((count, height, width, 3), dtype=np.uint8)
-            if self._captures:
+            # Once: its graph would go on using the first buffers, whatever is bound later.
+            if self._captures and count not in self._buffers:
                 self._capture(blank)
             for _ in range(3):
                 self.infer(blank)

@@ -68,7 +68,7 @@ def random_weights(name: str) -> Path:
     """Weights that nobody trained, in a file, made once: the largest takes seconds."""
     torch.manual_seed(0)
     path = Path(_WEIGHTS.name) / f"{name}.pth"
-    torch.save(_SPECS[name].build().state_dict(), path)  # type: ignore[index]
+    torch.save(_SPECS[name].build().state_dict(), path)
     return path
 
 

@@ -39,7 +39,7 @@ def test_lite0_is_the_published_network(
 
 @pytest.mark.parametrize("name", ALL)
 def test_maps_have_the_strides_and_channels_they_say(name: str) -> None:
-    backbone = Backbone(name, (4, 8, 16), random_weights(name))  # type: ignore[arg-type]
+    backbone = Backbone(name, (4, 8, 16), random_weights(name))
     images = np.zeros((1, 64, 96, 3), dtype=np.uint8)
     maps = backbone.maps(images, torch.device("cpu"))
     assert [tuple(m.shape) for m in maps] == [

@@ -32,7 +32,7 @@ def random_scorer(
 ) -> Scorer:
     weights = None if name == "efficientnet_lite0" else random_weights(name)
     torch.manual_seed(seed)
-    backbone = Backbone(name, options.strides, weights)  # type: ignore[arg-type]
+    backbone = Backbone(name, options.strides, weights)
     device = torch.device("cpu")
     pooled = cfa.pool(backbone.maps(pictures(4, options.size, seed), device))
     channels = backbone.channels

@@ -21,6 +21,9 @@ from tests import running, tiny
 
 DEMO = Path(__file__).parents[2] / "config" / "demo.onnx"
 EXACT = ("cpu", "openvino")
+AFFINITY = pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="this system binds no thread to a core"
+)
 
 
 @pytest.mark.parametrize("provider", EXACT)
@@ -159,7 +162,7 @@ def test_a_threads_core_is_its_own(bundle_path):
     assert done.stdout.split("\n")[:-1] == [str([base.usable_cores()[1]])]
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+@AFFINITY
 def test_a_core_that_was_taken_away_is_no_fault(bundle_path):
     """``systemctl set-property AllowedCPUs=`` while the station runs."""
     detector = Detector.load(bundle_path, "cpu")
@@ -183,6 +186,22 @@ def test_tensorrt_keeps_its_engines_where_systemd_says(tmp_path, bundle_path, mo
         onnxruntime._tensorrt_options(bundle, captures=True)
 
 
+def test_a_batch_size_is_captured_once(bundle_path, monkeypatch):
+    """A second capture under its number would replay the first, into buffers that are gone."""
+    backend = Detector.load(bundle_path, "cpu").engine
+    captured = []
+
+    def capture(batch):
+        captured.append(len(batch))
+        backend._buffers[len(batch)] = None
+
+    monkeypatch.setattr(backend, "_captures", True)
+    monkeypatch.setattr(backend, "_capture", capture)
+    for largest in (1, 2, 4):
+        backend.warm(64, 64, largest)
+    assert captured == [1, 2, 4, 3]
+
+
 def test_a_graph_that_reads_freed_memory_is_not_captured(bundle_path, tmp_path, caplog):
     """DECISIONS 29; what was exported before has the node."""
 
@@ -196,7 +215,7 @@ def test_a_graph_that_reads_freed_memory_is_not_captured(bundle_path, tmp_path, 
     assert "export the model again" in caplog.text
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+@AFFINITY
 def test_cores_are_those_the_process_may_use():
     before = os.sched_getaffinity(0)
     last = max(before)

@@ -41,9 +41,9 @@ from figures import commit, machine
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from export.calibrate import prediction
-from export.evaluate import evaluate, write_output
-from export.train import Step, pick_device
+from export.evaluation.evaluate import evaluate, write_output
+from export.training.calibrate import prediction
+from export.training.train import Step, pick_device
 from inspector.errors import InspectorError, OutputError, WeightsError
 
 CELL_FAILURES = (InspectorError, OSError, RuntimeError, ValueError, MemoryError)

@@ -31,28 +31,20 @@ from accuracy_rivals import (
 from torch import Tensor
 
 import export
-from export import (
-    auto,
-    backbone,
-    calibrate,
-    cfa,
-    dataset,
-    evaluate,
-    features,
-    metrics,
-    onnx_graph,
-    settings,
-    synthetic,
-    trial,
-)
-from export.backbone import Backbone
-from export.evaluate import ScoreBatch
-from export.features import FeatureCache
+from export import settings
+from export.bundle import graph as onnx_graph
+from export.data import dataset, synthetic
+from export.evaluation import evaluate, metrics
+from export.evaluation.evaluate import ScoreBatch
+from export.model import backbone, cfa, features
+from export.model.backbone import Backbone
+from export.model.features import FeatureCache
 from export.settings import TrainSettings
-from export.train import ADAPTING, OnStep, Scorer, Step, load_scorer, pick_device, train
-from inspector import frame
-from inspector.bundle import Calibration
-from inspector.frame import Geometry
+from export.training import auto, calibrate, trial
+from export.training.train import ADAPTING, OnStep, Scorer, Step, load_scorer, pick_device, train
+from inspector.detection.manifest import Calibration
+from inspector.imaging import geometry as frame
+from inspector.imaging.geometry import Geometry
 
 Index = npt.NDArray[np.intp]
 AUTHORS_HOLD_OUT = 0.2

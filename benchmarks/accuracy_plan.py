@@ -16,13 +16,13 @@ from figures import RESULTS
 from pydantic import ValidationError
 from torchvision import models
 
-from export.auto import given
-from export.backbone import Backbone
-from export.dataset import Sample, fingerprint, load_sample, open_good, open_test, walk
+from export.data.dataset import Sample, fingerprint, load_sample, open_good, open_test, walk
+from export.model.backbone import Backbone
 from export.settings import BackboneName, TrainSettings
-from inspector.config import in_words
+from export.training.auto import given
+from inspector.config.yaml_file import in_words
 from inspector.errors import ConfigError, DatasetError, WeightsError
-from inspector.frame import Geometry
+from inspector.imaging.geometry import Geometry
 
 DEFAULT_BACKBONES = ("efficientnet_lite0", "resnet18", "wide_resnet50_2")
 NOT_SETTABLE = {"seed": "--seeds", "false_reject": "--false-reject", "backbone": "--backbones"}

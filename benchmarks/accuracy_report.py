@@ -15,8 +15,8 @@ from typing import Any
 from figures import machine
 from matplotlib.figure import Figure as Drawing
 
-from inspector.bundle import write_atomically
 from inspector.errors import OutputError
+from inspector.files import write_whole
 
 Result = dict[str, Any]
 """One cell: ``row``, ``category``, ``backbone``, ``seed``, ``figures`` and what it hangs on."""
@@ -106,7 +106,7 @@ def publish(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
-            write_atomically(folder / name, data)
+            write_whole(folder / name, data)
     except OSError as error:
         raise OutputError(
             f"{folder}: results cannot be written: {error.strerror or error}; give --out"

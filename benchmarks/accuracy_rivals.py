@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export import cfa
-from export.train import OnStep, Step
+from export.model import cfa
+from export.training.train import OnStep, Step
 
 Batches = Callable[[], Iterator[Tensor]]
 """Iterates over patch features ``[N, D, H', W']`` of good parts, the same order each time."""

@@ -47,11 +47,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from inspector import cameras
-from inspector.config import SimulatorCamera
-from inspector.detector import Detector
-from inspector.frame import find_images, read_image
-from inspector.journal import Journal
-from inspector.wire import VerdictMessage
+from inspector.config.cameras.simulator import SimulatorCamera
+from inspector.detection.detector import Detector
+from inspector.imaging.images import find_images, read_image
+from inspector.journal.writer import Journal
+from inspector.wire.messages import VerdictMessage
 
 mpl.use("Agg")
 
@@ -263,7 +263,7 @@ class Bench:
         with (
             (self._scratch / "station.log").open("wb") as log,
             subprocess.Popen(
-                [sys.executable, "-m", "inspector.cli", "run", str(path)],
+                [sys.executable, "-m", "inspector", "run", str(path)],
                 stderr=log,
                 env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{earlier}"},
             ) as child,

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from faults_lab import Found, Journal, Tick, quantile
 
-from inspector import bundle, fitness
-from inspector.cameras.simulator import Domain, draw
+from inspector.cameras.simulated.conveyor import Domain, draw
+from inspector.detection import bundle, fitness
 from tests import running, tiny
 
 DEMO: Final = Path(__file__).parents[1] / "config" / "demo.onnx"

@@ -16,7 +16,7 @@ from typing import Any, Final
 import yaml
 from faults_lab import Found, Tick
 
-from inspector.config import Station
+from inspector.config.station_file import Station
 from tests import running, tiny
 
 EXAMPLE: Final = Path(__file__).parents[1] / "config" / "station.yaml"

@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 import zmq
 
-from inspector.client import Gap, Subscriber
-from inspector.journal import Reader
-from inspector.wire import VerdictMessage
+from inspector.client.subscriber import Gap, Subscriber
+from inspector.journal.reader import Reader
+from inspector.wire.messages import VerdictMessage
 from tests import running, tiny
 from tests.stations import free_ports
 

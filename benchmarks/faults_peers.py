@@ -24,8 +24,8 @@ import zmq
 
 
 def listen(verdicts: str, commands: str | None, out: str) -> None:
-    from inspector.client import Gap, Subscriber
-    from inspector.wire import VerdictMessage
+    from inspector.client.subscriber import Gap, Subscriber
+    from inspector.wire.messages import VerdictMessage
 
     ending = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ending.set()), daemon=True).start()

@@ -19,11 +19,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from faults_lab import Found, Journal, Tick, fixed_sockets
 from onnx import numpy_helper
 
-from inspector import bundle, keys
-from inspector.client import Commander
-from inspector.config import load_station
-from inspector.detector import Detector
+from inspector.client.commander import Commander
+from inspector.config.station_file import load_station
+from inspector.detection import bundle
+from inspector.detection.detector import Detector
+from inspector.detection.signing import load_bundle_keys, load_signing_key
 from inspector.errors import BundleError, CommandError, GoldenError, SignatureError
+from inspector.files import write_whole
 from tests import running, tiny
 from tests.security.parties import Parties, Tap, connected, make_keys, plain, wait_until
 
@@ -87,8 +89,8 @@ class _Vault:
             secret, public = make_keys(folder / "keys", "bundle", bundle=True)
         self.public = public
         found = bundle.read(source)
-        self.key: Ed25519PrivateKey = keys.load_signing_key(secret)
-        self.trusted: tuple[Ed25519PublicKey, ...] = keys.load_bundle_keys([public])
+        self.key: Ed25519PrivateKey = load_signing_key(secret)
+        self.trusted: tuple[Ed25519PublicKey, ...] = load_bundle_keys([public])
         self.stranger = Ed25519PrivateKey.generate()
         self.plain = found.data
         self.signed = bundle.sign(found, self.key)
@@ -206,7 +208,7 @@ def _reload_at_work(
         daemon.wait_for_log(r"state=Ready")
         before = desk.trigger("top", 1, timeout_s=30.0).model
         for number in range(times):
-            bundle.write_atomically(model, _MUTATIONS[kinds[number % len(kinds)]][0](vault, chance))
+            write_whole(model, _MUTATIONS[kinds[number % len(kinds)]][0](vault, chance))
             try:
                 desk.reload()
             except CommandError as error:

@@ -21,8 +21,8 @@ import yaml
 from faults_lab import Found, Journal, Plc, Tick, fixed_sockets, memory_bytes, peer
 from faults_wire import _order
 
-from inspector.client import Commander
-from inspector.config import load_station
+from inspector.client.commander import Commander
+from inspector.config.station_file import load_station
 from tests import running, tiny
 from tests.conftest import shared_memory
 

@@ -23,7 +23,7 @@ from faults_lab import (
     triggered_station,
 )
 
-from inspector.config import load_station
+from inspector.config.station_file import load_station
 from tests import powerloss, running
 
 CLIENTS = 4
@@ -174,7 +174,7 @@ def kills(folder: Path, trials: int, tick: Tick) -> Found:
 
 
 def _kill_while_it_starts(station: Path, after_s: float) -> None:
-    command = [sys.executable, "-m", "inspector.cli", "run", str(station)]
+    command = [sys.executable, "-m", "inspector", "run", str(station)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=running.environment()) as child:
         time.sleep(after_s)
         child.kill()

@@ -30,7 +30,7 @@ from faults_lab import (
     wait_for_growth,
 )
 
-from inspector.config import load_station
+from inspector.config.station_file import load_station
 from tests import running
 from tests.stations import Relay
 

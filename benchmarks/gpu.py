@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from inspector.files import write_whole
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2
@@ -29,12 +31,12 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.progress import track
 
-from inspector import bundle as bundles
-from inspector import engines, fitness
-from inspector.bundle import BANK, OUTPUTS, Bundle
-from inspector.engines import Engine, InferenceBackend
+from inspector.detection import bundle as bundles
+from inspector.detection import engines, fitness
+from inspector.detection.bundle import BANK, OUTPUTS, Bundle
+from inspector.detection.engines import Engine, InferenceBackend
 from inspector.errors import Fault, InspectorError
-from inspector.frame import encode_png
+from inspector.imaging.images import encode_png
 
 ENGINES = {
     "cpu": Engine(provider="cpu"),
@@ -96,7 +98,7 @@ def networks(given: Bundle, backbones: list[str]) -> list[Subject]:
     try:
         from latency import random_scorer, trunk
 
-        from export import onnx_graph
+        from export.bundle import graph as onnx_graph
         from export.settings import TrainSettings
     except ImportError as error:
         print(f"gpu.py: {error}: no networks but the bundle's are measured")
@@ -149,8 +151,8 @@ def write_bundle(given: Bundle, path: Path) -> None:
     """
     from latency import random_scorer
 
-    from export import onnx_graph
-    from export.assemble import serialise
+    from export.bundle import graph as onnx_graph
+    from export.bundle.assemble import serialise
     from export.settings import TrainSettings
 
     pictures = [cv2.resize(golden.image(), (224, 224)) for golden in given.manifest.golden]
@@ -187,7 +189,7 @@ def write_bundle(given: Bundle, path: Path) -> None:
             ),
         }
     )
-    bundles.write_atomically(path, serialise(onnx.load_from_string(model.data), manifest))
+    write_whole(path, serialise(onnx.load_from_string(model.data), manifest))
 
 
 def _as_bundle(given: Bundle, graph: onnx.ModelProto, precision: str) -> Bundle:

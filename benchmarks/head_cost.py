@@ -31,14 +31,15 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from export import cfa, onnx_graph
-from export.auto import MOST_PARTS
-from export.backbone import Backbone
-from export.dataset import GOOD, load_good, load_sample, open_good, open_test, photo_shapes
-from export.metrics import PixelFigures, PixelTally, auroc
+from export.bundle import graph as onnx_graph
+from export.data.dataset import GOOD, load_good, load_sample, open_good, open_test, photo_shapes
+from export.evaluation.metrics import PixelFigures, PixelTally, auroc
+from export.model import cfa
+from export.model.backbone import Backbone
 from export.settings import BANK_ITEMS, TrainSettings
-from export.train import Scorer
-from export.trial import Trial, image_auroc, pixel_auroc
+from export.training.auto import MOST_PARTS
+from export.training.train import Scorer
+from export.training.trial import Trial, image_auroc, pixel_auroc
 
 mpl.use("Agg")
 

@@ -40,13 +40,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from export import cfa, onnx_graph, onnx_reference, quantise
-from export.backbone import _SPECS, Backbone
+from export.model import cfa
+from export.bundle import graph as onnx_graph, reference_graph as onnx_reference, quantise
+from export.model.backbone import _SPECS, Backbone
 from export.settings import TrainSettings
-from export.train import Scorer
-from inspector import bundle
-from inspector.bundle import INPUT
-from inspector.engines import Engine, openvino
+from export.training.train import Scorer
+from inspector.detection import bundle
+from inspector.detection.bundle import INPUT
+from inspector.detection.engines import Engine, openvino
 from inspector.errors import WeightsError
 
 mpl.use("Agg")

@@ -21,8 +21,8 @@ import yaml
 from figures import Figure, publish
 
 from export.cli import main as inspector_model
-from export.run import Run
-from inspector.bundle import read
+from export.training.run import Run
+from inspector.detection.bundle import read
 
 SUBSCRIBER = """
 import json, sys, zmq
@@ -167,7 +167,7 @@ def judge_folder(photos: Path, bundle: Path, folder: Path) -> tuple[list[dict], 
     try:
         subprocess.run(
             [
-                *(sys.executable, "-m", "inspector.cli", "run", str(station)),
+                *(sys.executable, "-m", "inspector", "run", str(station)),
                 *("--wait-for-subscriber", "30"),
             ],
             check=True,

@@ -266,7 +266,7 @@ def prepare(entries: Sequence[Entry], root: Path) -> dict[Source, str]:
 def _draw_photos(root: Path) -> None:
     if (root / "photos" / "test").exists():
         return
-    command = [sys.executable, "-m", "inspector.cli", "simulate", str(root / "photos")]
+    command = [sys.executable, "-m", "inspector", "simulate", str(root / "photos")]
     counts = ["--good", str(GOOD_PARTS), "--test-good", "1", "--defective", "1", "--seed", "1"]
     subprocess.run([*command, *counts], cwd=HERE.parent, check=True, stdout=subprocess.DEVNULL)
 

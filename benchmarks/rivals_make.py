@@ -20,6 +20,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from inspector.files import write_whole
+
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -52,7 +54,8 @@ def make_ours(_model: str, backbone: str, size: int, photos: Path, folder: Path)
     import latency
     import onnx
 
-    from export import onnx_graph, quantise
+    from export.bundle import graph as onnx_graph
+    from export.bundle import quantise
     from export.settings import TrainSettings
 
     good = list(pictures(photos, size))
@@ -70,8 +73,9 @@ def make_ours(_model: str, backbone: str, size: int, photos: Path, folder: Path)
 
 def _bundle(graph: Any, settings: Any, good: Any, path: Path) -> None:
     """A bundle that judges whole frames with ``graph``; the rest of its manifest is the demo's."""
-    from inspector import bundle
-    from inspector.frame import Geometry, encode_png
+    from inspector.detection import bundle
+    from inspector.imaging.geometry import Geometry
+    from inspector.imaging.images import encode_png
 
     demo = bundle.read(Path(__file__).parents[1] / "config" / "demo.onnx").manifest
     picture = base64.b64encode(encode_png(good)).decode()
@@ -84,7 +88,7 @@ def _bundle(graph: Any, settings: Any, good: Any, path: Path) -> None:
     entry = graph.metadata_props.add()
     entry.key = bundle.MANIFEST_KEY
     entry.value = demo.model_copy(update=changes).model_dump_json()
-    bundle.write_atomically(path, bundle.seal(graph.SerializeToString()))
+    write_whole(path, bundle.seal(graph.SerializeToString()))
 
 
 def make_anomalib(model: str, backbone: str, size: int, photos: Path, folder: Path) -> None:

@@ -127,7 +127,7 @@ def _anomalib(spec: dict[str, Any]) -> tuple[Run, str]:
 
 
 def _load(spec: dict[str, Any]) -> Any:
-    from inspector.detector import Detector
+    from inspector.detection.detector import Detector
 
     # Its weights are random, so is its score: a limit that nothing reaches, as on good parts.
     provider = spec.get("engine", "cpu")
@@ -142,7 +142,7 @@ def _engine(spec: dict[str, Any]) -> tuple[Run, str]:
 
 def _ours(spec: dict[str, Any]) -> tuple[Run, str]:
     """A frame to a judgement, as the daemon does it."""
-    from inspector.frame import read_image
+    from inspector.imaging.images import read_image
 
     detector = _load(spec)
     frame = read_image(Path(spec["frame"]))

@@ -21,10 +21,10 @@ from figures import Figure, publish
 from rich.console import Console
 from rich.progress import Progress
 
-from inspector import bundle
-from inspector.bundle import INPUT
-from inspector.engines.base import Engine, default_threads
-from inspector.engines.onnxruntime import OnnxRuntimeBackend
+from inspector.detection import bundle
+from inspector.detection.bundle import INPUT
+from inspector.detection.engines.base import Engine, default_threads
+from inspector.detection.engines.onnxruntime import OnnxRuntimeBackend
 
 DEMO = Path(__file__).parents[1] / "config" / "demo.onnx"
 FEWEST = 8

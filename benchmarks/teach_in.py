@@ -22,8 +22,8 @@ import numpy.typing as npt
 from figures import Figure, publish
 
 from export.cli import main as inspector_model
-from export.run import Run
-from inspector.detector import Detector
+from export.training.run import Run
+from inspector.detection.detector import Detector
 from inspector.verdict import Verdict
 
 SPOTTED = 16

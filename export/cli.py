@@ -15,14 +15,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from export.settings import TrainSettings
-from inspector import __version__, bundle, collect
-from inspector.config import in_words, load_yaml
+from inspector import __version__
+from inspector.cli import collect
+from inspector.config.yaml_file import in_words, load_yaml
+from inspector.detection.manifest import Calibration
 from inspector.errors import ConfigError, InspectorError, OutputError
-from inspector.frame import STRIDE
+from inspector.imaging.geometry import STRIDE
 from inspector.verdict import Verdict
 
 if TYPE_CHECKING:
-    from export.run import Run
+    from export.training.run import Run
 
 INTERRUPTED = 130
 WITHOUT_TORCH = 3
@@ -200,9 +202,9 @@ def _progress() -> Progress:
 
 def _train(options: argparse.Namespace) -> None:
     settings = _settings(options)
-    from export.auto import choose, recall
-    from export.run import Choice, Run
-    from export.train import Step, train
+    from export.training.auto import choose, recall
+    from export.training.run import Choice, Run
+    from export.training.train import Step, train
 
     run = Run(options.output)
     run.check(resume=options.resume)
@@ -241,7 +243,7 @@ def _train(options: argparse.Namespace) -> None:
     _print_calibration(outcome.calibration)
 
 
-def _print_calibration(calibration: bundle.Calibration) -> None:
+def _print_calibration(calibration: Calibration) -> None:
     low, high = calibration.interval
     first, last = calibration.predicted_rejects
     print(
@@ -255,8 +257,8 @@ def _print_calibration(calibration: bundle.Calibration) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    from export.calibrate import calibrate
-    from export.run import Run
+    from export.training.calibrate import calibrate
+    from export.training.run import Run
 
     rate = _settings(
         argparse.Namespace(config=None, false_reject=options.false_reject)
@@ -293,11 +295,11 @@ def _report_folder(options: argparse.Namespace, run: Run, data: Path) -> Path:
 def _evaluate(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from export.dataset import open_test
-    from export.evaluate import evaluate
-    from export.report import headline, write_report
-    from export.run import Run
-    from export.train import load_scorer, pick_device
+    from export.data.dataset import open_test
+    from export.evaluation.evaluate import evaluate
+    from export.evaluation.report import headline, write_report
+    from export.training.run import Run
+    from export.training.train import load_scorer, pick_device
 
     run = Run(options.folder)
     facts, outcome = run.facts(), run.outcome()
@@ -371,10 +373,10 @@ def _add_precision(command: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from export.assemble import check_output, export_bundle
-    from export.describe import describe
-    from export.run import Run
-    from export.train import load_scorer, pick_device
+    from export.bundle.assemble import check_output, export_bundle
+    from export.bundle.describe import describe
+    from export.training.run import Run
+    from export.training.train import load_scorer, pick_device
 
     run = Run(options.folder)
     facts = run.facts()
@@ -408,10 +410,10 @@ def _extend(options: argparse.Namespace) -> None:
     if options.false_reject is not None:
         given = argparse.Namespace(config=None, false_reject=options.false_reject)
         rate = _settings(given).false_reject
-    from export.describe import describe
+    from export.bundle.describe import describe
     from export.extend import extend
-    from export.run import Run
-    from export.train import Step, pick_device
+    from export.training.run import Run
+    from export.training.train import Step, pick_device
 
     run = Run(options.folder)
     with _progress() as progress:
@@ -451,7 +453,8 @@ def _extend(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from export.describe import describe
+    from export.bundle.describe import describe
+    from inspector.detection import bundle
 
     read = bundle.read(options.bundle)
     if options.json:

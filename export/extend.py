@@ -16,10 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export import cfa
-from export.assemble import Choice, check_output, export_bundle
-from export.calibrate import calibrate
-from export.dataset import (
+from export.bundle.assemble import PrecisionChoice, check_output, export_bundle
+from export.data.dataset import (
     GOOD,
     Sample,
     digest_file,
@@ -29,14 +27,16 @@ from export.dataset import (
     load_sample,
     one_each,
 )
-from export.features import FeatureCache
-from export.memory import MOST_REPLACED, teach
-from export.run import Facts, Lesson, Run, Scores
-from export.train import OnStep, Scorer, Step, load_model, load_scorer
-from inspector import fitness
-from inspector.bundle import Calibration, Exposure, Manifest
+from export.model import cfa
+from export.model.features import FeatureCache
+from export.model.memory import MOST_REPLACED, teach
+from export.training.calibrate import calibrate
+from export.training.run import Facts, Lesson, Run, Scores
+from export.training.train import OnStep, Scorer, Step, load_model, load_scorer
+from inspector.detection import fitness
+from inspector.detection.manifest import Calibration, Exposure, Manifest
 from inspector.errors import DatasetError, ImageError, OutputError, RunError
-from inspector.frame import exposure
+from inspector.imaging.images import exposure
 from inspector.verdict import Frame8
 
 Index = npt.NDArray[np.intp]
@@ -146,7 +146,7 @@ def extend(
     rate: float | None,
     pooled: bool,
     name: str | None,
-    precision: Choice,
+    precision: PrecisionChoice,
     on_step: OnStep,
 ) -> Report:
     """Teach the photos in ``good`` to a finished run: a new run ``folder`` and a bundle ``output``.

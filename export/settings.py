@@ -16,9 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from inspector.config import in_words
+from inspector.config.yaml_file import in_words
 from inspector.errors import ConfigError
-from inspector.frame import STRIDE, Box, Geometry
+from inspector.imaging.geometry import STRIDE, Box, Geometry
 
 BackboneName = Literal[
     "efficientnet_lite0", "resnet18", "wide_resnet50_2", "efficientnet_b5", "vgg19_bn"

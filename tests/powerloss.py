@@ -11,10 +11,12 @@ from typing import Any
 
 import apsw
 
-from inspector import journal
 from inspector.errors import JournalError
-from inspector.triggers import Trigger
-from inspector.wire import VerdictMessage
+from inspector.journal import writer as journal
+from inspector.journal.reader import Reader
+from inspector.journal.schema import FILE, begin, prepare, record
+from inspector.station.triggers import Trigger
+from inspector.wire.messages import VerdictMessage
 from tests.records import EPOCH, answer, trigger
 
 SECTOR = 512
@@ -119,15 +121,15 @@ class Writer:
     def __init__(self, disk: Disk, path: Path, epoch: str, *extra: str) -> None:
         """``extra``: pragmas set after the journal's own, such as ``synchronous=OFF``."""
         self._db = apsw.Connection(str(path), vfs=disk.label)
-        journal.prepare(self._db, path)
+        prepare(self._db, path)
         for pragma in extra:
             self._db.execute(f"PRAGMA {pragma}").fetchall()
         self._latest_us = 0
-        self._number = self._transact(lambda: journal.begin(self._db, epoch, 0, 0))
+        self._number = self._transact(lambda: begin(self._db, epoch, 0, 0))
 
     def commit(self, triggers: list[Trigger], verdicts: list[VerdictMessage]) -> None:
         self._latest_us = self._transact(
-            lambda: journal.record(self._db, self._number, self._latest_us, triggers, verdicts)
+            lambda: record(self._db, self._number, self._latest_us, triggers, verdicts)
         )
 
     def close(self) -> None:
@@ -179,7 +181,7 @@ def cut_often(
         shutil.rmtree(live, ignore_errors=True)
         live.mkdir()
         disk = Disk(f"{name}-{epoch}", step)
-        writer = Writer(disk, live / journal.FILE, EPOCH, *pragmas)
+        writer = Writer(disk, live / FILE, EPOCH, *pragmas)
         # Longer than the 1,000 pages after which SQLite brings the WAL into the database.
         for number in range(1, 221):
             writer.commit([trigger(number)], [])
@@ -196,7 +198,7 @@ def cut_often(
 
 def _examine(image: Path, asked: int, answered: int, losses: Losses) -> None:
     try:
-        with journal.Reader(image) as reader:
+        with Reader(image) as reader:
             found = [
                 VerdictMessage.model_validate_json(body).seq
                 for body in reader.verdicts(EPOCH, 1, None, 1_000_000)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from inspector.triggers import Trigger
-from inspector.wire import VerdictMessage
+from inspector.station.triggers import Trigger
+from inspector.wire.messages import VerdictMessage
 
 EPOCH = "5b0c3a52-8f5e-4bb8-9a55-0d1f7c0f6c1e"
 NOW_US = 1_714_557_600_000_000

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from inspector import cli
-from inspector.client import Gap, Heatmap, Subscriber
-from inspector.frame import encode_jpeg, encode_png
-from inspector.wire import StatusMessage, VerdictMessage
+from inspector.cli import main as cli
+from inspector.client.subscriber import Gap, Heatmap, Subscriber
+from inspector.imaging.images import encode_jpeg, encode_png
+from inspector.wire.messages import StatusMessage, VerdictMessage
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +74,7 @@ def at_once(*commands: Sequence[str | Path]) -> list[tuple[int, str, str]]:
     """Several commands side by side, each to its end."""
     children = [
         subprocess.Popen(
-            [sys.executable, "-m", "inspector.cli", *map(str, arguments)],
+            [sys.executable, "-m", "inspector", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -133,7 +133,7 @@ class Running:
 def running(station: Path, *options: str, program: str = "") -> Iterator[Running]:
     """``inspector run``, or a ``program`` around it; killed when still there at the end."""
     log = station.with_suffix(".log")
-    command = [sys.executable, "-m", "inspector.cli", "run", str(station), *options]
+    command = [sys.executable, "-m", "inspector", "run", str(station), *options]
     if program:
         command = [sys.executable, "-c", program, str(station)]
     with (

@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from inspector.client import Item, Subscriber
-from inspector.commands import Commands, Request
-from inspector.config import Security
-from inspector.journal import Journal, Reader
-from inspector.security import Gate
-from inspector.wire import Publisher, StatusMessage, VerdictMessage
+from inspector.client.subscriber import Item, Subscriber
+from inspector.config.station_file import Security
+from inspector.journal.reader import Reader
+from inspector.journal.writer import Journal
+from inspector.wire.command_server import Commands
+from inspector.wire.gate import Gate
+from inspector.wire.messages import StatusMessage, VerdictMessage
+from inspector.wire.publisher import Publisher
+from inspector.wire.requests import Request
 
 NAME = "line-1"
 

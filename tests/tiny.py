@@ -12,8 +12,10 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from inspector import bundle
-from inspector.frame import encode_png
+from inspector.detection import bundle
+from inspector.detection.manifest import Manifest
+from inspector.files import write_whole
+from inspector.imaging.images import encode_png
 
 SIDE = 64
 GREY = 128
@@ -33,8 +35,8 @@ def write_bundle(
     edit(graph)
     entry = graph.metadata_props.add()
     entry.key = bundle.MANIFEST_KEY
-    entry.value = bundle.Manifest.model_validate(document).model_dump_json()
-    bundle.write_atomically(path, bundle.seal(graph.SerializeToString()))
+    entry.value = Manifest.model_validate(document).model_dump_json()
+    write_whole(path, bundle.seal(graph.SerializeToString()))
     return path
 
 

@@ -6,41 +6,32 @@ what a station uses.
 
 from __future__ import annotations
 
+import pkgutil
 import sys
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
 
 from inspector.cameras.base import BadFrameError, Camera, CameraLostError, Frame
-from inspector.cameras.faulty import Faulty
-from inspector.cameras.folder import Folder
-from inspector.cameras.opencv import OpenCv, has_gstreamer
-from inspector.cameras.simulator import Simulator
-from inspector.config import CameraConfig, FaultyCamera, FolderCamera, OpenCvCamera
+from inspector.config.cameras import CameraConfig
 
-__all__ = [
-    "BadFrameError",
-    "Camera",
-    "CameraLostError",
-    "Frame",
-    "create",
-    "has_gstreamer",
-    "isolate",
-]
+__all__ = ["BadFrameError", "Camera", "CameraLostError", "Frame", "create", "isolate"]
 
 
-def create(config: CameraConfig) -> Camera:
-    """The camera that ``config`` describes, not yet open."""
-    if isinstance(config, OpenCvCamera):
-        return OpenCv(config)
-    if isinstance(config, FolderCamera):
-        return Folder(config)
-    if isinstance(config, FaultyCamera):
-        return Faulty(config)
-    return Simulator(config)
+def create(config: CameraConfig, memory: npt.NDArray[np.int64] | None = None) -> Camera:
+    """The camera that ``config`` describes, not yet open.
+
+    ``memory``: int64, for kinds that ask for ``memory_bytes``.
+    """
+    make = pkgutil.resolve_name(config.camera)
+    return cast(Camera, make(config) if memory is None else make(config, memory))
 
 
 def isolate(config: CameraConfig) -> Camera:
     """The camera that ``config`` describes, to be opened in a child process (on Linux)."""
     if sys.platform == "linux":
-        from inspector.cameras.process import CameraProcess
+        from inspector.cameras.isolated.process import CameraProcess
 
         return CameraProcess(config)
     return create(config)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from inspector.cameras.base import BadFrameError, Frame
 from inspector.cameras.pace import Pace, now_us
-from inspector.config import FolderCamera
+from inspector.config.cameras.folder import FolderCamera
 from inspector.errors import CameraError
-from inspector.frame import IMAGE_SUFFIXES, find_images, read_image
+from inspector.imaging.images import IMAGE_SUFFIXES, find_images, read_image
 
 
 class Folder:

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from inspector.cameras.base import CameraLostError, Frame
 from inspector.cameras.pace import Pace, now_us
-from inspector.config import OpenCvCamera
+from inspector.config.cameras.opencv import OpenCvCamera, SourceKind
 from inspector.errors import CameraError
 
 OPEN_TIMEOUT_MS: Final = 10_000
@@ -34,8 +34,6 @@ _BACKENDS: Final = {
     "v4l2": cv2.CAP_V4L2,
     "gstreamer": cv2.CAP_GSTREAMER,
 }
-
-Kind = Literal["device", "file", "stream", "pipeline"]
 
 # Whoever sets OpenCV's own variable wants to see it talk; others get our one line.
 if "OPENCV_LOG_LEVEL" not in os.environ:
@@ -50,16 +48,6 @@ def has_gstreamer() -> bool:
     return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))
 
 
-def kind_of(config: OpenCvCamera) -> Kind:
-    """What ``config.source`` names."""
-    source = config.source
-    if isinstance(source, int) or source.isdecimal() or source.startswith("/dev/"):
-        return "device"
-    if config.backend == "gstreamer" or "!" in source:
-        return "pipeline"
-    return "stream" if "://" in source else "file"
-
-
 class OpenCv:
     """One OpenCV source (docs/cameras.md).
 
@@ -69,11 +57,11 @@ class OpenCv:
     def __init__(self, config: OpenCvCamera, open_timeout_ms: int = OPEN_TIMEOUT_MS) -> None:
         self._config = config
         self._open_timeout_ms = open_timeout_ms
-        self._is_file = kind_of(config) == "file"
+        self._is_file = config.source_kind == "file"
         rate_hz = config.fps if self._is_file and config.fps else 0.0
         self._pace = Pace(config.name, rate_hz, config.timeout_ms)
-        self._reader: _Reader | None = None
-        self._stuck: list[_Reader] = []
+        self._reader: _CaptureThread | None = None
+        self._stuck: list[_CaptureThread] = []
 
     def open(self) -> None:
         """Connect, within the open timeout. Raises CameraError with the cause and a cure."""
@@ -84,7 +72,7 @@ class OpenCv:
                 f"driver; unplug the camera or restart the station"
             )
         self._pace.start()
-        reader = self._reader = _Reader(self._config, self._open_timeout_ms)
+        reader = self._reader = _CaptureThread(self._config, self._open_timeout_ms)
         reader.start()
         if self._pace.interrupted:
             reader.stop()
@@ -123,14 +111,14 @@ class OpenCv:
         self._stuck = [other for other in self._stuck if other.is_alive()]
 
 
-class _Reader(threading.Thread):
+class _CaptureThread(threading.Thread):
     """Opens, reads and releases one ``VideoCapture``; nothing else ever touches it."""
 
     def __init__(self, config: OpenCvCamera, open_timeout_ms: int) -> None:
         super().__init__(name=f"read-{config.name}", daemon=True)
         self._config = config
         self._open_timeout_ms = open_timeout_ms
-        self._is_file = kind_of(config) == "file"
+        self._is_file = config.source_kind == "file"
         self._changed = threading.Condition()
         self._slot: Frame | None = None
         self._filled_s = 0.0
@@ -301,7 +289,7 @@ class ExposureBounds:
 
 def _connect(capture: cv2.VideoCapture, config: OpenCvCamera, open_timeout_ms: int) -> None:
     """Open ``capture`` as ``config`` says. Raises CameraError with a cause and a cure."""
-    kind, source = kind_of(config), config.source
+    kind, source = config.source_kind, config.source
     backend = _backend(config, kind)
     if kind == "device":
         source = _device(source)
@@ -336,7 +324,7 @@ def _connect(capture: cv2.VideoCapture, config: OpenCvCamera, open_timeout_ms: i
         )
 
 
-_CURES: Final[dict[Kind, str]] = {
+_CURES: Final[dict[SourceKind, str]] = {
     "device": "cannot be opened; does another program use it?",
     "file": "not a video that OpenCV can read; convert it, for example to MP4 (H.264) or AVI",
     "stream": "cannot be opened; check the address, user and password, and that a player shows it",
@@ -345,7 +333,7 @@ _CURES: Final[dict[Kind, str]] = {
 }
 
 
-def _backend(config: OpenCvCamera, kind: Kind) -> int:
+def _backend(config: OpenCvCamera, kind: SourceKind) -> int:
     name: str = config.backend
     if name == "any":
         if kind == "pipeline":

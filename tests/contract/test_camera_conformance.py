@@ -17,13 +17,11 @@ import pytest
 
 from inspector import cameras
 from inspector.cameras import BadFrameError, Camera, CameraLostError, Frame
-from inspector.config import (
-    CameraConfig,
-    FaultyCamera,
-    FolderCamera,
-    OpenCvCamera,
-    SimulatorCamera,
-)
+from inspector.config.cameras import CameraConfig
+from inspector.config.cameras.faulty import FaultyCamera
+from inspector.config.cameras.folder import FolderCamera
+from inspector.config.cameras.opencv import OpenCvCamera
+from inspector.config.cameras.simulator import SimulatorCamera
 from inspector.errors import CameraError
 from tests.contract.test_cameras import (
     PARTS,

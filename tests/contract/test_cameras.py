@@ -19,8 +19,10 @@ import pytest
 
 from inspector import cameras
 from inspector.cameras import BadFrameError, Camera, CameraLostError, Frame
-from inspector.cameras.opencv import ExposureBounds, Freshness, OpenCv
-from inspector.config import CameraConfig, FolderCamera, OpenCvCamera
+from inspector.cameras.opencv import ExposureBounds, Freshness, OpenCv, has_gstreamer
+from inspector.config.cameras import CameraConfig
+from inspector.config.cameras.folder import FolderCamera
+from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.errors import CameraError, Fault
 from inspector.verdict import Reason
 
@@ -240,7 +242,7 @@ def test_other_size_than_asked_is_refused(tmp_path: Path) -> None:
         cameras.create(config).open()
 
 
-@pytest.mark.skipif(cameras.has_gstreamer(), reason="this OpenCV has GStreamer")
+@pytest.mark.skipif(has_gstreamer(), reason="this OpenCV has GStreamer")
 @pytest.mark.parametrize("backend", ["any", "gstreamer"])
 def test_gstreamer_that_is_not_there_is_said_plainly(backend: str) -> None:
     config = OpenCvCamera.model_validate(
@@ -255,7 +257,7 @@ def test_gstreamer_that_is_not_there_is_said_plainly(backend: str) -> None:
         cameras.create(config).open()
 
 
-@pytest.mark.skipif(not cameras.has_gstreamer(), reason="this OpenCV has no GStreamer")
+@pytest.mark.skipif(not has_gstreamer(), reason="this OpenCV has no GStreamer")
 def test_gstreamer_pipeline_gives_frames() -> None:
     source = "videotestsrc is-live=true ! videoconvert ! video/x-raw,format=BGR ! appsink"
     with opened(cameras.create(OpenCvCamera(kind="opencv", name="top", source=source))) as camera:

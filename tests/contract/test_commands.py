@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 import zmq
 
-from inspector import remote, wire
-from inspector.client import Commander
-from inspector.commands import Request
-from inspector.config import Security
+from inspector.cli import keygen, recipe, reload
+from inspector.cli import trigger as trigger_command
+from inspector.client.commander import Commander
+from inspector.client.keys import ClientKeys, configure_client
+from inspector.config.station_file import Security
 from inspector.errors import CommandError, PortError, SecretError
-from inspector.keys import run_keygen
-from inspector.security import ClientKeys, configure_client
+from inspector.wire import messages as wire
+from inspector.wire.requests import Request
 from tests.stations import Recorded, free_ports, serving, verdict
 
 
@@ -357,7 +358,7 @@ def test_client_with_a_thousand_open_commands_is_told_that_it_is_busy(recorded):
 def test_role_decides_what_a_peer_may_send(tmp_path, recorded, role):
     recorded.record(1)
     for name in ("station", "peer"):
-        run_keygen(argparse.Namespace(folder=tmp_path / "keys", name=name, bundle=False))
+        keygen.run(argparse.Namespace(folder=tmp_path / "keys", name=name, bundle=False))
     keys = ClientKeys.load(tmp_path / "keys/peer.secret", tmp_path / "keys/station.public")
     security = Security.model_validate(
         {
@@ -518,7 +519,7 @@ def test_trigger_command_ends_with_the_verdict(recorded, capsys, kind, code):
 
     with serving(recorded, handle) as commands:
         arguments = ["top", "--part", "w", "--seq", "3", "--address", commands.address]
-        assert remote.run_trigger(options(remote.add_trigger_arguments, *arguments)) == code
+        assert trigger_command.run(options(trigger_command.add_arguments, *arguments)) == code
     said = capsys.readouterr().out
     assert said.startswith(f"{kind} seq 7 part w")
     assert ("1.250" in said) == (score is not None)
@@ -534,8 +535,8 @@ def test_recipe_and_reload_commands_print_what_was_done(recorded, capsys):
 
     with serving(recorded, handle) as commands:
         at = ["--address", commands.address]
-        assert remote.run_recipe(options(remote.add_recipe_arguments, "flange", *at)) == 0
-        assert remote.run_reload(options(remote.add_reload_arguments, *at)) == 0
+        assert recipe.run(options(recipe.add_arguments, "flange", *at)) == 0
+        assert reload.run(options(reload.add_arguments, *at)) == 0
     assert [(type(one).__name__, getattr(one, "recipe", "")) for one in seen] == [
         ("RecipeCommand", "flange"),
         ("ReloadCommand", ""),
@@ -546,4 +547,4 @@ def test_recipe_and_reload_commands_print_what_was_done(recorded, capsys):
 def test_half_of_the_keys_is_refused(tmp_path):
     arguments = ["top", "--key", str(tmp_path / "me.secret")]
     with pytest.raises(SecretError, match="give both"):
-        remote.run_trigger(options(remote.add_trigger_arguments, *arguments))
+        trigger_command.run(options(trigger_command.add_arguments, *arguments))

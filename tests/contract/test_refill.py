@@ -13,13 +13,13 @@ import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inspector import client
-from inspector.client import Gap, Subscriber
+from inspector.cli import keygen
+from inspector.client import subscriber as client
+from inspector.client.keys import ClientKeys
+from inspector.client.refill import Progress, Refill
+from inspector.client.subscriber import Gap, Subscriber
 from inspector.errors import WireError
-from inspector.keys import run_keygen
-from inspector.refill import Progress, Refill
-from inspector.security import ClientKeys
-from inspector.wire import ReplyMessage, StatusMessage, VerdictMessage
+from inspector.wire.messages import ReplyMessage, StatusMessage, VerdictMessage
 from tests.stations import NAME, Relay, Station, free_ports, verdict
 
 
@@ -273,7 +273,7 @@ def test_what_the_journal_has_not_is_a_gap_between_what_it_has(station, quick):
 @pytest.mark.parametrize("told_by", ["verdict", "status", "answer"])
 def test_what_a_journal_that_fails_records_late_still_comes(station, monkeypatch, told_by):
     """Published, lost on the way, and in the journal only later than it is usually waited for."""
-    monkeypatch.setattr("inspector.client._TAIL_S", 0.3)
+    monkeypatch.setattr("inspector.client.subscriber._TAIL_S", 0.3)
     late = [verdict(seq, verdict="FAULT", score=None, reason="journal_failed") for seq in (2, 3)]
     trouble = "journal: disk I/O error"
     broken = station.recorded.status().model_copy(update={"last_seq": 3, "trouble": trouble})
@@ -373,9 +373,9 @@ def test_another_stations_journal_is_not_taken_for_ours(station, tmp_path):
 
 def test_peer_that_may_not_replay_gets_gaps_at_once(tmp_path):
     for name in ("station", "peer"):
-        run_keygen(argparse.Namespace(folder=tmp_path / "keys", name=name, bundle=False))
+        keygen.run(argparse.Namespace(folder=tmp_path / "keys", name=name, bundle=False))
     keys = ClientKeys.load(tmp_path / "keys/peer.secret", tmp_path / "keys/station.public")
-    from inspector.config import Security
+    from inspector.config.station_file import Security
 
     for roles, healed in ((["listen"], True), (["trigger"], False)):
         security = Security.model_validate(
@@ -392,7 +392,7 @@ def test_peer_that_may_not_replay_gets_gaps_at_once(tmp_path):
 
 def ask_with_keys(station: Station, keys: ClientKeys) -> tuple[bool, list[Any]]:
     """Refill through the command socket alone: whether it came, and the gaps."""
-    from inspector.channel import Channel
+    from inspector.client.connection import Channel
 
     station.lose(3)
     progress = Progress()

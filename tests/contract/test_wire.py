@@ -17,12 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from inspector import wire
-from inspector.client import Gap, Subscriber
+from inspector.client.subscriber import Gap, Subscriber
 from inspector.errors import PortError, WireError
-from inspector.frame import encode_jpeg, encode_png
+from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.verdict import Reason, Verdict
-from inspector.wire import HeatmapMessage, Publisher, StatusMessage, VerdictMessage
+from inspector.wire import messages as wire
+from inspector.wire.messages import HeatmapMessage, StatusMessage, VerdictMessage
+from inspector.wire.publisher import Publisher
 from tests import running, tiny
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -494,7 +495,7 @@ def test_watch_goes_on_after_a_message_that_is_none():
     socket = context.socket(zmq.XPUB)
     try:
         port = socket.bind_to_random_port("tcp://127.0.0.1")
-        command = [sys.executable, "-m", "inspector.cli", "watch", f"tcp://127.0.0.1:{port}"]
+        command = [sys.executable, "-m", "inspector", "watch", f"tcp://127.0.0.1:{port}"]
         with subprocess.Popen(
             [*command, "--count", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as watch:

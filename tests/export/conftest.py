@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from export.backbone import _SPECS
-from export.cfa import pool
-from export.run import Run
+from export.model.backbone import _SPECS
+from export.model.cfa import pool
 from export.settings import TrainSettings
-from export.train import load_scorer, train
+from export.training.run import Run
+from export.training.train import load_scorer, train
 
 CPU = torch.device("cpu")
 _WEIGHTS = tempfile.TemporaryDirectory(prefix="line-inspector-weights-")

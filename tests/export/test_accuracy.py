@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 import torch
 
-from export import cfa
+from export.model import cfa
 from export.settings import TrainSettings
-from export.train import Scorer
+from export.training.train import Scorer
 from inspector.errors import ConfigError, DatasetError
 
 from .conftest import write_parts

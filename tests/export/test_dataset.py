@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from export.dataset import (
+from export.data.dataset import (
     GOOD,
     Sample,
     fingerprint,
@@ -20,7 +20,8 @@ from export.dataset import (
     open_test,
 )
 from inspector.errors import DatasetError, ImageError, MaskError, TooFewPartsError
-from inspector.frame import Box, Geometry, read_image
+from inspector.imaging.geometry import Box, Geometry
+from inspector.imaging.images import read_image
 
 from .conftest import draw_part, write_parts
 

@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from export.calibrate import calibrate
 from export.cli import main
 from export.extend import Report, extend
-from export.memory import MOST_REPLACED, teach
-from export.run import Run
-from export.train import Scorer, Step, load_model, load_scorer, train
-from inspector import Detector, Verdict, fitness
-from inspector.bundle import Manifest, read
+from export.model.memory import MOST_REPLACED, teach
+from export.training.calibrate import calibrate
+from export.training.run import Run
+from export.training.train import Scorer, Step, load_model, load_scorer, train
+from inspector import Detector, Verdict
+from inspector.detection import fitness
+from inspector.detection.bundle import read
+from inspector.detection.manifest import Manifest
 from inspector.errors import OutputError, RunError
 
 from .conftest import CPU, QUICK, draw_labelled, draw_part, features, write_labelled, write_parts

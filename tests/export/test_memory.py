@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from export.memory import COVER, MOST_REPLACED, teach
-from export.run import Run
-from export.train import load_scorer
+from export.model.memory import COVER, MOST_REPLACED, teach
+from export.training.run import Run
+from export.training.train import load_scorer
 
 from .conftest import CPU, draw_labelled, features
 

@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as arrays
 from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score, roc_curve
 
-from export import metrics
-from export.metrics import Curve, PixelTally, Rate
+from export.evaluation import metrics
+from export.evaluation.metrics import Curve, PixelTally, Rate
 
 slowly = settings(deadline=None, max_examples=60)
 

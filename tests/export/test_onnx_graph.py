@@ -17,11 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from export import cfa, onnx_graph, onnx_reference, onnx_search, quantise
-from export.backbone import _SPECS, Backbone
+from export.bundle import graph as onnx_graph
+from export.bundle import quantise
+from export.bundle import reference_graph as onnx_reference
+from export.bundle import search_nodes as onnx_search
+from export.model import cfa
+from export.model.backbone import _SPECS, Backbone
 from export.settings import TrainSettings
-from export.train import Scorer
-from inspector.bundle import BANK
+from export.training.train import Scorer
+from inspector.detection.bundle import BANK
 from tests.export.conftest import random_weights
 
 ort.set_default_logger_severity(4)

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from export.dataset import GOOD, Sample, load_good, load_sample, open_good, open_test
-from export.evaluate import GALLERY_SIZE, Evaluation, ScoreBatch, evaluate
-from export.report import write_report
-from inspector.bundle import Calibration, Quantiles
+from export.data.dataset import GOOD, Sample, load_good, load_sample, open_good, open_test
+from export.evaluation.evaluate import GALLERY_SIZE, Evaluation, ScoreBatch, evaluate
+from export.evaluation.report import write_report
+from inspector.detection.manifest import Calibration, Quantiles
 from inspector.errors import ImageError, OutputError
-from inspector.frame import Geometry, decode
+from inspector.imaging.geometry import Geometry
+from inspector.imaging.images import decode
 from inspector.verdict import Verdict
 
 from .conftest import write_parts

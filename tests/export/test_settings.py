@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from export.settings import LONGEST_PX, SHORTEST_PX, TrainSettings
 from inspector.errors import ConfigError
-from inspector.frame import STRIDE, Box
+from inspector.imaging.geometry import STRIDE, Box
 
 sides = st.integers(16, 6000)
 

@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from export import onnx_graph
+from export.bundle import graph as onnx_graph
 from export.cli import main
-from export.run import Run
+from export.training.run import Run
 from inspector import Detector, Verdict
 
 from .conftest import draw_part

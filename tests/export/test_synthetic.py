@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.synthetic import KINDS, MARGIN_PX, SIZES, Synthetic, defective
+from export.data.synthetic import KINDS, MARGIN_PX, SIZES, Synthetic, defective
 from inspector.verdict import Frame8
 
 from .conftest import draw_part

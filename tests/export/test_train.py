@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from export.calibrate import calibrate
-from export.dataset import load_good, open_good
-from export.run import Run
-from export.train import Step, _split, load_scorer, train
-from inspector import fitness
+from export.data.dataset import load_good, open_good
+from export.training.calibrate import calibrate
+from export.training.run import Run
+from export.training.train import Step, _split, load_scorer, train
+from inspector.detection import fitness
 from inspector.errors import RunError, TooFewPartsError, TrainingError
 
 from .conftest import CPU, QUICK, draw_part, run_watched, write_parts
@@ -174,7 +174,7 @@ def test_a_diverging_training_is_refused_with_a_cure(parts: Path, tmp_path: Path
 
 
 def test_defects_score_above_the_limit_and_good_parts_below(trained: Run) -> None:
-    from inspector.frame import Geometry
+    from inspector.imaging.geometry import Geometry
 
     geometry = trained.facts().geometry
     assert isinstance(geometry, Geometry)

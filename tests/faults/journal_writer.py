@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from inspector.journal import Journal
+from inspector.journal.writer import Journal
 from tests.records import answer, trigger
 
 

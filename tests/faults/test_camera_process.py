@@ -24,12 +24,14 @@ if sys.platform != "linux":
     pytest.skip("isolated cameras are Linux's", allow_module_level=True)
 
 from inspector.cameras import BadFrameError, CameraLostError, Frame, isolate
-from inspector.cameras.faulty import Faulty
-from inspector.cameras.process import CameraProcess
-from inspector.cameras.simulator import draw
-from inspector.config import FaultyCamera, FolderCamera, OpenCvCamera
+from inspector.cameras.isolated.process import CameraProcess
+from inspector.cameras.simulated.conveyor import draw
+from inspector.cameras.simulated.faulty import Faulty
+from inspector.config.cameras.faulty import FaultyCamera
+from inspector.config.cameras.folder import FolderCamera
+from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.errors import CameraError
-from inspector.frame import exposure
+from inspector.imaging.images import exposure
 from tests.conftest import shared_memory
 from tests.running import write_parts
 
@@ -355,7 +357,7 @@ def test_password_is_not_in_the_process_list() -> None:
     looker.join()
     camera.close()
     silent.close()
-    assert any("inspector.cameras.child top" in line for line in seen)
+    assert any("inspector.cameras.isolated.child top" in line for line in seen)
     assert not any("secret" in line for line in seen)
 
 

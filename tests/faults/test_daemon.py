@@ -11,7 +11,7 @@ import time
 import cv2
 import pytest
 
-from inspector.wire import StatusMessage, VerdictMessage
+from inspector.wire.messages import StatusMessage, VerdictMessage
 from tests import running, tiny
 
 
@@ -219,7 +219,7 @@ def test_signal_while_it_waits_for_a_subscriber_stops_it(station, number):
 def test_end_of_standard_input_stops_it(tmp_path, bundle_path, parts):
     camera = running.folder_camera(parts, rate_hz=10, loop=True)
     station = running.write_station(tmp_path / "s.yaml", bundle_path, camera)
-    command = [sys.executable, "-m", "inspector.cli", "run", station, "--stop-on-stdin-eof"]
+    command = [sys.executable, "-m", "inspector", "run", station, "--stop-on-stdin-eof"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         for line in child.stderr:
             if b"state=running" in line:
@@ -277,10 +277,10 @@ def _camera_state(item: object) -> str:
 
 
 CRASHES = {
-    "grab-top": "inspector.workers.Grabber._hand_over",
-    "recorder": "inspector.journal.Journal.commit",
-    "commands": "inspector.commands.Commands._serve_replay",
-    "pictures": "inspector.workers.encode_png",
+    "grab-top": "inspector.station.grabber.Grabber._hand_over",
+    "recorder": "inspector.journal.writer.Journal.commit",
+    "commands": "inspector.wire.command_server.Commands._serve_replay",
+    "pictures": "inspector.station.pictures.encode_png",
 }
 
 

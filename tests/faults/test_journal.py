@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from inspector.errors import JournalError
-from inspector.journal import FILE, Journal, Reader
+from inspector.journal.reader import Reader
+from inspector.journal.schema import FILE
+from inspector.journal.writer import Journal
 from tests.powerloss import cut_often
 from tests.records import EPOCH, trigger, verdict
 

@@ -25,13 +25,13 @@ import yaml
 import zmq
 from onnx import helper, numpy_helper
 
-from inspector.cameras import ring
-from inspector.client import Subscriber
-from inspector.detector import Detector
+from inspector.cameras.isolated import ring
+from inspector.client.subscriber import Subscriber
+from inspector.detection.detector import Detector
 from inspector.errors import CommandError
-from inspector.frame import encode_jpeg, encode_png
+from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.verdict import Reason, Verdict
-from inspector.wire import StatusMessage, VerdictMessage, decode
+from inspector.wire.messages import StatusMessage, VerdictMessage, decode
 from tests import running, tiny
 from tests.faults.test_camera_process import mapped
 from tests.faults.test_triggers import SLOW_JUDGE, ready, write

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from inspector.client import Subscriber
-from inspector.wire import Publisher, StatusMessage, VerdictMessage
+from inspector.client.subscriber import Subscriber
+from inspector.wire.messages import StatusMessage, VerdictMessage
+from inspector.wire.publisher import Publisher
 from tests import running, tiny
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from inspector.client import Commander
+from inspector.client.commander import Commander
 from inspector.errors import CommandError
-from inspector.journal import Reader
-from inspector.wire import VerdictMessage
+from inspector.journal.reader import Reader
+from inspector.wire.messages import VerdictMessage
 from tests import running, tiny
 
 FAIL_WHILE = """

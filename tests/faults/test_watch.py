@@ -82,7 +82,7 @@ def test_demo_without_a_bundle_says_so(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_demo_leaves_no_station_behind(tmp_path, bundle_path, number):
     station = demo_station(tmp_path, bundle_path)
-    command = [sys.executable, "-u", "-m", "inspector.cli", "demo", station]
+    command = [sys.executable, "-u", "-m", "inspector", "demo", station]
     command += ["--save", tmp_path / "out"]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as demo:
@@ -101,7 +101,7 @@ def test_demo_leaves_no_station_behind(tmp_path, bundle_path, number):
 
 
 def test_station_file_of_the_demo_round_trips(tmp_path, bundle_path):
-    from inspector.config import load_station
+    from inspector.config.station_file import load_station
 
     path = demo_station(tmp_path, bundle_path)
     station = load_station(path)

@@ -13,9 +13,10 @@ from typing import Any
 
 import zmq
 
-from inspector import keys
-from inspector.config import Peer, Role, Security
-from inspector.security import ClientKeys, configure_client
+from inspector.cli import keygen
+from inspector.client.keys import ClientKeys, configure_client
+from inspector.config.station_file import Peer, Role, Security
+from inspector.wire import keys
 
 ANY = "tcp://127.0.0.1:*"
 ROLES: dict[str, tuple[Role, ...]] = {
@@ -27,7 +28,7 @@ ROLES: dict[str, tuple[Role, ...]] = {
 
 def make_keys(folder: Path, name: str, bundle: bool = False) -> tuple[Path, Path]:
     """Secret and public file."""
-    keys.run_keygen(argparse.Namespace(folder=folder, name=name, bundle=bundle))
+    keygen.run(argparse.Namespace(folder=folder, name=name, bundle=bundle))
     return folder / f"{name}.secret", folder / f"{name}.public"
 
 

@@ -12,10 +12,13 @@ import zmq
 import zmq.auth
 from cryptography.hazmat.primitives import serialization
 
-from inspector import keys
-from inspector.config import Peer, Security
+from inspector.cli import keygen as keygen_command
+from inspector.client.keys import ClientKeys
+from inspector.config.station_file import Peer, Security
+from inspector.detection.signing import load_bundle_keys, load_signing_key
 from inspector.errors import SecretError
-from inspector.security import ClientKeys, Gate
+from inspector.wire import keys
+from inspector.wire.gate import Gate
 from tests import running
 from tests.security.parties import make_keys
 
@@ -24,8 +27,8 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners and modes are
 
 def keygen(*words: str | Path) -> int:
     parser = argparse.ArgumentParser()
-    keys.add_keygen_arguments(parser)
-    return keys.run_keygen(parser.parse_args([str(word) for word in words]))
+    keygen_command.add_arguments(parser)
+    return keygen_command.run(parser.parse_args([str(word) for word in words]))
 
 
 def mode(path: Path) -> int:
@@ -130,7 +133,7 @@ def test_openssl_reads_the_keys_of_bundles(tmp_path):
 def test_secret_that_others_may_reach_is_refused(tmp_path, wrong):
     secret, _ = make_keys(tmp_path, "a")
     bundle_secret, _ = make_keys(tmp_path, "b", bundle=True)
-    for path, load in ((secret, keys.load_keys), (bundle_secret, keys.load_signing_key)):
+    for path, load in ((secret, keys.load_keys), (bundle_secret, load_signing_key)):
         path.chmod(wrong)
         with pytest.raises(SecretError, match=rf"mode {wrong:04o}\); run 'chmod 600 {path}'"):
             load(path)
@@ -145,7 +148,7 @@ def test_public_key_that_others_may_write_is_refused(tmp_path, wrong):
     with pytest.raises(SecretError, match="others may write it"):
         keys.load_public_key(public)
     with pytest.raises(SecretError, match="others may write it"):
-        keys.load_bundle_keys([bundle_public])
+        load_bundle_keys([bundle_public])
 
 
 @pytest.mark.parametrize("wrong", [0o777, 0o770, 0o702])
@@ -177,7 +180,7 @@ def test_key_of_another_user_is_refused(tmp_path):
 
 
 def test_missing_keys_are_one_line(tmp_path):
-    for load in (keys.load_keys, keys.load_public_key, keys.load_signing_key):
+    for load in (keys.load_keys, keys.load_public_key, load_signing_key):
         with pytest.raises(SecretError, match=r"none: no such key file; make one with 'inspector"):
             load(tmp_path / "none")
     with pytest.raises(SecretError, match="no such key file"):
@@ -201,7 +204,7 @@ def test_public_and_secret_are_not_mixed_up(tmp_path):
     with pytest.raises(SecretError, match=half):
         keys.load_keys(public)
     with pytest.raises(SecretError, match=half):
-        keys.load_signing_key(bundle_public)
+        load_signing_key(bundle_public)
     with pytest.raises(SecretError, match=r"belongs to its owner alone; name the \.public file"):
         keys.load_public_key(secret)
     for path in (bundle_secret, bundle_public):
@@ -211,10 +214,10 @@ def test_public_and_secret_are_not_mixed_up(tmp_path):
         keys.load_public_key(bundle_public)
     for path in (secret, public):
         with pytest.raises(SecretError, match="holds no secret key for bundles"):
-            keys.load_signing_key(path)
+            load_signing_key(path)
     for path in (public, bundle_secret):
         with pytest.raises(SecretError, match="holds no public key for bundles"):
-            keys.load_bundle_keys([path])
+            load_bundle_keys([path])
 
 
 @pytest.mark.parametrize(
@@ -240,16 +243,16 @@ def test_signing_key_with_a_password_or_of_another_kind_is_refused(tmp_path):
     from cryptography.hazmat.primitives.asymmetric import ec
 
     secret, _ = make_keys(tmp_path, "b", bundle=True)
-    key = keys.load_signing_key(secret)
+    key = load_signing_key(secret)
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
     locked = serialization.BestAvailableEncryption(b"word")
     secret.write_bytes(key.private_bytes(*form, locked))
     with pytest.raises(SecretError, match="encrypted with a password"):
-        keys.load_signing_key(secret)
+        load_signing_key(secret)
     other = ec.generate_private_key(ec.SECP256R1())
     secret.write_bytes(other.private_bytes(*form, serialization.NoEncryption()))
     with pytest.raises(SecretError, match="is no Ed25519 key"):
-        keys.load_signing_key(secret)
+        load_signing_key(secret)
 
 
 def test_commands_end_with_the_codes_of_their_errors(tmp_path, bundle_path):

@@ -10,7 +10,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from inspector import bundle, keys
+from inspector.cli import sign as sign_command
+from inspector.detection import bundle
+from inspector.detection.signing import load_bundle_keys, load_signing_key
 from inspector.errors import BundleError, SecretError, SignatureError
 from tests import tiny
 from tests.security.parties import make_keys
@@ -19,13 +21,13 @@ from tests.security.parties import make_keys
 @pytest.fixture(scope="module")
 def signer(tmp_path_factory):
     secret, public = make_keys(tmp_path_factory.mktemp("keys"), "bundle", bundle=True)
-    return keys.load_signing_key(secret), keys.load_bundle_keys([public])
+    return load_signing_key(secret), load_bundle_keys([public])
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
     secret, public = make_keys(tmp_path_factory.mktemp("others"), "bundle", bundle=True)
-    return keys.load_signing_key(secret), keys.load_bundle_keys([public])
+    return load_signing_key(secret), load_bundle_keys([public])
 
 
 @pytest.fixture
@@ -139,13 +141,13 @@ def test_signature_is_looked_at_before_the_model_is_parsed(signed_path, signer, 
 
 def sign(*words) -> int:
     parser = argparse.ArgumentParser()
-    keys.add_sign_arguments(parser)
-    return keys.run_sign(parser.parse_args([str(word) for word in words]))
+    sign_command.add_arguments(parser)
+    return sign_command.run(parser.parse_args([str(word) for word in words]))
 
 
 def test_sign_command_signs_in_place_or_beside(bundle_path, tmp_path, capsys):
     secret, public = make_keys(tmp_path / "keys", "b", bundle=True)
-    trusted = keys.load_bundle_keys([public])
+    trusted = load_bundle_keys([public])
     before = bundle_path.read_bytes()
     assert sign(bundle_path, "--key", secret, "-o", tmp_path / "signed.onnx") == 0
     assert bundle_path.read_bytes() == before

@@ -9,10 +9,11 @@ from pathlib import Path
 import yaml
 import zmq
 
-from inspector import bundle, keys
-from inspector.client import Subscriber
-from inspector.config import load_station
-from inspector.wire import VerdictMessage
+from inspector.client.subscriber import Subscriber
+from inspector.config.station_file import load_station
+from inspector.detection import bundle
+from inspector.detection.signing import load_signing_key
+from inspector.wire.messages import VerdictMessage
 from tests import running, tiny
 from tests.security.parties import connected, make_keys
 
@@ -58,7 +59,7 @@ def test_station_does_not_start_with_keys_or_bundles_it_cannot_trust(
     parties, tmp_path, bundle_path
 ):
     secret, public = make_keys(tmp_path / "keys", "bundle", bundle=True)
-    key = keys.load_signing_key(secret)
+    key = load_signing_key(secret)
     signed = tmp_path / "signed.onnx"
     signed.write_bytes(bundle.sign(bundle.read(bundle_path), key))
     parts = running.write_parts(tmp_path / "parts", tiny.good_picture())

@@ -11,14 +11,16 @@ import psutil
 import pytest
 import zmq
 
-from inspector import security, wire
-from inspector.client import Subscriber
-from inspector.commands import Commands
-from inspector.config import Peer, Security
+from inspector.client.subscriber import Subscriber
+from inspector.config.station_file import Peer, Security
 from inspector.errors import PortError, SecretError
-from inspector.keys import load_public_key
-from inspector.security import ALL_ROLES, Gate
-from inspector.wire import Publisher, VerdictMessage
+from inspector.wire import gate as security
+from inspector.wire import messages as wire
+from inspector.wire.command_server import Commands
+from inspector.wire.gate import ALL_ROLES, Gate
+from inspector.wire.keys import load_public_key
+from inspector.wire.messages import VerdictMessage
+from inspector.wire.publisher import Publisher
 from tests.contract.test_wire import status, verdict
 from tests.security.parties import ANY, Tap, connected, make_keys, plain, wait_until, was_cut_off
 

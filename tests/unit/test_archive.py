@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inspector.archive import Archive, pictures, read_record
-from inspector.config import JournalSettings
-from inspector.frame import Box, read_image
+from inspector.config.station_file import JournalSettings
+from inspector.imaging.geometry import Box
+from inspector.imaging.images import read_image
+from inspector.journal.pictures import Archive, pictures, read_record
 from inspector.verdict import Verdict
 from tests.records import NOW_US, verdict
 

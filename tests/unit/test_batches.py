@@ -8,16 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector import batches as batching
-from inspector import judges
-from inspector.batches import LARGEST, Batches
-from inspector.config import load_station
-from inspector.detector import Detector
-from inspector.engines.onnxruntime import OnnxRuntimeBackend
+from inspector.config.station_file import load_station
+from inspector.detection.detector import Detector
+from inspector.detection.engines.onnxruntime import OnnxRuntimeBackend
 from inspector.errors import Fault
+from inspector.judging import batches as batching
+from inspector.judging import judges
+from inspector.judging.batches import LARGEST, Batches
+from inspector.judging.judge import judge_together
+from inspector.station.grabber import Change
+from inspector.station.inbox import Arrival, Inbox
 from inspector.verdict import Reason
-from inspector.wire import VerdictMessage
-from inspector.workers import Arrival, Change, Inbox
+from inspector.wire.messages import VerdictMessage
 from tests import running, tiny
 
 
@@ -179,7 +181,7 @@ def test_a_batch_that_scores_otherwise_than_its_parts_is_not_used(
 def test_what_is_learnt_is_what_a_part_costs(tmp_path, bundle_path, monkeypatch):
     """Resize and checks included, and the engine warm for that size."""
     seen: list[tuple[str, int]] = []
-    together, warm = judges.judge_together, Detector.warm
+    together, warm = judge_together, Detector.warm
     monkeypatch.setattr(batching, "_PAYS", 1000.0)
     monkeypatch.setattr(
         judges,

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inspector import bundle
+from inspector.detection import bundle
 from inspector.errors import BundleError
+from inspector.files import write_whole
 from tests import tiny
 
 
@@ -91,13 +92,13 @@ def test_onnx_model_without_manifest_is_refused(tmp_path):
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "part.onnx"
-    bundle.write_atomically(path, b"old")
+    write_whole(path, b"old")
 
     def full(_handle: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        bundle.write_atomically(path, b"new")
+        write_whole(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["part.onnx"]

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 import inspector
-from inspector import cli, wire
+from inspector.cli import main as cli
+from inspector.wire import messages as wire
 
 
 def test_version_and_schema(capsys):
@@ -42,7 +43,7 @@ def test_error_is_one_line_with_its_exit_code(tmp_path, capsys):
 def test_path_that_is_not_utf8_is_shown_all_the_same(tmp_path):
     path = os.fsencode(tmp_path) + b"/m\xff.yaml"
     done = subprocess.run(
-        [sys.executable, "-m", "inspector.cli", "check", path], capture_output=True, check=False
+        [sys.executable, "-m", "inspector", "check", path], capture_output=True, check=False
     )
     assert (done.returncode, done.stderr) == (10, b"")
     assert rb"m\udcff.yaml: no such file; start from one in config/" in done.stdout
@@ -64,8 +65,8 @@ def test_simulate_writes_a_data_set(tmp_path, capsys):
 def test_help_and_messages_load_no_engine_and_no_torch(bundle_path):
     program = (
         "heavy = {'onnxruntime', 'openvino', 'torch', 'export'};"
-        "import sys, inspector, inspector.cli, inspector.client;"
-        "inspector.cli._parser().format_help();"
+        "import sys, inspector, inspector.cli.main, inspector.client;"
+        "inspector.cli.main._parser([]).format_help();"
         "print(heavy & set(sys.modules));"
         "inspector.Detector.load(sys.argv[1]);"
         "print(heavy & set(sys.modules))"

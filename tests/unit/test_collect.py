@@ -21,11 +21,14 @@ import pytest
 import yaml
 
 import export.cli
-from inspector import cli, collect, photos
-from inspector.cameras import simulator
+from inspector.cameras.simulated import conveyor as simulator
+from inspector.cli import album as photos
+from inspector.cli import collect
+from inspector.cli import main as cli
+from inspector.cli.album import Album, measure
 from inspector.errors import CameraError, ConfigError
-from inspector.frame import Box, encode_png, read_image
-from inspector.photos import Album, measure
+from inspector.imaging.geometry import Box
+from inspector.imaging.images import encode_png, read_image
 from tests.contract.test_cameras import StreamServer, needs_ffmpeg, write_video
 
 REGION = Box(x=112, y=52, w=416, h=384)
@@ -59,7 +62,7 @@ def collected(*arguments: object) -> int:
 
 
 def start(*arguments: object, **keys: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "inspector.cli", "collect", *map(str, arguments)]
+    command = [sys.executable, "-m", "inspector", "collect", *map(str, arguments)]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, text=True, **{**pipes, **keys})  # type: ignore[call-overload]
 
@@ -424,7 +427,7 @@ def drag(window, start, end):
     ],
 )
 def test_rectangle_of_the_mouse_in_camera_pixels(shape, start, end, box, display, monkeypatch):
-    from inspector.picker import Window
+    from inspector.cli.picker import Window
 
     monkeypatch.setenv("DISPLAY", display)
     window = Window(np.zeros((*shape, 3), np.uint8))
@@ -434,7 +437,7 @@ def test_rectangle_of_the_mouse_in_camera_pixels(shape, start, end, box, display
 
 
 def test_escape_is_the_whole_picture_and_closing_stops(display, monkeypatch):
-    from inspector.picker import Window
+    from inspector.cli.picker import Window
 
     monkeypatch.setenv("DISPLAY", display)
     window = Window(good(0))
@@ -448,7 +451,7 @@ def test_escape_is_the_whole_picture_and_closing_stops(display, monkeypatch):
 
 
 def test_region_picked_in_the_window_is_trained_on(display, tmp_path, capsys, monkeypatch):
-    from inspector import picker
+    from inspector.cli import picker
 
     class WithHand(picker.Window):
         def __init__(self, picture):

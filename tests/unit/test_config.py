@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from inspector.config import FolderCamera, load_station
+from inspector.config.cameras.folder import FolderCamera
+from inspector.config.station_file import load_station
 from inspector.errors import ConfigError, Problems
 
 GOOD = """\

@@ -12,7 +12,7 @@ from onnx import helper
 
 from inspector import Detector, Verdict
 from inspector.errors import BundleError, Fault, GoldenError, ProviderError
-from inspector.frame import Box
+from inspector.imaging.geometry import Box
 from inspector.verdict import Reason
 from tests import running, tiny
 

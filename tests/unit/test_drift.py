@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pytest
 
-from inspector import drift
-from inspector.bundle import Calibration, Quantiles
+from inspector.detection.manifest import Calibration, Quantiles
+from inspector.judging import drift
 from inspector.verdict import Verdict
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]

@@ -13,8 +13,8 @@ import pytest
 from onnx import numpy_helper
 
 from inspector import Detector, Verdict
-from inspector import bundle as bundles
-from inspector.engines import Engine, base, onnxruntime, openvino
+from inspector.detection import bundle as bundles
+from inspector.detection.engines import Engine, base, onnxruntime, openvino
 from inspector.errors import BundleError, Fault, GoldenError, ProviderError
 from inspector.verdict import Reason
 from tests import running, tiny

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from inspector import fitness
-from inspector.bundle import Exposure
-from inspector.cameras import simulator
-from inspector.cameras.simulator import Domain
-from inspector.frame import Box, Geometry
+from inspector.cameras.simulated import conveyor as simulator
+from inspector.cameras.simulated.conveyor import Domain
+from inspector.detection import fitness
+from inspector.detection.manifest import Exposure
+from inspector.imaging.geometry import Box, Geometry
 from inspector.verdict import Judgement, Reason, Verdict
 
 GEOMETRY = Geometry(height=192, width=224, region=Box(x=100, y=60, w=448, h=384), fit="stretch")
@@ -200,7 +200,7 @@ def test_nothing_to_learn_from_is_refused() -> None:
 
 
 def test_a_live_camera_that_repeats_itself_is_frozen(good: list[np.ndarray]) -> None:
-    history = fitness.History(live=True)
+    history = fitness.RepeatCheck(live=True)
     assert history.check(good[0]) is None
     first = history.check(good[0].copy())
     assert first is not None
@@ -213,7 +213,7 @@ def test_a_live_camera_that_repeats_itself_is_frozen(good: list[np.ndarray]) -> 
 
 
 def test_one_grey_level_of_one_pixel_is_another_frame(good: list[np.ndarray]) -> None:
-    history = fitness.History(live=True)
+    history = fitness.RepeatCheck(live=True)
     history.check(good[0])
     other = good[0].copy()
     other[-1, -1, 2] ^= 1
@@ -223,9 +223,9 @@ def test_one_grey_level_of_one_pixel_is_another_frame(good: list[np.ndarray]) ->
 
 
 def test_a_file_may_repeat_and_a_reopened_camera_may_too(good: list[np.ndarray]) -> None:
-    files = fitness.History(live=False)
+    files = fitness.RepeatCheck(live=False)
     assert [files.check(good[0]) for _ in range(3)] == [None] * 3
-    live = fitness.History(live=True)
+    live = fitness.RepeatCheck(live=True)
     live.check(good[0])
     live.forget()
     assert live.check(good[0]) is None
@@ -241,7 +241,7 @@ def test_the_score_of_an_unfit_picture_is_withdrawn(
     learnt: Exposure, good: list[np.ndarray]
 ) -> None:
     dark = noisy(good[0] * 0.02)
-    answer = fitness.reconsider(judged(dark), dark, learnt, fitness.History(live=True))
+    answer = fitness.fault_if_unfit(judged(dark), dark, learnt, fitness.RepeatCheck(live=True))
     assert (answer.verdict, answer.score, answer.reason) == (
         Verdict.FAULT,
         None,
@@ -254,10 +254,10 @@ def test_the_score_of_an_unfit_picture_is_withdrawn(
 def test_fit_pictures_and_earlier_faults_are_left_alone(
     learnt: Exposure, good: list[np.ndarray]
 ) -> None:
-    history = fitness.History(live=True)
+    history = fitness.RepeatCheck(live=True)
     fit = judged(good[0])
-    assert fitness.reconsider(fit, good[0], learnt, history) is fit
+    assert fitness.fault_if_unfit(fit, good[0], learnt, history) is fit
     faulty = judged(good[0], Verdict.FAULT)
-    assert fitness.reconsider(faulty, good[0], learnt, history) is faulty
-    frozen = fitness.reconsider(judged(good[0]), good[0], learnt, history)
+    assert fitness.fault_if_unfit(faulty, good[0], learnt, history) is faulty
+    frozen = fitness.fault_if_unfit(judged(good[0]), good[0], learnt, history)
     assert frozen.reason is Reason.FROZEN

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inspector import frame
 from inspector.errors import Fault
-from inspector.frame import Box, Geometry
+from inspector.imaging.geometry import Box, Geometry
+from inspector.imaging.heatmaps import contact_sheet, map_to_grey, overlay
+from inspector.imaging.images import encode_jpeg, encode_png, read_image, to_bgr8
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -81,8 +82,8 @@ def test_a_defect_mirrored_into_the_border_is_reported_once_with_the_highest_pea
 
 def test_black_frame_stays_black_in_16_bit():
     dark = np.full((64, 64), 200, np.uint16)
-    assert frame.to_bgr8(dark).max() == 0
-    assert frame.to_bgr8(np.full((4, 4), 65535, np.uint16)).min() == 255
+    assert to_bgr8(dark).max() == 0
+    assert to_bgr8(np.full((4, 4), 65535, np.uint16)).min() == 255
 
 
 def test_strides_do_not_matter():
@@ -157,7 +158,7 @@ def test_map_below_the_limit_has_no_region():
 
 def test_grey_128_is_the_limit():
     heat = np.asarray([[0.0, 0.999, 1.0, 1.99, 50.0, np.nan, np.inf]], np.float32)
-    assert frame.map_to_grey(heat).tolist() == [[0, 127, 128, 254, 255, 255, 255]]
+    assert map_to_grey(heat).tolist() == [[0, 127, 128, 254, 255, 255, 255]]
 
 
 @pytest.mark.parametrize("factor", [2, 4, 7])
@@ -185,36 +186,36 @@ def test_a_region_is_not_cut_out_of_frames_of_another_resolution():
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 def test_truncated_file_is_refused(tmp_path, suffix):
     image = picture(60, 80)
-    data = frame.encode_png(image) if suffix == ".png" else frame.encode_jpeg(image)
+    data = encode_png(image) if suffix == ".png" else encode_jpeg(image)
     path = tmp_path / f"part{suffix}"
     path.write_bytes(data)
-    assert frame.read_image(path).shape == (60, 80, 3)
+    assert read_image(path).shape == (60, 80, 3)
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match=f"part\\{suffix}: the image is truncated"):
-        frame.read_image(path)
+        read_image(path)
 
 
 def test_file_that_is_no_image_is_refused(tmp_path):
     path = tmp_path / "part.png"
     with pytest.raises(ValueError, match="No such file"):
-        frame.read_image(path)
+        read_image(path)
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="empty"):
-        frame.read_image(path)
+        read_image(path)
     path.write_bytes(b"not a picture at all")
     with pytest.raises(ValueError, match="not a readable image"):
-        frame.read_image(path)
+        read_image(path)
 
 
 def test_overlay_leaves_a_good_part_as_it_is():
     image = picture(64, 64)
-    assert np.array_equal(frame.overlay(image, np.zeros((64, 64), np.uint8)), image)
-    hot = frame.overlay(image, np.full((64, 64), 200, np.uint8))
+    assert np.array_equal(overlay(image, np.zeros((64, 64), np.uint8)), image)
+    hot = overlay(image, np.full((64, 64), 200, np.uint8))
     assert not np.array_equal(hot, image)
 
 
 def test_contact_sheet_holds_every_picture():
     tiles = [(f"{n}", np.full((64, 64, 3), 10 + n, np.uint8)) for n in range(7)]
-    sheet = frame.contact_sheet(tiles, columns=3)
+    sheet = contact_sheet(tiles, columns=3)
     for number in range(7):
         assert (sheet == 10 + number).all(axis=2).sum() >= 64 * 64

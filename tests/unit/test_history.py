@@ -13,13 +13,15 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from inspector import history
-from inspector.archive import Archive, pictures
-from inspector.config import JournalSettings
-from inspector.detector import Detector
+from inspector.cli import export_verdicts
+from inspector.cli import replay as history
+from inspector.cli.arguments import moment
+from inspector.config.station_file import JournalSettings
+from inspector.detection.detector import Detector
 from inspector.errors import ConfigError, JournalError, OutputError
-from inspector.frame import Box
-from inspector.journal import Journal
+from inspector.imaging.geometry import Box
+from inspector.journal.pictures import Archive, pictures
+from inspector.journal.writer import Journal
 from inspector.verdict import Verdict
 from tests import tiny
 from tests.records import EPOCH, NOW_US, answer, trigger, verdict
@@ -37,8 +39,8 @@ recipe: r
 def command(name: str, *arguments: object) -> int:
     parser = argparse.ArgumentParser()
     add, run = {
-        "replay": (history.add_replay_arguments, history.replay),
-        "export": (history.add_export_arguments, history.export),
+        "replay": (history.add_arguments, history.run),
+        "export": (export_verdicts.add_arguments, export_verdicts.run),
     }[name]
     add(parser)
     return run(parser.parse_args([str(each) for each in arguments]))
@@ -207,9 +209,9 @@ def test_csv_has_every_field(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == f"{tmp_path / 'out.csv'}: 3 verdicts\n"
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert set(rows[0]) == set(history.COLUMNS)
+    assert set(rows[0]) == set(export_verdicts.COLUMNS)
     published = set(type(messages[0]).model_fields) - {"schema_", "regions", "model"}
-    assert published <= set(history.COLUMNS)
+    assert published <= set(export_verdicts.COLUMNS)
     assert rows[0]["part_id"] == 'a,"b"\nc;ä'
     assert rows[0]["trigger_seq"] == str(2**52)
     assert rows[0]["judged_at"] == "2024-05-01T10:00:01.000000+00:00"
@@ -221,7 +223,7 @@ def test_parquet_has_types(tmp_path: Path) -> None:
     record(tmp_path)
     assert command("export", tmp_path, "-o", tmp_path / "out.parquet") == 0
     table = pyarrow.parquet.read_table(tmp_path / "out.parquet")
-    assert table.column_names == list(history.COLUMNS)
+    assert table.column_names == list(export_verdicts.COLUMNS)
     assert table.column("trigger_seq").to_pylist() == [2**52, None, None]
     assert table.column("score").to_pylist() == [0.25, None, 0.25]
     assert str(table.schema.field("judged_at").type) == "timestamp[us, tz=UTC]"
@@ -288,12 +290,12 @@ def test_export_refuses_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("text", ["", "yesterday", "7", "7w", "2024-13-01", "9999999d", "-1d"])
 def test_times_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=r"is no time; give 2024-05-01"):
-        history.moment(text)
+        moment(text)
 
 
 def test_times() -> None:
-    assert history.moment("2024-05-01T10:00:00Z") == NOW_US
-    assert history.moment("2024-05-01T12:00:00+02:00") == NOW_US
-    now = history.moment("0m")
-    assert now - history.moment("2h") == pytest.approx(7_200_000_000, abs=1_000_000)
-    assert now - history.moment("7d") == pytest.approx(604_800_000_000, abs=1_000_000)
+    assert moment("2024-05-01T10:00:00Z") == NOW_US
+    assert moment("2024-05-01T12:00:00+02:00") == NOW_US
+    now = moment("0m")
+    assert now - moment("2h") == pytest.approx(7_200_000_000, abs=1_000_000)
+    assert now - moment("7d") == pytest.approx(604_800_000_000, abs=1_000_000)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from inspector import journal as journals
 from inspector.errors import JournalError
-from inspector.journal import FILE, Journal, Reader, TriggerRow
-from inspector.wire import VerdictMessage, encode
+from inspector.journal import writer as journals
+from inspector.journal.reader import Reader
+from inspector.journal.schema import FILE, TriggerRow
+from inspector.journal.writer import Journal
+from inspector.wire.messages import VerdictMessage, encode
 from tests.records import EPOCH, NOW_US, answer, trigger, verdict
 
 DAY_US = 86_400_000_000

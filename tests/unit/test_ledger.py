@@ -18,11 +18,11 @@ from hypothesis.stateful import (
     rule,
 )
 
-from inspector.config import Station
-from inspector.station import Clock, Ledger, Ticket
-from inspector.triggers import Memory, Trigger, trigger_of
+from inspector.config.station_file import Station
+from inspector.station.ledger import Clock, Ledger, Part
+from inspector.station.triggers import Trigger, TriggerMemory, trigger_of
 from inspector.verdict import Judgement, Reason, Verdict
-from inspector.wire import ModelField, VerdictMessage
+from inspector.wire.messages import ModelField, VerdictMessage
 
 MS = 1_000_000
 DEADLINES_MS = {"belt": 50, "gate": 100, "exit": 40}
@@ -96,8 +96,8 @@ class LedgerMachine(RuleBasedStateMachine):
             STATION, f"epoch-{next(self.epochs)}", Clock(lambda: self.wall_us, lambda: self.ns)
         )
         self.owed: dict[str, list[Owed]] = {name: [] for name in DEADLINES_MS}
-        self.pictured: list[tuple[Ticket, Owed]] = []
-        self.known: dict[tuple, VerdictMessage | Ticket | None] = {}
+        self.pictured: list[tuple[Part, Owed]] = []
+        self.known: dict[tuple, VerdictMessage | Part | None] = {}
         self.highest: Counter[tuple] = Counter()
         self.seq = 0
         self.published: dict[int, VerdictMessage] = {}
@@ -122,7 +122,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.enter("Ready")
         self.ledger.start()
 
-    def know(self, trigger: Trigger, item: VerdictMessage | Ticket | None) -> None:
+    def know(self, trigger: Trigger, item: VerdictMessage | Part | None) -> None:
         self.known[trigger.key] = item
         session = trigger.key[:3]
         self.highest[session] = max(self.highest[session], trigger.number)
@@ -263,7 +263,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.frame(camera, 0, 0)
             self.ns += MS
 
-    def judge(self, ticket: Ticket, owed: Owed, verdict: Verdict, ago_ns: int) -> None:
+    def judge(self, ticket: Part, owed: Owed, verdict: Verdict, ago_ns: int) -> None:
         self.ledger.judged(ticket, RESULTS[verdict], self.ns - ago_ns)
         owed.judged_by = owed.judged_by or self.recipe
         if owed.outcome is None:
@@ -439,7 +439,7 @@ TestLedger.settings = settings(max_examples=200, stateful_step_count=60, deadlin
     st.integers(1, 4),
 )
 def test_memory_is_that_of_the_last_triggers_and_sessions(sent, size):
-    memory: Memory[int] = Memory(size)
+    memory: TriggerMemory[int] = TriggerMemory(size)
     items: OrderedDict[tuple, int] = OrderedDict()
     sessions: OrderedDict[str, int] = OrderedDict()
     for i, (session, number, part) in enumerate(sent):
@@ -459,7 +459,7 @@ def test_memory_is_that_of_the_last_triggers_and_sessions(sent, size):
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 8), st.sampled_from("xy"))))
 def test_what_is_remembered_is_never_taken_for_new(sent):
-    memory: Memory[int] = Memory(3)
+    memory: TriggerMemory[int] = TriggerMemory(3)
     for i, (session, number, part) in enumerate(sent):
         trigger = Trigger("gate", "plc", session, number, part, 0, 0)
         if memory.find(trigger) is None:

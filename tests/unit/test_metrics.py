@@ -18,11 +18,12 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from inspector.bundle import Manifest, read
+from inspector.detection.bundle import read
+from inspector.detection.manifest import Manifest
 from inspector.errors import PortError
-from inspector.metrics import Metrics
+from inspector.station.metrics import Metrics
 from inspector.verdict import Reason, Verdict
-from inspector.wire import CameraStatus, ModelField, StatusMessage, VerdictMessage
+from inspector.wire.messages import CameraStatus, ModelField, StatusMessage, VerdictMessage
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 

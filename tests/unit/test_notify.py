@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inspector.notify import Notifier
+from inspector.station.systemd import Notifier
 
 
 class Systemd:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inspector import cli
-from inspector.detector import Detector
+from inspector.cli import main as cli
+from inspector.detection.detector import Detector
 from inspector.errors import ImageError
-from inspector.frame import encode_png, read_image
+from inspector.imaging.images import encode_png, read_image
 from tests import running, tiny
 
 TELEMETRY = "ORT_DISABLE_TELEMETRY"
@@ -158,7 +158,7 @@ def test_name_that_no_file_can_have_is_one_line(bundle_path, capsys):
 
 
 def test_onnx_runtime_is_told_to_send_nothing_before_it_loads():
-    for module in ("inspector.detector", "export.quantise"):
+    for module in ("inspector.detection.detector", "export.bundle.quantise"):
         done = subprocess.run(
             [sys.executable, "-c", f"import {module}, os; print(os.environ['{TELEMETRY}'])"],
             env={k: v for k, v in os.environ.items() if k != TELEMETRY},

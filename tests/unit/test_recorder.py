@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from inspector import recorder as recorder_module
 from inspector.errors import JournalError
-from inspector.recorder import Entry, Recorder, Timing
-from inspector.triggers import Trigger
+from inspector.station import recorder as recorder_module
+from inspector.station.recorder import Entry, Recorder, Timing
+from inspector.station.triggers import Trigger
 from inspector.verdict import Verdict
-from inspector.wire import StatusMessage, VerdictMessage, encode
+from inspector.wire.messages import StatusMessage, VerdictMessage, encode
 from tests import stations
 
 TRIGGER = Trigger("top", "plc", "s", 1, "p1", 5, 5)

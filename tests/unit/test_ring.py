@@ -15,25 +15,25 @@ from hypothesis import strategies as st
 if sys.platform != "linux":
     pytest.skip("the ring is Linux's", allow_module_level=True)
 
-from inspector.cameras import ring
-from inspector.cameras.ring import Reader, TornError, Writer
+from inspector.cameras.isolated import ring
+from inspector.cameras.isolated.ring import RingReader, RingWriter, TornError
 
 
 @pytest.fixture
 def writer():
-    writer = Writer()
+    writer = RingWriter()
     yield writer
     writer.close()
 
 
 @pytest.fixture
 def reader():
-    reader = Reader()
+    reader = RingReader()
     yield reader
     reader.close()
 
 
-def send(writer: Writer, reader: Reader, image: np.ndarray, **more: bool) -> int:
+def send(writer: RingWriter, reader: RingReader, image: np.ndarray, **more: bool) -> int:
     fd = writer.fit(image.nbytes)
     if fd is not None:
         reader.attach(os.dup(fd))
@@ -147,7 +147,7 @@ def test_memory_that_could_be_shrunk_is_refused(reader):
 
 @given(head=st.lists(st.integers(-3, 9) | st.integers(-(2**63), 2**63 - 1), min_size=7, max_size=7))
 def test_nonsense_in_the_head_is_torn_never_a_crash(head):
-    writer, reader = Writer(), Reader()
+    writer, reader = RingWriter(), RingReader()
     try:
         sequence = send(writer, reader, np.zeros((8, 8), np.uint8))
         offset = sequence % ring.SLOTS * (128 + writer._room)
@@ -165,7 +165,7 @@ def test_nonsense_in_the_head_is_torn_never_a_crash(head):
         reader.close()
 
 
-def borrow(writer: Writer, reader: Reader, value: int) -> ring.Slot:
+def borrow(writer: RingWriter, reader: RingReader, value: int) -> ring.Slot:
     image = np.full((64, 64), value, np.uint8)
     fd = writer.fit(image.nbytes)
     if fd is not None:
@@ -176,7 +176,7 @@ def borrow(writer: Writer, reader: Reader, value: int) -> ring.Slot:
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60))
 def test_borrowed_picture_stays_as_it_was_while_somebody_looks(give_back):
-    writer, reader, held = Writer(), Reader(), []
+    writer, reader, held = RingWriter(), RingReader(), []
     for number, index in enumerate(give_back):
         found = borrow(writer, reader, number % 256)
         # A view of it is enough to keep it.

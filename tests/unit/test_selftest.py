@@ -10,11 +10,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from inspector.bundle import Manifest
-from inspector.config import SelfTest
-from inspector.detector import Detector
+from inspector.config.station_file import SelfTest
+from inspector.detection.detector import Detector
+from inspector.detection.manifest import Manifest
 from inspector.errors import ConfigError
-from inspector.selftest import Defect, Schedule, choose
+from inspector.judging.self_test import Defect, Schedule, choose
 from inspector.verdict import Judgement, Reason, Verdict
 from tests import tiny
 

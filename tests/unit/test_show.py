@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inspector.client import Heatmap
-from inspector.frame import encode_jpeg, encode_png
-from inspector.show import save_heatmap
+from inspector.cli.output import save_heatmap
+from inspector.client.subscriber import Heatmap
+from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.verdict import Verdict
-from inspector.wire import HeatmapMessage
+from inspector.wire.messages import HeatmapMessage
 from tests import tiny
 
 

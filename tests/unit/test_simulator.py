@@ -14,12 +14,13 @@ import cv2
 import numpy as np
 import pytest
 
-from inspector.cameras import create, simulator
-from inspector.cameras.simulator import DEFECTS, GOOD, Domain, draw, draw_kind, truth
-from inspector.config import SimulatorCamera
+from inspector.cameras import create
+from inspector.cameras.simulated import conveyor as simulator
+from inspector.cameras.simulated.conveyor import DEFECTS, GOOD, Domain, draw, draw_kind, truth
+from inspector.cli.simulate import write_dataset
+from inspector.config.cameras.simulator import SimulatorCamera
 from inspector.errors import OutputError
-from inspector.frame import read_image
-from inspector.simulate import write_dataset
+from inspector.imaging.images import read_image
 
 
 def grab(count: int, **config: object) -> list[tuple[str, np.ndarray]]:

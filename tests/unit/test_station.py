@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inspector.config import Station
+from inspector.config.station_file import Station
 from inspector.errors import CommandError
-from inspector.station import Clock, Closed, Ledger, Ticket
-from inspector.triggers import Trigger
+from inspector.station.ledger import Clock, Closed, Ledger, Part
+from inspector.station.triggers import Trigger
 from inspector.verdict import Judgement, Reason, Region, Verdict
-from inspector.wire import ModelField, VerdictMessage, encode
+from inspector.wire.messages import ModelField, VerdictMessage, encode
 
 PICTURE = np.zeros((64, 64, 3), np.uint8)
 HEAT = np.zeros((64, 64), np.float32)
@@ -88,11 +88,11 @@ def judgement(
 BAD = judgement(Verdict.FAIL, 1.2, Reason.ANOMALY)
 
 
-def expose(ledger: Ledger, hand: Hand, camera: str = "gate", **options) -> Ticket | None:
+def expose(ledger: Ledger, hand: Hand, camera: str = "gate", **options) -> Part | None:
     return ledger.expose(camera, options.pop("exposed_ns", hand.ns), 1, **options)
 
 
-def judge(ledger: Ledger, hand: Hand, ticket: Ticket | None, found: Judgement) -> VerdictMessage:
+def judge(ledger: Ledger, hand: Hand, ticket: Part | None, found: Judgement) -> VerdictMessage:
     assert ticket is not None
     ledger.judged(ticket, found, hand.ns)
     (closed,) = ledger.close()

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from inspector import keys, status
-from inspector.commands import Commands
-from inspector.config import Peer, Security
-from inspector.journal import Journal, Reader
-from inspector.security import Gate
-from inspector.wire import CameraStatus, StatusMessage
+from inspector.cli import keygen, status
+from inspector.config.station_file import Peer, Security
+from inspector.journal.reader import Reader
+from inspector.journal.writer import Journal
+from inspector.wire import keys
+from inspector.wire.command_server import Commands
+from inspector.wire.gate import Gate
+from inspector.wire.messages import CameraStatus, StatusMessage
 
 
 def message(**changes: Any) -> StatusMessage:
@@ -173,8 +175,8 @@ def test_words_from_outside_cannot_forge_figures(tmp_path, capsys):
 
 def make_keys(folder: Path, name: str) -> Path:
     parser = argparse.ArgumentParser()
-    keys.add_keygen_arguments(parser)
-    assert keys.run_keygen(parser.parse_args([str(folder), "--name", name])) == 0
+    keygen.add_arguments(parser)
+    assert keygen.run(parser.parse_args([str(folder), "--name", name])) == 0
     return folder / f"{name}.secret"
 
 

@@ -13,9 +13,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from inspector import Detector, cli, tune
-from inspector import bundle as bundles
-from inspector.engines import Engine, base, openvino, tuned
+from inspector import Detector
+from inspector.cli import main as cli
+from inspector.cli import tune
+from inspector.detection import bundle as bundles
+from inspector.detection.engines import Engine, base, openvino, tuned
 from tests import running, tiny
 
 DEMO = Path(__file__).parents[2] / "config" / "demo.onnx"
@@ -108,7 +110,7 @@ def test_a_choice_that_no_longer_starts_is_not_used(tmp_path, capsys, caplog):
     bundle = tiny.write_bundle(tmp_path / "b.onnx", add_a_determinant)
     tuned.write(
         tuned.file_of(bundle),
-        tuned.Record.model_validate(
+        tuned.TunedEngine.model_validate(
             made_for(bundle) | {"engine": {"provider": "openvino"}, "library": OPENVINO}
         ),
     )
@@ -173,8 +175,8 @@ def test_of_engines_as_fast_the_one_with_fewer_threads_is_chosen(bundle_path):
     family = tune.Family(bundle_path, Engine(provider="cpu"), detector)
     bad = tune.Family(bundle_path, Engine(provider="cpu"), detector, refused="it lies")
 
-    def trial(of: tune.Family, threads: int, ms: float) -> tune.Trial:
-        return tune.Trial(of, Engine(provider="cpu", threads=threads), detector, [ms])
+    def trial(of: tune.Family, threads: int, ms: float) -> tune.EngineTrial:
+        return tune.EngineTrial(of, Engine(provider="cpu", threads=threads), detector, [ms])
 
     trials = [trial(family, 4, 10.0), trial(family, 2, 10.2), trial(family, 1, 11.0)]
     assert tune.choose([*trials, trial(bad, 1, 1.0)]) is trials[1]

@@ -6,9 +6,12 @@ import time
 
 import numpy as np
 
+from inspector.station.grabber import Change
+from inspector.station.inbox import Arrival, Inbox
+from inspector.station.pictures import PartPictures, Pictures
+from inspector.threads import Worker
 from inspector.verdict import Reason
-from inspector.wire import Publisher
-from inspector.workers import Arrival, Change, Inbox, Pictures, Shot, Worker
+from inspector.wire.publisher import Publisher
 from tests.records import verdict
 
 IMAGE = np.zeros((2, 2), np.uint8)
@@ -165,7 +168,7 @@ def test_pictures_are_encoded_only_where_no_part_wants_the_core():
     pictures = Pictures(publisher, shelf, Inbox(1), dropped.append)
     try:
         pictures.start()
-        pictures.show(Shot(verdict(1), None, None, IMAGE))
+        pictures.show(PartPictures(verdict(1), None, None, IMAGE))
     finally:
         pictures.finish()
         publisher.close()

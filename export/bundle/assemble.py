@@ -1,0 +1,310 @@
+"""Assemble a bundle: graph, manifest and golden images; prove parity; write the file or nothing."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal
+
+import cv2
+import numpy as np
+import onnx
+
+from export.bundle import graph as onnx_graph
+from export.bundle import reference_graph as onnx_reference
+from export.bundle.graph import Precision
+from export.bundle.parity import prove
+from export.data.dataset import GOOD, Sample, load_sample, open_test
+from export.training.run import Run
+from export.training.train import Scorer
+from inspector import __version__
+from inspector.config.station_file import Provider
+from inspector.detection.bundle import MANIFEST_KEY, seal
+from inspector.detection.detector import Detector
+from inspector.detection.engines.onnxruntime import missing
+from inspector.detection.manifest import Cfa, Extension, Golden, Manifest
+from inspector.errors import Fault, OutputError, ParityError, StartupError
+from inspector.files import write_whole
+from inspector.imaging.geometry import Geometry
+from inspector.imaging.images import encode_png
+from inspector.verdict import Frame8
+
+PrecisionChoice = Literal["auto", "fp32", "mixed", "fp16", "int8"]
+
+RANGE_PARTS = 32
+"""Good parts that tell int8 the range of every tensor."""
+
+GOLDEN_TOLERANCE = {"fp32": 5e-3, "mixed": 5e-3, "fp16": 5e-2, "int8": 5e-2}
+"""How far a golden score may move on another machine or provider, in units of the limit."""
+
+_WORTH_IT: Final[dict[Precision, float]] = {"int8": 1.25, "mixed": 1.03}
+"""How many times as fast as fp32 each must be: int8 gives up exactness for it, mixed does not."""
+_ROUNDS: Final = 50
+
+
+def check_output(output: Path) -> None:
+    """Raise :class:`OutputError` when no bundle can be written to ``output``, before any work."""
+    if output.is_dir():
+        raise OutputError(
+            f"{output}: is a folder; name the bundle's file with -o, such as {output / 'part.onnx'}"
+        )
+    if not output.parent.is_dir():
+        raise OutputError(f"{output.parent}: no such folder; make it, or choose another one")
+    if not os.access(output.parent, os.W_OK):
+        raise OutputError(f"{output.parent}: cannot be written; choose another folder")
+
+
+def export_bundle(
+    run: Run,
+    scorer: Scorer,
+    output: Path,
+    *,
+    name: str,
+    precision: PrecisionChoice,
+    data: Path,
+    on_image: Callable[[int, int], None],
+    on_choice: Callable[[str], None] = lambda _: None,
+    reference: bool = False,
+) -> Manifest:
+    """Write the bundle of a finished run to ``output`` after the proof of parity.
+
+    ``precision`` auto: int8 or mixed where this machine's CPU gains by it and the proof holds, else
+    fp32;
+    ``on_choice`` hears which, and why. ``reference``: the graph of :mod:`export.onnx_reference`,
+    always fp32. Raises :class:`ParityError` (nothing is written), :class:`OutputError`, and
+    :class:`RunError` when ``data`` does not hold the photos the run was trained on.
+    """
+    check_output(output)
+    good = run.photos(data)
+    desk = _Drafts(
+        run,
+        scorer,
+        name,
+        good,
+        [Sample(path, GOOD, None) for path in good],
+        open_test(data),
+        on_image,
+    )
+    try:
+        if reference:
+            draft = desk.prove(desk.draft("fp32", onnx_reference.build(scorer)))
+        elif precision == "auto":
+            draft, why = desk.choose()
+            on_choice(why)
+        else:
+            draft = desk.prove(desk.draft(precision))
+        write_whole(output, serialise(draft.graph, draft.manifest))
+    except OSError as error:
+        raise OutputError(
+            f"{output}: cannot be written: {error.strerror}; nothing was left there; free disk "
+            f"space or choose another folder"
+        ) from None
+    Detector.load(output, provider="cpu")
+    return draft.manifest
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A bundle that is not written yet."""
+
+    graph: onnx.ModelProto
+    manifest: Manifest
+    detector: Detector
+
+
+@dataclass(frozen=True)
+class _Drafts:
+    """What all drafts of one run are made from and proven on."""
+
+    run: Run
+    scorer: Scorer
+    name: str
+    good: tuple[Path, ...]
+    validation: Sequence[Sample]
+    test: Sequence[Sample]
+    on_image: Callable[[int, int], None]
+
+    def draft(self, precision: Precision, graph: onnx.ModelProto | None = None) -> _Draft:
+        geometry = self.run.facts().geometry
+        graph = graph or _graph(self.scorer, precision, self.good, geometry)
+        manifest = _manifest(self.run, self.scorer, self.good, name=self.name, precision=precision)
+        with tempfile.TemporaryDirectory() as scratch:
+            candidate = Path(scratch) / "candidate.onnx"
+            candidate.write_bytes(serialise(graph, manifest))
+            # Half precision is for CUDA, and is proven there when there is one.
+            provider: Provider = "auto" if precision == "fp16" else "cpu"
+            return _Draft(graph, manifest, Detector.load(candidate, provider, verify=False))
+
+    def prove(self, draft: _Draft) -> _Draft:
+        """The same with its proof. Raises :class:`ParityError`."""
+        precision, count = draft.manifest.precision, len(self.validation) + len(self.test)
+        parity = prove(
+            draft.detector,
+            self.scorer,
+            self.validation,
+            self.test,
+            self.run.facts().geometry,
+            precision=precision,
+            on_image=lambda done: self.on_image(done, count),
+        )
+        changes: dict[str, object] = {"parity": parity}
+        if precision in {"fp16", "int8"}:
+            changes["golden"] = _rescored(draft.manifest, draft.detector)
+        return replace(draft, manifest=draft.manifest.model_copy(update=changes))
+
+    def choose(self) -> tuple[_Draft, str]:
+        """What pays and is proven, the quickest first; and why. Raises :class:`ParityError`."""
+        plain = self.draft("fp32")
+        if not missing("cuda"):
+            return self.prove(plain), "fp32, for this machine's GPU"
+        why_not = []
+        for precision, worth in _WORTH_IT.items():
+            try:
+                draft = self.draft(precision)
+                speed = times_as_fast(draft.detector, plain.detector)
+            except (StartupError, Fault) as error:
+                why_not.append(f"{precision} does not run here: {error}")
+                continue
+            gain = f"{speed:.2f} times as fast as fp32 on this machine"
+            if speed < worth:
+                why_not.append(f"{precision} is {gain}, which is not worth it")
+                continue
+            try:
+                proven = self.prove(draft)
+            except ParityError as error:
+                refusal = str(error).partition("; no file")[0]
+                why_not.append(f"{precision} was tried and is refused: {refusal}")
+                continue
+            why = f"{precision}, {gain}; for a GPU, or a processor without VNNI, export with "
+            return proven, "; ".join([why + "--precision fp32", *why_not])
+        return self.prove(plain), "; ".join(["fp32", *why_not])
+
+
+def times_as_fast(one: Detector, other: Detector) -> float:
+    """How many times as fast as ``other`` ``one`` is: the median over pairs of inferences."""
+    picture = one.manifest.golden[0].image()[None]
+    ratios = []
+    for number in range(_ROUNDS):
+        taken = {}
+        # Whoever follows finds the other's data in the caches: they take turns in that, too.
+        for detector in (one, other) if number % 2 else (other, one):
+            began = time.perf_counter()
+            detector.infer(picture)
+            taken[detector] = time.perf_counter() - began
+        ratios.append(taken[other] / taken[one])
+    return float(np.median(ratios))
+
+
+def _graph(
+    scorer: Scorer, precision: Precision, good: tuple[Path, ...], geometry: Geometry
+) -> onnx.ModelProto:
+    graph = onnx_graph.build(scorer, precision=precision)
+    if precision != "int8":
+        return graph
+    from export.bundle.quantise import quantise
+
+    chosen = sorted({round(i) for i in np.linspace(0, len(good) - 1, RANGE_PARTS)})
+    return quantise(
+        graph, [load_sample(Sample(good[i], GOOD, None), geometry).image for i in chosen]
+    )
+
+
+def _rescored(manifest: Manifest, detector: Detector) -> tuple[Golden, ...]:
+    """Golden pictures with the file's own scores: rounding has moved them, the same everywhere."""
+    return tuple(
+        golden.model_copy(update={"score": float(detector.infer(golden.image()[None])[0][0])})
+        for golden in manifest.golden
+    )
+
+
+def serialise(graph: onnx.ModelProto, manifest: Manifest) -> bytes:
+    """A bundle's file: the graph, the manifest in its metadata, and the seal."""
+    model = onnx.ModelProto()
+    model.CopyFrom(graph)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = MANIFEST_KEY, manifest.model_dump_json()
+    return seal(model.SerializeToString(deterministic=True))
+
+
+def _manifest(
+    run: Run, scorer: Scorer, good: tuple[Path, ...], *, name: str, precision: Precision
+) -> Manifest:
+    facts, outcome = run.facts(), run.outcome()
+    settings, model = facts.settings, scorer.model
+    evaluation = run.folder / "evaluation.json"
+    return Manifest(
+        name=name,
+        version=run.version(),
+        created=outcome.created,
+        product_version=__version__,
+        geometry=facts.geometry,
+        precision=precision,
+        cfa=Cfa(
+            backbone=settings.backbone,
+            strides=settings.strides,
+            weights_sha256=facts.weights_sha256,
+            gamma_c=settings.grid[0] * settings.grid[1] / len(model.bank),
+            gamma_d=sum(scorer.backbone.channels) / model.descriptor.width,
+            neighbours=settings.neighbours,
+            hard_negatives=settings.hard_negatives,
+            alpha=model.alpha,
+            nu=settings.nu,
+            radius=model.radius.item(),
+            bank_init=settings.bank_init,
+            standardise=settings.standardise,
+            bank_items=len(model.bank),
+            descriptor_width=model.descriptor.width,
+            grid=settings.grid,
+            sigma=settings.sigma_px,
+            epochs=settings.epochs,
+            seed=settings.seed,
+        ),
+        calibration=outcome.calibration,
+        exposure=outcome.exposure,
+        evaluation=json.loads(evaluation.read_text()) if evaluation.exists() else {},
+        training_fingerprint=facts.fingerprint,
+        training_parts=facts.parts,
+        lineage=tuple(
+            Extension(**lesson.model_dump(include=set(Extension.model_fields)))
+            for lesson in facts.lineage
+        ),
+        golden=_golden(scorer, [good[i] for i in outcome.golden], run),
+        golden_tolerance=GOLDEN_TOLERANCE[precision],
+    )
+
+
+def _golden(scorer: Scorer, paths: list[Path], run: Run) -> tuple[Golden, ...]:
+    """Three held-out good parts, and one with a defect drawn on it, with PyTorch's scores.
+
+    The three are those of the lowest, middle and highest held-out score, named by this model's.
+    """
+    geometry = run.facts().geometry
+    images = [load_sample(Sample(path, GOOD, None), geometry)[0] for path in paths]
+    images.append(_draw_defect(images[1]))
+    scores, _ = scorer(np.stack(images))
+    # A model that has seen a part ranks it otherwise than the one that it was held out from.
+    order = [*np.argsort(scores[:-1], kind="stable"), len(paths)]
+    names = ("good, low", "good, middle", "good, high", "drawn defect")
+    return tuple(
+        Golden(
+            name=name,
+            png=base64.b64encode(encode_png(images[which])).decode(),
+            score=float(scores[which]),
+        )
+        for name, which in zip(names, order, strict=True)
+    )
+
+
+def _draw_defect(image: Frame8) -> Frame8:
+    height, width = image.shape[:2]
+    marked = image.copy()
+    colour = tuple(int(255 - v) for v in image[height // 2, width // 2])
+    ends = (width * 2 // 5, height * 2 // 5), (width * 3 // 5, height * 3 // 5)
+    cv2.line(marked, *ends, colour, max(2, height // 40), cv2.LINE_AA)
+    return marked

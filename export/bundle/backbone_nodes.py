@@ -1,0 +1,193 @@
+"""A traced backbone written as ONNX nodes, and the small builder that all of a graph uses."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import torch
+from onnx import TensorProto, helper
+from torch import fx, nn
+from torchvision.ops import stochastic_depth
+
+from export.bundle.graph_builder import Array, Graph, carry_nan, to_numpy
+from export.model.backbone import Backbone
+from inspector.detection.bundle import INPUT
+
+
+def add_backbone(graph: Graph, backbone: Backbone, width: int, *, folded: bool = True) -> list[str]:
+    """From the uint8 BGR input to float32 feature maps, a name each, the finest first.
+
+    ``width`` of the input, pixels. ``folded``: scale and channel order are part of the first
+    convolution's weights. The mean stays a node of its own: under zero padding it does not fold
+    into a bias.
+    """
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(graph.dtype))
+    picture = graph.node("Cast", [INPUT], "input/float", to=kind)
+    mean, std = (np.array(v).reshape(1, 3, 1, 1) for v in (backbone.mean, backbone.std))
+    if folded:
+        # A whole row of means: subtracting three numbers at a time takes ten times as long.
+        row = np.tile(255.0 * mean[:, ::-1].ravel(), (width, 1)).astype(graph.dtype)
+        picture = graph.node("Sub", [picture, graph.constant("input.mean", row)], "input/centred")
+    picture = graph.node("Transpose", [picture], "input/nchw", perm=[0, 3, 1, 2])
+    if not folded:
+        order = graph.constant("input.rgb", np.array([2, 1, 0], dtype=np.int64))
+        picture = graph.node("Gather", [picture, order], "input/rgb", axis=1)
+        for what, step, value in (
+            ("Div", "scaled", np.array(255.0)),
+            ("Sub", "centred", mean),
+            ("Div", "standardised", std),
+        ):
+            constant = graph.constant(f"input.{step}", value.astype(graph.dtype))
+            picture = graph.node(what, [picture, constant], f"input/{step}")
+    outputs = _Tracer(graph, backbone.network, picture, std if folded else None).run()
+    levels = []
+    for stride in backbone.strides:
+        name = outputs[f"stride_{stride}"]
+        if graph.dtype is np.float16:
+            name = graph.node("Cast", [name], f"stride_{stride}/float", to=TensorProto.FLOAT)
+        levels.append(name)
+    return levels
+
+
+def add_local_averages(
+    graph: Graph, levels: list[str], backbone: Backbone, *, convolved: bool = False
+) -> list[str]:
+    """The mean over 3×3 of each feature map, with zeros around it.
+
+    ``convolved``: as a convolution, since OpenVINO loses the zero point of 8-bit values on their
+    way through an average pool.
+    """
+    around = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    averaged = []
+    for level, stride, channels in zip(levels, backbone.strides, backbone.channels, strict=True):
+        at = f"stride_{stride}"
+        if convolved:
+            kernel = np.full((channels, 1, 3, 3), 1 / 9, dtype=np.float32)
+            inputs = [level, graph.constant(f"{at}.average", kernel)]
+            name = graph.node("Conv", inputs, f"{at}/averaged", group=channels, **around)
+        else:
+            name = graph.node(
+                "AveragePool", [level], f"{at}/averaged", count_include_pad=1, **around
+            )
+        averaged.append(name)
+    return averaged
+
+
+class _Tracer:
+    """Walks the traced backbone and writes each operation as an ONNX node of the same name."""
+
+    def __init__(
+        self, graph: Graph, network: fx.GraphModule, picture: str, std: Array | None
+    ) -> None:
+        self.graph, self.network, self.picture = graph, network, picture
+        self._unfolded_std = std
+
+    def run(self) -> dict[str, str]:
+        names: dict[fx.Node, str] = {}
+        padding: dict[fx.Node, tuple[int, int, int, int]] = {}
+        modules = dict(self.network.named_modules())
+        for node in self.network.graph.nodes:
+            module = modules.get(str(node.target)) if node.op == "call_module" else None
+            if isinstance(module, nn.ZeroPad2d):
+                padding[node] = cast("tuple[int, int, int, int]", tuple(module.padding))
+        for node in self.network.graph.nodes:
+            if node.op == "placeholder":
+                names[node] = self.picture
+            elif node.op == "output":
+                return {key: names[value] for key, value in node.args[0].items()}
+            elif node.op == "call_module":
+                source = node.args[0]
+                module = modules[str(node.target)]
+                if isinstance(module, nn.ZeroPad2d | nn.Identity):
+                    names[node] = names[source]
+                elif isinstance(module, nn.Conv2d):
+                    names[node] = self._convolution(
+                        str(node.target),
+                        module,
+                        names[source],
+                        padding.get(source),
+                    )
+                else:
+                    names[node] = self._module(str(node.target), module, names[source])
+            else:
+                names[node] = self._function(node, names)
+        raise AssertionError("a traced network has an output")
+
+    def _convolution(
+        self,
+        name: str,
+        conv: nn.Conv2d,
+        source: str,
+        pad: tuple[int, int, int, int] | None,
+    ) -> str:
+        weight = to_numpy(conv.weight)
+        bias = to_numpy(conv.bias) if conv.bias is not None else np.zeros(conv.out_channels)
+        if self._unfolded_std is not None:
+            weight = (weight / (255.0 * self._unfolded_std))[:, ::-1]
+            self._unfolded_std = None
+        left, right, top, bottom = pad or (0, 0, 0, 0)
+        across, along = cast("tuple[int, int]", conv.padding)
+        dtype = self.graph.dtype
+        return self.graph.node(
+            "Conv",
+            [
+                source,
+                self.graph.constant(f"{name}.weight", weight.astype(dtype)),
+                self.graph.constant(f"{name}.bias", bias.astype(dtype)),
+            ],
+            name,
+            kernel_shape=list(conv.kernel_size),
+            strides=list(conv.stride),
+            group=conv.groups,
+            pads=[top + across, left + along, bottom + across, right + along],
+        )
+
+    def _module(self, name: str, module: nn.Module, source: str) -> str:
+        graph = self.graph
+        # An in-place activation is traced under one name each time it is used: keep names unique.
+        output = name if all(node.output[0] != name for node in graph.nodes) else f"{source}/{name}"
+        if isinstance(module, nn.ReLU6):
+            low = graph.constant("relu6.low", np.array(0, dtype=graph.dtype))
+            high = graph.constant("relu6.high", np.array(6, dtype=graph.dtype))
+            return graph.node("Clip", [source, low, high], output)
+        if isinstance(module, nn.ReLU):
+            return graph.node("Relu", [source], output)
+        if isinstance(module, nn.Sigmoid):
+            return graph.node("Sigmoid", [source], output)
+        if isinstance(module, nn.SiLU):
+            gate = graph.node("Sigmoid", [source], f"{output}/gate")
+            return graph.node("Mul", [source, gate], output)
+        if isinstance(module, nn.AdaptiveAvgPool2d):
+            return graph.node("GlobalAveragePool", [source], output)
+        if isinstance(module, nn.MaxPool2d):
+            return self._max_pool(output, module, source)
+        raise NotImplementedError(f"no ONNX node for {type(module).__name__} ({name})")
+
+    def _max_pool(self, name: str, module: nn.MaxPool2d, source: str) -> str:
+        kernel, stride, pad = (
+            _pair(v) for v in (module.kernel_size, module.stride, module.padding)
+        )
+        pooled = self.graph.node(
+            "MaxPool", [source], f"{name}/max", kernel_shape=kernel, strides=stride, pads=pad * 2
+        )
+        return carry_nan(self.graph, source, pooled, name, axes=[1, 2, 3])
+
+    def _function(self, node: fx.Node, names: dict[fx.Node, str]) -> str:
+        if node.target is stochastic_depth:
+            return names[cast(fx.Node, node.args[0])]
+        kind = {operator.add: "Add", operator.iadd: "Add", torch.add: "Add"}.get(
+            cast(Callable[..., Any], node.target),
+            "Mul" if node.target in {operator.mul, operator.imul, torch.mul} else "",
+        )
+        if not kind:
+            raise NotImplementedError(f"no ONNX node for {node.target} ({node.name})")
+        return self.graph.node(
+            kind, [names[cast(fx.Node, arg)] for arg in node.args[:2]], node.name
+        )
+
+
+def _pair(value: Any) -> list[int]:
+    return [value, value] if isinstance(value, int) else list(value)

@@ -1,0 +1,158 @@
+"""Proof that the exported file judges as the trained model does, on real photos."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from export.data.dataset import GOOD, RefusedPhotoError, Sample, load_sample
+from export.evaluation.metrics import auroc
+from export.training.train import Scorer
+from inspector.detection.detector import Detector
+from inspector.detection.manifest import Compared, Parity
+from inspector.errors import ParityError
+from inspector.imaging.geometry import Geometry
+from inspector.verdict import FloatMap, Frame8, decide
+
+TOLERANCE = {"fp32": 1e-3, "mixed": 1e-3, "fp16": math.inf, "int8": math.inf}
+"""Largest difference of a score or a map pixel, in units of the limit."""
+
+FLIPS = {"fp32": 0.0, "mixed": 0.0, "fp16": 0.005, "int8": 0.005}
+"""Share of verdicts that may flip."""
+
+AUROC_CHANGE = 1e-3
+"""By how much the image AUROC may fall where verdicts may flip."""
+
+BATCH = 8
+
+
+@dataclass
+class _Tally:
+    """What was found on one kind of photos."""
+
+    scores: list[tuple[float, float]] = field(default_factory=list)
+    """Of the trained model, of the file."""
+    defective: list[bool] = field(default_factory=list)
+    score_gap: float = 0.0
+    map_gap: float = 0.0
+    worst: Path | None = None
+
+    @property
+    def flips(self) -> int:
+        return sum(decide(a)[0] is not decide(b)[0] for a, b in self.scores)
+
+    def summary(self) -> Compared | None:
+        if not self.scores:
+            return None
+        return Compared(
+            images=len(self.scores),
+            verdict_flips=self.flips,
+            largest_score_difference=self.score_gap,
+            largest_map_difference=self.map_gap,
+        )
+
+
+def prove(
+    detector: Detector,
+    scorer: Scorer,
+    validation: Sequence[Sample],
+    test: Sequence[Sample],
+    geometry: Geometry,
+    *,
+    precision: str,
+    on_image: Callable[[int], None],
+) -> Parity:
+    """Every photo through PyTorch and through ``detector``, the class the line uses.
+
+    ``validation``: the run's good parts. Raises :class:`ParityError` for a difference above the
+    tolerance, and for more flipped verdicts, on either kind of photos, or a lower image AUROC than
+    the precision may have.
+    """
+    tallies = []
+    done = 0
+    for samples in (validation, test):
+        tally = _Tally()
+        tallies.append(tally)
+        for chosen, images in _batches(samples, geometry):
+            _compare(tally, chosen, scorer(images), detector.infer(images))
+            done += len(chosen)
+            on_image(done)
+    everything = _Tally(
+        [pair for tally in tallies for pair in tally.scores],
+        [bad for tally in tallies for bad in tally.defective],
+        max(tally.score_gap for tally in tallies),
+        max(tally.map_gap for tally in tallies),
+        max(tallies, key=lambda tally: tally.map_gap).worst,
+    )
+    found, bad = np.array(everything.scores), np.array(everything.defective, dtype=bool)
+    before, after = (auroc(column[~bad], column[bad]) for column in found.T)
+    change = None if before is None or after is None else after - before
+    largest = max(everything.map_gap, everything.score_gap)
+    tolerance, most_flips = TOLERANCE[precision], FLIPS[precision]
+    if not (math.isfinite(largest) and largest <= tolerance) or any(
+        not tally.flips <= most_flips * len(tally.scores) for tally in tallies
+    ):
+        allowed = f"{most_flips:.1%} may" if most_flips else f"{tolerance:g} allowed"
+        raise ParityError(
+            f"exported graph disagrees with the trained model on {done} photos: "
+            f"{everything.flips} verdicts flip, largest difference {largest:.2g} of the limit "
+            f"({allowed}), worst on {everything.worst}; no file was written; "
+            f"{'use --precision fp32' if precision != 'fp32' else 'export it on another machine'}"
+        )
+    if most_flips and change is not None and change < -AUROC_CHANGE:
+        raise ParityError(
+            f"exported graph tells defects worse than the trained model: image AUROC {change:+.4f} "
+            f"on {done} photos ({-AUROC_CHANGE:g} allowed); no file was written; use "
+            f"--precision fp32"
+        )
+    return Parity(
+        images=done,
+        largest_score_difference=everything.score_gap,
+        largest_map_difference=everything.map_gap,
+        verdict_flips=everything.flips,
+        tolerance=tolerance if math.isfinite(tolerance) else None,
+        flips_allowed=most_flips,
+        provider=detector.provider,
+        auroc_change=change,
+        validation=tallies[0].summary(),
+        test=tallies[1].summary(),
+    )
+
+
+def _compare(
+    tally: _Tally,
+    chosen: list[Sample],
+    ours: tuple[FloatMap, FloatMap],
+    theirs: tuple[FloatMap, FloatMap],
+) -> None:
+    gaps = np.abs(ours[1] - theirs[1]).max(axis=(1, 2))
+    # NaN on one side only must not compare as equal.
+    gaps = np.where(np.isfinite(gaps), gaps, np.inf)
+    if gaps.max() >= tally.map_gap:
+        tally.map_gap, tally.worst = float(gaps.max()), chosen[int(gaps.argmax())].path
+    tally.score_gap = max(tally.score_gap, float(np.abs(ours[0] - theirs[0]).max()))
+    tally.scores += zip(ours[0].tolist(), theirs[0].tolist(), strict=True)
+    tally.defective += [sample.kind != GOOD for sample in chosen]
+
+
+def _batches(
+    samples: Iterable[Sample], geometry: Geometry
+) -> Iterator[tuple[list[Sample], Frame8]]:
+    chosen: list[Sample] = []
+    images: list[Frame8] = []
+    for sample in samples:
+        try:
+            images.append(load_sample(sample, geometry).image)
+        except RefusedPhotoError:
+            # Neither side ever sees it: on the line such a frame is a FAULT.
+            continue
+        chosen.append(sample)
+        if len(images) == BATCH:
+            yield chosen, np.stack(images)
+            chosen, images = [], []
+    if images:
+        yield chosen, np.stack(images)

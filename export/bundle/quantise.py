@@ -1,0 +1,158 @@
+"""Backbone and φ in 8 bits: QDQ with uint8 activations and int8 weights, a scale for each channel.
+
+What ONNX Runtime and OpenVINO run on VNNI; TensorRT takes no zero points, and a GPU has fp16. φ(p),
+the distances that count and the map stay float32; the limit is not set again, so a bundle is proven
+or refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper
+from onnxruntime import InferenceSession
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from scipy.ndimage import uniform_filter
+
+from inspector.detection.bundle import INPUT
+from inspector.verdict import Frame8
+
+QUANTISED = ("Conv", "Clip", "Relu", "Add", "MaxPool")
+DESCRIPTOR = ("Reshape", "Transpose", "MatMul")
+
+NOISE = 0.01
+"""Share of the averaged features' variance that rounding may make up."""
+
+FLOAT_SHARES = (0.0, 0.1, 0.2, 0.3, 0.5)
+"""Of the convolutions, from the input on, that stay float: tried one after the other."""
+
+CHECKED = 8
+
+
+def quantise(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> onnx.ModelProto:
+    """The graph with backbone and φ in 8 bits, ranges taken from ``pictures``.
+
+    As many of the first layers stay float32 as it takes to keep the features: they are the most
+    sensitive to rounding, and in depthwise networks no quicker with it. ``pictures``: good parts at
+    network size, uint8 BGR ``[H, W, 3]`` each.
+    """
+    nodes = _backbone_nodes(graph)
+    projection = _projection(graph)
+    convolutions = [name for name in nodes if nodes[name].op_type == "Conv"]
+    model = graph
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        before = Path(folder) / "float.onnx"
+        onnx.save(graph, before)
+        exact = _features(graph, pictures[:CHECKED])
+        for share in FLOAT_SHARES:
+            first = convolutions[round(share * len(convolutions))]
+            kept = [*list(nodes)[list(nodes).index(first) :], *projection]
+            after = Path(folder) / "int8.onnx"
+            quantize_static(
+                before,
+                after,
+                _Pictures(pictures),
+                quant_format=QuantFormat.QDQ,
+                nodes_to_quantize=kept,
+                op_types_to_quantize=[*QUANTISED, *DESCRIPTOR],
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                # Signed weights with unsigned activations: the pair VNNI multiplies.
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+                extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
+            )
+            model = onnx.load(after)
+            rounded = _features(model, pictures[:CHECKED])
+            noise = [
+                np.square(a - b).mean() / max(a.var(), 1e-12)
+                for a, b in zip(exact, rounded, strict=True)
+            ]
+            if max(noise) <= NOISE:
+                break
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _features(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> list[npt.NDArray[Any]]:
+    """Averaged feature maps of the pictures, a stack for each stride."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(graph)
+    names = [node.input[0] for node in _flattened(graph)]
+    del bare.graph.output[:]
+    bare.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
+    )
+    session = InferenceSession(bare.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = [session.run(names, {INPUT: picture[None]}) for picture in pictures]
+    levels = [np.concatenate(level) for level in zip(*found, strict=True)]
+    if any(name.endswith("/averaged") for name in names):
+        return levels
+    return [uniform_filter(level, (1, 1, 3, 3), mode="constant") for level in levels]
+
+
+def _flattened(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The first node of φ at each stride: its input are the features."""
+    names = (node for node in graph.graph.node if node.name.startswith("descriptor/stride_"))
+    return [node for node in names if node.name.endswith("/flat")]
+
+
+def _projection(graph: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that take φ of features that come straight from the backbone."""
+    straight = (node for node in _flattened(graph) if not node.input[0].endswith("/averaged"))
+    heads = [node.name.removesuffix("/flat") for node in straight]
+    return [name for head in heads for name in (f"{head}/flat", f"{head}/patches", head)]
+
+
+class _Pictures(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, pictures: Iterable[Frame8]) -> None:
+        self._left = iter(pictures)
+
+    def get_next(self) -> dict[str, Any] | None:
+        """The next input, None after the last."""
+        picture = next(self._left, None)
+        return None if picture is None else {INPUT: picture[None]}
+
+
+def _backbone_nodes(graph: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    """Nodes that the feature maps are made of and that can be in 8 bits, in their order."""
+    makers = {output: node for node in graph.graph.node for output in node.output}
+    found = set()
+    left = [node.output[0] for node in _flattened(graph)]
+    while left:
+        for source in makers[left.pop()].input:
+            node = makers.get(source)
+            if node is not None and node.name not in found:
+                found.add(node.name)
+                left.append(source)
+    # Averages have more than 8 bits.
+    found = {name for name in found if not name.endswith("/averaged")}
+    return {
+        node.name: node
+        for node in graph.graph.node
+        if node.name in found and node.op_type in QUANTISED
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the advice that the quantiser gives by logging."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,1 @@
+"""Photos: data sets on disk, and synthetic defects."""

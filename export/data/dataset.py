@@ -1,0 +1,405 @@
+"""Folders of parts: MVTec AD layout, or simply a folder of good parts.
+
+::
+
+    DATA/train/good/*.png                          good parts, the only thing training opens
+    DATA/test/<kind>/*.png                         kind is "good" or the name of a defect
+    DATA/ground_truth/<kind>/<stem>_mask.png       or <stem>.png; not black is defective
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from export.settings import ONE_ASPECT
+from inspector.errors import DatasetError, Fault, ImageError, MaskError, TooFewPartsError
+from inspector.imaging.geometry import Box, Geometry
+from inspector.imaging.images import IMAGE_SUFFIXES, read_image, to_bgr8
+from inspector.verdict import Frame8
+
+GOOD: Final = "good"
+FEWEST_GOOD_PARTS: Final = 10
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) after every image."""
+
+Index = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
+
+FULL_12_BIT: Final = 4095
+"""16-bit files no brighter than this hold right-aligned 12-bit data: 16 levels after scaling."""
+
+_FORMATS = "PNG, JPEG, BMP or TIFF"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One test photo. ``kind`` is ``good`` or the kind of defect; ``mask`` may be missing."""
+
+    path: Path
+    kind: str
+    mask: Path | None
+
+
+class RefusedPhotoError(ImageError):
+    """A sound photo that the model refuses for its shape or colour, as it does on the line."""
+
+
+class Loaded(NamedTuple):
+    """A test photo as the network sees it.
+
+    ``image``: uint8 BGR ``[H, W, 3]``. ``mask``: bool ``[H, W]``, all False for a good part, None
+    for a defect that nobody drew a mask for, or none of whose pixels is left at this size.
+    ``inner``: rows and columns that the photo fills; the rest of a letterbox is its reflection.
+    """
+
+    image: Frame8
+    mask: Mask | None
+    inner: tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class GoodParts:
+    """The good parts as the network sees them.
+
+    ``images``: uint8 BGR ``[N, H, W, 3]``. ``picture`` ``[N]``: see :func:`group_copies`.
+    ``geometry``: the one asked for, with what all photos share: ``aspect`` when it is one within
+    1 %, ``frame`` when a region is cut out. ``remarks``: lines for a person about photos that
+    differ in size or colour, or are copies of one another.
+    """
+
+    images: Frame8
+    picture: Index
+    geometry: Geometry
+    remarks: tuple[str, ...]
+
+
+def open_good(root: Path) -> tuple[Path, ...]:
+    """The good parts to train on, sorted; looks at nothing under ``test`` or ``ground_truth``.
+
+    Raises :class:`DatasetError` (missing, empty, laid out otherwise) and
+    :class:`TooFewPartsError` (fewer than ten).
+    """
+    _check_folder(root)
+    folder = root
+    if any((root / name).is_dir() for name in ("train", "test", "ground_truth")):
+        folder = root / "train" / GOOD
+        if not folder.is_dir():
+            raise DatasetError(
+                f"{root}: looked for good parts in {folder}, which is missing; put their photos "
+                f"there, or name a folder that holds nothing but photos of good parts"
+            )
+    paths = find_images(folder)
+    if not paths:
+        raise DatasetError(
+            f"{folder}: no images; put photos of good parts there ({_FORMATS}), directly or in "
+            f"subfolders"
+        )
+    if len(paths) < FEWEST_GOOD_PARTS:
+        raise TooFewPartsError(
+            f"{folder}: {len(paths)} good parts, at least {FEWEST_GOOD_PARTS} are needed (100 make "
+            f"a good start); add photos"
+        )
+    return paths
+
+
+def open_test(root: Path) -> tuple[Sample, ...]:
+    """The test photos with their masks, sorted; empty when there is no ``test`` folder.
+
+    Raises :class:`DatasetError` for a missing root or photos outside a folder of their kind, and
+    :class:`MaskError` for a mask without an image or an image with two masks.
+    """
+    _check_folder(root)
+    test, truth = root / "test", root / "ground_truth"
+    samples: list[Sample] = []
+    used: set[Path] = set()
+    masks = _masks(truth)
+    for path in find_images(test):
+        relative = path.relative_to(test)
+        if len(relative.parts) < 2:
+            raise DatasetError(
+                f"{path}: lies outside a folder of its kind; move it to {test / GOOD} or to a "
+                f"folder named after its defect"
+            )
+        bare = relative.with_suffix("")
+        found = [
+            mask
+            for key in (bare.with_name(f"{bare.name}_mask"), bare)
+            for mask in masks.get(key, ())
+        ]
+        if len(found) > 1:
+            raise MaskError(f"{path}: has two masks, {found[0]} and {found[1]}; keep one")
+        used.update(found)
+        kind = relative.parts[0]
+        samples.append(Sample(path, kind, found[0] if found and kind != GOOD else None))
+    for mask in (mask for group in masks.values() for mask in group):
+        if mask not in used:
+            image = test / mask.relative_to(truth).parent / mask.stem.removesuffix("_mask")
+            raise MaskError(f"{mask}: a mask without an image; add {image}.png, or remove the mask")
+    return tuple(samples)
+
+
+def load_good(
+    paths: Sequence[Path], geometry: Geometry, on_progress: Progress | None = None
+) -> GoodParts:
+    """Decode good parts through ``geometry``, each file once.
+
+    Raises :class:`ImageError` naming the file, and :class:`TooFewPartsError` when fewer than ten
+    of the pictures differ.
+    """
+    images = np.empty((len(paths), geometry.height, geometry.width, 3), dtype=np.uint8)
+    shapes: Counter[tuple[int, int]] = Counter()
+    grey = brightest_deep = 0
+    for index, path in enumerate(paths):
+        photo = _read(path)
+        with _naming(path):
+            images[index] = geometry.apply(photo)
+        shapes[(photo.shape[1], photo.shape[0])] += 1
+        grey += photo.ndim == 2 or photo.shape[2] == 1
+        if photo.dtype == np.uint16:
+            brightest_deep = max(brightest_deep, int(photo.max()))
+        if on_progress is not None:
+            on_progress(index + 1, len(paths))
+    picture = group_copies(images)
+    different = int(picture.max()) + 1
+    if different < FEWEST_GOOD_PARTS:
+        same = "all the same picture" if different == 1 else "copies of one another"
+        raise TooFewPartsError(
+            f"{_parent(paths)}: {len(paths)} good parts, but they are {same} ({different} "
+            f"different, at least {FEWEST_GOOD_PARTS} are needed); photograph different parts"
+        )
+    if 0 < brightest_deep <= FULL_12_BIT:
+        raise ImageError(
+            f"{_parent(paths)}: 16-bit photos that use only the lowest {brightest_deep} of 65535 "
+            f"levels (12-bit data?); have the camera left-align its pixels, or multiply them by 16"
+        )
+    size = next(iter(shapes)) if len(shapes) == 1 else None
+    shared = {
+        "aspect": _common_aspect(shapes, geometry),
+        "frame": size if geometry.region is not None else None,
+        "colour": grey == 0,
+    }
+    return GoodParts(
+        images,
+        picture,
+        geometry.model_copy(update=shared),
+        _remarks(len(paths), different, shapes, grey),
+    )
+
+
+def group_copies(images: Iterable[npt.NDArray[Any]]) -> Index:
+    """Number of the picture that each of the N images shows, ``[N]``: copies share one.
+
+    A split goes by pictures, or a part would be tested by a model that has seen its copy. The
+    numbers, from 0 without a gap, hang on the pictures alone, not on their order.
+    """
+    keys = [f"{hashlib.sha256(image.tobytes()).hexdigest()} {image.shape}" for image in images]
+    return np.unique(keys, return_inverse=True)[1]
+
+
+def one_each(index: Index, picture: Index) -> Index:
+    """``index`` with the first photo of every picture only; ``picture`` is of all photos."""
+    return index[np.sort(np.unique(picture[index], return_index=True)[1])]
+
+
+def photo_shapes(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """(width, height) of each photo, from its header. Raises :class:`ImageError`."""
+    shapes = []
+    for path in paths:
+        try:
+            with warnings.catch_warnings():
+                # A line-scan photo may be as large as Pillow takes a bomb to be.
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                with Image.open(path) as photo:
+                    shapes.append(photo.size)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            height, width = _read(path).shape[:2]
+            shapes.append((width, height))
+    return shapes
+
+
+def load_sample(sample: Sample, geometry: Geometry) -> Loaded:
+    """One test photo and its truth through ``geometry``.
+
+    Raises :class:`ImageError`, :class:`RefusedPhotoError` and :class:`MaskError` naming the file.
+    """
+    photo = _read(sample.path)
+    with _naming(sample.path):
+        image = geometry.apply(photo)
+    inner = geometry.inner(geometry.crop(photo).shape)
+    if sample.kind == GOOD:
+        return Loaded(image, np.zeros(image.shape[:2], dtype=np.bool_), inner)
+    if sample.mask is None:
+        return Loaded(image, None, inner)
+    try:
+        drawn = read_image(sample.mask)
+    except ValueError as error:
+        raise MaskError(f"{error}; draw or copy the mask again") from None
+    if drawn.shape[:2] != photo.shape[:2]:
+        raise MaskError(
+            f"{sample.mask}: mask is {_size(drawn)} px, its image {sample.path} is {_size(photo)} "
+            f"px; save the mask at the image's size"
+        )
+    if drawn.ndim == 3:
+        # An opaque alpha channel would mark every pixel as defective.
+        drawn = drawn[:, :, :3].max(axis=2)
+    # Labels 1, 2, 3 are defects too; in a JPEG, small values are only compression noise.
+    lossy = sample.mask.suffix.lower() in {".jpg", ".jpeg"}
+    mask = geometry.apply_mask(drawn >= 128 if lossy else drawn > 0)
+    return Loaded(image, mask if mask.any() else None, inner)
+
+
+def read_region(path: Path, region: Box | None) -> Frame8:
+    """The judged region of a photo, uint8 BGR at the photo's resolution, None: all of it.
+
+    Raises :class:`ImageError` naming the file.
+    """
+    photo = _read(path)
+    with _naming(path):
+        return to_bgr8(Geometry(height=64, width=64, region=region).crop(photo))
+
+
+def fingerprint(paths: Sequence[Path], root: Path) -> str:
+    """SHA-256 over names relative to ``root`` and file contents, the same on every system.
+
+    Raises :class:`ImageError` for a file that cannot be read.
+    """
+    named = sorted(
+        (unicodedata.normalize("NFC", path.relative_to(root).as_posix()), path) for path in paths
+    )
+    whole = hashlib.sha256()
+    for name, path in named:
+        content = digest_file(path)
+        whole.update(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest() + content)
+    return whole.hexdigest()
+
+
+def digest_file(path: Path) -> bytes:
+    """SHA-256 of a file's contents. Raises :class:`ImageError` when it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror or error}; check the file") from None
+
+
+def find_images(folder: Path) -> tuple[Path, ...]:
+    """Image files at any depth, without hidden ones, in an order that no system changes.
+
+    Raises :class:`DatasetError` for a folder that cannot be read; empty when there is none.
+    """
+    found: list[Path] = []
+    for here, _, files in walk(folder, _refuse_walk):
+        found += (
+            here / name
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+        )
+    return tuple(sorted(found, key=lambda path: path.relative_to(folder).parts))
+
+
+def walk(
+    folder: Path, on_error: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """``os.walk`` that leaves out hidden folders and follows links, but not in a circle."""
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        # Hidden: thumbnails, and the "._" twins that macOS leaves on memory cards.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(here), folders, files
+
+
+def _check_folder(root: Path) -> None:
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "no such folder"
+        raise DatasetError(
+            f"{root}: {what}; name a folder of photos of good parts, or one in MVTec AD layout "
+            f"(train/good, test/<kind>, ground_truth/<kind>)"
+        )
+
+
+def _refuse_walk(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise DatasetError(
+            f"{error.filename}: {error.strerror}; make the folder readable"
+        ) from None
+
+
+def _masks(truth: Path) -> dict[Path, list[Path]]:
+    """Mask files by their path below ``truth``, suffix left out."""
+    masks: dict[Path, list[Path]] = {}
+    for path in find_images(truth):
+        masks.setdefault(path.relative_to(truth).with_suffix(""), []).append(path)
+    return masks
+
+
+def _read(path: Path) -> npt.NDArray[Any]:
+    try:
+        return read_image(path)
+    except ValueError as error:
+        raise ImageError(f"{error}; remove the file or take the photo again") from None
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """A photo that the geometry refuses is named."""
+    try:
+        yield
+    except Fault as fault:
+        raise RefusedPhotoError(
+            f"{path}: {fault}; remove the photo, or take it as the others were taken"
+        ) from None
+
+
+def _common_aspect(shapes: Counter[tuple[int, int]], geometry: Geometry) -> float | None:
+    if geometry.region is not None:
+        return geometry.region.w / geometry.region.h
+    aspects = [width / height for width, height in shapes]
+    if max(aspects) > min(aspects) * ONE_ASPECT:
+        return None
+    width, height = shapes.most_common(1)[0][0]
+    return width / height
+
+
+def _remarks(
+    count: int, different: int, shapes: Counter[tuple[int, int]], grey: int
+) -> tuple[str, ...]:
+    remarks = []
+    if different < count:
+        remarks.append(f"{count - different} of {count} good parts are copies of another photo")
+    if len(shapes) > 1:
+        widths, heights = zip(*shapes, strict=True)
+        remarks.append(
+            f"photos come in {len(shapes)} sizes, from {min(widths)}x{min(heights)} to "
+            f"{max(widths)}x{max(heights)} px; all are brought to the network's size"
+        )
+    if 0 < grey < count:
+        remarks.append(f"{grey} of {count} photos are grey, the others in colour")
+    return tuple(remarks)
+
+
+def _parent(paths: Sequence[Path]) -> Path:
+    folders = {path.parent for path in paths}
+    first = paths[0].parent
+    return first if len(folders) == 1 else first.parent
+
+
+def _size(image: npt.NDArray[Any]) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"

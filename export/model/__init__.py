@@ -1,0 +1,1 @@
+"""CFA: a frozen backbone, the patch descriptor, the memory bank."""

@@ -1,0 +1,108 @@
+"""The frozen backbone runs once per image: its pooled maps, in memory or in a mapped file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from export.model.backbone import Backbone
+from export.model.cfa import Levels, pool
+from inspector.errors import OutputError
+
+BATCH = 8
+"""Images a backbone pass; fixed, so that a resumed run computes the very same features."""
+
+
+class FeatureCache:
+    """Pooled features of N images, one float32 ``[N, C_l, H_l, W_l]`` array a stride.
+
+    Arrays larger together than ``cache_gb`` lie in memory-mapped files under ``folder``, removed
+    on close. Raises :class:`OutputError` when the disk cannot hold them.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        images: npt.NDArray[np.uint8],
+        *,
+        device: torch.device,
+        cache_gb: float,
+        folder: Path,
+        on_progress: Callable[[int, int], None],
+    ) -> None:
+        self.device = device
+        height, width = images.shape[1:3]
+        shapes = [
+            (len(images), channels, height // stride, width // stride)
+            for channels, stride in zip(backbone.channels, backbone.strides, strict=True)
+        ]
+        size = sum(4 * int(np.prod(shape, dtype=np.int64)) for shape in shapes)
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        if size <= cache_gb * 1e9:
+            self._levels = [np.empty(shape, dtype=np.float32) for shape in shapes]
+        else:
+            self._folder = tempfile.TemporaryDirectory(dir=folder, prefix="features-")
+            self._levels = [self._map(i, shape) for i, shape in enumerate(shapes)]
+        for start in range(0, len(images), BATCH):
+            maps = backbone.maps(images[start : start + BATCH], device)
+            for level, values in zip(self._levels, pool(maps), strict=True):
+                level[start : start + BATCH] = values.cpu().numpy()
+            on_progress(min(start + BATCH, len(images)), len(images))
+
+    def __len__(self) -> int:
+        return len(self._levels[0])
+
+    def __enter__(self) -> FeatureCache:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the arrays and remove the mapped files."""
+        self._levels = []
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def batch(self, index: npt.NDArray[np.intp]) -> Levels:
+        """Pooled features of the images ``index``, on the training device."""
+        return [torch.from_numpy(level[index]).to(self.device) for level in self._levels]
+
+    def batches(self, index: npt.NDArray[np.intp], size: int = BATCH) -> Iterator[Levels]:
+        """All of ``index`` in order, ``size`` images at a time."""
+        for start in range(0, len(index), size):
+            yield self.batch(index[start : start + size])
+
+    def _map(self, number: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        assert self._folder is not None
+        path = Path(self._folder.name) / f"level-{number}.npy"
+        try:
+            # Blocks are claimed now: a full disk met inside a mapped page would be a bus error.
+            with path.open("wb") as file:
+                self._claim(file.fileno(), 4 * int(np.prod(shape, dtype=np.int64)))
+        except OSError as error:
+            self.close()
+            raise OutputError(
+                f"{path}: no room for the feature cache ({error.strerror}); free disk space, or "
+                f"raise --cache-gb to keep it in memory"
+            ) from None
+        return np.memmap(path, dtype=np.float32, mode="r+", shape=shape)
+
+    @staticmethod
+    def _claim(descriptor: int, size: int) -> None:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)
+        else:
+            os.truncate(descriptor, size)

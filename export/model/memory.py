@@ -1,0 +1,96 @@
+"""New patches in a finished model's memory bank, whose size stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from export.model.cfa import CFA, Levels
+
+MOST_REPLACED = 0.25
+"""Largest share of the bank that one lesson replaces: the rest is the old parts'."""
+COVER = 0.75
+"""A taught patch has an item within this share of the limit, however coarse the bank is."""
+
+
+@torch.no_grad()
+def teach(model: CFA, batches: Iterable[Levels], limit: float) -> int:
+    """Put patches of added good parts into ``model.bank``; returns how many items were replaced.
+
+    ``limit``: raw score. The covering radius is the bank's own, the median distance of an item to
+    the nearest other one, and at most ``COVER * limit``. Patches enter farthest first (greedy
+    k-centre, as the bank was chosen) until all are within it, or ``MOST_REPLACED`` of the bank is
+    new. What is near an item already changes nothing. Each takes the place of the item that is
+    nearest to what remains: its neighbour stands for nearly the same, and rare patches, which lie
+    alone, stay.
+    """
+    bank = model.bank
+    apart, neighbour = _nearest_others(bank)
+    spread = apart[apart > 0]
+    radius = COVER * limit
+    if len(spread):
+        radius = min(radius, float(spread.median()))
+    patches, distances = [], []
+    for levels in batches:
+        for phi in model.descriptor(levels).flatten(2).transpose(1, 2):
+            found = _distances(phi, bank).amin(dim=1)
+            new = found > radius
+            patches.append(phi[new])
+            distances.append(found[new])
+    candidates, distance = torch.cat(patches), torch.cat(distances)
+    chosen: list[int] = []
+    while len(chosen) < int(MOST_REPLACED * len(bank)) and bool((distance > radius).any()):
+        chosen.append(int(distance.argmax()))
+        distance = torch.minimum(distance, _distances(candidates, candidates[chosen[-1:]])[:, 0])
+        distance[chosen] = 0.0
+    entering = candidates[chosen]
+    bank[_dispensable(bank, entering, apart, neighbour)] = entering
+    return len(chosen)
+
+
+def _dispensable(bank: Tensor, entering: Tensor, loss: Tensor, neighbour: Tensor) -> Tensor:
+    """Indices of as many items of ``bank`` as enter, chosen one by one.
+
+    ``loss``, ``neighbour``: each item's distance to the nearest other one of ``bank``, and which.
+    """
+    everything = torch.cat([bank, entering])
+    gone = torch.zeros(len(everything), dtype=torch.bool, device=bank.device)
+    for part in torch.split(torch.arange(len(bank), device=bank.device), 1024):
+        if not len(entering):
+            break
+        found = _distances(bank[part], entering).min(dim=1)
+        nearer = found.values < loss[part]
+        loss[part] = torch.where(nearer, found.values, loss[part])
+        neighbour[part] = torch.where(nearer, found.indices + len(bank), neighbour[part])
+    for _ in range(len(entering)):
+        item = int(loss.argmin())
+        gone[item] = True
+        loss[item] = torch.inf
+        bereft = ((neighbour == item) & ~gone[: len(bank)]).nonzero().flatten()
+        if len(bereft):
+            distance = _distances(bank[bereft], everything)
+            distance[:, gone] = torch.inf
+            distance[torch.arange(len(bereft), device=bank.device), bereft] = torch.inf
+            found = distance.min(dim=1)
+            loss[bereft], neighbour[bereft] = found.values, found.indices
+    return gone.nonzero().flatten()
+
+
+def _nearest_others(bank: Tensor) -> tuple[Tensor, Tensor]:
+    """Each item's distance to the nearest other item, and which one it is."""
+    distances, indices = [], []
+    for part in torch.split(torch.arange(len(bank), device=bank.device), 1024):
+        distance = _distances(bank[part], bank)
+        distance[torch.arange(len(part), device=bank.device), part] = torch.inf
+        found = distance.min(dim=1)
+        distances.append(found.values)
+        indices.append(found.indices)
+    return torch.cat(distances), torch.cat(indices)
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    # Centred: expanded squares lose digits as the mean grows.
+    centre = b.mean(dim=0)
+    return torch.cdist(a - centre, b - centre)

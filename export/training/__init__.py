@@ -1,0 +1,1 @@
+"""From photos of good parts to a trained model with its limit."""

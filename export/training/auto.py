@@ -1,0 +1,228 @@
+"""Settings found from good parts alone: held-out parts against defects drawn on them.
+
+Every candidate gets a memory bank of some of the good parts, without adaptation, and has to tell
+the others, as they are, from the same others with a synthetic defect. Among those that cannot be
+told from the best, the one that costs least on the line is taken.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from export.data.dataset import open_good, photo_shapes
+from export.model.backbone import Backbone
+from export.settings import TrainSettings, round_side
+from export.training.run import Candidate, Choice, Run
+from export.training.train import OnStep
+from export.training.trial import Trial, image_auroc, pixel_auroc
+from inspector.errors import RunError
+from inspector.imaging.geometry import STRIDE
+
+Floats = npt.NDArray[np.float64]
+
+MOST_PARTS: Final = 150
+"""More good parts than this make the choice no surer, only slower."""
+
+CHOSEN: Final = ("size", "fit", "strides", "sigma")
+SIZE_SHARES: Final = (1.0, 0.75, 0.5)
+SMALLEST_PX: Final = 128
+STRIDE_SETS: Final = ((16,), (8, 16))
+SIGMA_SHARES: Final = (1.0, 0.5)
+"""Of the default smoothing of an input and its strides."""
+
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Pick:
+    """What :func:`pick` found: an entry a candidate, the best of them and the one to take."""
+
+    behind: Floats
+    standard_error: Floats
+    best: int
+    chosen: int
+
+
+def choose(data: Path, settings: TrainSettings, *, on_step: OnStep) -> tuple[TrainSettings, Choice]:
+    """Fix size, fit, strides and sigma for the good parts of ``data``, and say why.
+
+    Of these four, what ``settings`` was given explicitly stays as it is. Opens no file under
+    ``test/``; the same seed gives the same choice. Raises :class:`TrainingError`.
+    """
+    began = time.monotonic()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    paths = open_good(data)
+    options = candidates(settings, settings.resolve(photo_shapes(paths)))
+    random = np.random.default_rng([settings.seed, 3])
+    sampled = np.sort(random.permutation(len(paths))[:MOST_PARTS])
+    trial = Trial([paths[i] for i in sampled], options, random, on_step)
+    held, part, kind = len(trial.held), trial.part, trial.kind
+    answers = trial.run()
+    resamples = random.multinomial(held, [1.0 / held] * held, size=_RESAMPLES)
+    weights = np.vstack([np.ones((1, held)), resamples])
+    image = np.stack([image_auroc(a, part, kind, weights) for a in answers], axis=1)
+    pixel = np.stack([pixel_auroc(a, part, kind, weights) for a in answers], axis=1)
+    signal = 0.5 * (image + pixel)
+    gmacs = estimate_gmacs(options, trial.backbone, trial.device)
+    found = pick(signal[0], signal[1:], gmacs)
+    table = tuple(
+        Candidate(
+            size=option.input,
+            fit=option.geometry().fit,
+            strides=option.strides,
+            sigma=option.sigma_px,
+            gmacs=gmacs[i],
+            signal=float(signal[0, i]),
+            image_auroc=float(image[0, i]),
+            pixel_auroc=float(pixel[0, i]),
+            behind=float(found.behind[i]),
+            standard_error=float(found.standard_error[i]),
+        )
+        for i, option in enumerate(options)
+    )
+    taken = table[found.chosen]
+    chosen = settings.model_copy(update={name: getattr(taken, name) for name in CHOSEN})
+    return chosen, Choice(
+        candidates=table,
+        chosen=found.chosen,
+        reason=explain(table, found, given(settings)),
+        bank_parts=len(trial.bank),
+        held_out=held,
+        defects=len(part),
+        kinds=len(np.unique(kind)),
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+def recall(run: Run, settings: TrainSettings) -> tuple[TrainSettings, Choice]:
+    """What ``run``, which is to be resumed, has chosen; what ``settings`` was given wins.
+
+    Raises :class:`RunError` when it was started without ``--auto``.
+    """
+    facts = run.facts()
+    if facts.choice is None:
+        raise RunError(f"{run.folder}: was started without --auto; resume it without")
+    undecided = set(CHOSEN) - set(given(settings))
+    asked = {name: getattr(settings, name) for name in settings.model_fields_set - undecided}
+    return facts.settings.model_copy(update=asked), facts.choice
+
+
+def given(settings: TrainSettings) -> tuple[str, ...]:
+    """Which of :data:`CHOSEN` someone has decided; "auto" decides nothing."""
+    return tuple(
+        name
+        for name in CHOSEN
+        if name in settings.model_fields_set and getattr(settings, name) not in {None, "auto"}
+    )
+
+
+def candidates(settings: TrainSettings, resolved: TrainSettings) -> list[TrainSettings]:
+    """A small grid around the default, which comes first; those of one input are neighbours.
+
+    ``resolved`` is ``settings`` with size and fit fixed for the photos.
+    """
+    fixed = given(settings)
+    sizes = [resolved.input] if "size" in fixed else _sizes(resolved.input)
+    mixed = "fit" not in fixed and resolved.fit == "letterbox"
+    fits = ("letterbox", "stretch") if mixed else (resolved.fit,)
+    strides = [settings.strides] if "strides" in fixed else STRIDE_SETS
+    kept = settings.sigma if "sigma" in fixed else None
+    grids = [
+        resolved.model_copy(update={"size": size, "fit": fit, "strides": stride, "sigma": kept})
+        for size, fit, stride in itertools.product(sizes, fits, strides)
+    ]
+    made = [
+        one.model_copy(update={"sigma": one.sigma_px * share})
+        for one in grids
+        for share in ((1.0,) if "sigma" in fixed else SIGMA_SHARES)
+    ]
+    # With M = H'·W'/γ_c a coarse grid may leave too few items.
+    return [one for one in made if one.items >= one.neighbours + one.hard_negatives]
+
+
+def pick(signal: Floats, resampled: Floats, cost: Sequence[float]) -> Pick:
+    """The rule: of those within one standard error of the best, the cheapest.
+
+    ``signal`` ``[C]``; ``resampled`` ``[B, C]``, the same on B resamples of the held-out parts,
+    which all candidates share: the error is that of the difference to the best. Of equally cheap
+    ones the better is taken.
+    """
+    best = int(signal.argmax())
+    behind = signal[best] - signal
+    error = (resampled[:, [best]] - resampled).std(axis=0, ddof=1)
+    near = np.flatnonzero(behind <= error).tolist()
+    chosen = min(near, key=lambda i: (cost[i], behind[i], i))
+    return Pick(behind, error, best, chosen)
+
+
+def estimate_gmacs(
+    options: Sequence[TrainSettings], backbone: Backbone, device: torch.device
+) -> list[float]:
+    """10^9 multiply-adds a part of each: the backbone, φ level by level, the distances to C.
+
+    ``backbone`` gives the strides of all ``options``; it costs what its deepest map costs.
+    """
+    side = 4 * STRIDE
+    with FlopCounterMode(display=False) as counter:
+        backbone.maps(np.zeros((1, side, side, 3), dtype=np.uint8), device)
+    frozen = cast(int, counter.get_total_flops()) / 2 / side**2
+    channels = dict(zip(backbone.strides, backbone.channels, strict=True))
+    found = []
+    for option in options:
+        pixels = math.prod(option.input)
+        width = option.width(sum(channels[stride] for stride in option.strides))
+        phi = sum(channels[stride] / stride**2 for stride in option.strides) * width
+        distances = option.items * width / option.strides[0] ** 2
+        found.append((frozen + phi + distances) * pixels / 1e9)
+    return found
+
+
+def explain(table: Sequence[Candidate], found: Pick, fixed: Sequence[str]) -> str:
+    """In one sentence: what was taken, and why."""
+    taken, best = table[found.chosen], table[found.best]
+    fits = len({candidate.fit for candidate in table}) > 1
+    kept = f"; {', '.join(fixed)} as given" if fixed else ""
+    if len(table) == 1:
+        return f"{describe(taken, fits)}: the only candidate{kept}."
+    if found.chosen == found.best:
+        return (
+            f"{describe(taken, fits)}: the highest signal of {len(table)} candidates, and none "
+            f"that is cheaper lies within one standard error of it{kept}."
+        )
+    near = sum(candidate.as_good for candidate in table)
+    return (
+        f"{describe(taken, fits)}: the cheapest of the {near} among {len(table)} candidates that "
+        f"lie within one standard error of the highest signal, that of "
+        f"{describe(best, fits)}{kept}."
+    )
+
+
+def describe(candidate: Candidate, fit: bool) -> str:
+    """A candidate's settings in words."""
+    strides = candidate.strides
+    return (
+        f"{candidate.size[0]}x{candidate.size[1]}{f' {candidate.fit}' if fit else ''}, "
+        f"stride{'s' if len(strides) > 1 else ''} {' and '.join(map(str, strides))}, "
+        f"sigma {candidate.sigma:g}"
+    )
+
+
+def _sizes(default: tuple[int, int]) -> list[tuple[int, int]]:
+    """The default input, and smaller ones whose longest side is not below the smallest allowed."""
+    sizes = [default]
+    for share in SIZE_SHARES[1:]:
+        height, width = (round_side(side * share) for side in default)
+        if max(height, width) >= SMALLEST_PX and (height, width) not in sizes:
+            sizes.append((height, width))
+    return sizes

@@ -1,0 +1,356 @@
+"""Train: backbone features once, memory bank, adaptation of φ, cross-fitting, calibration."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from export.data.dataset import GoodParts, fingerprint, load_good, one_each, open_good, photo_shapes
+from export.model import cfa
+from export.model.backbone import Backbone
+from export.model.features import FeatureCache
+from export.settings import TrainSettings
+from export.training.calibrate import calibrate, parts_needed
+from export.training.run import Choice, Facts, Outcome, Run, Scores
+from inspector.detection import fitness
+from inspector.errors import RunError, TrainingError
+from inspector.verdict import FloatMap
+
+Index = npt.NDArray[np.intp]
+
+STEP_PATCHES = 2048
+"""Patches of a step, drawn anew each time: its time is that of their distances."""
+
+HOLD_OUT_SHARE = 0.3
+"""Share held out once when that alone is enough for the rate asked; else parts are cross-fitted."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training stands, for a progress bar; ``fit`` is the model being adapted."""
+
+    stage: str
+    done: int
+    total: int
+    fit: str = ""
+    loss: float | None = None
+
+
+ADAPTING = "adapting φ"
+
+OnStep = Callable[[Step], None]
+
+
+class Scorer:
+    """A trained model in PyTorch: uint8 BGR pictures at network size → scores and maps.
+
+    Scores and maps are in units of ``threshold`` (1: raw distances).
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        model: cfa.CFA,
+        settings: TrainSettings,
+        device: torch.device,
+        threshold: float = 1.0,
+    ) -> None:
+        self.backbone, self.model, self.settings = backbone, model, settings
+        self.device, self.threshold = device, threshold
+        (grid_h, grid_w), (height, width) = settings.grid, settings.input
+        self._rows = torch.from_numpy(cfa.smoothing(grid_h, height, settings.sigma_px)).to(
+            device, torch.float32
+        )
+        self._columns = torch.from_numpy(cfa.smoothing(grid_w, width, settings.sigma_px)).to(
+            device, torch.float32
+        )
+
+    @torch.no_grad()
+    def maps(self, levels: cfa.Levels) -> Tensor:
+        """Smoothed anomaly maps ``[N, H, W]`` of pooled features."""
+        patch_scores = self.model.patch_scores(levels)
+        return self._rows @ patch_scores @ self._columns.T / self.threshold
+
+    def __call__(self, images: npt.NDArray[np.uint8]) -> tuple[FloatMap, FloatMap]:
+        """Scores float32 ``[N]`` and maps float32 ``[N, H, W]`` of uint8 ``[N, H, W, 3]``."""
+        maps = self.maps(cfa.pool(self.backbone.maps(images, self.device)))
+        return maps.amax(dim=(1, 2)).cpu().numpy(), maps.cpu().numpy()
+
+    def image_scores(self, cache: FeatureCache, index: Index) -> Scores:
+        """Float64 ``[len(index)]`` from cached features."""
+        parts = [self.maps(levels).amax(dim=(1, 2)).cpu() for levels in cache.batches(index)]
+        return torch.cat(parts).double().numpy()
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto``: CUDA where there is one. Raises :class:`TrainingError` when asked and absent."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("device: cuda was asked for, but PyTorch finds none; use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def train(
+    data: Path,
+    folder: Path,
+    settings: TrainSettings,
+    *,
+    resume: bool,
+    on_step: OnStep,
+    choice: Choice | None = None,
+) -> Run:
+    """Train on the good parts of ``data`` and calibrate; opens no file under ``test/``.
+
+    ``choice``: how the settings were found, kept with the run.
+    Raises :class:`TrainingError`; KeyboardInterrupt leaves the last finished epoch on disk.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    device = pick_device(settings.device)
+    paths = open_good(data)
+    settings = settings.resolve(photo_shapes(paths))
+    backbone = Backbone(settings.backbone, settings.strides, settings.weights).to(device)
+    parts = load_good(
+        paths,
+        settings.geometry(),
+        lambda done, total: on_step(Step("reading photos", done, total)),
+    )
+    run = Run(folder)
+    facts = Facts(
+        name=data.resolve().name,
+        data=data.resolve(),
+        settings=settings,
+        geometry=parts.geometry,
+        fingerprint=fingerprint(paths, data),
+        parts=len(paths),
+        weights_sha256=backbone.weights_sha256,
+        choice=choice,
+    )
+    run.start(facts, resume=resume)
+    if (folder / "outcome.json").exists():
+        kept = run.outcome().calibration.target_false_reject
+        if kept != settings.false_reject:
+            raise RunError(
+                f"{folder}: is finished, with a limit for {kept:g} false rejects; set another one "
+                f"with 'inspector-model calibrate {folder} --false-reject "
+                f"{settings.false_reject:g}'"
+            )
+        return run
+    began = time.monotonic()
+    with FeatureCache(
+        backbone,
+        parts.images,
+        device=device,
+        cache_gb=settings.cache_gb,
+        folder=folder,
+        on_progress=lambda done, total: on_step(Step("backbone features", done, total)),
+    ) as cache:
+        outcome = _Trainer(
+            run, cache, backbone, settings, device=device, on_step=on_step
+        ).fit_and_calibrate([path.relative_to(data).as_posix() for path in paths], parts, began)
+    run.write("outcome.json", outcome.model_dump_json(indent=2).encode())
+    run.remove("checkpoint-*.pt")
+    return run
+
+
+def load_scorer(run: Run, device: torch.device, weights: Path | None = None) -> Scorer:
+    """The model a finished run trained, scores in units of its limit. Raises :class:`RunError`."""
+    facts, outcome = run.facts(), run.outcome()
+    settings = facts.settings
+    backbone = Backbone(settings.backbone, settings.strides, weights or settings.weights).to(device)
+    if backbone.weights_sha256 != facts.weights_sha256:
+        raise RunError(
+            f"{run.folder}: was trained with other backbone weights; give --weights FILE"
+        )
+    model = load_model(run, "model.pt", backbone, device)
+    return Scorer(backbone, model, settings, device, threshold=outcome.calibration.threshold)
+
+
+def load_model(run: Run, name: str, backbone: Backbone, device: torch.device) -> cfa.CFA:
+    """The model in service, ``model.pt``, or the one of fold k, ``fold-<k>.pt``.
+
+    Raises :class:`RunError` when it is missing or of another version.
+    """
+    state = run.load(name)
+    if state is None:
+        raise RunError(f"{run.folder}: {name} is missing; train again")
+    model = _empty_model(backbone, run.facts().settings)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError:
+        raise RunError(
+            f"{run.folder}: {name} is of another version of this product; train again"
+        ) from None
+    return model.to(device)
+
+
+def _empty_model(backbone: Backbone, settings: TrainSettings) -> cfa.CFA:
+    descriptor = cfa.PatchDescriptor(
+        backbone.channels,
+        settings.width(sum(backbone.channels)),
+        settings.grid,
+        cfa.FeatureScale.identity(backbone.channels),
+        init="identity",
+        generator=torch.Generator(),
+    )
+    return cfa.CFA(descriptor, settings.items, settings)
+
+
+class _Trainer:
+    """One run's fits: the model in service, then one a fold."""
+
+    def __init__(
+        self,
+        run: Run,
+        cache: FeatureCache,
+        backbone: Backbone,
+        settings: TrainSettings,
+        *,
+        device: torch.device,
+        on_step: OnStep,
+    ) -> None:
+        self.run, self.cache, self.backbone = run, cache, backbone
+        self.settings, self.device, self.on_step = settings, device, on_step
+        self._done, self._total = 0, 0
+        self._scale = cfa.FeatureScale.identity(backbone.channels)
+
+    def fit_and_calibrate(self, names: list[str], parts: GoodParts, began: float) -> Outcome:
+        settings, n = self.settings, len(names)
+        channels = self.backbone.channels
+        everything = np.arange(n)
+        self.on_step(Step(ADAPTING, 0, 1, "feature scale"))
+        self._scale = cfa.measure_scale(
+            settings, channels, lambda: self.cache.batches(everything), self.device
+        )
+        held = _split(parts, settings)
+        training = np.setdiff1d(everything, held[0]) if len(held) == 1 else everything
+        rests = [np.setdiff1d(everything, index) for index in held] if len(held) > 1 else []
+        self._total = settings.epochs * sum(self._steps(index) for index in [training, *rests])
+        model = self._fit("service", training)
+        fold_of = np.full(n, -1, dtype=np.intp)
+        scores = np.full(n, np.nan)
+        for number, index in enumerate(held):
+            tested = model
+            if rests:
+                tested = self._fit(f"fold {number + 1} of {len(held)}", rests[number])
+                self.run.save(f"fold-{number}.pt", tested.state_dict())
+            scorer = Scorer(self.backbone, tested, settings, self.device)
+            scored = one_each(index, parts.picture)
+            scores[scored] = scorer.image_scores(self.cache, scored)
+            fold_of[scored] = number
+        tested_parts = np.flatnonzero(fold_of >= 0)
+        if not np.isfinite(scores[tested_parts]).all():
+            raise TrainingError(
+                "training diverged: held-out scores are not finite; lower --learning-rate"
+            )
+        self.run.write_held_out(
+            [names[i] for i in tested_parts], fold_of[tested_parts], scores[tested_parts]
+        )
+        calibration = calibrate(
+            [scores[fold_of == number] for number in range(len(held))], settings.false_reject
+        )
+        self.run.save("model.pt", model.state_dict())
+        ranked = tested_parts[np.argsort(scores[tested_parts], kind="stable")]
+        return Outcome(
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            train_seconds=round(time.monotonic() - began, 1),
+            calibration=calibration,
+            exposure=fitness.learn(parts.images),
+            golden=(int(ranked[0]), int(ranked[len(ranked) // 2]), int(ranked[-1])),
+            remarks=parts.remarks,
+        )
+
+    def _steps(self, index: Index) -> int:
+        """Steps of one epoch."""
+        return -(-len(index) // self.settings.batch_size)
+
+    def _fit(self, name: str, index: Index) -> cfa.CFA:
+        """Adapt φ on the parts ``index``; goes on from this fit's checkpoint when there is one."""
+        settings = self.settings
+        slug = name.replace(" ", "-")
+        # A fold's seed is its own; the model in service has the run's.
+        salt = 0 if name == "service" else int(name.split()[1])
+        checkpoint = self.run.load(f"checkpoint-{slug}.pt")
+        if checkpoint is None:
+            self.on_step(Step(ADAPTING, self._done, self._total, f"{name}: memory bank"))
+            model = cfa.build(
+                settings,
+                self.backbone.channels,
+                lambda: self.cache.batches(index),
+                scale=self._scale,
+                seed=settings.seed + 1000 * salt,
+                device=self.device,
+            )
+        else:
+            model = _empty_model(self.backbone, settings).to(self.device)
+            model.load_state_dict(checkpoint["model"])
+        optimiser = torch.optim.AdamW(
+            [*model.descriptor.parameters(), model.radius],
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            amsgrad=True,
+        )
+        first = 0
+        steps = self._steps(index)
+        if checkpoint is not None:
+            optimiser.load_state_dict(checkpoint["optimiser"])
+            first = checkpoint["epochs"]
+            self._done += first * steps
+        for epoch in range(first, settings.epochs):
+            draws = np.random.default_rng([settings.seed, salt, epoch])
+            shuffled = draws.permutation(index)
+            sums = np.zeros(2)
+            for step in range(steps):
+                chosen = shuffled[step * settings.batch_size : (step + 1) * settings.batch_size]
+                patches = len(chosen) * settings.grid[0] * settings.grid[1]
+                sample = None
+                if patches > STEP_PATCHES:
+                    drawn = draws.choice(patches, STEP_PATCHES, replace=False, shuffle=False)
+                    sample = torch.from_numpy(drawn).to(self.device)
+                attract, repel = model.loss(self.cache.batch(chosen), sample)
+                loss = attract + repel
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                sums += (attract.item(), repel.item())
+                self._done += 1
+                if not torch.isfinite(loss):
+                    raise TrainingError(
+                        "training diverged: the loss is not finite; lower --learning-rate"
+                    )
+                self.on_step(Step(ADAPTING, self._done, self._total, name, loss.item()))
+            self.run.log_epoch(
+                {
+                    "fit": name,
+                    "epoch": epoch + 1,
+                    "l_att": sums[0] / steps,
+                    "l_rep": sums[1] / steps,
+                    "r": model.radius.item(),
+                }
+            )
+            self.run.save(
+                f"checkpoint-{slug}.pt",
+                {
+                    "model": model.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "epochs": epoch + 1,
+                },
+            )
+        return model
+
+
+def _split(parts: GoodParts, settings: TrainSettings) -> list[Index]:
+    """Which parts are held out: one share when that is enough for the rate asked, else folds."""
+    picture = parts.picture
+    groups = np.random.default_rng([settings.seed, 1]).permutation(int(picture.max()) + 1)
+    once = int(len(groups) * HOLD_OUT_SHARE)
+    if once >= parts_needed(settings.false_reject):
+        return [np.flatnonzero(np.isin(picture, groups[:once]))]
+    folds = np.array_split(groups, min(settings.folds, len(groups)))
+    return [np.flatnonzero(np.isin(picture, fold)) for fold in folds]

@@ -1,0 +1,339 @@
+"""A trial of settings: parts held out of a small memory bank, and defects drawn on them."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from export.data.dataset import FEWEST_GOOD_PARTS, group_copies, read_region
+from export.data.synthetic import defective
+from export.model import cfa
+from export.model.backbone import Backbone
+from export.model.features import FeatureCache
+from export.settings import TrainSettings, round_side
+from export.training.train import OnStep, Step, pick_device
+from inspector.errors import TooFewPartsError
+from inspector.imaging.geometry import Box, Geometry
+from inspector.verdict import Frame8
+
+Floats = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+Slices = tuple[slice, slice]
+
+CHOOSING: Final = "choosing settings"
+
+HOLD_OUT_SHARE: Final = 0.25
+FEWEST_HELD_OUT: Final = 5
+WANTED_DEFECTS: Final = 60
+MOST_DEFECTS_A_PART: Final = 8
+"""Every kind once."""
+
+_JUDGED_PX = 256
+"""Longest side of the grid on which the maps of all candidates are compared."""
+
+_BINS = 2048
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one candidate says of the P held-out parts and the J defects drawn on them.
+
+    ``clean`` ``[P]`` and ``spoiled`` ``[J]`` are scores. ``good_pixels`` ``[P, bins]`` counts the
+    good pixels of all pictures of a part by rising score; ``defect_pixels`` ``[J, bins]`` is the
+    share of a defect's pixels, each row adding up to 1.
+    """
+
+    clean: Floats
+    spoiled: Floats
+    good_pixels: Floats
+    defect_pixels: Floats
+
+
+class Trial:
+    """The same pictures for every candidate of ``options``.
+
+    ``bank`` and ``held`` index ``paths``; ``part`` and ``kind`` ``[J]`` say of
+    each defect on which held-out part and of which kind it is. Raises :class:`TrainingError`.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        options: Sequence[TrainSettings],
+        random: np.random.Generator,
+        on_step: OnStep,
+    ) -> None:
+        self.options = options
+        first = options[0]
+        self.device = pick_device(first.device)
+        strides = tuple(sorted({stride for option in options for stride in option.strides}))
+        self.backbone = Backbone(first.backbone, strides, first.weights).to(self.device)
+        self._photos = _Photos(paths, first.region)
+        inputs = {_input(option) for option in options}
+        heads = [key for key, _ in itertools.groupby(options, _bank)]
+        most = len(paths) + WANTED_DEFECTS
+        self._bar = _Bar(on_step, most * (1 + 2 * len(inputs) + len(heads)))
+        self._images: dict[Geometry, list[Frame8]] = {geometry: [] for geometry in inputs}
+        self._inner: dict[Geometry, list[Slices]] = {geometry: [] for geometry in inputs}
+        scale = min(1.0, _JUDGED_PX / max(first.input))
+        height, width = (round_side(side * scale) for side in first.input)
+        self._grid = Geometry(height=height, width=width)
+        self.bank, self.held = self._split(random)
+        self.part, self.kind, self._masks = self._spoil(first.seed)
+
+    def run(self) -> list[Answers]:
+        """Every candidate's answers, in order."""
+        found: list[Answers] = []
+        with tempfile.TemporaryDirectory() as folder:
+            for geometry, group in itertools.groupby(self.options, _input):
+                with FeatureCache(
+                    self.backbone,
+                    np.stack(self._images.pop(geometry)),
+                    device=self.device,
+                    cache_gb=self.options[0].cache_gb,
+                    folder=Path(folder),
+                    on_progress=self._bar.follow(2, _name(geometry)),
+                ) as cache:
+                    for _, same in itertools.groupby(group, _bank):
+                        found += self._try(list(same), cache, geometry)
+                        self._bar.add(len(cache), _name(geometry))
+        self._bar.finish()
+        return found
+
+    def _split(self, random: np.random.Generator) -> tuple[Index, Index]:
+        """Read all parts. Which of them make the bank, and which are held out."""
+        picture = group_copies(self._read_all())
+        groups = random.permutation(int(picture.max()) + 1)
+        if len(groups) < FEWEST_GOOD_PARTS:
+            raise TooFewPartsError(
+                f"{self._photos.paths[0].parent}: of {len(picture)} good parts only {len(groups)} "
+                f"differ, at least {FEWEST_GOOD_PARTS} are needed; photograph different parts"
+            )
+        count = max(FEWEST_HELD_OUT, round(HOLD_OUT_SHARE * len(groups)))
+        held = np.isin(picture, groups[:count])
+        return np.flatnonzero(~held), np.flatnonzero(held)
+
+    def _read_all(self) -> Iterator[Frame8]:
+        for photo in self._photos:
+            self._take(photo)
+            self._bar.add(1, "good parts")
+            yield photo
+
+    def _spoil(self, seed: int) -> tuple[Index, Index, npt.NDArray[np.bool_]]:
+        """Draw the defects: on which held-out part and of which kind each is, and its mask."""
+        each = max(1, min(round(WANTED_DEFECTS / len(self.held)), MOST_DEFECTS_A_PART))
+        part = np.repeat(np.arange(len(self.held)), each)
+        kinds, masks = [], []
+        for made in defective(self._photos.only(self.held[part]), seed):
+            self._take(made.image)
+            mask = self._grid.apply_mask(made.mask)
+            if not mask.any():
+                # Too small for this grid, yet it has a place on it.
+                row, column = np.argwhere(made.mask).mean(axis=0) / made.mask.shape
+                mask[int(row * mask.shape[0]), int(column * mask.shape[1])] = True
+            masks.append(mask)
+            kinds.append(made.kind)
+            self._bar.add(1, "synthetic defects")
+        _, kind = np.unique(kinds, return_inverse=True)
+        return part, kind, np.stack(masks)
+
+    def _take(self, photo: Frame8) -> None:
+        for geometry, images in self._images.items():
+            images.append(geometry.apply(photo))
+            self._inner[geometry].append(geometry.inner(photo.shape))
+
+    @torch.no_grad()
+    def _try(
+        self, options: list[TrainSettings], cache: FeatureCache, geometry: Geometry
+    ) -> list[Answers]:
+        """Candidates that differ in sigma, or in how much of one bank they use."""
+        first = max(options, key=lambda option: option.items)
+        levels = [self.backbone.strides.index(stride) for stride in first.strides]
+        channels = tuple(self.backbone.channels[level] for level in levels)
+
+        def batches(index: Index) -> Iterator[cfa.Levels]:
+            return ([maps[level] for level in levels] for maps in cache.batches(index))
+
+        def bank() -> Iterator[cfa.Levels]:
+            return batches(self.bank)
+
+        model = cfa.build(
+            first,
+            channels,
+            bank,
+            scale=_measure_scale(first, channels, bank, self.device),
+            seed=first.seed,
+            device=self.device,
+        )
+        judged = np.concatenate([self.held, np.arange(len(self.bank) + len(self.held), len(cache))])
+        inner = [self._inner[geometry][i] for i in judged]
+        whole, patches = model.bank, {}
+        for items in {option.items for option in options}:
+            model.bank = whole[:items]
+            patches[items] = torch.cat([model.patch_scores(part) for part in batches(judged)])
+        return [self._answers(option, patches[option.items], inner) for option in options]
+
+    def _answers(
+        self, option: TrainSettings, patches: torch.Tensor, inner: list[Slices]
+    ) -> Answers:
+        rows, columns = (
+            torch.from_numpy(cfa.smoothing(grid, side, option.sigma_px)).to(patches)
+            for grid, side in zip(option.grid, option.input, strict=True)
+        )
+        parts = len(self.held)
+        scores = np.empty(len(patches))
+        maps = np.empty((len(patches), *self._masks.shape[1:]), dtype=np.float32)
+        for i, patch in enumerate(patches):
+            heat = (rows @ patch @ columns.T).cpu().numpy()
+            scores[i] = heat.max()
+            shape = (maps.shape[2], maps.shape[1])
+            # In the photo's own frame, or a letterbox's border would count as good pixels.
+            maps[i] = cv2.resize(heat[inner[i]], shape, interpolation=cv2.INTER_LINEAR)
+        good, bad = _count_pixels(maps, self._masks, self.part, parts)
+        return Answers(scores[:parts], scores[parts:], good, bad)
+
+
+def image_auroc(answers: Answers, part: Index, kind: Index, weights: Floats) -> Floats:
+    """How well spoiled parts are told from clean ones, ``[B]``, for ``weights`` ``[B, P]``.
+
+    ``part`` and ``kind`` ``[J]`` are the trial's. Every kind counts alike, however many defects
+    are of it.
+    """
+    clean, spoiled = answers.clean, answers.spoiled[:, None]
+    wins = np.where(spoiled == clean, 0.5, spoiled > clean)
+    beaten = weights @ wins.T / weights.sum(axis=1, keepdims=True)
+    return _mean_of_kinds(beaten, weights[:, part], kind)
+
+
+def pixel_auroc(answers: Answers, part: Index, kind: Index, weights: Floats) -> Floats:
+    """How well defective pixels are told from good ones, ``[B]``; arguments as above.
+
+    Within a kind every defect counts alike, however large it is.
+    """
+    good = weights @ answers.good_pixels
+    below = (np.cumsum(good, axis=1) - 0.5 * good) / good.sum(axis=1, keepdims=True)
+    return _mean_of_kinds(below @ answers.defect_pixels.T, weights[:, part], kind)
+
+
+class _Photos(Sequence[Frame8]):
+    """Judged regions of photos at their own resolution, decoded when looked at."""
+
+    def __init__(self, paths: Sequence[Path], region: Box | None) -> None:
+        self.paths = paths
+        self._region = region
+        # Defects of one part come one after the other.
+        self._decode = functools.lru_cache(maxsize=4)(read_region)
+
+    def only(self, index: Index) -> _Photos:
+        """Those of ``index``, in its order."""
+        return _Photos([self.paths[i] for i in index], self._region)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._decode(self.paths[index], self._region)
+
+
+class _Bar:
+    """One progress bar for all of it; its total is an estimate that is never overrun."""
+
+    def __init__(self, on_step: OnStep, total: int) -> None:
+        self._on_step, self._done, self._total = on_step, 0, total
+
+    def add(self, units: int, note: str) -> None:
+        """Say that ``units`` more are done."""
+        self._done = min(self._done + units, self._total - 1)
+        self._on_step(Step(CHOOSING, self._done, self._total, note))
+
+    def follow(self, units: int, note: str) -> Callable[[int, int], None]:
+        """A (done, total) callback whose every step counts as ``units``."""
+        told = 0
+
+        def tell(done: int, _: int) -> None:
+            nonlocal told
+            self.add(units * (done - told), note)
+            told = done
+
+        return tell
+
+    def finish(self) -> None:
+        """All is done."""
+        self._on_step(Step(CHOOSING, self._total, self._total))
+
+
+def _input(option: TrainSettings) -> Geometry:
+    """How a photo that is cropped already becomes the candidate's input."""
+    return option.geometry().model_copy(update={"region": None})
+
+
+def _name(geometry: Geometry) -> str:
+    return f"{geometry.height}x{geometry.width} {geometry.fit}"
+
+
+def _bank(option: TrainSettings) -> TrainSettings:
+    """What candidates with the same bank, or a part of it, have in common."""
+    shared: dict[str, Any] = {"sigma": None}
+    if option.bank_init == "coreset" and _is_unitless(option):
+        # Chosen greedily, the first items of a bank are the bank of so many.
+        shared |= {"bank_items": None, "gamma_c": None}
+    return option.model_copy(update=shared)
+
+
+def _is_unitless(settings: TrainSettings) -> bool:
+    """True when no score's order depends on the unit of distance."""
+    return (
+        settings.standardise and settings.neighbours == 1 and settings.descriptor_init != "random"
+    )
+
+
+def _measure_scale(
+    settings: TrainSettings, channels: tuple[int, ...], batches: Any, device: torch.device
+) -> cfa.FeatureScale:
+    if _is_unitless(settings):
+        # A score that is one distance: its unit changes no order, and takes as long as a bank.
+        return cfa.FeatureScale.measure(batches(), channels)
+    return cfa.measure_scale(settings, channels, batches, device)
+
+
+def _mean_of_kinds(values: Floats, weights: Floats, kind: Index) -> Floats:
+    """Weighted mean of ``values`` ``[B, J]`` within each kind, then over the kinds there are."""
+    of_kind = (kind[:, None] == np.unique(kind)).astype(np.float64)
+    weight = weights @ of_kind
+    there = weight > 0
+    means = (values * weights) @ of_kind / np.where(there, weight, 1.0)
+    return np.asarray(means.sum(axis=1) / there.sum(axis=1))
+
+
+def _count_pixels(
+    maps: npt.NDArray[np.float32], masks: npt.NDArray[np.bool_], part: Index, parts: int
+) -> tuple[Floats, Floats]:
+    """Pixels by score: ``good_pixels`` and ``defect_pixels`` of :class:`Answers`.
+
+    ``maps`` ``[P + J, h, w]``, the clean parts first; ``masks`` ``[J, h, w]``.
+    """
+    highest = float(maps.max())
+    lowest = max(float(maps.min()), 1e-4 * highest, 1e-30)
+    span = max(math.log(highest / lowest), 1e-6) if highest > lowest else 1e-6
+    good, bad = np.zeros((parts, _BINS)), np.zeros((len(masks), _BINS))
+    for i, heat in enumerate(maps):
+        place = np.log(np.maximum(heat, lowest) / lowest) * ((_BINS - 1) / span)
+        bins = np.minimum(place, _BINS - 1).astype(np.intp)
+        if i < parts:
+            good[i] += np.bincount(bins.ravel(), minlength=_BINS)
+        else:
+            mask = masks[i - parts]
+            good[part[i - parts]] += np.bincount(bins[~mask], minlength=_BINS)
+            bad[i - parts] = np.bincount(bins[mask], minlength=_BINS) / mask.sum()
+    return good, bad

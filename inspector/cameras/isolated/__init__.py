@@ -1,0 +1,1 @@
+"""Any camera in a process of its own, which can be killed."""

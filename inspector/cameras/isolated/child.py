@@ -1,0 +1,162 @@
+"""The process that a camera lives in (see process.py, which starts it and is its parent).
+
+One thread has the camera and is asked for frames; a second notices that the parent is gone, so that
+it can cut a wait short. Nothing that runs here can hold up the parent's death or its kill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Final, Literal
+
+from pydantic import BaseModel, TypeAdapter
+
+from inspector import cameras
+from inspector.cameras.base import BadFrameError, Camera, CameraLostError, Frame
+from inspector.cameras.isolated import ring
+from inspector.cameras.simulated.faulty import HalfFrameError
+from inspector.config.cameras import CameraConfig
+from inspector.errors import CameraError
+
+MESSAGE_BYTES: Final = 64 * 1024
+_CLOSE_S: Final = 1.2
+
+
+class ChildMessage(BaseModel):
+    """What the child says, a datagram each.
+
+    A request is the wait that is allowed, in ms, and the slot for the picture.
+    """
+
+    what: Literal["opened", "refused", "segment", "frame", "bad", "lost", "ended"]
+    text: str = ""
+    part_id: str = ""
+    exposed_ns: int = 0
+    sequence: int = 0
+
+
+def main(channel: socket.socket, lease_fd: int, memory_fd: int | None) -> None:
+    """Serve the camera that standard input describes until the parent closes ``channel``."""
+    _die_with_parent(lease_fd)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Sent to all of a service at once; the parent closes its cameras in order.
+        signal.signal(number, signal.SIG_IGN)
+    config: CameraConfig = TypeAdapter(CameraConfig).validate_python(json.load(sys.stdin))
+    memory = None if memory_fd is None else ring.numbers(memory_fd)
+    camera = cameras.create(config, memory)
+    threading.Thread(target=_end_with, args=(channel, camera), daemon=True).start()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        _serve(_Parent(channel), camera)
+    camera.close()
+    # Not by way of the interpreter: a driver's thread that hangs would be waited for.
+    os._exit(0)
+
+
+def _serve(parent: _Parent, camera: Camera) -> None:
+    try:
+        camera.open()
+    except CameraError as error:
+        parent.say(ChildMessage(what="refused", text=str(error)))
+        return
+    parent.say(ChildMessage(what="opened"))
+    while (request := parent.hear()) is not None:
+        timeout_ms, slot = request
+        try:
+            frame = camera.grab(timeout_ms)
+        except HalfFrameError as error:
+            parent.hand_over(error.frame, slot, torn=True)
+        except BadFrameError as error:
+            parent.say_bad(error.part_id, str(error), error.exposed_ns)
+        except CameraLostError as error:
+            parent.say(ChildMessage(what="lost", text=str(error)))
+        else:
+            if frame is None:
+                parent.say(ChildMessage(what="ended"))
+            else:
+                parent.hand_over(frame, slot)
+
+
+class _Parent:
+    """What the parent asks, and is told."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._writer = ring.RingWriter()
+
+    def hear(self) -> tuple[int, int] | None:
+        """Wait for a request; None when the parent has closed the channel."""
+        # In the camera's own thread: handing it over from another took 0.05 ms.
+        request = self._channel.recv(MESSAGE_BYTES)
+        if not request:
+            return None
+        timeout_ms, slot = request.split()
+        return int(timeout_ms), int(slot)
+
+    def say(self, answer: ChildMessage) -> None:
+        # A file name need not be UTF-8; pydantic's own JSON refuses the surrogates in its place.
+        self._channel.send(json.dumps(answer.model_dump()).encode())
+
+    def say_bad(self, part_id: str, text: str, exposed_ns: int) -> None:
+        self.say(ChildMessage(what="bad", text=text, part_id=part_id, exposed_ns=exposed_ns))
+
+    def hand_over(self, frame: Frame, slot: int, torn: bool = False) -> None:
+        image, part_id, exposed_ns = frame.image, frame.part_id, frame.exposed_ns
+        if not ring.takes(image):
+            say = f"not a picture: {image.dtype} of shape {image.shape}"
+            self.say_bad(part_id, say, exposed_ns)
+            return
+        try:
+            fd = self._writer.fit(image.nbytes)
+        except OSError as error:
+            needed = f"{ring.SLOTS * image.nbytes / 1e6:.0f} MB"
+            text = f"no shared memory for its pictures ({needed}): {error.strerror}; free memory"
+            self.say(ChildMessage(what="lost", text=text))
+            return
+        if fd is not None:
+            segment = ChildMessage(what="segment").model_dump_json().encode()
+            socket.send_fds(self._channel, [segment], [fd])
+        sequence = self._writer.write(image, frame.grabbed_us, exposed_ns, torn, slot)
+        self.say(
+            ChildMessage(what="frame", part_id=part_id, exposed_ns=exposed_ns, sequence=sequence)
+        )
+
+
+def _end_with(channel: socket.socket, camera: Camera) -> None:
+    """Wait until the parent closes ``channel``, then end, whatever the camera does."""
+    poll = select.poll()
+    # That it was hung up is told unasked.
+    poll.register(channel, 0)
+    poll.poll()
+    camera.interrupt()
+    time.sleep(_CLOSE_S)
+    os._exit(0)
+
+
+def _die_with_parent(lease_fd: int) -> None:
+    """Have the kernel kill this process and its group when the parent's end of the pipe closes.
+
+    Not PR_SET_PDEATHSIG, which counts the thread that started us, and not a thread that waits: one
+    that hangs with the interpreter's lock would stop it.
+    """
+    fcntl.fcntl(lease_fd, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(lease_fd, fcntl.F_SETSIG, signal.SIGKILL)
+    flags = fcntl.fcntl(lease_fd, fcntl.F_GETFL)
+    fcntl.fcntl(lease_fd, fcntl.F_SETFL, flags | os.O_ASYNC)
+    poll = select.poll()
+    poll.register(lease_fd, 0)
+    if poll.poll(0):
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    _fds = [int(number) for number in sys.argv[2:]]
+    main(socket.socket(fileno=_fds[0]), _fds[1], _fds[2] if len(_fds) > 2 else None)

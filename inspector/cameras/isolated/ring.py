@@ -1,0 +1,249 @@
+"""Frames through shared memory: a few slots, one process writes, another reads in place.
+
+The reader says into which slot the next frame goes, and never names one that somebody still looks
+at: a frame is judged and kept where the camera's process put it, nothing is copied.
+
+The memory is a Linux memfd. It has no name, so whoever is killed, and however, the kernel takes it
+back with its last user: nothing can be left behind. Its pages are allocated when it is made (a
+full memory is an error there, not a bus error later) and it is sealed against shrinking.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import math
+import mmap
+import os
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+SLOTS: Final = 4
+"""The frame before (a frozen camera is told by it), one in judgement, one that waits, the next."""
+NAME: Final = "line-inspector-ring"
+
+_HEAD: Final = 128
+_PAGE: Final = mmap.PAGESIZE
+_MFD_NOEXEC_SEAL: Final = 0x0008
+
+# Two for pictures; the others are what OpenCV can find in a file, refused where they are judged.
+_DTYPES: Final = tuple(
+    np.dtype(kind)
+    for kind in (np.uint8, np.uint16, np.int8, np.int16, np.int32, np.float32, np.float64)
+)
+
+# Fields of a slot's head, int64 each.
+_BEGUN, _DONE, _GRABBED_US, _EXPOSED_NS, _DTYPE, _NDIM, _SHAPE = range(7)
+
+
+class TornError(Exception):
+    """The slot does not hold the frame that was announced, whole."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What a slot held: a picture, and its times as in ``Frame``.
+
+    ``whole``: False once the slot was written over all the same.
+    """
+
+    image: npt.NDArray[Any]
+    grabbed_us: int
+    exposed_ns: int
+    whole: Callable[[], bool] = lambda: True
+
+
+def takes(image: npt.NDArray[Any]) -> bool:
+    """Whether a slot can hold such an image: ``[H, W]`` or ``[H, W, C]``, of OpenCV's types."""
+    return image.ndim in (2, 3) and image.size > 0 and image.dtype in _DTYPES
+
+
+def allocate(size: int, name: str = NAME) -> int:
+    """Anonymous memory of ``size`` bytes, zeros: a file descriptor, which the caller closes.
+
+    Raises OSError when there is not so much.
+    """
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        fd = os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
+    except OSError:
+        # Kernels before 6.3 do not know the flag.
+        fd = os.memfd_create(name, flags)
+    try:
+        os.posix_fallocate(fd, 0, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+class RingWriter:
+    """The end that writes. ``sequence`` counts the frames, from 1."""
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self._segment: mmap.mmap | None = None
+        self._fd = -1
+        self._room = 0
+
+    def fit(self, nbytes: int) -> int | None:
+        """Make room for frames of ``nbytes``: a new segment's descriptor, None when it fits.
+
+        The reader must be given the descriptor; it stays the writer's. Raises OSError when there
+        is no memory.
+        """
+        # Much smaller frames get smaller slots, so that one large picture is not paid for for ever.
+        if self._room // 4 <= nbytes <= self._room and self._segment is not None:
+            return None
+        self.close()
+        stride = -(-(_HEAD + nbytes) // _PAGE) * _PAGE
+        self._fd = allocate(SLOTS * stride)
+        self._segment = mmap.mmap(self._fd, SLOTS * stride)
+        self._room = stride - _HEAD
+        return self._fd
+
+    def write(
+        self,
+        image: npt.NDArray[Any],
+        grabbed_us: int,
+        exposed_ns: int,
+        torn: bool = False,
+        slot: int | None = None,
+    ) -> int:
+        """Put a picture into ``slot`` (None: the next); ``takes`` and ``fit`` come before.
+
+        Returns its sequence number. ``torn`` stops in the middle, as a writer does that dies there.
+        """
+        if self._segment is None or image.nbytes > self._room:
+            raise ValueError("no room: fit() comes before write()")
+        self.sequence += 1
+        place = (self.sequence if slot is None else slot) % SLOTS
+        offset = place * (_HEAD + self._room)
+        head = _head(self._segment, offset)
+        head[_BEGUN] = self.sequence
+        kind = _DTYPES.index(image.dtype)
+        head[_GRABBED_US:_SHAPE] = grabbed_us, exposed_ns, kind, image.ndim
+        head[_SHAPE : _SHAPE + image.ndim] = image.shape
+        pixels = _pixels(self._segment, offset, image.shape, image.dtype)
+        rows = image.shape[0] // 2 if torn else image.shape[0]
+        pixels[:rows] = image[:rows]
+        if not torn:
+            head[_DONE] = self.sequence
+        return self.sequence
+
+    def close(self) -> None:
+        """Let the memory go."""
+        _close(self._segment)
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._segment, self._fd, self._room = None, -1, 0
+
+
+class RingReader:
+    """The end that reads; it trusts nothing that stands in the memory."""
+
+    def __init__(self) -> None:
+        self._segment: mmap.mmap | None = None
+        self._attached = 0
+        self._lent: set[tuple[int, int]] = set()
+
+    def attach(self, fd: int) -> None:
+        """Read from the segment ``fd`` from now on; takes and closes the descriptor.
+
+        Raises ValueError when it could still be shrunk under us.
+        """
+        self.close()
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, fd)
+            seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+            size = os.fstat(fd).st_size
+            if not seals & fcntl.F_SEAL_SHRINK or size == 0 or size % (SLOTS * _PAGE):
+                raise ValueError("not a segment of this program")
+            self._segment = mmap.mmap(fd, size, prot=mmap.PROT_READ)
+            self._attached += 1
+
+    @property
+    def free(self) -> int:
+        """A slot that nobody looks at, for the next frame."""
+        return next(slot for slot in range(SLOTS) if (self._attached, slot) not in self._lent)
+
+    def borrow(self, sequence: int, slot: int) -> Slot:
+        """Frame ``sequence`` in its ``slot``, read-only, which is not free while it is referenced.
+
+        It is copied when all slots but one are lent, those of segments before this one among them.
+        Raises :class:`TornError` as ``read`` does.
+        """
+        found = self._find(sequence, slot)
+        if len(self._lent) >= SLOTS - 1:
+            return _copied(found, sequence)
+        # Views hold the array that they are of, so the last of them gives the slot back.
+        place = self._attached, slot % SLOTS
+        self._lent.add(place)
+        weakref.finalize(found.image, self._lent.discard, place).atexit = False
+        return found
+
+    def read(self, sequence: int, slot: int | None = None) -> Slot:
+        """Frame ``sequence``, copied. Raises :class:`TornError` when its slot does not hold it."""
+        return _copied(self._find(sequence, sequence if slot is None else slot), sequence)
+
+    def _find(self, sequence: int, slot: int) -> Slot:
+        if self._segment is None:
+            raise TornError("frame without a segment")
+        stride = len(self._segment) // SLOTS
+        offset = slot % SLOTS * stride
+        head = _head(self._segment, offset)
+        if head[_DONE] != sequence:
+            raise TornError(f"frame {sequence} is not whole")
+        fields = [int(value) for value in head]
+        ndim, kind = fields[_NDIM], fields[_DTYPE]
+        shape = tuple(fields[_SHAPE : _SHAPE + ndim])
+        if ndim not in (2, 3) or min(shape) < 1 or not 0 <= kind < len(_DTYPES):
+            raise TornError(f"frame {sequence} has an impossible shape")
+        if math.prod(shape) * _DTYPES[kind].itemsize > stride - _HEAD:
+            raise TornError(f"frame {sequence} is larger than its slot")
+        return Slot(
+            _pixels(self._segment, offset, shape, _DTYPES[kind]),
+            fields[_GRABBED_US],
+            fields[_EXPOSED_NS],
+            lambda: bool(head[_BEGUN] == sequence),
+        )
+
+    def close(self) -> None:
+        """Let the memory go, with the last picture that is lent."""
+        # Not closed: numpy looks at a mapping without holding it open.
+        self._segment = None
+
+
+def numbers(fd: int) -> npt.NDArray[np.int64]:
+    """The memory ``fd`` as numbers; what is written there outlives the process that writes."""
+    return np.frombuffer(mmap.mmap(fd, os.fstat(fd).st_size), np.int64)
+
+
+def _copied(slot: Slot, sequence: int) -> Slot:
+    image = slot.image.copy()
+    if not slot.whole():
+        raise TornError(f"frame {sequence} was written over while it was read")
+    return Slot(image, slot.grabbed_us, slot.exposed_ns)
+
+
+def _close(segment: mmap.mmap | None) -> None:
+    # An error that is being handled may still hold a view; the memory goes with it.
+    if segment is not None:
+        with contextlib.suppress(BufferError):
+            segment.close()
+
+
+def _head(segment: mmap.mmap, offset: int) -> npt.NDArray[np.int64]:
+    return np.frombuffer(segment, np.int64, _HEAD // 8, offset)
+
+
+def _pixels(
+    segment: mmap.mmap, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> npt.NDArray[Any]:
+    return np.ndarray(shape, dtype, segment, offset + _HEAD)

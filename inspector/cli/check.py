@@ -1,0 +1,197 @@
+"""``check``: everything that could fail at a station's start, tried in order, with its cure."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from inspector import cameras
+from inspector.cameras.base import BadFrameError, CameraLostError
+from inspector.cameras.opencv import has_gstreamer
+from inspector.config.cameras import CameraConfig
+from inspector.config.cameras.opencv import OpenCvCamera
+from inspector.config.station_file import Station, load_station
+from inspector.detection.detector import Detector
+from inspector.errors import (
+    BundleError,
+    CameraError,
+    ConfigError,
+    Fault,
+    GoldenError,
+    Problems,
+    ProviderError,
+    SecretError,
+    StartupError,
+)
+from inspector.journal.writer import Journal
+from inspector.judging.judge import Judge
+from inspector.judging.judges import load
+from inspector.station.metrics import Metrics
+from inspector.wire.command_server import open_socket
+from inspector.wire.gate import Gate
+from inspector.wire.publisher import Publisher
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One thing tried: in order when ``problem`` is None."""
+
+    subject: str
+    text: str
+    problem: StartupError | None = None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``check``."""
+    parser.add_argument("station", type=Path, metavar="STATION.yaml")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what was tried, a line each; 0, or the exit code of the first problem."""
+    first = 0
+    for found in check(options.station):
+        mark = "problem" if found.problem else "ok"
+        print(f"{mark:<8} {found.subject:<14} {found.text}", flush=True)
+        if found.problem and not first:
+            first = found.problem.exit_code
+    return first
+
+
+def check(path: Path) -> Iterator[CheckResult]:
+    """Try the station at ``path``: file, bundles, golden images, provider, cameras, ports."""
+    try:
+        station = load_station(path)
+    except Problems as problems:
+        yield from (_wrong("config", problem) for problem in problems.problems)
+        return
+    except ConfigError as problem:
+        yield _wrong("config", problem)
+        return
+    yield CheckResult(
+        "config",
+        f"{path}: station '{station.station}', recipe '{station.recipe}', "
+        f"{len(station.cameras)} camera(s)",
+    )
+    detectors = {}
+    for name, found in load(station):
+        if isinstance(found, Judge):
+            detectors[name] = found.detector
+            yield from _describe(name, found)
+        else:
+            yield _wrong(_subject(found), found)
+    for camera in station.cameras:
+        yield from _check_camera(camera, detectors.get(camera.name))
+    yield from _check_ports(station)
+    yield _check_journal(station)
+
+
+def _describe(camera: str, judge: Judge) -> Iterator[CheckResult]:
+    detector = judge.detector
+    manifest = detector.manifest
+    size = f"{manifest.geometry.width}x{manifest.geometry.height} px"
+    yield CheckResult(
+        "bundle",
+        f"{camera}: {detector.path}: {manifest.name} {manifest.version}, {size}, "
+        f"sha256 {detector.sha256[:12]}",
+    )
+    yield CheckResult("provider", f"{camera}: {detector.provider}")
+    yield CheckResult(
+        "golden images",
+        f"{camera}: {len(manifest.golden)} score as recorded, within {manifest.golden_tolerance:g}",
+    )
+    if judge.defect is not None:
+        yield CheckResult("self-test", f"{camera}: defect '{judge.defect.name}'")
+
+
+def _check_camera(config: CameraConfig, detector: Detector | None) -> Iterator[CheckResult]:
+    if isinstance(config, OpenCvCamera):
+        has = "has" if has_gstreamer() else "has not"
+        yield CheckResult("camera", f"{config.name}: this OpenCV {has} GStreamer")
+    try:
+        camera = cameras.create(config)
+        try:
+            camera.open()
+            frame = camera.grab(config.timeout_ms)
+        finally:
+            camera.close()
+    except CameraError as problem:
+        yield _wrong("camera", problem)
+        return
+    except (CameraLostError, BadFrameError) as error:
+        yield _wrong("camera", CameraError(f"camera {config.name}: opened, but: {error}"))
+        return
+    if frame is None:
+        yield _wrong("camera", CameraError(f"camera {config.name}: opened, but gave no frame"))
+        return
+    yield CheckResult("camera", f"{config.name}: {frame.image.shape[1]}x{frame.image.shape[0]} px")
+    if detector is not None:
+        try:
+            detector.geometry.apply(frame.image)
+        except Fault as fault:
+            yield _wrong(
+                "region",
+                BundleError(
+                    f"camera {config.name}: {fault}; set 'region' in the recipe, or choose the "
+                    f"bundle for this camera ({detector.path})"
+                ),
+            )
+        else:
+            box = detector.geometry.region
+            where = f"x={box.x} y={box.y} w={box.w} h={box.h}" if box else "the whole frame"
+            yield CheckResult("region", f"{config.name}: {where}")
+
+
+def _check_ports(station: Station) -> Iterator[CheckResult]:
+    addresses = station.sockets.addresses
+    with contextlib.ExitStack() as leave:
+        try:
+            gate = Gate(station.security)
+        except SecretError as problem:
+            yield _wrong("keys", problem)
+            return
+        leave.callback(gate.close)
+        problems = []
+        try:
+            publisher = Publisher(addresses["verdicts"], addresses["images"], gate)
+            leave.callback(publisher.close)
+        except StartupError as problem:
+            problems.append(problem)
+        try:
+            leave.callback(gate.close_socket, open_socket(gate, addresses["commands"]))
+        except StartupError as problem:
+            problems.append(problem)
+        if station.metrics is not None:
+            metrics = Metrics(station.station, [camera.name for camera in station.cameras])
+            leave.callback(metrics.close)
+            try:
+                addresses["metrics"] = metrics.serve(station.metrics)
+            except StartupError as problem:
+                problems.append(problem)
+        yield from (_wrong("ports", problem) for problem in problems)
+        if not problems:
+            keys = f"; station key {gate.public_key}" if gate.public_key else ""
+            yield CheckResult("ports", f"{', '.join(addresses.values())} are free{keys}")
+
+
+def _check_journal(station: Station) -> CheckResult:
+    folder = station.state_folder
+    try:
+        Journal(folder, station.journal.verdict_days).close()
+    except StartupError as problem:
+        return _wrong("journal", problem)
+    free_mb = shutil.disk_usage(folder).free // 2**20
+    return CheckResult("journal", f"{folder}: {free_mb} MB free")
+
+
+def _subject(problem: StartupError) -> str:
+    if isinstance(problem, GoldenError):
+        return "golden images"
+    return "provider" if isinstance(problem, ProviderError) else "bundle"
+
+
+def _wrong(subject: str, problem: StartupError) -> CheckResult:
+    return CheckResult(subject, str(problem), problem)

@@ -1,0 +1,126 @@
+"""``export-verdicts``: recorded verdicts as a table, CSV or Parquet."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime, timedelta, timezone
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from inspector.cli.recorded import add_source, find_source, is_within, progress_bar
+from inspector.errors import ConfigError, OutputError
+from inspector.files import reason_of, whole_file
+from inspector.journal.reader import Reader
+from inspector.wire.messages import VerdictMessage
+
+_CHUNK: Final = 10_000
+
+COLUMNS: Final = (
+    *("judged_at", "station", "camera", "epoch", "seq", "part_id", "client", "session"),
+    *("trigger_seq", "verdict", "score", "reason", "detail", "limit_factor", "regions"),
+    *("model_name", "model_version", "model_sha256", "recipe"),
+    *("triggered_us", "grabbed_us", "judged_us", "queue_ms", "judge_ms"),
+)
+"""Of an exported table. ``judged_at`` is ``judged_us`` as a time, UTC; ``regions`` JSON."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``inspector export-verdicts``."""
+    add_source(parser)
+    parser.add_argument(
+        *("-o", "--output"),
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="out.csv or out.parquet",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the journal's verdicts as a table; 0.
+
+    Raises :class:`ConfigError`, :class:`JournalError` and :class:`OutputError`.
+    """
+    out: Path = options.output
+    write = {".csv": _write_csv, ".parquet": _write_parquet}.get(out.suffix.lower())
+    if write is None:
+        raise ConfigError(f"--output {out}: the name must end in .csv or .parquet")
+    if write is _write_parquet:
+        _pyarrow(out)
+    folder, _ = find_source(options.source)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    with closing(Reader(folder)) as reader, progress_bar(console) as bar:
+        task = bar.add_task("verdicts", total=None)
+
+        def rows() -> Iterator[dict[str, Any]]:
+            for json in reader.walk(options.since or 0):
+                verdict = VerdictMessage.model_validate_json(json)
+                if is_within(verdict.judged_us, options):
+                    bar.advance(task)
+                    yield row_of(verdict)
+
+        try:
+            with whole_file(out) as path:
+                count = write(path, rows())
+        except OSError as error:
+            raise OutputError(f"{out}: cannot be written: {reason_of(error)}") from None
+    print(f"{out}: {count} verdicts")
+    return 0
+
+
+def row_of(verdict: VerdictMessage) -> dict[str, Any]:
+    """One row of the table, by :data:`COLUMNS`."""
+    fields = verdict.model_dump(mode="json", exclude={"schema_", "regions", "model"})
+    model = verdict.model
+    fields["judged_at"] = datetime.fromtimestamp(0, timezone.utc) + timedelta(
+        microseconds=verdict.judged_us
+    )
+    fields["regions"] = "[" + ",".join(region.model_dump_json() for region in verdict.regions) + "]"
+    for name in ("name", "version", "sha256"):
+        fields[f"model_{name}"] = getattr(model, name) if model else None
+    return {name: fields[name] for name in COLUMNS}
+
+
+def _write_csv(path: Path, rows: Iterator[dict[str, Any]]) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS)
+        table.writeheader()
+        for row in rows:
+            row["judged_at"] = row["judged_at"].isoformat(timespec="microseconds")
+            table.writerow(row)
+            count += 1
+    return count
+
+
+def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> int:
+    pa, parquet = _pyarrow(path)
+    floats = {"score", "limit_factor", "queue_ms", "judge_ms"}
+    integers = {"seq", "trigger_seq", "triggered_us", "grabbed_us", "judged_us"}
+    kinds = dict.fromkeys(floats, pa.float64()) | dict.fromkeys(integers, pa.int64())
+    kinds["judged_at"] = pa.timestamp("us", tz="UTC")
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
+    count = 0
+    with parquet.ParquetWriter(path, schema, compression="zstd") as table:
+        while chunk := list(islice(rows, _CHUNK)):
+            table.write_table(pa.Table.from_pylist(chunk, schema=schema))
+            count += len(chunk)
+    return count
+
+
+def _pyarrow(out: Path) -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise OutputError(
+            f"{out}: Parquet needs pyarrow: pip install 'line-inspector[parquet]', or write "
+            f"{out.with_suffix('.csv').name}"
+        ) from None
+    return pyarrow, pyarrow.parquet

@@ -1,0 +1,145 @@
+"""``judge``: photos judged by a bundle as a station would judge them, without a station."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain, count
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from inspector.cli.output import STYLES, write
+from inspector.detection.detector import Detector
+from inspector.detection.fitness import RepeatCheck, fault_if_unfit
+from inspector.errors import ImageError
+from inspector.imaging.heatmaps import map_to_grey, overlay
+from inspector.imaging.images import IMAGE_SUFFIXES, encode_jpeg, find_images, read_image
+from inspector.verdict import EXIT_CODES, Judgement, Reason, Verdict
+
+_OVERLAY: Final = "_overlay.jpg"
+_WIDE: Final = 1000
+"""Columns where no terminal sets them: a line a photo, none cut short."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``judge``."""
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE.onnx")
+    parser.add_argument(
+        "photos",
+        type=Path,
+        nargs="+",
+        metavar="PHOTO",
+        help="image files, and folders of them at any depth",
+    )
+    parser.add_argument(
+        *("-o", "--output"),
+        type=Path,
+        metavar="DIR",
+        help="write the heatmap of each over the judged region: DIR/NAME_overlay.jpg",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Judge photos and print a line each; 0: all PASS, 1: one FAIL or more, 2: one FAULT or more.
+
+    Raises :class:`ImageError` (a photo is not there), :class:`BundleError`, :class:`OutputError`.
+    """
+    out: Path | None = options.output
+    photos = list(_find(options.photos, out))
+    detector = Detector.load(options.bundle)
+    taken = {path.resolve() for path, _ in photos}
+    made = 0
+    console, table = Console(highlight=False), Table(box=None)
+    if not console.is_terminal:
+        console.width = _WIDE
+    table.add_column("photo", overflow="fold")
+    table.add_column("verdict")
+    table.add_column("score", justify="right")
+    table.add_column("reason", overflow="fold")
+    tally: Counter[Verdict] = Counter()
+    stderr = Console(stderr=True)
+    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+        for path, name in bar.track(photos, description="judging"):
+            judgement = _judge(detector, path)
+            tally[judgement.verdict] += 1
+            table.add_row(*_row(path, judgement))
+            if out is not None and judgement.judged is not None:
+                write(_free(out / name, taken), _picture(judgement))
+                made += 1
+    console.print(table)
+    verdicts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in Verdict if tally[verdict])
+    print(
+        f"{len(photos)} judged by {detector.manifest.name} {detector.manifest.version}: {verdicts}"
+        + (f"; heatmaps: {made} in {out}" if out else "")
+    )
+    return max(EXIT_CODES[verdict] for verdict in tally)
+
+
+def _find(given: list[Path], out: Path | None) -> Iterator[tuple[Path, Path]]:
+    """Each photo, and its name below the folder that was given."""
+    for path in given:
+        try:
+            if not path.is_dir():
+                path.stat()
+                yield path, Path(path.name)
+                continue
+            found = find_images(path)
+        except FileNotFoundError:
+            raise ImageError(f"{path}: no such photo or folder") from None
+        except OSError as error:
+            raise ImageError(
+                f"{error.filename or path}: cannot be read: {error.strerror}"
+            ) from None
+        # What the command wrote the last time is no photo.
+        photos = [each for each in found if out is None or not _is_made_by_us(each, out)]
+        if not photos:
+            kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
+            raise ImageError(f"{path}: holds no photo ({kinds})")
+        yield from ((photo, photo.relative_to(path)) for photo in photos)
+
+
+def _is_made_by_us(path: Path, folder: Path) -> bool:
+    return path.name.endswith(_OVERLAY) and path.resolve().is_relative_to(folder.resolve())
+
+
+def _judge(detector: Detector, path: Path) -> Judgement:
+    """As a station judges a picture, its fitness included; whether it froze one cannot tell."""
+    try:
+        frame = read_image(path)
+    except ValueError as error:
+        detail = str(error).removeprefix(f"{path}: ")
+        return Judgement(Verdict.FAULT, None, Reason.FRAME_UNREADABLE, detail=detail)
+    judgement = detector.judge(frame)
+    return fault_if_unfit(judgement, frame, detector.manifest.exposure, RepeatCheck(live=False))
+
+
+def _row(path: Path, judgement: Judgement) -> tuple[Text, ...]:
+    score = "-" if judgement.score is None else f"{judgement.score:.3f}"
+    why = ": ".join(text for text in (judgement.reason.value, judgement.detail) if text)
+    # Bytes of a name that are not UTF-8, which no terminal can show.
+    name = str(path).encode("utf-8", "backslashreplace").decode()
+    verdict = judgement.verdict
+    return Text(name), Text(verdict.value, STYLES[verdict]), Text(score), Text(why)
+
+
+def _picture(judgement: Judgement) -> bytes:
+    """JPEG of the judged region under its heatmap; without one where there is no map."""
+    assert judgement.judged is not None
+    if judgement.anomaly_map is None:
+        return encode_jpeg(judgement.judged)
+    return encode_jpeg(overlay(judgement.judged, map_to_grey(judgement.anomaly_map)))
+
+
+def _free(photo: Path, taken: set[Path]) -> Path:
+    """A name for the picture of ``photo`` that is no photo's and no other picture's; now taken."""
+    stems = chain((photo.stem, photo.name), (f"{photo.name}-{n}" for n in count(2)))
+    names = (photo.with_name(f"{stem}{_OVERLAY}") for stem in stems)
+    name = next(name for name in names if name.resolve() not in taken)
+    taken.add(name.resolve())
+    return name

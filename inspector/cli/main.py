@@ -1,0 +1,75 @@
+"""The ``inspector`` command: which sub-commands there are, and what their errors end with."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from inspector.errors import InspectorError
+from inspector.version import VERSION
+
+COMMANDS: Final = {
+    "run": "run a station until SIGTERM or Ctrl-C",
+    "check": "try everything that could fail at start",
+    "watch": "show verdicts as they come",
+    "demo": "a station on a simulated conveyor, watched",
+    "simulate": "draw a data set of simulated parts, MVTec AD layout",
+    "collect": "take photos of good parts (docs/collect.md)",
+    "judge": "judge photos by a bundle, no station",
+    "tune": "find the fastest engine for a bundle here",
+    "status": "how a station stands",
+    "trigger": "have one part judged",
+    "recipe": "change over to another recipe",
+    "reload": "read the bundles again; acknowledge a missed self-test",
+    "replay": "judge kept pictures again with another bundle",
+    "export-verdicts": "write recorded verdicts as CSV or Parquet",
+    "keygen": "make a pair of keys",
+    "sign": "sign a bundle",
+    "schema": "print the messages' JSON Schema (docs/wire.md)",
+}
+"""Each lives in the module of its name, with ``_`` for ``-``."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code (inspector/errors.py lists them)."""
+    argv = sys.argv[1:] if argv is None else argv
+    options = _parser(argv).parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name that the terminal cannot show is no reason to stop.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return int(options.run(options))
+    except InspectorError as error:
+        for line in str(error).splitlines():
+            print(f"inspector: error: {line}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader of our output has gone ('inspector check | head'): nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="inspector",
+        description="Judges parts on a production line with a bundle made by inspector-model.",
+    )
+    parser.add_argument("--version", action="version", version=VERSION)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    asked = next((word for word in argv if not word.startswith("-")), "")
+    for name, words in COMMANDS.items():
+        made = commands.add_parser(name, help=words)
+        # The others stay unread: the help of all comes at once, without ONNX Runtime or ZeroMQ.
+        if name == asked:
+            module = importlib.import_module(f"inspector.cli.{name.replace('-', '_')}")
+            module.add_arguments(made)
+            made.set_defaults(run=module.run)
+    return parser

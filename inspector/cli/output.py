@@ -1,0 +1,116 @@
+"""What a person sees of verdicts: a line each on a terminal, pictures in a folder."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.text import Text
+
+from inspector.client import Gap, Heatmap
+from inspector.errors import OutputError
+from inspector.imaging.heatmaps import overlay
+from inspector.imaging.images import encode_jpeg
+from inspector.verdict import Frame8, Verdict
+from inspector.wire.messages import StatusMessage, VerdictMessage
+
+STYLES: Final = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.FAULT: "bold yellow"}
+
+_LONGEST_NAME: Final = 80
+_ROW: Final = "{:<8} {:<8} {:<18} {:<7}{:>7} {:>7}  {:<12}"
+
+
+class Lines:
+    """One line a verdict; lines for lost verdicts and changes of state between them."""
+
+    def __init__(self, console: Console, with_truth: bool = False) -> None:
+        self._console = console
+        self._with_truth = with_truth
+        self._state = ""
+        self._begun = False
+
+    def verdict(self, message: VerdictMessage, truth: str = "") -> None:
+        """A verdict, and what the part really is where that is known."""
+        if not self._begun:
+            self._begun = True
+            head = _ROW.format("time", "camera", "part", "verdict", "score", "latency", "reason")
+            self._print(Text(head + ("  truth" if self._with_truth else ""), style="bold"))
+        moment = datetime.fromtimestamp(message.judged_us / 1e6).astimezone()
+        latency = (
+            ""
+            if message.judge_ms is None
+            else f"{(message.queue_ms or 0.0) + message.judge_ms:.0f} ms"
+        )
+        line = Text(
+            _ROW.format(
+                moment.strftime("%H:%M:%S"),
+                message.camera,
+                message.part_id or "-",
+                message.verdict.value,
+                "-" if message.score is None else f"{message.score:.3f}",
+                latency,
+                message.reason,
+            )
+        )
+        line.highlight_words([f" {message.verdict.value} "], STYLES[message.verdict])
+        if self._with_truth:
+            line.append(f"  {truth}")
+        if message.verdict is Verdict.FAULT:
+            line.append(f"  {message.detail}", style="yellow")
+        self._print(line)
+
+    def gap(self, gap: Gap) -> None:
+        """Verdicts that did not arrive."""
+        lost = f"LOST {gap.count} verdicts, {gap.first} to {gap.last}, of {gap.epoch}"
+        if gap.last is None:
+            lost = f"LOST perhaps: what followed verdict {gap.first - 1} of {gap.epoch}"
+        self._print(Text(lost, "bold red"))
+
+    def status(self, message: StatusMessage) -> None:
+        """A change of state; nothing when all is as before."""
+        cameras = ", ".join(
+            f"{camera.name} {camera.state}" + (f" ({camera.detail})" if camera.detail else "")
+            for camera in message.cameras
+        )
+        state = f"{message.station}: {message.state}; {cameras}"
+        if message.inference:
+            state += f"; inference: {message.inference}"
+        if state != self._state:
+            self._state = state
+            self._print(Text(state, style="dim"))
+
+    def _print(self, line: Text) -> None:
+        self._console.print(line, soft_wrap=True)
+
+
+def save_heatmap(folder: Path, heatmap: Heatmap) -> Frame8:
+    """Write NAME_map.png, NAME.jpg and NAME_overlay.jpg; returns the overlay, uint8 BGR.
+
+    Raises :class:`OutputError`.
+    """
+    message = heatmap.message
+    camera, part = _plain(message.camera), _plain(re.sub(r"\.[^./]*$", "", message.part_id))
+    name = f"{camera}_{message.seq:06d}_{part or 'part'}_{message.verdict.value}"
+    picture = overlay(heatmap.picture, heatmap.map)
+    write(folder / f"{name}_map.png", heatmap.png)
+    write(folder / f"{name}.jpg", heatmap.jpeg)
+    write(folder / f"{name}_overlay.jpg", encode_jpeg(picture))
+    return picture
+
+
+def _plain(text: str) -> str:
+    # Both come off the wire: no separator, and short enough for any file system.
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text)[-_LONGEST_NAME:]
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a result. Raises :class:`OutputError` with one line."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        path.unlink(missing_ok=True) if path.is_file() else None
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None

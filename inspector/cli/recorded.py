@@ -1,0 +1,63 @@
+"""What a station recorded, as ``replay`` and ``export-verdicts`` are told to find it.
+
+Both read while the station writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from inspector.cli.arguments import moment
+from inspector.config.station_file import Station, load_station
+from inspector.errors import ConfigError
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """The journal to read, and the time to read of."""
+    parser.add_argument(
+        "source",
+        type=Path,
+        metavar="STATION.yaml|FOLDER",
+        help="a station file, or the folder of a journal",
+    )
+    parser.add_argument(
+        "--since", type=moment, metavar="TIME", help="2024-05-01, 2024-05-01T06:00, or 7d, 12h ago"
+    )
+    parser.add_argument("--until", type=moment, metavar="TIME", help="before this time")
+
+
+def find_source(source: Path) -> tuple[Path, Station | None]:
+    """The folder of the journal, and its station where a station file names it.
+
+    Raises :class:`ConfigError`.
+    """
+    if source.suffix.lower() in {".yaml", ".yml"} and not source.is_dir():
+        station = load_station(source)
+        return station.state_folder, station
+    if not source.is_dir():
+        raise ConfigError(f"{source}: no such folder; give a station file or a journal's folder")
+    return source, None
+
+
+def is_within(judged_us: int, options: argparse.Namespace) -> bool:
+    """True when a verdict was judged within the time that the options of ``add_source`` name."""
+    return (options.since is None or judged_us >= options.since) and (
+        options.until is None or judged_us < options.until
+    )
+
+
+def progress_bar(console: Console) -> Progress:
+    """How many are done, and how long the rest will take; nothing where ``console`` is a file."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )

@@ -1,0 +1,165 @@
+"""``replay``: kept pictures judged again with another bundle, and which verdicts would change."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from inspector.cli.arguments import factor
+from inspector.cli.recorded import add_source, find_source, is_within, progress_bar
+from inspector.config.station_file import Provider, Station
+from inspector.detection.detector import Detector
+from inspector.detection.fitness import RepeatCheck, fault_if_unfit
+from inspector.errors import ConfigError, JournalError
+from inspector.imaging.geometry import Box
+from inspector.journal.pictures import KeptPicture, PictureRecord, pictures
+from inspector.verdict import Judgement, Verdict
+from inspector.wire.messages import VerdictMessage
+
+_SHOWN: Final = 20
+
+
+@dataclass
+class Comparison:
+    """Verdicts then and now: counts by (then, now), and the parts whose verdict changed."""
+
+    counts: Counter[tuple[str, Verdict]] = field(default_factory=Counter)
+    changed: list[tuple[VerdictMessage, Judgement]] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    gone: int = 0
+
+    def add(self, then: VerdictMessage, now: Judgement) -> None:
+        """Count one part."""
+        label = f"FAULT {then.reason}" if then.verdict is Verdict.FAULT else then.verdict.value
+        self.counts[label, now.verdict] += 1
+        if then.verdict is not now.verdict:
+            self.changed.append((then, now))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``inspector replay``."""
+    add_source(parser)
+    parser.add_argument(
+        "--bundle", type=Path, required=True, metavar="NEW.onnx", help="the bundle to judge with"
+    )
+    parser.add_argument("--camera", metavar="NAME", help="only pictures of this camera")
+    parser.add_argument(
+        "--limit-factor", type=factor, metavar="F", help="sensitivity [as each part was judged]"
+    )
+    parser.add_argument(
+        "--show",
+        type=int,
+        default=_SHOWN,
+        metavar="N",
+        help="list at most N parts whose verdict would change [%(default)s]",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Judge the kept pictures with another bundle, and print what would change; 0.
+
+    Raises :class:`ConfigError`, :class:`JournalError`, :class:`BundleError`, ProviderError.
+    """
+    folder, station = find_source(options.source)
+    chosen = _choose(folder, station, options)
+    if not chosen:
+        raise JournalError(f"{folder}: no pictures to replay; docs/journal.md says what is kept")
+    provider: Provider = station.provider if station else "auto"
+    detector = Detector.load(options.bundle, provider, station.threads if station else 0)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    comparison = Comparison()
+    judge = _judge(detector, options.limit_factor)
+    with progress_bar(console) as bar:
+        for picture in bar.track(chosen, description="judging"):
+            try:
+                record, frame = picture.load()
+            except FileNotFoundError:
+                comparison.gone += 1
+            except ValueError as error:
+                comparison.unreadable.append(str(error))
+            else:
+                comparison.add(record.verdict, judge(record, frame))
+    for line in comparison.unreadable:
+        console.print(f"{line}; left out")
+    _print(comparison, detector, options.show)
+    return 0
+
+
+def _choose(
+    folder: Path, station: Station | None, options: argparse.Namespace
+) -> list[KeptPicture]:
+    if not folder.is_dir():
+        raise JournalError(f"{folder}: no such folder; give the one that the station's log names")
+    kept = list(pictures(folder))
+    known = {picture.camera for picture in kept}
+    known |= {camera.name for camera in station.cameras} if station else set()
+    if known and options.camera not in {None, *known}:
+        raise ConfigError(
+            f"--camera {options.camera}: {folder} knows no such camera; it knows "
+            f"{', '.join(sorted(known))}"
+        )
+    return [
+        picture
+        for picture in kept
+        if is_within(picture.judged_us, options) and options.camera in (None, picture.camera)
+    ]
+
+
+def _judge(
+    detector: Detector, limit_factor: float | None
+) -> Callable[[PictureRecord, Any], Judgement]:
+    """Judges as the station would: same region, same factor, pictures checked for fitness."""
+    adapted: dict[tuple[Box | None, float], Detector] = {}
+
+    def judge(record: PictureRecord, frame: Any) -> Judgement:
+        key = (record.region, limit_factor or record.verdict.limit_factor)
+        if key not in adapted:
+            adapted[key] = detector.adapted(*key)
+        judgement = adapted[key].judge(frame)
+        if not record.checked:
+            return judgement
+        # Kept pictures are no row of frames: whether a camera froze they cannot tell.
+        return fault_if_unfit(judgement, frame, detector.manifest.exposure, RepeatCheck(live=False))
+
+    return judge
+
+
+def _print(comparison: Comparison, detector: Detector, most: int) -> None:
+    manifest, counts = detector.manifest, comparison.counts
+    total = counts.total()
+    gone = f"; {comparison.gone} were deleted meanwhile" if comparison.gone else ""
+    left = f"; {len(comparison.unreadable)} cannot be read" if comparison.unreadable else ""
+    print(f"{total} pictures judged with {manifest.name} {manifest.version}{gone}{left}")
+    if not total:
+        return
+    width = max(len("then"), *(len(then) for then, _ in counts))
+    print(f"\n{'then':<{width}}{'':9}now PASS      FAIL     FAULT   changed")
+    for then in sorted({then for then, _ in counts}, key=lambda then: (then != "PASS", then)):
+        row = [counts[then, now] for now in Verdict]
+        other = sum(counts[then, now] for now in Verdict if now.value != then.partition(" ")[0])
+        numbers = "".join(f"{number:>10}" for number in row)
+        print(f"{then:<{width}}{'':7}{numbers}   {other / sum(row):>6.1%}")
+    if comparison.changed and most > 0:
+        print(f"\n{'judged':<20}{'camera':<10}{'part':<20}change")
+    for old, new in comparison.changed[: max(most, 0)]:
+        when = datetime.fromtimestamp(old.judged_us / 1e6).astimezone()
+        print(
+            f"{when.strftime('%Y-%m-%d %H:%M:%S'):<20}{old.camera:<10}"
+            f"{old.part_id or f'seq {old.seq}':<20}"
+            f"{old.verdict} {_figure(old)} -> {new.verdict} {_figure(new)}"
+        )
+    if len(comparison.changed) > most > 0:
+        print(f"... and {len(comparison.changed) - most} more (--show N)")
+
+
+def _figure(verdict: VerdictMessage | Judgement) -> str:
+    if verdict.score is not None:
+        return f"{verdict.score:.3f}"
+    return verdict.reason if isinstance(verdict, VerdictMessage) else verdict.reason.value

@@ -1,0 +1,35 @@
+"""``run``: a station in this process."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from inspector import logs
+from inspector.config.station_file import load_station
+from inspector.station import process
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``run``."""
+    parser.add_argument("station", type=Path, metavar="STATION.yaml")
+    parser.add_argument(
+        "--wait-for-subscriber",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="before the first part, wait this long for a subscriber (for replays and demos)",
+    )
+    parser.add_argument(
+        "--stop-on-stdin-eof",
+        action="store_true",
+        help="stop when standard input ends (for programs that start a station)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run a station until its cameras end or it is stopped; 0. Raises StartupError."""
+    station = load_station(options.station)
+    logs.to_stderr()
+    process.run(station, options.wait_for_subscriber, options.stop_on_stdin_eof)
+    return 0

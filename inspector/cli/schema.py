@@ -1,0 +1,17 @@
+"""``schema``: the messages' JSON Schema, as docs/wire.schema.json holds it."""
+
+from __future__ import annotations
+
+import argparse
+
+from inspector.wire.messages import dump_schemas
+
+
+def add_arguments(_parser: argparse.ArgumentParser) -> None:
+    """``schema`` has no arguments."""
+
+
+def run(_options: argparse.Namespace) -> int:
+    """Print the schema; 0."""
+    print(dump_schemas(), end="")
+    return 0

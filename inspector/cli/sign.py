@@ -1,0 +1,43 @@
+"""``sign``: sign a bundle, for stations that take signed ones only."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from inspector.detection import bundle
+from inspector.detection.signing import load_signing_key
+from inspector.errors import OutputError
+from inspector.files import reason_of, write_whole
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``sign``."""
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE.onnx")
+    parser.add_argument(
+        "--key",
+        type=Path,
+        required=True,
+        metavar="FILE.secret",
+        help="secret key of 'inspector keygen --bundle'",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT.onnx", help="default: BUNDLE.onnx itself"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Sign a bundle, instead of a signature it has; 0.
+
+    Raises :class:`BundleError`, :class:`SecretError` and :class:`OutputError`.
+    """
+    out: Path = options.output or options.bundle
+    key = load_signing_key(options.key)
+    signed = bundle.sign(bundle.read(options.bundle), key)
+    try:
+        write_whole(out, signed)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {reason_of(error)}") from None
+    digest = bundle.read(out, (key.public_key(),)).sha256
+    print(f"{out}: signed with {options.key}, sha256 {digest}")
+    return 0

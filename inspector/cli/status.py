@@ -1,0 +1,196 @@
+"""``inspector status``: how a station stands, and an exit code that monitoring understands."""
+
+from __future__ import annotations
+
+import argparse
+import enum
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from inspector.cli.arguments import add_keys, add_timeout, client_keys
+from inspector.client.commander import Commander
+from inspector.config.addresses import COMMANDS
+from inspector.errors import CommandError, InspectorError
+from inspector.wire.messages import CameraStatus, State, StatusMessage
+
+_PATIENCE_S: Final = 3.0
+_STALE_S: Final = 5.0
+_SECOND_LOOK_S: Final = 1.5
+"""A status is made anew every second."""
+
+
+class Level(enum.IntEnum):
+    """Exit codes of a Nagios or Icinga plugin."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+    UNKNOWN = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    level: Level
+    text: str
+
+
+_STATES: Final[dict[State, Level]] = {
+    "Preoperational": Level.WARNING,
+    "Initialized": Level.WARNING,
+    "Ready": Level.OK,
+    "SingleExecution": Level.OK,
+    "ContinuousExecution": Level.OK,
+    "Halted": Level.CRITICAL,
+    "Error": Level.CRITICAL,
+}
+_CAMERAS: Final[dict[Literal["opening", "running", "ended", "lost"], Level]] = {
+    "opening": Level.WARNING,
+    "running": Level.OK,
+    "ended": Level.WARNING,
+    "lost": Level.CRITICAL,
+}
+_STYLES: Final = {
+    Level.OK: "green",
+    Level.WARNING: "yellow",
+    Level.CRITICAL: "bold red",
+    Level.UNKNOWN: "bold",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``inspector status``."""
+    parser.add_argument(
+        "address",
+        nargs="?",
+        default=COMMANDS,
+        metavar="ADDRESS",
+        help="the station's command socket [%(default)s]",
+    )
+    add_timeout(parser, _PATIENCE_S)
+    parser.add_argument(
+        "--provider",
+        default="",
+        metavar="NAME",
+        help="critical unless inference runs on it, such as CUDAExecutionProvider",
+    )
+    add_keys(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask, print a line for monitoring and a table for people; the exit code is a :class:`Level`.
+
+    A station that does not answer is critical; unknown is one that cannot be asked, for a wrong
+    address or key file.
+    """
+    console = Console(highlight=False)
+    try:
+        keys = client_keys(arguments)
+        with Commander(arguments.address, timeout_s=arguments.timeout, keys=keys) as station:
+            status = station.status()
+            hangs = _hangs(status, station)
+    except InspectorError as error:
+        gone = isinstance(error, CommandError)
+        return _summarise(console, Level.CRITICAL if gone else Level.UNKNOWN, str(error))
+    findings = assess(status, arguments.provider)
+    if hangs:
+        hang = Finding(Level.CRITICAL, f"its status has not changed for {_SECOND_LOOK_S} s")
+        findings = [hang, *findings]
+    level = max((finding.level for finding in findings), default=Level.OK)
+    wrong = "; ".join(finding.text for finding in findings)
+    _summarise(
+        console,
+        level,
+        f"{status.station} {status.state}, {wrong or _counts(status)}",
+        f"passed={status.passed}c failed={status.failed}c faults={status.faults}c "
+        f"over_triggers={status.over_triggers}c overruns={status.overruns}c",
+    )
+    console.print(_table(status, findings))
+    return level
+
+
+def assess(status: StatusMessage, provider: str = "") -> list[Finding]:
+    """What is not as it should be, the worst first; ``provider``: the one that must be in use."""
+    findings = [Finding(_STATES[status.state], f"state {status.state}")]
+    findings += [
+        Finding(_CAMERAS[camera.state], f"camera {camera.name} {_described(camera)}")
+        for camera in status.cameras
+    ]
+    if status.trouble:
+        findings.insert(0, Finding(Level.CRITICAL, status.trouble))
+    if status.drift:
+        findings.append(Finding(Level.WARNING, f"drift: {status.drift}"))
+    if status.inference:
+        findings.append(Finding(Level.CRITICAL, f"inference: {status.inference}"))
+    if provider and status.provider != provider:
+        found = status.provider or "no provider yet"
+        findings.append(Finding(Level.CRITICAL, f"runs on {found}, not on {provider}"))
+    wrong = [finding for finding in findings if finding.level > Level.OK]
+    return sorted(wrong, key=lambda finding: -finding.level)
+
+
+def _hangs(status: StatusMessage, station: Commander) -> bool:
+    """True when the station answers, but what it answers grows old."""
+    # Its clock may be another one than ours, so that age alone says nothing.
+    if abs(time.time() - status.sent_us / 1e6) < _STALE_S:
+        return False
+    time.sleep(_SECOND_LOOK_S)
+    again = station.status()
+    return (again.epoch, again.sent_us) == (status.epoch, status.sent_us)
+
+
+def _summarise(console: Console, level: Level, text: str, figures: str = "") -> int:
+    # One line, and only one '|': what follows it are figures to whoever reads a plugin's output.
+    shown = Text(f"{level.name} ", _STYLES[level])
+    shown.append(_plain(text).replace("|", "/"), "default")
+    console.print(shown.append(f" | {figures}" if figures else "", "dim"), soft_wrap=True)
+    return level
+
+
+def _table(status: StatusMessage, findings: Iterable[Finding]) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+
+    def row(name: str, text: str, level: Level = Level.OK) -> None:
+        style = "" if level is Level.OK else _STYLES[level]
+        table.add_row(Text(_plain(name)), Text(_plain(text), style))
+
+    for finding in findings:
+        row(finding.level.name.lower(), finding.text, finding.level)
+    row("station", status.station)
+    row("state", status.state, _STATES[status.state])
+    row("recipe", status.recipe)
+    row("provider", status.provider or "-")
+    row("verdicts", _counts(status))
+    row(
+        "triggers",
+        f"{status.over_triggers} too early, {status.overruns} not judged in time, "
+        f"{status.late} results too late, {status.repeated} sent again",
+    )
+    for camera in status.cameras:
+        text = f"{camera.frames} frames, {_described(camera)}"
+        row(f"camera {camera.name}", text, _CAMERAS[camera.state])
+    row("epoch", status.epoch)
+    return table
+
+
+def _plain(text: str) -> str:
+    """Part and camera words come from outside: one line, and nothing that moves a cursor."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _counts(status: StatusMessage) -> str:
+    return (
+        f"{status.last_seq} verdicts: {status.passed} PASS, {status.failed} FAIL, "
+        f"{status.faults} FAULT"
+    )
+
+
+def _described(camera: CameraStatus) -> str:
+    return f"{camera.state} ({camera.detail})" if camera.detail else camera.state

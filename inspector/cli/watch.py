@@ -1,0 +1,89 @@
+"""``watch``: verdicts on a terminal as they come, and their pictures in a folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from inspector.cli.arguments import add_keys, client_keys, count
+from inspector.cli.output import Lines, save_heatmap
+from inspector.client import Gap, Heatmap, Subscriber
+from inspector.config.addresses import VERDICTS
+from inspector.errors import ConfigError, WireError
+from inspector.wire.messages import StatusMessage, VerdictMessage
+
+_IMAGES_GRACE_S: Final = 1.0
+_SILENCE_S: Final = 3.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``watch``."""
+    parser.add_argument("address", nargs="?", default=VERDICTS, metavar="ADDRESS")
+    parser.add_argument(
+        "--images", metavar="ADDRESS", help="of the pictures, for --save [ADDRESS's port + 1]"
+    )
+    add_keys(parser)
+    parser.add_argument("--station", default="", help="only this station")
+    parser.add_argument("--save", type=Path, metavar="DIR", help="write pictures and overlays")
+    parser.add_argument("--count", type=count, metavar="N", help="end after N verdicts")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show what is published, for ever or until there were ``--count`` verdicts; 0.
+
+    Raises :class:`ConfigError`, :class:`SecretError` and :class:`OutputError`.
+    """
+    keys = client_keys(arguments)
+    images = arguments.images or (_images_beside(arguments.address) if arguments.save else None)
+    lines = Lines(Console(highlight=False))
+    seen, heard, until = 0, time.monotonic(), float("inf")
+    pending: set[tuple[str, int]] = set()
+    with Subscriber(arguments.address, images, arguments.station, keys=keys) as subscriber:
+        while time.monotonic() < until:
+            try:
+                item = subscriber.receive(200)
+            except WireError as error:
+                # One message that is none must not blind the operator to the next.
+                print(f"inspector: {error}", file=sys.stderr, flush=True)
+                heard = time.monotonic()
+                continue
+            if item is not None:
+                heard = time.monotonic()
+            elif time.monotonic() > heard + _SILENCE_S:
+                print(
+                    f"inspector: nothing from {arguments.address} for {_SILENCE_S:.0f} s; "
+                    f"is the station running{'' if keys else ', and without keys'}?",
+                    file=sys.stderr,
+                )
+                heard = float("inf")
+            if isinstance(item, Gap):
+                lines.gap(item)
+            elif isinstance(item, StatusMessage):
+                lines.status(item)
+            elif isinstance(item, Heatmap):
+                if arguments.save:
+                    save_heatmap(arguments.save, item)
+                pending.discard((item.message.epoch, item.message.seq))
+            elif isinstance(item, VerdictMessage) and seen != arguments.count:
+                lines.verdict(item)
+                seen += 1
+                if arguments.save and item.verdict != "FAULT":
+                    pending.add((item.epoch, item.seq))
+            if seen == arguments.count:
+                if not pending:
+                    return 0
+                until = min(until, time.monotonic() + _IMAGES_GRACE_S)
+    return 0
+
+
+def _images_beside(address: str) -> str:
+    """Where pictures are when nobody says: the port after that of the verdicts."""
+    head, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        raise ConfigError(f"watch: where are the pictures of {address}? Give --images ADDRESS")
+    return f"{head}:{int(port) + 1}"

@@ -1,0 +1,51 @@
+"""For everyone else's programs: receive what a station publishes, and send it commands.
+
+::
+
+    from inspector.client import Commander, Subscriber
+
+    with Subscriber(commands="tcp://127.0.0.1:5557") as subscriber:
+        for item in subscriber:
+            ...
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+from inspector.config.addresses import COMMANDS, IMAGES, VERDICTS
+
+if TYPE_CHECKING:
+    from inspector.client.commander import Commander
+    from inspector.client.keys import ClientKeys
+    from inspector.client.refill import Gap
+    from inspector.client.subscriber import Heatmap, Item, Subscriber
+
+__all__ = [
+    "COMMANDS",
+    "IMAGES",
+    "VERDICTS",
+    "ClientKeys",
+    "Commander",
+    "Gap",
+    "Heatmap",
+    "Item",
+    "Subscriber",
+]
+
+_HOMES: Final = {
+    "ClientKeys": "keys",
+    "Commander": "commander",
+    "Gap": "refill",
+    "Heatmap": "subscriber",
+    "Item": "subscriber",
+    "Subscriber": "subscriber",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # ZeroMQ loads on first use: inspector.client.refill is pure, and stays so (PEP 562).
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"inspector.client.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

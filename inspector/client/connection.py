@@ -1,0 +1,103 @@
+"""A client's end of the sockets: it connects, notices a dead peer, sends commands one by one."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Final
+
+import zmq
+
+from inspector.client.keys import ClientKeys, configure_client
+from inspector.errors import WireError
+from inspector.wire.messages import (
+    Command,
+    ReplyMessage,
+    decode_reply,
+    encode,
+)
+
+LARGEST_MESSAGE: Final = 1 << 20
+REPEAT_S: Final = 1.0
+"""A command without an answer is sent again after this long."""
+PAUSE_S: Final = 0.05
+"""A command that could not be sent is tried again after this long."""
+
+_HEARTBEAT_MS: Final = (2000, 6000)
+
+
+class Channel:
+    """A DEALER socket. It queues nothing while it is not connected: a command is sent or not."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        keys: ClientKeys | None,
+    ) -> None:
+        self._context = context
+        self._address = address
+        self._keys = keys
+        self._socket = self._open()
+
+    def send(self, command: Command) -> bool:
+        """False when the station is not there (now)."""
+        try:
+            self._socket.send(encode(command), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self, timeout_s: float) -> ReplyMessage | None:
+        """The next reply, None when none came in time. Raises :class:`WireError`."""
+        if not self._socket.poll(max(0, round(timeout_s * 1000))):
+            return None
+        frames = self._socket.recv_multipart()
+        if len(frames) != 1:
+            raise WireError(f"received reply of {len(frames)} frames, expected 1")
+        return decode_reply(frames[0])
+
+    def reset(self) -> None:
+        """Forget what is on its way."""
+        self.close()
+        self._socket = self._open()
+
+    def close(self) -> None:
+        """End it; what was not sent is dropped."""
+        self._socket.close(linger=0)
+
+    def _open(self) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.IMMEDIATE, 1)
+        socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_MESSAGE)
+        beat(socket)
+        configure_client(socket, self._keys)
+        try:
+            dial(socket, self._address)
+        except WireError:
+            socket.close(linger=0)
+            raise
+        return socket
+
+
+def beat(socket: zmq.Socket[bytes]) -> None:
+    """Have both ends notice soon that the other is gone without a word."""
+    every_ms, longest_ms = _HEARTBEAT_MS
+    socket.setsockopt(zmq.HEARTBEAT_IVL, every_ms)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, longest_ms)
+    socket.setsockopt(zmq.HEARTBEAT_TTL, longest_ms)
+
+
+def dial(socket: zmq.Socket[bytes], address: str) -> None:
+    """Connect. Raises :class:`WireError` for what is no address."""
+    try:
+        socket.connect(address)
+    except zmq.ZMQError as error:
+        raise WireError(
+            f"{address}: not an address to connect to ({error.strerror}); "
+            f"write it as tcp://HOST:PORT or ipc://PATH"
+        ) from None
+
+
+def new_id() -> str:
+    """A command's id, by which its replies are known."""
+    return uuid.uuid4().hex

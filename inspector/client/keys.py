@@ -1,0 +1,34 @@
+"""The keys with which a program reaches a station (docs/security.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+
+from inspector.wire.keys import Keys, load_keys, load_public_key
+
+
+@dataclass(frozen=True)
+class ClientKeys:
+    """What a client needs to reach a station with keys: its own pair, the station's public key."""
+
+    own: Keys
+    server: bytes
+
+    @classmethod
+    def load(cls, secret_key: Path, server_key: Path) -> ClientKeys:
+        """From the client's ``.secret`` and the station's ``.public`` file of ``keygen``.
+
+        Raises :class:`SecretError`.
+        """
+        return cls(load_keys(secret_key), load_public_key(server_key))
+
+
+def configure_client(socket: zmq.Socket[bytes], keys: ClientKeys | None) -> None:
+    """Make ``socket`` use ``keys``; call it before ``connect``. None: no keys, loopback only."""
+    if keys is not None:
+        socket.curve_secretkey = keys.own.secret
+        socket.curve_publickey = keys.own.public
+        socket.curve_serverkey = keys.server

@@ -1,0 +1,336 @@
+"""Receive what a station publishes, complete and in order, and send it commands."""
+
+from __future__ import annotations
+
+import collections
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final
+
+import zmq
+
+from inspector.client.connection import (
+    LARGEST_MESSAGE,
+    PAUSE_S,
+    REPEAT_S,
+    Channel,
+    beat,
+    dial,
+    new_id,
+)
+from inspector.client.keys import ClientKeys, configure_client
+from inspector.client.refill import Gap, Progress, Refill
+from inspector.config.addresses import VERDICTS
+from inspector.errors import WireError
+from inspector.imaging.images import decode as decode_picture
+from inspector.verdict import Frame8, Reason
+from inspector.wire.messages import (
+    Command,
+    HeatmapMessage,
+    ReplyMessage,
+    StatusCommand,
+    StatusMessage,
+    VerdictMessage,
+    decode,
+    topic,
+)
+
+_LARGEST_PICTURE: Final = 32 << 20
+_POLL_MS: Final = 200
+_TAIL_S: Final = 2.0
+_SHORT_PATIENCE_S: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """A part's heatmap and picture.
+
+    ``map``: uint8 ``[h, w]``, 128 is the limit; ``picture``: uint8 BGR ``[h, w, 3]``, the judged
+    region as the network saw it; ``png`` and ``jpeg`` are the two as they were sent.
+    """
+
+    message: HeatmapMessage
+    map: Frame8
+    picture: Frame8
+    png: bytes
+    jpeg: bytes
+
+
+Item = VerdictMessage | Heatmap | StatusMessage | Gap
+
+
+class Subscriber:
+    """A subscription to one station, or to all that publish at the address (``station=""``).
+
+    Use it as a context manager and iterate; used by one thread. It begins with the first message
+    that arrives: with ``from_start`` the whole epoch is due, with ``since_us`` (µs since the Unix
+    epoch) all that was judged from that moment on, with ``after=(epoch, seq)`` all that followed
+    that verdict (seq 0: the whole epoch).
+
+    With ``commands``, the command socket of the station, verdicts that did not arrive are fetched
+    from its journal, and every verdict comes once and in order, over any loss of connection and
+    any restart of the station; meanwhile nothing else is handed on, and ZeroMQ's own queue keeps
+    what comes. A :class:`Gap` is then what the journal has not, or could not be asked for in
+    ``patience_s``; so long, too, a station in trouble may take to record what it published.
+    Without, every loss is a :class:`Gap` at once.
+    """
+
+    def __init__(
+        self,
+        verdicts: str = VERDICTS,
+        images: str | None = None,
+        station: str = "",
+        *,
+        from_start: bool = False,
+        commands: str | None = None,
+        since_us: int | None = None,
+        after: tuple[str, int] | None = None,
+        patience_s: float = 30.0,
+        keys: ClientKeys | None = None,
+    ) -> None:
+        if commands is None and (since_us is not None or after is not None):
+            raise ValueError("since_us and after need the address of the command socket")
+        self._addresses = {"verdicts": verdicts} | ({"images": images} if images else {})
+        self._commands = commands
+        self._station = station
+        self._from_start = from_start
+        self._since_us = since_us
+        self._after = after
+        self._patience_s = patience_s
+        self._patient = True
+        self._keys = keys
+        self._progress: dict[str, Progress] = {}
+        self._rumours: dict[str, dict[str, None]] = {}
+        self._ready: collections.deque[Item] = collections.deque()
+        self._filling: _Filling | None = None
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._sockets: list[zmq.Socket[bytes]] = []
+        self._poller = zmq.Poller()
+        self._channel: Channel | None = None
+
+    def __enter__(self) -> Subscriber:
+        self._context = zmq.Context()
+        try:
+            verdicts = self._connect("verdicts", LARGEST_MESSAGE, high_water=100_000)
+            verdicts.subscribe(topic("verdict", self._station))
+            verdicts.subscribe(topic("status", self._station))
+            if "images" in self._addresses:
+                images = self._connect("images", _LARGEST_PICTURE, high_water=100)
+                images.subscribe(topic("heatmap", self._station))
+            if self._commands is not None:
+                self._channel = Channel(self._context, self._commands, self._keys)
+        except WireError:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Item]:
+        """Items as they come, for ever. Raises :class:`WireError` for a message that is none.
+
+        That message is gone: iterate again, or call ``receive`` again, to go on after it.
+        """
+        while True:
+            item = self.receive(_POLL_MS)
+            if item is not None:
+                yield item
+
+    def receive(self, timeout_ms: int) -> Item | None:
+        """The next item, None when none came in time. Raises :class:`WireError`."""
+        deadline = time.monotonic() + timeout_ms / 1000
+        while not self._ready:
+            left_s = max(0.0, deadline - time.monotonic())
+            if self._filling is not None:
+                self._fill(self._filling, left_s)
+            elif readable := dict(self._poller.poll(round(left_s * 1000))):
+                # Verdicts first: they are small, and what the line waits for.
+                socket = next(socket for socket in self._sockets if socket in readable)
+                self._accept(socket.recv_multipart())
+            if not self._ready and time.monotonic() >= deadline:
+                return None
+        return self._ready.popleft()
+
+    def close(self) -> None:
+        """End the subscription; may be called more than once."""
+        for socket in self._sockets:
+            self._poller.unregister(socket)
+            socket.close(linger=0)
+        self._sockets.clear()
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._context is not None:
+            self._context.term()
+            self._context = None
+
+    def _connect(self, which: str, largest: int, high_water: int) -> zmq.Socket[bytes]:
+        assert self._context is not None
+        socket = self._context.socket(zmq.SUB)
+        self._sockets.append(socket)
+        self._poller.register(socket, zmq.POLLIN)
+        socket.set_hwm(high_water)
+        socket.setsockopt(zmq.MAXMSGSIZE, largest)
+        configure_client(socket, self._keys)
+        if self._commands is not None:
+            # A connection that was cut in silence is made anew; what it lost is fetched.
+            beat(socket)
+        dial(socket, self._addresses[which])
+        return socket
+
+    def _accept(self, frames: list[bytes]) -> None:
+        message = decode(frames)
+        if isinstance(message, HeatmapMessage):
+            self._ready.append(_heatmap(message, frames[2], frames[3]))
+            return
+        station, epoch = message.station, message.epoch
+        if isinstance(message, StatusMessage) and message.unrecorded:
+            if station not in self._progress:
+                self._rumours.setdefault(station, {})[epoch] = None
+            self._ready.append(message)
+            return
+        # Up to here, everything must have been handed on before this message is.
+        due = message.seq - 1 if isinstance(message, VerdictMessage) else message.last_seq
+        since_us = None
+        progress = self._progress.get(station)
+        if progress is None:
+            progress = self._progress[station] = Progress()
+            since_us = self._since_us
+            if self._after is not None:
+                progress.turn_to(self._after[0])
+                progress.reach(self._after[1])
+            elif since_us is None and station in self._rumours:
+                progress.begin_with(self._rumours.pop(station))
+            elif since_us is None:
+                progress.turn_to(epoch)
+                progress.reach(0 if self._from_start else due)
+        if self._channel is None or (epoch in progress and since_us is None):
+            progress.turn_to(epoch)
+        refill = Refill(progress, station, epoch, due, since_us)
+        if refill.done:
+            self._hand_on(message)
+        elif self._channel is None:
+            self._ready.extend(refill.give_up())
+            self._hand_on(message)
+        else:
+            self._filling = _Filling(refill, message, self._patience())
+
+    def _hand_on(self, message: VerdictMessage | StatusMessage) -> None:
+        if isinstance(message, VerdictMessage):
+            progress = self._progress[message.station]
+            if message.seq <= progress.last:
+                return
+            progress.reach(message.seq)
+        self._ready.append(message)
+
+    def _patience(self) -> float:
+        """Until when a refill may go without an answer (monotonic, s)."""
+        # Who has waited in vain waits no longer for each of the next gaps.
+        return time.monotonic() + (self._patience_s if self._patient else _SHORT_PATIENCE_S)
+
+    def _fill(self, filling: _Filling, timeout_s: float) -> None:
+        """Ask, or take the answer, or give up; at most ``timeout_s``."""
+        assert self._channel is not None
+        for socket in self._sockets:
+            # ZeroMQ subscribes anew, after a cut, only within a call of its user.
+            socket.getsockopt(zmq.EVENTS)
+        now = time.monotonic()
+        refill = filling.refill
+        if now >= filling.give_up_at:
+            self._patient = False
+            self._ready.extend(refill.give_up())
+        elif now >= filling.ask_at:
+            asked = self._channel.send(filling.question())
+            filling.ask_at = now + (REPEAT_S if asked else PAUSE_S)
+        else:
+            wait_s = min(filling.ask_at, filling.give_up_at) - now
+            try:
+                reply = self._channel.receive(min(timeout_s, wait_s))
+            except WireError:
+                reply = None
+                self._ready.extend(refill.give_up())
+            if reply is not None and reply.id == filling.id:
+                self._take(filling, reply)
+        if refill.done:
+            self._filling = None
+            self._hand_on(filling.held)
+
+    def _take(self, filling: _Filling, reply: ReplyMessage) -> None:
+        now = time.monotonic()
+        filling.ask_at = now + PAUSE_S
+        if reply.status is not None:
+            filling.in_trouble = bool(reply.status.trouble)
+        else:
+            before = filling.refill.question(filling.id)
+            self._ready.extend(filling.refill.take(reply))
+            if filling.refill.question(filling.id) != before:
+                self._patient = True
+                filling.ask_at, filling.id = now, new_id()
+                filling.give_up_at = filling.patient_until = self._patience()
+                return
+            if reply.code == "busy":
+                self._patient = True
+                return
+            filling.in_doubt = True
+        if filling.in_trouble or filling.unrecorded:
+            filling.give_up_at = filling.patient_until
+        else:
+            # Recorded before it is published: what is not there now soon is, or never.
+            filling.give_up_at = min(filling.give_up_at, now + _TAIL_S)
+
+
+@dataclass
+class _Filling:
+    """A refill that goes on, and the message that waits for its end. Times: monotonic, s."""
+
+    refill: Refill
+    held: VerdictMessage | StatusMessage
+    patient_until: float
+    ask_at: float = 0.0
+    in_doubt: bool = False
+    """The journal has not what is missing: next, ask why."""
+    in_trouble: bool = False
+    """The station said so; its journal may have it once that is over."""
+
+    def __post_init__(self) -> None:
+        self.id = new_id()
+        self.give_up_at = self.patient_until
+        self.in_trouble = isinstance(self.held, StatusMessage) and bool(self.held.trouble)
+
+    @property
+    def unrecorded(self) -> bool:
+        """The verdict that waits was published before the journal had it, as those missing were."""
+        return (
+            isinstance(self.held, VerdictMessage)
+            and self.held.reason == Reason.JOURNAL_FAILED.value
+        )
+
+    def question(self) -> Command:
+        """What to ask now: the journal, and the station each time that had nothing."""
+        if self.in_doubt:
+            self.in_doubt = False
+            return StatusCommand(id=self.id)
+        return self.refill.question(self.id)
+
+
+def _heatmap(message: HeatmapMessage, png: bytes, jpeg: bytes) -> Heatmap:
+    try:
+        if not png or not jpeg:
+            raise ValueError("an empty picture")
+        heat, picture = decode_picture(png), decode_picture(jpeg)
+    except ValueError as error:
+        raise WireError(f"received heatmap {message.seq} of '{message.station}': {error}") from None
+    size = (message.height, message.width)
+    if heat.shape != size or picture.shape != (*size, 3):
+        raise WireError(
+            f"received heatmap {message.seq} of '{message.station}' of another size than it says"
+        )
+    return Heatmap(message, heat, picture, png, jpeg)

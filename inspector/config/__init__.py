@@ -1,0 +1,1 @@
+"""The station file: what its keys mean, and how it is read and refused."""

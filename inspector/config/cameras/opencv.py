@@ -1,0 +1,72 @@
+"""Keys of a camera that OpenCV reads: a device, a video file, a stream or a pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from inspector.config.cameras.base import CameraBase
+from inspector.config.yaml_file import Number, Whole
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+SourceKind = Literal["device", "file", "stream", "pipeline"]
+
+
+class OpenCvCamera(CameraBase):
+    """Device index, video file, RTSP/HTTP URL, or GStreamer pipeline."""
+
+    camera: ClassVar[str] = "inspector.cameras.opencv:OpenCv"
+
+    kind: Literal["opencv"]
+    timeout_ms: Whole = Field(default=500, ge=50, le=60_000)
+    latency_ms: Whole = Field(default=100, ge=0, le=5000)
+    source: Whole | str
+    backend: Literal["any", "ffmpeg", "v4l2", "gstreamer"] = "any"
+    width: Whole | None = Field(default=None, gt=0, le=100_000)
+    height: Whole | None = Field(default=None, gt=0, le=100_000)
+    fps: Number | None = Field(default=None, gt=0, le=100_000)
+
+    @field_validator("source")
+    @classmethod
+    def _names_one(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and not 0 <= value <= 999:
+            raise ValueError("must be a device number from 0 on")
+        if value == "":
+            raise ValueError("must be a device number, a file, a URL or a pipeline")
+        return value
+
+    @property
+    def source_kind(self) -> SourceKind:
+        """What ``source`` names."""
+        source = self.source
+        if isinstance(source, int) or source.isdecimal() or source.startswith("/dev/"):
+            return "device"
+        if self.backend == "gstreamer" or "!" in source:
+            return "pipeline"
+        return "stream" if "://" in source else "file"
+
+    @property
+    def is_live(self) -> bool:
+        """All but a video file."""
+        return self.source_kind != "file"
+
+    @property
+    def is_replay(self) -> bool:
+        """A video file."""
+        return self.source_kind == "file"
+
+    @property
+    def waits_for_judge(self) -> bool:
+        """A video file."""
+        return self.source_kind == "file"
+
+    def beside(self, folder: Path) -> Self:
+        """A video file is looked for in ``folder``; URLs and pipelines name no such file."""
+        if isinstance(self.source, int) or "://" in self.source or self.backend == "gstreamer":
+            return self
+        path = folder / self.source
+        return self.model_copy(update={"source": str(path)}) if path.is_file() else self

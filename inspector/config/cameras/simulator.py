@@ -1,0 +1,40 @@
+"""Keys of the simulated conveyor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from inspector.config.cameras.base import CameraBase
+from inspector.config.yaml_file import Number, Whole
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class SimulatorCamera(CameraBase):
+    """A conveyor that draws parts, good and defective, the same for the same seed."""
+
+    camera: ClassVar[str] = "inspector.cameras.simulated.conveyor:Simulator"
+
+    kind: Literal["simulator"]
+    rate_hz: Number = Field(default=2.0, ge=0, le=10_000)
+    seed: Whole = Field(default=0, ge=0)
+    defect_rate: Number = Field(default=0.3, ge=0, le=1)
+    parts: Whole | None = Field(default=None, gt=0)
+    """Number of parts, then the belt is empty; None: for ever."""
+
+    @property
+    def is_replay(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def waits_for_judge(self) -> bool:
+        """At ``rate_hz`` 0."""
+        return self.rate_hz == 0
+
+    def for_collecting(self) -> Self:
+        """Good parts alone."""
+        return self.model_copy(update={"defect_rate": 0.0})

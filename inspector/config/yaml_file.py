@@ -1,0 +1,235 @@
+"""YAML into frozen models: every wrong key is reported with its file, its line and a cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
+from pydantic_core import ErrorDetails
+
+from inspector.config.addresses import PORT
+from inspector.errors import ConfigError, Problems
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+"""Station, camera and recipe names: what fits a topic, a file name and a PLC's string."""
+
+_DEEPEST: Final = 50
+"""Levels of a YAML file."""
+
+
+class Frozen(BaseModel):
+    """A part of a configuration file: never changed, and no key but those it declares."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+# Strict: Python takes true for 1, 'queue_size: yes' would be a queue of one.
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
+
+
+class Misplaced(ValueError):
+    """A rule over several keys is broken; ``keys`` lead to the one to change, from the model on."""
+
+    def __init__(self, keys: tuple[int | str, ...], message: str) -> None:
+        super().__init__(message)
+        self.keys = keys
+
+
+METRICS_ADDRESS: Final = rf"^(127\.0\.0\.1|localhost):{PORT}$"
+
+Z85_KEY: Final = r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$"
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader; what it only stumbles over is an error with a line here."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "nested too deeply", mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, OverflowError):
+            # '2024-13-45' looks like a date, '0x_' like a number.
+            kind = node.tag.rpartition(":")[2]
+            problem = f"{str(node.value)[:40]!r} is not a valid {kind}; put it in quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_yaml(path: Path, model: type[Model]) -> Model:
+    """Read ``path`` as YAML into ``model``; every wrong key is reported with its line.
+
+    Raises :class:`ConfigError` or :class:`Problems`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; start from one in config/") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text") from None
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        _check_nodes(root, path, set(), set())
+        data = loader.construct_document(root) if root else None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        cure = "use spaces, not tabs" if "\\t" in str(error.problem) else "check colons and indents"
+        raise ConfigError(f"{where}: not YAML: {error.problem}; {cure}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}:1: expected keys and values, such as 'station: line-1'")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        details = error.errors()
+        # A list whose only entry is wrong also counts as too short; that is no second problem.
+        deeper = {
+            detail["loc"][:depth] for detail in details for depth in range(len(detail["loc"]))
+        }
+        problems = [
+            _describe(path, root, detail, model)
+            for detail in details
+            if detail["type"] != "too_short" or detail["loc"] not in deeper
+        ]
+    raise problems[0] if len(problems) == 1 else Problems(problems)
+
+
+_WORDS: Final = {
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "bool_parsing": "must be true or false",
+    "missing": "missing; add it",
+    "too_short": "is empty; add at least one",
+    "union_tag_not_found": "missing; add it",
+    "dict_type": "must be keys and values",
+    "model_type": "must be keys and values",
+    "model_attributes_type": "must be keys and values",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "path_type": "must be a path",
+}
+"""Pydantic's words where they would puzzle who has never seen Python."""
+
+_PATTERNS: Final = {
+    NAME: "must be letters, digits, '_', '.' or '-', at most 64",
+    METRICS_ADDRESS: "must be an address of this machine's own, such as 127.0.0.1:9464",
+    Z85_KEY: "must be the 40 characters of a public key, as 'inspector keygen' prints them",
+}
+
+
+def in_words(detail: ErrorDetails) -> str:
+    """One validation error in words, with the value found."""
+    message = _WORDS.get(detail["type"], detail["msg"].removeprefix("Value error, "))
+    message = message.replace("Input should be", "must be")
+    if detail["type"] == "string_pattern_mismatch":
+        message = _PATTERNS.get(detail["ctx"]["pattern"], "must be as docs/station.md shows")
+    if detail["type"] == "union_tag_invalid":
+        context = detail["ctx"]
+        return f"must be one of {context['expected_tags']} (found '{context['tag']}')"
+    cause = detail.get("ctx", {}).get("error")
+    if detail["type"] in {"missing", "too_short"} or isinstance(cause, Misplaced):
+        return message
+    if isinstance(detail["input"], dict | list):
+        return message
+    return f"{message} (found {detail['input']!r})"
+
+
+def _describe(path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel]) -> ConfigError:
+    found, missing = tuple(detail["loc"]), tuple[int | str, ...]()
+    if detail["type"] == "missing":
+        found, missing = found[:-1], found[-1:]
+    elif detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        missing = (str(detail["ctx"]["discriminator"]).strip("'"),)
+    cause = detail.get("ctx", {}).get("error")
+    if isinstance(cause, Misplaced):
+        missing = cause.keys
+    line, shown = _locate(root, found, missing)
+    message = in_words(detail)
+    if detail["type"] == "extra_forbidden":
+        message = f"unknown key; {_known(model)}"
+    return ConfigError(f"{path}:{line}: {shown or 'file'}: {message}")
+
+
+def _known(model: type[BaseModel]) -> str:
+    """Where the keys of a file are to be found: here, unless it has a page of its own."""
+    page = getattr(model, "documented_in", "")
+    if page:
+        return f"check its spelling against {page}"
+    return f"known keys: {', '.join(model.model_fields)}"
+
+
+def _locate(
+    root: Any, found: tuple[int | str, ...], missing: tuple[int | str, ...]
+) -> tuple[int, str]:
+    """Line (from 1) of the deepest key that the file has, and the dotted name of all of them.
+
+    ``found`` is pydantic's path, in which the tag of a union ('simulator', 'int') stands as if it
+    were a key: what the file does not have is left out of it. ``missing`` follows it, and is named
+    whether the file has it or not.
+    """
+    node, line, shown = root, 1, ""
+    for number, key in enumerate((*found, *missing)):
+        if isinstance(node, yaml.MappingNode):
+            for key_node, value_node in node.value:
+                if key_node.value == str(key):
+                    node, line = value_node, key_node.start_mark.line + 1
+                    shown = f"{shown}.{key}".lstrip(".")
+                    break
+            else:
+                if number >= len(found):
+                    shown = f"{shown}.{key}".lstrip(".")
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            line, shown = node.start_mark.line + 1, f"{shown}[{key}]"
+    return line, shown
+
+
+def _check_nodes(node: Any, path: Path, above: set[int], done: set[int]) -> None:
+    """Refuse keys that stand twice or are no words, and what contains itself by an alias.
+
+    ``above`` and ``done`` hold the ids of the nodes around this one and of those in order.
+    """
+    if not isinstance(node, yaml.CollectionNode) or id(node) in done:
+        return
+    if id(node) in above:
+        raise ConfigError(f"{path}:{node.start_mark.line + 1}: contains itself; write it out")
+    above.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            where = f"{path}:{key_node.start_mark.line + 1}"
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConfigError(f"{where}: a key must be a word, not a list or a mapping")
+            if key_node.value in seen:
+                raise ConfigError(f"{where}: {key_node.value}: key stands twice; keep one")
+            seen.add(key_node.value)
+    for child in node.value:
+        _check_nodes(child[1] if isinstance(child, tuple) else child, path, above, done)
+    above.remove(id(node))
+    done.add(id(node))

@@ -1,0 +1,289 @@
+"""The detector: one bundle on one engine, a frame in and a judgement out.
+
+Training proves parity with this class and the line judges with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from inspector.config.station_file import Provider
+from inspector.detection import bundle as bundles
+from inspector.detection import engines
+from inspector.detection.bundle import Bundle
+from inspector.detection.engines import Engine, InferenceBackend, tuned
+from inspector.detection.manifest import Manifest
+from inspector.errors import BundleError, Fault, GoldenError, StartupError
+from inspector.imaging.geometry import Box, Geometry
+from inspector.logs import say
+from inspector.verdict import FloatMap, Frame8, Judgement, Reason, Verdict, decide
+
+_BF16_TOLERANCE: Final = 5e-2
+"""By how much a golden score may move in bf16, whose verdicts ``inspector tune`` has compared."""
+_SCORE_SLACK: Final = 1e-3
+"""Largest relative difference of ``score`` and its map's maximum that rounding (fp16) explains."""
+
+
+class Detector:
+    """A bundle, ready to judge; made by :meth:`load`."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: InferenceBackend,
+        region: Box | None = None,
+        limit_factor: float = 1.0,
+        engine: Engine = Engine(),  # noqa: B008
+    ) -> None:
+        _check_region(bundle, region)
+        # The session has its own copy of the graph.
+        self._bundle = dataclasses.replace(bundle, data=b"")
+        self.manifest: Manifest = bundle.manifest
+        self.sha256: str = bundle.sha256
+        self.path: Path = bundle.path
+        self.limit_factor = limit_factor
+        geometry = bundle.manifest.geometry
+        self.geometry: Geometry = (
+            geometry.model_copy(update={"region": region, "frame": None}) if region else geometry
+        )
+        self.settings = engine
+        """What it was loaded with."""
+        self._backend = backend
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        provider: Provider = "auto",
+        threads: int = 0,
+        *,
+        engine: Engine | None = None,
+        region: Box | None = None,
+        limit_factor: float = 1.0,
+        verify: bool = True,
+        keys: Sequence[Ed25519PublicKey] = (),
+    ) -> Detector:
+        """Read and check a bundle, start its session, warm it, replay its golden images.
+
+        ``threads`` 0: all cores but one; with both as they are by default, what ``inspector tune``
+        found on this machine. ``engine`` stands for provider and threads. ``region`` (camera
+        pixels) replaces the bundle's; ``limit_factor`` multiplies the limit; ``verify=False`` skips
+        the golden images; one of ``keys``, if there are any, must have signed the bundle. Raises
+        :class:`BundleError`, :class:`SignatureError`, :class:`GoldenError`,
+        :class:`ProviderError`.
+        """
+        bundle = bundles.read(Path(path), keys)
+        asked = engine or Engine(provider=provider, threads=threads)
+        found = tuned.recall(bundle) if asked == Engine() else None
+        if found is not None:
+            try:
+                return cls._load(bundle, found, region, limit_factor, verify)
+            except StartupError as error:
+                say("tune_ignored", logging.WARNING, bundle=bundle.path, detail=error)
+        return cls._load(bundle, asked, region, limit_factor, verify)
+
+    @classmethod
+    def _load(
+        cls, bundle: Bundle, engine: Engine, region: Box | None, limit_factor: float, verify: bool
+    ) -> Detector:
+        backend = engines.create(engine)
+        try:
+            backend.load(bundle)
+        except BundleError as error:
+            raise BundleError(f"{bundle.path}: {error}") from None
+        detector = cls(bundle, backend, region, limit_factor, engine)
+        detector._start(verify)
+        return detector
+
+    def adapted(self, region: Box | None = None, limit_factor: float = 1.0) -> Detector:
+        """The same session for another region and factor. Raises :class:`BundleError`."""
+        return Detector(self._bundle, self._backend, region, limit_factor, self.settings)
+
+    def warm(self, batch: int) -> None:
+        """Make 1 to ``batch`` pictures at once as quick as they will be; raises :class:`Fault`.
+
+        Before it the first inference of a new batch size compiles a program (OpenVINO), or runs
+        without a CUDA graph.
+        """
+        self._backend.warm(self.geometry.height, self.geometry.width, batch)
+
+    @property
+    def provider(self) -> str:
+        """What is in use, as the library names it."""
+        return self._backend.provider
+
+    def health(self) -> str:
+        """Empty while the last inference succeeded, else its error in words."""
+        return self._backend.health()
+
+    def infer(self, batch: Frame8) -> tuple[FloatMap, FloatMap]:
+        """Bare outputs for pictures at input size, no operator's factor applied.
+
+        ``batch``: uint8 BGR ``[N, H, W, 3]``. Returns ``score`` float32 ``[N]`` and
+        ``anomaly_map`` float32 ``[N, h, w]``. Raises :class:`Fault`.
+        """
+        return self._backend.infer(batch)
+
+    def judge(self, frame: npt.NDArray[Any]) -> Judgement:
+        """Judge one frame at camera size (uint8 or uint16, grey, BGR or BGRA).
+
+        Whatever is wrong with the part or the inference is a FAULT in the answer, never an error.
+        """
+        judged = self._prepare(frame)
+        if isinstance(judged, Judgement):
+            return judged
+        return self._judge(judged, self.geometry, frame.shape)
+
+    @property
+    def engine(self) -> object:
+        """What runs the graph; detectors that share it may judge together."""
+        return self._backend
+
+    @staticmethod
+    def judge_together(parts: Sequence[tuple[Detector, npt.NDArray[Any]]]) -> list[Judgement]:
+        """Judge frames in one batch, each by its own detector; all have the same ``engine``.
+
+        Each as ``judge`` would: what is wrong with one is no fault of the others, and when the
+        batch fails they are judged one by one.
+        """
+        prepared = [detector._prepare(frame) for detector, frame in parts]
+        pictures = [one for one in prepared if not isinstance(one, Judgement)]
+        outputs: Iterator[tuple[np.float32, FloatMap]] | None = None
+        if len(pictures) > 1:
+            with contextlib.suppress(Fault):
+                scores, maps = parts[0][0]._backend.infer(np.stack(pictures))
+                if len(scores) == len(maps) == len(pictures):
+                    outputs = zip(scores, maps, strict=True)
+        judgements = []
+        for (detector, frame), judged in zip(parts, prepared, strict=True):
+            if isinstance(judged, Judgement):
+                judgements.append(judged)
+            elif outputs is None:
+                judgements.append(detector._judge(judged, detector.geometry, frame.shape))
+            else:
+                found = next(outputs)
+                judgements.append(
+                    detector._conclude(*found, judged, detector.geometry, frame.shape)
+                )
+        return judgements
+
+    def judge_input(self, picture: Frame8) -> Judgement:
+        """Judge a picture at network size (uint8 BGR ``[H, W, 3]``), such as a golden one.
+
+        As ``judge`` does, but for the geometry: regions are in the picture's own pixels.
+        """
+        height, width = picture.shape[:2]
+        return self._judge(picture, Geometry(height=height, width=width), picture.shape)
+
+    def _prepare(self, frame: npt.NDArray[Any]) -> Frame8 | Judgement:
+        if not isinstance(frame, np.ndarray) or frame.ndim not in (2, 3):
+            shape = getattr(frame, "shape", type(frame).__name__)
+            return self._fault(Reason.FRAME_SHAPE, f"a frame of shape {shape} is not a picture")
+        try:
+            return self.geometry.apply(frame)
+        except Fault as fault:
+            return self._fault(Reason(fault.reason), str(fault))
+
+    def _judge(self, judged: Frame8, geometry: Geometry, frame_shape: tuple[int, ...]) -> Judgement:
+        try:
+            scores, maps = self._backend.infer(judged[np.newaxis])
+        except Fault as fault:
+            return self._fault(Reason(fault.reason), str(fault), judged)
+        return self._conclude(scores[0], maps[0], judged, geometry, frame_shape)
+
+    def _conclude(
+        self,
+        raw_score: np.float32,
+        raw_map: FloatMap,
+        judged: Frame8,
+        geometry: Geometry,
+        frame_shape: tuple[int, ...],
+    ) -> Judgement:
+        raw, anomaly_map = float(raw_score), raw_map
+        if self.limit_factor != 1.0:
+            anomaly_map = raw_map / np.float32(self.limit_factor)
+        # Both are NaN where any value is.
+        score, lowest = float(anomaly_map.max()), float(anomaly_map.min())
+        if not (math.isfinite(raw) and math.isfinite(score) and math.isfinite(lowest)):
+            return self._fault(Reason.NOT_FINITE, "the model's output is not a number", judged)
+        if abs(raw / self.limit_factor - score) > _SCORE_SLACK * max(1.0, abs(score)):
+            detail = f"the model's score {raw:.6g} is not its map's maximum {raw_map.max():.6g}"
+            return self._fault(Reason.INFERENCE_ERROR, detail, judged)
+        verdict, reason = decide(score)
+        if verdict is Verdict.FAULT:
+            return self._fault(reason, f"a score of {score:.6g} is impossible", judged)
+        return Judgement(
+            verdict,
+            score,
+            reason,
+            anomaly_map,
+            geometry.regions(anomaly_map, frame_shape),
+            judged,
+            self.limit_factor,
+        )
+
+    def _fault(self, reason: Reason, detail: str, judged: Frame8 | None = None) -> Judgement:
+        return Judgement(
+            Verdict.FAULT,
+            None,
+            reason,
+            judged=judged,
+            limit_factor=self.limit_factor,
+            detail=detail,
+        )
+
+    def _start(self, verify: bool) -> None:
+        height, width = self.geometry.height, self.geometry.width
+        try:
+            self._backend.warm(height, width)
+            score, anomaly_map = self.infer(np.zeros((1, height, width, 3), dtype=np.uint8))
+        except Fault as fault:
+            raise BundleError(f"{self.path}: {fault}; export it again") from None
+        if score.shape != (1,) or anomaly_map.shape != (1, height, width):
+            raise BundleError(
+                f"{self.path}: outputs have shapes {score.shape} and {anomaly_map.shape}, "
+                f"expected (1,) and {(1, height, width)}; export it again"
+            )
+        if verify:
+            self._replay_golden()
+
+    def _replay_golden(self) -> None:
+        tolerance = self.manifest.golden_tolerance
+        if self.settings.precision == "bf16":
+            tolerance = max(tolerance, _BF16_TOLERANCE)
+        for golden in self.manifest.golden:
+            try:
+                found = float(self.infer(golden.image()[np.newaxis])[0][0])
+            except Fault as fault:
+                raise BundleError(f"{self.path}: {fault}; export it again") from None
+            # Written so that NaN is a difference.
+            if not abs(found - golden.score) <= tolerance:
+                cure = "choose another provider"
+                if self.settings.precision != "bf16":
+                    how = "" if self.manifest.precision == "fp32" else " with --precision fp32"
+                    cure += f", or export the model again on this machine{how}"
+                raise GoldenError(
+                    f"{self.path}: golden image '{golden.name}' scores {found:.6f} on "
+                    f"{self.provider}, expected {golden.score:.6f} within {tolerance:g}; {cure}"
+                )
+
+
+def _check_region(bundle: Bundle, region: Box | None) -> None:
+    if region is None:
+        return
+    try:
+        bundle.manifest.geometry.check_aspect(region.w, region.h)
+    except Fault as fault:
+        raise BundleError(
+            f"{bundle.path}: {fault}; choose a region of that shape, or train for this one"
+        ) from None

@@ -1,0 +1,332 @@
+"""ONNX Runtime, on the CPU, CUDA or TensorRT. The only owner of ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+from platformdirs import user_cache_path
+
+from inspector.detection.bundle import INPUT, OUTPUTS, Bundle
+from inspector.detection.engines.base import Engine, default_threads, one_line, usable_cores
+from inspector.errors import BundleError, Fault, ProviderError
+from inspector.logs import say
+from inspector.verdict import FloatMap, Frame8, Reason
+
+_NAMES: Final = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+_CURES: Final = {
+    "cuda": "install the NVIDIA driver and pip install 'line-inspector[cuda]', or set provider: "
+    "auto or cpu",
+    "tensorrt": "install the NVIDIA driver, pip install 'line-inspector[cuda]' and the TensorRT "
+    "libraries that ONNX Runtime asks for, or set provider: auto or cpu",
+}
+_ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
+    # pybind11 registers each as a direct child of Exception; plain RuntimeError is its fallback.
+    *(
+        error
+        for error in vars(ort_errors).values()
+        if isinstance(error, type) and issubclass(error, Exception)
+    ),
+    RuntimeError,
+    ValueError,
+    MemoryError,
+)
+_FATAL_ONLY: Final = 4
+_LARGEST_BATCH: Final = 8
+"""For which TensorRT plans; a larger one has it plan again."""
+
+# A provider that cannot start is reported by us, in one line, not by ONNX Runtime's log.
+ort.set_default_logger_severity(_FATAL_ONLY)
+
+
+@dataclass(frozen=True)
+class _Buffers:
+    """Device memory of one batch size: a captured CUDA graph reads and writes these addresses."""
+
+    binding: Any
+    options: Any
+    image: Any
+    outputs: tuple[Any, Any]
+
+
+class OnnxRuntimeBackend:
+    """ONNX Runtime on the provider asked for, or not at all: it never changes providers."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.provider = ""
+        self._engine = engine
+        self._asked = engine.provider
+        self._session: ort.InferenceSession | None = None
+        self._captures = False
+        self._home: set[int] = set()
+        self._buffers: dict[int, _Buffers] = {}
+        self._trouble = ""
+
+    def load(self, bundle: Bundle) -> None:
+        """Build the session. Raises :class:`BundleError` or :class:`ProviderError`."""
+        if self._asked == "cpu":
+            session = self._create(bundle, "cpu")
+        elif self._asked == "auto":
+            session = self._create(bundle, "cpu" if missing("cuda") else "cuda")
+        else:
+            cause = missing(self._asked)
+            if cause:
+                raise self._refused(cause)
+            session = self._create(bundle, self._asked)
+            if _serving(session) != _NAMES[self._asked]:
+                raise self._refused(
+                    f"ONNX Runtime {ort.__version__} gave {_serving(session)} instead "
+                    f"(its libraries did not load)"
+                )
+        self._session = session
+        self.provider = _serving(session)
+
+    def warm(self, height: int, width: int, batch: int = 1) -> None:
+        """Three parts: memory arenas and cuDNN's choice of algorithms settle within them.
+
+        CUDA graphs are captured here and nowhere else: a capture costs more than a part may take.
+        """
+        for count in range(batch, 0, -1):
+            blank = np.zeros((count, height, width, 3), dtype=np.uint8)
+            # Once: its graph would go on using the first buffers, whatever is bound later.
+            if self._captures and count not in self._buffers:
+                self._capture(blank)
+            for _ in range(3):
+                self.infer(blank)
+
+    def infer(self, batch: Frame8) -> tuple[FloatMap, FloatMap]:
+        """Run a batch. Raises :class:`Fault` (``inference_error``)."""
+        if self._session is None:
+            raise RuntimeError("infer before load")
+        try:
+            buffers = self._buffers.get(len(batch))
+            if buffers is not None:
+                score, anomaly_map = self._replay(buffers, batch)
+            else:
+                options = _run_options("-1") if self._captures else None
+                with _kept_on(self._home):
+                    score, anomaly_map = self._session.run(list(OUTPUTS), {INPUT: batch}, options)
+        except _ORT_ERRORS as error:
+            self._trouble = one_line(error)
+            raise Fault(Reason.INFERENCE_ERROR.value, self._trouble) from None
+        self._trouble = ""
+        return np.asarray(score, dtype=np.float32), np.asarray(anomaly_map, dtype=np.float32)
+
+    def health(self) -> str:
+        """Empty while the last inference succeeded, else its error in words."""
+        return self._trouble
+
+    def _capture(self, batch: Frame8) -> None:
+        """Have this batch size replayed from now on; where that is refused, it is run."""
+        try:
+            buffers = self._allocate(batch)
+            self._replay(buffers, batch)
+        except _ORT_ERRORS as error:
+            say("cuda_graph_refused", logging.WARNING, batch=len(batch), detail=one_line(error))
+        else:
+            self._buffers[len(batch)] = buffers
+
+    def _allocate(self, batch: Frame8) -> _Buffers:
+        assert self._session is not None
+        count, height, width, _ = batch.shape
+        binding = self._session.io_binding()
+        image = ort.OrtValue.ortvalue_from_numpy(batch, "cuda", 0)
+        binding.bind_ortvalue_input(INPUT, image)
+        outputs = tuple(
+            ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, "cuda", 0)
+            for shape in ((count,), (count, height, width))
+        )
+        for name, value in zip(OUTPUTS, outputs, strict=True):
+            binding.bind_ortvalue_output(name, value)
+        # 0 is ONNX Runtime's own.
+        return _Buffers(binding, _run_options(str(count)), image, (outputs[0], outputs[1]))
+
+    def _replay(self, buffers: _Buffers, batch: Frame8) -> tuple[Any, Any]:
+        assert self._session is not None
+        buffers.image.update_inplace(np.ascontiguousarray(batch))
+        self._session.run_with_iobinding(buffers.binding, buffers.options)
+        score, anomaly_map = buffers.outputs
+        return score.numpy(), anomaly_map.numpy()
+
+    def _create(self, bundle: Bundle, kind: str) -> ort.InferenceSession:
+        self._captures = self._engine.graph and kind != "cpu" and _may_be_captured(bundle)
+        try:
+            session = self._open(bundle, kind)
+        except _ORT_ERRORS as error:
+            if self._captures:
+                # A session without is slower; one with graphs that are refused is none.
+                say("cuda_graph_refused", logging.WARNING, detail=one_line(error))
+                self._engine = self._engine.model_copy(update={"graph": False})
+                return self._create(bundle, kind)
+            if kind != "cpu" and self._asked != "auto":
+                raise self._refused(one_line(error)) from None
+            if kind != "cpu":
+                return self._create(bundle, "cpu")
+            raise BundleError(
+                f"ONNX Runtime {ort.__version__} refuses the model: {one_line(error)}; "
+                f"export it again or upgrade onnxruntime"
+            ) from None
+        session.disable_fallback()
+        return session
+
+    def _open(self, bundle: Bundle, kind: str) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.log_severity_level = _FATAL_ONLY
+        # Spinning threads double the latency as soon as a neighbour wants the core.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        threads = self._engine.threads or default_threads()
+        options.intra_op_num_threads = threads
+        places = _places(threads)
+        if places:
+            # Left to the scheduler, all wake on one core after a pause.
+            options.add_session_config_entry("session.intra_op_thread_affinities", places)
+            self._home = set(usable_cores()[:1]) if kind == "cpu" else set()
+        providers: list[str | tuple[str, dict[str, Any]]] = [_NAMES["cpu"]]
+        if kind != "cpu":
+            _preload()
+            providers.insert(0, (_NAMES["cuda"], _cuda_options(self._captures)))
+        if kind == "tensorrt":
+            providers.insert(0, (_NAMES["tensorrt"], _tensorrt_options(bundle, self._captures)))
+        return ort.InferenceSession(bundle.data, options, providers=providers, enable_fallback=0)
+
+    def _refused(self, cause: str) -> ProviderError:
+        return ProviderError(f"provider: {self._asked}: {cause}; {_CURES[self._asked]}")
+
+
+def missing(kind: str) -> str:
+    """Why an NVIDIA provider cannot work here, in words; "" when nothing speaks against it."""
+    if _NAMES[kind] not in ort.get_available_providers():
+        return f"this ONNX Runtime {ort.__version__} was built without it"
+    library = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(library)
+    except OSError:
+        return f"no NVIDIA driver ({library}) on this machine"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return "the NVIDIA driver does not start (see nvidia-smi)"
+    return "" if count.value else "the NVIDIA driver finds no GPU"
+
+
+def version() -> str:
+    """Of ONNX Runtime."""
+    return str(ort.__version__)
+
+
+def _may_be_captured(bundle: Bundle) -> bool:
+    """False for a graph that would read freed memory of the host whenever it is replayed."""
+    # Its kernel copies offsets from the stack (ONNX Runtime's gather_nd.cc).
+    if b"GatherND" not in bundle.data:
+        return True
+    say("cuda_graph_refused", logging.WARNING, detail="it holds GatherND; export the model again")
+    return False
+
+
+def _cuda_options(captures: bool) -> dict[str, str]:
+    return {
+        # TF32 keeps 10 bits of a product: scores would leave the golden tolerance.
+        "use_tf32": "0",
+        # Shapes are fixed: an arena that doubles holds what nobody asks for.
+        "arena_extend_strategy": "kSameAsRequested",
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "enable_cuda_graph": str(int(captures)),
+    }
+
+
+def _tensorrt_options(bundle: Bundle, captures: bool) -> dict[str, str]:
+    cache = _tensorrt_cache()
+    geometry, precision = bundle.manifest.geometry, bundle.manifest.precision
+    picture = f"x{geometry.height}x{geometry.width}x3"
+    return {
+        "trt_fp16_enable": str(precision == "fp16"),
+        "trt_int8_enable": str(precision == "int8"),
+        "trt_cuda_graph_enable": str(captures),
+        "trt_engine_cache_enable": "True",
+        "trt_engine_cache_path": str(cache),
+        "trt_timing_cache_enable": "True",
+        "trt_timing_cache_path": str(cache),
+        "trt_profile_min_shapes": f"{INPUT}:1{picture}",
+        "trt_profile_opt_shapes": f"{INPUT}:1{picture}",
+        "trt_profile_max_shapes": f"{INPUT}:{_LARGEST_BATCH}{picture}",
+    }
+
+
+def _tensorrt_cache() -> Path:
+    """Engines take minutes to build; TensorRT names them by model, GPU and its own version.
+
+    Where systemd gives the station a cache (``CacheDirectory=``), there. Raises
+    :class:`ProviderError`.
+    """
+    # Several are joined by colons (systemd.exec(5), CACHE_DIRECTORY).
+    given = os.environ.get("CACHE_DIRECTORY", "").partition(":")[0]
+    cache = (Path(given) if given else user_cache_path("line-inspector")) / "tensorrt"
+    cause = ""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        cause = f"cannot be made: {error.strerror}"
+    if not cause and not os.access(cache, os.W_OK | os.X_OK):
+        cause = "cannot be written"
+    if cause:
+        raise ProviderError(
+            f"provider: tensorrt: {cache}: {cause}; set CACHE_DIRECTORY to a folder that the "
+            f"station may write, or provider: cuda"
+        )
+    return cache
+
+
+def _places(threads: int) -> str:
+    """A core for each thread that ONNX Runtime starts (the caller is one more), from 1 on."""
+    cores = usable_cores()[1:threads]
+    return ";".join(str(core + 1) for core in cores) if len(cores) == threads - 1 else ""
+
+
+@contextlib.contextmanager
+def _kept_on(cores: set[int]) -> Iterator[None]:
+    """This thread on ``cores`` alone; none: wherever it may run."""
+    if not cores:
+        yield
+        return
+    # It may have woken where a thread of the session's is bound: both would share that core.
+    before = os.sched_getaffinity(0)
+    # Refused where an administrator has taken the core away: slower, and no reason to stop.
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, before)
+
+
+def _run_options(graph_id: str) -> ort.RunOptions:
+    """``graph_id``: of the CUDA graph to capture or replay; "-1": none."""
+    options = ort.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", graph_id)
+    return options
+
+
+def _serving(session: ort.InferenceSession) -> str:
+    return str(session.get_providers()[0])
+
+
+def _preload() -> None:
+    """Load CUDA and cuDNN of the ``[cuda]`` extra; ONNX Runtime before 1.21 cannot."""
+    preload = getattr(ort, "preload_dlls", None)
+    if preload is not None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            preload()

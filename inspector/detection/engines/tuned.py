@@ -1,0 +1,118 @@
+"""What ``inspector tune`` found best for a bundle on this machine, in a file beside it."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from inspector.detection.bundle import Bundle
+from inspector.detection.engines.base import Engine, usable_cores
+from inspector.errors import OutputError
+from inspector.files import write_whole
+from inspector.logs import say
+
+
+class TunedEngine(BaseModel):
+    """The choice, and what it holds for: it is of no use to another bundle or machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    sha256: str
+    """Of the bundle's file."""
+    processor: str
+    cores: int
+    library: str
+    """What computes, and its version."""
+    created: str
+    engine: Engine
+    median_ms: float
+    p99_ms: float
+
+
+def file_of(bundle: Path) -> Path:
+    """Where the record of ``bundle`` lies."""
+    return bundle.with_name(f"{bundle.name}.tune.json")
+
+
+def write(path: Path, record: TunedEngine) -> None:
+    """Raises :class:`OutputError`."""
+    try:
+        write_whole(path, record.model_dump_json(indent=2).encode() + b"\n")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def forget(bundle: Path) -> bool:
+    """Delete the record of ``bundle``; False where there was none. Raises :class:`OutputError`."""
+    path = file_of(bundle)
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be deleted: {error.strerror}") from None
+    return True
+
+
+def recall(bundle: Bundle) -> Engine | None:
+    """The engine chosen for ``bundle`` on this machine; None, and a log line, when it is not."""
+    path = file_of(bundle.path)
+    try:
+        record = TunedEngine.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError):
+        cause = "cannot be read"
+    else:
+        cause = _unusable(record, bundle)
+    if cause:
+        detail = f"{cause}; run 'inspector tune' again, or delete it"
+        say("tune_ignored", logging.WARNING, file=path, detail=detail)
+        return None
+    say("tuned", file=path, engine=record.engine, median_ms=f"{record.median_ms:.1f}")
+    return record.engine
+
+
+def processor() -> str:
+    """The CPU's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def library(engine: Engine) -> str:
+    """What computes for ``engine``, and its version."""
+    if engine.provider == "openvino":
+        from inspector.detection.engines import openvino
+
+        return f"OpenVINO {openvino.version()}"
+    from inspector.detection.engines import onnxruntime
+
+    return f"ONNX Runtime {onnxruntime.version()}"
+
+
+def _unusable(record: TunedEngine, bundle: Bundle) -> str:
+    if record.sha256 != bundle.sha256:
+        return "made for another file of this name"
+    if (record.processor, record.cores) != (processor(), len(usable_cores())):
+        return f"made on {record.processor} with {record.cores} cores"
+    if record.engine.provider == "openvino":
+        from inspector.detection.engines import openvino
+
+        if not openvino.version():
+            return "made with OpenVINO, which is not installed here"
+    if (found := library(record.engine)) != record.library:
+        return f"made with {record.library}, here is {found}"
+    if record.engine.provider in {"cuda", "tensorrt"}:
+        from inspector.detection.engines import onnxruntime
+
+        return onnxruntime.missing(record.engine.provider)
+    return ""

@@ -1,0 +1,156 @@
+"""Files written whole or not at all, and key files that nobody else could have put there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from inspector.errors import SecretError
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A new, empty file to fill, which takes the name ``path`` when the block ends well.
+
+    The file lies beside ``path`` under a hidden temporary name. At the end it and its folder are
+    synced, so that after a power cut ``path`` is either the old file or the new one, whole. After
+    an error in the block a file already at ``path`` is untouched and nothing else is left. Raises
+    OSError.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        sync_folder(path.parent)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` by :func:`whole_file`. Raises OSError."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in ``folder`` on the disk when this returns. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+_LARGEST: Final = 4096
+_READ: Final = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
+
+def read_guarded(path: Path, secret: bool) -> bytes:
+    """A key file that nobody else can write nor, if it is to hold a secret and does, read.
+
+    Raises :class:`SecretError`.
+    """
+    try:
+        real = path.resolve(strict=True)
+        if os.name == "posix":
+            check_folders(path, real.parent)
+        handle = os.open(real, _READ)
+        try:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise SecretError(f"{path}: is no file; name the key file itself")
+            if os.name == "posix":
+                _check_owner(path, path, found)
+            data = os.read(handle, _LARGEST)
+            if os.name == "posix":
+                # To close a public key that was named by mistake would cure nothing.
+                _check_mode(path, found, secret and _holds_secret(data))
+            return data
+        finally:
+            os.close(handle)
+    except FileNotFoundError:
+        raise SecretError(f"{path}: no such key file; make one with 'inspector keygen'") from None
+    except (OSError, RuntimeError) as error:
+        raise SecretError(f"{path}: cannot be read: {reason_of(error)}") from None
+
+
+def _holds_secret(data: bytes) -> bool:
+    return b"secret-key" in data or b"PRIVATE KEY" in data
+
+
+def _check_mode(path: Path, found: os.stat_result, secret: bool) -> None:
+    mode = stat.S_IMODE(found.st_mode)
+    if secret and mode & 0o077:
+        raise SecretError(
+            f"{path}: a secret that others may read (mode {mode:04o}); run 'chmod 600 {path}', and "
+            f"make a new key if one of them may have done so"
+        )
+    if mode & 0o022:
+        raise SecretError(
+            f"{path}: others may write it (mode {mode:04o}); check that it is still yours, then "
+            f"run 'chmod go-w {path}'"
+        )
+
+
+def check_folders(path: Path, folder: Path) -> None:
+    """Who may write a folder above the file can put another file there."""
+    for above in (folder, *folder.parents):
+        found = above.stat()
+        _check_owner(path, above, found)
+        # In a sticky folder, such as /tmp, everyone may only take away what is his.
+        if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+            raise SecretError(
+                f"{path}: others may put another file in its place, for {above} can be written by "
+                f"them (mode {stat.S_IMODE(found.st_mode):04o}); run 'chmod go-w {above}'"
+            )
+
+
+def _check_owner(path: Path, what: Path, found: os.stat_result) -> None:
+    if found.st_uid not in {os.geteuid(), 0}:
+        subject = "belongs" if what == path else f"lies in {what}, which belongs"
+        raise SecretError(
+            f"{path}: {subject} to another user (uid {found.st_uid}), not to the one who runs this "
+            f"(uid {os.geteuid()}) nor to root; run 'chown' on it"
+        )
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in the operating system's words where it has some."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def write_new(path: Path, data: bytes, mode: int) -> None:
+    """Write a file that must not be there, ``mode`` from its first moment. Raises SecretError."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except FileExistsError:
+        raise SecretError(
+            f"{path}: is there, and keys are never overwritten; choose another --name"
+        ) from None
+    except OSError as error:
+        raise SecretError(f"{path}: cannot be written: {reason_of(error)}") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(handle)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise SecretError(f"{path}: cannot be written: {reason_of(error)}") from None

@@ -1,0 +1,1 @@
+"""Pixels: one geometry for both wings, pictures in and out, heatmaps for people."""

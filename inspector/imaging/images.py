@@ -1,0 +1,140 @@
+"""Pictures: from files and cameras to uint8 BGR, to PNG and JPEG, and what is measured on them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from inspector.errors import Fault
+from inspector.verdict import FloatMap, Frame8, Reason
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+
+
+def to_bgr8(frame: npt.NDArray[Any]) -> Frame8:
+    """Any camera or file picture as uint8 BGR.
+
+    16 bit is divided by 257, a fixed scale: a black frame stays black. Raises :class:`Fault`
+    (``frame_shape``) when shape or dtype are not those of a picture.
+    """
+    if frame.ndim == 3 and frame.shape[2] == 1:
+        frame = frame[:, :, 0]
+    if (
+        frame.size == 0
+        or frame.ndim not in (2, 3)
+        or (frame.ndim == 3 and frame.shape[2] not in (3, 4))
+    ):
+        raise Fault(Reason.FRAME_SHAPE.value, f"a frame of shape {frame.shape} is not a picture")
+    if frame.dtype == np.uint16:
+        frame = (frame // 257).astype(np.uint8)
+    elif frame.dtype != np.uint8:
+        raise Fault(
+            Reason.FRAME_SHAPE.value, f"a frame of {frame.dtype} is neither uint8 nor uint16"
+        )
+    if frame.ndim == 2:
+        return np.asarray(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR), dtype=np.uint8)
+    if frame.shape[2] == 4:
+        return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR), dtype=np.uint8)
+    return frame
+
+
+def read_image(path: Path) -> npt.NDArray[Any]:
+    """An image file as it is: uint8 or uint16, grey, BGR or BGRA.
+
+    Raises ValueError with the cause when the file is missing, truncated or not an image.
+    """
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from None
+    if data.size == 0:
+        raise ValueError(f"{path}: the file is empty")
+    if truncated(data):
+        raise ValueError(f"{path}: the image is truncated")
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise ValueError(f"{path}: not a readable image (PNG, JPEG, BMP or TIFF)")
+    return image
+
+
+def find_images(root: Path) -> list[Path]:
+    """The image files under ``root``, at any depth, by path. Raises OSError."""
+    found: list[Path] = []
+    for folder, _, names in os.walk(root, onerror=_refuse):
+        # Hidden files are what other systems leave behind, such as macOS's '._001.png'.
+        found += [
+            Path(folder, name)
+            for name in names
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+        ]
+    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def _refuse(error: OSError) -> None:
+    raise error
+
+
+def truncated(data: npt.NDArray[np.uint8]) -> bool:
+    """True when a PNG or JPEG lacks its end marker: OpenCV would fill the rest with grey."""
+    raw, tail = data[:8].tobytes(), data[-4096:].tobytes()
+    if raw.startswith(b"\x89PNG\r\n\x1a\n"):
+        return b"IEND" not in tail
+    if raw.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in tail
+    return False
+
+
+def encode_png(image: Frame8) -> bytes:
+    """Lossless PNG of a uint8 picture, grey ``[H, W]`` or BGR ``[H, W, 3]``."""
+    ok, data = cv2.imencode(".png", image)
+    if not ok:
+        raise ValueError(f"cannot encode a picture of shape {image.shape} as PNG")
+    return bytes(data)
+
+
+def encode_jpeg(image: Frame8, quality: int = 85) -> bytes:
+    """JPEG of a uint8 BGR picture ``[H, W, 3]``."""
+    ok, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not ok:
+        raise ValueError(f"cannot encode a picture of shape {image.shape} as JPEG")
+    return bytes(data)
+
+
+def decode(data: bytes) -> Frame8:
+    """A PNG or JPEG as uint8, grey ``[H, W]`` or BGR ``[H, W, 3]``. Raises ValueError."""
+    try:
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise ValueError("not a readable picture")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def exposure(picture: Frame8) -> tuple[float, float]:
+    """Mean grey level (0..255) and sharpness (variance of the Laplacian) of uint8 BGR pixels."""
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    return float(grey.mean()), float(cv2.Laplacian(grey, cv2.CV_32F).var())
+
+
+def half_grey(picture: Frame8) -> FloatMap:
+    """Grey levels float32 ``[H // 2, W // 2]`` of uint8 BGR pixels, each the mean of four."""
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.float32)
+    size = (picture.shape[1] // 2, picture.shape[0] // 2)
+    return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
+
+
+def edge_energy(grey: FloatMap) -> FloatMap:
+    """Square of the Laplacian (4 neighbours) of grey levels float32 ``[H, W]``; 0 on the border."""
+    energy = np.zeros_like(grey)
+    inner = np.s_[1:-1, 1:-1]
+    np.square(cv2.Laplacian(grey, cv2.CV_32F, ksize=1)[inner], out=energy[inner])
+    return energy

@@ -1,0 +1,313 @@
+"""Pictures kept: the camera's frames of FAIL, FAULT and a sample of PASS, within a limit of size.
+
+A picture is one lossless PNG, ``pictures/DAY/TIME_CAMERA_VERDICT_EPOCH_SEQ.png``: the frame as the
+camera gave it, with the verdict as published and the region that was judged in a text chunk. Beside
+it lies its map, ``….map.png`` (8 bit, 128 is the limit). A file gets its name when it is whole and
+on the disk: what has a name can be read, and the names are all the index there is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import struct
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from inspector.config.station_file import JournalSettings
+from inspector.errors import JournalError
+from inspector.files import write_whole
+from inspector.imaging.geometry import Box
+from inspector.imaging.heatmaps import map_to_grey
+from inspector.imaging.images import encode_png, read_image
+from inspector.verdict import FloatMap, Verdict
+from inspector.wire.messages import VerdictMessage
+
+FOLDER: Final = "pictures"
+
+_NAME: Final = re.compile(
+    r"(?P<time>\d{8}T\d{6}\.\d{6})_(?P<camera>.+)_(?P<verdict>PASS|FAIL|FAULT)"
+    r"_(?P<epoch>[^_]+)_(?P<seq>\d+)\.png"
+)
+_TIME: Final = "%Y%m%dT%H%M%S.%f"
+_MAP: Final = ".map.png"
+_MOST_AGED: Final = 20
+_MEGABYTE: Final = 2**20
+_HEAD_BYTES: Final = 33
+"""A PNG's signature and its first chunk, after which others may stand."""
+_TEXT_HEAD: Final = b"line-inspector\0\0\0\0\0"
+"""An iTXt chunk's keyword; neither compressed, nor in a language."""
+
+
+class PictureRecord(BaseModel):
+    """What stands beside the pixels of a kept picture."""
+
+    model_config = ConfigDict(frozen=True)
+
+    verdict: VerdictMessage
+    region: Box | None = None
+    """Region the recipe asked for, in camera pixels; None: the bundle's own."""
+    checked: bool = True
+    """Whether the recipe had pictures checked for being fit to judge."""
+
+
+@dataclass(frozen=True)
+class KeptPicture:
+    """A kept picture by its file."""
+
+    path: Path
+    judged_us: int
+    camera: str
+    verdict: Verdict
+
+    def load(self) -> tuple[PictureRecord, npt.NDArray[Any]]:
+        """Its record, and the frame uint8 or uint16, grey, BGR or BGRA.
+
+        Raises FileNotFoundError when it has gone, ValueError when it cannot be read.
+        """
+        if not self.path.exists():
+            raise FileNotFoundError(self.path)
+        return read_record(self.path), read_image(self.path)
+
+
+class Archive:
+    """The writer of a station's pictures; used by one thread, ``wants`` by any.
+
+    Whatever the disk does, no method raises.
+    """
+
+    def __init__(self, folder: Path, settings: JournalSettings) -> None:
+        """``folder`` is the journal's; nothing is read or written before the first picture."""
+        self._folder = folder / FOLDER
+        self._settings = settings
+        self._passed = _Kept()
+        self._others = _Kept()
+        self._known = False
+        self._trouble = ""
+
+    @property
+    def trouble(self) -> str:
+        """Why the last picture that should have been kept was not; "" when it was."""
+        return self._trouble
+
+    @property
+    def size_bytes(self) -> int:
+        """All pictures together, as far as they have been looked at."""
+        return self._passed.bytes + self._others.bytes
+
+    def wants(self, verdict: VerdictMessage) -> bool:
+        """True when the picture of this part is to be kept, if there is one.
+
+        The sample of PASS is drawn by a hash of epoch and seq: no pattern of the line's can fall
+        into step with it, and asked again the answer is the same.
+        """
+        if self._settings.pictures_mb == 0:
+            return False
+        if verdict.verdict is not Verdict.PASS:
+            return True
+        drawn = hashlib.sha256(f"{verdict.epoch}/{verdict.seq}".encode()).digest()[:8]
+        return int.from_bytes(drawn, "big") < self._settings.pass_share * 2**64
+
+    def keep(
+        self,
+        verdict: VerdictMessage,
+        frame: npt.NDArray[Any],
+        anomaly_map: FloatMap | None = None,
+        region: Box | None = None,
+        *,
+        checked: bool = True,
+    ) -> bool:
+        """Keep a camera frame as it came, and its map float32 ``[h, w]`` in units of the limit.
+
+        ``region`` and ``checked`` are those of :class:`PictureRecord`. False when there is no space
+        (``trouble`` says why) or the frame is no picture at all.
+        """
+        if not _is_picture(frame):
+            return False
+        record = PictureRecord(verdict=verdict, region=region, checked=checked)
+        # What OpenCV writes as PNG: 8 or 16 bit; the frame's type was looked at above.
+        data = with_text(encode_png(frame), record.model_dump_json(by_alias=True))
+        heat = b"" if anomaly_map is None else encode_png(map_to_grey(anomaly_map))
+        name = _name(verdict)
+        path = self._path(name)
+        is_pass = verdict.verdict is Verdict.PASS
+        size = len(data) + len(heat)
+        try:
+            self._folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+            if not self._known:
+                self._look()
+            self._forget_aged(verdict.judged_us)
+            self._trouble = self._make_room(size, is_pass)
+            if self._trouble:
+                return False
+            path.parent.mkdir(mode=0o750, exist_ok=True)
+            if heat:
+                write_whole(_map_of(path), heat)
+            write_whole(path, data)
+        except OSError as error:
+            _delete(path)
+            self._trouble = f"{self._folder}: no picture can be kept: {error.strerror}"
+            return False
+        except JournalError as error:
+            self._trouble = str(error)
+            return False
+        (self._passed if is_pass else self._others).add(name, size)
+        return True
+
+    def _make_room(self, size: int, is_pass: bool) -> str:
+        """Delete until ``size`` more bytes fit, the oldest PASS first; else why they do not."""
+        limit = self._settings.pictures_mb * _MEGABYTE
+        reserve = self._settings.reserve_mb * _MEGABYTE
+        if shutil.disk_usage(self._folder).free - size < reserve:
+            return (
+                f"{self._folder}: less than {self._settings.reserve_mb} MB are free on the disk; "
+                f"no picture is kept until there is more"
+            )
+        if size > limit or (is_pass and self._others.bytes + size > limit):
+            return f"{self._folder}: full of pictures of rejected parts; raise journal.pictures_mb"
+        while self.size_bytes + size > limit:
+            self._drop(self._passed if self._passed.files else self._others)
+        return ""
+
+    def _forget_aged(self, now_us: int) -> None:
+        """Delete what is too old, a few at a time: a wrong clock must not take all at once."""
+        before = _time(now_us - self._settings.pictures_days * 86_400_000_000)
+        for kept in (self._passed, self._others):
+            for _ in range(_MOST_AGED):
+                if not kept.files or kept.files[0][0] >= before:
+                    break
+                self._drop(kept)
+
+    def _drop(self, kept: _Kept) -> None:
+        path = self._path(kept.take_oldest())
+        _delete(path)
+        with suppress(OSError):
+            path.parent.rmdir()
+
+    def _look(self) -> None:
+        """Learn what earlier starts kept, and delete what they left unfinished."""
+        for path in self._folder.glob("*/.*.part"):
+            _delete(path)
+        known = list(pictures(self._folder.parent))
+        self._known = True
+        for picture in known:
+            # A copy in another folder is its owner's: neither counted nor deleted.
+            if picture.path != self._path(picture.path.name):
+                continue
+            size = _size(picture.path) + _size(_map_of(picture.path))
+            is_pass = picture.verdict is Verdict.PASS
+            (self._passed if is_pass else self._others).add(picture.path.name, size)
+        for path in self._folder.glob(f"*/*{_MAP}"):
+            if not path.with_name(path.name.removesuffix(_MAP) + ".png").exists():
+                _delete(path)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name[:4]}-{name[4:6]}-{name[6:8]}" / name
+
+
+class _Kept:
+    """Names and sizes of kept pictures, oldest first; a year of them must not fill the memory."""
+
+    def __init__(self) -> None:
+        self.files: deque[tuple[str, int]] = deque()
+        self.bytes = 0
+
+    def add(self, name: str, size: int) -> None:
+        self.files.append((name, size))
+        self.bytes += size
+
+    def take_oldest(self) -> str:
+        name, size = self.files.popleft()
+        self.bytes -= size
+        return name
+
+
+def _name(verdict: VerdictMessage) -> str:
+    parts = (verdict.camera, verdict.verdict.value, verdict.epoch[:8], f"{verdict.seq:09d}")
+    return f"{_time(verdict.judged_us)}_{'_'.join(parts)}.png"
+
+
+def _time(us: int) -> str:
+    return datetime.fromtimestamp(us / 1e6, timezone.utc).strftime(_TIME)
+
+
+def pictures(folder: Path) -> Iterator[KeptPicture]:
+    """The pictures kept beside the journal in ``folder``, oldest first.
+
+    A daemon may keep and delete some meanwhile. Raises :class:`JournalError`.
+    """
+    root = folder / FOLDER
+    try:
+        days = sorted(root.iterdir()) if root.exists() else []
+        for day in days:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                for path in sorted(day.iterdir()):
+                    found = _NAME.fullmatch(path.name)
+                    if found and not path.name.endswith(_MAP):
+                        yield KeptPicture(
+                            path, _us(found), found["camera"], Verdict(found["verdict"])
+                        )
+    except OSError as error:
+        raise JournalError(f"{root}: cannot be read: {error.strerror}") from None
+
+
+def with_text(png: bytes, text: str) -> bytes:
+    """A PNG with ``text`` in a chunk that viewers pass over."""
+    body = b"iTXt" + _TEXT_HEAD + text.encode()
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return png[:_HEAD_BYTES] + chunk + png[_HEAD_BYTES:]
+
+
+def read_record(path: Path) -> PictureRecord:
+    """The record of a kept picture. Raises ValueError."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES + 8)
+            length = struct.unpack(">I", head[_HEAD_BYTES : _HEAD_BYTES + 4])[0]
+            if head[_HEAD_BYTES + 4 :] != b"iTXt" or length > _MEGABYTE:
+                raise ValueError
+            body = b"iTXt" + file.read(length)
+            if struct.pack(">I", zlib.crc32(body)) != file.read(4):
+                raise ValueError
+        return PictureRecord.model_validate_json(body[4 + len(_TEXT_HEAD) :])
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, struct.error, ValidationError):
+        raise ValueError(f"{path}: not a picture that a station kept") from None
+
+
+def _is_picture(frame: npt.NDArray[Any]) -> bool:
+    depth = 1 if frame.ndim == 2 else frame.shape[2] if frame.ndim == 3 else 0
+    return frame.size > 0 and depth in (1, 3, 4) and frame.dtype in (np.uint8, np.uint16)
+
+
+def _map_of(path: Path) -> Path:
+    return path.with_suffix(_MAP)
+
+
+def _us(found: re.Match[str]) -> int:
+    moment = datetime.strptime(found["time"], _TIME).replace(tzinfo=timezone.utc)
+    return round(moment.timestamp() * 1e6)
+
+
+def _size(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
+def _delete(path: Path) -> None:
+    for each in (path, _map_of(path)):
+        with suppress(OSError):
+            each.unlink(missing_ok=True)

@@ -1,0 +1,156 @@
+"""Reading a journal that a station may be writing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from inspector.errors import JournalError
+from inspector.journal.schema import _EPOCH, FILE, _damaged, check_version, epochs
+from inspector.journal.writer import _CHUNK
+
+
+class Reader:
+    """Reads a journal that a daemon may be writing. Used by one thread at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises :class:`JournalError` where there is no journal."""
+        self._path = folder / FILE
+        try:
+            found = self._path.is_file()
+        except OSError as error:
+            raise JournalError(
+                f"{folder}: cannot be read: {error.strerror}; run this as the station's user"
+            ) from None
+        if not found:
+            raise JournalError(
+                f"{folder}: no journal there; give the folder that the station's log names as its "
+                f"journal"
+            )
+        self._db = self._open()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the journal go."""
+        self._db.close()
+
+    def verdicts(self, epoch: str, first: int, last: int | None, limit: int) -> list[bytes]:
+        """Verdicts ``first`` to ``last`` (None: to the end) of ``epoch``, JSON as published.
+
+        At most ``limit``, in the order of seq; [] for an epoch that is not known.
+        """
+        known = self._fetch("SELECT number FROM epoch WHERE name = ?", epoch)
+        if not known:
+            return []
+        base = known[0][0] * _EPOCH
+        until = base + min(_EPOCH - 1, _EPOCH - 1 if last is None else last)
+        return self._jsons(base + max(first, 0), until, limit)
+
+    def since(self, us: int, limit: int) -> list[bytes]:
+        """Of each epoch what was judged at ``us`` (µs since the Unix epoch) or came after that.
+
+        At most ``limit``, in the order they were made.
+        """
+        return list(islice(self.walk(us), limit))
+
+    def walk(self, since_us: int = 0) -> Iterator[bytes]:
+        """Like ``since``, all of them. Raises :class:`JournalError`."""
+        for (number,) in self._fetch("SELECT number FROM epoch ORDER BY number"):
+            place = self._first_since(number, since_us)
+            until = (number + 1) * _EPOCH - 1
+            while place is not None:
+                rows = self._fetch(
+                    "SELECT place, CAST(json AS BLOB) FROM verdict WHERE place BETWEEN ? AND ? "
+                    "ORDER BY place LIMIT ?",
+                    *(place, until, _CHUNK),
+                )
+                yield from (json for _, json in rows)
+                place = rows[-1][0] + 1 if rows else None
+
+    def epochs(self) -> list[tuple[str, int]]:
+        """(epoch, last seq in the journal) of the newest 1,000 starts, oldest first."""
+        return self._asked(lambda: epochs(self._db))
+
+    def following(self, epoch: str) -> str | None:
+        """The next epoch that has verdicts. Raises LookupError for one that is not known."""
+        known = self._fetch("SELECT number FROM epoch WHERE name = ?", epoch)
+        if not known:
+            raise LookupError(epoch)
+        found = self._fetch(
+            "SELECT name FROM epoch WHERE number > ? AND EXISTS (SELECT 1 FROM verdict WHERE place "
+            "BETWEEN epoch.number * ? AND epoch.number * ? + ?) ORDER BY number LIMIT 1",
+            *(known[0][0], _EPOCH, _EPOCH, _EPOCH - 1),
+        )
+        return str(found[0][0]) if found else None
+
+    def count(self) -> int:
+        """Verdicts in the journal; reads all of it."""
+        return int(self._fetch("SELECT count(*) FROM verdict")[0][0])
+
+    def _open(self) -> sqlite3.Connection:
+        uri = f"{self._path.resolve().as_uri()}?mode=ro"
+        if not Path(f"{self._path}-wal").exists() and not os.access(self._path.parent, os.W_OK):
+            # Nobody writes, and SQLite cannot make its files here: the file stays as it is.
+            uri += "&immutable=1"
+        with contextlib.ExitStack() as undo:
+            try:
+                db = sqlite3.connect(
+                    uri, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False
+                )
+                undo.callback(db.close)
+                check_version(db, self._path)
+            except sqlite3.OperationalError as error:
+                raise JournalError(f"{self._path}: cannot be read: {error}") from None
+            except sqlite3.Error as error:
+                raise _damaged(self._path, error) from None
+            undo.pop_all()
+            return db
+
+    def _first_since(self, number: int, us: int) -> int | None:
+        """Place of the first verdict of an epoch that was judged at ``us`` or came after that."""
+        low, high = number * _EPOCH, (number + 1) * _EPOCH - 1
+        last = self._fetch(
+            "SELECT place, latest_us FROM verdict WHERE place BETWEEN ? AND ? "
+            "ORDER BY place DESC LIMIT 1",
+            *(low, high),
+        )
+        if not last or last[0][1] < us:
+            return None
+        high = last[0][0]
+        while low < high:
+            middle = (low + high) // 2
+            place, latest_us = self._fetch(
+                "SELECT place, latest_us FROM verdict WHERE place >= ? ORDER BY place LIMIT 1",
+                middle,
+            )[0]
+            low, high = (low, min(middle, place)) if latest_us >= us else (place + 1, high)
+        return low
+
+    def _jsons(self, first: int, last: int, limit: int) -> list[bytes]:
+        rows = self._fetch(
+            "SELECT CAST(json AS BLOB) FROM verdict WHERE place BETWEEN ? AND ? "
+            "ORDER BY place LIMIT ?",
+            *(first, last, limit),
+        )
+        return [json for (json,) in rows]
+
+    def _fetch(self, sql: str, *parameters: object) -> list[Any]:
+        return self._asked(lambda: self._db.execute(sql, parameters).fetchall())
+
+    def _asked(self, ask: Callable[[], list[Any]]) -> list[Any]:
+        try:
+            return ask()
+        except sqlite3.OperationalError as error:
+            raise JournalError(f"{self._path}: cannot be read: {error}") from None
+        except sqlite3.Error as error:
+            raise _damaged(self._path, error) from None

@@ -1,0 +1,245 @@
+"""The journal's tables, and the statements that write and read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from inspector.errors import JournalError
+from inspector.wire.messages import VerdictMessage, encode
+
+FILE: Final = "verdicts.sqlite3"
+
+_APPLICATION: Final = 0x4C494A31
+_VERSION: Final = 1
+_EPOCH: Final = 2**40
+"""A verdict's key is its epoch's number × this + seq: keys grow in the order of the verdicts."""
+_REMEMBERED: Final = 10_000
+_NEVER_DELETED: Final = 100_000
+_MOST_EPOCHS: Final = 1000
+
+_PRAGMAS: Final = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    # macOS: a plain fsync leaves the data in the drive's cache.
+    "fullfsync=ON",
+    "checkpoint_fullfsync=ON",
+    "journal_size_limit=67108864",
+    "cell_size_check=ON",
+    "trusted_schema=OFF",
+)
+_SCHEMA: Final = (
+    "CREATE TABLE epoch (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, "
+    "started_us INTEGER NOT NULL)",
+    # latest_us: highest judged_us of its epoch so far. It only grows, whatever the clock does.
+    "CREATE TABLE verdict (place INTEGER PRIMARY KEY, latest_us INTEGER NOT NULL, "
+    "json TEXT NOT NULL)",
+    "CREATE INDEX verdict_age ON verdict (latest_us)",
+    "CREATE TABLE open_trigger (camera TEXT NOT NULL, client TEXT NOT NULL, "
+    "session TEXT NOT NULL, number INTEGER NOT NULL, part_id TEXT NOT NULL, "
+    "triggered_us INTEGER NOT NULL, PRIMARY KEY (number, part_id, client, session, camera))",
+    f"PRAGMA application_id={_APPLICATION}",
+    f"PRAGMA user_version={_VERSION}",
+)
+
+
+class Database(Protocol):
+    """What is asked of a connection; :class:`sqlite3.Connection` is one."""
+
+    def execute(self, sql: str, parameters: Any = ..., /) -> Any:
+        """Run one statement; the cursor with its rows."""
+        ...
+
+    def executemany(self, sql: str, parameters: Any, /) -> Any:
+        """Run one statement for each of ``parameters``."""
+        ...
+
+
+class Accepted(Protocol):
+    """A trigger that was accepted; :class:`inspector.triggers.Trigger` is one."""
+
+    @property
+    def key(self) -> tuple[str, str, str, int, str]:
+        """Camera, client, session, number and part id."""
+        ...
+
+    @property
+    def triggered_us(self) -> int:
+        """Wall time."""
+        ...
+
+
+@dataclass(frozen=True)
+class TriggerRow:
+    """An accepted trigger, as the journal keeps it until its verdict is there."""
+
+    camera: str
+    client: str
+    session: str
+    number: int
+    part_id: str
+    triggered_us: int
+
+    @property
+    def key(self) -> tuple[str, str, str, int, str]:
+        """Camera, client, session, number and part id."""
+        return self.camera, self.client, self.session, self.number, self.part_id
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What earlier starts left.
+
+    ``unanswered``: accepted triggers without a verdict, in the order they were accepted.
+    ``epochs``: (epoch, its last seq) of the newest 1,000 earlier starts, oldest first.
+    ``answered``: verdicts on triggers among the newest 10,000 verdicts, oldest first: a trigger
+    repeated after a crash gets its first verdict again.
+    """
+
+    unanswered: tuple[TriggerRow, ...]
+    epochs: tuple[tuple[str, int], ...]
+    answered: tuple[VerdictMessage, ...]
+
+
+def prepare(db: Database, path: Path) -> None:
+    """Make a connection durable, and the tables where there are none; ``path`` is for errors.
+
+    Raises :class:`JournalError` for another program's database, and what ``db`` raises.
+    """
+    fresh = not db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    if not fresh:
+        check_version(db, path)
+    for pragma in _PRAGMAS:
+        # Read to its end: a statement that is under way would hold a lock.
+        found = db.execute(f"PRAGMA {pragma}").fetchall()
+        if pragma == _PRAGMAS[0] and found[0][0] != "wal":
+            raise JournalError(
+                f"{path}: this file system cannot hold a journal (no shared memory); choose a "
+                f"journal.folder on a local disk"
+            )
+    if fresh:
+        db.execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMA:
+            db.execute(statement)
+        db.execute("COMMIT")
+
+
+def check_version(db: Database, path: Path) -> None:
+    """Raise :class:`JournalError` unless ``db`` is a journal of this version."""
+    if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
+        raise JournalError(f"{path}: not a journal; choose another journal.folder")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version != _VERSION:
+        raise JournalError(
+            f"{path}: a journal of version {version}, this inspector has {_VERSION}; use the "
+            f"inspector that wrote it, or choose another journal.folder"
+        )
+
+
+def begin(db: Database, epoch: str, started_us: int, before_us: int) -> int:
+    """Insert an epoch; its number. Empty ones started before ``before_us`` are deleted."""
+    db.execute(
+        "DELETE FROM epoch WHERE started_us < ? AND NOT EXISTS (SELECT 1 FROM verdict WHERE place "
+        "BETWEEN epoch.number * ? AND epoch.number * ? + ?)",
+        (before_us, _EPOCH, _EPOCH, _EPOCH - 1),
+    )
+    db.execute("INSERT INTO epoch (name, started_us) VALUES (?, ?)", (epoch, started_us))
+    return int(db.execute("SELECT max(number) FROM epoch").fetchone()[0])
+
+
+def record(
+    db: Database,
+    number: int,
+    latest_us: int,
+    triggers: Sequence[Accepted],
+    verdicts: Sequence[VerdictMessage],
+    *,
+    before_us: int = 0,
+) -> int:
+    """Write triggers and verdicts of epoch ``number`` within a transaction of the caller's.
+
+    ``latest_us`` is the highest ``judged_us`` of the epoch so far; the new one is returned. A few
+    verdicts judged before ``before_us`` are deleted.
+    """
+    if triggers:
+        db.executemany(
+            "INSERT OR IGNORE INTO open_trigger (camera, client, session, number, part_id, "
+            "triggered_us) VALUES (?, ?, ?, ?, ?, ?)",
+            [(*map(_storable, trigger.key), trigger.triggered_us) for trigger in triggers],
+        )
+    rows: list[tuple[int, int, str]] = []
+    answered: list[tuple[object, ...]] = []
+    for verdict in verdicts:
+        latest_us = max(latest_us, verdict.judged_us)
+        rows.append((number * _EPOCH + verdict.seq, latest_us, encode(verdict).decode()))
+        if verdict.trigger_seq is not None:
+            part = (verdict.trigger_seq, verdict.part_id)
+            answered.append((*part, verdict.client, verdict.session, verdict.camera))
+    if answered:
+        db.executemany(
+            "DELETE FROM open_trigger WHERE number = ? AND part_id = ? AND client = ? "
+            "AND session = ? AND camera = ?",
+            answered,
+        )
+    if rows:
+        db.executemany("INSERT INTO verdict (place, latest_us, json) VALUES (?, ?, ?)", rows)
+        # Of the running epoch a subscriber may still want the newest, whatever the clock said.
+        before = max(number * _EPOCH, rows[-1][0] - _NEVER_DELETED)
+        db.execute(
+            "DELETE FROM verdict WHERE place IN (SELECT place FROM verdict WHERE latest_us < ? "
+            "AND place < ? ORDER BY latest_us LIMIT ?)",
+            (before_us, before, 2 * len(rows)),
+        )
+    return latest_us
+
+
+def recover(db: Database, number: int) -> Recovered:
+    """What the epochs before ``number`` left."""
+    unanswered = db.execute(
+        "SELECT camera, client, session, number, part_id, triggered_us FROM open_trigger "
+        "ORDER BY rowid"
+    ).fetchall()
+    newest = db.execute(
+        "SELECT json FROM verdict ORDER BY place DESC LIMIT ?", (_REMEMBERED,)
+    ).fetchall()
+    return Recovered(
+        tuple(TriggerRow(*row) for row in unanswered),
+        tuple(epochs(db, number)),
+        tuple(
+            VerdictMessage.model_validate_json(json)
+            for (json,) in reversed(newest)
+            if '"trigger_seq":null' not in json
+        ),
+    )
+
+
+def epochs(db: Database, before: int = 2**22) -> list[tuple[str, int]]:
+    """(epoch, its last seq) of the newest 1,000 epochs below number ``before``, oldest first."""
+    found = db.execute(
+        "SELECT number, name FROM epoch WHERE number < ? ORDER BY number DESC LIMIT ?",
+        (before, _MOST_EPOCHS),
+    ).fetchall()
+    ends = []
+    for number, name in reversed(found):
+        base = number * _EPOCH
+        last = db.execute(
+            "SELECT max(place) FROM verdict WHERE place BETWEEN ? AND ?", (base, base + _EPOCH - 1)
+        ).fetchone()[0]
+        ends.append((str(name), 0 if last is None else int(last - base)))
+    return ends
+
+
+def _storable(value: object) -> object:
+    """As the verdict has it: what UTF-8 cannot carry is escaped."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _damaged(path: Path, cause: object) -> JournalError:
+    aside = f"{path}.damaged"
+    return JournalError(
+        f"{path}: damaged ({cause}); move it aside with the station stopped ('mv {path} {aside}; "
+        f"mv {path}-wal {aside}-wal'): the next start makes a new one, and 'sqlite3 {aside} "
+        f".recover' saves what can be read"
+    )

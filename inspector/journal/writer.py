@@ -1,0 +1,234 @@
+"""The record of every verdict: SQLite, committed before anything is published.
+
+Why a commit survives a power cut: in WAL mode a transaction is one run of checksummed frames
+appended to ``verdicts.sqlite3-wal``, and with ``synchronous=FULL`` SQLite syncs that file before
+COMMIT returns. What a cut tears was not synced, hence not acknowledged; its checksums are wrong and
+recovery ignores it. A checkpoint syncs the WAL before it writes to the database and the database
+before the WAL is used again, so that every page is whole in one of the two. The name of a new WAL
+is synced with its folder; the folder's own name we sync. (``synchronous=NORMAL`` and ``OFF`` leave
+out the first of these syncs: the last verdicts would be gone.) A disk that reports a sync before it
+is done breaks this; no program can mend that.
+
+The only owner of sqlite3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from inspector.errors import JournalError
+from inspector.journal.schema import (
+    FILE,
+    Accepted,
+    Recovered,
+    _damaged,
+    begin,
+    prepare,
+    record,
+    recover,
+)
+from inspector.wire.messages import VerdictMessage
+
+_RESERVE_BYTES: Final = 16 * 2**20
+_RESERVE_STEP: Final = 2**19
+_CHUNK: Final = 1000
+_DAY_US: Final = 86_400_000_000
+_CHECK_S: Final = 1.0
+
+
+class Journal:
+    """The one writer of a folder. Threads may take turns at it, not use it at once."""
+
+    def __init__(self, folder: Path, verdict_days: int = 365) -> None:
+        """Open the journal in ``folder``, or make it. Raises :class:`JournalError`.
+
+        A journal that is damaged, or of another version, is refused and left as it is.
+        """
+        self._folder = folder
+        self._path = folder / FILE
+        self._reserve = folder / "reserve"
+        self._has_reserve = False
+        self._keep_us = verdict_days * _DAY_US
+        self._number = 0
+        self._latest_us = 0
+        with contextlib.ExitStack() as undo:
+            self._lock = _lock(folder)
+            undo.callback(self._unlock)
+            self._db = self._open()
+            undo.callback(self._db.close)
+            self._check()
+            self._fill_reserve(_RESERVE_BYTES)
+            undo.pop_all()
+
+    @property
+    def trouble(self) -> str:
+        """Why the journal has no reserve to fall back on, in words; "" while it has."""
+        return "" if self._has_reserve else f"{self._folder}: the disk is nearly full: free space"
+
+    def begin(self, epoch: str, started_us: int) -> Recovered:
+        """Begin an epoch; what the earlier ones left. Raises :class:`JournalError`."""
+        before_us = time.time_ns() // 1000 - self._keep_us
+        self._number = self._transact(lambda: begin(self._db, epoch, started_us, before_us))
+        self._latest_us = 0
+        try:
+            return recover(self._db, self._number)
+        except sqlite3.Error as error:
+            raise _damaged(self._path, error) from None
+
+    def commit(self, triggers: Sequence[Accepted], verdicts: Sequence[VerdictMessage]) -> None:
+        """Record accepted triggers and verdicts of the epoch, all or nothing.
+
+        They are on the disk when it returns; a verdict closes the trigger it answers. For each new
+        verdict at most two older than ``verdict_days`` are deleted: an hour with a wrong clock does
+        not empty the journal. Raises :class:`JournalError`; the same verdicts, or others with
+        their numbers, may then be tried again.
+        """
+        before_us = time.time_ns() // 1000 - self._keep_us
+        self._latest_us = self._transact(
+            lambda: record(
+                self._db, self._number, self._latest_us, triggers, verdicts, before_us=before_us
+            )
+        )
+        # A little with each commit: none waits for the whole.
+        self._fill_reserve(_RESERVE_STEP)
+
+    def close(self) -> None:
+        """Let the journal go; twice does no harm."""
+        if self._lock >= 0:
+            self._db.close()
+            self._unlock()
+
+    def _unlock(self) -> None:
+        os.close(self._lock)
+        self._lock = -1
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return self._connect()
+        except sqlite3.OperationalError:
+            # Even opening writes a little, which a full disk refuses.
+            self._free_reserve()
+        except sqlite3.Error as error:
+            raise _damaged(self._path, error) from None
+        try:
+            return self._connect()
+        except sqlite3.Error as error:
+            raise JournalError(
+                f"{self._path}: cannot be opened: {error}; free some space, or give this user the "
+                f"right to write there, or choose another journal.folder"
+            ) from None
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
+        try:
+            prepare(db, self._path)
+        except BaseException:
+            db.close()
+            raise
+        # The names of file and folder outlive a power cut, too; a parent may be closed to us.
+        for folder in (self._folder, self._folder.parent):
+            with contextlib.suppress(PermissionError):
+                _sync(folder)
+        return db
+
+    def _check(self) -> None:
+        """Look for damage, a second at most: a big journal must not keep the line waiting."""
+        until = time.monotonic() + _CHECK_S
+        self._db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
+        try:
+            found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        except sqlite3.OperationalError:
+            found = "ok"
+        except sqlite3.Error as error:
+            raise _damaged(self._path, error) from None
+        finally:
+            self._db.set_progress_handler(None, 0)
+        if found != "ok":
+            raise _damaged(self._path, " ".join(found.split()))
+
+    def _transact(self, work: Callable[[], int]) -> int:
+        try:
+            try:
+                return self._attempt(work)
+            except sqlite3.OperationalError:
+                if not self._free_reserve():
+                    raise
+                return self._attempt(work)
+        except (sqlite3.OperationalError, sqlite3.IntegrityError) as error:
+            raise JournalError(
+                f"{self._path}: not written: {error}; free some space, look after the disk"
+            ) from None
+        except sqlite3.Error as error:
+            raise _damaged(self._path, error) from None
+
+    def _attempt(self, work: Callable[[], int]) -> int:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            result = work()
+            self._db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise
+        return result
+
+    def _free_reserve(self) -> bool:
+        """Give the reserve back; False when there is none, or the disk lets nothing be deleted."""
+        try:
+            self._reserve.unlink()
+        except OSError:
+            return False
+        self._has_reserve = False
+        return True
+
+    def _fill_reserve(self, most_bytes: int) -> None:
+        """Add to the reserve where it is not whole and there is space, ``most_bytes`` at once."""
+        if self._has_reserve:
+            return
+        with contextlib.suppress(OSError), self._reserve.open("ab") as file:
+            missing = _RESERVE_BYTES - file.tell()
+            free = shutil.disk_usage(self._folder).free
+            if missing > 0 and free < missing + _RESERVE_BYTES:
+                return
+            # Random: a file system that compresses would reserve nothing for zeros.
+            piece = os.urandom(_RESERVE_STEP) if missing > 0 else b""
+            for at in range(0, min(missing, most_bytes), _RESERVE_STEP):
+                file.write(piece[: missing - at])
+            file.flush()
+            self._has_reserve = missing <= most_bytes
+
+
+def _lock(folder: Path) -> int:
+    try:
+        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o640)
+    except OSError as error:
+        raise JournalError(
+            f"{folder}: cannot be written: {error.strerror}; choose another journal.folder, or "
+            f"give this user the right to write there"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise JournalError(
+            f"{folder}: another inspector keeps its journal there; stop it, or give this station "
+            f"a journal.folder of its own"
+        ) from None
+    return lock
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,129 @@
+"""Golden part: a known defect goes through the station from time to time, and must be caught.
+
+The scheduler and what counts as a miss; pure. The result is nobody's part: it is never numbered,
+counted, journalled as a verdict or published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from inspector.config.station_file import SelfTest
+from inspector.detection.detector import Detector
+from inspector.detection.manifest import Manifest
+from inspector.errors import ConfigError
+from inspector.imaging.images import read_image
+from inspector.verdict import LIMIT, Judgement, Verdict
+
+
+@dataclass(frozen=True)
+class Defect:
+    """What is sent: a photo at camera size, or a golden picture at network size with its score.
+
+    ``score`` is in units of the calibrated limit, ``tolerance`` how far it may move.
+    """
+
+    name: str
+    image: npt.NDArray[np.generic]
+    score: float | None = None
+    tolerance: float = 0.0
+
+    def send(self, detector: Detector) -> Judgement:
+        """Through the detector that judges the line's parts, limit in force included."""
+        if self.score is None:
+            return detector.judge(self.image)
+        return detector.judge_input(np.asarray(self.image, dtype=np.uint8))
+
+    def missed(self, judgement: Judgement) -> str:
+        """Why the station cannot be trusted after this answer, in words; "" when it can.
+
+        A defect must FAIL. A golden one must also score as recorded: a score that has moved is
+        another computation than the one that was proven.
+        """
+        if judgement.verdict is not Verdict.FAIL:
+            found = judgement.detail or f"score {judgement.score:.3f}"
+            return f"defect '{self.name}' is a {judgement.verdict} ({found})"
+        if self.score is None or judgement.score is None:
+            return ""
+        found_score = judgement.score * judgement.limit_factor
+        # Written so that NaN is a difference.
+        if not abs(found_score - self.score) <= self.tolerance:
+            return (
+                f"defect '{self.name}' scores {found_score:.4f}, expected {self.score:.4f} within "
+                f"{self.tolerance:g}"
+            )
+        return ""
+
+
+def choose(settings: SelfTest, manifest: Manifest, limit_factor: float) -> Defect | None:
+    """The defect to send: the station's photo, else the bundle's golden picture of highest score.
+
+    None when there is none that must fail at the operator's ``limit_factor``, or ``every_s`` is 0.
+    Raises :class:`ConfigError` when the photo cannot be read.
+    """
+    if settings.every_s == 0:
+        return None
+    if settings.defect is not None:
+        return Defect(settings.defect.name, _photo(settings.defect))
+    golden = max(manifest.golden, key=lambda picture: picture.score)
+    if golden.score < (LIMIT + manifest.golden_tolerance) * limit_factor:
+        return None
+    return Defect(golden.name, golden.image(), golden.score, manifest.golden_tolerance)
+
+
+class Schedule:
+    """When the next self-test of one camera is due, and whether the last one was missed."""
+
+    def __init__(self, every_s: float, monotonic_ns: Callable[[], int]) -> None:
+        self._every_ns = round(every_s * 1e9)
+        self._now_ns = monotonic_ns
+        self._due_ns = monotonic_ns()
+        self._at_once = True
+        self.runs = 0
+        self.misses = 0
+        self.missed = ""
+        """Why the last one was a miss, until ``acknowledge``; "" while the station is trusted."""
+
+    def due(self, parts_wait: bool) -> bool:
+        """True when one should be sent now: at the start, then every ``every_s``.
+
+        While parts wait it is put off, for as long again at most: then it comes between two parts.
+        After a miss there is none before ``acknowledge``: the station is stopped already.
+        """
+        if not self._every_ns or self.missed:
+            return False
+        late_ns = self._now_ns() - self._due_ns
+        return late_ns >= (self._every_ns if parts_wait and not self._at_once else 0)
+
+    def next_due_ns(self) -> int | None:
+        """When to ask ``due`` again (monotonic) if no part comes; None: never."""
+        return None if not self._every_ns or self.missed else self._due_ns
+
+    def record(self, missed: str) -> None:
+        """Book the answer to the defect, as :meth:`Defect.missed` gave it."""
+        self.runs += 1
+        self._at_once = False
+        self._due_ns = self._now_ns() + self._every_ns
+        if missed:
+            self.misses += 1
+            self.missed = missed
+
+    def acknowledge(self) -> None:
+        """The operator has seen to it: the next self-test is due at once and decides."""
+        self.missed = ""
+        self._at_once = True
+        self._due_ns = self._now_ns()
+
+
+def _photo(path: Path) -> npt.NDArray[np.generic]:
+    try:
+        return read_image(path)
+    except ValueError as error:
+        raise ConfigError(
+            f"self_test.defect: {error}; name a photo of a defective part at camera size"
+        ) from None

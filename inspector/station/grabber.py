@@ -1,0 +1,162 @@
+"""The threads beside the judge loop: cameras in, pictures out, and the inbox between."""
+
+from __future__ import annotations
+
+import collections
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from inspector.cameras.base import BadFrameError, Camera, CameraLostError
+from inspector.config.cameras import CameraConfig
+from inspector.errors import CameraError
+from inspector.station.inbox import Arrival, Change, Inbox
+from inspector.threads import Worker
+from inspector.verdict import Reason
+
+_POLL_S: Final = 0.1
+_BACKOFF_S: Final = (0.25, 2.0)
+_MOST_WANTED: Final = 1000
+
+
+class Grabber(Worker):
+    """Grabs from one camera until it ends or ``stop``; a lost camera is opened again for ever.
+
+    Not so a replay, which would begin anew and have its parts judged twice: lost, it has ended.
+    With software triggers only wanted pictures are handed over: of a live camera the first that
+    was exposed after its trigger, of a source that waits the next one.
+    """
+
+    def __init__(
+        self, config: CameraConfig, camera: Camera, inbox: Inbox, room: Callable[[], bool]
+    ) -> None:
+        super().__init__(f"grab-{config.name}")
+        self.config = config
+        self._camera = camera
+        self._inbox = inbox
+        self._room = room
+        self._waits = config.waits_for_judge
+        self.on_demand = config.trigger == "software" and config.is_replay
+        """A picture is drawn for each ``want``; else the camera runs, and one is picked out."""
+        self._wanted: collections.deque[int] = collections.deque(maxlen=_MOST_WANTED)
+        self._stopping = threading.Event()
+
+    def want(self, triggered_ns: int) -> None:
+        """A trigger wants a picture exposed no earlier than ``triggered_ns`` (monotonic).
+
+        Any thread may call. What is handed over in vain is of no part, and judged by nobody.
+        """
+        self._wanted.append(triggered_ns)
+        self._inbox.wake()
+
+    def stop(self) -> None:
+        """End soon, what was grabbed is handed over first; any thread may call."""
+        self._stopping.set()
+        self._camera.interrupt()
+        self._inbox.wake()
+
+    def ended(self, timeout_s: float) -> bool:
+        """Wait for the end; False when the camera hangs and keeps the thread."""
+        if self.ident is None:
+            self._camera.close()
+            return True
+        self.join(timeout_s)
+        return not self.is_alive()
+
+    def work(self) -> None:
+        """Grab and hand over until the source ends or ``stop``."""
+        name, lost, why_ended = self.config.name, False, ""
+        self._inbox.put(Change(name, "running"))
+        while self._my_turn():
+            try:
+                frame = self._camera.grab(self.config.timeout_ms)
+            except BadFrameError as error:
+                self._hand_over(
+                    Arrival(
+                        name,
+                        error.part_id,
+                        time.time_ns() // 1000,
+                        error.exposed_ns,
+                        None if self._waits else time.monotonic_ns(),
+                        reason=Reason.FRAME_UNREADABLE,
+                        detail=str(error),
+                    )
+                )
+                continue
+            except CameraLostError as error:
+                if self._stopping.is_set():
+                    break
+                if not lost:
+                    self._wanted.clear()
+                    self._inbox.put(Change(name, "lost", str(error)))
+                    if self.config.is_replay:
+                        why_ended = str(error)
+                        break
+                lost = True
+                self._reopen()
+                continue
+            if frame is None:
+                break
+            if lost:
+                self._inbox.put(Change(name, "running"))
+                lost = False
+            self._hand_over(
+                Arrival(
+                    name,
+                    frame.part_id,
+                    frame.grabbed_us,
+                    frame.exposed_ns,
+                    None if self._waits else time.monotonic_ns(),
+                    frame.image,
+                    whole=frame.whole,
+                )
+            )
+        self._camera.close()
+        self._inbox.put(Change(name, "ended", why_ended))
+
+    def _hand_over(self, arrival: Arrival) -> None:
+        if self.on_demand:
+            arrival = replace(arrival, exposed_ns=None)
+        if self.config.trigger == "software":
+            # Whoever waits is served by whatever was drawn since; a live picture must be later.
+            if not self._wanted:
+                return
+            if arrival.exposed_ns is None:
+                self._wanted.popleft()
+            elif arrival.exposed_ns < self._wanted[0]:
+                return
+            while self._wanted and (arrival.exposed_ns or 0) >= self._wanted[0]:
+                self._wanted.popleft()
+        if self.config.trigger == "free" and not self._waits:
+            self._inbox.put_newest(arrival)
+        else:
+            self._inbox.put(arrival)
+
+    def _my_turn(self) -> bool:
+        """False when it is time to end."""
+        while not self._stopping.is_set():
+            if not (self._waits or self.on_demand):
+                return True
+            ready = self._inbox.wait_for_turn(
+                self.config.name,
+                lambda: self._room() and (not self.on_demand or bool(self._wanted)),
+                _POLL_S,
+            )
+            if ready:
+                return True
+        return False
+
+    def _reopen(self) -> None:
+        pause_s, longest_s = _BACKOFF_S
+        self._camera.close()
+        while not self._stopping.wait(pause_s):
+            try:
+                self._camera.open()
+            except CameraError as error:
+                self._camera.close()
+                self._inbox.put(Change(self.config.name, "lost", str(error)))
+                pause_s = min(2 * pause_s, longest_s)
+                continue
+            return

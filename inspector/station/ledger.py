@@ -1,0 +1,531 @@
+"""One station's ledger, pure: its state, its counters, and exactly one verdict a part.
+
+A part is opened by a trigger or by a frame, settled once (by its judgement, a fault or its
+deadline) and closed in the order it was opened in, for each camera. No I/O, and the clock is
+handed in, so that every promise here is tested without waiting.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
+
+from inspector.config.cameras import CameraConfig
+from inspector.config.station_file import Station
+from inspector.errors import CommandError
+from inspector.station.triggers import REMEMBERED, Trigger, TriggerMemory, trigger_of
+from inspector.verdict import Judgement, Reason, Verdict
+from inspector.wire.messages import (
+    CameraStatus,
+    HeatmapMessage,
+    ModelField,
+    RegionField,
+    State,
+    StatusMessage,
+    VerdictMessage,
+    encode,
+)
+
+CameraState = Literal["opening", "running", "ended", "lost"]
+
+_NEXT: Final[Mapping[State, frozenset[State]]] = {
+    "Preoperational": frozenset({"Initialized", "Halted", "Error"}),
+    "Initialized": frozenset({"Ready", "Preoperational", "Halted", "Error"}),
+    "Ready": frozenset(
+        {
+            "SingleExecution",
+            "ContinuousExecution",
+            "Initialized",
+            "Preoperational",
+            "Halted",
+            "Error",
+        }
+    ),
+    "SingleExecution": frozenset({"Ready", "Halted", "Error"}),
+    "ContinuousExecution": frozenset({"Ready", "Halted", "Error"}),
+    "Error": frozenset({"Preoperational", "Halted"}),
+    "Halted": frozenset({"Preoperational"}),
+}
+
+_WORKING: Final = frozenset[State]({"Ready", "SingleExecution", "ContinuousExecution"})
+
+_OVERRUNS: Final = (Reason.QUEUE_FULL.value, Reason.DEADLINE_MISSED.value)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Wall time in µs since the Unix epoch for people, monotonic ns for durations."""
+
+    wall_us: Callable[[], int]
+    monotonic_ns: Callable[[], int]
+
+
+SYSTEM_CLOCK: Final = Clock(lambda: time.time_ns() // 1000, time.monotonic_ns)
+
+
+@dataclass(eq=False)
+class Part:
+    """A part that is owed a verdict; to be read by all, changed by the ledger alone.
+
+    Monotonic: ``start_ns`` is when its time began to run (its trigger, or the grab), ``due_ns`` the
+    first moment that is too late, ``waiting_since_ns`` when its picture began to wait for the
+    judge, None while there is no picture. ``draft`` is the verdict before it has its number.
+    """
+
+    camera: str
+    start_ns: int
+    due_ns: int
+    part_id: str = ""
+    trigger: Trigger | None = None
+    grabbed_us: int | None = None
+    waiting_since_ns: int | None = None
+    judgement: Judgement | None = field(default=None, repr=False)
+    draft: VerdictMessage | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class TriggerAnswer:
+    """What a trigger is told at once.
+
+    ``refused``: the part's verdict is a FAULT, which comes in its turn like any other.
+    ``repeated``: no new part. ``ticket`` is the part while its verdict is owed, ``verdict`` the
+    verdict once it was closed; one of the two is None.
+    """
+
+    kind: Literal["accepted", "repeated", "refused"]
+    ticket: Part | None
+    verdict: VerdictMessage | None = None
+
+
+class Closed(NamedTuple):
+    """A verdict with its number, and the part it is on."""
+
+    verdict: VerdictMessage
+    ticket: Part
+
+
+class _CameraQueue:
+    """The open parts of one camera, in order."""
+
+    def __init__(self, config: CameraConfig | None) -> None:
+        self.deadline_ns = 0 if config is None else config.deadline_ms * 1_000_000
+        self.software = config is not None and config.trigger == "software"
+        self.open: deque[Part] = deque()
+        self.waiting: list[Part] = []
+        """Triggers whose pictures are to come."""
+
+
+class Ledger:
+    """The ledger of one daemon start; used by one thread."""
+
+    def __init__(
+        self,
+        station: Station,
+        epoch: str,
+        clock: Clock = SYSTEM_CLOCK,
+        remembered: int = REMEMBERED,
+    ) -> None:
+        self.epoch = epoch
+        self.provider = ""
+        self._station = station
+        self._clock = clock
+        self._state: State = "Preoperational"
+        self._not_ready = (Reason.NOT_READY, "the station is Preoperational")
+        self._last_seq = 0
+        self._counts = dict.fromkeys(Verdict, 0)
+        self._reasons: Counter[str] = Counter()
+        self._late = self._repeated = 0
+        self._memory: TriggerMemory[Part | VerdictMessage] = TriggerMemory(remembered)
+        self._lanes = {camera.name: _CameraQueue(camera) for camera in station.cameras}
+        self._models: dict[str, ModelField] = {}
+        self._troubles: dict[str, str] = {}
+        self._cameras = {
+            camera.name: CameraStatus(name=camera.name, state="opening", detail="", frames=0)
+            for camera in station.cameras
+        }
+
+    @property
+    def state(self) -> State:
+        """State of OPC 40100-1."""
+        return self._state
+
+    @property
+    def last_seq(self) -> int:
+        """Sequence number of the last verdict, 0 before the first."""
+        return self._last_seq
+
+    def enter(self, state: State, reason: Reason = Reason.NOT_READY, detail: str = "") -> None:
+        """Change state. Raises ValueError for a change that OPC 40100-1 does not draw.
+
+        Out of Ready and execution, every open part and every one that comes is a FAULT for
+        ``reason``: what judged it may be what failed.
+        """
+        if state not in _NEXT[self._state]:
+            raise ValueError(f"no way from state {self._state} to {state}")
+        self._state = state
+        self._not_ready = (reason, detail or f"the station is {state}")
+        if state not in _WORKING:
+            for lane in self._lanes.values():
+                for ticket in lane.open:
+                    if ticket.draft is None:
+                        self._settle(ticket, *self._not_ready)
+
+    def blame(self, reason: Reason, detail: str) -> None:
+        """Name another cause of not being ready, the state being what it is."""
+        self._not_ready = (reason, detail)
+
+    def find(self, trigger: Trigger) -> VerdictMessage | None:
+        """The verdict that ``trigger`` had when it was here before; None while it is owed."""
+        known = self._memory.find(trigger)
+        return known if isinstance(known, VerdictMessage) else None
+
+    def start(self) -> None:
+        """From Ready on, take parts.
+
+        ContinuousExecution, where a camera makes parts of its own accord; a station that only
+        takes triggers stays Ready, and is in SingleExecution while one is open.
+        """
+        if any(camera.trigger != "software" for camera in self._station.cameras):
+            self.enter("ContinuousExecution")
+
+    def select(self, recipe: str) -> None:
+        """Put another recipe of the station file in force, between two parts."""
+        if recipe not in self._station.recipes:
+            raise ValueError(f"no recipe '{recipe}'")
+        self._station = self._station.model_copy(update={"recipe": recipe})
+
+    def install(self, camera: str, model: ModelField) -> None:
+        """Name the model that judges ``camera`` from now on."""
+        self._models[camera] = model
+
+    def note_camera(self, camera: str, state: CameraState, detail: str = "") -> None:
+        """A camera changed its state."""
+        frames = self._cameras[camera].frames
+        self._cameras[camera] = CameraStatus(name=camera, state=state, detail=detail, frames=frames)
+
+    def note_inference(self, camera: str, trouble: str) -> None:
+        """How the model failed on the last part of ``camera``; "" when it did not."""
+        self._troubles[camera] = trouble
+
+    def recover(
+        self, unanswered: Sequence[Trigger], answered: Iterable[VerdictMessage] = ()
+    ) -> None:
+        """Take over from the daemon before, ahead of every part.
+
+        The triggers that it left ``unanswered`` become FAULT ``restarted``; ``answered`` are its
+        last verdicts, oldest first, so that a trigger repeated now gets the one it had. Raises
+        ValueError when there was a part already.
+        """
+        if self._last_seq or any(lane.open for lane in self._lanes.values()):
+            raise ValueError("recover comes before the first part")
+        for verdict in answered:
+            if (trigger := trigger_of(verdict)) is not None:
+                self._memory.add(trigger, verdict)
+        for trigger in unanswered:
+            # A camera that the station file no longer has still owes its verdicts.
+            self._lanes.setdefault(trigger.camera, _CameraQueue(None))
+            ticket = self._open(trigger.camera, trigger=trigger)
+            self._settle(ticket, Reason.RESTARTED, "the station restarted before the verdict")
+
+    def trigger(self, trigger: Trigger) -> TriggerAnswer:
+        """Open a part, unless ``trigger`` was here before.
+
+        Raises :class:`CommandError` when the camera takes no triggers; then there is no part.
+        """
+        lane = self._lanes.get(trigger.camera)
+        if lane is None or not lane.software:
+            why = "there is no such camera" if lane is None else "it takes no triggers"
+            raise CommandError(f"trigger: camera '{trigger.camera}': {why}")
+        known = self._memory.find(trigger)
+        if known is not None:
+            self._repeated += 1
+            if isinstance(known, VerdictMessage):
+                return TriggerAnswer("repeated", None, known)
+            return TriggerAnswer("repeated", known)
+        used = self._memory.is_used(trigger)
+        for waiting in tuple(lane.waiting):
+            self._expire(waiting)
+        ticket = self._open(trigger.camera, trigger=trigger)
+        if used:
+            detail = f"number {trigger.number} was used before, for another part or long ago"
+            self._settle(ticket, Reason.TRIGGER_CONFLICT, detail)
+        elif self._state not in _WORKING:
+            self._settle(ticket, *self._not_ready)
+        elif self._cameras[trigger.camera].state == "ended":
+            self._settle(ticket, Reason.CAMERA_LOST, "the camera has ended")
+        elif len(lane.waiting) >= self._station.queue_size:
+            detail = f"{self._station.queue_size} parts already wait for their pictures"
+            self._settle(ticket, Reason.OVER_TRIGGER, detail)
+        else:
+            lane.waiting.append(ticket)
+            if self._state == "Ready":
+                self._state = "SingleExecution"
+            return TriggerAnswer("accepted", ticket)
+        return TriggerAnswer("refused", ticket)
+
+    def expose(
+        self,
+        camera: str,
+        exposed_ns: int | None,
+        grabbed_us: int,
+        part_id: str = "",
+        since_ns: int | None = None,
+    ) -> Part | None:
+        """The part that a frame is of; None when it is of none that can be judged.
+
+        ``exposed_ns`` (monotonic): its exposure began no earlier; None: it was drawn for whichever
+        part waits. ``since_ns`` (monotonic): when it was there, None for now; the deadline of a
+        part without a trigger counts from then.
+
+        A triggered part is never given a picture from before its trigger. A trigger that came
+        before the picture of the part before it was there is an over-trigger; when it came before
+        the exposure even, the picture may show either part, and judges neither.
+        """
+        status = self._cameras[camera]
+        self._cameras[camera] = status.model_copy(update={"frames": status.frames + 1})
+        lane = self._lanes[camera]
+        if since_ns is None:
+            since_ns = self._clock.monotonic_ns()
+        if not lane.software:
+            ticket = self._open(camera, part_id, grabbed_us, since_ns)
+            if self._state in _WORKING:
+                return ticket
+            self._settle(ticket, *self._not_ready)
+            return None
+        for waiting in tuple(lane.waiting):
+            self._expire(waiting)
+        if not lane.waiting:
+            return None
+        if exposed_ns is None:
+            first, crowd = lane.waiting[0], []
+        elif exposed_ns < lane.waiting[0].start_ns:
+            return None
+        else:
+            first, *others = lane.waiting
+            crowd = [ticket for ticket in others if ticket.start_ns <= since_ns]
+        lane.waiting.remove(first)
+        first.grabbed_us, first.waiting_since_ns = grabbed_us, since_ns
+        for ticket in crowd:
+            detail = "it came before the picture of the part before it"
+            self._settle(ticket, Reason.OVER_TRIGGER, detail)
+        if exposed_ns is not None and any(ticket.start_ns <= exposed_ns for ticket in crowd):
+            detail = "the next trigger came before its picture was taken"
+            self._settle(first, Reason.OVER_TRIGGER, detail)
+            return None
+        return first
+
+    def judged(self, ticket: Part, judgement: Judgement, started_ns: int) -> None:
+        """A part went to the detector at ``started_ns`` (monotonic) and is back.
+
+        After its deadline it is a FAULT: the part has left the ejector. A part that has its
+        verdict keeps it. Raises ValueError for a part without a picture.
+        """
+        now_ns = self._clock.monotonic_ns()
+        if ticket.waiting_since_ns is None:
+            raise ValueError(f"part {ticket.part_id!r} has no picture to judge")
+        self._late += ticket.draft is not None or now_ns >= ticket.due_ns
+        if ticket.draft is not None:
+            return
+        ticket.judgement = judgement
+        queue_ms = max(0.0, (started_ns - ticket.waiting_since_ns) / 1e6)
+        judge_ms = max(0.0, (now_ns - started_ns) / 1e6)
+        verdict, reason, detail = judgement.verdict, judgement.reason, judgement.detail
+        if verdict is not Verdict.FAULT and now_ns >= ticket.due_ns:
+            verdict, reason = Verdict.FAULT, Reason.DEADLINE_MISSED
+            detail = self._too_late(ticket, "judged")
+        self._settle(ticket, reason, detail, verdict, queue_ms=queue_ms, judge_ms=judge_ms)
+
+    def fault(self, ticket: Part, reason: Reason, detail: str) -> None:
+        """A part cannot be judged. One that has its verdict keeps it."""
+        if ticket.draft is not None:
+            self._late += 1
+            return
+        self._settle(ticket, reason, detail)
+
+    def lost(self, camera: str, detail: str) -> None:
+        """A camera is lost: a FAULT for every trigger that waits for its picture.
+
+        A camera that makes parts of its own accord owes one, for the part it would have shown.
+        """
+        lane = self._lanes[camera]
+        for ticket in tuple(lane.waiting) if lane.software else (self._open(camera),):
+            self._settle(ticket, Reason.CAMERA_LOST, detail)
+
+    def close(self) -> list[Closed]:
+        """The verdicts due now, expired deadlines included, numbered without a gap.
+
+        Those of one camera come in the order of its parts: a later one waits for an earlier one,
+        at most until that one's deadline.
+        """
+        closed: list[Closed] = []
+        for lane in self._lanes.values():
+            while lane.open:
+                self._expire(lane.open[0])
+                draft = lane.open[0].draft
+                if draft is None:
+                    break
+                closed.append(self._number(draft, lane.open.popleft()))
+        if self._state == "SingleExecution" and not any(lane.open for lane in self._lanes.values()):
+            self._state = "Ready"
+        return closed
+
+    def next_due_ns(self) -> int | None:
+        """When (monotonic) ``close`` will have a verdict at the latest; None: no part is open."""
+        return min(
+            (lane.open[0].due_ns for lane in self._lanes.values() if lane.open), default=None
+        )
+
+    def amend(self, verdict: VerdictMessage, published: VerdictMessage) -> None:
+        """Another verdict went out under the number of ``verdict``; count and repeat that one."""
+        for one, change in ((verdict, -1), (published, 1)):
+            self._counts[one.verdict] += change
+            self._reasons[one.reason] += change
+        if (trigger := trigger_of(verdict)) is not None:
+            self._memory.replace(trigger, published)
+
+    def heatmap(self, verdict: VerdictMessage, judgement: Judgement) -> HeatmapMessage | None:
+        """Header of the pictures that belong to ``verdict``; None when there are none to show.
+
+        The recipe's picture policy decides, and a part without a map has no heatmap.
+        """
+        policy = self._station.active(verdict.camera).pictures
+        if policy == "none" or (policy == "not_pass" and verdict.verdict is Verdict.PASS):
+            return None
+        if judgement.judged is None or judgement.anomaly_map is None:
+            return None
+        height, width = judgement.judged.shape[:2]
+        return HeatmapMessage(
+            station=verdict.station,
+            camera=verdict.camera,
+            epoch=verdict.epoch,
+            seq=verdict.seq,
+            part_id=verdict.part_id,
+            verdict=verdict.verdict,
+            score=verdict.score,
+            width=width,
+            height=height,
+        )
+
+    def status(self) -> StatusMessage:
+        """The station as it stands."""
+        return StatusMessage(
+            station=self._station.station,
+            epoch=self.epoch,
+            state=self._state,
+            last_seq=self._last_seq,
+            passed=self._counts[Verdict.PASS],
+            failed=self._counts[Verdict.FAIL],
+            faults=self._counts[Verdict.FAULT],
+            over_triggers=self._reasons[Reason.OVER_TRIGGER.value],
+            overruns=sum(self._reasons[reason] for reason in _OVERRUNS),
+            late=self._late,
+            repeated=self._repeated,
+            recipe=self._station.recipe,
+            provider=self.provider,
+            inference="; ".join(f"{name}: {text}" for name, text in self._troubles.items() if text),
+            cameras=tuple(self._cameras.values()),
+            sent_us=self._clock.wall_us(),
+        )
+
+    def _open(
+        self,
+        camera: str,
+        part_id: str = "",
+        grabbed_us: int | None = None,
+        since_ns: int | None = None,
+        trigger: Trigger | None = None,
+    ) -> Part:
+        lane = self._lanes[camera]
+        if trigger is not None:
+            part_id, start_ns = trigger.part_id, trigger.triggered_ns
+        else:
+            start_ns = self._clock.monotonic_ns() if since_ns is None else since_ns
+        # The deadline itself is still in time.
+        due_ns = start_ns + lane.deadline_ns + 1
+        ticket = Part(camera, start_ns, due_ns, part_id, trigger, grabbed_us, since_ns)
+        lane.open.append(ticket)
+        if trigger is not None:
+            self._memory.add(trigger, ticket)
+        return ticket
+
+    def _expire(self, ticket: Part) -> bool:
+        """True when ``ticket`` is settled, if need be now by its deadline."""
+        if ticket.draft is None and self._clock.monotonic_ns() >= ticket.due_ns:
+            camera = self._cameras[ticket.camera]
+            if ticket.waiting_since_ns is None and camera.state in {"lost", "ended"}:
+                self._settle(ticket, Reason.CAMERA_LOST, camera.detail)
+            else:
+                what = "no picture" if ticket.waiting_since_ns is None else "not judged"
+                self._settle(ticket, Reason.DEADLINE_MISSED, self._too_late(ticket, what))
+        return ticket.draft is not None
+
+    def _too_late(self, ticket: Part, what: str) -> str:
+        taken_ms = (self._clock.monotonic_ns() - ticket.start_ns) / 1e6
+        deadline_ms = self._lanes[ticket.camera].deadline_ns // 1_000_000
+        since = "grab" if ticket.trigger is None else "trigger"
+        return f"{what} {taken_ms:.0f} ms after the {since}, the deadline is {deadline_ms} ms"
+
+    def _settle(
+        self,
+        ticket: Part,
+        reason: Reason,
+        detail: str,
+        verdict: Verdict = Verdict.FAULT,
+        *,
+        queue_ms: float | None = None,
+        judge_ms: float | None = None,
+    ) -> None:
+        """Decide on an open part, once."""
+        trigger, judgement = ticket.trigger, ticket.judgement
+        if judgement is None:
+            recipe = self._station.recipes[self._station.recipe].get(ticket.camera)
+            limit_factor = 1.0 if recipe is None else recipe.limit_factor
+        else:
+            limit_factor = judgement.limit_factor
+        asked = judgement is not None and judgement.judged is not None
+        found = None if verdict is Verdict.FAULT else judgement
+        draft = VerdictMessage(
+            station=self._station.station,
+            camera=ticket.camera,
+            epoch=self.epoch,
+            seq=1,
+            part_id=ticket.part_id,
+            trigger_seq=None if trigger is None else trigger.number,
+            client="" if trigger is None else trigger.client,
+            session="" if trigger is None else trigger.session,
+            verdict=verdict,
+            score=None if found is None else found.score,
+            reason=reason.value,
+            detail=detail,
+            limit_factor=limit_factor,
+            regions=tuple(
+                RegionField(x=r.x, y=r.y, w=r.w, h=r.h, peak=r.peak)
+                for r in (() if found is None else found.regions)
+            ),
+            model=self._models[ticket.camera] if asked else None,
+            recipe=self._station.recipe,
+            triggered_us=None if trigger is None else trigger.triggered_us,
+            grabbed_us=ticket.grabbed_us,
+            judged_us=self._clock.wall_us(),
+            queue_ms=queue_ms,
+            judge_ms=judge_ms,
+        )
+        # Here, so that a message that cannot be sent takes no number.
+        encode(draft)
+        ticket.draft = draft
+        ticket.due_ns = min(ticket.due_ns, self._clock.monotonic_ns())
+        lane = self._lanes[ticket.camera]
+        if ticket in lane.waiting:
+            lane.waiting.remove(ticket)
+
+    def _number(self, draft: VerdictMessage, ticket: Part) -> Closed:
+        self._last_seq += 1
+        verdict = draft.numbered(self._last_seq)
+        self._counts[verdict.verdict] += 1
+        self._reasons[verdict.reason] += 1
+        if ticket.trigger is not None:
+            self._memory.replace(ticket.trigger, verdict)
+        return Closed(verdict, ticket)

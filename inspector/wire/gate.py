@@ -1,0 +1,275 @@
+"""Keys, and the gate that station and clients meet at (docs/security.md).
+
+Beyond loopback every socket speaks CURVE: both sides prove that they hold their key, and all that
+travels is encrypted. The gate answers ZeroMQ's question who may connect (ZAP, rfc.zeromq.org/27)
+from the station file's table of peers.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+import zmq
+from zmq.utils import z85
+from zmq.utils.monitor import parse_monitor_message
+
+from inspector.config.addresses import LOOPBACK
+from inspector.config.station_file import Role, Security
+from inspector.errors import PortError, SecretError
+from inspector.logs import say
+from inspector.wire.keys import Keys, decode, load_keys
+
+SocketName = Literal["verdicts", "images", "commands"]
+"""A socket of a station, by its name in the station file."""
+
+ALL_ROLES: Final[frozenset[Role]] = frozenset(get_args(Role))
+
+_ADMITS: Final[Mapping[str, frozenset[Role]]] = {
+    "verdicts": frozenset({"listen"}),
+    "images": frozenset({"listen"}),
+    "commands": ALL_ROLES,
+}
+
+_HANDSHAKE_MS: Final = 5000
+_ZAP: Final = "inproc://zeromq.zap.01"
+_STOP: Final = "inproc://gate-stop"
+_SAY_EVERY_S: Final = 10.0
+
+
+class Gate:
+    """The ZeroMQ context of one station: opens its sockets, and knows who is on them.
+
+    Without ``security.secret_key`` the sockets stay on loopback and whoever connects may do all.
+    With it a peer needs a key of ``security.peers`` and a role that the socket admits; when the
+    thread that answers for it is gone, nobody gets in. Raises :class:`SecretError`.
+
+    Sockets are closed by ``close_socket``, all of them before ``close``.
+    """
+
+    def __init__(self, security: Security = Security()) -> None:  # noqa: B008
+        self._keys, peers = _load(security)
+        self._roles = {name: frozenset(peer.roles) for name, peer in security.peers.items()}
+        self._context = zmq.Context()
+        self._locks: list[int] = []
+        self._guard: _Guard | None = None
+        if self._keys is not None:
+            self._guard = _Guard(
+                self._context, {key: (name, self._roles[name]) for name, key in peers.items()}
+            )
+            self._guard.start()
+
+    @property
+    def public_key(self) -> str:
+        """What clients must expect the station's key to be, Z85; "" without keys."""
+        return self._keys.public.decode() if self._keys is not None else ""
+
+    @property
+    def crashed(self) -> bool:
+        """The thread that lets peers in has died of an error: nobody new gets in."""
+        return self._guard is not None and not self._guard.is_alive()
+
+    @property
+    def refused(self) -> int:
+        """Connections turned away so far."""
+        return self._guard.refused if self._guard is not None else 0
+
+    def open(
+        self, kind: int, door: SocketName, address: str, *, high_water: int, largest: int
+    ) -> zmq.Socket[bytes]:
+        """A bound socket of ZeroMQ's ``kind`` that takes messages up to ``largest`` bytes.
+
+        Whoever sends a larger one is cut off. Raises :class:`PortError` when ``address`` cannot be
+        bound, or can be reached from other machines and there are no keys.
+        """
+        if self._guard is None and not re.fullmatch(LOOPBACK, address):
+            raise PortError(
+                f"sockets.{door}: {address} can be reached from other machines, which needs keys: "
+                f"run 'inspector keygen', then set security.secret_key"
+            )
+        socket = self._context.socket(kind)
+        try:
+            socket.linger = 0
+            socket.set_hwm(high_water)
+            socket.setsockopt(zmq.MAXMSGSIZE, largest)
+            socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+            if self._keys is not None:
+                socket.curve_secretkey = self._keys.secret
+                socket.curve_server = True
+                socket.zap_domain = door.encode()
+                # Else libzmq lets everyone in while nobody answers its questions.
+                socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+                socket.monitor(_monitor_of(door), _Guard.WATCHED)
+            self._lock(address)
+            socket.bind(address)
+        except (OSError, zmq.ZMQError) as error:
+            self.close_socket(socket, linger_ms=0)
+            cause = (
+                "in use; is another inspector running? Stop it or choose another address"
+                if error.errno in {errno.EADDRINUSE, errno.EWOULDBLOCK, zmq.EADDRINUSE}
+                else f"cannot be bound ({zmq.strerror(error.errno or 0)}); choose another address"
+            )
+            raise PortError(f"sockets: {address}: {cause}") from None
+        return socket
+
+    def peer_of(self, frame: zmq.Frame) -> str:
+        """Name in ``security.peers`` of who sent ``frame`` (``recv(copy=False)``); "" without keys.
+
+        It is what the handshake proved, not what a message says.
+        """
+        return str(frame.get("User-Id")) if self._guard is not None else ""
+
+    def roles_of(self, peer: str) -> frozenset[Role]:
+        """What ``peer`` may do; without keys everyone may do all."""
+        return self._roles.get(peer, frozenset()) if self._guard is not None else ALL_ROLES
+
+    def close_socket(self, socket: zmq.Socket[bytes], linger_ms: int = 0) -> None:
+        """Close ``socket``, by the thread that uses it; ``linger_ms`` for what is queued."""
+        if self._guard is not None:
+            # An event that nobody takes would block libzmq's own thread.
+            socket.disable_monitor()
+        socket.close(linger=linger_ms)
+
+    def close(self) -> None:
+        """Wait until every closed socket has lingered, then end."""
+        if self._guard is not None:
+            self._guard.stop()
+        self._context.term()
+        for lock in self._locks:
+            os.close(lock)
+        self._locks.clear()
+
+    def _lock(self, address: str) -> None:
+        """Hold ``PATH.lock`` beside an ``ipc://PATH`` until ``close``. Raises OSError.
+
+        libzmq removes whatever stands at the path before it binds, be it the socket of a station
+        that runs or a file that is no socket at all. The kernel drops the lock with its holder.
+        """
+        path = address.removeprefix("ipc://")
+        if sys.platform == "win32" or path == address or path[:1] in ("", "*", "@"):
+            return
+        import fcntl
+
+        self._locks.append(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600))
+        fcntl.flock(self._locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if Path(path).exists() and not Path(path).is_socket():
+            raise FileExistsError(errno.EEXIST, "not a socket")
+
+
+class _Guard(threading.Thread):
+    """Answers libzmq who may connect, and says whom it turned away."""
+
+    WATCHED: Final = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        peers: Mapping[bytes, tuple[str, frozenset[Role]]],
+    ) -> None:
+        """``peers``: name and roles by raw public key."""
+        super().__init__(name="gate", daemon=True)
+        self.refused = 0
+        self._peers = peers
+        self._told: dict[tuple[str, str], tuple[float, int]] = {}
+        self._zap = context.socket(zmq.REP)
+        self._zap.bind(_ZAP)
+        self._stop_asked, self._stopped = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+        self._stop_asked.bind(_STOP)
+        self._stopped.connect(_STOP)
+        self._monitors: dict[zmq.Socket[bytes], str] = {}
+        for door in _ADMITS:
+            monitor = context.socket(zmq.PAIR)
+            # Never full: libzmq's own thread would wait for room.
+            monitor.set_hwm(0)
+            monitor.connect(_monitor_of(door))
+            self._monitors[monitor] = door
+
+    def run(self) -> None:
+        poller = zmq.Poller()
+        for socket in (self._zap, self._stopped, *self._monitors):
+            poller.register(socket, zmq.POLLIN)
+        while True:
+            for socket, _ in poller.poll():
+                if socket is self._stopped:
+                    return
+                if socket is self._zap:
+                    self._zap.send_multipart(self._answer(self._zap.recv_multipart()))
+                else:
+                    self._note(self._monitors[socket], socket.recv_multipart())
+
+    def stop(self) -> None:
+        """End the thread and close its sockets."""
+        self._stop_asked.send(b"")
+        self.join()
+        for socket in (self._zap, self._stop_asked, self._stopped, *self._monitors):
+            socket.close(linger=0)
+
+    def _answer(self, request: list[bytes]) -> list[bytes]:
+        version, number, domain, address, _identity, mechanism, *credentials = request
+        door = domain.decode("ascii", "replace")
+        key = credentials[0] if mechanism == b"CURVE" and len(credentials) == 1 else b""
+        name, roles = self._peers.get(key, ("", frozenset[Role]()))
+        if roles & _ADMITS.get(door, frozenset()):
+            return [version, number, b"200", b"OK", name.encode(), b""]
+        why = f"peer {name} has no role for it" if name else "unknown key"
+        shown = z85.encode(key).decode() if len(key) == 32 else ""
+        self._turn_away(door, why, address=address.decode("ascii", "replace"), key=shown)
+        # 300, "try again": after a 400 a client never does, not even when its key has been added.
+        return [version, number, b"300", b"not admitted", b"", b""]
+
+    def _note(self, door: str, event: list[bytes]) -> None:
+        kind = parse_monitor_message(event)["event"]
+        if kind == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+            self._turn_away(door, "no or another station's key")
+        elif kind == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+            self._turn_away(door, "ended before it showed a key")
+
+    def _turn_away(self, door: str, why: str, **details: str) -> None:
+        """Count, and log at most one line each ten seconds for each door and reason."""
+        self.refused += 1
+        said, times = self._told.get((door, why), (-_SAY_EVERY_S, 0))
+        now, times = time.monotonic(), times + 1
+        if now - said >= _SAY_EVERY_S:
+            say("refused", logging.WARNING, socket=door, why=why, times=times, **details)
+            said, times = now, 0
+        self._told[door, why] = (said, times)
+
+
+def _monitor_of(door: str) -> str:
+    return f"inproc://gate-{door}"
+
+
+def _load(security: Security) -> tuple[Keys | None, dict[str, bytes]]:
+    """The station's pair, and each peer's raw public key. Raises :class:`SecretError`."""
+    if security.secret_key is None:
+        if security.peers:
+            raise SecretError(
+                "security.peers: has no effect without security.secret_key; run 'inspector keygen' "
+                "and set it"
+            )
+        return None, {}
+    own = load_keys(security.secret_key)
+    peers: dict[str, bytes] = {}
+    for name, peer in security.peers.items():
+        raw = decode(peer.key.encode())
+        if raw is None:
+            raise SecretError(f"security.peers.{name}.key: is no key; copy it again")
+        if peer.key.encode() == own.public:
+            raise SecretError(
+                f"security.peers.{name}.key: is the station's own; make one for each peer"
+            )
+        for other, taken in peers.items():
+            if taken == raw:
+                raise SecretError(
+                    f"security.peers: {other} and {name} have the same key; make one for each peer"
+                )
+        peers[name] = raw
+    return own, peers

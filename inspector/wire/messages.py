@@ -1,0 +1,366 @@
+"""What travels over ZeroMQ: messages, topics and the publishing sockets (docs/wire.md)."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from inspector.errors import WireError
+from inspector.verdict import Verdict
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+SCHEMA: Final = 1
+
+Microseconds = Annotated[int, Field(ge=0, lt=2**53, description="µs since the Unix epoch")]
+Milliseconds = Annotated[float, Field(ge=0, description="ms")]
+
+
+def _carried(text: str) -> str:
+    # A file name need not be UTF-8: Python keeps its odd bytes as lone surrogates, JSON cannot.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+Text = Annotated[str, AfterValidator(_carried)]
+"""Text of the outer world; what UTF-8 cannot carry is written as ``\\udcff``."""
+
+
+class _Message(BaseModel):
+    # Receivers accept fields that a newer daemon adds; the daemon itself never sends others.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class RegionField(_Message):
+    """One area at or above the limit, in camera pixels."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+    peak: float = Field(description="highest map value inside, 1.0 is the limit")
+
+
+class ModelField(_Message):
+    """The bundle that judged the part."""
+
+    name: str
+    version: str
+    sha256: str = Field(description="SHA-256 of the bundle file, hex")
+
+
+class VerdictMessage(_Message):
+    """One verdict on one part: the second frame of ``verdict/<station>/``."""
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    station: str
+    camera: str
+    epoch: str = Field(description="UUID, new at every daemon start")
+    seq: int = Field(ge=1, description="gap-free within an epoch, from 1")
+    part_id: Text
+    trigger_seq: int | None = Field(description="the PLC's trigger number; null when free running")
+    client: Text = Field(default="", description="whose trigger; empty when free running")
+    session: Text = Field(default="", description="the client's own, its numbers rise within it")
+    verdict: Verdict
+    score: float | None = Field(description="1.0 is the limit in force; null on FAULT")
+    reason: str = Field(description="why not PASS; empty on PASS")
+    detail: Text = Field(description="the reason in words for a person; may change, do not parse")
+    limit_factor: float = Field(description="operator's sensitivity the score was divided by")
+    regions: tuple[RegionField, ...]
+    model: ModelField | None = Field(description="null when no model was asked")
+    recipe: str
+    triggered_us: Microseconds | None
+    grabbed_us: Microseconds | None
+    judged_us: Microseconds
+    queue_ms: Milliseconds | None = Field(description="from grab to the start of judgement")
+    judge_ms: Milliseconds | None = Field(description="geometry, inference and decision")
+
+    @functools.cached_property
+    def _json(self) -> bytes:
+        return self.model_dump_json(by_alias=True).encode()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's; the copy is encoded anew."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("_json", None)
+        return copy
+
+    def numbered(self, seq: int) -> Self:
+        """The same with another ``seq``; not encoded again if this was."""
+        copy = self.model_copy(update={"seq": seq})
+        # A quote inside a text is escaped, so the first such key is the message's own.
+        before, after = b'"seq":%d,' % self.seq, b'"seq":%d,' % seq
+        copy.__dict__["_json"] = self._json.replace(before, after, 1)
+        return copy
+
+
+class HeatmapMessage(_Message):
+    """Second frame of ``heatmap/<station>/``; a PNG and a JPEG follow it."""
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    station: str
+    camera: str
+    epoch: str
+    seq: int = Field(ge=1, description="that of the verdict it belongs to")
+    part_id: Text
+    verdict: Verdict
+    score: float | None
+    width: int = Field(description="of the map and the picture, pixels")
+    height: int
+
+
+class CameraStatus(_Message):
+    """One camera of the station."""
+
+    name: str
+    state: Literal["opening", "running", "ended", "lost"]
+    detail: Text
+    frames: int
+
+
+class StatusMessage(_Message):
+    """Second frame of ``status/<station>/``, every second and on every change of state."""
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    station: str
+    epoch: str
+    state: State
+    last_seq: int = Field(ge=0, description="0 before the first verdict")
+    passed: int
+    failed: int
+    faults: int
+    over_triggers: int = Field(default=0, description="triggers before the last one's picture")
+    overruns: int = Field(default=0, description="parts that were not judged in time")
+    late: int = Field(default=0, description="results for parts that had their verdict by then")
+    repeated: int = Field(default=0, description="triggers sent again, answered as the first time")
+    recipe: str
+    provider: str = Field(
+        description="what inference runs on, as ONNX Runtime names it; or OpenVINO"
+    )
+    inference: Text = Field(
+        description="cameras whose last part the model failed on, and how; or empty"
+    )
+    trouble: Text = Field(default="", description="why the station is not Ready; or empty")
+    drift: Text = Field(
+        default="", description="cameras whose good parts no longer score as calibrated; or empty"
+    )
+    cameras: tuple[CameraStatus, ...]
+    sent_us: Microseconds
+
+    @property
+    def unrecorded(self) -> bool:
+        """The journal may not know of this start yet, and never will if it ends here."""
+        return self.state in {"Preoperational", "Error"} and self.last_seq == 0
+
+
+State = Literal[
+    "Preoperational",
+    "Initialized",
+    "Ready",
+    "SingleExecution",
+    "ContinuousExecution",
+    "Halted",
+    "Error",
+]
+"""States of OPC 40100-1 (Machine Vision), section 7."""
+
+StatusMessage.model_rebuild()
+
+
+def _require_command(schema: dict[str, Any]) -> None:
+    schema["required"] = ["command", *schema.get("required", [])]
+
+
+class _Command(BaseModel):
+    # A misspelt field must not be lost in silence, as one that a newer daemon adds may be.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, json_schema_extra=_require_command
+    )
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    id: str = Field(default="", max_length=64, description="comes back in every reply")
+
+
+class TriggerCommand(_Command):
+    """Judge the part before the camera."""
+
+    command: Literal["trigger"] = "trigger"
+    camera: Text = Field(max_length=64)
+    session: Text = Field(
+        default="", max_length=64, description="another one whenever trigger_seq begins anew"
+    )
+    trigger_seq: int = Field(ge=0, lt=2**53, description="the client's number of the trigger")
+    part_id: Text = Field(default="", max_length=256)
+
+
+class StatusCommand(_Command):
+    """Say how the station stands."""
+
+    command: Literal["status"] = "status"
+
+
+class RecipeCommand(_Command):
+    """Judge by another recipe of the station file."""
+
+    command: Literal["recipe"] = "recipe"
+    recipe: Text = Field(max_length=64)
+
+
+class ReloadCommand(_Command):
+    """Read the bundles again, and acknowledge a missed self-test."""
+
+    command: Literal["reload"] = "reload"
+
+
+class ReplayCommand(_Command):
+    """Send recorded verdicts: of an epoch by number, or the first since a moment."""
+
+    command: Literal["replay"] = "replay"
+    epoch: str | None = Field(default=None, max_length=64)
+    from_seq: int = Field(default=1, ge=1, lt=2**53)
+    to_seq: int | None = Field(default=None, ge=0, lt=2**53, description="null: to the end")
+    since_us: Microseconds | None = Field(
+        default=None, description="in place of epoch: verdicts judged at this moment or later"
+    )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> ReplayCommand:
+        if (self.epoch is None) == (self.since_us is None):
+            raise ValueError("replay needs epoch or since_us, and not both")
+        return self
+
+
+Command = Annotated[
+    TriggerCommand | StatusCommand | RecipeCommand | ReloadCommand | ReplayCommand,
+    Field(discriminator="command"),
+]
+
+RefusalCode = Literal[
+    "malformed", "forbidden", "busy", "unknown", "not_ready", "journal", "failed", "stopping"
+]
+"""Why a command was refused; stable identifiers, documented in docs/wire.md."""
+
+
+class EpochField(_Message):
+    """One start of the station, as the journal has it."""
+
+    epoch: str
+    last_seq: int = Field(ge=0)
+
+
+class ReplyMessage(_Message):
+    """The answer to a command."""
+
+    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    id: str = Field(description="that of the command")
+    kind: Literal["accepted", "verdict", "status", "replayed", "done", "refused"]
+    code: RefusalCode | Literal[""] = Field(default="", description="why it was refused")
+    detail: Text = Field(default="", description="in words for a person; may change")
+    verdict: VerdictMessage | None = None
+    status: StatusMessage | None = None
+    epochs: tuple[EpochField, ...] = Field(default=(), description="oldest first, the newest 100")
+    verdicts: tuple[VerdictMessage, ...] = Field(default=(), description="in order, at most 100")
+    more: bool = Field(default=False, description="what was asked for goes on after verdicts")
+    next_epoch: str | None = Field(
+        default=None, description="the epoch with verdicts that follows the one asked for"
+    )
+
+
+TopicKind = Literal["verdict", "heatmap", "status"]
+
+_KINDS: Final[
+    dict[TopicKind, tuple[int, type[VerdictMessage | HeatmapMessage | StatusMessage]]]
+] = {
+    "verdict": (2, VerdictMessage),
+    "heatmap": (4, HeatmapMessage),
+    "status": (2, StatusMessage),
+}
+"""Frames of each message, topic included, and the type of the second."""
+
+_COMMANDS: Final[TypeAdapter[Command]] = TypeAdapter(Command)
+
+
+def topic(kind: TopicKind, station: str = "") -> bytes:
+    """``b"<kind>/<station>/"``; the closing slash keeps station 1 from receiving station 10."""
+    return f"{kind}/{station}/".encode() if station else f"{kind}/".encode()
+
+
+def encode(message: BaseModel) -> bytes:
+    """One message as UTF-8 JSON; NaN and infinities never occur in it."""
+    if isinstance(message, VerdictMessage):
+        # Checked, recorded and published: the same bytes.
+        return message._json
+    return message.model_dump_json(by_alias=True).encode()
+
+
+def decode(frames: Sequence[bytes]) -> VerdictMessage | HeatmapMessage | StatusMessage:
+    """The message in ``frames``, as received; a heatmap's pictures are not looked at.
+
+    Raises :class:`WireError` when docs/wire.md does not allow it.
+    """
+    kind = bytes(frames[0]).partition(b"/")[0].decode("ascii", "replace")
+    if kind not in _KINDS:
+        raise WireError(f"received topic {bytes(frames[0])[:80]!r}, which docs/wire.md has not")
+    parts, model = _KINDS[kind]
+    if len(frames) != parts:
+        raise WireError(f"received {kind} of {len(frames)} frames, expected {parts}")
+    try:
+        message = model.model_validate_json(bytes(frames[1]))
+    except ValidationError as error:
+        raise WireError(f"received {kind} {first_wrong(error)}") from None
+    if bytes(frames[0]) != topic(kind, message.station):
+        raise WireError(f"received {kind} of station '{message.station}' under another topic")
+    return message
+
+
+def decode_command(body: bytes) -> Command:
+    """The command in ``body``. Raises :class:`WireError` when docs/wire.md does not allow it."""
+    try:
+        return _COMMANDS.validate_json(body)
+    except ValidationError as error:
+        raise WireError(f"received command {first_wrong(error)}") from None
+
+
+def decode_reply(body: bytes) -> ReplyMessage:
+    """The reply in ``body``. Raises :class:`WireError` when docs/wire.md does not allow it."""
+    try:
+        return ReplyMessage.model_validate_json(body)
+    except ValidationError as error:
+        raise WireError(f"received reply {first_wrong(error)}") from None
+
+
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """JSON Schema (2020-12) of each message: by topic kind, ``command`` and ``reply``."""
+    models: dict[str, type[BaseModel]] = {kind: model for kind, (_, model) in _KINDS.items()}
+    models["reply"] = ReplyMessage
+    schemas = {
+        kind: model.model_json_schema(by_alias=True, mode="serialization")
+        for kind, model in models.items()
+    }
+    schemas["command"] = _COMMANDS.json_schema(by_alias=True)
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {kind: dialect | schema for kind, schema in schemas.items()}
+
+
+def first_wrong(error: ValidationError) -> str:
+    """The first wrong field of a message, in words."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"whose field '{where}' is wrong: {first['msg']}"
+
+
+def dump_schemas() -> str:
+    """The schemas as one JSON document, as docs/wire.schema.json holds it."""
+    return json.dumps(json_schemas(), indent=2, ensure_ascii=False) + "\n"

@@ -27,7 +27,7 @@ from inspector.detection.signing import load_bundle_keys, load_signing_key
 from inspector.errors import BundleError, CommandError, GoldenError, SignatureError
 from inspector.files import write_whole
 from tests import running, tiny
-from tests.security.parties import Parties, Tap, connected, make_keys, plain, wait_until
+from tests.parties import Parties, Tap, connected, make_keys, plain, wait_until
 
 DEMO: Final = Path(__file__).parents[1] / "config" / "demo.onnx"
 _QUIET_S: Final = 2.0

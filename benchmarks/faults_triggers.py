@@ -24,7 +24,7 @@ from faults_lab import (
 )
 
 from inspector.config.station_file import load_station
-from tests import powerloss, running
+from tests.journal import powerloss, running
 
 CLIENTS = 4
 MOST_WAITING = 100

@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests import tiny
+from tests import running, tiny
+from tests.parties import Parties
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So it is in a job that a script put into the background, and in all that it starts.
@@ -69,3 +70,23 @@ def shared_memory(pid: int) -> list[str]:
 def bundle_path(tmp_path: Path) -> Path:
     """A real, tiny bundle (tests/tiny.py)."""
     return tiny.write_bundle(tmp_path / "tiny.onnx")
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    """A folder with a good and a bad part."""
+    return running.write_parts(tmp_path / "parts", tiny.good_picture(), tiny.bad_picture())
+
+
+@pytest.fixture
+def station(tmp_path: Path, bundle_path: Path, parts: Path) -> Path:
+    """The file of a station of one camera, with a good and a bad part."""
+    return running.write_station(
+        tmp_path / "station.yaml", bundle_path, running.folder_camera(parts)
+    )
+
+
+@pytest.fixture(scope="session")
+def parties(tmp_path_factory: pytest.TempPathFactory) -> Parties:
+    """Keys of a station and of its peers."""
+    return Parties(tmp_path_factory.mktemp("keys"))

@@ -23,8 +23,8 @@ from inspector.client.subscriber import Gap, Heatmap, Subscriber
 from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.wire.messages import StatusMessage, VerdictMessage
 from tests import tiny
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 START_S = 20.0
 FREE = dict.fromkeys(("verdicts", "images", "commands"), "tcp://127.0.0.1:*")
 

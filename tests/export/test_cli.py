@@ -27,10 +27,10 @@ from inspector.config.yaml_file import load_yaml
 from inspector.detection.bundle import read
 from inspector.errors import ParityError
 from inspector.verdict import FloatMap, Frame8
+from tests.export.conftest import draw_part, write_labelled, write_parts
+from tests.paths import ROOT
 
-from .conftest import draw_part, write_labelled, write_parts
-
-CONFIG = Path(__file__).parents[2] / "config"
+CONFIG = ROOT / "config"
 
 
 def fails(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int) -> str:

@@ -24,8 +24,16 @@ from inspector.detection import fitness
 from inspector.detection.bundle import read
 from inspector.detection.manifest import Manifest
 from inspector.errors import OutputError, RunError
+from tests.export.conftest import (
+    CPU,
+    QUICK,
+    draw_labelled,
+    draw_part,
+    features,
+    write_labelled,
+    write_parts,
+)
 
-from .conftest import CPU, QUICK, draw_labelled, draw_part, features, write_labelled, write_parts
 from .test_cli import fails
 
 

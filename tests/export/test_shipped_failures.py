@@ -14,8 +14,8 @@ from export.bundle import graph as onnx_graph
 from export.cli import main
 from export.training.run import Run
 from inspector import Detector, Verdict
+from tests.export.conftest import draw_part
 
-from .conftest import draw_part
 from .test_cli import fails
 
 

@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.export.conftest import parts, roomy, trained
+
+__all__ = ["parts", "roomy", "trained"]

@@ -1,0 +1,46 @@
+"""The memory bank after a lesson: it knows what was taught, and what stands alone stays."""
+
+from __future__ import annotations
+
+import torch
+
+from export.model.memory import COVER, MOST_REPLACED, teach
+from export.training.run import Run
+from export.training.train import load_scorer
+from tests.export.conftest import CPU, draw_labelled, features
+
+
+def test_every_new_patch_is_near_an_item_afterwards(roomy: Run) -> None:
+    model = load_scorer(roomy, CPU).model
+    # Room for all: the bank's own items, again and again.
+    model.bank = model.bank.repeat(10, 1)
+    levels = features(roomy, [draw_labelled(seed) for seed in range(5000, 5004)])
+    limit = roomy.outcome().calibration.threshold
+    replaced = teach(model, [levels], limit)
+    assert 0 < replaced < MOST_REPLACED * len(model.bank)
+    with torch.no_grad():
+        phi = model.descriptor(levels).flatten(2).transpose(1, 2).flatten(0, 1)
+    assert torch.cdist(phi, model.bank).amin(dim=1).max() <= COVER * limit
+
+
+def test_items_that_stand_alone_stay(roomy: Run) -> None:
+    model = load_scorer(roomy, CPU).model
+    before = model.bank.clone()
+    apart = torch.cdist(before, before).fill_diagonal_(torch.inf).amin(dim=1)
+    levels = features(roomy, [draw_labelled(seed) for seed in range(5000, 5006)])
+    teach(model, [levels], roomy.outcome().calibration.threshold)
+    gone = (model.bank != before).any(dim=1)
+    apart = torch.minimum(apart, torch.cdist(before, model.bank[gone]).amin(dim=1))
+    assert apart[gone].max() < apart[~gone].median()
+    assert not gone[apart.argmax()]
+
+
+def test_teaching_what_is_known_changes_nothing(roomy: Run) -> None:
+    model = load_scorer(roomy, CPU).model
+    levels = features(roomy, [draw_labelled(5000)])
+    with torch.no_grad():
+        known = model.descriptor(levels).flatten(2).transpose(1, 2).flatten(0, 1)
+    model.bank[: len(known)] = known
+    before = model.bank.clone()
+    assert teach(model, [levels], roomy.outcome().calibration.threshold) == 0
+    assert torch.equal(model.bank, before)

@@ -1,0 +1,232 @@
+"""Training: reproducible, resumable, and blind to everything under test/."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.data.dataset import load_good, open_good
+from export.training.calibrate import calibrate
+from export.training.run import Run
+from export.training.train import Step, _split, load_scorer, train
+from inspector.detection import fitness
+from inspector.errors import RunError, TooFewPartsError, TrainingError
+from tests.export.conftest import CPU, QUICK, draw_part, run_watched, write_parts
+
+
+def fit(data: Path, folder: Path, **options: object) -> Run:
+    changed = QUICK.model_copy(update=options)
+    return train(data, folder, changed, resume=False, on_step=lambda step: None)
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    state = run.load("model.pt")
+    assert state is not None
+    return state
+
+
+def assert_same_model(one: Run, two: Run) -> None:
+    first, second = weights(one), weights(two)
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+    assert one.outcome().calibration == two.outcome().calibration
+
+
+def test_same_seed_gives_the_same_model(parts: Path, trained: Run, tmp_path: Path) -> None:
+    assert_same_model(trained, fit(parts, tmp_path / "again"))
+
+
+def test_another_seed_gives_another_model(parts: Path, trained: Run, tmp_path: Path) -> None:
+    other = fit(parts, tmp_path / "other", seed=1)
+    key = "descriptor.weight"
+    assert not torch.equal(weights(trained)[key], weights(other)[key])
+
+
+@pytest.mark.parametrize("name", ["service", "fold 2 of 3"])
+@pytest.mark.parametrize("at", [0.4, 0.8])
+def test_interrupted_then_resumed_equals_uninterrupted(
+    parts: Path, trained: Run, tmp_path: Path, name: str, at: float
+) -> None:
+    folder = tmp_path / "run"
+    seen = 0
+
+    def interrupt(step: Step) -> None:
+        nonlocal seen
+        seen += step.fit == name
+        # 24 parts: two epochs of 6 steps for the model in service, of 4 for a fold's.
+        if seen >= at * (12 if name == "service" else 8):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(parts, folder, QUICK, resume=False, on_step=interrupt)
+    assert not (folder / "outcome.json").exists()
+    with pytest.raises(RunError, match="not finished"):
+        Run(folder).outcome()
+    # After the first epoch there is a checkpoint to go on from.
+    assert (folder / f"checkpoint-{name.replace(' ', '-')}.pt").exists() == (at > 0.5)
+    resumed = train(parts, folder, QUICK, resume=True, on_step=lambda step: None)
+    assert_same_model(trained, resumed)
+    assert not list(folder.glob("checkpoint-*"))
+    assert not list(folder.glob("features-*"))
+
+
+def test_a_mapped_cache_gives_the_same_model(parts: Path, trained: Run, tmp_path: Path) -> None:
+    assert_same_model(trained, fit(parts, tmp_path / "mapped", cache_gb=0.0))
+    assert not list((tmp_path / "mapped").glob("features-*"))
+
+
+def test_train_and_calibrate_open_nothing_under_test(parts: Path, tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    options = ["--epochs", "1", "--folds", "2", "--size", "64", "--bank-items", "20"]
+    _, seen = run_watched(
+        ["train", str(parts), "-o", run, *options], ["calibrate", run, "--false-reject", "2%"]
+    )
+    inside = [path for path in seen if path.startswith(str(parts))]
+    assert sum("/train/good" in path for path in inside) >= 24
+    assert not [path for path in inside if "/test" in path or "/ground_truth" in path]
+
+
+def test_losses_and_radius_are_logged_each_epoch(trained: Run) -> None:
+    lines = (trained.folder / "epochs.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    service = [record for record in records if record["fit"] == "service"]
+    assert [record["epoch"] for record in service] == [1, 2]
+    assert service[1]["l_att"] < service[0]["l_att"]
+    assert {"l_att", "l_rep", "r"} <= service[0].keys()
+    assert len(records) == 2 * (1 + 3)
+
+
+def test_few_parts_are_cross_fitted_and_each_is_scored_once(trained: Run) -> None:
+    folds, scores = trained.held_out()
+    assert len(scores) == 24
+    assert np.bincount(folds).tolist() == [8, 8, 8]
+    assert trained.outcome().calibration.good_parts == 24
+
+
+def test_what_a_fit_picture_looks_like_is_learnt_from_the_parts(trained: Run) -> None:
+    learnt, geometry = trained.outcome().exposure, trained.facts().geometry
+    assert learnt.fitness is not None
+    for seed in range(3000, 3005):
+        image = draw_part(seed)[0]
+        assert fitness.check(geometry.apply(image), learnt) is None
+        dark = fitness.check(geometry.apply(image // 20), learnt)
+        assert dark is not None
+        assert dark.reason == "too_dark"
+    assert trained.outcome().calibration.scores[-1] > 0.9
+
+
+def test_many_parts_are_held_out_once_and_not_trained_on(tmp_path: Path) -> None:
+    data = write_parts(tmp_path / "many", good=40, test_good=0, defective=0)
+    run = fit(data, tmp_path / "run", false_reject=0.3, epochs=1)
+    folds, scores = run.held_out()
+    assert len(scores) == 12
+    assert set(folds) == {0}
+    assert "one hold-out" in run.outcome().calibration.pooling
+
+
+def test_the_limit_rests_on_held_out_scores_not_on_the_training_parts_own(
+    parts: Path, trained: Run
+) -> None:
+    _, held_out = trained.held_out()
+    paths = open_good(parts)
+    own, _ = load_scorer(trained, CPU)(load_good(paths, trained.facts().geometry).images)
+    own = own * trained.outcome().calibration.threshold
+    # A part its model has seen scores lower than the same part held out.
+    assert np.median(own) < np.median(held_out)
+    assert trained.outcome().calibration.threshold > held_out.max() * 0.95
+
+
+@pytest.mark.parametrize(("rate", "folds"), [(0.005, 3), (0.45, 2), (0.49, 1)])
+def test_copies_are_one_part_when_tested_and_stay_together(
+    tmp_path: Path, rate: float, folds: int
+) -> None:
+    many = 24 if folds == 1 else 14
+    data = write_parts(tmp_path / "twins", good=many, test_good=0, defective=0)
+    for path in list((data / "train" / "good").iterdir()):
+        (path.parent / f"copy-{path.name}").write_bytes(path.read_bytes())
+    run = fit(data, tmp_path / "run", epochs=0, false_reject=rate, folds=max(folds, 2))
+    names, fold, _ = run.held_out_parts()
+    parts = load_good(open_good(data), run.facts().geometry)
+    held = _split(parts, run.facts().settings)
+    assert len(held) == folds
+    for number, index in enumerate(held):
+        assert not set(parts.picture[index]) & set(np.delete(parts.picture, index))
+        assert 2 * (fold == number).sum() == len(index)
+    assert len({name[-7:] for name in names}) == len(names) == (7 if folds == 1 else 14)
+    calibration = run.outcome().calibration
+    assert calibration.good_parts == len(calibration.scores) == len(names)
+    assert calibration.threshold == calibrate(run.limit_folds(), rate).threshold
+    assert any(
+        f"{many} of {2 * many} good parts are copies" in remark for remark in run.outcome().remarks
+    )
+
+
+def test_a_diverging_training_is_refused_with_a_cure(parts: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="lower --learning-rate"):
+        fit(parts, tmp_path / "run", learning_rate=1e30)
+    assert not (tmp_path / "run" / "outcome.json").exists()
+
+
+def test_defects_score_above_the_limit_and_good_parts_below(trained: Run) -> None:
+    from inspector.imaging.geometry import Geometry
+
+    geometry = trained.facts().geometry
+    assert isinstance(geometry, Geometry)
+    scorer = load_scorer(trained, CPU)
+
+    def score(seed: int, defect: str) -> float:
+        return float(scorer(geometry.apply(draw_part(seed, defect)[0])[None])[0][0])
+
+    good = [score(5000 + i, "") for i in range(8)]
+    bad = [score(6000 + i, kind) for i in range(4) for kind in ("scratch", "stain")]
+    assert max(good) < 1.0 < min(bad)
+
+
+def test_a_resumed_run_must_be_the_same_run(parts: Path, trained: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    fit(parts, folder, epochs=0)
+    options = QUICK.model_copy(update={"epochs": 0})
+    with pytest.raises(RunError, match="add --resume"):
+        train(parts, folder, options, resume=False, on_step=lambda step: None)
+    with pytest.raises(RunError, match=r"alpha = 0\.1, not 0\.2"):
+        changed = options.model_copy(update={"alpha": 0.2})
+        train(parts, folder, changed, resume=True, on_step=lambda step: None)
+    other = write_parts(tmp_path / "other", good=12)
+    with pytest.raises(RunError, match="other photos"):
+        train(other, folder, options, resume=True, on_step=lambda step: None)
+
+
+def test_an_interrupted_run_keeps_its_rate_for_the_split_hangs_on_it(
+    parts: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+
+    def interrupt(step: Step) -> None:
+        if step.fit == "fold 1 of 3":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(parts, folder, QUICK, resume=False, on_step=interrupt)
+    # At this rate the parts would be held out once, and the model in service has seen them.
+    other = QUICK.model_copy(update={"false_reject": 0.45})
+    with pytest.raises(RunError, match="false_reject"):
+        train(parts, folder, other, resume=True, on_step=lambda step: None)
+
+
+def test_a_foreign_folder_is_left_alone(parts: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match="not empty"):
+        train(parts, tmp_path, QUICK, resume=False, on_step=lambda step: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_fewer_than_ten_good_parts_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    data = write_parts(tmp_path / "few", good=9)
+    with pytest.raises(TooFewPartsError):
+        fit(data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,576 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from inspector.client.subscriber import Gap, Subscriber
+from inspector.errors import PortError, WireError
+from inspector.imaging.images import encode_jpeg, encode_png
+from inspector.verdict import Reason, Verdict
+from inspector.wire import messages as wire
+from inspector.wire.messages import HeatmapMessage, StatusMessage, VerdictMessage
+from inspector.wire.publisher import Publisher
+from tests import running, tiny
+from tests.paths import ROOT
+
+DOCS = ROOT / "docs"
+PAGE = (DOCS / "wire.md").read_text(encoding="utf-8")
+EPOCH = "5b0c3a52-8f5e-4bb8-9a55-0d1f7c0f6c1e"
+
+
+def verdict(seq: int = 1, **changes: Any) -> VerdictMessage:
+    fields: dict[str, Any] = {
+        "station": "1",
+        "camera": "top",
+        "epoch": EPOCH,
+        "seq": seq,
+        "part_id": f"p{seq}",
+        "trigger_seq": None,
+        "verdict": "PASS",
+        "score": 0.5,
+        "reason": "",
+        "detail": "",
+        "limit_factor": 1.0,
+        "regions": (),
+        "model": None,
+        "recipe": "r",
+        "triggered_us": None,
+        "grabbed_us": 1,
+        "judged_us": 2,
+        "queue_ms": 0.1,
+        "judge_ms": 3.0,
+    }
+    return VerdictMessage.model_validate(fields | changes)
+
+
+def status(last_seq: int, state: str = "ContinuousExecution", **changes: Any) -> StatusMessage:
+    fields: dict[str, Any] = {
+        "station": "1",
+        "epoch": EPOCH,
+        "state": state,
+        "last_seq": last_seq,
+        "passed": last_seq,
+        "failed": 0,
+        "faults": 0,
+        "recipe": "r",
+        "provider": "CPUExecutionProvider",
+        "inference": "",
+        "cameras": (),
+        "sent_us": 3,
+    }
+    return StatusMessage.model_validate(fields | changes)
+
+
+def heatmap(seq: int, side: int = 64) -> HeatmapMessage:
+    return HeatmapMessage(
+        station="1",
+        camera="top",
+        epoch=EPOCH,
+        seq=seq,
+        part_id="p",
+        verdict=Verdict.PASS,
+        score=0.5,
+        width=side,
+        height=side,
+    )
+
+
+@pytest.fixture
+def publisher():
+    made = Publisher(running.FREE["verdicts"], running.FREE["images"])
+    yield made
+    made.close(linger_ms=0)
+
+
+@contextlib.contextmanager
+def subscribed(publisher: Publisher, **options: Any) -> Iterator[Subscriber]:
+    with Subscriber(*publisher.addresses, **options) as subscriber:
+        assert publisher.wait_for_subscriber(5.0)
+        yield subscriber
+
+
+def violations(schema: dict[str, Any], value: Any, root: dict[str, Any], where: str) -> list[str]:
+    """What JSON Schema says against ``value``; knows the words our schemas use, and no others."""
+    schema = dict(schema)
+    # What is not among the properties is reported below, wherever the schema allows it.
+    for note in (
+        *("$schema", "$defs", "title", "description", "default"),
+        *("discriminator", "additionalProperties"),
+    ):
+        schema.pop(note, None)
+    if "$ref" in schema:
+        name = schema.pop("$ref").removeprefix("#/$defs/")
+        return violations(root["$defs"][name], value, root, where)
+    if one_of := schema.pop("oneOf", None) or schema.pop("anyOf", None):
+        tried = [violations(one, value, root, where) for one in one_of]
+        return [] if [] in tried else tried[0]
+    wrong = []
+    types = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "integer": int,
+        "boolean": bool,
+        "number": (int, float),
+        "null": type(None),
+    }
+    kind = schema.pop("type", None)
+    if kind and (
+        not isinstance(value, types[kind]) or isinstance(value, bool) != (kind == "boolean")
+    ):
+        return [f"{where}: {value!r} is no {kind}"]
+    if "const" in schema and value != schema.pop("const"):
+        wrong.append(f"{where}: {value!r}")
+    if "enum" in schema and value not in schema.pop("enum"):
+        wrong.append(f"{where}: {value!r}")
+    if "minimum" in schema and value < schema.pop("minimum"):
+        wrong.append(f"{where}: {value} is too small")
+    if "exclusiveMaximum" in schema and value >= schema.pop("exclusiveMaximum"):
+        wrong.append(f"{where}: {value} is too large")
+    if "maxLength" in schema and len(value) > schema.pop("maxLength"):
+        wrong.append(f"{where}: {value!r} is too long")
+    properties = schema.pop("properties", {})
+    wrong += [f"{where}.{key} is missing" for key in schema.pop("required", []) if key not in value]
+    for key, entry in value.items() if isinstance(value, dict) else ():
+        if key in properties:
+            wrong += violations(properties[key], entry, root, f"{where}.{key}")
+        else:
+            wrong.append(f"{where}.{key} is not in the schema")
+    if "items" in schema:
+        entries = schema.pop("items")
+        for entry in value:
+            wrong += violations(entries, entry, root, f"{where}[]")
+    assert schema == {}, f"the test does not know {schema}"
+    return wrong
+
+
+def check_json(kind: str, body: bytes | str) -> dict[str, Any]:
+    """Parse strictly and hold against the schema that is in the documentation."""
+    schemas = json.loads((DOCS / "wire.schema.json").read_text(encoding="utf-8"))
+    message = json.loads(body, parse_constant=lambda name: pytest.fail(f"{name} in {body!r}"))
+    assert violations(schemas[kind], message, schemas[kind], kind) == []
+    return message
+
+
+def test_documented_schema_is_the_one_in_force():
+    assert (DOCS / "wire.schema.json").read_text(encoding="utf-8") == wire.dump_schemas()
+
+
+def test_schema_check_finds_what_is_wrong():
+    good = json.loads(wire.encode(verdict()))
+    schema = wire.json_schemas()["verdict"]
+    assert violations(schema, good, schema, "") == []
+    for key, value in (("seq", 0), ("verdict", "OK"), ("score", "1"), ("judged_us", 2**53)):
+        assert violations(schema, good | {key: value}, schema, "") != []
+    del good["epoch"]
+    assert violations(schema, good, schema, "") != []
+
+
+MARKS = {"command": "command", "kind": "reply", "state": "status", "width": "heatmap"}
+
+
+def examples() -> list[tuple[str, str]]:
+    """(kind, message) as the page shows them."""
+    found = []
+    for text in re.findall(r"```json\n(.*?)\n```", PAGE, re.DOTALL):
+        fields = json.loads(text)
+        kind = next((kind for mark, kind in MARKS.items() if mark in fields), "verdict")
+        found.append((kind, text))
+    return found
+
+
+def test_examples_of_the_page_are_messages_and_there_is_one_of_each():
+    shown = set()
+    for kind, text in examples():
+        fields = check_json(kind, text)
+        shown.add((kind, fields.get("command") or fields.get("kind") or ""))
+    replies = get_args(wire.ReplyMessage.model_fields["kind"].annotation)
+    commands = wire.json_schemas()["command"]["discriminator"]["mapping"]
+    wanted = {("reply", kind) for kind in replies} | {("command", name) for name in commands}
+    assert shown == wanted | {("verdict", ""), ("heatmap", ""), ("status", "")}
+
+
+def test_examples_have_every_field_as_the_station_sends_them():
+    models = {
+        "verdict": VerdictMessage,
+        "heatmap": HeatmapMessage,
+        "status": StatusMessage,
+        "reply": wire.ReplyMessage,
+    }
+    given: dict[str, set[str]] = {}
+    for kind, text in examples():
+        if kind == "command":
+            fields = json.loads(text)
+            given.setdefault(fields["command"], set()).update(fields)
+        else:
+            assert wire.encode(models[kind].model_validate_json(text)).decode() == text
+    schemas = wire.json_schemas()["command"]["$defs"]
+    for name, found in given.items():
+        (schema,) = (
+            one for one in schemas.values() if one["properties"]["command"]["const"] == name
+        )
+        assert set(schema["properties"]) - {"schema"} <= found, name
+    assert any("schema" in found for found in given.values())
+
+
+def test_page_names_every_field_reason_and_state():
+    names = {reason.value for reason in Reason} | set(wire.State.__args__)
+    names |= set(get_args(wire.RefusalCode)) | set(
+        get_args(wire.ReplyMessage.model_fields["kind"].annotation)
+    )
+    for schema in wire.json_schemas().values():
+        names |= set(schema.get("properties", {}))
+        for inner in schema.get("$defs", {}).values():
+            names |= set(inner.get("properties", {}))
+    assert {name for name in names if name and f"`{name}`" not in PAGE} == set()
+
+
+def test_subscriber_written_from_the_page_alone_gets_every_verdict(tmp_path, bundle_path):
+    program = re.search(r"```python\n(import json.*?)```", PAGE, re.DOTALL)
+    script = tmp_path / "stranger.py"
+    script.write_text(program[1], encoding="utf-8")
+    parts = running.write_parts(
+        tmp_path / "parts", tiny.good_picture(), tiny.bad_picture(), tiny.nan_picture()
+    )
+    station = running.write_station(
+        tmp_path / "station.yaml", bundle_path, running.folder_camera(parts)
+    )
+    with running.running(station, "--wait-for-subscriber", "10") as daemon:
+        # -I: neither this folder nor PYTHONPATH can lend it anything of ours.
+        done = subprocess.run(
+            [sys.executable, "-I", script, daemon.verdicts, "line-1"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        assert daemon.child.wait(10) == 0
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "1 000.png PASS 0.0",
+        "2 001.png FAIL 1.984375",
+        "3 002.png FAULT None",
+    ]
+
+
+def test_what_a_station_sends_is_what_the_page_says(tmp_path, bundle_path):
+    parts = running.write_parts(
+        tmp_path / "parts", tiny.good_picture(), tiny.bad_picture(), tiny.nan_picture()
+    )
+    (parts / "003.png").write_bytes(b"no picture")
+    station = running.write_station(
+        tmp_path / "station.yaml", bundle_path, running.folder_camera(parts)
+    )
+    seen: dict[str, list[dict[str, Any]]] = {"verdict": [], "heatmap": [], "status": []}
+    with running.running(station, "--wait-for-subscriber", "10") as daemon:
+        context = zmq.Context()
+        sockets = [context.socket(zmq.SUB) for _ in range(2)]
+        try:
+            sockets[0].connect(daemon.verdicts)
+            sockets[0].subscribe(b"")
+            sockets[1].connect(daemon.images)
+            sockets[1].subscribe(b"")
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline:
+                for socket in sockets:
+                    if not socket.poll(100):
+                        continue
+                    frames = socket.recv_multipart()
+                    kind = frames[0].decode().split("/")[0]
+                    assert frames[0] == f"{kind}/line-1/".encode()
+                    seen[kind].append(check_json(kind, frames[1]))
+                    if kind == "heatmap":
+                        assert frames[2].startswith(b"\x89PNG")
+                        assert frames[3].startswith(b"\xff\xd8")
+                    else:
+                        assert len(frames) == 2
+                ended = seen["status"] and seen["status"][-1]["state"] == "Halted"
+                if ended and len(seen["heatmap"]) == 2:
+                    break
+        finally:
+            for socket in sockets:
+                socket.close(linger=0)
+            context.term()
+    assert [(v["seq"], v["verdict"], v["score"] is None) for v in seen["verdict"]] == [
+        (1, "PASS", False),
+        (2, "FAIL", False),
+        (3, "FAULT", True),
+        (4, "FAULT", True),
+    ]
+    assert [v["reason"] for v in seen["verdict"]] == [
+        "",
+        "anomaly",
+        "not_finite",
+        "frame_unreadable",
+    ]
+    assert [h["seq"] for h in seen["heatmap"]] == [1, 2]
+    last = seen["status"][-1]
+    assert (last["last_seq"], last["passed"], last["failed"], last["faults"]) == (4, 1, 1, 2)
+    states = [status["state"] for status in seen["status"]]
+    assert states.index("ContinuousExecution") < states.index("Halted")
+
+
+def test_station_1_does_not_receive_station_10(publisher):
+    with subscribed(publisher, station="1") as subscriber:
+        publisher.send_verdict(verdict(1, station="10"))
+        publisher.send_status(status(1, station="10"))
+        publisher.send_verdict(verdict(1))
+        assert subscriber.receive(2000).station == "1"
+        assert subscriber.receive(100) is None
+
+
+def test_no_station_means_all(publisher):
+    with subscribed(publisher) as subscriber:
+        for name in ("1", "10"):
+            publisher.send_verdict(verdict(1, station=name))
+        assert [subscriber.receive(2000).station for _ in range(2)] == ["1", "10"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_cannot_be_put_into_a_message(value):
+    with pytest.raises(ValidationError):
+        verdict(score=value)
+    with pytest.raises(ValidationError):
+        verdict(judge_ms=value)
+
+
+def test_integers_stay_below_2_to_the_53():
+    assert verdict(judged_us=2**53 - 1).judged_us == 2**53 - 1
+    with pytest.raises(ValidationError):
+        verdict(judged_us=2**53)
+
+
+def test_lost_verdicts_are_noticed_by_seq(publisher):
+    with subscribed(publisher) as subscriber:
+        for seq in (7, 8, 11):
+            publisher.send_verdict(verdict(seq))
+        found = [subscriber.receive(2000) for _ in range(4)]
+    assert [getattr(item, "seq", item) for item in found] == [7, 8, Gap("1", EPOCH, 9, 10), 11]
+
+
+def test_lost_last_verdict_is_noticed_by_status(publisher):
+    with subscribed(publisher) as subscriber:
+        publisher.send_status(status(0))
+        publisher.send_verdict(verdict(1))
+        publisher.send_status(status(1))
+        publisher.send_status(status(3, "Halted"))
+        found = [subscriber.receive(2000) for _ in range(5)]
+    assert found[3] == Gap("1", EPOCH, 2, 3)
+    assert found[4].state == "Halted"
+
+
+@pytest.mark.parametrize("from_start", [False, True])
+def test_late_joiner_has_no_gap_unless_it_asks(publisher, from_start):
+    with subscribed(publisher, from_start=from_start) as subscriber:
+        publisher.send_verdict(verdict(5))
+        if from_start:
+            assert subscriber.receive(2000) == Gap("1", EPOCH, 1, 4)
+        assert subscriber.receive(2000).seq == 5
+
+
+def test_new_epoch_starts_at_one(publisher):
+    with subscribed(publisher) as subscriber:
+        publisher.send_verdict(verdict(5))
+        publisher.send_verdict(verdict(1, epoch="second"))
+        publisher.send_verdict(verdict(3, epoch="third"))
+        found = [subscriber.receive(2000) for _ in range(4)]
+    assert [getattr(item, "seq", item) for item in found] == [5, 1, Gap("1", "third", 1, 2), 3]
+
+
+def test_stations_are_counted_apart(publisher):
+    with subscribed(publisher) as subscriber:
+        for seq, name in ((1, "a"), (5, "b"), (2, "a"), (6, "b")):
+            publisher.send_verdict(verdict(seq, station=name))
+        assert [subscriber.receive(2000).seq for _ in range(4)] == [1, 5, 2, 6]
+
+
+def test_heatmap_arrives_as_arrays(publisher):
+    heat, picture = np.full((64, 64), 128, np.uint8), tiny.good_picture()
+    with subscribed(publisher) as subscriber:
+        publisher.send_heatmap(heatmap(1), encode_png(heat), encode_jpeg(picture))
+        found = subscriber.receive(2000)
+    assert np.array_equal(found.map, heat)
+    assert np.abs(found.picture.astype(int) - picture).max() <= 3
+    assert found.message == heatmap(1)
+
+
+def test_heatmaps_are_wanted_while_somebody_subscribes_to_them(publisher):
+    def becomes(wanted: bool) -> bool:
+        deadline = time.monotonic() + 5
+        while publisher.wants_heatmaps("1") is not wanted and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return publisher.wants_heatmaps("1") is wanted
+
+    assert not publisher.wants_heatmaps("1")
+    with contextlib.ExitStack() as stack:
+        context = stack.enter_context(zmq.Context())
+        for prefix in (b"", b"heatmap/", b"heatmap/1/"):
+            with context.socket(zmq.SUB) as socket, context.socket(zmq.SUB) as other:
+                for one in (socket, other):
+                    one.connect(publisher.addresses[1])
+                other.subscribe(b"heatmap/10/")
+                socket.subscribe(prefix)
+                assert becomes(True)
+                # Gone without a word, as a client that crashes.
+                socket.close(linger=0)
+                assert becomes(False)
+                # Of another station, or longer than any topic.
+                other.subscribe(b"heatmap/1/x")
+                assert not publisher.wants_heatmaps("1")
+
+
+@given(
+    seq=st.integers(1, 2**53),
+    again=st.integers(1, 2**53),
+    text=st.one_of(st.text(), st.just('"seq":1,'), st.just('x","seq":1,"y')),
+)
+def test_a_number_given_later_is_as_if_encoded_with_it(seq, again, text):
+    draft = verdict(1, station=text, part_id=text)
+    wire.encode(draft)
+    numbered = draft.numbered(seq)
+    assert wire.encode(numbered) == wire.encode(verdict(seq, station=text, part_id=text))
+    assert wire.encode(numbered.model_copy(update={"seq": again})) == wire.encode(
+        numbered.numbered(again)
+    )
+    assert numbered == verdict(seq, station=text, part_id=text)
+    assert wire.encode(draft) == wire.encode(verdict(1, station=text, part_id=text))
+
+
+@pytest.mark.parametrize(
+    ("frames", "words"),
+    [
+        ([b"gossip/1/", b"{}"], "topic"),
+        ([b"verdict/1/", b"{}"], "field 'station'"),
+        ([b"verdict/1/", b"not json"], "Invalid JSON"),
+        ([b"verdict/1/", b"\xff\xfe"], "Invalid JSON"),
+        ([b"verdict/1/"], "of 1 frames"),
+        ([b"verdict/1/", wire.encode(verdict()), b""], "of 3 frames"),
+        ([b"verdict/2/", wire.encode(verdict())], "under another topic"),
+        ([b"verdict/1/", wire.encode(verdict()).replace(b"PASS", b"GOOD")], "field 'verdict'"),
+        ([b"verdict/1/", wire.encode(verdict()).replace(b'"schema":1', b'"schema":2')], "'schema'"),
+        ([b"status/1/", wire.encode(verdict())], "field 'state'"),
+        ([b"heatmap/1/", wire.encode(heatmap(1)), b"", b""], ""),
+    ],
+)
+def test_message_that_the_page_does_not_allow_is_refused(frames, words):
+    if words:
+        with pytest.raises(WireError, match=words) as caught:
+            wire.decode(frames)
+        assert "\n" not in str(caught.value)
+    else:
+        assert wire.decode(frames) == heatmap(1)
+
+
+@pytest.mark.parametrize(
+    "png", [encode_png(np.zeros((32, 32), np.uint8)), b"no picture", b""], ids=len
+)
+def test_picture_that_is_none_is_refused(publisher, png):
+    with subscribed(publisher) as subscriber:
+        publisher.send_heatmap(heatmap(1), png, encode_jpeg(tiny.good_picture()))
+        with pytest.raises(WireError, match=r"received heatmap 1 of '1'"):
+            subscriber.receive(2000)
+
+
+def test_watch_goes_on_after_a_message_that_is_none():
+    body = wire.encode(verdict(2))
+    strange = [
+        [b"verdict/1/", b"{}"],
+        [b"verdict/1/", body.replace(b'"schema":1', b'"schema":2')],
+        [b"status/1/"],
+    ]
+    context = zmq.Context()
+    socket = context.socket(zmq.XPUB)
+    try:
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
+        command = [sys.executable, "-m", "inspector", "watch", f"tcp://127.0.0.1:{port}"]
+        with subprocess.Popen(
+            [*command, "--count", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as watch:
+            for _ in range(2):
+                assert socket.poll(10_000)
+                socket.recv()
+            good = [[b"verdict/1/", wire.encode(verdict(seq))] for seq in (1, 3)]
+            for frames in (good[0], *strange, good[1]):
+                socket.send_multipart(frames)
+            try:
+                out, err = watch.communicate(timeout=20)
+            finally:
+                watch.kill()
+    finally:
+        socket.close(linger=0)
+        context.term()
+    assert watch.returncode == 0
+    assert [word for line in out.splitlines() for word in line.split() if word in {"p1", "p3"}] == [
+        "p1",
+        "p3",
+    ]
+    # What it could not read is counted as lost, not forgotten.
+    assert "LOST 1 verdicts, 2 to 2" in out
+    assert [line.split(":")[0] for line in err.splitlines()] == ["inspector"] * 3
+    assert "'schema'" in err.splitlines()[1]
+
+
+def test_unknown_fields_are_ignored():
+    body = wire.encode(verdict()).replace(b'"seq":1', b'"seq":1,"news":[1]')
+    assert wire.decode([b"verdict/1/", body]) == verdict()
+
+
+def test_subscriber_that_does_not_read_does_not_hold_up_the_line(publisher):
+    picture = np.random.default_rng(0).bytes(200_000)
+    with subscribed(publisher), Subscriber(publisher.addresses[0]) as reader:
+        while reader.receive(20) is None:
+            publisher.send_status(status(0))
+        begun = time.monotonic()
+        for seq in range(1, 301):
+            publisher.send_verdict(verdict(seq))
+            publisher.send_heatmap(heatmap(seq), picture, picture)
+        assert time.monotonic() - begun < 5.0
+        received = iter(reader)
+        verdicts = (item for item in received if isinstance(item, VerdictMessage))
+        assert [next(verdicts).seq for _ in range(300)] == list(range(1, 301))
+
+
+def test_port_in_use_is_one_line(publisher):
+    taken = publisher.addresses[0]
+    with pytest.raises(PortError, match=f"sockets: {taken}: in use"):
+        Publisher(taken, running.FREE["images"])
+
+
+def test_second_station_cannot_take_an_ipc_path(tmp_path):
+    path, other = f"ipc://{tmp_path}/v", f"ipc://{tmp_path}/i"
+    first = Publisher(path, other)
+    try:
+        for taken in (path, f"ipc://{tmp_path}/./v"):
+            with pytest.raises(PortError, match=f"sockets: {re.escape(taken)}: in use"):
+                Publisher(taken, running.FREE["images"])
+        with subscribed(first) as subscriber:
+            first.send_verdict(verdict(1))
+            assert subscriber.receive(2000) == verdict(1)
+    finally:
+        first.close(linger_ms=0)
+    Publisher(path, other).close(linger_ms=0)
+
+
+def test_file_at_an_ipc_path_is_left_alone(tmp_path):
+    (tmp_path / "part.onnx").write_bytes(b"a model")
+    with pytest.raises(PortError, match="cannot be bound"):
+        Publisher(f"ipc://{tmp_path}/part.onnx", running.FREE["images"])
+    assert (tmp_path / "part.onnx").read_bytes() == b"a model"
+
+
+def test_address_that_is_none_is_one_line():
+    with pytest.raises(WireError, match="nonsense: not an address"):
+        Subscriber("nonsense").__enter__()

@@ -24,7 +24,8 @@ from faults_lab import (
 )
 
 from inspector.config.station_file import load_station
-from tests.journal import powerloss, running
+from tests import running
+from tests.journal import powerloss
 
 CLIENTS = 4
 MOST_WAITING = 100

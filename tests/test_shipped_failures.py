@@ -87,7 +87,7 @@ def wrapped(station: Path, script: str) -> str:
     wrapper.chmod(0o755)
     return (
         "import sys\n"
-        "from inspector import cli\n"
+        "from inspector.cli import main as cli\n"
         f"sys.executable = {str(wrapper)!r}\n"
         "sys.exit(cli.main(['run', sys.argv[1], '--wait-for-subscriber', '20']))\n"
     )

@@ -30,7 +30,8 @@ from tests.stations import Recorded, verdict
 
 REFUSING = """
 import sys
-from inspector import cli, commands
+from inspector.cli import main as cli
+from inspector.wire import command_server as commands
 commands._MOST_OUTSTANDING = 0
 sys.exit(cli.main(["run", sys.argv[1]]))
 """

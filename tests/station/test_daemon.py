@@ -290,9 +290,9 @@ def test_thread_that_dies_ends_the_station_with_an_error(station, thread):
     text = station.read_text(encoding="utf-8")
     station.write_text(text.replace("kind: folder", "kind: folder\n  loop: true"), encoding="utf-8")
     program = (
-        "import sys, unittest.mock, inspector.cli, inspector.daemon\n"
+        "import sys, unittest.mock, inspector.cli.main, inspector.station.process\n"
         f"unittest.mock.patch({CRASHES[thread]!r}, side_effect=KeyError('a bug')).start()\n"
-        "sys.exit(inspector.cli.main(['run', sys.argv[1], '--wait-for-subscriber', '10']))\n"
+        "sys.exit(inspector.cli.main.main(['run', sys.argv[1], '--wait-for-subscriber', '10']))\n"
     )
     with running.running(station, program=program) as daemon:
         with daemon.subscriber() as subscriber:

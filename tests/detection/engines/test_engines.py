@@ -104,7 +104,7 @@ def test_graph_that_openvino_refuses_is_one_line(tmp_path):
 WITHOUT = """
 import sys
 sys.modules["openvino"] = None
-from inspector import cli
+from inspector.cli import main as cli
 sys.exit(cli.main(["run", sys.argv[1]]))
 """
 

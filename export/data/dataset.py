@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import unicodedata
 import warnings
 from collections import Counter
@@ -26,8 +25,9 @@ from PIL import Image
 
 from export.settings import ONE_ASPECT
 from inspector.errors import DatasetError, Fault, ImageError, MaskError, TooFewPartsError
+from inspector.imaging import folders
 from inspector.imaging.geometry import Box, Geometry
-from inspector.imaging.images import IMAGE_SUFFIXES, read_image, to_bgr8
+from inspector.imaging.images import read_image, to_bgr8
 from inspector.verdict import Frame8
 
 GOOD: Final = "good"
@@ -102,7 +102,7 @@ def open_good(root: Path) -> tuple[Path, ...]:
                 f"{root}: looked for good parts in {folder}, which is missing; put their photos "
                 f"there, or name a folder that holds nothing but photos of good parts"
             )
-    paths = find_images(folder)
+    paths = list_photos(folder)
     if not paths:
         raise DatasetError(
             f"{folder}: no images; put photos of good parts there ({_FORMATS}), directly or in "
@@ -127,7 +127,7 @@ def open_test(root: Path) -> tuple[Sample, ...]:
     samples: list[Sample] = []
     used: set[Path] = set()
     masks = _masks(truth)
-    for path in find_images(test):
+    for path in list_photos(test):
         relative = path.relative_to(test)
         if len(relative.parts) < 2:
             raise DatasetError(
@@ -295,35 +295,19 @@ def digest_file(path: Path) -> bytes:
         raise ImageError(f"{path}: {error.strerror or error}; check the file") from None
 
 
-def find_images(folder: Path) -> tuple[Path, ...]:
-    """Image files at any depth, without hidden ones, in an order that no system changes.
+def list_photos(folder: Path) -> tuple[Path, ...]:
+    """The photos in ``folder`` (:mod:`inspector.imaging.folders`); empty when there is none.
 
-    Raises :class:`DatasetError` for a folder that cannot be read; empty when there is none.
+    Raises :class:`DatasetError` for a folder that cannot be read.
     """
-    found: list[Path] = []
-    for here, _, files in walk(folder, _refuse_walk):
-        found += (
-            here / name
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        )
-    return tuple(sorted(found, key=lambda path: path.relative_to(folder).parts))
-
-
-def walk(
-    folder: Path, on_error: Callable[[OSError], None] | None = None
-) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """``os.walk`` that leaves out hidden folders and follows links, but not in a circle."""
-    seen: set[str] = set()
-    for here, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        # Hidden: thumbnails, and the "._" twins that macOS leaves on memory cards.
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield Path(here), folders, files
+    if not folder.exists():
+        return ()
+    try:
+        return tuple(folders.find_images(folder))
+    except OSError as error:
+        raise DatasetError(
+            f"{error.filename}: {error.strerror}; make the folder readable"
+        ) from None
 
 
 def _check_folder(root: Path) -> None:
@@ -335,17 +319,10 @@ def _check_folder(root: Path) -> None:
         )
 
 
-def _refuse_walk(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise DatasetError(
-            f"{error.filename}: {error.strerror}; make the folder readable"
-        ) from None
-
-
 def _masks(truth: Path) -> dict[Path, list[Path]]:
     """Mask files by their path below ``truth``, suffix left out."""
     masks: dict[Path, list[Path]] = {}
-    for path in find_images(truth):
+    for path in list_photos(truth):
         masks.setdefault(path.relative_to(truth).with_suffix(""), []).append(path)
     return masks
 

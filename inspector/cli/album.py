@@ -16,8 +16,9 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inspector.errors import ConfigError, Fault, OutputError
+from inspector.imaging.folders import find_images
 from inspector.imaging.geometry import Box, Geometry
-from inspector.imaging.images import IMAGE_SUFFIXES, encode_png, exposure, read_image, to_bgr8
+from inspector.imaging.images import encode_png, exposure, read_image, to_bgr8
 
 Floats = npt.NDArray[np.float32]
 ObjectionKind = Literal[
@@ -172,7 +173,13 @@ class Album:
             memory = AlbumNotes(region=region)
             self._write(self.folder / _MEMORY, memory.model_dump_json().encode())
         problems = []
-        paths = sorted(_photos(self.folder))
+        try:
+            paths = find_images(self.folder)
+        except OSError as error:
+            raise OutputError(
+                f"{error.filename or self.folder}: cannot be read: {error.strerror}; make the "
+                f"folder readable"
+            ) from None
         for done, path in enumerate(paths):
             name = path.relative_to(self.folder).as_posix()
             try:
@@ -254,15 +261,6 @@ class Album:
 
     def _release(self) -> None:
         os.close(self._lock)
-
-
-def _photos(folder: Path) -> Iterator[Path]:
-    """What training reads: images at any depth, hidden ones left out."""
-    for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                yield Path(here, name)
 
 
 def _median(values: Sequence[float]) -> tuple[float, float]:

@@ -18,8 +18,9 @@ from inspector.cli.output import STYLES, write
 from inspector.detection.detector import Detector
 from inspector.detection.fitness import RepeatCheck, fault_if_unfit
 from inspector.errors import ImageError
+from inspector.imaging.folders import find_images
 from inspector.imaging.heatmaps import map_to_grey, overlay
-from inspector.imaging.images import IMAGE_SUFFIXES, encode_jpeg, find_images, read_image
+from inspector.imaging.images import IMAGE_SUFFIXES, encode_jpeg, read_image
 from inspector.verdict import EXIT_CODES, Judgement, Reason, Verdict
 
 _OVERLAY: Final = "_overlay.jpg"

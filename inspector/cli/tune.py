@@ -24,7 +24,8 @@ from inspector.detection import bundle as bundles
 from inspector.detection.engines.base import Engine, default_threads, usable_cores
 from inspector.detection.manifest import Compared, Manifest, Parity
 from inspector.errors import BundleError, Fault, ImageError, StartupError
-from inspector.imaging.images import find_images, read_image
+from inspector.imaging.folders import find_images
+from inspector.imaging.images import read_image
 from inspector.verdict import FloatMap, Frame8, decide
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ def _photos(folder: Path, detector: Detector, console: Console) -> list[Photo]:
     try:
         found = find_images(folder)
     except OSError as error:
-        raise ImageError(f"{folder}: cannot be read: {error.strerror}") from None
+        raise ImageError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
     if not found:
         raise ImageError(f"{folder}: holds no photo")
     if len(found) > _MOST_PHOTOS:

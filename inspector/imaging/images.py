@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -63,23 +62,6 @@ def read_image(path: Path) -> npt.NDArray[Any]:
     if image is None:
         raise ValueError(f"{path}: not a readable image (PNG, JPEG, BMP or TIFF)")
     return image
-
-
-def find_images(root: Path) -> list[Path]:
-    """The image files under ``root``, at any depth, by path. Raises OSError."""
-    found: list[Path] = []
-    for folder, _, names in os.walk(root, onerror=_refuse):
-        # Hidden files are what other systems leave behind, such as macOS's '._001.png'.
-        found += [
-            Path(folder, name)
-            for name in names
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
-        ]
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
-
-
-def _refuse(error: OSError) -> None:
-    raise error
 
 
 def truncated(data: npt.NDArray[np.uint8]) -> bool:

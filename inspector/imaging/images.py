@@ -51,6 +51,11 @@ def read_image(path: Path) -> npt.NDArray[Any]:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from None
+    return decode_file(data, path)
+
+
+def decode_file(data: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[Any]:
+    """The picture in the bytes uint8 ``[n]`` of the file ``path``: as :func:`read_image`."""
     if data.size == 0:
         raise ValueError(f"{path}: the file is empty")
     if truncated(data):

@@ -15,7 +15,7 @@ from inspector.client.subscriber import Item, Subscriber
 from inspector.config.station_file import Security
 from inspector.journal.reader import Reader
 from inspector.journal.writer import Journal
-from inspector.wire.command_server import Commands
+from inspector.wire.command_server import Commands, CommandSocket
 from inspector.wire.gate import Gate
 from inspector.wire.messages import StatusMessage, VerdictMessage
 from inspector.wire.publisher import Publisher
@@ -132,8 +132,7 @@ def serving(
     gate = Gate(security or Security())
     try:
         commands = Commands(
-            gate,
-            address,
+            CommandSocket(gate, address),
             handle=handle,
             status=recorded.status,
             reader=lambda: Reader(recorded.folder),

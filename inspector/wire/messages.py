@@ -156,6 +156,10 @@ class StatusMessage(_Message):
     drift: Text = Field(
         default="", description="cameras whose good parts no longer score as calibrated; or empty"
     )
+    storage: Text = Field(
+        default="",
+        description="what is wrong with the disk that the station can still judge with; or empty",
+    )
     cameras: tuple[CameraStatus, ...]
     sent_us: Microseconds
 

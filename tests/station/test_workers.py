@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 
-from inspector.station.grabber import Change
-from inspector.station.inbox import Arrival, Inbox
+from inspector.cameras import Frame
+from inspector.station.inbox import Arrival, Change, Inbox
 from inspector.station.pictures import PartPictures, Pictures
 from inspector.threads import Worker
 from inspector.verdict import Reason
@@ -18,14 +18,14 @@ IMAGE = np.zeros((2, 2), np.uint8)
 
 
 def arrival(camera: str, part_id: str) -> Arrival:
-    return Arrival(camera, part_id, 1, image=IMAGE)
+    return Arrival(camera, part_id, 1, frame=Frame(IMAGE, 1))
 
 
 def take_all(inbox: Inbox) -> list[tuple[str, str]]:
     found = []
     while (item := inbox.take(0.0)) is not None:
         assert isinstance(item, Arrival)
-        assert (item.image is None) == (item.reason is Reason.QUEUE_FULL)
+        assert (item.frame is None) == (item.reason is Reason.QUEUE_FULL)
         found.append((item.part_id, item.reason.value))
     return found
 

@@ -86,8 +86,9 @@ class Batching:
     def judge(self, parts: Sequence[tuple[Judge, npt.NDArray[Any]]]) -> list[Judgement]:
         """Judge the frames of ``parts``, as many as ``size`` said, in their order."""
         started_ns = time.monotonic_ns()
-        judgements = judge_together(parts)
-        costs = self._costs.get(parts[0][0].detector.engine)
+        (judge, frame), *others = parts
+        judgements = judge_together(parts) if others else [judge.judge(frame)]
+        costs = self._costs.get(judge.detector.engine)
         if costs is not None and all(map(_was_inferred, judgements)):
             costs.note(len(parts), time.monotonic_ns() - started_ns)
         return judgements

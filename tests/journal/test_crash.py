@@ -92,7 +92,7 @@ FILL = """
 import sys
 from pathlib import Path
 from inspector.errors import JournalError
-from inspector.journal import Journal
+from inspector.journal.writer import Journal
 from tests.records import EPOCH, verdict
 
 journal = Journal(Path(sys.argv[1]) / "journal")

@@ -282,13 +282,13 @@ def test_picture_from_before_the_trigger_is_never_used():
 def test_later_trigger_waits_for_the_earlier_one_at_most_till_its_deadline():
     hand = Hand()
     made = ready(hand, deadline_ms=100)
-    parts = []
+    owed = []
     for number in (1, 2):
         made.trigger(hand.trigger(number))
         hand.ns += 10 * MS
-        parts.append(expose(made, hand))
+        owed.append(expose(made, hand))
         hand.ns += 10 * MS
-    made.judged(parts[1], judgement(), hand.ns)
+    made.judged(owed[1], judgement(), hand.ns)
     assert made.close() == []
     hand.ns = made.next_due_ns()
     assert parts(made.close()) == [("p1", "deadline_missed"), ("p2", "PASS")]
@@ -339,8 +339,8 @@ def test_pictures_drawn_on_demand_go_to_triggers_in_turn():
     made = ready(hand)
     for number in (1, 2, 3):
         made.trigger(hand.trigger(number))
-    parts = [expose(made, hand, exposed_ns=None) for _ in range(4)]
-    assert [part and part.part_id for part in parts] == ["p1", "p2", "p3", None]
+    owed = [expose(made, hand, exposed_ns=None) for _ in range(4)]
+    assert [part and part.part_id for part in owed] == ["p1", "p2", "p3", None]
 
 
 def test_more_triggers_than_may_wait_are_refused():

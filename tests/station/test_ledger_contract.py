@@ -75,6 +75,8 @@ class Owed:
     exposed: bool = False
     reasons: Collection[str] = ("deadline_missed", "camera_lost")
     """What it may be when it ended overdue."""
+    settled: bool = False
+    """It has one of ``reasons`` for good: what the judge says later changes nothing."""
 
     def overdue(self, now_ns: int) -> bool:
         return now_ns > self.start_ns + DEADLINES_MS[self.camera] * MS
@@ -267,7 +269,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def judge(self, part: Part, owed: Owed, verdict: Verdict, ago_ns: int) -> None:
         self.ledger.judged(part, RESULTS[verdict], self.ns - ago_ns)
         owed.judged_by = owed.judged_by or self.recipe
-        if owed.outcome is None:
+        if owed.outcome is None and not owed.settled:
             if owed.overdue(self.ns) and verdict is not Verdict.FAULT:
                 owed.outcome = (Verdict.FAULT, "deadline_missed")
             else:
@@ -278,7 +280,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def fault(self, data: st.DataObject) -> None:
         part, owed = data.draw(st.sampled_from(self.pictured))
         self.ledger.fault(part, Reason.QUEUE_FULL, "")
-        owed.outcome = owed.outcome or (Verdict.FAULT, "queue_full")
+        if not owed.settled:
+            owed.outcome = owed.outcome or (Verdict.FAULT, "queue_full")
 
     @rule(ns=st.integers(0, 60 * MS))
     def pass_time(self, ns: int) -> None:
@@ -309,6 +312,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 # Overdue, it may have had its FAULT before.
                 if owed.overdue(self.ns):
                     owed.reasons = {*owed.reasons, self.broken}
+                    owed.settled = True
                 else:
                     owed.outcome = owed.outcome or (Verdict.FAULT, self.broken)
         elif what == "return" and self.broken is not None:

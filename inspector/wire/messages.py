@@ -157,8 +157,7 @@ class StatusMessage(_Message):
         default="", description="cameras whose good parts no longer score as calibrated; or empty"
     )
     storage: Text = Field(
-        default="",
-        description="what is wrong with the disk that the station can still judge with; or empty",
+        default="", description="what is wrong with the disk, though the station judges; or empty"
     )
     cameras: tuple[CameraStatus, ...]
     sent_us: Microseconds

@@ -61,18 +61,11 @@ class Delivery:
             # A disk that stalls must not fill the memory with pictures.
             part.frame = part.judgement = None
             self._metrics.dropped("kept")
-        judgement = part.judgement
         station = self._judges.station
         # A trigger that a crash left may be of a camera that the station file no longer has.
         recipe = station.recipes[station.recipe].get(verdict.camera)
-        return PartPictures(
-            verdict,
-            judgement,
-            None if judgement is None else self._ledger.heatmap(verdict, judgement),
-            None if part.frame is None else part.frame.image,
-            recipe.region if recipe else None,
-            recipe.check_pictures if recipe else False,
-        )
+        frame = None if part.frame is None else part.frame.image
+        return PartPictures(verdict, recipe, part.judgement, frame)
 
     def _published(
         self, part: Part, pictures: PartPictures, published: VerdictMessage, recorded: bool

@@ -7,21 +7,21 @@ handed in, so that every promise here is tested without waiting.
 
 from __future__ import annotations
 
-import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from inspector.config.cameras import CameraConfig
 from inspector.config.station_file import Station
 from inspector.errors import CommandError
+from inspector.station.clock import SYSTEM_CLOCK, Clock
 from inspector.station.part import Part, Picture, Requester
+from inspector.station.states import NEXT, WORKING
 from inspector.station.triggers import REMEMBERED, Trigger, TriggerMemory, trigger_of
 from inspector.verdict import Judgement, Reason, Verdict
 from inspector.wire.messages import (
     CameraStatus,
-    HeatmapMessage,
     ModelField,
     RegionField,
     State,
@@ -32,39 +32,7 @@ from inspector.wire.messages import (
 
 CameraState = Literal["opening", "running", "ended", "lost"]
 
-_NEXT: Final[Mapping[State, frozenset[State]]] = {
-    "Preoperational": frozenset({"Initialized", "Halted", "Error"}),
-    "Initialized": frozenset({"Ready", "Preoperational", "Halted", "Error"}),
-    "Ready": frozenset(
-        {
-            "SingleExecution",
-            "ContinuousExecution",
-            "Initialized",
-            "Preoperational",
-            "Halted",
-            "Error",
-        }
-    ),
-    "SingleExecution": frozenset({"Ready", "Halted", "Error"}),
-    "ContinuousExecution": frozenset({"Ready", "Halted", "Error"}),
-    "Error": frozenset({"Preoperational", "Halted"}),
-    "Halted": frozenset({"Preoperational"}),
-}
-
-_WORKING: Final = frozenset[State]({"Ready", "SingleExecution", "ContinuousExecution"})
-
 _OVERRUNS: Final = (Reason.QUEUE_FULL.value, Reason.DEADLINE_MISSED.value)
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Wall time in µs since the Unix epoch for people, monotonic ns for durations."""
-
-    wall_us: Callable[[], int]
-    monotonic_ns: Callable[[], int]
-
-
-SYSTEM_CLOCK: Final = Clock(lambda: time.time_ns() // 1000, time.monotonic_ns)
 
 
 @dataclass(frozen=True)
@@ -146,11 +114,11 @@ class Ledger:
         Out of Ready and execution, every open part and every one that comes is a FAULT for
         ``reason``: what judged it may be what failed.
         """
-        if state not in _NEXT[self._state]:
+        if state not in NEXT[self._state]:
             raise ValueError(f"no way from state {self._state} to {state}")
         self._state = state
         self._not_ready = (reason, detail or f"the station is {state}")
-        if state not in _WORKING:
+        if state not in WORKING:
             for queue in self._queues.values():
                 for part in queue.open:
                     if part.draft is None:
@@ -238,7 +206,7 @@ class Ledger:
         if used:
             detail = f"number {trigger.number} was used before, for another part or long ago"
             self._settle(part, Reason.TRIGGER_CONFLICT, detail)
-        elif self._state not in _WORKING:
+        elif self._state not in WORKING:
             self._settle(part, *self._not_ready)
         elif self._cameras[trigger.camera].state == "ended":
             self._settle(part, Reason.CAMERA_LOST, "the camera has ended")
@@ -281,7 +249,7 @@ class Ledger:
             since_ns = self._clock.monotonic_ns()
         if not queue.software:
             part = self._open(camera, part_id, grabbed_us, since_ns)
-            if self._state in _WORKING:
+            if self._state in WORKING:
                 part.frame = frame
                 return part
             self._settle(part, *self._not_ready)
@@ -389,29 +357,6 @@ class Ledger:
             self._reasons[one.reason] += change
         if (trigger := trigger_of(verdict)) is not None:
             self._triggers.replace(trigger, published)
-
-    def heatmap(self, verdict: VerdictMessage, judgement: Judgement) -> HeatmapMessage | None:
-        """Header of the pictures that belong to ``verdict``; None when there are none to show.
-
-        The recipe's picture policy decides, and a part without a map has no heatmap.
-        """
-        policy = self._station.active(verdict.camera).pictures
-        if policy == "none" or (policy == "not_pass" and verdict.verdict is Verdict.PASS):
-            return None
-        if judgement.judged is None or judgement.anomaly_map is None:
-            return None
-        height, width = judgement.judged.shape[:2]
-        return HeatmapMessage(
-            station=verdict.station,
-            camera=verdict.camera,
-            epoch=verdict.epoch,
-            seq=verdict.seq,
-            part_id=verdict.part_id,
-            verdict=verdict.verdict,
-            score=verdict.score,
-            width=width,
-            height=height,
-        )
 
     def status(self) -> StatusMessage:
         """The station as it stands."""

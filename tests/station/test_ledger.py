@@ -5,7 +5,8 @@ import pytest
 
 from inspector.config.station_file import Station
 from inspector.errors import CommandError
-from inspector.station.ledger import Clock, Closed, Ledger
+from inspector.station.clock import Clock
+from inspector.station.ledger import Closed, Ledger
 from inspector.station.part import Part
 from inspector.station.triggers import Trigger
 from inspector.verdict import Judgement, Reason, Region, Verdict
@@ -463,34 +464,17 @@ def test_fault_without_a_model_names_none():
     assert (message.model, message.score, message.detail) == (None, None, "not a picture")
 
 
-@pytest.mark.parametrize(
-    ("policy", "shown"),
-    [("all", ["PASS", "FAIL"]), ("not_pass", ["FAIL"]), ("none", [])],
-)
-def test_picture_policy(policy, shown):
-    hand = Hand()
-    made = ready(hand, pictures=policy)
-    found = []
-    for one in (judgement(), BAD, Judgement(Verdict.FAULT, None, Reason.FRAME_SHAPE)):
-        header = made.heatmap(judge(made, hand, expose(made, hand, "top"), one), one)
-        if header:
-            found.append(header.verdict.value)
-            assert (header.seq, header.width, header.height) == (made.last_seq, 64, 64)
-    assert found == shown
-
-
 def test_text_that_utf8_cannot_carry_is_escaped_and_burns_no_seq():
     hand = Hand()
     made = ready(hand)
     odd = "m\udcff.png"
     judged = judge(made, hand, expose(made, hand, "top", part_id=odd), judgement())
-    header = made.heatmap(judged, judgement())
     part = expose(made, hand, "top", part_id=odd)
     made.fault(part, Reason.FRAME_UNREADABLE, odd)
     ((fault, _),) = made.close()
     made.note_camera("top", "lost", odd)
     made.note_inference("top", odd)
-    for message in (judged, header, fault, made.status()):
+    for message in (judged, fault, made.status()):
         assert rb"m\\udcff.png" in encode(message)
     assert (judged.seq, fault.seq, made.last_seq) == (1, 2, 2)
 

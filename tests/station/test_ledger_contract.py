@@ -19,7 +19,8 @@ from hypothesis.stateful import (
 )
 
 from inspector.config.station_file import Station
-from inspector.station.ledger import Clock, Ledger
+from inspector.station.clock import Clock
+from inspector.station.ledger import Ledger
 from inspector.station.part import Part
 from inspector.station.triggers import Trigger, TriggerMemory, trigger_of
 from inspector.verdict import Judgement, Reason, Verdict

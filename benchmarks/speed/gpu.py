@@ -98,7 +98,7 @@ def networks(given: Bundle, backbones: list[str]) -> list[Subject]:
         from export.bundle import graph as onnx_graph
         from export.settings import TrainSettings
     except ImportError as error:
-        print(f"gpu.py: {error}: no networks but the bundle's are measured")
+        print(f"gpu: {error}: no networks but the bundle's are measured")
         return []
     made = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -210,7 +210,7 @@ def measure(subject: Subject, names: list[str], rounds: int) -> list[Figure]:
             if subject.alone is not None:
                 alone[each] = start(subject.alone, ENGINES[each], *shape[1:3], 1)
         except (InspectorError, Fault) as error:
-            print(f"gpu.py: {name}, {each}: {error}")
+            print(f"gpu: {name}, {each}: {error}")
     calls = [(backend, size) for backend in started.values() for size in (1, BATCH)]
     calls += [(backend, 1) for backend in alone.values()]
     times: dict[tuple[InferenceBackend, int], list[float]] = {call: [] for call in calls}

@@ -22,6 +22,9 @@ from tests.benchmarks.accuracy.conftest import command
 from tests.export.conftest import write_parts
 from tests.running import environment
 
+# The fixture of the first test measures 22 cells, which other work on the machine makes slow.
+pytestmark = pytest.mark.timeout(300)
+
 ALL_CELLS = 2 * (2 + 2 + 2 + 1 + 1 + 1 + 2)
 
 

@@ -283,7 +283,7 @@ class Commands(Worker):
             self._forget_journal()
             self._refuse(identity, command.id, "journal", str(error))
             return 0
-        # They are what was published, byte for byte: read once when published, never again.
+        # The verdicts pass through as they are: what was published, byte for byte.
         body = encode(reply).replace(_EMPTY, b'"verdicts":[%b]' % b",".join(verdicts), 1)
         self._send(identity, body)
         return len(verdicts)

@@ -25,6 +25,7 @@ from zmq.utils.monitor import parse_monitor_message
 from inspector.config.addresses import LOOPBACK
 from inspector.config.station_file import Role, Security
 from inspector.errors import PortError, SecretError
+from inspector.files import lock_file
 from inspector.logs import say
 from inspector.wire.keys import Keys, decode, load_keys
 
@@ -156,10 +157,7 @@ class Gate:
         path = address.removeprefix("ipc://")
         if sys.platform == "win32" or path == address or path[:1] in ("", "*", "@"):
             return
-        import fcntl
-
-        self._locks.append(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600))
-        fcntl.flock(self._locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._locks.append(lock_file(Path(f"{path}.lock"), 0o600))
         if Path(path).exists() and not Path(path).is_socket():
             raise FileExistsError(errno.EEXIST, "not a socket")
 

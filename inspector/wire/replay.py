@@ -60,6 +60,11 @@ class Bucket:
     level: float
     filled_at: float
 
+    @classmethod
+    def full(cls, rate: float) -> Bucket:
+        """A bucket of one chunk, full now."""
+        return cls(rate, CHUNK, CHUNK, time.monotonic())
+
     def wait_s(self, now: float) -> float:
         """Bring ``level`` to ``now``; how long until something may be taken, 0 when it may be."""
         self.level = min(self.size, self.level + (now - self.filled_at) * self.rate)
@@ -117,8 +122,3 @@ def _verdicts_among(rows: Sequence[bytes], command: ReplayCommand) -> list[bytes
     if damaged:
         say("damaged", logging.WARNING, rows=len(damaged), **damaged[0])
     return verdicts
-
-
-def bucket(rate: float) -> Bucket:
-    """A full bucket of one chunk that refills at ``rate`` verdicts a second."""
-    return Bucket(rate, CHUNK, CHUNK, time.monotonic())

@@ -17,7 +17,7 @@ from inspector.config.station_file import Security
 from inspector.journal.reader import Reader
 from inspector.journal.schema import FILE, PLACES_PER_EPOCH
 from inspector.journal.writer import Journal
-from inspector.wire.command_server import Commands
+from inspector.wire.command_server import Commands, CommandSocket
 from inspector.wire.gate import Gate
 from inspector.wire.messages import StatusMessage, VerdictMessage
 from inspector.wire.publisher import Publisher
@@ -139,8 +139,7 @@ def serving(
     gate = Gate(security or Security())
     try:
         commands = Commands(
-            gate,
-            address,
+            CommandSocket(gate, address),
             handle=handle,
             status=recorded.status,
             reader=lambda: Reader(recorded.folder),

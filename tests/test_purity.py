@@ -10,10 +10,11 @@ import pytest
 from tests.paths import ROOT
 
 HEAVY = {"zmq", "onnxruntime", "openvino", "torch", "cv2"}
-# The station file checks regions, and drift is measured against a bundle's manifest: both by
-# imaging.geometry, which is built on OpenCV.
+# The station file and a bundle's manifest check regions by imaging.geometry, which is built on
+# OpenCV; batches are judged by detectors, which scale pictures.
 NEEDS_CV2 = {
     "inspector.config.station_file",
+    "inspector.judging.batches",
     "inspector.judging.drift",
     "inspector.station.ledger",
 }

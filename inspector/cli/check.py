@@ -31,7 +31,7 @@ from inspector.journal.writer import Journal
 from inspector.judging.judge import Judge
 from inspector.judging.judges import load
 from inspector.station.metrics import Metrics
-from inspector.wire.command_server import open_socket
+from inspector.wire.command_server import CommandSocket
 from inspector.wire.gate import Gate
 from inspector.wire.publisher import Publisher
 
@@ -161,7 +161,7 @@ def _check_ports(station: Station) -> Iterator[CheckResult]:
         except StartupError as problem:
             problems.append(problem)
         try:
-            leave.callback(gate.close_socket, open_socket(gate, addresses["commands"]))
+            leave.callback(CommandSocket(gate, addresses["commands"]).close)
         except StartupError as problem:
             problems.append(problem)
         if station.metrics is not None:

@@ -125,6 +125,8 @@ def assess(status: StatusMessage, provider: str = "") -> list[Finding]:
     ]
     if status.trouble:
         findings.insert(0, Finding(Level.CRITICAL, status.trouble))
+    if status.storage:
+        findings.append(Finding(Level.WARNING, status.storage))
     if status.drift:
         findings.append(Finding(Level.WARNING, f"drift: {status.drift}"))
     if status.inference:

@@ -150,6 +150,9 @@ class Station(Frozen):
     """Inference threads; 0: all cores but one, with two cores both."""
     queue_size: Whole = Field(default=8, ge=1, le=1000)
     """Frames that may wait for judgement, per camera; one more is a FAULT, never a silent drop."""
+    batching: Literal["never", "auto"] = "never"
+    """``auto``: parts of cameras that share a bundle are judged in batches where these are measured
+    to be quicker; a start and a changeover then take some seconds more."""
     sockets: Sockets = Sockets()
     security: Security = Security()
     journal: JournalSettings = JournalSettings()

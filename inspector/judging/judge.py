@@ -13,7 +13,6 @@ from inspector.config.station_file import Station
 from inspector.detection.detector import Detector
 from inspector.detection.fitness import RepeatCheck, fault_if_unfit
 from inspector.judging import self_test as selftest
-from inspector.judging.batches import Batches
 from inspector.judging.drift import Watch
 from inspector.verdict import Judgement
 from inspector.wire.messages import ModelField
@@ -22,13 +21,10 @@ from inspector.wire.messages import ModelField
 class Judge:
     """Judges one camera's parts by one bundle; used by one thread."""
 
-    def __init__(
-        self, station: Station, config: CameraConfig, detector: Detector, batches: Batches
-    ) -> None:
+    def __init__(self, station: Station, config: CameraConfig, detector: Detector) -> None:
         manifest, recipe = detector.manifest, station.active(config.name)
         self.name = config.name
         self.detector = detector
-        self.batches = batches
         self.model = ModelField(
             name=manifest.name, version=manifest.version, sha256=detector.sha256
         )

@@ -6,23 +6,18 @@ Is the picture fit for judging, is the known defect still caught, do good parts 
 from __future__ import annotations
 
 import logging
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import numpy as np
 
 from inspector.config.station_file import Station
 from inspector.detection.detector import Detector
 from inspector.detection.signing import load_bundle_keys
-from inspector.errors import Fault, StartupError
-from inspector.judging.batches import Batches
+from inspector.errors import StartupError
+from inspector.judging.batches import Batching
 from inspector.judging.drift import Watch
-from inspector.judging.judge import Judge, judge_together
+from inspector.judging.judge import Judge
 from inspector.logs import say
 from inspector.threads import Worker
-from inspector.verdict import Frame8, Reason
 from inspector.wire.messages import VerdictMessage
 
 
@@ -31,8 +26,9 @@ class Judges:
 
     def __init__(self, station: Station) -> None:
         self.station = station
+        self.batching = Batching()
         self._judges: dict[str, Judge] = {}
-        self._before: tuple[Station, dict[str, Judge]] | None = None
+        self._before: tuple[Station, dict[str, Judge], Batching] | None = None
         self._watches: dict[tuple[str, str, float], Watch] = {}
 
     def __getitem__(self, camera: str) -> Judge:
@@ -47,11 +43,14 @@ class Judges:
                 yield name, None
             else:
                 yield name, found
+        if self.station.batching == "auto":
+            self.batching.learn(self._judges.values())
 
     def switch(self, changeover: Changeover) -> None:
         """Put what ``changeover`` loaded in force; what was before is kept, on call."""
-        self._before = self.station, self._judges
+        self._before = self.station, self._judges, self.batching
         self.station, self._judges = changeover.station, changeover.judges
+        self.batching = changeover.batching
         for name, judge in self._judges.items():
             judge.on_probation = True
             judge.take_over(self._before[1][name])
@@ -65,7 +64,7 @@ class Judges:
         if self._before is None:
             raise RuntimeError("nothing to roll back to")
         failed = self._judges
-        self.station, self._judges = self._before
+        self.station, self._judges, self.batching = self._before
         self._before = None
         for name, judge in self._judges.items():
             judge.on_probation = False
@@ -128,6 +127,7 @@ class Changeover(Worker):
         self.station = station
         self.forget = forget
         self.judges: dict[str, Judge] = {}
+        self.batching = Batching()
         self.problems: list[StartupError] = []
         self._done = done
 
@@ -143,6 +143,8 @@ class Changeover(Worker):
             for name, judge in self.judges.items():
                 if missed := judge.self_test(parts_wait=False):
                     self.problems.append(StartupError(f"camera {name}: self-test: {missed}"))
+            if self.station.batching == "auto":
+                self.batching.learn(self.judges.values())
             whole = True
         finally:
             if not whole:
@@ -156,9 +158,6 @@ def load(station: Station) -> Iterator[tuple[str, Judge | StartupError]]:
     Cameras with the same bundle share its session.
     """
     loaded: dict[Path, Detector | StartupError] = {}
-    batches: dict[Path, Batches] = {}
-    first: dict[Path, Judge] = {}
-    users = Counter(station.active(camera.name).bundle.resolve() for camera in station.cameras)
     try:
         keys = load_bundle_keys(station.security.bundle_keys)
     except StartupError as problem:
@@ -172,60 +171,13 @@ def load(station: Station) -> Iterator[tuple[str, Judge | StartupError]]:
                 loaded[path] = Detector.load(
                     recipe.bundle, station.provider, station.threads, keys=keys
                 )
-                batches[path] = Batches()
             found = loaded[path]
             if isinstance(found, Detector):
                 detector = found.adapted(recipe.region, recipe.limit_factor)
-                judge = Judge(station, camera, detector, batches[path])
-                first.setdefault(path, judge)
-                yield camera.name, judge
+                yield camera.name, Judge(station, camera, detector)
             else:
                 yield camera.name, found
         except StartupError as problem:
             # Remembered, so that a bundle two cameras share is tried and reported once.
             loaded.setdefault(path, problem)
             yield camera.name, problem
-    for path, judge in first.items():
-        if users[path] > 1:
-            _learn_batches(judge)
-
-
-def _learn_batches(judge: Judge) -> None:
-    """What batches cost on this machine; none where one does not score as its parts alone do."""
-    detector = judge.detector
-    golden, frame = detector.manifest.golden[0].image()[np.newaxis], _some_frame(detector)
-
-    warm: set[int] = set()
-
-    def together(size: int) -> None:
-        if size not in warm:
-            # A CUDA graph, or OpenVINO's program, for each: what is measured is what will run.
-            detector.warm(size)
-            warm.add(size)
-        judge_together([(judge, frame)] * size)
-
-    try:
-        alone = float(detector.infer(golden)[0][0])
-        judge.batches.learn(together, time.perf_counter_ns)
-        for size in range(2, judge.batches.largest + 1):
-            scores, _ = detector.infer(np.repeat(golden, size, axis=0))
-            # Of this engine itself: in bf16 it scores otherwise than the manifest says.
-            if not (np.abs(scores - alone) <= detector.manifest.golden_tolerance).all():
-                raise Fault(Reason.INFERENCE_ERROR.value, f"a batch of {size} scores otherwise")
-    except Fault as fault:
-        judge.batches.forget()
-        say("no batches", logging.WARNING, detail=str(fault))
-    judge.forget_frames()
-
-
-def _some_frame(detector: Detector) -> Frame8:
-    """A frame of a size that the detector takes, all black: it costs what a part costs."""
-    geometry = detector.geometry
-    if geometry.frame is not None:
-        width, height = geometry.frame
-    elif geometry.region is not None:
-        width, height = geometry.region.x + geometry.region.w, geometry.region.y + geometry.region.h
-    else:
-        height = geometry.height
-        width = round(height * (geometry.aspect or geometry.width / height))
-    return np.zeros((height, width, 3), dtype=np.uint8)

@@ -10,10 +10,10 @@ import collections
 import contextlib
 import json
 import math
-import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from socket import socketpair
 from typing import Final
 
 import zmq
@@ -82,6 +82,24 @@ class _Client:
     )
 
 
+class CommandSocket:
+    """The bound ROUTER socket that commands come in by. Raises :class:`PortError`."""
+
+    def __init__(self, gate: Gate, address: str) -> None:
+        self.gate = gate
+        self.socket: zmq.Socket[bytes] = gate.open(
+            zmq.ROUTER, "commands", address, high_water=_HIGH_WATER, largest=_LARGEST_COMMAND
+        )
+        # Without this a reply to a client that has gone vanishes; with it, it is a counted error.
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Let the address go; to be called by the thread that uses the socket, also twice."""
+        if not self.socket.closed:
+            self.gate.close_socket(self.socket, linger_ms)
+
+
 class Commands(Worker):
     """The thread that owns the command socket.
 
@@ -94,8 +112,7 @@ class Commands(Worker):
 
     def __init__(
         self,
-        gate: Gate,
-        address: str,
+        socket: CommandSocket,
         *,
         handle: Callable[[Request], None],
         status: Callable[[], StatusMessage],
@@ -103,7 +120,8 @@ class Commands(Worker):
         replay_per_s: float = REPLAY_PER_S,
     ) -> None:
         super().__init__("commands")
-        self._gate = gate
+        self._gate = socket.gate
+        self._socket = socket.socket
         self._handle = handle
         self._status = status
         self._open_reader = reader
@@ -116,9 +134,8 @@ class Commands(Worker):
         )
         self._closing = False
         self._unsent = 0
-        self._socket = open_socket(gate, address)
-        self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._awake, self._waker = socket.socketpair()
+        self.address = socket.address
+        self._awake, self._waker = socketpair()
         self._awake.setblocking(False)
         self._waker.setblocking(False)
 
@@ -317,16 +334,6 @@ class Commands(Worker):
         ]
         for key in idle:
             del self._clients[key]
-
-
-def open_socket(gate: Gate, address: str) -> zmq.Socket[bytes]:
-    """The bound command socket. Raises :class:`PortError`."""
-    router = gate.open(
-        zmq.ROUTER, "commands", address, high_water=_HIGH_WATER, largest=_LARGEST_COMMAND
-    )
-    # Without this a reply to a client that has gone vanishes; with it that is an error to count.
-    router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    return router
 
 
 def _id_in(body: bytes) -> str:

@@ -166,6 +166,9 @@ class StatusMessage(_Message):
     drift: Text = Field(
         default="", description="cameras whose good parts no longer score as calibrated; or empty"
     )
+    storage: Text = Field(
+        default="", description="what is wrong with the disk, though the station judges; or empty"
+    )
     cameras: tuple[CameraStatus, ...]
     sent_us: Microseconds
 

@@ -204,7 +204,7 @@ def test_a_batch_size_is_captured_once(bundle_path, monkeypatch):
 
 
 def test_a_graph_that_reads_freed_memory_is_not_captured(bundle_path, tmp_path, caplog):
-    """DECISIONS 29; what was exported before has the node."""
+    """Decision 29 (docs/decisions); what was exported before has the node."""
 
     def gather(graph: onnx.ModelProto) -> None:
         graph.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 1), np.int64), "at"))

@@ -53,6 +53,23 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def lock_file(path: Path, mode: int) -> int:
+    """Lock ``path``, made with ``mode`` if it is missing, until the returned handle is closed.
+
+    The kernel drops the lock when its holder ends, however that comes. Raises BlockingIOError
+    when another handle has the lock, OSError when the file cannot be opened. POSIX alone.
+    """
+    import fcntl
+
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
 _LARGEST: Final = 4096
 _READ: Final = (
     os.O_RDONLY

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -87,6 +87,12 @@ class Judgement:
     judged: Frame8 | None = field(default=None, repr=False)
     limit_factor: float = 1.0
     detail: str = ""
+
+    def as_fault(self, reason: Reason, detail: str) -> Judgement:
+        """The same part as a FAULT: score and regions are withdrawn, the pictures stay."""
+        return replace(
+            self, verdict=Verdict.FAULT, score=None, reason=reason, regions=(), detail=detail
+        )
 
 
 def decide(score: float) -> tuple[Verdict, Reason]:

@@ -389,10 +389,10 @@ import sys, time
 from pathlib import Path
 from inspector import cli, detector
 judge = detector.Detector.judge
-def stuck(self, frame):
+def stuck(self, frame, **options):
     while Path(sys.argv[1]).with_name("stuck").exists():
         time.sleep(0.1)
-    return judge(self, frame)
+    return judge(self, frame, **options)
 detector.Detector.judge = stuck
 sys.exit(cli.main(["run", sys.argv[1]]))
 """

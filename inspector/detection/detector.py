@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from inspector.config.station_file import Provider
 from inspector.detection import bundle as bundles
-from inspector.detection import engines
+from inspector.detection import engines, fitness
 from inspector.detection.bundle import Bundle
 from inspector.detection.engines import Engine, InferenceBackend, tuned
 from inspector.detection.manifest import Manifest
@@ -32,6 +32,14 @@ _BF16_TOLERANCE: Final = 5e-2
 """By how much a golden score may move in bf16, whose verdicts ``inspector tune`` has compared."""
 _SCORE_SLACK: Final = 1e-3
 """Largest relative difference of ``score`` and its map's maximum that rounding (fp16) explains."""
+
+
+class BatchItem(NamedTuple):
+    """One frame of a batch, the detector that judges it, and whether its picture is checked."""
+
+    detector: Detector
+    frame: npt.NDArray[Any]
+    check_picture: bool = True
 
 
 class Detector:
@@ -134,53 +142,61 @@ class Detector:
         """
         return self._backend.infer(batch)
 
-    def judge(self, frame: npt.NDArray[Any]) -> Judgement:
-        """Judge one frame at camera size (uint8 or uint16, grey, BGR or BGRA).
+    def judge(self, frame: npt.NDArray[Any], *, check_picture: bool = True) -> Judgement:
+        """Judge one frame at camera size, as a station does.
 
-        Whatever is wrong with the part or the inference is a FAULT in the answer, never an error.
+        ``frame``: uint8 or uint16, grey ``[H, W]``, BGR ``[H, W, 3]`` or BGRA ``[H, W, 4]``.
+        Whatever is wrong with the frame or the inference is a FAULT in the answer, never an error.
+        So is a picture that is too dark, saturated or out of focus by the bundle's limits
+        (:mod:`inspector.detection.fitness`); ``check_picture=False`` judges such a picture, too,
+        as a recipe with ``check_pictures: false`` does. Only a station can tell that a camera
+        froze.
         """
-        judged = self._prepare(frame)
-        if isinstance(judged, Judgement):
-            return judged
-        return self._judge(judged, self.geometry, frame.shape)
+        picture = self._prepare(frame)
+        if isinstance(picture, Judgement):
+            return picture
+        judgement = self._judge(picture, self.geometry, frame.shape)
+        return self._fault_if_unfit(judgement) if check_picture else judgement
 
     @property
-    def engine(self) -> object:
-        """What runs the graph; detectors that share it may judge together."""
+    def engine(self) -> InferenceBackend:
+        """The backend that runs the graph; detectors that share it can judge together."""
         return self._backend
 
     @staticmethod
-    def judge_together(parts: Sequence[tuple[Detector, npt.NDArray[Any]]]) -> list[Judgement]:
-        """Judge frames in one batch, each by its own detector; all have the same ``engine``.
+    def judge_together(items: Sequence[BatchItem]) -> list[Judgement]:
+        """Judge frames in one batch, each by its own detector; all share one ``engine``.
 
-        Each as ``judge`` would: what is wrong with one is no fault of the others, and when the
-        batch fails they are judged one by one.
+        The answers, in the order of ``items``, are those of ``judge``: what is wrong with one
+        frame is no fault of the others, and when the batch fails the frames are judged one by one.
         """
-        prepared = [detector._prepare(frame) for detector, frame in parts]
+        prepared = [item.detector._prepare(item.frame) for item in items]
         pictures = [one for one in prepared if not isinstance(one, Judgement)]
         outputs: Iterator[tuple[np.float32, FloatMap]] | None = None
         if len(pictures) > 1:
             with contextlib.suppress(Fault):
-                scores, maps = parts[0][0]._backend.infer(np.stack(pictures))
+                scores, maps = items[0].detector.engine.infer(np.stack(pictures))
                 if len(scores) == len(maps) == len(pictures):
                     outputs = zip(scores, maps, strict=True)
         judgements = []
-        for (detector, frame), judged in zip(parts, prepared, strict=True):
-            if isinstance(judged, Judgement):
-                judgements.append(judged)
-            elif outputs is None:
-                judgements.append(detector._judge(judged, detector.geometry, frame.shape))
+        for (detector, frame, check_picture), picture in zip(items, prepared, strict=True):
+            if isinstance(picture, Judgement):
+                judgements.append(picture)
+                continue
+            if outputs is None:
+                judgement = detector._judge(picture, detector.geometry, frame.shape)
             else:
-                found = next(outputs)
-                judgements.append(
-                    detector._conclude(*found, judged, detector.geometry, frame.shape)
+                judgement = detector._conclude(
+                    *next(outputs), picture, detector.geometry, frame.shape
                 )
+            judgements.append(detector._fault_if_unfit(judgement) if check_picture else judgement)
         return judgements
 
     def judge_input(self, picture: Frame8) -> Judgement:
         """Judge a picture at network size (uint8 BGR ``[H, W, 3]``), such as a golden one.
 
-        As ``judge`` does, but for the geometry: regions are in the picture's own pixels.
+        Neither region nor resize apply, regions are in the picture's own pixels, and the picture
+        is not checked: a golden defect that is dark must be judged all the same.
         """
         height, width = picture.shape[:2]
         return self._judge(picture, Geometry(height=height, width=width), picture.shape)
@@ -231,6 +247,19 @@ class Detector:
             judged,
             self.limit_factor,
         )
+
+    def _fault_if_unfit(self, judgement: Judgement) -> Judgement:
+        """``judgement``, or a FAULT when its picture cannot be judged: the score was a guess.
+
+        This is asked after the inference, so that the heatmap shows what the camera saw, and a
+        FAULT of the inference stays what it is.
+        """
+        if judgement.verdict is Verdict.FAULT or judgement.judged is None:
+            return judgement
+        fault = fitness.check(judgement.judged, self.manifest.exposure)
+        if fault is None:
+            return judgement
+        return judgement.as_fault(Reason(fault.reason), str(fault))
 
     def _fault(self, reason: Reason, detail: str, judged: Frame8 | None = None) -> Judgement:
         return Judgement(

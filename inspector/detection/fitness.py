@@ -20,12 +20,11 @@ told from the lamp by its pixels, and black on black not from a dark picture: bo
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +32,7 @@ import numpy.typing as npt
 from inspector.detection.manifest import Exposure, Fitness
 from inspector.errors import Fault
 from inspector.imaging.images import edge_energy, exposure, half_grey
-from inspector.verdict import FloatMap, Frame8, Judgement, Reason, Verdict
+from inspector.verdict import FloatMap, Frame8, Reason
 
 CELLS: Final = 8
 STOP: Final = 2.0
@@ -109,61 +108,6 @@ def check(picture: Frame8, learnt: Exposure) -> Fault | None:
     if learnt.fitness is None:
         return _without_limits(mine, learnt)
     return _light(mine, learnt.fitness) or _focus(mine, learnt.fitness)
-
-
-class RepeatCheck:
-    """The previous frame of one camera; ``live``: a source that cannot repeat one, unlike files."""
-
-    def __init__(self, live: bool) -> None:
-        self._live = live
-        self._previous: npt.NDArray[Any] | None = None
-        self._repeats = 0
-
-    def check(self, frame: npt.NDArray[Any]) -> Fault | None:
-        """``frozen`` when ``frame`` (as the camera gave it, not written to later) came before.
-
-        Ask for every frame, in their order.
-        """
-        if not self._live:
-            return None
-        previous, self._previous = self._previous, frame
-        if previous is None or not _same(previous, frame):
-            self._repeats = 0
-            return None
-        self._repeats += 1
-        return Fault(
-            Reason.FROZEN.value,
-            f"the camera sent the same picture {self._repeats + 1} times, byte for byte; none may "
-            f"repeat",
-        )
-
-    def forget(self) -> None:
-        """Start anew, as after the camera was opened again."""
-        self._previous, self._repeats = None, 0
-
-
-def fault_if_unfit(
-    judgement: Judgement, frame: npt.NDArray[Any], learnt: Exposure, history: RepeatCheck
-) -> Judgement:
-    """``judgement``, or the FAULT that its picture calls for: the score was a guess then.
-
-    ``frame`` is what the camera gave. One that is a FAULT already stays what it is.
-    """
-    fault = history.check(frame)
-    if judgement.verdict is Verdict.FAULT:
-        return judgement
-    if fault is None and judgement.judged is not None:
-        fault = check(judgement.judged, learnt)
-    if fault is None:
-        return judgement
-    return dataclasses.replace(
-        judgement,
-        verdict=Verdict.FAULT,
-        score=None,
-        reason=Reason(fault.reason),
-        regions=(),
-        detail=str(fault),
-    )
 
 
 def _light(mine: Measures, fit: Fitness) -> Fault | None:
@@ -242,16 +186,6 @@ def _grid(values: tuple[float, ...]) -> FloatMap:
     grid = np.asarray(values, dtype=np.float32).reshape(CELLS, CELLS)
     grid.flags.writeable = False
     return grid
-
-
-def _same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
-    # A few rows tell frames apart; all of them are read only when those are equal.
-    return (
-        one.shape == other.shape
-        and one.dtype == other.dtype
-        and np.array_equal(one[::97], other[::97])
-        and np.array_equal(one, other)
-    )
 
 
 def _of_one(picture: Frame8) -> Exposure:

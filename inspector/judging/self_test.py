@@ -34,9 +34,12 @@ class Defect:
     tolerance: float = 0.0
 
     def send(self, detector: Detector) -> Judgement:
-        """Through the detector that judges the line's parts, limit in force included."""
+        """Judge it by the detector that judges the line's parts, with the limit in force.
+
+        Its picture is not checked: a defect may be dark, and must be judged all the same.
+        """
         if self.score is None:
-            return detector.judge(self.image)
+            return detector.judge(self.image, check_picture=False)
         return detector.judge_input(np.asarray(self.image, dtype=np.uint8))
 
     def missed(self, judgement: Judgement) -> str:

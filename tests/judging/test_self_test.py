@@ -95,6 +95,22 @@ def test_a_fault_is_a_miss(detector: Detector) -> None:
     assert defect.missed(fault) == "defect 'bad' is a FAULT (out of memory)"
 
 
+def test_a_dark_defect_is_judged_not_a_fault_of_the_light(tmp_path: Path) -> None:
+    black = np.zeros((tiny.SIDE, tiny.SIDE, 3), np.uint8)
+    golden = [{"name": "burnt", "png": tiny.png(black), "score": tiny.GREY / 64}]
+    lit = {"brightness": (100, 150), "sharpness": (0, 1e9)}
+    bundle = tiny.write_bundle(tmp_path / "lit.onnx", golden=golden, exposure=lit)
+    detector = Detector.load(bundle, "cpu", 1)
+    assert detector.judge(black).reason is Reason.TOO_DARK
+    photo = tmp_path / "burnt.png"
+    cv2.imwrite(str(photo), black)
+    for settings in (DEFAULTS, SelfTest(defect=photo)):
+        defect = chosen(settings, detector.manifest)
+        judgement = defect.send(detector)
+        assert (judgement.verdict, judgement.score) == (Verdict.FAIL, 2.0)
+        assert defect.missed(judgement) == ""
+
+
 def test_a_photo_goes_the_way_of_a_frame(tmp_path: Path, detector: Detector) -> None:
     photo = tmp_path / "scratch.png"
     cv2.imwrite(str(photo), tiny.bad_picture(200))

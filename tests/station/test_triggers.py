@@ -38,9 +38,9 @@ from inspector import cli, detector
 from inspector.engines import Engine
 from inspector.engines.onnxruntime import OnnxRuntimeBackend
 judge = detector.Detector.judge
-def slow(self, frame):
+def slow(self, frame, **options):
     time.sleep(0.4)
-    return judge(self, frame)
+    return judge(self, frame, **options)
 detector.Detector.judge = slow
 sys.exit(cli.main(["run", sys.argv[1]]))
 """
@@ -180,10 +180,10 @@ class Failing(OnnxRuntimeBackend):
         raise detector.Fault("inference_error", self.health())
     def health(self):
         return "CUDA failure 999"
-def of_other(self, frame):
+def of_other(self, frame, **options):
     if self.manifest.name == "other":
         self._backend = Failing(Engine())
-    return judge(self, frame)
+    return judge(self, frame, **options)
 detector.Detector.judge = of_other
 sys.exit(cli.main(["run", sys.argv[1]]))
 """

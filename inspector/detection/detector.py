@@ -1,6 +1,7 @@
 """The detector: one bundle on one engine, a frame in and a judgement out.
 
-Training proves parity with this class and the line judges with it.
+The export proves with this class that the bundle scores as the trained model does, and the line
+judges with it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from inspector.logs import say
 from inspector.verdict import FloatMap, Frame8, Judgement, Reason, Verdict, decide
 
 _BF16_TOLERANCE: Final = 5e-2
-"""By how much a golden score may move in bf16, whose verdicts ``inspector tune`` has compared."""
+"""How far a golden score may move in bf16; ``inspector tune`` has compared the verdicts there."""
 _SCORE_SLACK: Final = 1e-3
 """Largest relative difference of ``score`` and its map's maximum that rounding (fp16) explains."""
 
@@ -43,7 +44,7 @@ class BatchItem(NamedTuple):
 
 
 class Detector:
-    """A bundle, ready to judge; made by :meth:`load`."""
+    """A bundle, ready to judge; made by :meth:`load`, used by one thread at a time."""
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class Detector:
             geometry.model_copy(update={"region": region, "frame": None}) if region else geometry
         )
         self.settings = engine
-        """What it was loaded with."""
+        """The provider, threads and precision that the engine was made with."""
         self._backend = backend
 
     @classmethod
@@ -83,12 +84,12 @@ class Detector:
     ) -> Detector:
         """Read and check a bundle, start its session, warm it, replay its golden images.
 
-        ``threads`` 0: all cores but one; with both as they are by default, what ``inspector tune``
-        found on this machine. ``engine`` stands for provider and threads. ``region`` (camera
-        pixels) replaces the bundle's; ``limit_factor`` multiplies the limit; ``verify=False`` skips
-        the golden images; one of ``keys``, if there are any, must have signed the bundle. Raises
-        :class:`BundleError`, :class:`SignatureError`, :class:`GoldenError`,
-        :class:`ProviderError`.
+        ``threads`` 0 means all cores but one. With ``provider`` and ``threads`` as they are by
+        default, the engine is the one that ``inspector tune`` found for the bundle on this machine,
+        if it did. ``engine`` replaces both. ``region`` (camera pixels) replaces the bundle's;
+        ``limit_factor`` multiplies the limit; ``verify=False`` skips the golden images. With
+        ``keys``, one of them must have signed the bundle. Raises :class:`BundleError`,
+        :class:`SignatureError`, :class:`GoldenError` or :class:`ProviderError`.
         """
         bundle = bundles.read(Path(path), keys)
         asked = engine or Engine(provider=provider, threads=threads)
@@ -110,24 +111,27 @@ class Detector:
         except BundleError as error:
             raise BundleError(f"{bundle.path}: {error}") from None
         detector = cls(bundle, backend, region, limit_factor, engine)
-        detector._start(verify)
+        detector._warm_up(verify)
         return detector
 
     def adapted(self, region: Box | None = None, limit_factor: float = 1.0) -> Detector:
-        """The same session for another region and factor. Raises :class:`BundleError`."""
+        """A detector on the same session, for another region (camera pixels) and limit factor.
+
+        Raises :class:`BundleError` when the model was not trained for a region of that shape.
+        """
         return Detector(self._bundle, self._backend, region, limit_factor, self.settings)
 
     def warm(self, batch: int) -> None:
-        """Make 1 to ``batch`` pictures at once as quick as they will be; raises :class:`Fault`.
+        """Run every batch size up to ``batch``, so that none is slow at its first use on the line.
 
-        Before it the first inference of a new batch size compiles a program (OpenVINO), or runs
-        without a CUDA graph.
+        Without it, OpenVINO compiles a program at the first inference of a batch size, and CUDA
+        runs that size without a graph. Raises :class:`Fault`.
         """
         self._backend.warm(self.geometry.height, self.geometry.width, batch)
 
     @property
     def provider(self) -> str:
-        """What is in use, as the library names it."""
+        """The execution provider in use, as its library names it."""
         return self._backend.provider
 
     def health(self) -> str:
@@ -135,10 +139,10 @@ class Detector:
         return self._backend.health()
 
     def infer(self, batch: Frame8) -> tuple[FloatMap, FloatMap]:
-        """Bare outputs for pictures at input size, no operator's factor applied.
+        """The model's outputs for pictures at network size, in units of the calibrated limit.
 
         ``batch``: uint8 BGR ``[N, H, W, 3]``. Returns ``score`` float32 ``[N]`` and
-        ``anomaly_map`` float32 ``[N, h, w]``. Raises :class:`Fault`.
+        ``anomaly_map`` float32 ``[N, H, W]``. Raises :class:`Fault` (``inference_error``).
         """
         return self._backend.infer(batch)
 
@@ -202,6 +206,7 @@ class Detector:
         return self._judge(picture, Geometry(height=height, width=width), picture.shape)
 
     def _prepare(self, frame: npt.NDArray[Any]) -> Frame8 | Judgement:
+        """The region of ``frame`` at network size, or a FAULT when there is none."""
         if not isinstance(frame, np.ndarray) or frame.ndim not in (2, 3):
             shape = getattr(frame, "shape", type(frame).__name__)
             return self._fault(Reason.FRAME_SHAPE, f"a frame of shape {shape} is not a picture")
@@ -211,6 +216,7 @@ class Detector:
             return self._fault(Reason(fault.reason), str(fault))
 
     def _judge(self, judged: Frame8, geometry: Geometry, frame_shape: tuple[int, ...]) -> Judgement:
+        """Infer one picture at network size, and decide."""
         try:
             scores, maps = self._backend.infer(judged[np.newaxis])
         except Fault as fault:
@@ -225,10 +231,11 @@ class Detector:
         geometry: Geometry,
         frame_shape: tuple[int, ...],
     ) -> Judgement:
+        """The judgement that the model's outputs for one picture lead to."""
         raw, anomaly_map = float(raw_score), raw_map
         if self.limit_factor != 1.0:
             anomaly_map = raw_map / np.float32(self.limit_factor)
-        # Both are NaN where any value is.
+        # Both are NaN if any value of the map is.
         score, lowest = float(anomaly_map.max()), float(anomaly_map.min())
         if not (math.isfinite(raw) and math.isfinite(score) and math.isfinite(lowest)):
             return self._fault(Reason.NOT_FINITE, "the model's output is not a number", judged)
@@ -271,7 +278,7 @@ class Detector:
             detail=detail,
         )
 
-    def _start(self, verify: bool) -> None:
+    def _warm_up(self, verify: bool) -> None:
         height, width = self.geometry.height, self.geometry.width
         try:
             self._backend.warm(height, width)
@@ -295,7 +302,7 @@ class Detector:
                 found = float(self.infer(golden.image()[np.newaxis])[0][0])
             except Fault as fault:
                 raise BundleError(f"{self.path}: {fault}; export it again") from None
-            # Written so that NaN is a difference.
+            # The comparison is written so that a NaN fails it.
             if not abs(found - golden.score) <= tolerance:
                 cure = "choose another provider"
                 if self.settings.precision != "bf16":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,13 @@ def edge_energy(grey: FloatMap) -> FloatMap:
     inner = np.s_[1:-1, 1:-1]
     np.square(cv2.Laplacian(grey, cv2.CV_32F, ksize=1)[inner], out=energy[inner])
     return energy
+
+
+def gaussian_blur(grey: FloatMap, sigma: float) -> FloatMap:
+    """Grey levels float32 ``[H, W]`` blurred with standard deviation ``sigma``, in pixels.
+
+    The picture goes on as its reflection beyond the border.
+    """
+    side = 2 * math.ceil(3 * sigma) + 1
+    blurred = cv2.GaussianBlur(grey, (side, side), sigma, borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(blurred, dtype=np.float32)

@@ -73,10 +73,11 @@ class Region:
 class Judgement:
     """What the detector says of one frame.
 
-    ``score`` and ``anomaly_map`` (float32 ``[h, w]``) are in units of the limit in force, the
-    operator's factor included: 1.0 is the limit. ``score`` is None on FAULT, ``anomaly_map`` and
-    ``judged`` (uint8 BGR ``[H, W, 3]``, the region as the network saw it) are None when the frame
-    never reached the network.
+    ``score`` and ``anomaly_map`` (float32 ``[H, W]``) are in units of the limit in force, the
+    operator's factor included: 1.0 is the limit. ``score`` is None on FAULT; ``anomaly_map`` is
+    None when the model gave no valid map; ``judged`` (uint8 BGR ``[H, W, 3]``, the region as the
+    network saw it) is None when the frame never reached the network. ``detail`` says in words why
+    a FAULT is one.
     """
 
     verdict: Verdict

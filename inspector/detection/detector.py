@@ -160,7 +160,7 @@ class Detector:
         if isinstance(picture, Judgement):
             return picture
         judgement = self._judge(picture, self.geometry, frame.shape)
-        return self._fault_if_unfit(judgement) if check_picture else judgement
+        return self._fault_if_unfit(judgement, picture) if check_picture else judgement
 
     @property
     def engine(self) -> InferenceBackend:
@@ -193,7 +193,9 @@ class Detector:
                 judgement = detector._conclude(
                     *next(outputs), picture, detector.geometry, frame.shape
                 )
-            judgements.append(detector._fault_if_unfit(judgement) if check_picture else judgement)
+            if check_picture:
+                judgement = detector._fault_if_unfit(judgement, picture)
+            judgements.append(judgement)
         return judgements
 
     def judge_input(self, picture: Frame8) -> Judgement:
@@ -255,15 +257,15 @@ class Detector:
             self.limit_factor,
         )
 
-    def _fault_if_unfit(self, judgement: Judgement) -> Judgement:
-        """``judgement``, or a FAULT when its picture cannot be judged: the score was a guess.
+    def _fault_if_unfit(self, judgement: Judgement, picture: Frame8) -> Judgement:
+        """``judgement``, or a FAULT when its ``picture`` cannot be judged: the score was a guess.
 
-        This is asked after the inference, so that the heatmap shows what the camera saw, and a
+        The inference comes first, so that the part has a heatmap that people can look at, and a
         FAULT of the inference stays what it is.
         """
-        if judgement.verdict is Verdict.FAULT or judgement.judged is None:
+        if judgement.verdict is Verdict.FAULT:
             return judgement
-        fault = fitness.check(judgement.judged, self.manifest.exposure)
+        fault = fitness.check(picture, self.manifest.exposure)
         if fault is None:
             return judgement
         return judgement.as_fault(Reason(fault.reason), str(fault))

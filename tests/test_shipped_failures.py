@@ -390,10 +390,10 @@ from pathlib import Path
 from inspector.cli import main as cli
 from inspector.detection import detector
 judge = detector.Detector.judge
-def stuck(self, frame):
+def stuck(self, frame, **options):
     while Path(sys.argv[1]).with_name("stuck").exists():
         time.sleep(0.1)
-    return judge(self, frame)
+    return judge(self, frame, **options)
 detector.Detector.judge = stuck
 sys.exit(cli.main(["run", sys.argv[1]]))
 """

@@ -114,8 +114,10 @@ def paint(image: npt.NDArray[Any], random: np.random.Generator) -> npt.NDArray[A
 
 
 def rejected(bundle: Path, photos: Sequence[Path]) -> int:
+    """How many photos the model rejects, whether or not a station would judge their pictures."""
     detector = Detector.load(bundle, "cpu")
-    return sum(detector.judge(cv2.imread(str(path))).verdict is not Verdict.PASS for path in photos)
+    judgements = (detector.judge(cv2.imread(str(path)), check_picture=False) for path in photos)
+    return sum(judgement.verdict is not Verdict.PASS for judgement in judgements)
 
 
 def image_auroc(run: Path) -> float:

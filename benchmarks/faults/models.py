@@ -131,15 +131,15 @@ def _forge(model: bytes, signature: bytes) -> bytes:
 
 def _entry(signed: bytes) -> bytes:
     """The signature's entry of a signed bundle."""
-    end = len(signed) - bundle._SEAL_SIZE
-    return signed[end - bundle._SIGNATURE_SIZE : end]
+    end = len(signed) - bundle.SEAL_SIZE
+    return signed[end - bundle.SIGNATURE_SIZE : end]
 
 
 def _spoil_signature(vault: _Vault, chance: random.Random) -> bytes:
     entry = bytearray(_entry(vault.signed))
-    at = chance.randrange(len(bundle._SIGNATURE_HEAD) + 64, len(entry))
+    at = chance.randrange(len(bundle.SIGNATURE_HEAD) + 64, len(entry))
     entry[at] = ord(chance.choice([c for c in "0123456789abcdef" if ord(c) != entry[at]]))
-    return _forge(vault.plain[: -bundle._SEAL_SIZE], bytes(entry))
+    return _forge(vault.plain[: -bundle.SEAL_SIZE], bytes(entry))
 
 
 Mutation = tuple[Callable[[_Vault, random.Random], bytes], bool]

@@ -16,7 +16,6 @@ from rich.text import Text
 
 from inspector.cli.output import STYLES, write
 from inspector.detection.detector import Detector
-from inspector.detection.fitness import RepeatCheck, fault_if_unfit
 from inspector.errors import ImageError
 from inspector.imaging.heatmaps import map_to_grey, overlay
 from inspector.imaging.images import IMAGE_SUFFIXES, encode_jpeg, find_images, read_image
@@ -109,14 +108,13 @@ def _is_made_by_us(path: Path, folder: Path) -> bool:
 
 
 def _judge(detector: Detector, path: Path) -> Judgement:
-    """As a station judges a picture, its fitness included; whether it froze one cannot tell."""
+    """Judge a photo as a station judges a frame; a file that cannot be read is a FAULT."""
     try:
         frame = read_image(path)
     except ValueError as error:
         detail = str(error).removeprefix(f"{path}: ")
         return Judgement(Verdict.FAULT, None, Reason.FRAME_UNREADABLE, detail=detail)
-    judgement = detector.judge(frame)
-    return fault_if_unfit(judgement, frame, detector.manifest.exposure, RepeatCheck(live=False))
+    return detector.judge(frame)
 
 
 def _row(path: Path, judgement: Judgement) -> tuple[Text, ...]:

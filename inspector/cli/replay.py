@@ -16,7 +16,6 @@ from inspector.cli.arguments import factor
 from inspector.cli.recorded import add_source, find_source, is_within, progress_bar
 from inspector.config.station_file import Provider, Station
 from inspector.detection.detector import Detector
-from inspector.detection.fitness import RepeatCheck, fault_if_unfit
 from inspector.errors import ConfigError, JournalError
 from inspector.imaging.geometry import Box
 from inspector.journal.pictures import KeptPicture, PictureRecord, pictures
@@ -115,18 +114,17 @@ def _choose(
 def _judge(
     detector: Detector, limit_factor: float | None
 ) -> Callable[[PictureRecord, Any], Judgement]:
-    """Judges as the station would: same region, same factor, pictures checked for fitness."""
+    """Judges a picture as the station would: region, factor and check of the picture as then.
+
+    Kept pictures are not consecutive, so a frozen camera cannot be detected.
+    """
     adapted: dict[tuple[Box | None, float], Detector] = {}
 
     def judge(record: PictureRecord, frame: Any) -> Judgement:
         key = (record.region, limit_factor or record.verdict.limit_factor)
         if key not in adapted:
             adapted[key] = detector.adapted(*key)
-        judgement = adapted[key].judge(frame)
-        if not record.checked:
-            return judgement
-        # Kept pictures are no row of frames: whether a camera froze they cannot tell.
-        return fault_if_unfit(judgement, frame, detector.manifest.exposure, RepeatCheck(live=False))
+        return adapted[key].judge(frame, check_picture=record.checked)
 
     return judge
 

@@ -25,7 +25,10 @@ _DEEPEST: Final = 50
 
 
 class Frozen(BaseModel):
-    """A part of a configuration file: never changed, and no key but those it declares."""
+    """A part of a file: never changed once read, no key but those declared, no number but finite.
+
+    Configuration files and the manifest of a bundle are made of these.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 

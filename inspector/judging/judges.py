@@ -1,6 +1,7 @@
-"""What judges each camera's parts: a detector, and the three watches over its trustworthiness.
+"""The judges of all cameras: how they are loaded, changed over and watched.
 
-Is the picture fit for judging, is the known defect still caught, do good parts score as they did?
+Two watches stand beside each detector: is the known defect still caught, and do good parts score
+as they did when the limit was set?
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Judges:
         return self._judges[camera]
 
     def load(self) -> Iterator[tuple[str, StartupError | None]]:
-        """Load every camera's judge: (camera, None), or why there is none."""
+        """Load every camera's judge; yields (camera, None), or why the camera has none."""
         for name, found in load(self.station):
             if isinstance(found, Judge):
                 self._judges[name] = found
@@ -47,7 +48,10 @@ class Judges:
             self.batching.learn(self._judges.values())
 
     def switch(self, changeover: Changeover) -> None:
-        """Put what ``changeover`` loaded in force; what was before is kept, on call."""
+        """Let the judges that ``changeover`` loaded take over, on probation.
+
+        Those before are kept until each new judge has judged a part, for :meth:`roll_back`.
+        """
         self._before = self.station, self._judges, self.batching
         self.station, self._judges = changeover.station, changeover.judges
         self.batching = changeover.batching
@@ -56,11 +60,11 @@ class Judges:
             judge.take_over(self._before[1][name])
             if changeover.forget:
                 self._watches.pop(judge.key, None)
-            # A line that changes over every day drifts over weeks.
+            # Watches outlive changeovers: a line that changes over every day drifts over weeks.
             judge.drift = self._watches.setdefault(judge.key, judge.drift)
 
     def roll_back(self) -> Station:
-        """Put what was before the last switch in force again; the station with its recipe."""
+        """Let the judges from before the last switch take over again; returns their station."""
         if self._before is None:
             raise RuntimeError("nothing to roll back to")
         failed = self._judges
@@ -73,26 +77,26 @@ class Judges:
 
     @property
     def missed(self) -> Iterator[tuple[str, str]]:
-        """(camera, why) of the self-tests that were missed and not acknowledged."""
+        """(camera, why) for each self-test that was missed and is not acknowledged."""
         for name, judge in self._judges.items():
             if judge.schedule.missed:
                 yield name, judge.schedule.missed
 
     def confirm(self, camera: str) -> None:
-        """A part of ``camera`` was judged: its judge stays."""
+        """A part of ``camera`` was judged: its judge is no longer on probation."""
         self._judges[camera].on_probation = False
         if not any(judge.on_probation for judge in self._judges.values()):
             self._before = None
 
     def note(self, verdict: VerdictMessage) -> None:
-        """Let the watch over drift see a verdict."""
+        """Let the watch over drift see a verdict; an alarm goes to the log."""
         judge = self._judges.get(verdict.camera)
         if judge is not None and judge.drift.note(verdict.verdict, verdict.score):
             say("drift", logging.WARNING, camera=verdict.camera, detail=judge.drift.detail())
 
     @property
     def drifting(self) -> str:
-        """Cameras whose good parts drift, in words; "" when none does."""
+        """The cameras whose good parts drift, in words; "" when none do."""
         return "; ".join(
             f"{name}: {judge.drift.detail()}"
             for name, judge in self._judges.items()
@@ -100,12 +104,15 @@ class Judges:
         )
 
     def drift(self) -> Iterator[tuple[str, float]]:
-        """(camera, statistic of its drift); 1 is the alarm."""
+        """(camera, evidence of its drift): 0 is none, 1 the alarm."""
         for name, judge in self._judges.items():
             yield name, judge.drift.statistic
 
     def self_test(self, parts_wait: bool) -> Iterator[tuple[str, str]]:
-        """Send one that is due: (camera, why it was missed or ""). One at a time: parts wait."""
+        """Run the first self-test that is due; yields (camera, why it was missed or "").
+
+        At most one runs in a call, since parts may wait meanwhile.
+        """
         for name, judge in self._judges.items():
             missed = judge.self_test(parts_wait)
             if missed is not None:
@@ -114,10 +121,10 @@ class Judges:
 
 
 class Changeover(Worker):
-    """Loads, warms and checks the judges of ``station`` beside those at work.
+    """A thread that loads, warms and checks the judges of ``station`` beside those at work.
 
-    ``done`` is called in its thread when ``judges`` is complete, or ``problems`` says why not.
-    ``forget``: the watch over drift begins anew, by the operator's word.
+    It calls ``done`` at its end: then ``judges`` is complete, or ``problems`` says why not.
+    ``forget``: the operator wants the watch over drift to begin anew.
     """
 
     def __init__(
@@ -132,7 +139,7 @@ class Changeover(Worker):
         self._done = done
 
     def work(self) -> None:
-        """Load, and report."""
+        """Load the judges, and tell ``done``."""
         whole = False
         try:
             for name, found in load(self.station):
@@ -153,7 +160,7 @@ class Changeover(Worker):
 
 
 def load(station: Station) -> Iterator[tuple[str, Judge | StartupError]]:
-    """A judge for every camera under the recipe in force, or why there is none.
+    """Load a judge for every camera under the recipe in force; yields why where that fails.
 
     Cameras with the same bundle share its session.
     """
@@ -178,6 +185,6 @@ def load(station: Station) -> Iterator[tuple[str, Judge | StartupError]]:
             else:
                 yield camera.name, found
         except StartupError as problem:
-            # Remembered, so that a bundle two cameras share is tried and reported once.
+            # The problem is kept, so that a bundle that two cameras share is loaded only once.
             loaded.setdefault(path, problem)
             yield camera.name, problem

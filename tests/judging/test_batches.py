@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from inspector.cameras import Frame
 from inspector.config.station_file import load_station
-from inspector.detection.detector import Detector
+from inspector.detection.detector import BatchItem, Detector
 from inspector.detection.engines.onnxruntime import OnnxRuntimeBackend
 from inspector.errors import Fault
 from inspector.judging import batches
@@ -258,9 +258,10 @@ def test_one_bad_part_of_a_batch_is_no_fault_of_the_others(bundle_path):
     plain = Detector.load(bundle_path, "cpu", 1)
     strict = plain.adapted(limit_factor=0.5)
     good, bad, nan = tiny.good_picture(), tiny.bad_picture(), tiny.nan_picture()
-    parts = [(plain, good), (strict, bad), (plain, np.zeros((4, 4, 7), np.uint8)), (plain, nan)]
-    together = Detector.judge_together([*parts, (plain, bad)])
-    for judgement, (detector, frame) in zip(together, [*parts, (plain, bad)], strict=True):
+    misshapen = np.zeros((4, 4, 7), np.uint8)
+    frames = [(plain, good), (strict, bad), (plain, misshapen), (plain, nan), (plain, bad)]
+    together = Detector.judge_together([BatchItem(*each) for each in frames])
+    for judgement, (detector, frame) in zip(together, frames, strict=True):
         alone = detector.judge(frame)
         assert (judgement.verdict, judgement.reason) == (alone.verdict, alone.reason)
         assert judgement.score == alone.score
@@ -280,7 +281,7 @@ def test_a_batch_that_fails_is_judged_one_by_one(bundle_path, monkeypatch):
         return infer(batch)
 
     monkeypatch.setattr(detector.engine, "infer", out_of_memory)
-    judgements = Detector.judge_together([(detector, tiny.good_picture())] * 3)
+    judgements = Detector.judge_together([BatchItem(detector, tiny.good_picture())] * 3)
     assert [judgement.verdict.value for judgement in judgements] == ["PASS"] * 3
     assert sizes == [3, 1, 1, 1]
 

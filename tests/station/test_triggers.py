@@ -40,9 +40,9 @@ from inspector.detection import detector
 from inspector.detection.engines import Engine
 from inspector.detection.engines.onnxruntime import OnnxRuntimeBackend
 judge = detector.Detector.judge
-def slow(self, frame):
+def slow(self, frame, **options):
     time.sleep(0.4)
-    return judge(self, frame)
+    return judge(self, frame, **options)
 detector.Detector.judge = slow
 sys.exit(cli.main(["run", sys.argv[1]]))
 """
@@ -183,10 +183,10 @@ class Failing(OnnxRuntimeBackend):
         raise detector.Fault("inference_error", self.health())
     def health(self):
         return "CUDA failure 999"
-def of_other(self, frame):
+def of_other(self, frame, **options):
     if self.manifest.name == "other":
         self._backend = Failing(Engine())
-    return judge(self, frame)
+    return judge(self, frame, **options)
 detector.Detector.judge = of_other
 sys.exit(cli.main(["run", sys.argv[1]]))
 """

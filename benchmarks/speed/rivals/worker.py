@@ -146,14 +146,15 @@ def _engine(spec: dict[str, Any]) -> tuple[Run, str]:
 
 
 def _ours(spec: dict[str, Any]) -> tuple[Run, str]:
-    """A frame to a judgement, as the daemon does it."""
+    """A frame to a judgement, as the daemon does it but for the check of the picture."""
     from inspector.imaging.images import read_image
 
     detector = _load(spec)
     frame = read_image(Path(spec["frame"]))
 
     def run() -> Any:
-        judgement = detector.judge(frame)
+        # The rivals check no picture before they judge it.
+        judgement = detector.judge(frame, check_picture=False)
         if judgement.anomaly_map is None:
             raise RuntimeError(judgement.detail)
         return judgement.anomaly_map

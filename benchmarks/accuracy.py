@@ -41,10 +41,11 @@ from figures import commit, machine
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from export.evaluation.evaluate import evaluate, write_output
+from export.evaluation.evaluate import evaluate
 from export.training.calibrate import prediction
 from export.training.train import Step, pick_device
 from inspector.errors import InspectorError, OutputError, WeightsError
+from inspector.files import write_output
 
 CELL_FAILURES = (InspectorError, OSError, RuntimeError, ValueError, MemoryError)
 INTERRUPTED = 130

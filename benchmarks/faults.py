@@ -37,6 +37,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from inspector.files import write_output
+
 SOAK_MINUTES: Final = 60.0
 QUICK_SOAK_MINUTES: Final = 1.0
 WORK: Final = Path(tempfile.gettempdir()) / "line-inspector-faults"
@@ -214,8 +216,8 @@ def _write(folder: Path, name: str, results: dict[str, dict[str, Any]]) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(document, indent=2, ensure_ascii=False)
-    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    (folder / f"{name}.md").write_text(_markdown(rows), encoding="utf-8")
+    write_output(folder / f"{name}.json", text + "\n")
+    write_output(folder / f"{name}.md", _markdown(rows))
 
 
 def _markdown(rows: dict[str, dict[str, Any]]) -> str:

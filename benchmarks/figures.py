@@ -14,6 +14,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from inspector.files import write_output
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -44,7 +46,7 @@ def publish(name: str, command: str, figures: list[Figure]) -> None:
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "figures": [asdict(figure) for figure in figures],
     }
-    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+    write_output(RESULTS / f"{name}.json", json.dumps(document, indent=2) + "\n")
 
 
 def machine() -> dict[str, str | int]:

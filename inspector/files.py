@@ -4,44 +4,91 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from inspector.errors import SecretError
+from inspector.errors import OutputError, SecretError
+
+_SUFFIX: Final = ".part"
+"""Files and folders end in this while they are filled; what a power cut left of them is rubbish."""
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, mode: int | None = 0o644, durable: bool = True) -> Iterator[Path]:
     """A new, empty file to fill, which takes the name ``path`` when the block ends well.
 
-    The file lies beside ``path`` under a hidden temporary name. At the end it and its folder are
-    synced, so that after a power cut ``path`` is either the old file or the new one, whole. After
-    an error in the block a file already at ``path`` is untouched and nothing else is left. Raises
-    OSError.
+    The file lies beside ``path`` under a hidden temporary name and gets ``mode``, or with None what
+    the umask leaves. ``durable`` syncs it and its folder at the end, so that even after a power cut
+    ``path`` is either the old file or the new one, whole. After an error in the block a file
+    already at ``path`` is untouched and nothing else is left. Raises OSError.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _beside(path)
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
+        if durable:
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+        if mode is not None:
+            temporary.chmod(mode)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if os.name == "posix":
+    if durable and os.name == "posix":
         sync_folder(path.parent)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, mode: int | None = 0o644, durable: bool = True) -> None:
     """Write ``data`` to ``path`` by :func:`whole_file`. Raises OSError."""
-    with whole_file(path) as temporary:
+    with whole_file(path, mode=mode, durable=durable) as temporary:
         temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new, empty folder to fill, which takes the name ``path`` when the block ends well.
+
+    ``path`` may be there if it is an empty folder. The new one lies beside it under a hidden
+    temporary name; after an error in the block nothing of it is left. Raises OSError.
+    """
+    temporary = _beside(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into an :class:`OutputError` that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written: {reason_of(error)}; free disk space, or choose another "
+            f"place"
+        ) from None
+
+
+def write_output(
+    path: Path, data: bytes | str, *, mode: int | None = 0o644, durable: bool = True
+) -> None:
+    """Write a result to ``path`` by :func:`whole_file`. Raises :class:`OutputError`.
+
+    Text becomes UTF-8. A file name in it that is not UTF-8, which Python holds as lone surrogates,
+    is shown by its bytes.
+    """
+    if isinstance(data, str):
+        data = data.encode("utf-8", "backslashreplace")
+    with output_errors(path):
+        write_whole(path, data, mode=mode, durable=durable)
 
 
 def sync_folder(folder: Path) -> None:
@@ -51,6 +98,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _beside(path: Path) -> Path:
+    # Cut short, so that a name as long as the file system allows leaves room for the rest.
+    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}{_SUFFIX}")
 
 
 _LARGEST: Final = 4096

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inspector.errors import ConfigError, Fault, OutputError
+from inspector.files import write_output
 from inspector.imaging.geometry import Box, Geometry
 from inspector.imaging.images import IMAGE_SUFFIXES, encode_png, exposure, read_image, to_bgr8
 
@@ -170,7 +171,7 @@ class Album:
         self.region = region
         if region is not None or self.remembered.region is not None:
             memory = AlbumNotes(region=region)
-            self._write(self.folder / _MEMORY, memory.model_dump_json().encode())
+            write_output(self.folder / _MEMORY, memory.model_dump_json())
         problems = []
         paths = sorted(_photos(self.folder))
         for done, path in enumerate(paths):
@@ -207,7 +208,7 @@ class Album:
         """Write the whole frame as lossless PNG; its name. Raises :class:`OutputError`."""
         while (path := self.folder / f"{self.next_name}.png").exists():
             self._next += 1
-        self._write(path, encode_png(image))
+        write_output(path, encode_png(image))
         self._next += 1
         self._names.append(path.name)
         self._measures.append(measures)
@@ -225,7 +226,7 @@ class Album:
     def write_preview(self, jpeg: bytes) -> Path:
         """Keep a picture to read coordinates from, hidden from training; OutputError."""
         path = self.folder / ".preview.jpg"
-        self._write(path, jpeg)
+        write_output(path, jpeg)
         return path
 
     def _recall(self) -> AlbumNotes:
@@ -239,17 +240,6 @@ class Album:
         except ValidationError:
             raise ConfigError(
                 f"{path}: not as collect wrote it; delete it and give --region again"
-            ) from None
-
-    def _write(self, path: Path, data: bytes) -> None:
-        from inspector.files import write_whole
-
-        try:
-            write_whole(path, data)
-        except OSError as error:
-            raise OutputError(
-                f"{path}: cannot be written: {error.strerror}; free some space or choose another "
-                f"folder"
             ) from None
 
     def _release(self) -> None:

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from inspector.cameras.simulated import conveyor as simulator
 from inspector.cli.arguments import count
-from inspector.cli.output import Lines, save_heatmap, write
+from inspector.cli.output import Lines, save_heatmap, write_picture
 from inspector.client import Gap, Heatmap, Subscriber
 from inspector.config.cameras.simulator import SimulatorCamera
 from inspector.config.station_file import Sockets, Station, load_station
@@ -159,7 +159,7 @@ class _Tally:
             rate = f", {(self.count - 1) / seconds:.1f} parts/s" if seconds > 0 else ""
             console.print(f"grab to verdict: median {median:.0f} ms, p99 {p99:.0f} ms{rate}")
         if self.tiles:
-            write(folder / "heatmaps.png", encode_png(contact_sheet(self.tiles)))
+            write_picture(folder / "heatmaps.png", encode_png(contact_sheet(self.tiles)))
             console.print(
                 f"heatmaps of what did not pass and of {_GOOD_SAVED} parts that did: "
                 f"{folder / 'heatmaps.png'}, and one by one beside it"

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from inspector.cli.recorded import add_source, find_source, is_within, progress_bar
 from inspector.errors import ConfigError, OutputError
-from inspector.files import reason_of, whole_file
+from inspector.files import output_errors, whole_file
 from inspector.journal.reader import Reader
 from inspector.wire.messages import VerdictMessage
 
@@ -65,11 +65,8 @@ def run(options: argparse.Namespace) -> int:
                     bar.advance(task)
                     yield row_of(verdict)
 
-        try:
-            with whole_file(out) as path:
-                count = write(path, rows())
-        except OSError as error:
-            raise OutputError(f"{out}: cannot be written: {reason_of(error)}") from None
+        with output_errors(out), whole_file(out) as path:
+            count = write(path, rows())
     print(f"{out}: {count} verdicts")
     return 0
 

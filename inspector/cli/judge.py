@@ -14,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from inspector.cli.output import STYLES, write
+from inspector.cli.output import STYLES, write_picture
 from inspector.detection.detector import Detector
 from inspector.detection.fitness import RepeatCheck, fault_if_unfit
 from inspector.errors import ImageError
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
             tally[judgement.verdict] += 1
             table.add_row(*_row(path, judgement))
             if out is not None and judgement.judged is not None:
-                write(_free(out / name, taken), _picture(judgement))
+                write_picture(_free(out / name, taken), _picture(judgement))
                 made += 1
     console.print(table)
     verdicts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in Verdict if tally[verdict])

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from inspector.client import Gap, Heatmap
-from inspector.errors import OutputError
+from inspector.files import output_errors, write_output
 from inspector.imaging.heatmaps import overlay
 from inspector.imaging.images import encode_jpeg
 from inspector.verdict import Frame8, Verdict
@@ -95,9 +95,9 @@ def save_heatmap(folder: Path, heatmap: Heatmap) -> Frame8:
     camera, part = _plain(message.camera), _plain(re.sub(r"\.[^./]*$", "", message.part_id))
     name = f"{camera}_{message.seq:06d}_{part or 'part'}_{message.verdict.value}"
     picture = overlay(heatmap.picture, heatmap.map)
-    write(folder / f"{name}_map.png", heatmap.png)
-    write(folder / f"{name}.jpg", heatmap.jpeg)
-    write(folder / f"{name}_overlay.jpg", encode_jpeg(picture))
+    write_picture(folder / f"{name}_map.png", heatmap.png)
+    write_picture(folder / f"{name}.jpg", heatmap.jpeg)
+    write_picture(folder / f"{name}_overlay.jpg", encode_jpeg(picture))
     return picture
 
 
@@ -106,11 +106,9 @@ def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text)[-_LONGEST_NAME:]
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a result. Raises :class:`OutputError` with one line."""
-    try:
+def write_picture(path: Path, data: bytes) -> None:
+    """Write an encoded picture; its folder is made where it is missing. Raises OutputError."""
+    with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    except OSError as error:
-        path.unlink(missing_ok=True) if path.is_file() else None
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+    # Not synced: pictures come at the pace of a line, and a slow disk would hold up the next ones.
+    write_output(path, data, mode=None, durable=False)

@@ -260,7 +260,7 @@ def test_full_disk_is_error_26_and_leaves_nothing_half(tmp_path, capsys):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     err = capsys.readouterr().err
-    assert "0000.png: cannot be written: File too large; free some space" in err
+    assert "0000.png: cannot be written: File too large; free disk space" in err
     assert not (tmp_path / "parts").exists()
 
 

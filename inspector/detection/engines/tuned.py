@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from inspector.detection.bundle import Bundle
 from inspector.detection.engines.base import Engine, usable_cores
 from inspector.errors import OutputError
-from inspector.files import write_whole
+from inspector.files import write_output
 from inspector.logs import say
 
 
@@ -41,10 +41,7 @@ def file_of(bundle: Path) -> Path:
 
 def write(path: Path, record: TunedEngine) -> None:
     """Raises :class:`OutputError`."""
-    try:
-        write_whole(path, record.model_dump_json(indent=2).encode() + b"\n")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+    write_output(path, record.model_dump_json(indent=2) + "\n")
 
 
 def forget(bundle: Path) -> bool:

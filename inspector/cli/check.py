@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.table import Column
+
 from inspector import cameras
 from inspector.cameras.base import BadFrameError, CameraLostError
 from inspector.cameras.opencv import has_gstreamer
+from inspector.cli.tables import show, table
 from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.config.station_file import Station, load_station
@@ -54,8 +57,10 @@ def run(options: argparse.Namespace) -> int:
     """Print what was tried, a line each; 0, or the exit code of the first problem."""
     first = 0
     for found in check(options.station):
-        mark = "problem" if found.problem else "ok"
-        print(f"{mark:<8} {found.subject:<14} {found.text}", flush=True)
+        # A table for each line: what was tried is seen before the next camera is waited for.
+        line = table(Column(width=7), Column(width=13), "")
+        line.add_row("problem" if found.problem else "ok", found.subject, found.text)
+        show(line)
         if found.problem and not first:
             first = found.problem.exit_code
     return first

@@ -18,11 +18,11 @@ from typing import Final
 import numpy as np
 import yaml
 from rich.console import Console
-from rich.table import Table
 
 from inspector.cameras.simulated import conveyor as simulator
 from inspector.cli.arguments import count
 from inspector.cli.output import Lines, save_heatmap, write_picture
+from inspector.cli.tables import numbers, show, table
 from inspector.client import Gap, Heatmap, Subscriber
 from inspector.config.cameras.simulator import SimulatorCamera
 from inspector.config.station_file import Sockets, Station, load_station
@@ -57,19 +57,19 @@ def run(options: argparse.Namespace) -> int:
     """
     parts, save = options.parts, options.save
     station = load_station(options.station)
-    console = Console(highlight=False)
     tally = _Tally(station)
     with tempfile.TemporaryDirectory(prefix="inspector-demo-") as folder:
         log = Path(folder) / "log"
         with _station(_for_itself(station, parts, Path(folder)), Path(folder), log) as child:
             addresses = _addresses(child, log)
             if addresses is not None:
+                lines = Lines(Console(highlight=False), with_truth=True)
                 with Subscriber(*addresses, from_start=True) as subscriber:
-                    _watch(subscriber, child, tally, Lines(console, with_truth=True), save)
+                    _watch(subscriber, child, tally, lines, save)
         if child.returncode != 0:
             _relay(log)
             return child.returncode if child.returncode > 0 else 1
-    tally.report(console, save)
+    tally.report(save)
     expected = 0 if parts is None or tally.stopped else parts * len(tally.simulators)
     missing = max(tally.lost, expected - tally.count)
     if missing > 0:
@@ -127,19 +127,16 @@ class _Tally:
             truth = self.truth(message.camera, message.part_id)
             self.tiles.append((f"{message.verdict.value} {score} {truth}", picture))
 
-    def report(self, console: Console, folder: Path) -> None:
+    def report(self, folder: Path) -> None:
         """The closing words: confusion table, latency, where the pictures are."""
         if not self.count:
-            console.print("No part came.")
+            print("No part came.")
             return
-        table = Table(title="truth against verdict")
-        table.add_column("truth")
-        for verdict in Verdict:
-            table.add_column(verdict.value, justify="right")
+        against = table("truth", *(numbers(verdict.value) for verdict in Verdict))
         kinds = {truth for truth, _ in self._table}
         for kind in sorted(kinds, key=lambda truth: (truth != simulator.GOOD, truth)):
-            table.add_row(kind or "unknown", *(str(self._table[kind, v]) for v in Verdict))
-        console.print(table)
+            against.add_row(kind or "unknown", *(str(self._table[kind, v]) for v in Verdict))
+        show(against, "truth against verdict")
         good = sum(self._table[simulator.GOOD, verdict] for verdict in Verdict)
         bad = sum(n for (truth, _), n in self._table.items() if truth not in {"", simulator.GOOD})
         escapes = sum(
@@ -148,7 +145,7 @@ class _Tally:
             if verdict is Verdict.PASS and truth not in {"", simulator.GOOD}
         )
         faults = sum(n for (_, verdict), n in self._table.items() if verdict is Verdict.FAULT)
-        console.print(
+        print(
             f"{self.count} parts, {self.lost} verdicts lost; "
             f"false rejects {self._table[simulator.GOOD, Verdict.FAIL]} of {good} good, "
             f"escapes {escapes} of {bad} defective, faults {faults}"
@@ -157,10 +154,10 @@ class _Tally:
             median, p99 = np.percentile(np.asarray(self._latencies_ms), [50, 99])
             seconds = (self._last_us - self._first_us) / 1e6
             rate = f", {(self.count - 1) / seconds:.1f} parts/s" if seconds > 0 else ""
-            console.print(f"grab to verdict: median {median:.0f} ms, p99 {p99:.0f} ms{rate}")
+            print(f"grab to verdict: median {median:.0f} ms, p99 {p99:.0f} ms{rate}")
         if self.tiles:
             write_picture(folder / "heatmaps.png", encode_png(contact_sheet(self.tiles)))
-            console.print(
+            print(
                 f"heatmaps of what did not pass and of {_GOOD_SAVED} parts that did: "
                 f"{folder / 'heatmaps.png'}, and one by one beside it"
             )

@@ -11,10 +11,10 @@ from typing import Final
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 from rich.text import Text
 
 from inspector.cli.output import STYLES, write_picture
+from inspector.cli.tables import numbers, show, table
 from inspector.detection.detector import Detector
 from inspector.detection.fitness import RepeatCheck, fault_if_unfit
 from inspector.errors import ImageError
@@ -23,8 +23,6 @@ from inspector.imaging.images import IMAGE_SUFFIXES, encode_jpeg, find_images, r
 from inspector.verdict import EXIT_CODES, Judgement, Reason, Verdict
 
 _OVERLAY: Final = "_overlay.jpg"
-_WIDE: Final = 1000
-"""Columns where no terminal sets them: a line a photo, none cut short."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,24 +53,18 @@ def run(options: argparse.Namespace) -> int:
     detector = Detector.load(options.bundle)
     taken = {path.resolve() for path, _ in photos}
     made = 0
-    console, table = Console(highlight=False), Table(box=None)
-    if not console.is_terminal:
-        console.width = _WIDE
-    table.add_column("photo", overflow="fold")
-    table.add_column("verdict")
-    table.add_column("score", justify="right")
-    table.add_column("reason", overflow="fold")
+    judged = table("photo", "verdict", numbers("score"), "reason")
     tally: Counter[Verdict] = Counter()
     stderr = Console(stderr=True)
     with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         for path, name in bar.track(photos, description="judging"):
             judgement = _judge(detector, path)
             tally[judgement.verdict] += 1
-            table.add_row(*_row(path, judgement))
+            judged.add_row(*_row(path, judgement))
             if out is not None and judgement.judged is not None:
                 write_picture(_free(out / name, taken), _picture(judgement))
                 made += 1
-    console.print(table)
+    show(judged)
     verdicts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in Verdict if tally[verdict])
     print(
         f"{len(photos)} judged by {detector.manifest.name} {detector.manifest.version}: {verdicts}"
@@ -119,13 +111,13 @@ def _judge(detector: Detector, path: Path) -> Judgement:
     return fault_if_unfit(judgement, frame, detector.manifest.exposure, RepeatCheck(live=False))
 
 
-def _row(path: Path, judgement: Judgement) -> tuple[Text, ...]:
+def _row(path: Path, judgement: Judgement) -> tuple[str | Text, ...]:
     score = "-" if judgement.score is None else f"{judgement.score:.3f}"
     why = ": ".join(text for text in (judgement.reason.value, judgement.detail) if text)
     # Bytes of a name that are not UTF-8, which no terminal can show.
     name = str(path).encode("utf-8", "backslashreplace").decode()
     verdict = judgement.verdict
-    return Text(name), Text(verdict.value, STYLES[verdict]), Text(score), Text(why)
+    return name, Text(verdict.value, STYLES[verdict]), score, why
 
 
 def _picture(judgement: Judgement) -> bytes:

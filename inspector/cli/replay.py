@@ -14,6 +14,7 @@ from rich.console import Console
 
 from inspector.cli.arguments import factor
 from inspector.cli.recorded import add_source, find_source, is_within, progress_bar
+from inspector.cli.tables import numbers, show, table
 from inspector.config.station_file import Provider, Station
 from inspector.detection.detector import Detector
 from inspector.detection.fitness import RepeatCheck, fault_if_unfit
@@ -139,23 +140,27 @@ def _print(comparison: Comparison, detector: Detector, most: int) -> None:
     print(f"{total} pictures judged with {manifest.name} {manifest.version}{gone}{left}")
     if not total:
         return
-    width = max(len("then"), *(len(then) for then, _ in counts))
-    print(f"\n{'then':<{width}}{'':9}now PASS      FAIL     FAULT   changed")
+    against = table("then", *map(numbers, ("now PASS", "FAIL", "FAULT", "changed")))
     for then in sorted({then for then, _ in counts}, key=lambda then: (then != "PASS", then)):
         row = [counts[then, now] for now in Verdict]
         other = sum(counts[then, now] for now in Verdict if now.value != then.partition(" ")[0])
-        numbers = "".join(f"{number:>10}" for number in row)
-        print(f"{then:<{width}}{'':7}{numbers}   {other / sum(row):>6.1%}")
-    if comparison.changed and most > 0:
-        print(f"\n{'judged':<20}{'camera':<10}{'part':<20}change")
-    for old, new in comparison.changed[: max(most, 0)]:
+        against.add_row(then, *map(str, row), f"{other / sum(row):.1%}")
+    print()
+    show(against)
+    if not comparison.changed or most <= 0:
+        return
+    parts = table("judged", "camera", "part", "change")
+    for old, new in comparison.changed[:most]:
         when = datetime.fromtimestamp(old.judged_us / 1e6).astimezone()
-        print(
-            f"{when.strftime('%Y-%m-%d %H:%M:%S'):<20}{old.camera:<10}"
-            f"{old.part_id or f'seq {old.seq}':<20}"
-            f"{old.verdict} {_figure(old)} -> {new.verdict} {_figure(new)}"
+        parts.add_row(
+            when.strftime("%Y-%m-%d %H:%M:%S"),
+            old.camera,
+            old.part_id or f"seq {old.seq}",
+            f"{old.verdict} {_figure(old)} -> {new.verdict} {_figure(new)}",
         )
-    if len(comparison.changed) > most > 0:
+    print()
+    show(parts)
+    if len(comparison.changed) > most:
         print(f"... and {len(comparison.changed) - most} more (--show N)")
 
 

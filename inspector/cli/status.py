@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from inspector.cli.arguments import add_keys, add_timeout, client_keys
+from inspector.cli.tables import show, table
 from inspector.client.commander import Commander
 from inspector.config.addresses import COMMANDS
 from inspector.errors import CommandError, InspectorError
@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"passed={status.passed}c failed={status.failed}c faults={status.faults}c "
         f"over_triggers={status.over_triggers}c overruns={status.overruns}c",
     )
-    console.print(_table(status, findings))
+    _show(status, findings)
     return level
 
 
@@ -154,12 +154,11 @@ def _summarise(console: Console, level: Level, text: str, figures: str = "") -> 
     return level
 
 
-def _table(status: StatusMessage, findings: Iterable[Finding]) -> Table:
-    table = Table(show_header=False, box=None, pad_edge=False)
+def _show(status: StatusMessage, findings: Iterable[Finding]) -> None:
+    rows = table("", "")
 
     def row(name: str, text: str, level: Level = Level.OK) -> None:
-        style = "" if level is Level.OK else _STYLES[level]
-        table.add_row(Text(_plain(name)), Text(_plain(text), style))
+        rows.add_row(_plain(name), Text(_plain(text), "" if level is Level.OK else _STYLES[level]))
 
     for finding in findings:
         row(finding.level.name.lower(), finding.text, finding.level)
@@ -177,7 +176,7 @@ def _table(status: StatusMessage, findings: Iterable[Finding]) -> Table:
         text = f"{camera.frames} frames, {_described(camera)}"
         row(f"camera {camera.name}", text, _CAMERAS[camera.state])
     row("epoch", status.epoch)
-    return table
+    show(rows)
 
 
 def _plain(text: str) -> str:

@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column
+from rich.text import Text
 
 from inspector.cli.arguments import count
+from inspector.cli.tables import numbers, show, table
 from inspector.detection import bundle as bundles
 from inspector.detection.engines.base import Engine, default_threads, usable_cores
 from inspector.detection.manifest import Compared, Manifest, Parity
@@ -343,16 +345,14 @@ def _print(
     families: list[Family], trials: list[EngineTrial], reference: Path, with_photos: bool
 ) -> None:
     several = len({family.bundle for family in families}) > 1
-    table = Table(title=f"one picture, all in turns; differences from {reference.name} on the CPU")
-    for name in ("bundle",) * several + ("engine",):
-        table.add_column(name)
-    for name in ("median ms", "p99 ms", "x fastest", "map", *(("flips",) if with_photos else ())):
-        table.add_column(name, justify="right")
-    table.add_column("verdicts")
+    columns: list[str | Column] = ["bundle", "engine"] if several else ["engine"]
+    columns += [numbers(name) for name in ("median ms", "p99 ms", "x fastest", "map")]
+    columns += [numbers("flips")] if with_photos else []
+    measured = table(*columns, "verdicts")
     best = min(trial.median_ms for trial in trials)
     for trial in sorted(trials, key=lambda trial: trial.median_ms):
         family = trial.family
-        table.add_row(
+        measured.add_row(
             *((family.bundle.name,) if several else ()),
             str(trial.engine),
             f"{trial.median_ms:.1f}",
@@ -360,18 +360,19 @@ def _print(
             f"{trial.median_ms / best:.2f}",
             f"{family.map_gap:.2g}",
             *((str(family.flips),) if with_photos else ()),
-            f"[red]refused[/]: {family.refused}" if family.refused else "kept",
+            _refused(family) if family.refused else "kept",
         )
     for family in families:
         if family.detector is None:
             names = (family.bundle.name,) if several else ()
             engine = str(family.engine).partition(",")[0]
             blank = ("",) * (4 + with_photos)
-            table.add_row(*names, engine, *blank, f"[red]refused[/]: {family.refused}")
-    console = Console()
-    if not console.is_terminal:
-        console.width = 160
-    console.print(table)
+            measured.add_row(*names, engine, *blank, _refused(family))
+    show(measured, f"one picture, all in turns; differences from {reference.name} on the CPU")
+
+
+def _refused(family: Family) -> Text:
+    return Text.assemble(("refused", "red"), f": {family.refused}")
 
 
 def choose(trials: list[EngineTrial]) -> EngineTrial:

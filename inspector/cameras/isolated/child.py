@@ -124,7 +124,7 @@ class _Parent:
         if fd is not None:
             segment = ChildMessage(what="segment").model_dump_json().encode()
             socket.send_fds(self._channel, [segment], [fd])
-        sequence = self._writer.write(image, frame.grabbed_us, exposed_ns, torn, slot)
+        sequence = self._writer.write(image, slot, frame.grabbed_us, exposed_ns, torn)
         self.say(
             ChildMessage(what="frame", part_id=part_id, exposed_ns=exposed_ns, sequence=sequence)
         )

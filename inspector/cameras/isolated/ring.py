@@ -111,20 +111,19 @@ class RingWriter:
     def write(
         self,
         image: npt.NDArray[Any],
+        slot: int,
         grabbed_us: int,
         exposed_ns: int,
         torn: bool = False,
-        slot: int | None = None,
     ) -> int:
-        """Put a picture into ``slot`` (None: the next); ``takes`` and ``fit`` come before.
+        """Put a picture into ``slot``; call ``takes`` and ``fit`` first.
 
         Returns its sequence number. ``torn`` stops in the middle, as a writer does that dies there.
         """
         if self._segment is None or image.nbytes > self._room:
             raise ValueError("no room: fit() comes before write()")
         self.sequence += 1
-        place = (self.sequence if slot is None else slot) % SLOTS
-        offset = place * (_HEAD + self._room)
+        offset = slot % SLOTS * (_HEAD + self._room)
         head = _head(self._segment, offset)
         head[_BEGUN] = self.sequence
         kind = _DTYPES.index(image.dtype)
@@ -177,7 +176,7 @@ class RingReader:
         """Frame ``sequence`` in its ``slot``, read-only, which is not free while it is referenced.
 
         It is copied when all slots but one are lent, those of segments before this one among them.
-        Raises :class:`TornError` as ``read`` does.
+        Raises :class:`TornError` when the slot does not hold it.
         """
         found = self._find(sequence, slot)
         if len(self._lent) >= SLOTS - 1:
@@ -187,10 +186,6 @@ class RingReader:
         self._lent.add(place)
         weakref.finalize(found.image, self._lent.discard, place).atexit = False
         return found
-
-    def read(self, sequence: int, slot: int | None = None) -> Slot:
-        """Frame ``sequence``, copied. Raises :class:`TornError` when its slot does not hold it."""
-        return _copied(self._find(sequence, sequence if slot is None else slot), sequence)
 
     def _find(self, sequence: int, slot: int) -> Slot:
         if self._segment is None:

@@ -16,7 +16,7 @@ _LEAST_PX: Final = 16
 _HINT: Final = "drag a rectangle around the part; Enter: take it, Esc: the whole picture"
 
 
-class Window:
+class PickerWindow:
     """A window with the picture in it; ``canvas`` takes the mouse, ``run`` waits for the answer."""
 
     def __init__(self, picture: Frame8) -> None:

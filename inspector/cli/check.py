@@ -1,4 +1,4 @@
-"""``check``: everything that could fail at a station's start, tried in order, with its cure."""
+"""``check``: try everything that could fail at a station's start, and name the cures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from inspector.wire.publisher import Publisher
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One thing tried: in order when ``problem`` is None."""
+    """One thing tried, and what was found; ``problem`` is None when all is well."""
 
     subject: str
     text: str
@@ -54,10 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what was tried, a line each; 0, or the exit code of the first problem."""
+    """Print a line for each thing tried; 0, or the exit code of the first problem."""
     first = 0
     for found in check(options.station):
-        # A table for each line: what was tried is seen before the next camera is waited for.
+        # Each line is a table of its own, so that it shows before the next camera is waited for.
         line = table(Column(width=7), Column(width=13), "")
         line.add_row("problem" if found.problem else "ok", found.subject, found.text)
         show(line)
@@ -67,7 +67,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def check(path: Path) -> Iterator[CheckResult]:
-    """Try the station at ``path``: file, bundles, golden images, provider, cameras, ports."""
+    """Try what the station file at ``path`` names, in the order in which a station starts.
+
+    File, bundles with provider and golden images, cameras, ports, journal. A problem ends only
+    what depends on it; a station file that is wrong ends all.
+    """
     try:
         station = load_station(path)
     except Problems as problems:

@@ -1,4 +1,4 @@
-"""``judge``: photos judged by a bundle as a station would judge them, without a station."""
+"""``judge``: judge photos by a bundle as a station would, without a station."""
 
 from __future__ import annotations
 
@@ -44,9 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Judge photos and print a line each; 0: all PASS, 1: one FAIL or more, 2: one FAULT or more.
+    """Judge photos and print a line each; 0 if all PASS, 2 if any is a FAULT, else 1.
 
-    Raises :class:`ImageError` (a photo is not there), :class:`BundleError`, :class:`OutputError`.
+    Raises :class:`ImageError` for a photo that is not there, :class:`BundleError` and
+    :class:`OutputError`.
     """
     out: Path | None = options.output
     photos = list(_find(options.photos, out))
@@ -74,7 +75,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _find(given: list[Path], out: Path | None) -> Iterator[tuple[Path, Path]]:
-    """Each photo, and its name below the folder that was given."""
+    """Each photo, and its path below the folder that was given.
+
+    Heatmaps that an earlier call wrote to ``out`` are left out. Raises :class:`ImageError`.
+    """
     for path in given:
         try:
             if not path.is_dir():
@@ -88,7 +92,6 @@ def _find(given: list[Path], out: Path | None) -> Iterator[tuple[Path, Path]]:
             raise ImageError(
                 f"{error.filename or path}: cannot be read: {error.strerror}"
             ) from None
-        # What the command wrote the last time is no photo.
         photos = [each for each in found if out is None or not _is_made_by_us(each, out)]
         if not photos:
             kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
@@ -114,14 +117,14 @@ def _judge(detector: Detector, path: Path) -> Judgement:
 def _row(path: Path, judgement: Judgement) -> tuple[str | Text, ...]:
     score = "-" if judgement.score is None else f"{judgement.score:.3f}"
     why = ": ".join(text for text in (judgement.reason.value, judgement.detail) if text)
-    # Bytes of a name that are not UTF-8, which no terminal can show.
+    # No terminal can show the bytes of a name that are not UTF-8, so they are escaped.
     name = str(path).encode("utf-8", "backslashreplace").decode()
     verdict = judgement.verdict
     return name, Text(verdict.value, STYLES[verdict]), score, why
 
 
 def _picture(judgement: Judgement) -> bytes:
-    """JPEG of the judged region under its heatmap; without one where there is no map."""
+    """JPEG of the judged region, under its heatmap if there is one."""
     assert judgement.judged is not None
     if judgement.anomaly_map is None:
         return encode_jpeg(judgement.judged)
@@ -129,7 +132,7 @@ def _picture(judgement: Judgement) -> bytes:
 
 
 def _free(photo: Path, taken: set[Path]) -> Path:
-    """A name for the picture of ``photo`` that is no photo's and no other picture's; now taken."""
+    """A name for the heatmap of ``photo`` that is not in ``taken``, which it is added to."""
     stems = chain((photo.stem, photo.name), (f"{photo.name}-{n}" for n in count(2)))
     names = (photo.with_name(f"{stem}{_OVERLAY}") for stem in stems)
     name = next(name for name in names if name.resolve() not in taken)

@@ -1,4 +1,4 @@
-"""What a person sees of verdicts: a line each on a terminal, pictures in a folder."""
+"""Verdicts for a person: a line each on a terminal, pictures in a folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _ROW: Final = "{:<8} {:<8} {:<18} {:<7}{:>7} {:>7}  {:<12}"
 
 
 class Lines:
-    """One line a verdict; lines for lost verdicts and changes of state between them."""
+    """Prints a line for each verdict, for lost verdicts, and for each change of state.
+
+    ``with_truth`` adds a column for what a simulated part really is.
+    """
 
     def __init__(self, console: Console, with_truth: bool = False) -> None:
         self._console = console
@@ -33,7 +36,7 @@ class Lines:
         self._begun = False
 
     def verdict(self, message: VerdictMessage, truth: str = "") -> None:
-        """A verdict, and what the part really is where that is known."""
+        """Print a verdict, and ``truth``, what the part really is."""
         if not self._begun:
             self._begun = True
             head = _ROW.format("time", "camera", "part", "verdict", "score", "latency", "reason")
@@ -63,14 +66,14 @@ class Lines:
         self._print(line)
 
     def gap(self, gap: Gap) -> None:
-        """Verdicts that did not arrive."""
+        """Print that verdicts did not arrive."""
         lost = f"LOST {gap.count} verdicts, {gap.first} to {gap.last}, of {gap.epoch}"
         if gap.last is None:
             lost = f"LOST perhaps: what followed verdict {gap.first - 1} of {gap.epoch}"
         self._print(Text(lost, "bold red"))
 
     def status(self, message: StatusMessage) -> None:
-        """A change of state; nothing when all is as before."""
+        """Print the state of station and cameras, if it is another than the last one printed."""
         cameras = ", ".join(
             f"{camera.name} {camera.state}" + (f" ({camera.detail})" if camera.detail else "")
             for camera in message.cameras
@@ -102,7 +105,7 @@ def save_heatmap(folder: Path, heatmap: Heatmap) -> Frame8:
 
 
 def _plain(text: str) -> str:
-    # Both come off the wire: no separator, and short enough for any file system.
+    # Names come from the wire, so they may hold separators, and be too long for a file system.
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text)[-_LONGEST_NAME:]
 
 
@@ -110,5 +113,5 @@ def write_picture(path: Path, data: bytes) -> None:
     """Write an encoded picture; its folder is made where it is missing. Raises OutputError."""
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    # Not synced: pictures come at the pace of a line, and a slow disk would hold up the next ones.
+    # Not synced to the disk: on a slow one, that would keep the next verdicts waiting.
     write_output(path, data, mode=None, durable=False)

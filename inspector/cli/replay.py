@@ -1,4 +1,4 @@
-"""``replay``: kept pictures judged again with another bundle, and which verdicts would change."""
+"""``replay``: judge kept pictures again with another bundle, and list verdicts that change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from inspector.cli.arguments import factor
-from inspector.cli.recorded import add_source, find_source, is_within, progress_bar
+from inspector.cli.recorded import add_journal, find_journal, is_within, progress_bar
 from inspector.cli.tables import numbers, show, table
 from inspector.config.station_file import Provider, Station
 from inspector.detection.detector import Detector
@@ -29,7 +29,11 @@ _SHOWN: Final = 20
 
 @dataclass
 class Comparison:
-    """Verdicts then and now: counts by (then, now), and the parts whose verdict changed."""
+    """Verdicts then and now: counts by (then, now), and the parts whose verdict changed.
+
+    ``then`` is the verdict, of a FAULT with its reason. ``unreadable`` has a line for each picture
+    that cannot be read; ``gone`` counts those that the station deleted meanwhile.
+    """
 
     counts: Counter[tuple[str, Verdict]] = field(default_factory=Counter)
     changed: list[tuple[VerdictMessage, Judgement]] = field(default_factory=list)
@@ -37,7 +41,7 @@ class Comparison:
     gone: int = 0
 
     def add(self, then: VerdictMessage, now: Judgement) -> None:
-        """Count one part."""
+        """Count one part, and keep it if its verdict changed."""
         label = f"FAULT {then.reason}" if then.verdict is Verdict.FAULT else then.verdict.value
         self.counts[label, now.verdict] += 1
         if then.verdict is not now.verdict:
@@ -45,8 +49,8 @@ class Comparison:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``inspector replay``."""
-    add_source(parser)
+    """The arguments of ``replay``."""
+    add_journal(parser)
     parser.add_argument(
         "--bundle", type=Path, required=True, metavar="NEW.onnx", help="the bundle to judge with"
     )
@@ -66,9 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Judge the kept pictures with another bundle, and print what would change; 0.
 
-    Raises :class:`ConfigError`, :class:`JournalError`, :class:`BundleError`, ProviderError.
+    Raises :class:`ConfigError`, :class:`JournalError`, :class:`BundleError` and
+    :class:`ProviderError`.
     """
-    folder, station = find_source(options.source)
+    folder, station = find_journal(options.source)
     chosen = _choose(folder, station, options)
     if not chosen:
         raise JournalError(f"{folder}: no pictures to replay; docs/journal.md says what is kept")
@@ -116,7 +121,7 @@ def _choose(
 def _judge(
     detector: Detector, limit_factor: float | None
 ) -> Callable[[PictureRecord, Any], Judgement]:
-    """Judges as the station would: same region, same factor, pictures checked for fitness."""
+    """A judge of kept pictures: by the region and limit factor of each, and checked as it was."""
     adapted: dict[tuple[Box | None, float], Detector] = {}
 
     def judge(record: PictureRecord, frame: Any) -> Judgement:

@@ -1,4 +1,4 @@
-"""``sign``: sign a bundle, for stations that take signed ones only."""
+"""``sign``: sign a bundle, for stations that take only signed ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Sign a bundle, instead of a signature it has; 0.
+    """Sign a bundle; the signature replaces one that it has; 0.
 
     Raises :class:`BundleError`, :class:`SecretError` and :class:`OutputError`.
     """

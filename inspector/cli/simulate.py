@@ -1,4 +1,4 @@
-"""``simulate``: a data set of simulated parts on disk, in the folder layout of MVTec AD."""
+"""``simulate``: draw a data set of simulated parts, in the folder layout of MVTec AD."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def write_dataset(
 ) -> None:
     """Draw ``train/good``, ``test/<kind>`` and ``ground_truth/<kind>`` under ``out``.
 
-    ``defective`` parts are dealt out over the kinds of defect in turn. The folder appears only
-    when it is complete. Raises :class:`OutputError` when ``out`` is not empty or not writable.
+    The kinds of defect take turns over the ``defective`` parts. The folder appears only when it is
+    complete. Raises :class:`OutputError` when ``out`` is not empty or cannot be written.
     """
     with output_errors(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):

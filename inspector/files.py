@@ -14,7 +14,15 @@ from typing import Final
 from inspector.errors import OutputError, SecretError
 
 _SUFFIX: Final = ".part"
-"""Files and folders end in this while they are filled; what a power cut left of them is rubbish."""
+"""Ending of files and folders that are being filled, or were when the power was cut."""
+_LARGEST: Final = 4096
+"""Bytes of a key file that are read; no key is longer."""
+_READ: Final = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_BINARY", 0)
+)
 
 
 @contextlib.contextmanager
@@ -105,19 +113,11 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}{_SUFFIX}")
 
 
-_LARGEST: Final = 4096
-_READ: Final = (
-    os.O_RDONLY
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_BINARY", 0)
-)
-
-
 def read_guarded(path: Path, secret: bool) -> bytes:
-    """A key file that nobody else can write nor, if it is to hold a secret and does, read.
+    """Read a key file that no other user can change.
 
-    Raises :class:`SecretError`.
+    ``secret``: it is to hold a secret, and if it does, no other user may be able to read it. Raises
+    :class:`SecretError` with the cure.
     """
     try:
         real = path.resolve(strict=True)
@@ -132,7 +132,7 @@ def read_guarded(path: Path, secret: bool) -> bytes:
                 _check_owner(path, path, found)
             data = os.read(handle, _LARGEST)
             if os.name == "posix":
-                # To close a public key that was named by mistake would cure nothing.
+                # Anybody may read a public key; if one was named by mistake, chmod is no cure.
                 _check_mode(path, found, secret and _holds_secret(data))
             return data
         finally:
@@ -162,11 +162,14 @@ def _check_mode(path: Path, found: os.stat_result, secret: bool) -> None:
 
 
 def check_folders(path: Path, folder: Path) -> None:
-    """Who may write a folder above the file can put another file there."""
+    """Refuse ``path`` when another user could put another file there by way of a folder above it.
+
+    ``folder`` is the resolved folder of ``path``. Raises :class:`SecretError`, OSError.
+    """
     for above in (folder, *folder.parents):
         found = above.stat()
         _check_owner(path, above, found)
-        # In a sticky folder, such as /tmp, everyone may only take away what is his.
+        # In a sticky folder, such as /tmp, users can remove only files of their own.
         if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
             raise SecretError(
                 f"{path}: others may put another file in its place, for {above} can be written by "
@@ -184,12 +187,15 @@ def _check_owner(path: Path, what: Path, found: os.stat_result) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong, in the operating system's words where it has some."""
+    """What went wrong, in the operating system's words if it has some."""
     return getattr(error, "strerror", None) or str(error)
 
 
 def write_new(path: Path, data: bytes, mode: int) -> None:
-    """Write a file that must not be there, ``mode`` from its first moment. Raises SecretError."""
+    """Write a key file that must not exist yet, with ``mode`` from the first moment.
+
+    Raises :class:`SecretError`; nothing is then left of the file.
+    """
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:

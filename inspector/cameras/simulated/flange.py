@@ -266,9 +266,9 @@ def to_pixels(points: Any) -> npt.NDArray[np.int32]:
     return np.round(pixels * 16).astype(np.int32).reshape(-1, 1, 2)
 
 
-def _polyline(image: Array, points: Any, width: float, value: float = 255) -> None:
+def _polyline(image: Array, points: Any, width: float) -> None:
     cv2.polylines(
-        image, [to_pixels(points)], False, value, max(1, round(width * ZOOM)), cv2.LINE_AA, 4
+        image, [to_pixels(points)], False, 255, max(1, round(width * ZOOM)), cv2.LINE_AA, 4
     )
 
 

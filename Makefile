@@ -21,6 +21,7 @@ check: $(DEV)/.installed
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/mypy
 	$(DEV)/bin/lint-imports
+	$(DEV)/bin/python docs/house.py check
 
 # Draws its own parts, trains, evaluates and exports: the bundle `make demo` runs.
 demo-bundle: $(DEV)/.installed

@@ -14,7 +14,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-RESULTS = Path(__file__).parent / "results"
+from benchmarks.checkout import RESULTS, ROOT
+from inspector.files import write_output
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def publish(name: str, command: str, figures: list[Figure]) -> None:
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "figures": [asdict(figure) for figure in figures],
     }
-    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+    write_output(RESULTS / f"{name}.json", json.dumps(document, indent=2) + "\n")
 
 
 def machine() -> dict[str, str | int]:
@@ -71,6 +72,6 @@ def commit() -> str:
 
 def _git(*arguments: str) -> str:
     done = subprocess.run(
-        ["git", *arguments], cwd=RESULTS.parent, capture_output=True, text=True, check=False
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
     return done.stdout.strip()

@@ -67,13 +67,13 @@ part() {
   timeout -s INT -k 10 "$left" "$@" || { echo "gpu.sh: $name failed ($?)" >&2; failed=5; }
 }
 
-cd "$here" || exit 5
-part "engines, precisions, CUDA graph, parity" 240 "$run" gpu.py "$bundle"
-part "trigger to verdict" 110 "$run" end_to_end.py --provider cuda --bundle "$bundle" --parts 2000 --minutes 1 --name gpu-end_to_end
+cd "$root" || exit 5
+part "engines, precisions, CUDA graph, parity" 240 "$run" -m benchmarks.speed.gpu "$bundle"
+part "trigger to verdict" 110 "$run" -m benchmarks.speed.end_to_end --provider cuda --bundle "$bundle" --parts 2000 --minutes 1 --name gpu-end_to_end
 # The case that has a goal: WRN50-2 at 224 in fp16, trigger to verdict within 2.5 ms.
-part "a bundle of WRN50-2" 60 "$run" gpu.py "$bundle" --write "$wide"
+part "a bundle of WRN50-2" 60 "$run" -m benchmarks.speed.gpu "$bundle" --write "$wide"
 if [ -s "$wide" ]; then
-  part "trigger to verdict, WRN50-2" 110 "$run" end_to_end.py --provider cuda --bundle "$wide" --cameras 1 --parts 2000 --minutes 1 --name gpu-end_to_end_wide
+  part "trigger to verdict, WRN50-2" 110 "$run" -m benchmarks.speed.end_to_end --provider cuda --bundle "$wide" --cameras 1 --parts 2000 --minutes 1 --name gpu-end_to_end_wide
 fi
 echo "gpu.sh: done in ${SECONDS} s"
 exit "$failed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -73,10 +73,11 @@ class Region:
 class Judgement:
     """What the detector says of one frame.
 
-    ``score`` and ``anomaly_map`` (float32 ``[h, w]``) are in units of the limit in force, the
-    operator's factor included: 1.0 is the limit. ``score`` is None on FAULT, ``anomaly_map`` and
-    ``judged`` (uint8 BGR ``[H, W, 3]``, the region as the network saw it) are None when the frame
-    never reached the network.
+    ``score`` and ``anomaly_map`` (float32 ``[H, W]``) are in units of the limit in force, the
+    operator's factor included: 1.0 is the limit. ``score`` is None on FAULT; ``anomaly_map`` is
+    None when the model gave no valid map; ``judged`` (uint8 BGR ``[H, W, 3]``, the region as the
+    network saw it) is None when the frame never reached the network. ``detail`` says in words why
+    a FAULT is one.
     """
 
     verdict: Verdict
@@ -87,6 +88,12 @@ class Judgement:
     judged: Frame8 | None = field(default=None, repr=False)
     limit_factor: float = 1.0
     detail: str = ""
+
+    def as_fault(self, reason: Reason, detail: str) -> Judgement:
+        """The same part as a FAULT: score and regions are withdrawn, the pictures stay."""
+        return replace(
+            self, verdict=Verdict.FAULT, score=None, reason=reason, regions=(), detail=detail
+        )
 
 
 def decide(score: float) -> tuple[Verdict, Reason]:

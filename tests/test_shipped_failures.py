@@ -195,8 +195,8 @@ def test_03_old_frame_is_never_the_next_part(tmp_path, bundle_path, parts):
 
 COLD = """
 import sys, time
-from inspector import cli
-from inspector.engines import onnxruntime as engine
+from inspector.cli import main as cli
+from inspector.detection.engines import onnxruntime as engine
 class Cold(engine.ort.InferenceSession):
     cold = True
     def run(self, *arguments, **options):
@@ -251,8 +251,8 @@ def test_05_half_written_bundle_is_refused_and_the_old_one_goes_on(tmp_path, bun
 
 DRIVER_SEEMS_FINE = """
 import sys
-from inspector import cli
-from inspector.engines import onnxruntime as engine
+from inspector.cli import main as cli
+from inspector.detection.engines import onnxruntime as engine
 engine.missing = lambda kind: ""
 sys.exit(cli.main(["run", sys.argv[1]]))
 """
@@ -260,8 +260,8 @@ sys.exit(cli.main(["run", sys.argv[1]]))
 CUDA_GOES = """
 import sys
 from pathlib import Path
-from inspector import cli
-from inspector.engines import onnxruntime as engine
+from inspector.cli import main as cli
+from inspector.detection.engines import onnxruntime as engine
 class Losing(engine.ort.InferenceSession):
     def run(self, *arguments, **options):
         if Path(sys.argv[1]).with_name("gone").exists():
@@ -387,12 +387,13 @@ def test_12_trigger_during_busy_gets_its_verdict(tmp_path, bundle_path):
 STUCK = """
 import sys, time
 from pathlib import Path
-from inspector import cli, detector
+from inspector.cli import main as cli
+from inspector.detection import detector
 judge = detector.Detector.judge
-def stuck(self, frame):
+def stuck(self, frame, **options):
     while Path(sys.argv[1]).with_name("stuck").exists():
         time.sleep(0.1)
-    return judge(self, frame)
+    return judge(self, frame, **options)
 detector.Detector.judge = stuck
 sys.exit(cli.main(["run", sys.argv[1]]))
 """
@@ -494,7 +495,7 @@ def test_14_changes_of_size_leave_no_segment_and_no_memory_behind(tmp_path, bund
 SMALL_BUFFERS = """
 import sys
 import zmq
-from inspector import cli
+from inspector.cli import main as cli
 bind = zmq.Socket.bind
 def narrow(self, address):
     if self.type == zmq.XPUB:

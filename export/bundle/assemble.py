@@ -20,7 +20,8 @@ from export.bundle import graph as onnx_graph
 from export.bundle import reference_graph as onnx_reference
 from export.bundle.graph import Precision
 from export.bundle.parity import prove
-from export.data.dataset import GOOD, Sample, load_sample, open_test
+from export.data.dataset import GOOD, Sample, open_test
+from export.data.photos import load_sample
 from export.training.run import Run
 from export.training.train import Scorer
 from inspector import __version__
@@ -30,7 +31,7 @@ from inspector.detection.detector import Detector
 from inspector.detection.engines.onnxruntime import missing
 from inspector.detection.manifest import Cfa, Extension, Golden, Manifest
 from inspector.errors import Fault, OutputError, ParityError, StartupError
-from inspector.files import write_whole
+from inspector.files import output_errors, write_whole
 from inspector.imaging.geometry import Geometry
 from inspector.imaging.images import encode_png
 from inspector.verdict import Frame8
@@ -75,10 +76,10 @@ def export_bundle(
     """Write the bundle of a finished run to ``output`` after the proof of parity.
 
     ``precision`` auto: int8 or mixed where this machine's CPU gains by it and the proof holds, else
-    fp32;
-    ``on_choice`` hears which, and why. ``reference``: the graph of :mod:`export.onnx_reference`,
-    always fp32. Raises :class:`ParityError` (nothing is written), :class:`OutputError`, and
-    :class:`RunError` when ``data`` does not hold the photos the run was trained on.
+    fp32; ``on_choice`` hears which, and why. ``reference``: the graph of
+    :mod:`~export.bundle.reference_graph`, always fp32. Raises :class:`ParityError` (nothing is
+    written), :class:`OutputError`, and :class:`RunError` when ``data`` does not hold the photos the
+    run was trained on.
     """
     check_output(output)
     good = run.photos(data)
@@ -91,7 +92,7 @@ def export_bundle(
         open_test(data),
         on_image,
     )
-    try:
+    with output_errors(output):
         if reference:
             draft = desk.prove(desk.draft("fp32", onnx_reference.build(scorer)))
         elif precision == "auto":
@@ -100,11 +101,6 @@ def export_bundle(
         else:
             draft = desk.prove(desk.draft(precision))
         write_whole(output, serialise(draft.graph, draft.manifest))
-    except OSError as error:
-        raise OutputError(
-            f"{output}: cannot be written: {error.strerror}; nothing was left there; free disk "
-            f"space or choose another folder"
-        ) from None
     Detector.load(output, provider="cpu")
     return draft.manifest
 

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.data.dataset import FEWEST_GOOD_PARTS, group_copies, read_region
+from export.data.dataset import FEWEST_GOOD_PARTS
+from export.data.photos import group_copies, read_region
 from export.data.synthetic import defective
 from export.model import cfa
 from export.model.backbone import Backbone

@@ -1,11 +1,12 @@
 """The bundle: one ONNX file with the memory bank and its manifest inside.
 
-The file is an ONNX ``ModelProto`` whose last bytes are one more ``metadata_props`` entry,
-``sha256`` → the hex digest of every byte before that entry. Protocol buffers append, so the file
-stays a valid ONNX model, and the digest is checked before anything is parsed.
+The file is an ONNX ``ModelProto`` whose last bytes are one more ``metadata_props`` entry, the seal:
+``sha256`` → the hex digest of every byte before the entry. Fields of a protocol buffer may be
+appended, so the file stays a valid ONNX model, and the digest is checked before anything is parsed.
 
-A signed bundle has one entry more right before that one, ``ed25519`` → the signer's public key and
-the signature of every byte before the entry, hex. It is checked before anything is parsed, too.
+A signed bundle has one more entry right before the seal: ``ed25519`` → the signer's public key and
+the signature of every byte before the entry, both in hex. It, too, is checked before anything is
+parsed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from pydantic import ValidationError
 
+from inspector.detection.manifest import Manifest
 from inspector.errors import BundleError, SignatureError
 
 if TYPE_CHECKING:
@@ -30,30 +32,32 @@ if TYPE_CHECKING:
         Ed25519PrivateKey,
         Ed25519PublicKey,
     )
-from inspector.detection.manifest import Manifest
 
 INPUT: Final = "image"
+"""The graph's input: uint8 BGR ``[N, H, W, 3]``."""
 OUTPUTS: Final = ("score", "anomaly_map")
+"""The graph's outputs: float32 ``[N]`` and ``[N, H, W]``, in units of the calibrated limit."""
 BANK: Final = "memory_bank"
-
-_FLOATS: Final = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-
+"""The initializer that holds the memory bank."""
 MANIFEST_KEY: Final = "inspector_manifest"
+"""The metadata entry that holds the manifest, as JSON."""
 
-_SEAL_HEAD: Final = b"\x72\x4a\x0a\x06sha256\x12\x40"
-"""ModelProto field 14, length 74: key (field 1) ``sha256``, value (field 2) of 64 bytes."""
-_SEAL_SIZE: Final = len(_SEAL_HEAD) + 64
+SEAL_HEAD: Final = b"\x72\x4a\x0a\x06sha256\x12\x40"
+"""Encodes: ModelProto field 14, length 74: key (field 1) ``sha256``, value (field 2), 64 bytes."""
+SEAL_SIZE: Final = len(SEAL_HEAD) + 64
 
-_SIGNATURE_HEAD: Final = b"\x72\xcc\x01\x0a\x07ed25519\x12\xc0\x01"
-"""ModelProto field 14, length 204: key ``ed25519``, value of 192 bytes: 64 key, 128 signature."""
-_SIGNATURE_SIZE: Final = len(_SIGNATURE_HEAD) + 192
-_SIGNED: Final = b"line-inspector bundle 1\n"
-"""Before the digest that is signed: the key's signature of anything else never fits a bundle."""
+SIGNATURE_HEAD: Final = b"\x72\xcc\x01\x0a\x07ed25519\x12\xc0\x01"
+"""Encodes: field 14, length 204: key ``ed25519``, value of 192 bytes: 64 key, 128 signature."""
+SIGNATURE_SIZE: Final = len(SIGNATURE_HEAD) + 192
+_SIGNED_PREFIX: Final = b"line-inspector bundle 1\n"
+"""Comes before the digest that is signed: no signature made for another purpose fits a bundle."""
+
+_FLOAT_TYPES: Final = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that passed its checks. ``data`` is the ONNX file, ``sha256`` the file's digest."""
+    """A bundle that passed its checks: ``data`` is the whole file, ``sha256`` its digest in hex."""
 
     path: Path
     data: bytes
@@ -62,22 +66,23 @@ class Bundle:
 
 
 def seal(model: bytes) -> bytes:
-    """``model`` (a serialised ModelProto) with the closing digest entry."""
-    return model + _SEAL_HEAD + hashlib.sha256(model).hexdigest().encode()
+    """The bytes of a bundle file: ``model`` (a serialised ModelProto) with the closing digest."""
+    return model + SEAL_HEAD + hashlib.sha256(model).hexdigest().encode()
 
 
 def sign(bundle: Bundle, key: Ed25519PrivateKey) -> bytes:
-    """The file of ``bundle`` with ``key``'s signature, instead of one it has."""
-    body, _ = _parted(bundle.data[:-_SEAL_SIZE])
+    """The bytes of ``bundle``'s file signed with ``key``; a signature that it has is replaced."""
+    body, _ = _split_signature(bundle.data[:-SEAL_SIZE])
     public = key.public_key().public_bytes_raw().hex().encode()
-    signature = key.sign(_SIGNED + hashlib.sha256(body).digest()).hex().encode()
-    return seal(body + _SIGNATURE_HEAD + public + signature)
+    signature = key.sign(_SIGNED_PREFIX + hashlib.sha256(body).digest()).hex().encode()
+    return seal(body + SIGNATURE_HEAD + public + signature)
 
 
 def read(path: Path, keys: Sequence[Ed25519PublicKey] = ()) -> Bundle:
-    """Read and check a bundle; raises :class:`BundleError` with one line that names the cause.
+    """Read a bundle and check digest, signature, manifest and graph.
 
-    With ``keys`` one of them must have signed it, else :class:`SignatureError`.
+    With ``keys``, one of them must have signed the bundle. Raises :class:`BundleError` and
+    :class:`SignatureError` with one line that names the cause.
     """
     try:
         data = path.read_bytes()
@@ -88,26 +93,27 @@ def read(path: Path, keys: Sequence[Ed25519PublicKey] = ()) -> Bundle:
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from None
     model = unseal(data, path, keys)
-    manifest = _manifest(model, path)
+    manifest = _read_manifest(model, path)
     return Bundle(path, data, hashlib.sha256(data).hexdigest(), manifest)
 
 
 def unseal(data: bytes, path: Path, keys: Sequence[Ed25519PublicKey] = ()) -> onnx.ModelProto:
-    """Check digest and signature, then parse; the model has neither entry.
+    """Check digest and signature of the file's ``data``, then parse it.
 
-    Raises :class:`BundleError`.
+    The model returned has neither entry. With ``keys``, one of them must have signed it. Raises
+    :class:`BundleError` and :class:`SignatureError`, which name ``path``.
     """
-    body, tail = data[:-_SEAL_SIZE], data[-_SEAL_SIZE:]
-    if not tail.startswith(_SEAL_HEAD):
+    body, tail = data[:-SEAL_SIZE], data[-SEAL_SIZE:]
+    if not tail.startswith(SEAL_HEAD):
         raise BundleError(
             f"{path}: not a complete bundle (no closing checksum: truncated, or not exported by "
             f"'inspector-model export'); copy or export it again"
         )
-    if tail[len(_SEAL_HEAD) :] != hashlib.sha256(body).hexdigest().encode():
+    if tail[len(SEAL_HEAD) :] != hashlib.sha256(body).hexdigest().encode():
         raise BundleError(
             f"{path}: checksum mismatch, the file was altered; copy or export it again"
         )
-    body, signature = _parted(body)
+    body, signature = _split_signature(body)
     if keys:
         _verify(body, signature, path, keys)
     model = onnx.ModelProto()
@@ -118,10 +124,10 @@ def unseal(data: bytes, path: Path, keys: Sequence[Ed25519PublicKey] = ()) -> on
     return model
 
 
-def _parted(body: bytes) -> tuple[bytes, bytes]:
-    """What is signed, and the value of the signature's entry, empty when there is none."""
-    if body[-_SIGNATURE_SIZE:].startswith(_SIGNATURE_HEAD):
-        return body[:-_SIGNATURE_SIZE], body[-_SIGNATURE_SIZE + len(_SIGNATURE_HEAD) :]
+def _split_signature(body: bytes) -> tuple[bytes, bytes]:
+    """The bytes that are signed, and the value of the signature's entry; empty without one."""
+    if body[-SIGNATURE_SIZE:].startswith(SIGNATURE_HEAD):
+        return body[:-SIGNATURE_SIZE], body[-SIGNATURE_SIZE + len(SIGNATURE_HEAD) :]
     return body, b""
 
 
@@ -143,7 +149,9 @@ def _verify(body: bytes, signature: bytes, path: Path, keys: Sequence[Ed25519Pub
             f"station's security.bundle_keys; have it signed by one of them"
         )
     try:
-        key.verify(bytes.fromhex(signature[64:].decode()), _SIGNED + hashlib.sha256(body).digest())
+        key.verify(
+            bytes.fromhex(signature[64:].decode()), _SIGNED_PREFIX + hashlib.sha256(body).digest()
+        )
     except InvalidSignature:
         raise SignatureError(
             f"{path}: its signature is wrong: it was altered after signing; do not use it, get it "
@@ -151,7 +159,7 @@ def _verify(body: bytes, signature: bytes, path: Path, keys: Sequence[Ed25519Pub
         ) from None
 
 
-def _manifest(model: onnx.ModelProto, path: Path) -> Manifest:
+def _read_manifest(model: onnx.ModelProto, path: Path) -> Manifest:
     props = {entry.key: entry.value for entry in model.metadata_props}
     if MANIFEST_KEY not in props:
         raise BundleError(f"{path}: an ONNX model without a manifest; export it again")
@@ -201,12 +209,11 @@ def _check_graph(graph: onnx.GraphProto, manifest: Manifest, path: Path) -> None
 
 
 def _check_constants(graph: onnx.GraphProto, path: Path) -> None:
-    """No NaN or infinity: rounding to 8 bits, and OpenVINO's activations, make a number of it."""
+    """Refuse NaN and infinity, of which 8-bit rounding and OpenVINO's activations make a number."""
     for tensor in graph.initializer:
         try:
-            finite = (
-                tensor.data_type not in _FLOATS or np.isfinite(numpy_helper.to_array(tensor)).all()
-            )
+            is_float = tensor.data_type in _FLOAT_TYPES
+            finite = not is_float or np.isfinite(numpy_helper.to_array(tensor)).all()
         except (ValueError, TypeError):
             finite = False
         if not finite:

@@ -1,6 +1,7 @@
 """The detector: one bundle on one engine, a frame in and a judgement out.
 
-Training proves parity with this class and the line judges with it.
+The export proves with this class that the bundle scores as the trained model does, and the line
+judges with it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from inspector.config.station_file import Provider
 from inspector.detection import bundle as bundles
-from inspector.detection import engines
+from inspector.detection import engines, fitness
 from inspector.detection.bundle import Bundle
 from inspector.detection.engines import Engine, InferenceBackend, tuned
 from inspector.detection.manifest import Manifest
@@ -29,13 +30,21 @@ from inspector.logs import say
 from inspector.verdict import FloatMap, Frame8, Judgement, Reason, Verdict, decide
 
 _BF16_TOLERANCE: Final = 5e-2
-"""By how much a golden score may move in bf16, whose verdicts ``inspector tune`` has compared."""
+"""How far a golden score may move in bf16; ``inspector tune`` has compared the verdicts there."""
 _SCORE_SLACK: Final = 1e-3
 """Largest relative difference of ``score`` and its map's maximum that rounding (fp16) explains."""
 
 
+class BatchItem(NamedTuple):
+    """One frame of a batch, the detector that judges it, and whether its picture is checked."""
+
+    detector: Detector
+    frame: npt.NDArray[Any]
+    check_picture: bool = True
+
+
 class Detector:
-    """A bundle, ready to judge; made by :meth:`load`."""
+    """A bundle, ready to judge; made by :meth:`load`, used by one thread at a time."""
 
     def __init__(
         self,
@@ -57,7 +66,7 @@ class Detector:
             geometry.model_copy(update={"region": region, "frame": None}) if region else geometry
         )
         self.settings = engine
-        """What it was loaded with."""
+        """The provider, threads and precision that the engine was made with."""
         self._backend = backend
 
     @classmethod
@@ -75,12 +84,12 @@ class Detector:
     ) -> Detector:
         """Read and check a bundle, start its session, warm it, replay its golden images.
 
-        ``threads`` 0: all cores but one; with both as they are by default, what ``inspector tune``
-        found on this machine. ``engine`` stands for provider and threads. ``region`` (camera
-        pixels) replaces the bundle's; ``limit_factor`` multiplies the limit; ``verify=False`` skips
-        the golden images; one of ``keys``, if there are any, must have signed the bundle. Raises
-        :class:`BundleError`, :class:`SignatureError`, :class:`GoldenError`,
-        :class:`ProviderError`.
+        ``threads`` 0 means all cores but one. With ``provider`` and ``threads`` as they are by
+        default, the engine is the one that ``inspector tune`` found for the bundle on this machine,
+        if it did. ``engine`` replaces both. ``region`` (camera pixels) replaces the bundle's;
+        ``limit_factor`` multiplies the limit; ``verify=False`` skips the golden images. With
+        ``keys``, one of them must have signed the bundle. Raises :class:`BundleError`,
+        :class:`SignatureError`, :class:`GoldenError` or :class:`ProviderError`.
         """
         bundle = bundles.read(Path(path), keys)
         asked = engine or Engine(provider=provider, threads=threads)
@@ -102,24 +111,27 @@ class Detector:
         except BundleError as error:
             raise BundleError(f"{bundle.path}: {error}") from None
         detector = cls(bundle, backend, region, limit_factor, engine)
-        detector._start(verify)
+        detector._warm_up(verify)
         return detector
 
     def adapted(self, region: Box | None = None, limit_factor: float = 1.0) -> Detector:
-        """The same session for another region and factor. Raises :class:`BundleError`."""
+        """A detector on the same session, for another region (camera pixels) and limit factor.
+
+        Raises :class:`BundleError` when the model was not trained for a region of that shape.
+        """
         return Detector(self._bundle, self._backend, region, limit_factor, self.settings)
 
     def warm(self, batch: int) -> None:
-        """Make 1 to ``batch`` pictures at once as quick as they will be; raises :class:`Fault`.
+        """Run every batch size up to ``batch``, so that none is slow at its first use on the line.
 
-        Before it the first inference of a new batch size compiles a program (OpenVINO), or runs
-        without a CUDA graph.
+        Without it, OpenVINO compiles a program at the first inference of a batch size, and CUDA
+        runs that size without a graph. Raises :class:`Fault`.
         """
         self._backend.warm(self.geometry.height, self.geometry.width, batch)
 
     @property
     def provider(self) -> str:
-        """What is in use, as the library names it."""
+        """The execution provider in use, as its library names it."""
         return self._backend.provider
 
     def health(self) -> str:
@@ -127,65 +139,76 @@ class Detector:
         return self._backend.health()
 
     def infer(self, batch: Frame8) -> tuple[FloatMap, FloatMap]:
-        """Bare outputs for pictures at input size, no operator's factor applied.
+        """The model's outputs for pictures at network size, in units of the calibrated limit.
 
         ``batch``: uint8 BGR ``[N, H, W, 3]``. Returns ``score`` float32 ``[N]`` and
-        ``anomaly_map`` float32 ``[N, h, w]``. Raises :class:`Fault`.
+        ``anomaly_map`` float32 ``[N, H, W]``. Raises :class:`Fault` (``inference_error``).
         """
         return self._backend.infer(batch)
 
-    def judge(self, frame: npt.NDArray[Any]) -> Judgement:
-        """Judge one frame at camera size (uint8 or uint16, grey, BGR or BGRA).
+    def judge(self, frame: npt.NDArray[Any], *, check_picture: bool = True) -> Judgement:
+        """Judge one frame at camera size, as a station does.
 
-        Whatever is wrong with the part or the inference is a FAULT in the answer, never an error.
+        ``frame``: uint8 or uint16, grey ``[H, W]``, BGR ``[H, W, 3]`` or BGRA ``[H, W, 4]``.
+        Whatever is wrong with the frame or the inference is a FAULT in the answer, never an error.
+        So is a picture that is too dark, saturated or out of focus by the bundle's limits
+        (:mod:`inspector.detection.fitness`); ``check_picture=False`` judges such a picture, too,
+        as a recipe with ``check_pictures: false`` does. Only a station can tell that a camera
+        froze.
         """
-        judged = self._prepare(frame)
-        if isinstance(judged, Judgement):
-            return judged
-        return self._judge(judged, self.geometry, frame.shape)
+        picture = self._prepare(frame)
+        if isinstance(picture, Judgement):
+            return picture
+        judgement = self._judge(picture, self.geometry, frame.shape)
+        return self._fault_if_unfit(judgement, picture) if check_picture else judgement
 
     @property
-    def engine(self) -> object:
-        """What runs the graph; detectors that share it may judge together."""
+    def engine(self) -> InferenceBackend:
+        """The backend that runs the graph; detectors that share it can judge together."""
         return self._backend
 
     @staticmethod
-    def judge_together(parts: Sequence[tuple[Detector, npt.NDArray[Any]]]) -> list[Judgement]:
-        """Judge frames in one batch, each by its own detector; all have the same ``engine``.
+    def judge_together(items: Sequence[BatchItem]) -> list[Judgement]:
+        """Judge frames in one batch, each by its own detector; all share one ``engine``.
 
-        Each as ``judge`` would: what is wrong with one is no fault of the others, and when the
-        batch fails they are judged one by one.
+        The answers, in the order of ``items``, are those of ``judge``: what is wrong with one
+        frame is no fault of the others, and when the batch fails the frames are judged one by one.
         """
-        prepared = [detector._prepare(frame) for detector, frame in parts]
+        prepared = [item.detector._prepare(item.frame) for item in items]
         pictures = [one for one in prepared if not isinstance(one, Judgement)]
         outputs: Iterator[tuple[np.float32, FloatMap]] | None = None
         if len(pictures) > 1:
             with contextlib.suppress(Fault):
-                scores, maps = parts[0][0]._backend.infer(np.stack(pictures))
+                scores, maps = items[0].detector.engine.infer(np.stack(pictures))
                 if len(scores) == len(maps) == len(pictures):
                     outputs = zip(scores, maps, strict=True)
         judgements = []
-        for (detector, frame), judged in zip(parts, prepared, strict=True):
-            if isinstance(judged, Judgement):
-                judgements.append(judged)
-            elif outputs is None:
-                judgements.append(detector._judge(judged, detector.geometry, frame.shape))
+        for (detector, frame, check_picture), picture in zip(items, prepared, strict=True):
+            if isinstance(picture, Judgement):
+                judgements.append(picture)
+                continue
+            if outputs is None:
+                judgement = detector._judge(picture, detector.geometry, frame.shape)
             else:
-                found = next(outputs)
-                judgements.append(
-                    detector._conclude(*found, judged, detector.geometry, frame.shape)
+                judgement = detector._conclude(
+                    *next(outputs), picture, detector.geometry, frame.shape
                 )
+            if check_picture:
+                judgement = detector._fault_if_unfit(judgement, picture)
+            judgements.append(judgement)
         return judgements
 
     def judge_input(self, picture: Frame8) -> Judgement:
         """Judge a picture at network size (uint8 BGR ``[H, W, 3]``), such as a golden one.
 
-        As ``judge`` does, but for the geometry: regions are in the picture's own pixels.
+        Neither region nor resize apply, regions are in the picture's own pixels, and the picture
+        is not checked: a golden defect that is dark must be judged all the same.
         """
         height, width = picture.shape[:2]
         return self._judge(picture, Geometry(height=height, width=width), picture.shape)
 
     def _prepare(self, frame: npt.NDArray[Any]) -> Frame8 | Judgement:
+        """The region of ``frame`` at network size, or a FAULT when there is none."""
         if not isinstance(frame, np.ndarray) or frame.ndim not in (2, 3):
             shape = getattr(frame, "shape", type(frame).__name__)
             return self._fault(Reason.FRAME_SHAPE, f"a frame of shape {shape} is not a picture")
@@ -195,6 +218,7 @@ class Detector:
             return self._fault(Reason(fault.reason), str(fault))
 
     def _judge(self, judged: Frame8, geometry: Geometry, frame_shape: tuple[int, ...]) -> Judgement:
+        """Infer one picture at network size, and decide."""
         try:
             scores, maps = self._backend.infer(judged[np.newaxis])
         except Fault as fault:
@@ -209,10 +233,11 @@ class Detector:
         geometry: Geometry,
         frame_shape: tuple[int, ...],
     ) -> Judgement:
+        """The judgement that the model's outputs for one picture lead to."""
         raw, anomaly_map = float(raw_score), raw_map
         if self.limit_factor != 1.0:
             anomaly_map = raw_map / np.float32(self.limit_factor)
-        # Both are NaN where any value is.
+        # Both are NaN if any value of the map is.
         score, lowest = float(anomaly_map.max()), float(anomaly_map.min())
         if not (math.isfinite(raw) and math.isfinite(score) and math.isfinite(lowest)):
             return self._fault(Reason.NOT_FINITE, "the model's output is not a number", judged)
@@ -232,6 +257,19 @@ class Detector:
             self.limit_factor,
         )
 
+    def _fault_if_unfit(self, judgement: Judgement, picture: Frame8) -> Judgement:
+        """``judgement``, or a FAULT when its ``picture`` cannot be judged: the score was a guess.
+
+        The inference comes first, so that the part has a heatmap that people can look at, and a
+        FAULT of the inference stays what it is.
+        """
+        if judgement.verdict is Verdict.FAULT:
+            return judgement
+        fault = fitness.check(picture, self.manifest.exposure)
+        if fault is None:
+            return judgement
+        return judgement.as_fault(Reason(fault.reason), str(fault))
+
     def _fault(self, reason: Reason, detail: str, judged: Frame8 | None = None) -> Judgement:
         return Judgement(
             Verdict.FAULT,
@@ -242,7 +280,7 @@ class Detector:
             detail=detail,
         )
 
-    def _start(self, verify: bool) -> None:
+    def _warm_up(self, verify: bool) -> None:
         height, width = self.geometry.height, self.geometry.width
         try:
             self._backend.warm(height, width)
@@ -266,7 +304,7 @@ class Detector:
                 found = float(self.infer(golden.image()[np.newaxis])[0][0])
             except Fault as fault:
                 raise BundleError(f"{self.path}: {fault}; export it again") from None
-            # Written so that NaN is a difference.
+            # The comparison is written so that a NaN fails it.
             if not abs(found - golden.score) <= tolerance:
                 cure = "choose another provider"
                 if self.settings.precision != "bf16":

@@ -1,12 +1,13 @@
-"""The manifest of a bundle: everything a station needs to know about its model."""
+"""The manifest of a bundle: what a station needs to know about the model in it."""
 
 from __future__ import annotations
 
 import base64
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from inspector.config.yaml_file import FrozenModel
 from inspector.imaging.geometry import Geometry
 from inspector.imaging.images import decode
 from inspector.verdict import Frame8
@@ -14,11 +15,7 @@ from inspector.verdict import Frame8
 FORMAT: Final = 1
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Cfa(_Frozen):
+class Cfa(FrozenModel):
     """Hyper-parameters of the model, in the paper's symbols (arXiv 2206.04325, section III)."""
 
     backbone: str
@@ -41,8 +38,8 @@ class Cfa(_Frozen):
     seed: int
 
 
-class Quantiles(_Frozen):
-    """Quantiles of the held-out good scores, in units of the threshold."""
+class Quantiles(FrozenModel):
+    """Quantiles of the held-out good scores, in units of the threshold: the calibrated limit."""
 
     q05: float
     q25: float
@@ -53,71 +50,78 @@ class Quantiles(_Frozen):
     maximum: float
 
 
-class Calibration(_Frozen):
-    """How the limit was set, from good parts alone."""
+class Calibration(FrozenModel):
+    """How the limit was set, from the scores of good parts alone."""
 
     method: str
     pooling: str
     target_false_reject: float
     good_parts: int
-    """Held-out good parts the limit rests on."""
+    """Number of held-out good parts that the limit rests on."""
     good_rejected: int
     """How many of them reach the limit."""
     threshold: float = Field(gt=0)
+    """The limit, in units of the model's own distance; scores and maps are divided by it."""
     interval: tuple[float, float]
     """95 % confidence interval of the true false-reject rate at the threshold."""
     predicted_next: int
     predicted_rejects: tuple[int, int]
     """95 % beta-binomial prediction interval: rejects among the next ``predicted_next`` parts."""
     extrapolated: bool
+    """True when there were too few parts for the target, so the tail of scores was extrapolated."""
     quantiles: Quantiles
     scores: tuple[float, ...] = ()
     """The held-out good scores in units of the threshold, ascending; () in older bundles."""
     remarks: tuple[str, ...] = ()
 
 
-class Fitness(_Frozen):
-    """What good parts' pictures had that a picture fit for judging has: inspector/fitness.py.
+class Fitness(FrozenModel):
+    """Light and detail of the good parts' pictures, the limits of what is fit for judging.
 
-    ``darkest``, ``brightest``: lowest and highest mean grey (0..255) of each of the 8x8 cells of
-    the judged region, row by row.
+    :mod:`inspector.detection.fitness` says how they are used. ``darkest`` and ``brightest`` are the
+    lowest and the highest mean grey (0..255) of each of the 8x8 cells of the judged region, row by
+    row.
     """
 
     darkest: tuple[float, ...] = Field(min_length=64, max_length=64)
     brightest: tuple[float, ...] = Field(min_length=64, max_length=64)
     saturated: float = Field(ge=0, le=1)
-    """Largest share of saturated pixels."""
+    """Largest share (0..1) of saturated pixel values in a picture."""
     contrast: float = Field(ge=0)
-    """Smallest standard deviation of a picture's cells, grey levels."""
+    """Smallest standard deviation of the cells of a picture, in grey levels."""
     detail: float = Field(ge=0)
-    """Least detail of a picture."""
+    """Least detail of a picture: relative energy of its edges, without a unit."""
     blurred: float = Field(ge=0)
     """Most detail of one of the pictures after it was blurred."""
 
 
-class Exposure(_Frozen):
-    """What the good parts looked like: ranges learnt in training, grey levels 0..255."""
+class Exposure(FrozenModel):
+    """What the good parts looked like in training: each pair is the lowest and the highest."""
 
     brightness: tuple[float, float]
+    """Mean grey level of a picture (0..255)."""
     sharpness: tuple[float, float]
+    """Variance of the Laplacian of a picture's grey levels."""
     fitness: Fitness | None = None
     """None in bundles of older versions."""
 
 
-class Golden(_Frozen):
-    """A picture at network input size with the score it must give."""
+class Golden(FrozenModel):
+    """A picture at network size, and the score that it must have on every machine."""
 
     name: str
     png: str
+    """The picture as PNG, in base64."""
     score: float
+    """In units of the calibrated limit."""
 
     def image(self) -> Frame8:
-        """Uint8 BGR ``[H, W, 3]``."""
+        """The picture, uint8 BGR ``[H, W, 3]``."""
         return decode(base64.b64decode(self.png))
 
 
-class Compared(_Frozen):
-    """One kind of photos through the file and the trained model."""
+class Compared(FrozenModel):
+    """Photos of one kind, through the bundle and the trained model; units of the limit."""
 
     images: int
     verdict_flips: int
@@ -125,43 +129,43 @@ class Compared(_Frozen):
     largest_map_difference: float
 
 
-class Parity(_Frozen):
-    """Proof that the file scores as the trained model did; differences in units of the limit."""
+class Parity(FrozenModel):
+    """Proof that the bundle scores as the trained model; differences in units of the limit."""
 
     images: int
     largest_score_difference: float
     largest_map_difference: float
     verdict_flips: int
     tolerance: float | None
-    """Largest difference allowed; None: the verdicts count, not the scores."""
+    """Largest difference allowed; None when the verdicts were compared, not the scores."""
     flips_allowed: float = 0.0
     """Share of verdicts that were allowed to flip."""
     provider: str = "CPUExecutionProvider"
-    """Execution provider the proof ran on."""
+    """Execution provider that the proof ran on."""
     auroc_change: float | None = None
-    """Image AUROC of the file minus that of the trained model; None without photos of defects."""
+    """Image AUROC of the bundle minus the trained model's; None without photos of defects."""
     validation: Compared | None = None
-    """On the run's own good parts, from which the limit comes; None in older bundles."""
+    """On the good parts of the training run, from which the limit comes; None in older bundles."""
     test: Compared | None = None
-    """On the test photos; None without any."""
+    """On the test photos; None when there were none."""
 
 
-class Extension(_Frozen):
-    """Good parts taught to a finished model, without retraining."""
+class Extension(FrozenModel):
+    """Good parts that a finished model was taught, without training it again."""
 
     created: str
     parts: int
     fingerprint: str
-    """Of the added photos."""
+    """Fingerprint of the added photos."""
     parent_version: str
     parent_fingerprint: str
     """``version`` and ``training_fingerprint`` of the model that was extended."""
     bank_replaced: int
-    """Items of the memory bank that gave way to patches of the added parts."""
+    """Items of the memory bank that patches of the added parts replaced."""
 
 
-class Manifest(_Frozen):
-    """Everything a station needs to know about a model, and a person wants to."""
+class Manifest(FrozenModel):
+    """Everything that a station needs to know about a model, and a person wants to know."""
 
     format: Literal[1] = FORMAT
     name: str
@@ -180,4 +184,5 @@ class Manifest(_Frozen):
     """Extensions since training, oldest first."""
     golden: tuple[Golden, ...] = Field(min_length=1)
     golden_tolerance: float = Field(gt=0)
+    """How far a golden score may move on another machine, in units of the calibrated limit."""
     parity: Parity | None = None

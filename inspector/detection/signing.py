@@ -1,4 +1,4 @@
-"""The keys that bundles are signed with, and that stations trust."""
+"""Ed25519 keys: the secret ones that sign bundles, and the public ones that a station trusts."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inspector.errors import SecretError
+from inspector.files import read_guarded
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
         Ed25519PrivateKey,
         Ed25519PublicKey,
     )
-from inspector.files import read_guarded
 
 
 def load_signing_key(path: Path) -> Ed25519PrivateKey:
-    """The secret key that bundles are signed with, PEM. Raises :class:`SecretError`."""
+    """Read the secret key that bundles are signed with, a PEM file without a password.
+
+    Raises :class:`SecretError` when it is missing, readable by others, or no such key.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -42,7 +45,10 @@ def load_signing_key(path: Path) -> Ed25519PrivateKey:
 
 
 def load_bundle_keys(paths: Sequence[Path]) -> tuple[Ed25519PublicKey, ...]:
-    """The keys a station trusts bundles of, PEM. Raises :class:`SecretError`."""
+    """Read the public keys whose bundles a station trusts, a PEM file each.
+
+    Raises :class:`SecretError` for the first that is missing or no such key.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -61,7 +67,7 @@ def load_bundle_keys(paths: Sequence[Path]) -> tuple[Ed25519PublicKey, ...]:
 
 
 def make_pair() -> tuple[bytes, bytes]:
-    """A new Ed25519 pair, PEM: what goes into the secret and into the public file."""
+    """A new key pair, as PEM: the contents of the secret and of the public file."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 

@@ -1,1 +1,1 @@
-"""Pixels: one geometry for both wings, pictures in and out, heatmaps for people."""
+"""Pixels: the geometry that both wings share, pictures in and out, heatmaps for people."""

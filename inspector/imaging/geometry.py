@@ -1,6 +1,7 @@
-"""Frame geometry: the one road from camera pixels to network pixels, and back.
+"""Frame geometry: how camera pixels become network pixels, and how regions of a map lead back.
 
-Training and the line both call :meth:`Geometry.apply`, so they cannot drift apart.
+Training and the line both call :meth:`Geometry.apply`, so a model sees on the line what it was
+trained on.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from inspector.verdict import LIMIT, FloatMap, Frame8, Reason, Region
 STRIDE = 32
 """Network input sizes are multiples of this, so that every backbone pads as it was trained."""
 
-# What is wrong with a file is said by us, in one line.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
 _ASPECT_TOLERANCE = 0.02
+"""Largest relative difference of width / height from training's."""
+_HALF, _EIGHTH = 128, 32
+"""Values of a mask's scaled pixel (0..255) that a defect fills to a half and to an eighth."""
 
 
 class Box(BaseModel):
@@ -37,31 +38,42 @@ class Box(BaseModel):
 
 
 class Geometry(BaseModel):
-    """How a camera frame becomes the network's input.
-
-    ``region`` is cut out first (None: the whole frame), then brought to ``height`` × ``width``:
-    ``stretch`` fills it, ``letterbox`` keeps the aspect ratio; around the picture lies its
-    reflection (``border`` ``mirror``: no edge where the part has none) or its border pixels
-    (``repeat``, as bundles did that do not name it).
-    ``aspect`` is the region's width / height in training when all photos shared one, else None;
-    ``frame`` the photos' (width, height) when all shared one and ``region`` is cut out of them: at
-    another resolution the same region would be another piece of the part. ``colour``: all photos
-    had colour; a grey frame is then a raw Bayer mosaic, or of a camera set up otherwise.
-    """
+    """How a camera frame becomes the network's input: ``region`` is cut out, then resized."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     height: int = Field(ge=64, le=2048, multiple_of=STRIDE)
     width: int = Field(ge=64, le=2048, multiple_of=STRIDE)
+    """The network's input size, in pixels."""
     region: Box | None = None
+    """What is judged, in camera pixels; None means the whole frame."""
     fit: Literal["stretch", "letterbox"] = "stretch"
+    """``stretch`` fills the network's input, ``letterbox`` keeps the aspect ratio."""
     border: Literal["repeat", "mirror"] = "repeat"
+    """What lies around a letterboxed picture.
+
+    ``mirror`` is its reflection, which has no edge where the part has none; ``repeat`` its border
+    pixels, as in older bundles, which do not name this.
+    """
     aspect: float | None = None
+    """The region's width / height in training, when all photos shared one, else None."""
     frame: tuple[int, int] | None = None
+    """(width, height) of the photos, when all shared one and ``region`` was chosen in them.
+
+    At another resolution the same region would be another piece of the part.
+    """
     colour: bool = False
+    """True when all photos had colour.
+
+    A grey frame is then a raw Bayer mosaic, or its camera is set up otherwise.
+    """
 
     def crop(self, frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Cut the region out of ``frame`` (a view). Raises :class:`Fault` when it is outside."""
+        """Cut the region out of ``frame``, as a view.
+
+        Raises :class:`Fault` (``frame_shape``) when the region reaches beyond the frame, or was
+        chosen in frames of another size.
+        """
         if self.frame is not None and (frame.shape[1], frame.shape[0]) != self.frame:
             raise Fault(
                 Reason.FRAME_SHAPE.value,
@@ -80,11 +92,12 @@ class Geometry(BaseModel):
         return frame[y : y + h, x : x + w]
 
     def apply(self, frame: npt.NDArray[Any]) -> Frame8:
-        """Region and resize.
+        """Cut the region out of ``frame`` and bring it to network size.
 
         ``frame``: uint8 or uint16, ``[H, W]``, ``[H, W, 1]``, ``[H, W, 3]`` (BGR) or
         ``[H, W, 4]`` (BGRA), any strides. Returns contiguous uint8 BGR ``[height, width, 3]``.
-        Raises :class:`Fault` (``frame_shape``) for anything else.
+        It shares no memory with ``frame``. Raises :class:`Fault` (``frame_shape``) for anything
+        that is no such picture.
         """
         if self.colour and (frame.ndim == 2 or frame.shape[2:] == (1,)):
             raise Fault(
@@ -94,22 +107,22 @@ class Geometry(BaseModel):
             )
         bgr = to_bgr8(self.crop(frame))
         self.check_aspect(bgr.shape[1], bgr.shape[0])
-        top, left, inner_h, inner_w = self._inner(bgr.shape[0], bgr.shape[1])
-        resized = _resize(bgr, inner_w, inner_h)
-        if (inner_h, inner_w) != (self.height, self.width):
+        rows, columns = self.inner(bgr.shape)
+        resized = _resize(bgr, columns.stop - columns.start, rows.stop - rows.start)
+        if resized.shape[:2] != (self.height, self.width):
             padded = cv2.copyMakeBorder(
                 resized,
-                top,
-                self.height - inner_h - top,
-                left,
-                self.width - inner_w - left,
+                rows.start,
+                self.height - rows.stop,
+                columns.start,
+                self.width - columns.stop,
                 cv2.BORDER_REFLECT_101 if self.border == "mirror" else cv2.BORDER_REPLICATE,
             )
             return np.ascontiguousarray(padded, dtype=np.uint8)
         return np.ascontiguousarray(resized, dtype=np.uint8)
 
     def check_aspect(self, width: int, height: int) -> None:
-        """Raise :class:`Fault` when a region of this size, in camera pixels, would be distorted."""
+        """Raise :class:`Fault` when a region of this size would be distorted, in camera pixels."""
         if self.aspect is None or self.fit == "letterbox":
             return
         aspect = width / height
@@ -121,15 +134,19 @@ class Geometry(BaseModel):
             )
 
     def apply_mask(self, mask: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-        """The same geometry for a ground-truth mask ``[H, W]``; padding is good."""
+        """Bring a ground-truth mask ``[H, W]`` (above 0: defective) to network size.
+
+        Returns bool ``[height, width]``; what lies around a letterboxed picture is good.
+        """
         cropped = np.ascontiguousarray(self.crop(mask)).astype(np.uint8)
         rows, columns = self.inner(cropped.shape)
         inner_h, inner_w = rows.stop - rows.start, columns.stop - columns.start
         out = np.zeros((self.height, self.width), dtype=np.bool_)
         scaled = _resize(np.where(cropped > 0, 255, 0).astype(np.uint8), inner_w, inner_h)
-        solid = scaled >= 128
-        # A defect too thin to fill half a pixel anywhere would be lost: it is kept at an eighth.
-        count, labels = cv2.connectedComponents((scaled >= 32).astype(np.uint8), connectivity=8)
+        solid = scaled >= _HALF
+        # A defect that fills no pixel to a half would be lost: its pixels count from an eighth on.
+        faint = (scaled >= _EIGHTH).astype(np.uint8)
+        count, labels = cv2.connectedComponents(faint, connectivity=8)
         thin = np.setdiff1d(np.arange(1, count), labels[solid])
         out[rows, columns] = solid | np.isin(labels, thin)
         return out
@@ -139,10 +156,11 @@ class Geometry(BaseModel):
     ) -> tuple[Region, ...]:
         """Connected areas of ``anomaly_map`` at or above the limit, highest peak first.
 
-        ``anomaly_map``: float32 ``[height, width]``; ``frame_shape``: the camera frame's shape.
-        At most ``most`` regions, in camera pixels and inside the frame.
+        ``anomaly_map``: float32 ``[height, width]``, in units of the limit; ``frame_shape``: the
+        shape of the camera frame. Returns at most ``most`` regions, in camera pixels and inside
+        the frame.
         """
-        # Most parts are good, and nearly all the time below went into looking for nothing.
+        # Most parts are good, and nearly all the time would go into looking for nothing.
         if not (anomaly_map >= LIMIT).any():
             return ()
         box = self.region
@@ -169,7 +187,11 @@ class Geometry(BaseModel):
         return tuple(found)
 
     def _fold(self, anomaly_map: FloatMap, source_h: int, source_w: int) -> FloatMap:
-        """The map on the picture alone; what lies around it goes to the place it is a copy of."""
+        """The map on the picture alone, without the border around a letterboxed one.
+
+        Each value in the border goes to the place of which the border is a copy there, if it is
+        higher than the value of that place.
+        """
         rows, columns = self.inner((source_h, source_w))
         if (rows.stop - rows.start, columns.stop - columns.start) == anomaly_map.shape:
             return anomaly_map
@@ -187,18 +209,14 @@ class Geometry(BaseModel):
         return folded
 
     def inner(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
-        """Rows and columns of the network's input that a region of ``shape`` (h, w) fills."""
-        top, left, height, width = self._inner(shape[0], shape[1])
-        return slice(top, top + height), slice(left, left + width)
-
-    def _inner(self, source_h: int, source_w: int) -> tuple[int, int, int, int]:
-        """Top, left, height and width of the picture inside the network's input."""
+        """Rows and columns of the network's input that a region of ``shape`` (h, w, ...) fills."""
         if self.fit == "stretch":
-            return 0, 0, self.height, self.width
-        scale = min(self.height / source_h, self.width / source_w)
-        inner_h = min(self.height, max(1, round(source_h * scale)))
-        inner_w = min(self.width, max(1, round(source_w * scale)))
-        return (self.height - inner_h) // 2, (self.width - inner_w) // 2, inner_h, inner_w
+            return slice(0, self.height), slice(0, self.width)
+        scale = min(self.height / shape[0], self.width / shape[1])
+        height = min(self.height, max(1, round(shape[0] * scale)))
+        width = min(self.width, max(1, round(shape[1] * scale)))
+        top, left = (self.height - height) // 2, (self.width - width) // 2
+        return slice(top, top + height), slice(left, left + width)
 
 
 def _resize(image: Frame8, width: int, height: int) -> Frame8:

@@ -1,4 +1,4 @@
-"""Anomaly maps as pictures for people."""
+"""Anomaly maps as pictures that people look at."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from inspector.verdict import FloatMap, Frame8
 
 
 def map_to_grey(anomaly_map: FloatMap) -> Frame8:
-    """A map in units of the limit as 8 bit: 128 is the limit, 255 is twice the limit or more."""
+    """A map in units of the limit, float32 ``[H, W]``, as uint8 grey levels.
+
+    128 is the limit, 255 nearly twice the limit or more; NaN counts as more.
+    """
     finite = np.nan_to_num(anomaly_map, nan=2.0, posinf=2.0, neginf=0.0)
     grey = np.floor(np.clip(finite, 0.0, 255.0 / 128.0) * 128.0).astype(np.uint8)
     return np.asarray(grey, dtype=np.uint8)
 
 
 def overlay(picture: Frame8, heat: Frame8) -> Frame8:
-    """The judged picture with its heatmap over it, and the outline of what reached the limit.
+    """The judged picture under its heatmap, with white outlines around what reached the limit.
 
-    ``picture``: uint8 BGR ``[H, W, 3]``; ``heat``: uint8 ``[h, w]``, 128 is the limit.
+    ``picture``: uint8 BGR ``[H, W, 3]``; ``heat``: uint8 ``[h, w]`` as of :func:`map_to_grey`.
+    Returns uint8 BGR ``[H, W, 3]``.
     """
     heat = np.asarray(
         cv2.resize(heat, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_LINEAR)
@@ -29,7 +33,7 @@ def overlay(picture: Frame8, heat: Frame8) -> Frame8:
     colours = cv2.applyColorMap(
         np.clip(128.0 + 2.0 * level, 0.0, 255.0).astype(np.uint8), cv2.COLORMAP_TURBO
     )
-    # Below 0.85 of the limit the part shows untouched: a good part looks like a photo.
+    # Below 0.85 of the limit the picture stays as it is, so that a good part looks like a photo.
     alpha = np.clip((level + 20.0) / 48.0, 0.0, 0.6)[:, :, None]
     mixed = (picture * (1.0 - alpha) + colours * alpha).astype(np.uint8)
     outlines, _ = cv2.findContours(
@@ -40,7 +44,10 @@ def overlay(picture: Frame8, heat: Frame8) -> Frame8:
 
 
 def contact_sheet(tiles: Sequence[tuple[str, Frame8]], columns: int = 5) -> Frame8:
-    """Uint8 BGR pictures of one size, each under its caption (ASCII), in rows of ``columns``."""
+    """One picture of many: uint8 BGR pictures of one size, each under its caption (ASCII).
+
+    They lie in rows of ``columns``, small ones enlarged.
+    """
     height, width = tiles[0][1].shape[:2]
     zoom, band, gap = -(-224 // width), 22, 6
     height, width, columns = height * zoom, width * zoom, min(columns, len(tiles))

@@ -1,7 +1,9 @@
-"""Pictures: from files and cameras to uint8 BGR, to PNG and JPEG, and what is measured on them."""
+"""Pictures: from files and cameras to uint8 BGR, to PNG and JPEG, and measurements on pixels."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,16 @@ from inspector.verdict import FloatMap, Frame8, Reason
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 
+# OpenCV's log is silenced: the errors raised here say in one line what is wrong with a file.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 
 def to_bgr8(frame: npt.NDArray[Any]) -> Frame8:
-    """Any camera or file picture as uint8 BGR.
+    """A picture of a camera or a file as uint8 BGR ``[H, W, 3]``; one that is so already, as it is.
 
-    16 bit is divided by 257, a fixed scale: a black frame stays black. Raises :class:`Fault`
-    (``frame_shape``) when shape or dtype are not those of a picture.
+    ``frame``: uint8 or uint16, ``[H, W]``, ``[H, W, 1]``, ``[H, W, 3]`` (BGR) or ``[H, W, 4]``
+    (BGRA). 16 bit values are divided by 257, whatever the picture's brightest is, so that a black
+    frame stays black. Raises :class:`Fault` (``frame_shape``) for any other shape or dtype.
     """
     if frame.ndim == 3 and frame.shape[2] == 1:
         frame = frame[:, :, 0]
@@ -43,9 +49,9 @@ def to_bgr8(frame: npt.NDArray[Any]) -> Frame8:
 
 
 def read_image(path: Path) -> npt.NDArray[Any]:
-    """An image file as it is: uint8 or uint16, grey, BGR or BGRA.
+    """Read an image file as it is: uint8 or uint16, grey ``[H, W]``, BGR or BGRA ``[H, W, C]``.
 
-    Raises ValueError with the cause when the file is missing, truncated or not an image.
+    Raises ValueError with path and cause when the file is missing, truncated or not an image.
     """
     try:
         data = np.fromfile(path, dtype=np.uint8)
@@ -58,7 +64,7 @@ def decode_file(data: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[Any]:
     """The picture in the bytes uint8 ``[n]`` of the file ``path``: as :func:`read_image`."""
     if data.size == 0:
         raise ValueError(f"{path}: the file is empty")
-    if truncated(data):
+    if _is_truncated(data):
         raise ValueError(f"{path}: the image is truncated")
     try:
         image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -69,8 +75,8 @@ def decode_file(data: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[Any]:
     return image
 
 
-def truncated(data: npt.NDArray[np.uint8]) -> bool:
-    """True when a PNG or JPEG lacks its end marker: OpenCV would fill the rest with grey."""
+def _is_truncated(data: npt.NDArray[np.uint8]) -> bool:
+    """True when a PNG or JPEG lacks its end marker; OpenCV would fill the rest with grey."""
     raw, tail = data[:8].tobytes(), data[-4096:].tobytes()
     if raw.startswith(b"\x89PNG\r\n\x1a\n"):
         return b"IEND" not in tail
@@ -80,23 +86,36 @@ def truncated(data: npt.NDArray[np.uint8]) -> bool:
 
 
 def encode_png(image: Frame8) -> bytes:
-    """Lossless PNG of a uint8 picture, grey ``[H, W]`` or BGR ``[H, W, 3]``."""
-    ok, data = cv2.imencode(".png", image)
-    if not ok:
-        raise ValueError(f"cannot encode a picture of shape {image.shape} as PNG")
-    return bytes(data)
+    """A uint8 picture, grey ``[H, W]`` or BGR ``[H, W, 3]``, as PNG, which loses nothing.
+
+    Raises ValueError when it is no such picture.
+    """
+    return _encode("PNG", image)
 
 
 def encode_jpeg(image: Frame8, quality: int = 85) -> bytes:
-    """JPEG of a uint8 BGR picture ``[H, W, 3]``."""
-    ok, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not ok:
-        raise ValueError(f"cannot encode a picture of shape {image.shape} as JPEG")
+    """A uint8 BGR picture ``[H, W, 3]`` as JPEG; ``quality`` is 0 to 100.
+
+    Raises ValueError when it is no such picture, or larger than 65,500 pixels a side.
+    """
+    return _encode("JPEG", image, (cv2.IMWRITE_JPEG_QUALITY, quality))
+
+
+def _encode(kind: str, image: Frame8, options: Sequence[int] = ()) -> bytes:
+    try:
+        done, data = cv2.imencode(f".{kind.lower()}", image, options)
+    except cv2.error:
+        done = False
+    if not done:
+        raise ValueError(f"cannot encode a picture of shape {image.shape} as {kind}")
     return bytes(data)
 
 
 def decode(data: bytes) -> Frame8:
-    """A PNG or JPEG as uint8, grey ``[H, W]`` or BGR ``[H, W, 3]``. Raises ValueError."""
+    """The picture in the bytes of a PNG or JPEG: uint8, grey ``[H, W]`` or BGR ``[H, W, 3]``.
+
+    Raises ValueError when there is none.
+    """
     try:
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -107,21 +126,40 @@ def decode(data: bytes) -> Frame8:
 
 
 def exposure(picture: Frame8) -> tuple[float, float]:
-    """Mean grey level (0..255) and sharpness (variance of the Laplacian) of uint8 BGR pixels."""
+    """Brightness (mean grey level, 0..255) and sharpness (variance of the Laplacian).
+
+    ``picture``: uint8 BGR ``[H, W, 3]``.
+    """
     grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
     return float(grey.mean()), float(cv2.Laplacian(grey, cv2.CV_32F).var())
 
 
 def half_grey(picture: Frame8) -> FloatMap:
-    """Grey levels float32 ``[H // 2, W // 2]`` of uint8 BGR pixels, each the mean of four."""
+    """The grey levels of a picture at half its size, each the mean of four.
+
+    ``picture``: uint8 BGR ``[H, W, 3]``. Returns float32 ``[H // 2, W // 2]``.
+    """
     grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.float32)
     size = (picture.shape[1] // 2, picture.shape[0] // 2)
     return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 
 def edge_energy(grey: FloatMap) -> FloatMap:
-    """Square of the Laplacian (4 neighbours) of grey levels float32 ``[H, W]``; 0 on the border."""
+    """Square of the Laplacian (over 4 neighbours) of grey levels, float32 ``[H, W]``.
+
+    It is 0 on the border, where neighbours are missing.
+    """
     energy = np.zeros_like(grey)
     inner = np.s_[1:-1, 1:-1]
     np.square(cv2.Laplacian(grey, cv2.CV_32F, ksize=1)[inner], out=energy[inner])
     return energy
+
+
+def gaussian_blur(grey: FloatMap, sigma: float) -> FloatMap:
+    """Grey levels, float32 ``[H, W]``, blurred by a Gaussian of ``sigma`` pixels.
+
+    Beyond its border the picture goes on as its reflection.
+    """
+    side = 2 * math.ceil(3 * sigma) + 1
+    blurred = cv2.GaussianBlur(grey, (side, side), sigma, borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(blurred, dtype=np.float32)

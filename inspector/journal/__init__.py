@@ -1,7 +1,7 @@
 """Every verdict on disk, before it is published; and the pictures that are kept.
 
-``Reader`` is for everybody's programs; ``writer`` is the station's. Both know the tables from
-``schema``, and together the three are the only owners of sqlite3.
+:class:`Reader` is for everybody's programs. ``writer`` is the station's, and both know the tables
+by ``schema``; the three are the only owners of sqlite3. ``pictures`` writes and reads the pictures.
 """
 
 from inspector.journal.reader import Reader

@@ -2,8 +2,8 @@
 
 A picture is one lossless PNG, ``pictures/DAY/TIME_CAMERA_VERDICT_EPOCH_SEQ.png``: the frame as the
 camera gave it, with the verdict as published and the region that was judged in a text chunk. Beside
-it lies its map, ``….map.png`` (8 bit, 128 is the limit). A file gets its name when it is whole and
-on the disk: what has a name can be read, and the names are all the index there is.
+it lies its map, ``….map.png`` (8 bit, 128 is the limit). A file gets its name once it is whole and
+on the disk, so that every file with a name can be read. The names are the only index.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ _NAME: Final = re.compile(
 _TIME: Final = "%Y%m%dT%H%M%S.%f"
 _MAP: Final = ".map.png"
 _MOST_AGED: Final = 20
+"""Aged pictures, of PASS and of the others each, that are deleted when one is kept."""
 _MEGABYTE: Final = 2**20
 _HEAD_BYTES: Final = 33
 """A PNG's signature and its first chunk, after which others may stand."""
@@ -51,7 +52,7 @@ _TEXT_HEAD: Final = b"line-inspector\0\0\0\0\0"
 
 
 class PictureRecord(BaseModel):
-    """What stands beside the pixels of a kept picture."""
+    """What is stored in the file of a kept picture beside its pixels."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -64,7 +65,7 @@ class PictureRecord(BaseModel):
 
 @dataclass(frozen=True)
 class KeptPicture:
-    """A kept picture by its file."""
+    """A kept picture, as its name tells; ``judged_us``: wall time, µs since the Unix epoch."""
 
     path: Path
     judged_us: int
@@ -74,7 +75,7 @@ class KeptPicture:
     def load(self) -> tuple[PictureRecord, npt.NDArray[Any]]:
         """Its record, and the frame uint8 or uint16, grey, BGR or BGRA.
 
-        Raises FileNotFoundError when it has gone, ValueError when it cannot be read.
+        Raises FileNotFoundError when it was deleted, ValueError when it cannot be read.
         """
         if not self.path.exists():
             raise FileNotFoundError(self.path)
@@ -82,7 +83,7 @@ class KeptPicture:
 
 
 class Archive:
-    """The writer of a station's pictures; used by one thread, ``wants`` by any.
+    """The writer of a station's pictures; used by one thread, ``wants`` and ``trouble`` by any.
 
     Whatever the disk does, no method raises.
     """
@@ -98,19 +99,19 @@ class Archive:
 
     @property
     def trouble(self) -> str:
-        """Why the last picture that should have been kept was not; "" when it was."""
+        """Why the last picture that should have been kept was not, in words; "" when it was."""
         return self._trouble
 
     @property
     def size_bytes(self) -> int:
-        """All pictures together, as far as they have been looked at."""
+        """All pictures and maps together; 0 until the first one is kept after a start."""
         return self._passed.bytes + self._others.bytes
 
     def wants(self, verdict: VerdictMessage) -> bool:
         """True when the picture of this part is to be kept, if there is one.
 
-        The sample of PASS is drawn by a hash of epoch and seq: no pattern of the line's can fall
-        into step with it, and asked again the answer is the same.
+        The sample of PASS is drawn by a hash of epoch and seq, so that it cannot fall into step
+        with a pattern of the line, and is the same whenever it is asked for.
         """
         if self._settings.pictures_mb == 0:
             return False
@@ -136,7 +137,7 @@ class Archive:
         if not _is_picture(frame):
             return False
         record = PictureRecord(verdict=verdict, region=region, checked=checked)
-        # What OpenCV writes as PNG: 8 or 16 bit; the frame's type was looked at above.
+        # OpenCV writes 8 and 16 bit as PNG, and _is_picture lets no other frame through.
         data = with_text(encode_png(frame), record.model_dump_json(by_alias=True))
         heat = b"" if anomaly_map is None else encode_png(map_to_grey(anomaly_map))
         name = _name(verdict)
@@ -157,7 +158,9 @@ class Archive:
             write_whole(path, data)
         except OSError as error:
             _delete(path)
-            self._trouble = f"{self._folder}: no picture can be kept: {error.strerror}"
+            self._trouble = (
+                f"{self._folder}: no picture can be kept: {error.strerror}; look after the disk"
+            )
             return False
         except JournalError as error:
             self._trouble = str(error)
@@ -166,7 +169,10 @@ class Archive:
         return True
 
     def _make_room(self, size: int, is_pass: bool) -> str:
-        """Delete until ``size`` more bytes fit, the oldest PASS first; else why they do not."""
+        """Delete until ``size`` more bytes fit, the oldest PASS first.
+
+        "" when they fit; why they do not, where nothing that may be deleted makes room for them.
+        """
         limit = self._settings.pictures_mb * _MEGABYTE
         reserve = self._settings.reserve_mb * _MEGABYTE
         if shutil.disk_usage(self._folder).free - size < reserve:
@@ -181,7 +187,7 @@ class Archive:
         return ""
 
     def _forget_aged(self, now_us: int) -> None:
-        """Delete what is too old, a few at a time: a wrong clock must not take all at once."""
+        """Delete pictures that are too old, a few at a time, lest a wrong clock take them all."""
         before = _time(now_us - self._settings.pictures_days * 86_400_000_000)
         for kept in (self._passed, self._others):
             for _ in range(_MOST_AGED):
@@ -202,7 +208,7 @@ class Archive:
         known = list(pictures(self._folder.parent))
         self._known = True
         for picture in known:
-            # A copy in another folder is its owner's: neither counted nor deleted.
+            # A copy in another folder is somebody else's: it is neither counted nor deleted.
             if picture.path != self._path(picture.path.name):
                 continue
             size = _size(picture.path) + _size(_map_of(picture.path))
@@ -217,7 +223,7 @@ class Archive:
 
 
 class _Kept:
-    """Names and sizes of kept pictures, oldest first; a year of them must not fill the memory."""
+    """Names and sizes of kept pictures, oldest first; no more, as there may be millions of them."""
 
     def __init__(self) -> None:
         self.files: deque[tuple[str, int]] = deque()
@@ -245,7 +251,7 @@ def _time(us: int) -> str:
 def pictures(folder: Path) -> Iterator[KeptPicture]:
     """The pictures kept beside the journal in ``folder``, oldest first.
 
-    A daemon may keep and delete some meanwhile. Raises :class:`JournalError`.
+    A station may keep and delete some meanwhile. Raises :class:`JournalError`.
     """
     root = folder / FOLDER
     try:

@@ -1,4 +1,4 @@
-"""Reading a journal that a station may be writing."""
+"""The reader of the journal, for everybody's programs; the station may be writing meanwhile."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from inspector.errors import JournalError
-from inspector.journal.schema import _EPOCH, FILE, _damaged, check_version, epochs
-from inspector.journal.writer import _CHUNK
+from inspector.journal.schema import FILE, PLACES_PER_EPOCH, check_version, damaged, epochs
+
+_CHUNK: Final = 1000
+"""Verdicts that ``walk`` has in memory at once."""
 
 
 class Reader:
-    """Reads a journal that a daemon may be writing. Used by one thread at a time."""
+    """Reads the journal in a folder; used by one thread at a time.
+
+    Every method may raise :class:`JournalError`.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Raises :class:`JournalError` where there is no journal."""
+        """Open the journal in ``folder``. Raises :class:`JournalError` where there is none."""
         self._path = folder / FILE
         try:
             found = self._path.is_file()
@@ -52,22 +57,23 @@ class Reader:
         known = self._fetch("SELECT number FROM epoch WHERE name = ?", epoch)
         if not known:
             return []
-        base = known[0][0] * _EPOCH
-        until = base + min(_EPOCH - 1, _EPOCH - 1 if last is None else last)
+        base = known[0][0] * PLACES_PER_EPOCH
+        until = base + min(PLACES_PER_EPOCH - 1, PLACES_PER_EPOCH - 1 if last is None else last)
         return self._jsons(base + max(first, 0), until, limit)
 
     def since(self, us: int, limit: int) -> list[bytes]:
-        """Of each epoch what was judged at ``us`` (µs since the Unix epoch) or came after that.
+        """Verdicts judged at ``us`` (µs since the Unix epoch) or later, JSON as published.
 
-        At most ``limit``, in the order they were made.
+        At most ``limit``, in the order they were made. From the first such verdict of an epoch on
+        all of that epoch are returned, also those judged while the clock had been set back.
         """
         return list(islice(self.walk(us), limit))
 
     def walk(self, since_us: int = 0) -> Iterator[bytes]:
-        """Like ``since``, all of them. Raises :class:`JournalError`."""
+        """Like ``since``, but all of them, and only some in memory at once."""
         for (number,) in self._fetch("SELECT number FROM epoch ORDER BY number"):
             place = self._first_since(number, since_us)
-            until = (number + 1) * _EPOCH - 1
+            until = (number + 1) * PLACES_PER_EPOCH - 1
             while place is not None:
                 rows = self._fetch(
                     "SELECT place, CAST(json AS BLOB) FROM verdict WHERE place BETWEEN ? AND ? "
@@ -78,7 +84,7 @@ class Reader:
                 place = rows[-1][0] + 1 if rows else None
 
     def epochs(self) -> list[tuple[str, int]]:
-        """(epoch, last seq in the journal) of the newest 1,000 starts, oldest first."""
+        """(epoch, its last seq, 0 without a verdict) of the newest 1,000 starts, oldest first."""
         return self._asked(lambda: epochs(self._db))
 
     def following(self, epoch: str) -> str | None:
@@ -89,18 +95,18 @@ class Reader:
         found = self._fetch(
             "SELECT name FROM epoch WHERE number > ? AND EXISTS (SELECT 1 FROM verdict WHERE place "
             "BETWEEN epoch.number * ? AND epoch.number * ? + ?) ORDER BY number LIMIT 1",
-            *(known[0][0], _EPOCH, _EPOCH, _EPOCH - 1),
+            *(known[0][0], PLACES_PER_EPOCH, PLACES_PER_EPOCH, PLACES_PER_EPOCH - 1),
         )
         return str(found[0][0]) if found else None
 
     def count(self) -> int:
-        """Verdicts in the journal; reads all of it."""
+        """How many verdicts are in the journal; this reads all of it."""
         return int(self._fetch("SELECT count(*) FROM verdict")[0][0])
 
     def _open(self) -> sqlite3.Connection:
         uri = f"{self._path.resolve().as_uri()}?mode=ro"
         if not Path(f"{self._path}-wal").exists() and not os.access(self._path.parent, os.W_OK):
-            # Nobody writes, and SQLite cannot make its files here: the file stays as it is.
+            # SQLite cannot make its files here, and does without for a file that nobody changes.
             uri += "&immutable=1"
         with contextlib.ExitStack() as undo:
             try:
@@ -112,13 +118,16 @@ class Reader:
             except sqlite3.OperationalError as error:
                 raise JournalError(f"{self._path}: cannot be read: {error}") from None
             except sqlite3.Error as error:
-                raise _damaged(self._path, error) from None
+                raise damaged(self._path, error) from None
             undo.pop_all()
             return db
 
     def _first_since(self, number: int, us: int) -> int | None:
-        """Place of the first verdict of an epoch that was judged at ``us`` or came after that."""
-        low, high = number * _EPOCH, (number + 1) * _EPOCH - 1
+        """Place of the first verdict of epoch ``number`` judged at ``us`` or later, or None.
+
+        A binary search, as ``latest_us`` never falls within an epoch.
+        """
+        low, high = number * PLACES_PER_EPOCH, (number + 1) * PLACES_PER_EPOCH - 1
         last = self._fetch(
             "SELECT place, latest_us FROM verdict WHERE place BETWEEN ? AND ? "
             "ORDER BY place DESC LIMIT 1",
@@ -129,6 +138,7 @@ class Reader:
         high = last[0][0]
         while low < high:
             middle = (low + high) // 2
+            # Places without a verdict are passed over, to the next that has one.
             place, latest_us = self._fetch(
                 "SELECT place, latest_us FROM verdict WHERE place >= ? ORDER BY place LIMIT 1",
                 middle,
@@ -153,4 +163,4 @@ class Reader:
         except sqlite3.OperationalError as error:
             raise JournalError(f"{self._path}: cannot be read: {error}") from None
         except sqlite3.Error as error:
-            raise _damaged(self._path, error) from None
+            raise damaged(self._path, error) from None

@@ -1,23 +1,35 @@
-"""The journal's tables, and the statements that write and read them."""
+"""The journal's tables, and the statements that write and read them.
+
+They run on any connection that has ``execute`` and ``executemany``, and know no file.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from inspector.errors import JournalError
-from inspector.wire.messages import VerdictMessage, encode
+from inspector.errors import JournalError, WireError
+from inspector.logs import say
+from inspector.wire.messages import VerdictMessage, decode_verdict, encode
 
 FILE: Final = "verdicts.sqlite3"
+"""Name of the database in the journal's folder."""
+
+PLACES_PER_EPOCH: Final = 2**40
+"""Places that an epoch has, for its verdicts and those to come.
+
+A verdict's key is its place: the number of its epoch × this + its seq. So keys grow in the order
+of the verdicts.
+"""
 
 _APPLICATION: Final = 0x4C494A31
 _VERSION: Final = 1
-_EPOCH: Final = 2**40
-"""A verdict's key is its epoch's number × this + seq: keys grow in the order of the verdicts."""
 _REMEMBERED: Final = 10_000
 _NEVER_DELETED: Final = 100_000
+"""Verdicts of the running epoch that stay however old they are."""
 _MOST_EPOCHS: Final = 1000
 
 _PRAGMAS: Final = (
@@ -33,7 +45,8 @@ _PRAGMAS: Final = (
 _SCHEMA: Final = (
     "CREATE TABLE epoch (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, "
     "started_us INTEGER NOT NULL)",
-    # latest_us: highest judged_us of its epoch so far. It only grows, whatever the clock does.
+    # latest_us is the highest judged_us of its epoch so far: it never falls, whatever the clock
+    # does, so that a moment can be searched for.
     "CREATE TABLE verdict (place INTEGER PRIMARY KEY, latest_us INTEGER NOT NULL, "
     "json TEXT NOT NULL)",
     "CREATE INDEX verdict_age ON verdict (latest_us)",
@@ -58,7 +71,7 @@ class Database(Protocol):
 
 
 class Accepted(Protocol):
-    """A trigger that was accepted; :class:`inspector.triggers.Trigger` is one."""
+    """A trigger that was accepted; :class:`inspector.station.triggers.Trigger` is one."""
 
     @property
     def key(self) -> tuple[str, str, str, int, str]:
@@ -67,7 +80,7 @@ class Accepted(Protocol):
 
     @property
     def triggered_us(self) -> int:
-        """Wall time."""
+        """Wall time, µs since the Unix epoch."""
         ...
 
 
@@ -112,7 +125,7 @@ def prepare(db: Database, path: Path) -> None:
     if not fresh:
         check_version(db, path)
     for pragma in _PRAGMAS:
-        # Read to its end: a statement that is under way would hold a lock.
+        # Fetched to its end: a statement that is not would hold a lock.
         found = db.execute(f"PRAGMA {pragma}").fetchall()
         if pragma == _PRAGMAS[0] and found[0][0] != "wal":
             raise JournalError(
@@ -139,11 +152,14 @@ def check_version(db: Database, path: Path) -> None:
 
 
 def begin(db: Database, epoch: str, started_us: int, before_us: int) -> int:
-    """Insert an epoch; its number. Empty ones started before ``before_us`` are deleted."""
+    """Insert an epoch, and return its number.
+
+    Epochs without a verdict that started before ``before_us`` are deleted.
+    """
     db.execute(
         "DELETE FROM epoch WHERE started_us < ? AND NOT EXISTS (SELECT 1 FROM verdict WHERE place "
         "BETWEEN epoch.number * ? AND epoch.number * ? + ?)",
-        (before_us, _EPOCH, _EPOCH, _EPOCH - 1),
+        (before_us, PLACES_PER_EPOCH, PLACES_PER_EPOCH, PLACES_PER_EPOCH - 1),
     )
     db.execute("INSERT INTO epoch (name, started_us) VALUES (?, ?)", (epoch, started_us))
     return int(db.execute("SELECT max(number) FROM epoch").fetchone()[0])
@@ -158,22 +174,22 @@ def record(
     *,
     before_us: int = 0,
 ) -> int:
-    """Write triggers and verdicts of epoch ``number`` within a transaction of the caller's.
+    """Write triggers and verdicts of epoch ``number``; the caller has begun a transaction.
 
-    ``latest_us`` is the highest ``judged_us`` of the epoch so far; the new one is returned. A few
-    verdicts judged before ``before_us`` are deleted.
+    ``latest_us`` is the highest ``judged_us`` of the epoch so far; the new one is returned. At most
+    two verdicts judged before ``before_us`` are deleted for each new one.
     """
     if triggers:
         db.executemany(
             "INSERT OR IGNORE INTO open_trigger (camera, client, session, number, part_id, "
             "triggered_us) VALUES (?, ?, ?, ?, ?, ?)",
-            [(*map(_storable, trigger.key), trigger.triggered_us) for trigger in triggers],
+            [(*map(_escaped, trigger.key), trigger.triggered_us) for trigger in triggers],
         )
     rows: list[tuple[int, int, str]] = []
     answered: list[tuple[object, ...]] = []
     for verdict in verdicts:
         latest_us = max(latest_us, verdict.judged_us)
-        rows.append((number * _EPOCH + verdict.seq, latest_us, encode(verdict).decode()))
+        rows.append((number * PLACES_PER_EPOCH + verdict.seq, latest_us, encode(verdict).decode()))
         if verdict.trigger_seq is not None:
             part = (verdict.trigger_seq, verdict.part_id)
             answered.append((*part, verdict.client, verdict.session, verdict.camera))
@@ -185,8 +201,8 @@ def record(
         )
     if rows:
         db.executemany("INSERT INTO verdict (place, latest_us, json) VALUES (?, ?, ?)", rows)
-        # Of the running epoch a subscriber may still want the newest, whatever the clock said.
-        before = max(number * _EPOCH, rows[-1][0] - _NEVER_DELETED)
+        # A subscriber may still want the newest of the running epoch, whatever the clock said.
+        before = max(number * PLACES_PER_EPOCH, rows[-1][0] - _NEVER_DELETED)
         db.execute(
             "DELETE FROM verdict WHERE place IN (SELECT place FROM verdict WHERE latest_us < ? "
             "AND place < ? ORDER BY latest_us LIMIT ?)",
@@ -196,22 +212,32 @@ def record(
 
 
 def recover(db: Database, number: int) -> Recovered:
-    """What the epochs before ``number`` left."""
+    """What the epochs before ``number`` left.
+
+    A row that is no verdict is left out and logged: it would answer no trigger.
+    """
     unanswered = db.execute(
         "SELECT camera, client, session, number, part_id, triggered_us FROM open_trigger "
         "ORDER BY rowid"
     ).fetchall()
     newest = db.execute(
-        "SELECT json FROM verdict ORDER BY place DESC LIMIT ?", (_REMEMBERED,)
+        "SELECT place, CAST(json AS BLOB) FROM verdict ORDER BY place DESC LIMIT ?",
+        (_REMEMBERED,),
     ).fetchall()
+    answered: list[VerdictMessage] = []
+    damages: list[str] = []
+    for place, json in reversed(newest):
+        try:
+            verdict = decode_verdict(json)
+        except WireError as error:
+            damages.append(f"place {place}: {error}")
+            continue
+        if verdict.trigger_seq is not None:
+            answered.append(verdict)
+    if damages:
+        say("damaged", logging.WARNING, rows=len(damages), why=damages[0])
     return Recovered(
-        tuple(TriggerRow(*row) for row in unanswered),
-        tuple(epochs(db, number)),
-        tuple(
-            VerdictMessage.model_validate_json(json)
-            for (json,) in reversed(newest)
-            if '"trigger_seq":null' not in json
-        ),
+        tuple(TriggerRow(*row) for row in unanswered), tuple(epochs(db, number)), tuple(answered)
     )
 
 
@@ -223,20 +249,22 @@ def epochs(db: Database, before: int = 2**22) -> list[tuple[str, int]]:
     ).fetchall()
     ends = []
     for number, name in reversed(found):
-        base = number * _EPOCH
+        base = number * PLACES_PER_EPOCH
         last = db.execute(
-            "SELECT max(place) FROM verdict WHERE place BETWEEN ? AND ?", (base, base + _EPOCH - 1)
+            "SELECT max(place) FROM verdict WHERE place BETWEEN ? AND ?",
+            (base, base + PLACES_PER_EPOCH - 1),
         ).fetchone()[0]
         ends.append((str(name), 0 if last is None else int(last - base)))
     return ends
 
 
-def _storable(value: object) -> object:
-    """As the verdict has it: what UTF-8 cannot carry is escaped."""
+def _escaped(value: object) -> object:
+    """A trigger's text as its verdict carries it, with what UTF-8 cannot carry escaped."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-def _damaged(path: Path, cause: object) -> JournalError:
+def damaged(path: Path, cause: object) -> JournalError:
+    """The error of a damaged database at ``path``, with the way to move it aside."""
     aside = f"{path}.damaged"
     return JournalError(
         f"{path}: damaged ({cause}); move it aside with the station stopped ('mv {path} {aside}; "

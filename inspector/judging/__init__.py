@@ -1,1 +1,1 @@
-"""What judges: a detector and the watches over its trustworthiness, for each camera."""
+"""What judges the parts of each camera: a detector, and the watches over its trustworthiness."""

@@ -1,28 +1,100 @@
-"""How many of the parts that wait go through the model at once; no I/O, so that it can be proven.
+"""Parts that wait, judged in one batch where that is quicker: how many, and how long it takes.
 
-A batch is worth it where it takes less time than its parts one by one, which the CPU measured does
-not give (DECISIONS.md). Nothing ever waits for more parts to come.
+A batch is worth it where it takes less time than its parts one by one, which no CPU measured so far
+gives (docs/decisions). A station therefore judges parts one by one unless its file says
+``batching: auto``; then the batches of each engine are measured at the start and at a changeover.
+Nothing ever waits for more parts to come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from inspector.detection.detector import Detector
+from inspector.errors import Fault
+from inspector.judging.judge import Judge, judge_together
+from inspector.logs import say
+from inspector.verdict import Frame8, Judgement, Reason
 
 LARGEST: Final = 8
 
 _PAYS: Final = 0.95
 _TIMES: Final = 7
 _FORGETS: Final = 0.999
-"""Per part or batch: what was slow once counts for a thousand of them or so."""
+"""Share of the slowest time that is left after each batch: it is forgotten within thousands."""
 _LEARNS: Final = 0.1
 _FORGIVES: Final = 1000
-"""So often is a batch refused for the slowest of its size before that is tried again; then twice as
-often, and so on."""
+"""After this many refusals because of one slow batch, the size is allowed again; then the number
+doubles."""
 
 
-class Batches:
+class Batching:
+    """Which of the parts that wait are judged in one batch, and judging them.
+
+    Before :meth:`learn` every batch is of one part.
+    """
+
+    def __init__(self) -> None:
+        self._costs: dict[object, BatchCosts] = {}
+
+    def learn(self, judges: Iterable[Judge]) -> None:
+        """Measure batches on every engine that two cameras or more share; takes some seconds.
+
+        What is measured is a part's whole way: geometry, inference, checks. Batches are not used
+        where one does not score as its parts alone do.
+        """
+        first: dict[object, Judge] = {}
+        for judge in judges:
+            engine = judge.detector.engine
+            if engine in self._costs:
+                continue
+            if engine in first:
+                costs = self._costs[engine] = BatchCosts()
+                _learn(first[engine], costs)
+            else:
+                first[engine] = judge
+
+    def largest(self, judge: Judge) -> int:
+        """The largest batch that may be worth it with a part of ``judge``; 1: judge it alone."""
+        costs = self._costs.get(judge.detector.engine)
+        return 1 if costs is None or judge.on_probation else costs.largest
+
+    def size(self, judges: Sequence[Judge], deadlines_ns: Sequence[int], now_ns: int) -> int:
+        """How many of the parts that wait, in their order, to judge together; at least 1.
+
+        ``judges`` and ``deadlines_ns`` (monotonic) are theirs. A batch has one engine, and ends
+        before every deadline in it.
+        """
+        first = judges[0]
+        costs = self._costs.get(first.detector.engine)
+        if costs is None or first.on_probation:
+            return 1
+        alike = itertools.takewhile(
+            lambda judge: judge.detector.engine is first.detector.engine and not judge.on_probation,
+            judges,
+        )
+        return costs.size(deadlines_ns[: sum(1 for _ in alike)], now_ns)
+
+    def judge(self, parts: Sequence[tuple[Judge, npt.NDArray[Any]]]) -> list[Judgement]:
+        """Judge the frames of ``parts``, as many as ``size`` said, in their order."""
+        started_ns = time.monotonic_ns()
+        (judge, frame), *others = parts
+        judgements = judge_together(parts) if others else [judge.judge(frame)]
+        costs = self._costs.get(judge.detector.engine)
+        if costs is not None and all(map(_was_inferred, judgements)):
+            costs.note(len(parts), time.monotonic_ns() - started_ns)
+        return judgements
+
+
+class BatchCosts:
     """What batches of 1, 2, 4, ... parts cost on one engine, ns.
 
     Only sizes that paid when they were learnt are ever used: singles that a busy machine slows down
@@ -83,7 +155,8 @@ class Batches:
         self._worst[size] = max(taken_ns, _FORGETS * self._worst[size])
         for other, (usual, _) in self._learnt.items():
             if other != size:
-                # What no longer runs, for it was slow, would otherwise never run again.
+                # Sizes that are not used drift back to their first measurement, or one slow spell
+                # would exclude them for good.
                 self._usual[other] = usual + _FORGETS * (self._usual[other] - usual)
 
     def size(self, due_ns: Sequence[int], now_ns: int) -> int:
@@ -109,3 +182,48 @@ class Batches:
 
     def _pays(self, size: int) -> bool:
         return self._usual[size] < _PAYS * size * self._usual[1]
+
+
+def _was_inferred(judgement: Judgement) -> bool:
+    """Whether the part went through the network, which then took its usual time."""
+    return judgement.judged is not None and judgement.reason is not Reason.INFERENCE_ERROR
+
+
+def _learn(judge: Judge, costs: BatchCosts) -> None:
+    detector = judge.detector
+    golden, frame = detector.manifest.golden[0].image()[np.newaxis], _some_frame(detector)
+
+    warm: set[int] = set()
+
+    def together(size: int) -> None:
+        if size not in warm:
+            # A CUDA graph, or OpenVINO's program, for each: what is measured is what will run.
+            detector.warm(size)
+            warm.add(size)
+        judge_together([(judge, frame)] * size)
+
+    try:
+        alone = float(detector.infer(golden)[0][0])
+        costs.learn(together, time.perf_counter_ns)
+        for size in range(2, costs.largest + 1):
+            scores, _ = detector.infer(np.repeat(golden, size, axis=0))
+            # Of this engine itself: in bf16 it scores otherwise than the manifest says.
+            if not (np.abs(scores - alone) <= detector.manifest.golden_tolerance).all():
+                raise Fault(Reason.INFERENCE_ERROR.value, f"a batch of {size} scores otherwise")
+    except Fault as fault:
+        costs.forget()
+        say("no batches", logging.WARNING, detail=str(fault))
+    judge.forget_frames()
+
+
+def _some_frame(detector: Detector) -> Frame8:
+    """A frame of a size that the detector takes, all black: it costs what a part costs."""
+    geometry = detector.geometry
+    if geometry.frame is not None:
+        width, height = geometry.frame
+    elif geometry.region is not None:
+        width, height = geometry.region.x + geometry.region.w, geometry.region.y + geometry.region.h
+    else:
+        height = geometry.height
+        width = round(height * (geometry.aspect or geometry.width / height))
+    return np.zeros((height, width, 3), dtype=np.uint8)

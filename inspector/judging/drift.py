@@ -1,24 +1,26 @@
-"""Drift: do good parts score higher than at calibration? A sequential test, pure, one a camera.
+"""Drift: do good parts score higher than at calibration? A sequential test for each camera, no I/O.
 
-Each passed part's score gets a smoothed conformal p-value: its rank among the calibration's
-held-out good scores and all passed parts so far, ties broken at random. As long as they are
-exchangeable the p-values are independent and uniform, whatever the distribution and however few
-parts calibrated (Vovk, "Testing randomness online", Statistical Science 36, 2021); against the
-calibration alone they would not be, and 150 parts would be "refuted" by chance sooner or later.
+The score of each passed part gets a smoothed conformal p-value: its rank among the held-out good
+scores of the calibration and all passed parts so far, with ties broken at random. As long as the
+scores are exchangeable, the p-values are independent and uniform, whatever the distribution and
+however few parts calibrated (Vovk, "Testing randomness online", Statistical Science 36, 2021).
+Ranks among the calibration alone would not be: its own sampling error would look like drift sooner
+or later.
 
-Bets on an upward shift of several sizes are summed as an e-detector of Shiryaev-Roberts type,
-``R = (R + 1) * bet``, which raises the alarm at ``A``: on average at least A parts lie between two
-false alarms, exactly, for any A (Shin, Ramdas, Rinaldo, "E-detectors: a nonparametric framework for
-sequential change detection", New England Journal of Statistics in Data Science 2, 2024). A drift
-that is there from the first part, as after a night or a restart, is bet on separately with a
-hundredth of ``A``: it is found though the parts themselves soon make up most of the ranks, and at
-most one start in a hundred begins with a false alarm. Shifts below ``TOLERATED`` standard
-deviations are no drift.
+Bets on upward shifts of several sizes are summed as an e-detector of Shiryaev-Roberts type,
+``R = (R + 1) * bet``, which raises the alarm at ``A``. On average at least ``A`` parts lie between
+two false alarms, exactly and for any ``A`` (Shin, Ramdas, Rinaldo, "E-detectors: a nonparametric
+framework for sequential change detection", New England Journal of Statistics in Data Science 2,
+2024). A drift that is there from the first part, as after a night or a restart, has a bet of its
+own, which is given a hundredth of ``A``: it is found although the drifted parts soon make up most
+of the ranks, and at most one start in a hundred begins with a false alarm. A shift below
+``TOLERATED`` standard deviations is no drift.
 
-Only PASS counts, and of the calibration only what would pass: a defective part says nothing of the
-lamp, and which of the failed parts are good nobody knows. Under the limit the truncated scores of
-good parts are exchangeable too, so the promise holds; and drift shows below the limit long before
-it carries parts over it. What moves all parts over the limit at once needs no statistics.
+Only passed parts count, and of the calibration only the scores that would pass: a defective part
+says nothing of the lamp, and nobody knows which of the failed parts are good. The scores of good
+parts below the limit are exchangeable, too, so the promise holds; and drift shows below the limit
+long before it carries parts over it. What moves all parts over the limit at once needs no
+statistics.
 """
 
 from __future__ import annotations
@@ -36,22 +38,28 @@ from inspector.detection.manifest import Calibration
 from inspector.verdict import LIMIT, Verdict
 
 TOLERATED: Final = 0.1
-"""A lasting shift of good parts' scores that nobody need act on, in standard deviations."""
+"""A lasting shift of good parts' scores on which nobody need act, in standard deviations."""
 
 _SHIFTS: Final = (0.25, 0.5, 1.0, 2.0)
-"""Sizes of shift bet on, in standard deviations, the tolerated one included."""
+"""The sizes of shift that are bet on, in standard deviations, the tolerated one included."""
 _AT_START: Final = 0.01
 """Share of the evidence needed that a drift from the first part on is given in advance."""
 _BINS: Final = 4096
+"""Scores are counted in so many bins between 0 and the limit."""
 _RECENT: Final = 200
+"""Passed parts whose median :meth:`Watch.detail` tells."""
 _NORMAL: Final = NormalDist()
 _EDGE: Final = 1e-12
+"""Smallest distance of a p-value from 0 and 1, where its normal quantile would be infinite."""
 _QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+"""The levels of :class:`Quantiles`, in the order of its fields."""
 
 
 def reference(calibration: Calibration) -> tuple[float, ...]:
-    """Held-out good scores in units of the calibrated limit; of an older bundle's quantiles made
-    up, as many as there were parts."""
+    """Held-out good scores, in units of the calibrated limit.
+
+    An older bundle has only their quantiles: as many scores as there were parts are interpolated.
+    """
     if calibration.scores:
         return calibration.scores
     levels = [
@@ -62,10 +70,11 @@ def reference(calibration: Calibration) -> tuple[float, ...]:
 
 
 class Watch:
-    """The watch over one camera's good parts; used by one thread.
+    """The watch over the good parts of one camera; used by one thread.
 
-    ``parts_between_false_alarms`` 0: never an alarm. ``limit_factor``: the operator's, in whose
-    units the scores of verdicts are.
+    ``parts_between_false_alarms`` is ``A`` above, 0 for no alarm ever. ``limit_factor`` is the
+    operator's: scores of verdicts are in units of the limit times this factor. An alarm stands;
+    another bundle, or an operator's word, is reason for another watch.
     """
 
     def __init__(
@@ -81,19 +90,22 @@ class Watch:
             if score < LIMIT
         ]
         self._counts: npt.NDArray[np.int64] = np.zeros(_BINS, dtype=np.int64)
+        """How many scores so far, of the calibration and of passed parts, lie in each bin."""
+        np.add.at(self._counts, [_bin(score) for score in self._calibrated], 1)
         self._bets = [0.0] * len(_SHIFTS)
-        self._first = [1.0] * len(_SHIFTS)
+        """For each shift, the evidence that good parts began to drift at some time."""
+        self._bets_from_start = [1.0] * len(_SHIFTS)
+        """For each shift, the evidence that they have drifted from the first part on."""
         self._recent: collections.deque[float] = collections.deque(maxlen=_RECENT)
         self._random = random.Random(0)  # noqa: S311
         self.parts = 0
-        """Good parts seen since the start or ``reset``."""
+        """Passed parts so far."""
         self.alarm = False
-        """True from the alarm until ``reset``."""
-        self.reset()
+        """True from the alarm on."""
 
     @property
     def statistic(self) -> float:
-        """Evidence of drift: 0 none, 1 alarm, on a logarithmic scale between."""
+        """Evidence of drift on a logarithmic scale, from 0 (none) to 1 (the alarm)."""
         if self.alarm:
             return 1.0
         if not self._threshold:
@@ -103,7 +115,7 @@ class Watch:
         return min(1.0, max(0.0, math.log((1.0 + self._evidence()) / at_rest) / span))
 
     def note(self, verdict: Verdict, score: float | None) -> bool:
-        """Count a verdict; True when it raises the alarm, once until ``reset``."""
+        """Count a verdict; True when it raises the alarm, which happens once."""
         if verdict is not Verdict.PASS or score is None or not self._threshold:
             return False
         self.parts += 1
@@ -112,16 +124,16 @@ class Watch:
         if self.alarm:
             return False
         z = -_NORMAL.inv_cdf(min(max(p, _EDGE), 1.0 - _EDGE))
-        # Drifted from the start, a part is ranked among others that have drifted as it has.
+        # A part that has drifted from the start is ranked among parts that have drifted alike.
         diluted = len(self._calibrated) / (len(self._calibrated) + self.parts)
         for i, shift in enumerate(_SHIFTS):
             self._bets[i] = (self._bets[i] + 1.0) * _bet(z, shift, TOLERATED)
-            self._first[i] *= _bet(z, shift * diluted, TOLERATED * diluted)
+            self._bets_from_start[i] *= _bet(z, shift * diluted, TOLERATED * diluted)
         self.alarm = self._evidence() >= (1.0 + _AT_START) * self._threshold
         return self.alarm
 
     def detail(self) -> str:
-        """What good parts score of late beside what they should, in words."""
+        """What good parts have scored lately and what they should, in words; "" before any."""
         if not self._recent or not self._calibrated:
             return ""
         return (
@@ -130,21 +142,10 @@ class Watch:
             f"lamp, lens and material, or teach in the parts that are new"
         )
 
-    def reset(self) -> None:
-        """Begin anew from the calibration, as after another bundle or an operator's word."""
-        self._counts[:] = 0
-        np.add.at(self._counts, [_bin(score) for score in self._calibrated], 1)
-        self._bets = [0.0] * len(_SHIFTS)
-        self._first = [1.0] * len(_SHIFTS)
-        self._recent.clear()
-        self.parts = 0
-        self.alarm = False
-
     def _p_value(self, score: float) -> float:
-        """Smoothed conformal p-value among all before it; then it is one of them.
+        """The smoothed conformal p-value of ``score`` among all before it, which it then joins.
 
-        Scores are compared in steps of 1 / 4096 of the limit: equal ones are ties, which the
-        random number breaks, so that rounding costs no validity.
+        Scores in one bin are ties, which a random number breaks, so that the test stays exact.
         """
         place = _bin(score)
         self._counts[place] += 1
@@ -153,11 +154,11 @@ class Watch:
 
     def _evidence(self) -> float:
         start = _AT_START * self._threshold
-        return (sum(self._bets) + start * sum(self._first)) / len(_SHIFTS)
+        return (sum(self._bets) + start * sum(self._bets_from_start)) / len(_SHIFTS)
 
 
 def _bet(z: float, shift: float, tolerated: float) -> float:
-    """Likelihood ratio for a normal shift; its mean is at most 1 up to the tolerated one."""
+    """Likelihood ratio of a normal shift; its mean is at most 1 for shifts up to ``tolerated``."""
     gain = shift - tolerated
     return math.exp(gain * (z - tolerated) - 0.5 * gain**2)
 

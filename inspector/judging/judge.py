@@ -6,74 +6,109 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from inspector.config.cameras import CameraConfig
 from inspector.config.station_file import Station
-from inspector.detection.detector import Detector
-from inspector.detection.fitness import RepeatCheck, fault_if_unfit
-from inspector.judging import self_test as selftest
-from inspector.judging.batches import Batches
+from inspector.detection.detector import BatchItem, Detector
+from inspector.errors import Fault
+from inspector.judging import self_test
 from inspector.judging.drift import Watch
-from inspector.verdict import Judgement
+from inspector.verdict import Judgement, Reason, Verdict
 from inspector.wire.messages import ModelField
+
+
+class RepeatCheck:
+    """Compares each frame of one camera with the frame before it.
+
+    ``live``: the camera's sensor has noise, so no frame may repeat; files and simulators may.
+    """
+
+    def __init__(self, live: bool) -> None:
+        self._live = live
+        self._previous: npt.NDArray[Any] | None = None
+        self._repeats = 0
+
+    def check(self, frame: npt.NDArray[Any]) -> Fault | None:
+        """``frozen`` when the camera sent the bytes of its previous frame again, else None.
+
+        ``frame`` is what the camera gave, and nobody may write to it later. Every frame must be
+        checked, in the order of the camera.
+        """
+        # A part is judged a second time when a changeover is rolled back: one frame, no repetition.
+        if not self._live or frame is self._previous:
+            return None
+        previous, self._previous = self._previous, frame
+        if previous is None or not _same_bytes(previous, frame):
+            self._repeats = 0
+            return None
+        self._repeats += 1
+        return Fault(
+            Reason.FROZEN.value,
+            f"the camera sent the same picture {self._repeats + 1} times, byte for byte; none may "
+            f"repeat",
+        )
+
+    def forget(self) -> None:
+        """Start anew, as after the camera was opened again."""
+        self._previous, self._repeats = None, 0
 
 
 class Judge:
     """Judges one camera's parts by one bundle; used by one thread."""
 
-    def __init__(
-        self, station: Station, config: CameraConfig, detector: Detector, batches: Batches
-    ) -> None:
+    def __init__(self, station: Station, config: CameraConfig, detector: Detector) -> None:
         manifest, recipe = detector.manifest, station.active(config.name)
         self.name = config.name
         self.detector = detector
-        self.batches = batches
         self.model = ModelField(
             name=manifest.name, version=manifest.version, sha256=detector.sha256
         )
         self.on_probation = False
-        """True from a changeover until the first part it could judge."""
+        """True from a changeover until the first part that this judge could judge."""
         self.drift = Watch(
             manifest.calibration, station.drift.parts_between_false_alarms, recipe.limit_factor
         )
-        self.defect = selftest.choose(station.self_test, manifest, recipe.limit_factor)
-        self.schedule = selftest.Schedule(
+        self.defect = self_test.choose(station.self_test, manifest, recipe.limit_factor)
+        self.schedule = self_test.Schedule(
             station.self_test.every_s if self.defect else 0.0, time.monotonic_ns
         )
-        self._checks = recipe.check_pictures
-        self._history = RepeatCheck(live=config.is_live)
+        self._check_pictures = recipe.check_pictures
+        self._repeat_check = RepeatCheck(live=config.is_live)
 
     def judge(self, frame: npt.NDArray[Any]) -> Judgement:
-        """Judge a frame; one whose picture is not fit for judging is a FAULT."""
-        return self._reconsider(self.detector.judge(frame), frame)
+        """Judge a frame as the detector does; a frame that a live camera repeats is a FAULT."""
+        repeat = self._repetition(frame)
+        judgement = self.detector.judge(frame, check_picture=self._check_pictures and not repeat)
+        return _fault_if_repeated(judgement, repeat)
 
-    def _reconsider(self, judgement: Judgement, frame: npt.NDArray[Any]) -> Judgement:
-        if not self._checks:
-            return judgement
-        return fault_if_unfit(judgement, frame, self.detector.manifest.exposure, self._history)
+    def _repetition(self, frame: npt.NDArray[Any]) -> Fault | None:
+        """Why ``frame`` is a FAULT before it is judged: its light and focus then do not matter."""
+        return self._repeat_check.check(frame) if self._check_pictures else None
 
     def forget_frames(self) -> None:
-        """The camera was opened again: what it sends may be what it sent before."""
-        self._history.forget()
+        """The camera was opened again: it may send what it sent before."""
+        self._repeat_check.forget()
 
     @property
     def key(self) -> tuple[str, str, float]:
-        """What its watch over drift is for: camera, bundle and sensitivity."""
+        """What the watch over drift is for: camera, bundle (SHA-256) and limit factor."""
         return self.name, self.model.sha256, self.detector.limit_factor
 
     def take_over(self, before: Judge) -> None:
-        """Know the frames that ``before`` has seen of the same camera: none may come again."""
-        self._history = before._history
+        """Remember the frames that ``before`` saw of the same camera: none of them may repeat."""
+        self._repeat_check = before._repeat_check
 
     def health(self) -> str:
         """Empty while the last inference succeeded, else its error in words."""
         return self.detector.health()
 
     def self_test(self, parts_wait: bool) -> str | None:
-        """Send the known defect when it is due: why it was missed, "" when caught, None: not due.
+        """Judge the known defect when that is due.
 
-        Beside the line's parts: it has no number, no record, and no say in the drift.
+        Returns None when it is not due, "" when the defect was caught, else why it was missed. The
+        defect is nobody's part: it has no number and no record, and does not count in the drift.
         """
         if self.defect is None or not self.schedule.due(parts_wait):
             return None
@@ -84,8 +119,28 @@ class Judge:
 
 def judge_together(parts: Sequence[tuple[Judge, npt.NDArray[Any]]]) -> list[Judgement]:
     """Judge frames of cameras that share an engine in one batch, in their order."""
-    found = Detector.judge_together([(judge.detector, frame) for judge, frame in parts])
-    return [
-        judge._reconsider(judgement, frame)
-        for judgement, (judge, frame) in zip(found, parts, strict=True)
-    ]
+    repeats = [judge._repetition(frame) for judge, frame in parts]
+    judgements = Detector.judge_together(
+        [
+            BatchItem(judge.detector, frame, check_picture=judge._check_pictures and not repeat)
+            for (judge, frame), repeat in zip(parts, repeats, strict=True)
+        ]
+    )
+    return list(map(_fault_if_repeated, judgements, repeats))
+
+
+def _fault_if_repeated(judgement: Judgement, repeat: Fault | None) -> Judgement:
+    """``judgement``, or the FAULT ``repeat``; what could not be judged stays the FAULT it is."""
+    if repeat is None or judgement.verdict is Verdict.FAULT:
+        return judgement
+    return judgement.as_fault(Reason(repeat.reason), str(repeat))
+
+
+def _same_bytes(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    # Every 97th row tells most frames apart; all rows are read only when those are equal.
+    return (
+        one.shape == other.shape
+        and one.dtype == other.dtype
+        and np.array_equal(one[::97], other[::97])
+        and np.array_equal(one, other)
+    )

@@ -1,28 +1,24 @@
-"""What judges each camera's parts: a detector, and the three watches over its trustworthiness.
+"""The judges of all cameras: how they are loaded, changed over and watched.
 
-Is the picture fit for judging, is the known defect still caught, do good parts score as they did?
+Two watches stand beside each detector: is the known defect still caught, and do good parts score
+as they did when the limit was set?
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import numpy as np
 
 from inspector.config.station_file import Station
 from inspector.detection.detector import Detector
 from inspector.detection.signing import load_bundle_keys
-from inspector.errors import Fault, StartupError
-from inspector.judging.batches import Batches
+from inspector.errors import StartupError
+from inspector.judging.batches import Batching
 from inspector.judging.drift import Watch
-from inspector.judging.judge import Judge, judge_together
+from inspector.judging.judge import Judge
 from inspector.logs import say
 from inspector.threads import Worker
-from inspector.verdict import Frame8, Reason
 from inspector.wire.messages import VerdictMessage
 
 
@@ -31,15 +27,16 @@ class Judges:
 
     def __init__(self, station: Station) -> None:
         self.station = station
+        self.batching = Batching()
         self._judges: dict[str, Judge] = {}
-        self._before: tuple[Station, dict[str, Judge]] | None = None
+        self._before: tuple[Station, dict[str, Judge], Batching] | None = None
         self._watches: dict[tuple[str, str, float], Watch] = {}
 
     def __getitem__(self, camera: str) -> Judge:
         return self._judges[camera]
 
     def load(self) -> Iterator[tuple[str, StartupError | None]]:
-        """Load every camera's judge: (camera, None), or why there is none."""
+        """Load every camera's judge; yields (camera, None), or why the camera has none."""
         for name, found in load(self.station):
             if isinstance(found, Judge):
                 self._judges[name] = found
@@ -47,25 +44,31 @@ class Judges:
                 yield name, None
             else:
                 yield name, found
+        if self.station.batching == "auto":
+            self.batching.learn(self._judges.values())
 
     def switch(self, changeover: Changeover) -> None:
-        """Put what ``changeover`` loaded in force; what was before is kept, on call."""
-        self._before = self.station, self._judges
+        """Let the judges that ``changeover`` loaded take over, on probation.
+
+        Those before are kept until each new judge has judged a part, for :meth:`roll_back`.
+        """
+        self._before = self.station, self._judges, self.batching
         self.station, self._judges = changeover.station, changeover.judges
+        self.batching = changeover.batching
         for name, judge in self._judges.items():
             judge.on_probation = True
             judge.take_over(self._before[1][name])
             if changeover.forget:
                 self._watches.pop(judge.key, None)
-            # A line that changes over every day drifts over weeks.
+            # Watches outlive changeovers: a line that changes over every day drifts over weeks.
             judge.drift = self._watches.setdefault(judge.key, judge.drift)
 
     def roll_back(self) -> Station:
-        """Put what was before the last switch in force again; the station with its recipe."""
+        """Let the judges from before the last switch take over again; returns their station."""
         if self._before is None:
             raise RuntimeError("nothing to roll back to")
         failed = self._judges
-        self.station, self._judges = self._before
+        self.station, self._judges, self.batching = self._before
         self._before = None
         for name, judge in self._judges.items():
             judge.on_probation = False
@@ -74,26 +77,26 @@ class Judges:
 
     @property
     def missed(self) -> Iterator[tuple[str, str]]:
-        """(camera, why) of the self-tests that were missed and not acknowledged."""
+        """(camera, why) for each self-test that was missed and is not acknowledged."""
         for name, judge in self._judges.items():
             if judge.schedule.missed:
                 yield name, judge.schedule.missed
 
     def confirm(self, camera: str) -> None:
-        """A part of ``camera`` was judged: its judge stays."""
+        """A part of ``camera`` was judged: its judge is no longer on probation."""
         self._judges[camera].on_probation = False
         if not any(judge.on_probation for judge in self._judges.values()):
             self._before = None
 
     def note(self, verdict: VerdictMessage) -> None:
-        """Let the watch over drift see a verdict."""
+        """Let the watch over drift see a verdict; an alarm goes to the log."""
         judge = self._judges.get(verdict.camera)
         if judge is not None and judge.drift.note(verdict.verdict, verdict.score):
             say("drift", logging.WARNING, camera=verdict.camera, detail=judge.drift.detail())
 
     @property
     def drifting(self) -> str:
-        """Cameras whose good parts drift, in words; "" when none does."""
+        """The cameras whose good parts drift, in words; "" when none do."""
         return "; ".join(
             f"{name}: {judge.drift.detail()}"
             for name, judge in self._judges.items()
@@ -101,12 +104,15 @@ class Judges:
         )
 
     def drift(self) -> Iterator[tuple[str, float]]:
-        """(camera, statistic of its drift); 1 is the alarm."""
+        """(camera, evidence of its drift): 0 is none, 1 the alarm."""
         for name, judge in self._judges.items():
             yield name, judge.drift.statistic
 
     def self_test(self, parts_wait: bool) -> Iterator[tuple[str, str]]:
-        """Send one that is due: (camera, why it was missed or ""). One at a time: parts wait."""
+        """Run the first self-test that is due; yields (camera, why it was missed or "").
+
+        At most one runs in a call, since parts may wait meanwhile.
+        """
         for name, judge in self._judges.items():
             missed = judge.self_test(parts_wait)
             if missed is not None:
@@ -115,10 +121,10 @@ class Judges:
 
 
 class Changeover(Worker):
-    """Loads, warms and checks the judges of ``station`` beside those at work.
+    """A thread that loads, warms and checks the judges of ``station`` beside those at work.
 
-    ``done`` is called in its thread when ``judges`` is complete, or ``problems`` says why not.
-    ``forget``: the watch over drift begins anew, by the operator's word.
+    It calls ``done`` at its end: then ``judges`` is complete, or ``problems`` says why not.
+    ``forget``: the operator wants the watch over drift to begin anew.
     """
 
     def __init__(
@@ -128,11 +134,12 @@ class Changeover(Worker):
         self.station = station
         self.forget = forget
         self.judges: dict[str, Judge] = {}
+        self.batching = Batching()
         self.problems: list[StartupError] = []
         self._done = done
 
     def work(self) -> None:
-        """Load, and report."""
+        """Load the judges, and tell ``done``."""
         whole = False
         try:
             for name, found in load(self.station):
@@ -143,6 +150,8 @@ class Changeover(Worker):
             for name, judge in self.judges.items():
                 if missed := judge.self_test(parts_wait=False):
                     self.problems.append(StartupError(f"camera {name}: self-test: {missed}"))
+            if self.station.batching == "auto":
+                self.batching.learn(self.judges.values())
             whole = True
         finally:
             if not whole:
@@ -151,14 +160,11 @@ class Changeover(Worker):
 
 
 def load(station: Station) -> Iterator[tuple[str, Judge | StartupError]]:
-    """A judge for every camera under the recipe in force, or why there is none.
+    """Load a judge for every camera under the recipe in force; yields why where that fails.
 
     Cameras with the same bundle share its session.
     """
     loaded: dict[Path, Detector | StartupError] = {}
-    batches: dict[Path, Batches] = {}
-    first: dict[Path, Judge] = {}
-    users = Counter(station.active(camera.name).bundle.resolve() for camera in station.cameras)
     try:
         keys = load_bundle_keys(station.security.bundle_keys)
     except StartupError as problem:
@@ -172,60 +178,13 @@ def load(station: Station) -> Iterator[tuple[str, Judge | StartupError]]:
                 loaded[path] = Detector.load(
                     recipe.bundle, station.provider, station.threads, keys=keys
                 )
-                batches[path] = Batches()
             found = loaded[path]
             if isinstance(found, Detector):
                 detector = found.adapted(recipe.region, recipe.limit_factor)
-                judge = Judge(station, camera, detector, batches[path])
-                first.setdefault(path, judge)
-                yield camera.name, judge
+                yield camera.name, Judge(station, camera, detector)
             else:
                 yield camera.name, found
         except StartupError as problem:
-            # Remembered, so that a bundle two cameras share is tried and reported once.
+            # The problem is kept, so that a bundle that two cameras share is loaded only once.
             loaded.setdefault(path, problem)
             yield camera.name, problem
-    for path, judge in first.items():
-        if users[path] > 1:
-            _learn_batches(judge)
-
-
-def _learn_batches(judge: Judge) -> None:
-    """What batches cost on this machine; none where one does not score as its parts alone do."""
-    detector = judge.detector
-    golden, frame = detector.manifest.golden[0].image()[np.newaxis], _some_frame(detector)
-
-    warm: set[int] = set()
-
-    def together(size: int) -> None:
-        if size not in warm:
-            # A CUDA graph, or OpenVINO's program, for each: what is measured is what will run.
-            detector.warm(size)
-            warm.add(size)
-        judge_together([(judge, frame)] * size)
-
-    try:
-        alone = float(detector.infer(golden)[0][0])
-        judge.batches.learn(together, time.perf_counter_ns)
-        for size in range(2, judge.batches.largest + 1):
-            scores, _ = detector.infer(np.repeat(golden, size, axis=0))
-            # Of this engine itself: in bf16 it scores otherwise than the manifest says.
-            if not (np.abs(scores - alone) <= detector.manifest.golden_tolerance).all():
-                raise Fault(Reason.INFERENCE_ERROR.value, f"a batch of {size} scores otherwise")
-    except Fault as fault:
-        judge.batches.forget()
-        say("no batches", logging.WARNING, detail=str(fault))
-    judge.forget_frames()
-
-
-def _some_frame(detector: Detector) -> Frame8:
-    """A frame of a size that the detector takes, all black: it costs what a part costs."""
-    geometry = detector.geometry
-    if geometry.frame is not None:
-        width, height = geometry.frame
-    elif geometry.region is not None:
-        width, height = geometry.region.x + geometry.region.w, geometry.region.y + geometry.region.h
-    else:
-        height = geometry.height
-        width = round(height * (geometry.aspect or geometry.width / height))
-    return np.zeros((height, width, 3), dtype=np.uint8)

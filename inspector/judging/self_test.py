@@ -1,7 +1,7 @@
-"""Golden part: a known defect goes through the station from time to time, and must be caught.
+"""Self-test: a known defect goes through the station from time to time, and must be caught.
 
-The scheduler and what counts as a miss; pure. The result is nobody's part: it is never numbered,
-counted, journalled as a verdict or published.
+Here is which defect is sent, when, and what counts as a miss; only the defect's photo is read from
+a file. The result is nobody's part: it is never numbered, counted, recorded or published.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from inspector.verdict import LIMIT, Judgement, Verdict
 class Defect:
     """What is sent: a photo at camera size, or a golden picture at network size with its score.
 
-    ``score`` is in units of the calibrated limit, ``tolerance`` how far it may move.
+    ``score`` is in units of the calibrated limit, None for a photo; ``tolerance`` is how far the
+    score may move.
     """
 
     name: str
@@ -34,16 +35,19 @@ class Defect:
     tolerance: float = 0.0
 
     def send(self, detector: Detector) -> Judgement:
-        """Through the detector that judges the line's parts, limit in force included."""
+        """Judge it by the detector that judges the line's parts, with the limit in force.
+
+        Its picture is not checked: a defect may be dark, and must be judged all the same.
+        """
         if self.score is None:
-            return detector.judge(self.image)
+            return detector.judge(self.image, check_picture=False)
         return detector.judge_input(np.asarray(self.image, dtype=np.uint8))
 
     def missed(self, judgement: Judgement) -> str:
-        """Why the station cannot be trusted after this answer, in words; "" when it can.
+        """Why the station cannot be trusted after this ``judgement``, in words; "" when it can.
 
-        A defect must FAIL. A golden one must also score as recorded: a score that has moved is
-        another computation than the one that was proven.
+        A defect must be a FAIL. A golden one must also score as recorded: a score that has moved
+        comes from another computation than the one that was proven.
         """
         if judgement.verdict is not Verdict.FAIL:
             found = judgement.detail or f"score {judgement.score:.3f}"
@@ -51,7 +55,7 @@ class Defect:
         if self.score is None or judgement.score is None:
             return ""
         found_score = judgement.score * judgement.limit_factor
-        # Written so that NaN is a difference.
+        # The comparison is written so that a NaN fails it.
         if not abs(found_score - self.score) <= self.tolerance:
             return (
                 f"defect '{self.name}' scores {found_score:.4f}, expected {self.score:.4f} within "
@@ -61,10 +65,10 @@ class Defect:
 
 
 def choose(settings: SelfTest, manifest: Manifest, limit_factor: float) -> Defect | None:
-    """The defect to send: the station's photo, else the bundle's golden picture of highest score.
+    """Choose the defect: the photo that the station file names, else the worst golden picture.
 
-    None when there is none that must fail at the operator's ``limit_factor``, or ``every_s`` is 0.
-    Raises :class:`ConfigError` when the photo cannot be read.
+    None when ``every_s`` is 0, or when no golden picture of the bundle must fail at the operator's
+    ``limit_factor``. Raises :class:`ConfigError` when the photo cannot be read.
     """
     if settings.every_s == 0:
         return None
@@ -77,23 +81,25 @@ def choose(settings: SelfTest, manifest: Manifest, limit_factor: float) -> Defec
 
 
 class Schedule:
-    """When the next self-test of one camera is due, and whether the last one was missed."""
+    """When the next self-test of one camera is due, and whether the last one was missed.
+
+    ``every_s`` 0 means never; ``monotonic_ns`` is the clock. A miss stands until the operator has
+    seen to it and has the station read its bundles again, which makes new judges and schedules.
+    """
 
     def __init__(self, every_s: float, monotonic_ns: Callable[[], int]) -> None:
         self._every_ns = round(every_s * 1e9)
         self._now_ns = monotonic_ns
         self._due_ns = monotonic_ns()
         self._at_once = True
-        self.runs = 0
-        self.misses = 0
         self.missed = ""
-        """Why the last one was a miss, until ``acknowledge``; "" while the station is trusted."""
+        """Why a self-test was a miss; "" while the station can be trusted."""
 
     def due(self, parts_wait: bool) -> bool:
-        """True when one should be sent now: at the start, then every ``every_s``.
+        """True when a self-test should be sent now: at the start, then every ``every_s``.
 
-        While parts wait it is put off, for as long again at most: then it comes between two parts.
-        After a miss there is none before ``acknowledge``: the station is stopped already.
+        While parts wait it is put off for another ``every_s`` at most; then it comes between two
+        parts. After a miss none is due: the station has stopped.
         """
         if not self._every_ns or self.missed:
             return False
@@ -101,23 +107,14 @@ class Schedule:
         return late_ns >= (self._every_ns if parts_wait and not self._at_once else 0)
 
     def next_due_ns(self) -> int | None:
-        """When to ask ``due`` again (monotonic) if no part comes; None: never."""
+        """When to ask ``due`` again if no part comes (monotonic), or None for never."""
         return None if not self._every_ns or self.missed else self._due_ns
 
     def record(self, missed: str) -> None:
-        """Book the answer to the defect, as :meth:`Defect.missed` gave it."""
-        self.runs += 1
+        """Note that a self-test ran; ``missed`` is what :meth:`Defect.missed` said of it."""
         self._at_once = False
         self._due_ns = self._now_ns() + self._every_ns
-        if missed:
-            self.misses += 1
-            self.missed = missed
-
-    def acknowledge(self) -> None:
-        """The operator has seen to it: the next self-test is due at once and decides."""
-        self.missed = ""
-        self._at_once = True
-        self._due_ns = self._now_ns()
+        self.missed = self.missed or missed
 
 
 def _photo(path: Path) -> npt.NDArray[np.generic]:

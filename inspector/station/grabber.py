@@ -1,4 +1,4 @@
-"""The threads beside the judge loop: cameras in, pictures out, and the inbox between."""
+"""The thread of one camera: it grabs, hands over, and opens a lost camera again."""
 
 from __future__ import annotations
 
@@ -38,18 +38,22 @@ class Grabber(Worker):
         self._inbox = inbox
         self._room = room
         self._waits = config.waits_for_judge
-        self.on_demand = config.trigger == "software" and config.is_replay
-        """A picture is drawn for each ``want``; else the camera runs, and one is picked out."""
+        self._on_demand = config.trigger == "software" and config.is_replay
+        """A picture is drawn for each trigger; else the camera runs, and one is picked out."""
         self._wanted: collections.deque[int] = collections.deque(maxlen=_MOST_WANTED)
         self._stopping = threading.Event()
 
-    def want(self, triggered_ns: int) -> None:
+    def want(self, triggered_ns: int, *, accepted: bool) -> None:
         """A trigger wants a picture exposed no earlier than ``triggered_ns`` (monotonic).
 
-        Any thread may call. What is handed over in vain is of no part, and judged by nobody.
+        Called twice for a trigger: when it was heard, and when it was ``accepted``. A camera that
+        runs on looks for the picture from the first moment, or the right one may have gone by; of
+        a source that draws a picture for each trigger none is drawn for one that is refused. What
+        is handed over in vain is of no part, and judged by nobody. Any thread may call.
         """
-        self._wanted.append(triggered_ns)
-        self._inbox.wake()
+        if accepted == self._on_demand:
+            self._wanted.append(triggered_ns)
+            self._inbox.wake()
 
     def stop(self) -> None:
         """End soon, what was grabbed is handed over first; any thread may call."""
@@ -109,18 +113,17 @@ class Grabber(Worker):
                     frame.grabbed_us,
                     frame.exposed_ns,
                     None if self._waits else time.monotonic_ns(),
-                    frame.image,
-                    whole=frame.whole,
+                    frame,
                 )
             )
         self._camera.close()
         self._inbox.put(Change(name, "ended", why_ended))
 
     def _hand_over(self, arrival: Arrival) -> None:
-        if self.on_demand:
+        if self._on_demand:
             arrival = replace(arrival, exposed_ns=None)
         if self.config.trigger == "software":
-            # Whoever waits is served by whatever was drawn since; a live picture must be later.
+            # A replay serves any waiting trigger; a live picture must have been exposed after it.
             if not self._wanted:
                 return
             if arrival.exposed_ns is None:
@@ -137,11 +140,11 @@ class Grabber(Worker):
     def _my_turn(self) -> bool:
         """False when it is time to end."""
         while not self._stopping.is_set():
-            if not (self._waits or self.on_demand):
+            if not (self._waits or self._on_demand):
                 return True
             ready = self._inbox.wait_for_turn(
                 self.config.name,
-                lambda: self._room() and (not self.on_demand or bool(self._wanted)),
+                lambda: self._room() and (not self._on_demand or bool(self._wanted)),
                 _POLL_S,
             )
             if ready:

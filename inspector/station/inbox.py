@@ -5,19 +5,17 @@ from __future__ import annotations
 import collections
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy.typing as npt
 
 from inspector.station.ledger import CameraState
+from inspector.station.part import Picture
 from inspector.verdict import Reason
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """What a camera gave: a picture, or the reason why there is none.
+    """What a camera gave: a picture of a part, or the reason why there is none.
 
     ``exposed_ns`` (monotonic) is no later than the start of the exposure, None for a picture that
     was drawn for whichever part waits. ``since_ns`` (monotonic) is when it was handed over, None
@@ -29,11 +27,9 @@ class Arrival:
     grabbed_us: int | None = None
     exposed_ns: int | None = None
     since_ns: int | None = None
-    image: npt.NDArray[Any] | None = None
+    frame: Picture | None = None
     reason: Reason = Reason.NONE
     detail: str = ""
-    whole: Callable[[], bool] = lambda: True
-    """As in ``Frame``."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +43,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Call:
-    """Something the judge loop does between two parts, soon: commands, troubles, new bundles."""
+    """Something that the judge loop does between two parts: commands, troubles, new bundles."""
 
     do: Callable[[], None]
 
 
 class Inbox:
-    """What the cameras hand to the judge, in order of arrival; calls come before them.
+    """What the cameras hand to the judge loop, in order of arrival; calls come before them.
 
     At most ``size`` pictures of a camera wait. One more part is let in without its picture, in its
     turn, as a FAULT ``queue_full``: nothing is dropped in silence.
@@ -71,11 +67,10 @@ class Inbox:
         """Hand over ``item``, in its turn; never blocks."""
         with self._changed:
             if isinstance(item, Arrival):
-                if item.image is not None and self._pictures[item.camera] >= self._size:
+                if item.frame is not None and self._pictures[item.camera] >= self._size:
                     detail = f"{self._size} parts already wait for judgement"
-                    item = replace(item, image=None, reason=Reason.QUEUE_FULL, detail=detail)
-                self._pictures[item.camera] += item.image is not None
-                self._parts[item.camera] += 1
+                    item = replace(item, frame=None, reason=Reason.QUEUE_FULL, detail=detail)
+                self._count(item, 1)
             self._items.append(item)
             self._changed.notify_all()
 
@@ -85,8 +80,8 @@ class Inbox:
             for i, waiting in enumerate(self._items):
                 if isinstance(waiting, Arrival) and waiting.camera == item.camera:
                     self._items[i] = item
-                    pictures = (item.image is not None) - (waiting.image is not None)
-                    self._pictures[item.camera] += pictures
+                    self._count(waiting, -1)
+                    self._count(item, 1)
                     return
         self.put(item)
 
@@ -94,6 +89,12 @@ class Inbox:
         """Have ``do`` done by the judge loop, before the next part; any thread, never blocks."""
         with self._changed:
             self._calls.append(Call(do))
+            self._changed.notify_all()
+
+    def call_in_turn(self, do: Callable[[], None]) -> None:
+        """Have ``do`` done by the judge loop once it has judged what waits now."""
+        with self._changed:
+            self._items.append(Call(do))
             self._changed.notify_all()
 
     def take(self, timeout_s: float) -> Arrival | Change | Call | None:
@@ -105,33 +106,25 @@ class Inbox:
                 return self._calls.popleft()
             item = self._items.popleft()
             if isinstance(item, Arrival):
-                self._pictures[item.camera] -= item.image is not None
-                self._parts[item.camera] -= 1
+                self._count(item, -1)
             self._changed.notify_all()
             return item
 
-    def take_more(self, choose: Callable[[Sequence[Arrival]], int], most: int) -> list[Arrival]:
-        """Of the pictures that wait next, at most ``most``, as many as ``choose`` says."""
+    def next_pictures(self, most: int) -> list[Arrival]:
+        """The pictures that would be taken next, at most ``most``; they go on waiting."""
         with self._changed:
-            waiting: list[Arrival] = []
-            for item in itertools.islice(self._items, most):
-                if not isinstance(item, Arrival) or item.image is None:
-                    break
-                waiting.append(item)
-            taken = waiting[: choose(waiting)] if waiting else []
+            return self._next_pictures(most)
+
+    def take_pictures(self, most: int) -> list[Arrival]:
+        """Take the pictures that are next, at most ``most``; never waits."""
+        with self._changed:
+            taken = self._next_pictures(most)
             for item in taken:
                 self._items.popleft()
-                self._pictures[item.camera] -= 1
-                self._parts[item.camera] -= 1
+                self._count(item, -1)
             if taken:
                 self._changed.notify_all()
             return taken
-
-    def call_in_turn(self, do: Callable[[], None]) -> None:
-        """Have ``do`` done by the judge loop once it has judged what waits now."""
-        with self._changed:
-            self._items.append(Call(do))
-            self._changed.notify_all()
 
     def waiting(self, camera: str) -> int:
         """Pictures of ``camera`` that wait."""
@@ -146,3 +139,15 @@ class Inbox:
         """Make ``wait_for_turn`` look again."""
         with self._changed:
             self._changed.notify_all()
+
+    def _next_pictures(self, most: int) -> list[Arrival]:
+        found: list[Arrival] = []
+        for item in itertools.islice(self._items, most):
+            if not isinstance(item, Arrival) or item.frame is None:
+                break
+            found.append(item)
+        return found
+
+    def _count(self, item: Arrival, by: int) -> None:
+        self._pictures[item.camera] += by * (item.frame is not None)
+        self._parts[item.camera] += by

@@ -7,20 +7,21 @@ handed in, so that every promise here is tested without waiting.
 
 from __future__ import annotations
 
-import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from inspector.config.cameras import CameraConfig
 from inspector.config.station_file import Station
 from inspector.errors import CommandError
+from inspector.station.clock import SYSTEM_CLOCK, Clock
+from inspector.station.part import Part, Picture, Requester
+from inspector.station.states import NEXT, WORKING
 from inspector.station.triggers import REMEMBERED, Trigger, TriggerMemory, trigger_of
 from inspector.verdict import Judgement, Reason, Verdict
 from inspector.wire.messages import (
     CameraStatus,
-    HeatmapMessage,
     ModelField,
     RegionField,
     State,
@@ -31,59 +32,7 @@ from inspector.wire.messages import (
 
 CameraState = Literal["opening", "running", "ended", "lost"]
 
-_NEXT: Final[Mapping[State, frozenset[State]]] = {
-    "Preoperational": frozenset({"Initialized", "Halted", "Error"}),
-    "Initialized": frozenset({"Ready", "Preoperational", "Halted", "Error"}),
-    "Ready": frozenset(
-        {
-            "SingleExecution",
-            "ContinuousExecution",
-            "Initialized",
-            "Preoperational",
-            "Halted",
-            "Error",
-        }
-    ),
-    "SingleExecution": frozenset({"Ready", "Halted", "Error"}),
-    "ContinuousExecution": frozenset({"Ready", "Halted", "Error"}),
-    "Error": frozenset({"Preoperational", "Halted"}),
-    "Halted": frozenset({"Preoperational"}),
-}
-
-_WORKING: Final = frozenset[State]({"Ready", "SingleExecution", "ContinuousExecution"})
-
 _OVERRUNS: Final = (Reason.QUEUE_FULL.value, Reason.DEADLINE_MISSED.value)
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Wall time in µs since the Unix epoch for people, monotonic ns for durations."""
-
-    wall_us: Callable[[], int]
-    monotonic_ns: Callable[[], int]
-
-
-SYSTEM_CLOCK: Final = Clock(lambda: time.time_ns() // 1000, time.monotonic_ns)
-
-
-@dataclass(eq=False)
-class Part:
-    """A part that is owed a verdict; to be read by all, changed by the ledger alone.
-
-    Monotonic: ``start_ns`` is when its time began to run (its trigger, or the grab), ``due_ns`` the
-    first moment that is too late, ``waiting_since_ns`` when its picture began to wait for the
-    judge, None while there is no picture. ``draft`` is the verdict before it has its number.
-    """
-
-    camera: str
-    start_ns: int
-    due_ns: int
-    part_id: str = ""
-    trigger: Trigger | None = None
-    grabbed_us: int | None = None
-    waiting_since_ns: int | None = None
-    judgement: Judgement | None = field(default=None, repr=False)
-    draft: VerdictMessage | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -91,12 +40,12 @@ class TriggerAnswer:
     """What a trigger is told at once.
 
     ``refused``: the part's verdict is a FAULT, which comes in its turn like any other.
-    ``repeated``: no new part. ``ticket`` is the part while its verdict is owed, ``verdict`` the
-    verdict once it was closed; one of the two is None.
+    ``repeated``: no new part. ``part`` is the one that the trigger had, while its verdict is owed;
+    ``verdict`` is that verdict once the part was closed. One of the two is None.
     """
 
     kind: Literal["accepted", "repeated", "refused"]
-    ticket: Part | None
+    part: Part | None
     verdict: VerdictMessage | None = None
 
 
@@ -104,14 +53,16 @@ class Closed(NamedTuple):
     """A verdict with its number, and the part it is on."""
 
     verdict: VerdictMessage
-    ticket: Part
+    part: Part
 
 
 class _CameraQueue:
     """The open parts of one camera, in order."""
 
     def __init__(self, config: CameraConfig | None) -> None:
-        self.deadline_ns = 0 if config is None else config.deadline_ms * 1_000_000
+        # The deadline itself is still in time.
+        self.allowed_ns = 1 + (0 if config is None else config.deadline_ms * 1_000_000)
+        """A part is late from this moment after its start on."""
         self.software = config is not None and config.trigger == "software"
         self.open: deque[Part] = deque()
         self.waiting: list[Part] = []
@@ -138,8 +89,8 @@ class Ledger:
         self._counts = dict.fromkeys(Verdict, 0)
         self._reasons: Counter[str] = Counter()
         self._late = self._repeated = 0
-        self._memory: TriggerMemory[Part | VerdictMessage] = TriggerMemory(remembered)
-        self._lanes = {camera.name: _CameraQueue(camera) for camera in station.cameras}
+        self._triggers: TriggerMemory[Part | VerdictMessage] = TriggerMemory(remembered)
+        self._queues = {camera.name: _CameraQueue(camera) for camera in station.cameras}
         self._models: dict[str, ModelField] = {}
         self._troubles: dict[str, str] = {}
         self._cameras = {
@@ -163,15 +114,15 @@ class Ledger:
         Out of Ready and execution, every open part and every one that comes is a FAULT for
         ``reason``: what judged it may be what failed.
         """
-        if state not in _NEXT[self._state]:
+        if state not in NEXT[self._state]:
             raise ValueError(f"no way from state {self._state} to {state}")
         self._state = state
         self._not_ready = (reason, detail or f"the station is {state}")
-        if state not in _WORKING:
-            for lane in self._lanes.values():
-                for ticket in lane.open:
-                    if ticket.draft is None:
-                        self._settle(ticket, *self._not_ready)
+        if state not in WORKING:
+            for queue in self._queues.values():
+                for part in queue.open:
+                    if part.draft is None:
+                        self._settle(part, *self._not_ready)
 
     def blame(self, reason: Reason, detail: str) -> None:
         """Name another cause of not being ready, the state being what it is."""
@@ -179,7 +130,7 @@ class Ledger:
 
     def find(self, trigger: Trigger) -> VerdictMessage | None:
         """The verdict that ``trigger`` had when it was here before; None while it is owed."""
-        known = self._memory.find(trigger)
+        known = self._triggers.find(trigger)
         return known if isinstance(known, VerdictMessage) else None
 
     def start(self) -> None:
@@ -219,52 +170,55 @@ class Ledger:
         last verdicts, oldest first, so that a trigger repeated now gets the one it had. Raises
         ValueError when there was a part already.
         """
-        if self._last_seq or any(lane.open for lane in self._lanes.values()):
+        if self._last_seq or any(queue.open for queue in self._queues.values()):
             raise ValueError("recover comes before the first part")
         for verdict in answered:
             if (trigger := trigger_of(verdict)) is not None:
-                self._memory.add(trigger, verdict)
+                self._triggers.add(trigger, verdict)
         for trigger in unanswered:
             # A camera that the station file no longer has still owes its verdicts.
-            self._lanes.setdefault(trigger.camera, _CameraQueue(None))
-            ticket = self._open(trigger.camera, trigger=trigger)
-            self._settle(ticket, Reason.RESTARTED, "the station restarted before the verdict")
+            self._queues.setdefault(trigger.camera, _CameraQueue(None))
+            part = self._open(trigger.camera, trigger=trigger)
+            self._settle(part, Reason.RESTARTED, "the station restarted before the verdict")
 
-    def trigger(self, trigger: Trigger) -> TriggerAnswer:
-        """Open a part, unless ``trigger`` was here before.
+    def trigger(self, trigger: Trigger, request: Requester | None = None) -> TriggerAnswer:
+        """Open a part, unless ``trigger`` was here before; ``request`` waits for its verdict.
 
         Raises :class:`CommandError` when the camera takes no triggers; then there is no part.
         """
-        lane = self._lanes.get(trigger.camera)
-        if lane is None or not lane.software:
-            why = "there is no such camera" if lane is None else "it takes no triggers"
+        queue = self._queues.get(trigger.camera)
+        if queue is None or not queue.software:
+            why = "there is no such camera" if queue is None else "it takes no triggers"
             raise CommandError(f"trigger: camera '{trigger.camera}': {why}")
-        known = self._memory.find(trigger)
+        requests = [] if request is None else [request]
+        known = self._triggers.find(trigger)
         if known is not None:
             self._repeated += 1
             if isinstance(known, VerdictMessage):
                 return TriggerAnswer("repeated", None, known)
+            known.requests += requests
             return TriggerAnswer("repeated", known)
-        used = self._memory.is_used(trigger)
-        for waiting in tuple(lane.waiting):
+        used = self._triggers.is_used(trigger)
+        for waiting in tuple(queue.waiting):
             self._expire(waiting)
-        ticket = self._open(trigger.camera, trigger=trigger)
+        part = self._open(trigger.camera, trigger=trigger)
+        part.requests += requests
         if used:
             detail = f"number {trigger.number} was used before, for another part or long ago"
-            self._settle(ticket, Reason.TRIGGER_CONFLICT, detail)
-        elif self._state not in _WORKING:
-            self._settle(ticket, *self._not_ready)
+            self._settle(part, Reason.TRIGGER_CONFLICT, detail)
+        elif self._state not in WORKING:
+            self._settle(part, *self._not_ready)
         elif self._cameras[trigger.camera].state == "ended":
-            self._settle(ticket, Reason.CAMERA_LOST, "the camera has ended")
-        elif len(lane.waiting) >= self._station.queue_size:
+            self._settle(part, Reason.CAMERA_LOST, "the camera has ended")
+        elif len(queue.waiting) >= self._station.queue_size:
             detail = f"{self._station.queue_size} parts already wait for their pictures"
-            self._settle(ticket, Reason.OVER_TRIGGER, detail)
+            self._settle(part, Reason.OVER_TRIGGER, detail)
         else:
-            lane.waiting.append(ticket)
+            queue.waiting.append(part)
             if self._state == "Ready":
                 self._state = "SingleExecution"
-            return TriggerAnswer("accepted", ticket)
-        return TriggerAnswer("refused", ticket)
+            return TriggerAnswer("accepted", part)
+        return TriggerAnswer("refused", part)
 
     def expose(
         self,
@@ -273,8 +227,12 @@ class Ledger:
         grabbed_us: int,
         part_id: str = "",
         since_ns: int | None = None,
+        *,
+        frame: Picture | None = None,
     ) -> Part | None:
         """The part that a frame is of; None when it is of none that can be judged.
+
+        ``frame`` goes with the part, unopened; None: the camera has no picture of it.
 
         ``exposed_ns`` (monotonic): its exposure began no earlier; None: it was drawn for whichever
         part waits. ``since_ns`` (monotonic): when it was there, None for now; the deadline of a
@@ -286,73 +244,75 @@ class Ledger:
         """
         status = self._cameras[camera]
         self._cameras[camera] = status.model_copy(update={"frames": status.frames + 1})
-        lane = self._lanes[camera]
+        queue = self._queues[camera]
         if since_ns is None:
             since_ns = self._clock.monotonic_ns()
-        if not lane.software:
-            ticket = self._open(camera, part_id, grabbed_us, since_ns)
-            if self._state in _WORKING:
-                return ticket
-            self._settle(ticket, *self._not_ready)
+        if not queue.software:
+            part = self._open(camera, part_id, grabbed_us, since_ns)
+            if self._state in WORKING:
+                part.frame = frame
+                return part
+            self._settle(part, *self._not_ready)
             return None
-        for waiting in tuple(lane.waiting):
+        for waiting in tuple(queue.waiting):
             self._expire(waiting)
-        if not lane.waiting:
+        if not queue.waiting:
             return None
         if exposed_ns is None:
-            first, crowd = lane.waiting[0], []
-        elif exposed_ns < lane.waiting[0].start_ns:
+            first, crowd = queue.waiting[0], []
+        elif exposed_ns < queue.waiting[0].start_ns:
             return None
         else:
-            first, *others = lane.waiting
-            crowd = [ticket for ticket in others if ticket.start_ns <= since_ns]
-        lane.waiting.remove(first)
+            first, *others = queue.waiting
+            crowd = [part for part in others if part.start_ns <= since_ns]
+        queue.waiting.remove(first)
         first.grabbed_us, first.waiting_since_ns = grabbed_us, since_ns
-        for ticket in crowd:
+        for part in crowd:
             detail = "it came before the picture of the part before it"
-            self._settle(ticket, Reason.OVER_TRIGGER, detail)
-        if exposed_ns is not None and any(ticket.start_ns <= exposed_ns for ticket in crowd):
+            self._settle(part, Reason.OVER_TRIGGER, detail)
+        if exposed_ns is not None and any(part.start_ns <= exposed_ns for part in crowd):
             detail = "the next trigger came before its picture was taken"
             self._settle(first, Reason.OVER_TRIGGER, detail)
             return None
+        first.frame = frame
         return first
 
-    def judged(self, ticket: Part, judgement: Judgement, started_ns: int) -> None:
+    def judged(self, part: Part, judgement: Judgement, started_ns: int) -> None:
         """A part went to the detector at ``started_ns`` (monotonic) and is back.
 
         After its deadline it is a FAULT: the part has left the ejector. A part that has its
         verdict keeps it. Raises ValueError for a part without a picture.
         """
         now_ns = self._clock.monotonic_ns()
-        if ticket.waiting_since_ns is None:
-            raise ValueError(f"part {ticket.part_id!r} has no picture to judge")
-        self._late += ticket.draft is not None or now_ns >= ticket.due_ns
-        if ticket.draft is not None:
+        if part.waiting_since_ns is None:
+            raise ValueError(f"part {part.part_id!r} has no picture to judge")
+        self._late += part.draft is not None or now_ns >= part.deadline_ns
+        if part.draft is not None:
             return
-        ticket.judgement = judgement
-        queue_ms = max(0.0, (started_ns - ticket.waiting_since_ns) / 1e6)
+        part.judgement = judgement
+        queue_ms = max(0.0, (started_ns - part.waiting_since_ns) / 1e6)
         judge_ms = max(0.0, (now_ns - started_ns) / 1e6)
         verdict, reason, detail = judgement.verdict, judgement.reason, judgement.detail
-        if verdict is not Verdict.FAULT and now_ns >= ticket.due_ns:
+        if verdict is not Verdict.FAULT and now_ns >= part.deadline_ns:
             verdict, reason = Verdict.FAULT, Reason.DEADLINE_MISSED
-            detail = self._too_late(ticket, "judged")
-        self._settle(ticket, reason, detail, verdict, queue_ms=queue_ms, judge_ms=judge_ms)
+            detail = self._too_late(part, "judged")
+        self._settle(part, reason, detail, verdict, queue_ms=queue_ms, judge_ms=judge_ms)
 
-    def fault(self, ticket: Part, reason: Reason, detail: str) -> None:
+    def fault(self, part: Part, reason: Reason, detail: str) -> None:
         """A part cannot be judged. One that has its verdict keeps it."""
-        if ticket.draft is not None:
+        if part.draft is not None:
             self._late += 1
             return
-        self._settle(ticket, reason, detail)
+        self._settle(part, reason, detail)
 
     def lost(self, camera: str, detail: str) -> None:
         """A camera is lost: a FAULT for every trigger that waits for its picture.
 
         A camera that makes parts of its own accord owes one, for the part it would have shown.
         """
-        lane = self._lanes[camera]
-        for ticket in tuple(lane.waiting) if lane.software else (self._open(camera),):
-            self._settle(ticket, Reason.CAMERA_LOST, detail)
+        queue = self._queues[camera]
+        for part in tuple(queue.waiting) if queue.software else (self._open(camera),):
+            self._settle(part, Reason.CAMERA_LOST, detail)
 
     def close(self) -> list[Closed]:
         """The verdicts due now, expired deadlines included, numbered without a gap.
@@ -361,21 +321,33 @@ class Ledger:
         at most until that one's deadline.
         """
         closed: list[Closed] = []
-        for lane in self._lanes.values():
-            while lane.open:
-                self._expire(lane.open[0])
-                draft = lane.open[0].draft
+        for queue in self._queues.values():
+            while queue.open:
+                self._expire(queue.open[0])
+                draft = queue.open[0].draft
                 if draft is None:
                     break
-                closed.append(self._number(draft, lane.open.popleft()))
-        if self._state == "SingleExecution" and not any(lane.open for lane in self._lanes.values()):
+                closed.append(self._number(draft, queue.open.popleft()))
+        if self._state == "SingleExecution" and not any(
+            queue.open for queue in self._queues.values()
+        ):
             self._state = "Ready"
         return closed
+
+    def deadline_ns(self, camera: str, since_ns: int) -> int:
+        """When (monotonic) the next part of ``camera`` is late whose picture is there ``since_ns``.
+
+        It is the deadline of the trigger that waits longest, where the camera takes triggers.
+        """
+        queue = self._queues[camera]
+        if queue.waiting:
+            return queue.waiting[0].deadline_ns
+        return since_ns + queue.allowed_ns
 
     def next_due_ns(self) -> int | None:
         """When (monotonic) ``close`` will have a verdict at the latest; None: no part is open."""
         return min(
-            (lane.open[0].due_ns for lane in self._lanes.values() if lane.open), default=None
+            (queue.open[0].due_ns for queue in self._queues.values() if queue.open), default=None
         )
 
     def amend(self, verdict: VerdictMessage, published: VerdictMessage) -> None:
@@ -384,30 +356,7 @@ class Ledger:
             self._counts[one.verdict] += change
             self._reasons[one.reason] += change
         if (trigger := trigger_of(verdict)) is not None:
-            self._memory.replace(trigger, published)
-
-    def heatmap(self, verdict: VerdictMessage, judgement: Judgement) -> HeatmapMessage | None:
-        """Header of the pictures that belong to ``verdict``; None when there are none to show.
-
-        The recipe's picture policy decides, and a part without a map has no heatmap.
-        """
-        policy = self._station.active(verdict.camera).pictures
-        if policy == "none" or (policy == "not_pass" and verdict.verdict is Verdict.PASS):
-            return None
-        if judgement.judged is None or judgement.anomaly_map is None:
-            return None
-        height, width = judgement.judged.shape[:2]
-        return HeatmapMessage(
-            station=verdict.station,
-            camera=verdict.camera,
-            epoch=verdict.epoch,
-            seq=verdict.seq,
-            part_id=verdict.part_id,
-            verdict=verdict.verdict,
-            score=verdict.score,
-            width=width,
-            height=height,
-        )
+            self._triggers.replace(trigger, published)
 
     def status(self) -> StatusMessage:
         """The station as it stands."""
@@ -438,39 +387,45 @@ class Ledger:
         since_ns: int | None = None,
         trigger: Trigger | None = None,
     ) -> Part:
-        lane = self._lanes[camera]
+        queue = self._queues[camera]
         if trigger is not None:
             part_id, start_ns = trigger.part_id, trigger.triggered_ns
         else:
             start_ns = self._clock.monotonic_ns() if since_ns is None else since_ns
-        # The deadline itself is still in time.
-        due_ns = start_ns + lane.deadline_ns + 1
-        ticket = Part(camera, start_ns, due_ns, part_id, trigger, grabbed_us, since_ns)
-        lane.open.append(ticket)
+        part = Part(
+            camera,
+            start_ns,
+            start_ns + queue.allowed_ns,
+            part_id,
+            trigger,
+            grabbed_us=grabbed_us,
+            waiting_since_ns=since_ns,
+        )
+        queue.open.append(part)
         if trigger is not None:
-            self._memory.add(trigger, ticket)
-        return ticket
+            self._triggers.add(trigger, part)
+        return part
 
-    def _expire(self, ticket: Part) -> bool:
-        """True when ``ticket`` is settled, if need be now by its deadline."""
-        if ticket.draft is None and self._clock.monotonic_ns() >= ticket.due_ns:
-            camera = self._cameras[ticket.camera]
-            if ticket.waiting_since_ns is None and camera.state in {"lost", "ended"}:
-                self._settle(ticket, Reason.CAMERA_LOST, camera.detail)
+    def _expire(self, part: Part) -> bool:
+        """True when ``part`` is settled, if need be now by its deadline."""
+        if part.draft is None and self._clock.monotonic_ns() >= part.deadline_ns:
+            camera = self._cameras[part.camera]
+            if part.waiting_since_ns is None and camera.state in {"lost", "ended"}:
+                self._settle(part, Reason.CAMERA_LOST, camera.detail)
             else:
-                what = "no picture" if ticket.waiting_since_ns is None else "not judged"
-                self._settle(ticket, Reason.DEADLINE_MISSED, self._too_late(ticket, what))
-        return ticket.draft is not None
+                what = "no picture" if part.waiting_since_ns is None else "not judged"
+                self._settle(part, Reason.DEADLINE_MISSED, self._too_late(part, what))
+        return part.draft is not None
 
-    def _too_late(self, ticket: Part, what: str) -> str:
-        taken_ms = (self._clock.monotonic_ns() - ticket.start_ns) / 1e6
-        deadline_ms = self._lanes[ticket.camera].deadline_ns // 1_000_000
-        since = "grab" if ticket.trigger is None else "trigger"
+    def _too_late(self, part: Part, what: str) -> str:
+        taken_ms = (self._clock.monotonic_ns() - part.start_ns) / 1e6
+        deadline_ms = self._queues[part.camera].allowed_ns // 1_000_000
+        since = "grab" if part.trigger is None else "trigger"
         return f"{what} {taken_ms:.0f} ms after the {since}, the deadline is {deadline_ms} ms"
 
     def _settle(
         self,
-        ticket: Part,
+        part: Part,
         reason: Reason,
         detail: str,
         verdict: Verdict = Verdict.FAULT,
@@ -479,9 +434,9 @@ class Ledger:
         judge_ms: float | None = None,
     ) -> None:
         """Decide on an open part, once."""
-        trigger, judgement = ticket.trigger, ticket.judgement
+        trigger, judgement = part.trigger, part.judgement
         if judgement is None:
-            recipe = self._station.recipes[self._station.recipe].get(ticket.camera)
+            recipe = self._station.recipes[self._station.recipe].get(part.camera)
             limit_factor = 1.0 if recipe is None else recipe.limit_factor
         else:
             limit_factor = judgement.limit_factor
@@ -489,10 +444,10 @@ class Ledger:
         found = None if verdict is Verdict.FAULT else judgement
         draft = VerdictMessage(
             station=self._station.station,
-            camera=ticket.camera,
+            camera=part.camera,
             epoch=self.epoch,
             seq=1,
-            part_id=ticket.part_id,
+            part_id=part.part_id,
             trigger_seq=None if trigger is None else trigger.number,
             client="" if trigger is None else trigger.client,
             session="" if trigger is None else trigger.session,
@@ -505,27 +460,27 @@ class Ledger:
                 RegionField(x=r.x, y=r.y, w=r.w, h=r.h, peak=r.peak)
                 for r in (() if found is None else found.regions)
             ),
-            model=self._models[ticket.camera] if asked else None,
+            model=self._models[part.camera] if asked else None,
             recipe=self._station.recipe,
             triggered_us=None if trigger is None else trigger.triggered_us,
-            grabbed_us=ticket.grabbed_us,
+            grabbed_us=part.grabbed_us,
             judged_us=self._clock.wall_us(),
             queue_ms=queue_ms,
             judge_ms=judge_ms,
         )
         # Here, so that a message that cannot be sent takes no number.
         encode(draft)
-        ticket.draft = draft
-        ticket.due_ns = min(ticket.due_ns, self._clock.monotonic_ns())
-        lane = self._lanes[ticket.camera]
-        if ticket in lane.waiting:
-            lane.waiting.remove(ticket)
+        part.draft = draft
+        part.settled_ns = self._clock.monotonic_ns()
+        queue = self._queues[part.camera]
+        if part in queue.waiting:
+            queue.waiting.remove(part)
 
-    def _number(self, draft: VerdictMessage, ticket: Part) -> Closed:
+    def _number(self, draft: VerdictMessage, part: Part) -> Closed:
         self._last_seq += 1
         verdict = draft.numbered(self._last_seq)
         self._counts[verdict.verdict] += 1
         self._reasons[verdict.reason] += 1
-        if ticket.trigger is not None:
-            self._memory.replace(ticket.trigger, verdict)
-        return Closed(verdict, ticket)
+        if part.trigger is not None:
+            self._triggers.replace(part.trigger, verdict)
+        return Closed(verdict, part)

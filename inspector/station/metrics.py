@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import socket
 import socketserver
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from http.server import BaseHTTPRequestHandler
-from typing import Any, Final, Literal, get_args
+from http import HTTPStatus
+from typing import Any, Final, Literal, cast, get_args
+from wsgiref.simple_server import WSGIRequestHandler
 
 from prometheus_client import (
     CollectorRegistry,
@@ -21,8 +24,9 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     disable_created_metrics,
+    make_wsgi_app,
 )
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import ThreadingWSGIServer
 
 from inspector.detection.manifest import Manifest
 from inspector.errors import PortError
@@ -38,8 +42,11 @@ _BUCKETS_S: Final = (
     *(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
     *(1.0, 2.0, 5.0, 10.0),
 )
-_MOST_CONNECTIONS: Final = 8
+_MOST_CONNECTIONS: Final = 32
 _REQUEST_S: Final = 5.0
+"""From the accepted connection to the end of its reply."""
+_LARGEST_REQUEST: Final = 16 << 10
+"""Bytes of a request's line and headers."""
 
 _log: Final = logging.getLogger("inspector")
 
@@ -211,7 +218,7 @@ class Metrics:
             why = error.strerror if isinstance(error, OSError) else "no port has that number"
             raise PortError(f"metrics: {address}: {why}; choose another address") from None
         self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), name="metrics", daemon=True
+            target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True
         )
         self._thread.start()
         return f"{host}:{self._server.server_address[1]}"
@@ -233,40 +240,68 @@ class Metrics:
                 counter.inc(new)
 
 
-class _Server(socketserver.ThreadingTCPServer):
-    """A thread a request, a few at a time; closing it ends them all, whatever the peer does.
+@dataclass
+class _Connection:
+    """An open connection: since when, and whether its request has come."""
 
-    Not ``http.server.HTTPServer``, which asks the name server for its own name.
+    opened_s: float
+    asked: bool = False
+
+
+class _Server(ThreadingWSGIServer):
+    """A thread for each connection; whatever a peer does, others are answered and closing is quick.
+
+    A connection is cut off after ``_REQUEST_S``. When ``_MOST_CONNECTIONS`` are open and another
+    comes, the oldest that has sent no request is cut off: a peer that holds many connections loses
+    them, and a scraper, which asks at once, is answered.
     """
 
-    allow_reuse_address = True
+    # Not left to themselves: server_close waits until they have ended.
     daemon_threads = False
-    request_queue_size = 32
-    block_on_close = True
+    request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], registry: CollectorRegistry) -> None:
-        self.registry = registry
-        self._open: set[socket.socket] = set()
+        self._open: dict[socket.socket, _Connection] = {}
         self._guard = threading.Lock()
         super().__init__(address, _Handler)
+        self.set_app(_metrics_alone(registry))
 
-    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002
+    def server_bind(self) -> None:
+        # HTTPServer's asks a name server for this machine's name, and waits where there is none.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+        self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
         with self._guard:
             if len(self._open) >= _MOST_CONNECTIONS:
-                return False
-            self._open.add(request)
-            return True
+                # The dictionary has the oldest first, and min takes the first that has not asked.
+                self._cut_off(min(self._open, key=lambda one: self._open[one].asked))
+            self._open[request] = _Connection(time.monotonic())
+        super().process_request(request, client_address)
+
+    def note_asked(self, request: socket.socket) -> None:
+        """The request of this connection is there, and will be answered."""
+        with self._guard:
+            if request in self._open:
+                self._open[request].asked = True
+
+    def service_actions(self) -> None:
+        """Called by ``serve_forever`` several times a second."""
+        before_s = time.monotonic() - _REQUEST_S
+        with self._guard:
+            for request in [one for one, it in self._open.items() if it.opened_s < before_s]:
+                self._cut_off(request)
 
     def shutdown_request(self, request: Any) -> None:
-        super().shutdown_request(request)
         with self._guard:
-            self._open.discard(request)
+            self._open.pop(request, None)
+        super().shutdown_request(request)
 
     def server_close(self) -> None:
         with self._guard:
-            for connection in self._open:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+            for request in list(self._open):
+                self._cut_off(request)
         super().server_close()
 
     def handle_error(self, *_request: Any) -> None:
@@ -274,27 +309,57 @@ class _Server(socketserver.ThreadingTCPServer):
         if not isinstance(sys.exc_info()[1], OSError):
             _log.exception("metrics")
 
+    def _cut_off(self, request: socket.socket) -> None:
+        """Have the connection's thread find that it has ended; the thread then closes it."""
+        del self._open[request]
+        with contextlib.suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
 
-class _Handler(BaseHTTPRequestHandler):
+
+class _Handler(WSGIRequestHandler):
+    """One request of one connection."""
+
     server: _Server
-    timeout = _REQUEST_S
-    server_version = "inspector"
-    sys_version = ""
 
-    def do_GET(self) -> None:
-        if self.path.partition("?")[0] != "/metrics":
-            self.send_error(404, explain="the figures are at /metrics")
-            return
-        encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-        body = encode(self.server.registry)
-        self.send_response(200)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+    def handle(self) -> None:
+        """Answer the request if all of it comes; too large a one is refused."""
+        head = b""
+        while (line := self.rfile.readline(_LARGEST_REQUEST)) not in {b"\r\n", b"\n"}:
+            head += line
+            if not line:
+                return
+            if len(head) > _LARGEST_REQUEST:
+                self.requestline = self.request_version = self.command = ""
+                self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+                return
+        self.server.note_asked(self.connection)
+        self.rfile.close()
+        self.rfile = io.BytesIO(head + line)
+        self._errors = io.StringIO()
+        super().handle()
+        if errors := self._errors.getvalue():
+            _log.error("metrics\n%s", errors)
+
+    def get_stderr(self) -> io.StringIO:
+        """Where wsgiref writes the traceback of a scrape that failed."""
+        return self._errors
 
     def log_message(self, format: str, *args: object) -> None:
         """A scrape is no event of the line."""
+
+
+def _metrics_alone(registry: CollectorRegistry) -> Callable[[Any, Any], Iterable[bytes]]:
+    """prometheus_client's application, which would answer under any path, at /metrics."""
+    # Nothing leaves the machine: compressing would only cost the line its time.
+    figures = make_wsgi_app(registry, disable_compression=True)
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != "/metrics":
+            start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
+            return [b"the figures are at /metrics\n"]
+        return cast(Iterable[bytes], figures(environ, start_response))
+
+    return answer
 
 
 def _possible() -> list[tuple[Verdict, Reason]]:

@@ -8,27 +8,28 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 import numpy.typing as npt
 
+from inspector.config.station_file import CameraRecipe
 from inspector.imaging.geometry import Box
 from inspector.imaging.heatmaps import map_to_grey
 from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.station.inbox import Inbox
 from inspector.threads import Worker
-from inspector.verdict import FloatMap, Judgement
+from inspector.verdict import FloatMap, Judgement, Verdict
 from inspector.wire.messages import HeatmapMessage, VerdictMessage
 from inspector.wire.publisher import Publisher
 
 _PICTURES_WAITING: Final = 20
 _NICE: Final = 10
-"""Of the thread of pictures: a part that follows at once would wait for their encoding."""
+"""Added to this thread's nice value, or a part that follows at once would wait for encoding."""
 
 
 class PictureStore(Protocol):
-    """Where pictures are kept; :class:`inspector.archive.Archive` is one."""
+    """Where pictures are kept; :class:`inspector.journal.pictures.Archive` is one."""
 
     def wants(self, verdict: VerdictMessage) -> bool:
         """True when the picture of this part is to be kept."""
@@ -49,15 +50,27 @@ class PictureStore(Protocol):
 
 @dataclass(frozen=True)
 class PartPictures:
-    """The pictures of one part: what is published (``header``), and the ``frame`` to be kept."""
+    """What may be shown and kept of one part.
+
+    ``judgement`` has the map and the judged region, ``frame`` is the picture as it came; both are
+    None where there was none, or no memory for it. ``recipe`` judged the part; None for a part of
+    a camera that the station file no longer has.
+    """
 
     verdict: VerdictMessage
+    recipe: CameraRecipe | None
     judgement: Judgement | None
-    header: HeatmapMessage | None
     frame: npt.NDArray[Any] | None
-    region: Box | None = None
-    checked: bool = True
-    """It was looked at whether the picture is fit for judging."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Pictures of a part, and what is to be done with them."""
+
+    pictures: PartPictures
+    header: HeatmapMessage | None
+    """Published with the heatmap; None: nothing is published."""
+    keeps_frame: bool
 
 
 class Pictures(Worker):
@@ -70,16 +83,16 @@ class Pictures(Worker):
     def __init__(
         self,
         publisher: Publisher,
-        shots: PictureStore,
+        store: PictureStore,
         inbox: Inbox,
         on_drop: Callable[[Literal["published", "kept"]], None],
     ) -> None:
         super().__init__("pictures")
         self._publisher = publisher
-        self._shots = shots
+        self._store = store
         self._inbox = inbox
         self._on_drop = on_drop
-        self._waiting: collections.deque[PartPictures] = collections.deque()
+        self._waiting: collections.deque[_Job] = collections.deque()
         self._changed = threading.Condition()
         self._closing = False
 
@@ -87,20 +100,20 @@ class Pictures(Worker):
         """False when the next picture would push out one that waits."""
         return len(self._waiting) < _PICTURES_WAITING
 
-    def show(self, shot: PartPictures) -> None:
+    def show(self, pictures: PartPictures) -> None:
         """Publish and keep a part's pictures soon; never blocks."""
-        if shot.frame is not None and not self._shots.wants(shot.verdict):
-            shot = replace(shot, frame=None)
-        if shot.header is None and shot.frame is None:
+        keeps_frame = pictures.frame is not None and self._store.wants(pictures.verdict)
+        job = _Job(pictures, heatmap_header(pictures), keeps_frame)
+        if job.header is None and not keeps_frame:
             return
         with self._changed:
             if len(self._waiting) >= _PICTURES_WAITING:
                 dropped = self._waiting.popleft()
                 if dropped.header is not None:
                     self._on_drop("published")
-                if dropped.frame is not None:
+                if dropped.keeps_frame:
                     self._on_drop("kept")
-            self._waiting.append(shot)
+            self._waiting.append(job)
             self._changed.notify()
 
     def finish(self) -> None:
@@ -119,24 +132,65 @@ class Pictures(Worker):
                 self._changed.wait_for(lambda: self._waiting or self._closing)
                 if not self._waiting:
                     return
-                shot = self._waiting.popleft()
-            anomaly_map = None if shot.judgement is None else shot.judgement.anomaly_map
-            judged = None if shot.judgement is None else shot.judgement.judged
-            # Nobody looks, most of the time: then nothing is encoded.
-            if (
-                shot.header is not None
-                and anomaly_map is not None
-                and judged is not None
-                and self._publisher.wants_heatmaps(shot.header.station)
-            ):
-                self._publisher.send_heatmap(
-                    shot.header, encode_png(map_to_grey(anomaly_map)), encode_jpeg(judged)
-                )
-            if shot.frame is not None and not self._shots.keep(
-                shot.verdict, shot.frame, anomaly_map, shot.region, checked=shot.checked
-            ):
-                self._on_drop("kept")
+                job = self._waiting.popleft()
+            self._publish(job)
+            self._keep(job)
             self._inbox.wake()
+
+    def _publish(self, job: _Job) -> None:
+        judgement, header = job.pictures.judgement, job.header
+        # Nobody looks, most of the time: then nothing is encoded.
+        if (
+            header is not None
+            and judgement is not None
+            and judgement.anomaly_map is not None
+            and judgement.judged is not None
+            and self._publisher.wants_heatmaps(header.station)
+        ):
+            png = encode_png(map_to_grey(judgement.anomaly_map))
+            self._publisher.send_heatmap(header, png, encode_jpeg(judgement.judged))
+
+    def _keep(self, job: _Job) -> None:
+        pictures = job.pictures
+        if not job.keeps_frame or pictures.frame is None:
+            return
+        recipe, judgement = pictures.recipe, pictures.judgement
+        kept = self._store.keep(
+            pictures.verdict,
+            pictures.frame,
+            None if judgement is None else judgement.anomaly_map,
+            None if recipe is None else recipe.region,
+            checked=recipe is not None and recipe.check_pictures,
+        )
+        if not kept:
+            self._on_drop("kept")
+
+
+def heatmap_header(pictures: PartPictures) -> HeatmapMessage | None:
+    """The header with which a part's heatmap is published; None when there is none to show.
+
+    The recipe's picture policy decides, and a part without a map has no heatmap.
+    """
+    verdict, recipe, judgement = pictures.verdict, pictures.recipe, pictures.judgement
+    if recipe is None or judgement is None:
+        return None
+    if judgement.judged is None or judgement.anomaly_map is None:
+        return None
+    passed = verdict.verdict is Verdict.PASS
+    if recipe.pictures == "none" or (recipe.pictures == "not_pass" and passed):
+        return None
+    height, width = judgement.judged.shape[:2]
+    return HeatmapMessage(
+        station=verdict.station,
+        camera=verdict.camera,
+        epoch=verdict.epoch,
+        seq=verdict.seq,
+        part_id=verdict.part_id,
+        verdict=verdict.verdict,
+        score=verdict.score,
+        width=width,
+        height=height,
+    )
 
 
 def _yield_to_others() -> None:

@@ -39,20 +39,38 @@ class Wire(Protocol):
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One thing to record or to say, and whom to tell once that is done.
+class TriggerEntry:
+    """A trigger to record; None: one that was recorded when it first came, and waits for that.
 
-    ``then`` is called in the recorder's thread with the verdict as it was published: a FAULT when
-    it could not be recorded. A trigger that could not be recorded gets ``then(None)`` as well,
-    with ``recorded`` False.
-    A verdict that comes to its commit at ``due_ns`` (monotonic) or later is a FAULT by then.
+    ``then`` is called in the recorder's thread, with whether it is recorded.
     """
 
-    trigger: Trigger | None = None
-    verdict: VerdictMessage | None = None
-    due_ns: int | None = None
-    status: StatusMessage | None = None
-    then: Callable[[VerdictMessage | None, bool], None] | None = None
+    trigger: Trigger | None
+    then: Callable[[bool], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class VerdictEntry:
+    """A verdict to record, then to publish.
+
+    One that comes to its commit at ``deadline_ns`` (monotonic) or later is a FAULT by then.
+    ``then`` is called in the recorder's thread with the verdict as it was published, and whether
+    it is recorded.
+    """
+
+    verdict: VerdictMessage
+    deadline_ns: int | None = None
+    then: Callable[[VerdictMessage, bool], None] = lambda _verdict, _recorded: None
+
+
+@dataclass(frozen=True)
+class StatusEntry:
+    """A status to publish after what was put before it."""
+
+    status: StatusMessage
+
+
+Entry = TriggerEntry | VerdictEntry | StatusEntry
 
 
 @dataclass(frozen=True)
@@ -140,7 +158,10 @@ class Recorder(Worker):
                     break
                 count = min(len(self._waiting), _MOST_A_COMMIT)
                 self._group = [self._waiting.popleft() for _ in range(count)]
-            self._group = [_in_time(entry) for entry in self._group]
+            self._group = [
+                _in_time(entry) if isinstance(entry, VerdictEntry) else entry
+                for entry in self._group
+            ]
             self._began = time.monotonic()
             self._settle(self._group)
             self._began = None
@@ -156,18 +177,19 @@ class Recorder(Worker):
         committed = time.monotonic()
         verdicts = 0
         for entry in group:
-            verdict = entry.verdict
-            if verdict is not None:
+            if isinstance(entry, TriggerEntry):
+                entry.then(recorded)
+            elif isinstance(entry, StatusEntry):
+                self._wire.send_status(entry.status)
+            else:
                 verdicts += 1
+                verdict = entry.verdict
                 if not recorded:
                     verdict = _unrecorded(verdict, self._trouble)
                     if len(self._unrecorded) == _MOST_UNRECORDED:
                         self._forget()
                     self._unrecorded.append(verdict)
                 self._wire.send_verdict(verdict)
-            if entry.status is not None:
-                self._wire.send_status(entry.status)
-            if entry.then is not None:
                 entry.then(verdict, recorded)
         if verdicts:
             published = time.monotonic()
@@ -176,8 +198,10 @@ class Recorder(Worker):
             )
 
     def _commit(self, group: list[Entry]) -> bool:
-        triggers = [entry.trigger for entry in group if entry.trigger is not None]
-        verdicts = [entry.verdict for entry in group if entry.verdict is not None]
+        triggers = [
+            entry.trigger for entry in group if isinstance(entry, TriggerEntry) and entry.trigger
+        ]
+        verdicts = [entry.verdict for entry in group if isinstance(entry, VerdictEntry)]
         if not triggers and not verdicts and not self._unrecorded:
             return True
         late = list(self._unrecorded)
@@ -208,12 +232,12 @@ class Recorder(Worker):
             say("forgotten", logging.ERROR, verdicts=self._forgotten)
 
 
-def _in_time(entry: Entry) -> Entry:
+def _in_time(entry: VerdictEntry) -> VerdictEntry:
     """``entry``, its verdict a FAULT when the journal could not take it before its deadline."""
     verdict = entry.verdict
-    if verdict is None or entry.due_ns is None or verdict.verdict is Verdict.FAULT:
+    if entry.deadline_ns is None or verdict.verdict is Verdict.FAULT:
         return entry
-    late_ms = (time.monotonic_ns() - entry.due_ns) / 1e6
+    late_ms = (time.monotonic_ns() - entry.deadline_ns) / 1e6
     if late_ms < 0:
         return entry
     detail = f"judged {verdict.verdict} in time, but the journal came {late_ms:.0f} ms too late"

@@ -1,4 +1,8 @@
-"""The station's ROUTER socket: commands in, replies out, and what was missed from the journal."""
+"""The station's command socket: commands in, replies out, and missed verdicts from the journal.
+
+A ROUTER socket: each connection has an identity, which libzmq puts before what it receives and
+takes off what it sends.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,10 @@ import collections
 import contextlib
 import json
 import math
-import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from socket import socketpair
 from typing import Final
 
 import zmq
@@ -32,7 +36,7 @@ from inspector.wire.messages import (
     decode_command,
     encode,
 )
-from inspector.wire.replay import Bucket, RecordedVerdicts, bucket, read_replay
+from inspector.wire.replay import Bucket, RecordedVerdicts, read_replay
 from inspector.wire.requests import Request
 
 ADMITTED: Final[Mapping[type[Command], frozenset[Role]]] = {
@@ -42,25 +46,34 @@ ADMITTED: Final[Mapping[type[Command], frozenset[Role]]] = {
     ReloadCommand: frozenset({"operate"}),
     ReplayCommand: frozenset({"listen"}),
 }
-"""Any one of these roles lets a peer send the command."""
+"""The roles that may send each command; a peer needs one of them."""
 
 REPLAY_PER_S: Final = 2000.0
 """Recorded verdicts a second that one client is sent; all clients together five times as many."""
+
 _LARGEST_COMMAND: Final = 64 << 10
 _HIGH_WATER: Final = 256
 _MOST_OUTSTANDING: Final = 1000
+"""Commands of one client that may wait for their last reply."""
 _MOST_REPLAYS: Final = 4
+"""Replays of one client that may wait for their turn."""
 _EPOCHS_SHOWN: Final = 100
 _MOST_A_TURN: Final = 100
-_SHORTEST_COST: Final = 5.0
+"""Commands read at once, so that a flood of them cannot hold up replies."""
+_LEAST_COST: Final = 5.0
+"""Verdicts that a replay counts as at least: reading the journal in vain takes time, too."""
 _LINGER_MS: Final = 500
 
-_EMPTY: Final = b'"verdicts":[]'
+_NO_VERDICTS: Final = b'"verdicts":[]'
+"""Where the recorded verdicts go in a reply: its text fields have every quote escaped."""
 
 
 @dataclass
 class _Client:
-    """One peer: by its name, or by its connection where there are no keys."""
+    """What a peer is owed. A peer is known by its name, without keys by its connection's identity.
+
+    ``replays``: the connection that asked, and for what; the first is served next.
+    """
 
     bucket: Bucket
     outstanding: int = 0
@@ -69,20 +82,37 @@ class _Client:
     )
 
 
+class CommandSocket:
+    """The bound ROUTER socket that commands come in by. Raises :class:`PortError`."""
+
+    def __init__(self, gate: Gate, address: str) -> None:
+        self.gate = gate
+        self.socket: zmq.Socket[bytes] = gate.open(
+            zmq.ROUTER, "commands", address, high_water=_HIGH_WATER, largest=_LARGEST_COMMAND
+        )
+        # Without this a reply to a client that has gone vanishes; with it, it is a counted error.
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Let the address go; to be called by the thread that uses the socket, also twice."""
+        if not self.socket.closed:
+            self.gate.close_socket(self.socket, linger_ms)
+
+
 class Commands(Worker):
     """The thread that owns the command socket.
 
-    ``handle`` gets triggers, recipes and reloads; it must not block and may answer from any
-    thread. ``status`` (any thread) says how the station stands. ``reader`` opens the journal for
-    this thread; replays are chunks of at most 100 verdicts, turn by turn, so that nobody's refill
-    holds up another's nor the line. A client that has gone or does not read costs its replies.
-    Raises :class:`PortError`.
+    It calls ``handle`` with triggers, recipes and reloads, which must not block and may answer from
+    any thread; ``status`` for the state of the station; and ``reader`` to open the journal. Replays
+    are answered in chunks of at most 100 verdicts, one client after the other, so that no refill
+    holds up another one or the line. A client that has gone or does not read loses its replies, and
+    nobody waits for it. Raises :class:`PortError`.
     """
 
     def __init__(
         self,
-        gate: Gate,
-        address: str,
+        socket: CommandSocket,
         *,
         handle: Callable[[Request], None],
         status: Callable[[], StatusMessage],
@@ -90,33 +120,33 @@ class Commands(Worker):
         replay_per_s: float = REPLAY_PER_S,
     ) -> None:
         super().__init__("commands")
-        self._gate = gate
+        self._gate = socket.gate
+        self._socket = socket.socket
         self._handle = handle
         self._status = status
         self._open_reader = reader
         self._reader: RecordedVerdicts | None = None
         self._replay_per_s = replay_per_s
         self._clients: collections.OrderedDict[bytes, _Client] = collections.OrderedDict()
-        self._all = bucket(5 * replay_per_s)
+        self._all = Bucket.full(5 * replay_per_s)
         self._replies: collections.deque[tuple[bytes, bytes, ReplyMessage, bool]] = (
             collections.deque()
         )
         self._closing = False
         self._unsent = 0
-        self._socket = open_socket(gate, address)
-        self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._awake, self._waker = socket.socketpair()
+        self.address = socket.address
+        self._awake, self._waker = socketpair()
         self._awake.setblocking(False)
         self._waker.setblocking(False)
 
     @property
     def unsent(self) -> int:
-        """Replies whose client had gone or did not read."""
+        """How many replies were dropped because their client had gone or did not read."""
         return self._unsent
 
     @property
     def served(self) -> bool:
-        """Somebody asked for something that this start of the station remembers."""
+        """True while a client waits for a reply, or asked so lately that it is still known."""
         return bool(self._clients)
 
     def finish(self) -> None:
@@ -137,7 +167,8 @@ class Commands(Worker):
         poller.register(self._awake, zmq.POLLIN)
         try:
             while True:
-                # Before the replies are sent: what is put after this is not promised.
+                # Read before the replies are sent: those put before ``finish`` are all sent, those
+                # put after it perhaps not.
                 closing = self._closing
                 self._send_replies()
                 if closing:
@@ -176,7 +207,7 @@ class Commands(Worker):
             self._send(identity, encode(self._describe(command.id)))
             return
         key = peer.encode() or identity
-        client = self._clients.setdefault(key, _Client(bucket(self._replay_per_s)))
+        client = self._clients.setdefault(key, _Client(Bucket.full(self._replay_per_s)))
         if isinstance(command, ReplayCommand):
             self._queue_replay(client, identity, command)
         elif client.outstanding >= _MOST_OUTSTANDING:
@@ -194,7 +225,7 @@ class Commands(Worker):
         return send
 
     def _wake(self) -> None:
-        # Full means that it wakes up anyway; closed, that nobody is there to be woken.
+        # When the pipe is full the thread wakes up anyway; when it is closed the thread has ended.
         with contextlib.suppress(OSError):
             self._waker.send(b"\0")
 
@@ -238,12 +269,13 @@ class Commands(Worker):
         return self._reader
 
     def _forget_journal(self) -> None:
-        """Close it; the next one to ask opens it anew, for it may have been put right."""
+        """Close the journal; the next client that needs it has it opened anew, mended perhaps."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
 
     def _queue_replay(self, client: _Client, identity: bytes, command: ReplayCommand) -> None:
+        """Have ``command`` wait for its turn, in place of the same one sent before."""
         for i, (asker, waiting) in enumerate(client.replays):
             if asker == identity and waiting.id == command.id:
                 client.replays[i] = (identity, command)
@@ -255,7 +287,10 @@ class Commands(Worker):
         client.replays.append((identity, command))
 
     def _serve_replay(self) -> int | None:
-        """Send one chunk to the client whose turn it is; ms until the next may be sent."""
+        """Send one chunk to the client whose turn it is.
+
+        Returns how many ms to wait until the next one may be sent; None when no client waits.
+        """
         now = time.monotonic()
         self._forget_idle(now)
         waits_s = [client.bucket.wait_s(now) for client in self._clients.values() if client.replays]
@@ -271,24 +306,26 @@ class Commands(Worker):
         )
         self._clients.move_to_end(key)
         identity, command = client.replays.popleft()
-        cost = max(_SHORTEST_COST, self._replay(identity, command))
+        cost = max(_LEAST_COST, self._replay(identity, command))
         client.bucket.level -= cost
         self._all.level -= cost
         return 0
 
     def _replay(self, identity: bytes, command: ReplayCommand) -> int:
+        """Answer ``command``; how many verdicts were sent."""
         try:
             reply, verdicts = read_replay(self._journal(), command)
         except JournalError as error:
             self._forget_journal()
             self._refuse(identity, command.id, "journal", str(error))
             return 0
-        # They are what was published, byte for byte: read once when published, never again.
-        body = encode(reply).replace(_EMPTY, b'"verdicts":[%b]' % b",".join(verdicts), 1)
+        # The verdicts are passed on as they are recorded: what was published, byte for byte.
+        body = encode(reply).replace(_NO_VERDICTS, b'"verdicts":[%b]' % b",".join(verdicts), 1)
         self._send(identity, body)
         return len(verdicts)
 
     def _forget_idle(self, now: float) -> None:
+        """Forget clients that are owed nothing and may take a full chunk at once."""
         idle = [
             key
             for key, client in self._clients.items()
@@ -299,18 +336,8 @@ class Commands(Worker):
             del self._clients[key]
 
 
-def open_socket(gate: Gate, address: str) -> zmq.Socket[bytes]:
-    """The bound command socket. Raises :class:`PortError`."""
-    router = gate.open(
-        zmq.ROUTER, "commands", address, high_water=_HIGH_WATER, largest=_LARGEST_COMMAND
-    )
-    # A reply that nobody takes is an error to count, not one that vanishes.
-    router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    return router
-
-
 def _id_in(body: bytes) -> str:
-    """The id of a command that is otherwise wrong, so that its sender finds the reply."""
+    """The id in a command that is otherwise wrong, by which its sender knows the reply; or ""."""
     try:
         found = json.loads(body)["id"]
         found.encode()

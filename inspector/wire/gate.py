@@ -1,8 +1,9 @@
-"""Keys, and the gate that station and clients meet at (docs/security.md).
+"""Who may connect to a station's sockets, and what each peer may do (docs/security.md).
 
 Beyond loopback every socket speaks CURVE: both sides prove that they hold their key, and all that
-travels is encrypted. The gate answers ZeroMQ's question who may connect (ZAP, rfc.zeromq.org/27)
-from the station file's table of peers.
+travels is encrypted. libzmq asks who may connect (ZAP, rfc.zeromq.org/27), and the gate answers
+from the station file's table of peers. ``zmq.auth.Authenticator`` is not used for that: it turns a
+peer away with a 400, after which a client never tries again, and knows no roles.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from zmq.utils.monitor import parse_monitor_message
 from inspector.config.addresses import LOOPBACK
 from inspector.config.station_file import Role, Security
 from inspector.errors import PortError, SecretError
+from inspector.files import lock_file
 from inspector.logs import say
 from inspector.wire.keys import Keys, decode, load_keys
 
@@ -38,6 +40,7 @@ _ADMITS: Final[Mapping[str, frozenset[Role]]] = {
     "images": frozenset({"listen"}),
     "commands": ALL_ROLES,
 }
+"""The roles that each socket lets in, by its :data:`SocketName`; a peer needs one of them."""
 
 _HANDSHAKE_MS: Final = 5000
 _ZAP: Final = "inproc://zeromq.zap.01"
@@ -46,11 +49,11 @@ _SAY_EVERY_S: Final = 10.0
 
 
 class Gate:
-    """The ZeroMQ context of one station: opens its sockets, and knows who is on them.
+    """The ZeroMQ context of one station: it opens the sockets, and knows who is on them.
 
-    Without ``security.secret_key`` the sockets stay on loopback and whoever connects may do all.
-    With it a peer needs a key of ``security.peers`` and a role that the socket admits; when the
-    thread that answers for it is gone, nobody gets in. Raises :class:`SecretError`.
+    Without ``security.secret_key`` the sockets stay on loopback, and whoever connects may do
+    everything. With it a peer needs a key of ``security.peers`` and a role that the socket admits;
+    should the thread that answers libzmq die, nobody gets in. Raises :class:`SecretError`.
 
     Sockets are closed by ``close_socket``, all of them before ``close``.
     """
@@ -69,30 +72,31 @@ class Gate:
 
     @property
     def public_key(self) -> str:
-        """What clients must expect the station's key to be, Z85; "" without keys."""
+        """The key that clients must know the station by, Z85; "" without keys."""
         return self._keys.public.decode() if self._keys is not None else ""
 
     @property
     def crashed(self) -> bool:
-        """The thread that lets peers in has died of an error: nobody new gets in."""
+        """True when the thread that lets peers in has died of an error: nobody new gets in."""
         return self._guard is not None and not self._guard.is_alive()
 
     @property
     def refused(self) -> int:
-        """Connections turned away so far."""
+        """How many connections were turned away so far."""
         return self._guard.refused if self._guard is not None else 0
 
     def open(
-        self, kind: int, door: SocketName, address: str, *, high_water: int, largest: int
+        self, kind: int, name: SocketName, address: str, *, high_water: int, largest: int
     ) -> zmq.Socket[bytes]:
-        """A bound socket of ZeroMQ's ``kind`` that takes messages up to ``largest`` bytes.
+        """A bound socket of ZeroMQ's ``kind`` (``zmq.ROUTER``, ...).
 
-        Whoever sends a larger one is cut off. Raises :class:`PortError` when ``address`` cannot be
-        bound, or can be reached from other machines and there are no keys.
+        A peer that sends a message of more than ``largest`` bytes is cut off; ``high_water`` is how
+        many messages may wait for one peer. Raises :class:`PortError` when ``address`` cannot be
+        bound, or can be reached from other machines while there are no keys.
         """
         if self._guard is None and not re.fullmatch(LOOPBACK, address):
             raise PortError(
-                f"sockets.{door}: {address} can be reached from other machines, which needs keys: "
+                f"sockets.{name}: {address} can be reached from other machines, which needs keys: "
                 f"run 'inspector keygen', then set security.secret_key"
             )
         socket = self._context.socket(kind)
@@ -104,10 +108,10 @@ class Gate:
             if self._keys is not None:
                 socket.curve_secretkey = self._keys.secret
                 socket.curve_server = True
-                socket.zap_domain = door.encode()
-                # Else libzmq lets everyone in while nobody answers its questions.
+                socket.zap_domain = name.encode()
+                # Without this libzmq lets everyone in while nobody answers its questions.
                 socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-                socket.monitor(_monitor_of(door), _Guard.WATCHED)
+                socket.monitor(_monitor_of(name), _Guard.WATCHED)
             self._lock(address)
             socket.bind(address)
         except (OSError, zmq.ZMQError) as error:
@@ -121,20 +125,24 @@ class Gate:
         return socket
 
     def peer_of(self, frame: zmq.Frame) -> str:
-        """Name in ``security.peers`` of who sent ``frame`` (``recv(copy=False)``); "" without keys.
+        """The name in ``security.peers`` of the peer that sent ``frame``; "" without keys.
 
-        It is what the handshake proved, not what a message says.
+        The handshake has proved it: it is not what a message says. ``frame`` is one received with
+        ``copy=False``.
         """
         return str(frame.get("User-Id")) if self._guard is not None else ""
 
     def roles_of(self, peer: str) -> frozenset[Role]:
-        """What ``peer`` may do; without keys everyone may do all."""
+        """What ``peer`` may do; without keys every peer may do everything."""
         return self._roles.get(peer, frozenset()) if self._guard is not None else ALL_ROLES
 
     def close_socket(self, socket: zmq.Socket[bytes], linger_ms: int = 0) -> None:
-        """Close ``socket``, by the thread that uses it; ``linger_ms`` for what is queued."""
+        """Close ``socket``; what is queued is sent within ``linger_ms``, or dropped.
+
+        To be called by the thread that uses the socket.
+        """
         if self._guard is not None:
-            # An event that nobody takes would block libzmq's own thread.
+            # Once closed nobody reads the monitor's events, and libzmq's own thread would block.
             socket.disable_monitor()
         socket.close(linger=linger_ms)
 
@@ -150,22 +158,19 @@ class Gate:
     def _lock(self, address: str) -> None:
         """Hold ``PATH.lock`` beside an ``ipc://PATH`` until ``close``. Raises OSError.
 
-        libzmq removes whatever stands at the path before it binds, be it the socket of a station
-        that runs or a file that is no socket at all. The kernel drops the lock with its holder.
+        Before it binds libzmq removes whatever stands at the path, be it the socket of a station
+        that runs or a file that is no socket at all.
         """
         path = address.removeprefix("ipc://")
         if sys.platform == "win32" or path == address or path[:1] in ("", "*", "@"):
             return
-        import fcntl
-
-        self._locks.append(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600))
-        fcntl.flock(self._locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._locks.append(lock_file(Path(f"{path}.lock"), 0o600))
         if Path(path).exists() and not Path(path).is_socket():
             raise FileExistsError(errno.EEXIST, "not a socket")
 
 
 class _Guard(threading.Thread):
-    """Answers libzmq who may connect, and says whom it turned away."""
+    """The thread that answers libzmq who may connect, and logs whom it turned away."""
 
     WATCHED: Final = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 
@@ -185,12 +190,12 @@ class _Guard(threading.Thread):
         self._stop_asked.bind(_STOP)
         self._stopped.connect(_STOP)
         self._monitors: dict[zmq.Socket[bytes], str] = {}
-        for door in _ADMITS:
+        for name in _ADMITS:
             monitor = context.socket(zmq.PAIR)
-            # Never full: libzmq's own thread would wait for room.
+            # Without a limit: libzmq's own thread would wait for room.
             monitor.set_hwm(0)
-            monitor.connect(_monitor_of(door))
-            self._monitors[monitor] = door
+            monitor.connect(_monitor_of(name))
+            self._monitors[monitor] = name
 
     def run(self) -> None:
         poller = zmq.Poller()
@@ -213,38 +218,40 @@ class _Guard(threading.Thread):
             socket.close(linger=0)
 
     def _answer(self, request: list[bytes]) -> list[bytes]:
+        """The reply to a ZAP request: who a peer is, or that it is not let in."""
         version, number, domain, address, _identity, mechanism, *credentials = request
-        door = domain.decode("ascii", "replace")
+        name = domain.decode("ascii", "replace")
         key = credentials[0] if mechanism == b"CURVE" and len(credentials) == 1 else b""
-        name, roles = self._peers.get(key, ("", frozenset[Role]()))
-        if roles & _ADMITS.get(door, frozenset()):
-            return [version, number, b"200", b"OK", name.encode(), b""]
-        why = f"peer {name} has no role for it" if name else "unknown key"
+        peer, roles = self._peers.get(key, ("", frozenset[Role]()))
+        if roles & _ADMITS.get(name, frozenset()):
+            return [version, number, b"200", b"OK", peer.encode(), b""]
+        why = f"peer {peer} has no role for it" if peer else "unknown key"
         shown = z85.encode(key).decode() if len(key) == 32 else ""
-        self._turn_away(door, why, address=address.decode("ascii", "replace"), key=shown)
-        # 300, "try again": after a 400 a client never does, not even when its key has been added.
+        self._turn_away(name, why, address=address.decode("ascii", "replace"), key=shown)
+        # 300 means "try again". After a 400 libzmq's client would not, even once its key is added.
         return [version, number, b"300", b"not admitted", b"", b""]
 
-    def _note(self, door: str, event: list[bytes]) -> None:
+    def _note(self, name: str, event: list[bytes]) -> None:
+        """Take note of a connection whose handshake failed before it came to a key."""
         kind = parse_monitor_message(event)["event"]
         if kind == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
-            self._turn_away(door, "no or another station's key")
+            self._turn_away(name, "no or another station's key")
         elif kind == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-            self._turn_away(door, "ended before it showed a key")
+            self._turn_away(name, "ended before it showed a key")
 
-    def _turn_away(self, door: str, why: str, **details: str) -> None:
-        """Count, and log at most one line each ten seconds for each door and reason."""
+    def _turn_away(self, name: str, why: str, **details: str) -> None:
+        """Count it, and log at most one line in ten seconds for each socket and reason."""
         self.refused += 1
-        said, times = self._told.get((door, why), (-_SAY_EVERY_S, 0))
+        said, times = self._told.get((name, why), (-_SAY_EVERY_S, 0))
         now, times = time.monotonic(), times + 1
         if now - said >= _SAY_EVERY_S:
-            say("refused", logging.WARNING, socket=door, why=why, times=times, **details)
+            say("refused", logging.WARNING, socket=name, why=why, times=times, **details)
             said, times = now, 0
-        self._told[door, why] = (said, times)
+        self._told[name, why] = (said, times)
 
 
-def _monitor_of(door: str) -> str:
-    return f"inproc://gate-{door}"
+def _monitor_of(name: str) -> str:
+    return f"inproc://gate-{name}"
 
 
 def _load(security: Security) -> tuple[Keys | None, dict[str, bytes]]:

@@ -1,17 +1,19 @@
-"""Key files: made, checked, read; and the signing of bundles (docs/security.md).
+"""CURVE keys in files: made and read as ZeroMQ certificates (docs/security.md).
 
-CURVE keys lie in ZeroMQ certificates (ZPL), keys for bundles in PEM files, so that pyzmq, czmq and
-openssl read them too.
+``zmq.auth.load_certificate`` reads them, after :mod:`inspector.files` has checked who else can
+reach the file. ``zmq.auth.create_certificates`` does not make them: the mode of its secret file
+follows the umask, so that other users could read it until somebody closes it, and it overwrites
+keys that are there.
 """
 
 from __future__ import annotations
 
-import re
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
+import zmq.auth
 from zmq.utils import z85
 
 from inspector.errors import SecretError
@@ -28,32 +30,31 @@ class Keys:
 
 def load_keys(path: Path) -> Keys:
     """The pair in a ``.secret`` file of ``keygen``. Raises :class:`SecretError`."""
-    found = _certificate(path, secret=True)
-    if "secret" not in found and "public" in found:
+    public, secret = _load(path, secret=True)
+    if secret is None and public is not None:
         raise SecretError(f"{path}: is the public half of a key; name the .secret file beside it")
-    if "secret" not in found:
+    if secret is None:
         raise SecretError(
             f"{path}: holds no secret key for connections; name the .secret file of 'inspector "
             f"keygen'"
         )
-    keys = Keys(found.get("public", b""), found["secret"])
-    if zmq.curve_public(keys.secret) != keys.public:
+    if zmq.curve_public(secret) != public:
         raise SecretError(
             f"{path}: its two keys are no pair; copy the file again, or make new keys"
         )
-    return keys
+    return Keys(public, secret)
 
 
 def load_public_key(path: Path) -> bytes:
     """The Z85 key in a ``.public`` file of ``keygen``. Raises :class:`SecretError`."""
-    found = _certificate(path, secret=False)
-    if "secret" in found:
+    public, secret = _load(path, secret=False)
+    if secret is not None:
         raise SecretError(
             f"{path}: holds a secret key, which belongs to its owner alone; name the .public file"
         )
-    if "public" not in found:
+    if public is None:
         raise SecretError(f"{path}: holds no key; name the .public file of 'keygen'")
-    return found["public"]
+    return public
 
 
 def decode(key: bytes) -> bytes | None:
@@ -65,14 +66,29 @@ def decode(key: bytes) -> bytes | None:
     return raw if len(raw) == 32 else None
 
 
-def _certificate(path: Path, secret: bool) -> dict[str, bytes]:
-    """Z85 keys in a ZeroMQ certificate (ZPL, as pyzmq and czmq read it), by kind."""
-    text = read_guarded(path, secret).decode("utf-8", "replace")
-    found = {}
-    for kind, key in re.findall(r'^[ \t]*(public|secret)-key[ \t]*=[ \t]*"(.*)"', text, re.M):
-        if decode(key.encode()) is None:
+def _load(path: Path, secret: bool) -> tuple[bytes | None, bytes | None]:
+    """Public and secret Z85 key in a certificate, None where it has none.
+
+    ``secret``: the file may hold a secret, which nobody else may then read. Raises
+    :class:`SecretError`.
+    """
+    try:
+        # pyzmq opens the file again: under this name, whose folders are checked, it is the same
+        # file. A link might lead elsewhere by then.
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        real = path
+    read_guarded(real, secret)
+    try:
+        found = zmq.auth.load_certificate(real)
+    except ValueError:
+        # A certificate has a public key, always.
+        return None, None
+    except (OSError, IndexError):
+        raise SecretError(f"{path}: its keys are damaged; copy the file again") from None
+    for kind, key in zip(("public", "secret"), found, strict=True):
+        if key is not None and decode(key) is None:
             raise SecretError(f"{path}: its {kind} key is damaged; copy the file again")
-        found[kind] = key.encode()
     return found
 
 

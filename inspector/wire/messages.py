@@ -1,10 +1,12 @@
-"""What travels over ZeroMQ: messages, topics and the publishing sockets (docs/wire.md)."""
+"""What travels over ZeroMQ, as data: messages, commands, replies and topics (docs/wire.md).
+
+Loads no ZeroMQ: whoever holds a message, such as the ledger or the journal, needs no socket.
+"""
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -28,18 +30,40 @@ SCHEMA: Final = 1
 Microseconds = Annotated[int, Field(ge=0, lt=2**53, description="µs since the Unix epoch")]
 Milliseconds = Annotated[float, Field(ge=0, description="ms")]
 
+State = Literal[
+    "Preoperational",
+    "Initialized",
+    "Ready",
+    "SingleExecution",
+    "ContinuousExecution",
+    "Halted",
+    "Error",
+]
+"""States of a station, those of OPC 40100-1 (Machine Vision), section 7."""
 
-def _carried(text: str) -> str:
-    # A file name need not be UTF-8: Python keeps its odd bytes as lone surrogates, JSON cannot.
+TopicKind = Literal["verdict", "heatmap", "status"]
+"""What is published: the first word of a topic."""
+
+RefusalCode = Literal[
+    "malformed", "forbidden", "busy", "unknown", "not_ready", "journal", "failed", "stopping"
+]
+"""Why a command was refused; stable identifiers, documented in docs/wire.md."""
+
+
+def _escaped(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-Text = Annotated[str, AfterValidator(_carried)]
-"""Text of the outer world; what UTF-8 cannot carry is written as ``\\udcff``."""
+Text = Annotated[str, AfterValidator(_escaped)]
+"""Text that comes from outside the program.
+
+A file name need not be UTF-8: Python keeps its odd bytes as lone surrogates, which JSON cannot
+carry. They are written out as ``\\udcff``.
+"""
 
 
 class _Message(BaseModel):
-    # Receivers accept fields that a newer daemon adds; the daemon itself never sends others.
+    # A receiver ignores the fields that a newer daemon adds.
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
@@ -87,23 +111,9 @@ class VerdictMessage(_Message):
     queue_ms: Milliseconds | None = Field(description="from grab to the start of judgement")
     judge_ms: Milliseconds | None = Field(description="geometry, inference and decision")
 
-    @functools.cached_property
-    def _json(self) -> bytes:
-        return self.model_dump_json(by_alias=True).encode()
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """As pydantic's; the copy is encoded anew."""
-        copy = super().model_copy(update=update, deep=deep)
-        copy.__dict__.pop("_json", None)
-        return copy
-
     def numbered(self, seq: int) -> Self:
-        """The same with another ``seq``; not encoded again if this was."""
-        copy = self.model_copy(update={"seq": seq})
-        # A quote inside a text is escaped, so the first such key is the message's own.
-        before, after = b'"seq":%d,' % self.seq, b'"seq":%d,' % seq
-        copy.__dict__["_json"] = self._json.replace(before, after, 1)
-        return copy
+        """The same verdict with another ``seq``."""
+        return self.model_copy(update={"seq": seq})
 
 
 class HeatmapMessage(_Message):
@@ -156,35 +166,29 @@ class StatusMessage(_Message):
     drift: Text = Field(
         default="", description="cameras whose good parts no longer score as calibrated; or empty"
     )
+    storage: Text = Field(
+        default="", description="what is wrong with the disk, though the station judges; or empty"
+    )
     cameras: tuple[CameraStatus, ...]
     sent_us: Microseconds
 
     @property
     def unrecorded(self) -> bool:
-        """The journal may not know of this start yet, and never will if it ends here."""
+        """True while the journal may not know this start of the station.
+
+        A start is recorded once the station has opened all that it needs; one that fails before
+        never is.
+        """
         return self.state in {"Preoperational", "Error"} and self.last_seq == 0
 
 
-State = Literal[
-    "Preoperational",
-    "Initialized",
-    "Ready",
-    "SingleExecution",
-    "ContinuousExecution",
-    "Halted",
-    "Error",
-]
-"""States of OPC 40100-1 (Machine Vision), section 7."""
-
-StatusMessage.model_rebuild()
-
-
 def _require_command(schema: dict[str, Any]) -> None:
+    """A default makes ``command`` optional in the schema, but the union is told apart by it."""
     schema["required"] = ["command", *schema.get("required", [])]
 
 
 class _Command(BaseModel):
-    # A misspelt field must not be lost in silence, as one that a newer daemon adds may be.
+    # Unlike a message, a command with an unknown field is refused: the field may be misspelt.
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, json_schema_extra=_require_command
     )
@@ -246,11 +250,7 @@ Command = Annotated[
     TriggerCommand | StatusCommand | RecipeCommand | ReloadCommand | ReplayCommand,
     Field(discriminator="command"),
 ]
-
-RefusalCode = Literal[
-    "malformed", "forbidden", "busy", "unknown", "not_ready", "journal", "failed", "stopping"
-]
-"""Why a command was refused; stable identifiers, documented in docs/wire.md."""
+"""Any command; ``command`` says which."""
 
 
 class EpochField(_Message):
@@ -278,8 +278,6 @@ class ReplyMessage(_Message):
     )
 
 
-TopicKind = Literal["verdict", "heatmap", "status"]
-
 _KINDS: Final[
     dict[TopicKind, tuple[int, type[VerdictMessage | HeatmapMessage | StatusMessage]]]
 ] = {
@@ -287,26 +285,30 @@ _KINDS: Final[
     "heatmap": (4, HeatmapMessage),
     "status": (2, StatusMessage),
 }
-"""Frames of each message, topic included, and the type of the second."""
+"""How many frames a published message has, its topic included, and the type of the second."""
 
 _COMMANDS: Final[TypeAdapter[Command]] = TypeAdapter(Command)
 
 
 def topic(kind: TopicKind, station: str = "") -> bytes:
-    """``b"<kind>/<station>/"``; the closing slash keeps station 1 from receiving station 10."""
+    """``b"<kind>/<station>/"``, or the beginning that all stations have in common.
+
+    A subscription matches every topic that begins with it: without the closing slash station 1's
+    subscribers would receive station 10, too.
+    """
     return f"{kind}/{station}/".encode() if station else f"{kind}/".encode()
 
 
 def encode(message: BaseModel) -> bytes:
-    """One message as UTF-8 JSON; NaN and infinities never occur in it."""
-    if isinstance(message, VerdictMessage):
-        # Checked, recorded and published: the same bytes.
-        return message._json
+    """One message as UTF-8 JSON; the models let neither NaN nor infinities into it.
+
+    The same message gives the same bytes each time: what is recorded is what is published.
+    """
     return message.model_dump_json(by_alias=True).encode()
 
 
 def decode(frames: Sequence[bytes]) -> VerdictMessage | HeatmapMessage | StatusMessage:
-    """The message in ``frames``, as received; a heatmap's pictures are not looked at.
+    """The message in the ``frames`` of a subscription; a heatmap's pictures are not looked at.
 
     Raises :class:`WireError` when docs/wire.md does not allow it.
     """
@@ -323,6 +325,14 @@ def decode(frames: Sequence[bytes]) -> VerdictMessage | HeatmapMessage | StatusM
     if bytes(frames[0]) != topic(kind, message.station):
         raise WireError(f"received {kind} of station '{message.station}' under another topic")
     return message
+
+
+def decode_verdict(body: bytes) -> VerdictMessage:
+    """The verdict in ``body``. Raises :class:`WireError` when docs/wire.md does not allow it."""
+    try:
+        return VerdictMessage.model_validate_json(body)
+    except ValidationError as error:
+        raise WireError(f"received verdict {first_wrong(error)}") from None
 
 
 def decode_command(body: bytes) -> Command:
@@ -342,7 +352,7 @@ def decode_reply(body: bytes) -> ReplyMessage:
 
 
 def json_schemas() -> dict[str, dict[str, Any]]:
-    """JSON Schema (2020-12) of each message: by topic kind, ``command`` and ``reply``."""
+    """JSON Schema (2020-12) of each message, by its topic's kind; of ``command`` and ``reply``."""
     models: dict[str, type[BaseModel]] = {kind: model for kind, (_, model) in _KINDS.items()}
     models["reply"] = ReplyMessage
     schemas = {
@@ -355,7 +365,7 @@ def json_schemas() -> dict[str, dict[str, Any]]:
 
 
 def first_wrong(error: ValidationError) -> str:
-    """The first wrong field of a message, in words."""
+    """The first wrong field of a message, as the end of a sentence about it."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"whose field '{where}' is wrong: {first['msg']}"

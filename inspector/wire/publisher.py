@@ -17,7 +17,7 @@ _IMAGES_GRACE_S: Final = 0.5
 _LARGEST_SUBSCRIPTION: Final = 1024
 _LONGEST_PREFIX: Final = 100
 _MOST_SUBSCRIPTIONS: Final = 1000
-"""Read in one go: whoever sends them without end does not hold up the verdicts."""
+"""Subscriptions read per call, so that a flood of them cannot delay verdicts."""
 
 
 class Publisher:
@@ -121,9 +121,9 @@ class Publisher:
         elif message[:1] == b"\x01" and len(prefix) <= _LONGEST_PREFIX:
             self._prefixes.add(prefix)
 
-    def _open(self, door: SocketName, address: str, high_water: int) -> zmq.Socket[bytes]:
+    def _open(self, name: SocketName, address: str, high_water: int) -> zmq.Socket[bytes]:
         socket = self._gate.open(
-            zmq.XPUB, door, address, high_water=high_water, largest=_LARGEST_SUBSCRIPTION
+            zmq.XPUB, name, address, high_water=high_water, largest=_LARGEST_SUBSCRIPTION
         )
         self._sockets.append(socket)
         return socket

@@ -14,7 +14,7 @@ from inspector.config.station_file import Peer, Security
 from inspector.journal.reader import Reader
 from inspector.journal.writer import Journal
 from inspector.wire import keys
-from inspector.wire.command_server import Commands
+from inspector.wire.command_server import Commands, CommandSocket
 from inspector.wire.gate import Gate
 from inspector.wire.messages import CameraStatus, StatusMessage
 
@@ -52,8 +52,7 @@ def station(
     gate = Gate(security or Security())
     try:
         commands = Commands(
-            gate,
-            "tcp://127.0.0.1:*",
+            CommandSocket(gate, "tcp://127.0.0.1:*"),
             handle=lambda request: request.refuse("forbidden", "only its status is asked here"),
             status=tell,
             reader=lambda: Reader(folder),

@@ -270,6 +270,20 @@ def test_what_the_journal_has_not_is_a_gap_between_what_it_has(station, quick):
     assert [getattr(item, "seq", item) for item in found] == [1, Gap(NAME, "epoch-1", 2, 4), 5]
 
 
+def test_damaged_row_of_the_journal_is_a_gap_of_one(station):
+    with Subscriber(station.verdicts, commands=station.commands) as subscriber:
+        station.wait()
+        station.publish(1)
+        station.lose(8)
+        station.recorded.damage(5, '{"schema":1}')
+        station.publish(1)
+        station.say_status("Halted")
+        found = until_halted(subscriber)
+    expected: list[Any] = list(station.recorded.verdicts)
+    expected[4] = Gap(NAME, "epoch-1", 5, 5)
+    assert found == expected
+
+
 @pytest.mark.parametrize("told_by", ["verdict", "status", "answer"])
 def test_what_a_journal_that_fails_records_late_still_comes(station, monkeypatch, told_by):
     """Published, lost on the way, and in the journal only later than it is usually waited for."""

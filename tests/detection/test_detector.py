@@ -11,6 +11,7 @@ import pytest
 from onnx import helper
 
 from inspector import Detector, Verdict
+from inspector.detection.detector import BatchItem
 from inspector.errors import BundleError, Fault, GoldenError, ProviderError
 from inspector.imaging.geometry import Box
 from inspector.verdict import Reason
@@ -48,6 +49,47 @@ def test_camera_formats_give_one_score(bundle_path):
     pictures = [colour, grey, grey[:, :, None], alpha, grey.astype(np.uint16) * 257]
     pictures.append(np.repeat(colour, 2, axis=1)[:, ::2])
     assert {detector.judge(picture).score for picture in pictures} == {127 / 64}
+
+
+LIT = {"brightness": (100, 150), "sharpness": (0, 1e9)}
+"""Limits of a bundle without ``fitness``: all black is too dark, all white saturated."""
+
+UNFIT = [(0, "too_dark", "anomaly"), (255, "saturated", "anomaly"), (128, "", "")]
+
+
+@pytest.mark.parametrize(("grey", "reason", "unchecked"), UNFIT)
+def test_the_score_of_an_unfit_picture_is_withdrawn(tmp_path, grey, reason, unchecked):
+    detector = Detector.load(tiny.write_bundle(tmp_path / "lit.onnx", exposure=LIT))
+    frame = np.full((64, 64, 3), grey, np.uint8)
+    checked, plain = detector.judge(frame), detector.judge(frame, check_picture=False)
+    assert (checked.reason.value, plain.reason.value) == (reason, unchecked)
+    assert plain.score == detector.infer(frame[np.newaxis])[0][0]
+    np.testing.assert_array_equal(checked.anomaly_map, plain.anomaly_map)
+    np.testing.assert_array_equal(checked.judged, frame)
+    if reason:
+        assert (checked.verdict, checked.score, checked.regions) == (Verdict.FAULT, None, ())
+        assert "good parts" in checked.detail
+    else:
+        assert (checked.verdict, checked.score) == (plain.verdict, plain.score)
+    # A golden picture may be dark.
+    assert detector.judge_input(frame).reason.value == unchecked
+
+
+def test_an_unfit_picture_that_cannot_be_judged_either_stays_what_it_is(tmp_path):
+    detector = Detector.load(tiny.write_bundle(tmp_path / "lit.onnx", exposure=LIT))
+    dark = np.zeros((64, 64, 3), np.uint8)
+    assert detector.judge(dark).reason is Reason.TOO_DARK
+    dark[:8, :8] = tiny.MAGIC
+    assert detector.judge(dark).reason is Reason.NOT_FINITE
+
+
+def test_a_batch_checks_the_pictures_that_it_is_asked_to_check(tmp_path):
+    detector = Detector.load(tiny.write_bundle(tmp_path / "lit.onnx", exposure=LIT))
+    black = np.zeros((64, 64, 3), np.uint8)
+    items = [BatchItem(detector, black), BatchItem(detector, black, check_picture=False)]
+    found = Detector.judge_together([*items, BatchItem(detector, tiny.good_picture())])
+    assert [judgement.reason.value for judgement in found] == ["too_dark", "anomaly", ""]
+    assert [judgement.anomaly_map is not None for judgement in found] == [True] * 3
 
 
 def test_score_on_the_limit_is_a_fail(bundle_path):

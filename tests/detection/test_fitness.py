@@ -11,7 +11,6 @@ from inspector.cameras.simulated.conveyor import Domain
 from inspector.detection import fitness
 from inspector.detection.manifest import Exposure
 from inspector.imaging.geometry import Box, Geometry
-from inspector.verdict import Judgement, Reason, Verdict
 
 GEOMETRY = Geometry(height=192, width=224, region=Box(x=100, y=60, w=448, h=384), fit="stretch")
 
@@ -197,67 +196,3 @@ def test_what_was_learnt_survives_the_manifest(learnt: Exposure, good: list[np.n
 def test_nothing_to_learn_from_is_refused() -> None:
     with pytest.raises(ValueError, match="no pictures"):
         fitness.learn([])
-
-
-def test_a_live_camera_that_repeats_itself_is_frozen(good: list[np.ndarray]) -> None:
-    history = fitness.RepeatCheck(live=True)
-    assert history.check(good[0]) is None
-    first = history.check(good[0].copy())
-    assert first is not None
-    assert first.reason == "frozen"
-    again = history.check(good[0].copy())
-    assert again is not None
-    assert "3 times" in str(again)
-    assert history.check(good[1]) is None
-    assert history.check(good[0]) is None
-
-
-def test_one_grey_level_of_one_pixel_is_another_frame(good: list[np.ndarray]) -> None:
-    history = fitness.RepeatCheck(live=True)
-    history.check(good[0])
-    other = good[0].copy()
-    other[-1, -1, 2] ^= 1
-    assert history.check(other) is None
-    assert history.check(other[:, :-1]) is None
-    assert history.check(other[:, :-1].astype(np.uint16)) is None
-
-
-def test_a_file_may_repeat_and_a_reopened_camera_may_too(good: list[np.ndarray]) -> None:
-    files = fitness.RepeatCheck(live=False)
-    assert [files.check(good[0]) for _ in range(3)] == [None] * 3
-    live = fitness.RepeatCheck(live=True)
-    live.check(good[0])
-    live.forget()
-    assert live.check(good[0]) is None
-
-
-def judged(image: np.ndarray, verdict: Verdict = Verdict.PASS) -> Judgement:
-    score = None if verdict is Verdict.FAULT else 0.5
-    cause = Reason.INFERENCE_ERROR if verdict is Verdict.FAULT else Reason.NONE
-    return Judgement(verdict, score, cause, judged=GEOMETRY.apply(image))
-
-
-def test_the_score_of_an_unfit_picture_is_withdrawn(
-    learnt: Exposure, good: list[np.ndarray]
-) -> None:
-    dark = noisy(good[0] * 0.02)
-    answer = fitness.fault_if_unfit(judged(dark), dark, learnt, fitness.RepeatCheck(live=True))
-    assert (answer.verdict, answer.score, answer.reason) == (
-        Verdict.FAULT,
-        None,
-        Reason.TOO_DARK,
-    )
-    assert answer.detail
-    assert answer.judged is not None
-
-
-def test_fit_pictures_and_earlier_faults_are_left_alone(
-    learnt: Exposure, good: list[np.ndarray]
-) -> None:
-    history = fitness.RepeatCheck(live=True)
-    fit = judged(good[0])
-    assert fitness.fault_if_unfit(fit, good[0], learnt, history) is fit
-    faulty = judged(good[0], Verdict.FAULT)
-    assert fitness.fault_if_unfit(faulty, good[0], learnt, history) is faulty
-    frozen = fitness.fault_if_unfit(judged(good[0]), good[0], learnt, history)
-    assert frozen.reason is Reason.FROZEN

@@ -38,7 +38,7 @@ def signed_path(bundle_path, signer):
 
 def body_of(path) -> bytes:
     """All but the closing digest."""
-    return path.read_bytes()[: -bundle._SEAL_SIZE]
+    return path.read_bytes()[: -bundle.SEAL_SIZE]
 
 
 def test_signed_bundle_is_read_with_and_without_keys(signed_path, signer, other):
@@ -84,7 +84,7 @@ def test_signature_replaces_the_one_before(signed_path, signer, other):
 
 def test_signature_of_another_bundle_is_refused(signed_path, signer, tmp_path):
     changed = tiny.write_bundle(tmp_path / "changed.onnx", version="2")
-    entry = body_of(signed_path)[-bundle._SIGNATURE_SIZE :]
+    entry = body_of(signed_path)[-bundle.SIGNATURE_SIZE :]
     changed.write_bytes(bundle.seal(body_of(changed) + entry))
     bundle.read(changed)
     with pytest.raises(SignatureError, match="altered after signing"):
@@ -95,7 +95,7 @@ def test_own_signature_under_a_trusted_name_is_refused(signed_path, signer, othe
     forged = bundle.sign(bundle.read(signed_path), other[0])
     trusted = signer[1][0].public_bytes_raw().hex().encode()
     impostor = other[1][0].public_bytes_raw().hex().encode()
-    body = forged[: -bundle._SEAL_SIZE].replace(impostor, trusted)
+    body = forged[: -bundle.SEAL_SIZE].replace(impostor, trusted)
     signed_path.write_bytes(bundle.seal(body))
     with pytest.raises(SignatureError, match="altered after signing"):
         bundle.read(signed_path, signer[1])
@@ -104,7 +104,7 @@ def test_own_signature_under_a_trusted_name_is_refused(signed_path, signer, othe
 @pytest.mark.parametrize("where", ["before", "after", "twice", "cut"])
 def test_bytes_put_around_the_signature_are_refused(signed_path, signer, where):
     body = body_of(signed_path)
-    inner, entry = body[: -bundle._SIGNATURE_SIZE], body[-bundle._SIGNATURE_SIZE :]
+    inner, entry = body[: -bundle.SIGNATURE_SIZE], body[-bundle.SIGNATURE_SIZE :]
     # One more metadata entry, that protocol buffers would happily merge into the model.
     extra = b"\x72\x06\x0a\x01k\x12\x01v"
     forged = {
@@ -122,7 +122,7 @@ def test_any_change_under_a_new_checksum_is_refused(signed_path, signer):
     body = body_of(signed_path)
     rng = random.Random(0)
     # All of the entry itself, and a sample of what it signs.
-    tail = range(len(body) - bundle._SIGNATURE_SIZE, len(body))
+    tail = range(len(body) - bundle.SIGNATURE_SIZE, len(body))
     for place in (*tail, *(rng.randrange(len(body)) for _ in range(200))):
         changed = bytearray(body)
         changed[place] ^= 1 << rng.randrange(8)
@@ -132,7 +132,7 @@ def test_any_change_under_a_new_checksum_is_refused(signed_path, signer):
 
 def test_signature_is_looked_at_before_the_model_is_parsed(signed_path, signer, other):
     body = b"\xff" * 1000
-    entry = body_of(signed_path)[-bundle._SIGNATURE_SIZE :]
+    entry = body_of(signed_path)[-bundle.SIGNATURE_SIZE :]
     with pytest.raises(SignatureError):
         bundle.unseal(bundle.seal(body + entry), signed_path, signer[1])
     with pytest.raises(BundleError, match="not an ONNX model"):

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from inspector.errors import Fault
 from inspector.imaging.geometry import Box, Geometry
 from inspector.imaging.heatmaps import contact_sheet, map_to_grey, overlay
-from inspector.imaging.images import encode_jpeg, encode_png, read_image, to_bgr8
+from inspector.imaging.images import (
+    encode_jpeg,
+    encode_png,
+    gaussian_blur,
+    read_image,
+    to_bgr8,
+)
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -205,6 +211,26 @@ def test_file_that_is_no_image_is_refused(tmp_path):
     path.write_bytes(b"not a picture at all")
     with pytest.raises(ValueError, match="not a readable image"):
         read_image(path)
+
+
+@pytest.mark.parametrize("encode", [encode_png, encode_jpeg])
+@pytest.mark.parametrize("shape", [(4, 4, 2), (4, 4, 7), (0, 4, 3)])
+def test_what_is_no_picture_is_not_encoded(encode, shape):
+    with pytest.raises(ValueError, match=r"cannot encode a picture of shape \("):
+        encode(np.zeros(shape, np.uint8))
+
+
+def test_blur_spreads_a_point_as_a_gaussian_and_keeps_the_light():
+    point = np.zeros((41, 31), np.float32)
+    point[20, 15] = 100.0
+    blurred = gaussian_blur(point, 2.0)
+    squares = (np.arange(41)[:, None] - 20) ** 2 + (np.arange(31) - 15) ** 2
+    expected = 100.0 / (2 * np.pi * 2.0**2) * np.exp(-squares / (2 * 2.0**2))
+    np.testing.assert_allclose(blurred, expected, atol=0.02)
+    assert blurred.sum() == pytest.approx(100.0, rel=1e-4)
+    # At the border its reflection lies beyond.
+    edge = np.tile(np.float32([0, 0, 0, 90, 0, 0, 0]), (9, 1))
+    assert gaussian_blur(edge, 1.0).sum(axis=1) == pytest.approx(edge.sum(axis=1), rel=0.01)
 
 
 def test_overlay_leaves_a_good_part_as_it_is():

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -89,12 +91,14 @@ def test_power_cut_test_notices_a_journal_that_does_not_sync(tmp_path: Path, lax
 
 
 FILL = """
+import logging
 import sys
 from pathlib import Path
 from inspector.errors import JournalError
-from inspector.journal import Journal
+from inspector.journal.writer import Journal
 from tests.records import EPOCH, verdict
 
+logging.basicConfig(level=logging.INFO, format="%(message)s")
 journal = Journal(Path(sys.argv[1]) / "journal")
 journal.begin(EPOCH, 1)
 assert (Path(sys.argv[1]) / "journal" / "reserve").stat().st_size == 16 * 2**20
@@ -144,6 +148,9 @@ def test_full_disk_leaves_the_journal_its_reserve(tmp_path: Path) -> None:
     first, total = map(int, last.split())
     # 16 MB of reserve, in the WAL and once more in the database: some hundred verdicts of 20 kB.
     assert total - first > 300
+    freed, filled = done.stderr.splitlines()
+    assert freed == f'reserve freed folder={tmp_path}/journal why="database or disk is full"'
+    assert filled == f"reserve filled folder={tmp_path}/journal"
 
 
 def test_disk_that_refuses_fails_the_commit_and_nothing_else(tmp_path: Path) -> None:
@@ -165,6 +172,37 @@ def test_disk_that_refuses_fails_the_commit_and_nothing_else(tmp_path: Path) -> 
     assert seqs(tmp_path) == [1, 2, 3]
     with opened(tmp_path) as journal:
         assert journal.begin("next", 2).unanswered == ()
+
+
+def test_reserve_that_is_freed_and_filled_again_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with opened(tmp_path) as journal:
+        journal.begin(EPOCH, 1)
+        journal.commit([], [verdict(1)])
+        assert (journal.trouble, caplog.records) == ("", [])
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        wal = (tmp_path / f"{FILE}-wal").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (wal + 8192, hard))
+        try:
+            for _ in range(2):
+                with pytest.raises(JournalError):
+                    journal.commit([], [verdict(2, detail="x" * 100_000)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert not (tmp_path / "reserve").exists()
+        (freed,) = caplog.records
+        assert freed.levelno == logging.WARNING
+        assert freed.getMessage().startswith(f"reserve freed folder={tmp_path} why=")
+        words = "could not be written .* freed its reserve .*; free some space on the disk"
+        for seq in range(2, 34):
+            assert re.fullmatch(f"{tmp_path}: the journal {words}", journal.trouble)
+            journal.commit([], [verdict(seq)])
+        assert journal.trouble == ""
+    assert caplog.records[1].getMessage() == f"reserve filled folder={tmp_path}"
+    assert len(caplog.records) == 2
+    assert (tmp_path / "reserve").stat().st_size == 16 * 2**20
 
 
 def test_second_daemon_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from inspector.errors import JournalError
-from inspector.journal import writer as journals
+from inspector.journal import schema
 from inspector.journal.reader import Reader
 from inspector.journal.schema import FILE, TriggerRow
 from inspector.journal.writer import Journal
@@ -159,7 +161,7 @@ def test_unanswered_triggers_come_back_until_they_are_answered(tmp_path: Path) -
 def test_last_answers_are_remembered_over_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journals, "_REMEMBERED", 30)
+    monkeypatch.setattr(schema, "_REMEMBERED", 30)
     with contextlib.closing(Journal(tmp_path)) as journal:
         journal.begin(EPOCH, 1)
         both = [answer(s, trigger(s)) if s % 2 else verdict(s) for s in range(1, 101)]
@@ -252,18 +254,55 @@ def test_nobody_else_may_read_the_folder(tmp_path: Path) -> None:
 
 
 def test_missing_reserve_is_told_and_made_good(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     real = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=20 * 2**20))
     with contextlib.closing(Journal(tmp_path)) as journal:
         journal.begin(EPOCH, 1)
-        assert "disk is nearly full" in journal.trouble
+        for seq in (1, 2):
+            assert "the disk is nearly full; free some space" in journal.trouble
+            journal.commit([], [verdict(seq)])
         monkeypatch.undo()
-        for seq in range(1, 40):
+        for seq in range(3, 40):
             journal.commit([], [verdict(seq)])
         assert journal.trouble == ""
+    lines = [record.getMessage().split(" why=")[0] for record in caplog.records]
+    assert lines == [f"reserve {how} folder={tmp_path}" for how in ("missing", "filled")]
+    assert caplog.records[0].levelno == logging.WARNING
     assert (tmp_path / "reserve").stat().st_size == 16 * 2**20
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=1))
     with contextlib.closing(Journal(tmp_path)) as journal:
         assert journal.trouble == ""
+
+
+def test_reserve_that_cannot_be_written_is_trouble_and_no_end(tmp_path: Path) -> None:
+    (tmp_path / "reserve").mkdir()
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        journal.begin(EPOCH, 1)
+        journal.commit([], [verdict(1)])
+        assert journal.trouble == (
+            f"{tmp_path}: the journal has no reserve: it cannot be written: Is a directory; look "
+            f"after the disk"
+        )
+
+
+def test_damaged_row_among_the_last_answers_does_not_stop_the_next_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        journal.begin(EPOCH, 1)
+        journal.commit([], [answer(seq, trigger(seq)) for seq in range(1, 5)])
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db, db:
+        for place, row in ((2, b"\xff"), (3, b"{}")):
+            db.execute(
+                "UPDATE verdict SET json = CAST(? AS TEXT) WHERE place = ?",
+                (row, schema.PLACES_PER_EPOCH + place),
+            )
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        found = journal.begin("second", 2)
+    assert [each.seq for each in found.answered] == [1, 4]
+    assert found.epochs == ((EPOCH, 4),)
+    (record,) = caplog.records
+    assert f'damaged rows=2 why="place {schema.PLACES_PER_EPOCH + 2}: ' in record.getMessage()

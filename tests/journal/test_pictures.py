@@ -153,9 +153,12 @@ def test_disk_that_refuses_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "pictures").write_bytes(b"in the way")
     archive = Archive(tmp_path, settings())
     assert not archive.keep(fail(1), frame(1))
-    assert "no picture can be kept" in archive.trouble
+    assert archive.trouble == (
+        f"{tmp_path}/pictures: no picture can be kept: File exists; look after the disk"
+    )
     (tmp_path / "pictures").unlink()
     assert archive.keep(fail(2), frame(1))
+    assert archive.trouble == ""
 
 
 def test_half_written_is_never_listed_and_is_swept(tmp_path: Path) -> None:

@@ -1,38 +1,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inspector.cameras import Frame
 from inspector.config.station_file import load_station
-from inspector.detection.detector import Detector
+from inspector.detection.detector import BatchItem, Detector
 from inspector.detection.engines.onnxruntime import OnnxRuntimeBackend
 from inspector.errors import Fault
-from inspector.judging import batches as batching
-from inspector.judging import judges
-from inspector.judging.batches import LARGEST, Batches
+from inspector.judging import batches
+from inspector.judging.batches import LARGEST, BatchCosts
 from inspector.judging.judge import judge_together
-from inspector.station.grabber import Change
-from inspector.station.inbox import Arrival, Inbox
+from inspector.judging.judges import Judges
+from inspector.station.inbox import Arrival, Change, Inbox
 from inspector.verdict import Reason
 from inspector.wire.messages import VerdictMessage
 from tests import running, tiny
 
 
-def learnt(costs: dict[int, float]) -> Batches:
+def learnt(costs: dict[int, float]) -> BatchCosts:
     """Batches on an engine whose batch of n takes ``costs[n]`` ns, by its own clock."""
     now = [0.0]
 
     def infer(size: int) -> None:
         now[0] += costs[size]
 
-    batches = Batches()
-    batches.learn(infer, lambda: int(now[0]))
-    return batches
+    measured = BatchCosts()
+    measured.learn(infer, lambda: int(now[0]))
+    return measured
 
 
 SIZES = (1, 2, 4, 8)
@@ -44,17 +43,17 @@ SIZES = (1, 2, 4, 8)
     due=st.lists(st.integers(-10_000_000, 500_000_000), min_size=1, max_size=12),
 )
 def test_a_batch_ends_before_every_deadline_in_it_and_pays(costs, slow, due):
-    batches = learnt(dict(zip(SIZES, costs, strict=True)))
+    measured = learnt(dict(zip(SIZES, costs, strict=True)))
     worst = dict(zip(SIZES, costs, strict=True))
     for size, taken in slow:
-        batches.note(size, taken)
+        measured.note(size, taken)
         worst[size] = max(worst[size], taken)
-    size = batches.size(due, 0)
+    size = measured.size(due, 0)
     assert 1 <= size <= min(len(due), LARGEST)
     if size > 1:
         # The slowest batches fade, slowly: 20 of them by two per cent.
         assert worst[size] * 0.97 < min(due[:size])
-        assert size <= batches.largest
+        assert size <= measured.largest
 
 
 @given(
@@ -64,24 +63,24 @@ def test_a_batch_ends_before_every_deadline_in_it_and_pays(costs, slow, due):
 def test_no_batch_that_is_not_quicker_than_its_parts(costs, singles):
     """However slow a busy machine makes parts later: of batches that do not run nobody knows."""
     cost = dict(zip(SIZES, costs, strict=True))
-    batches = learnt(cost)
+    measured = learnt(cost)
     for taken in singles:
-        batches.note(1, taken)
-    size = batches.size([10**12] * 8, 0)
+        measured.note(1, taken)
+    size = measured.size([10**12] * 8, 0)
     assert size == 1 or cost[size] < 0.95 * size * cost[1]
 
 
 def test_a_cpu_that_gains_nothing_is_asked_once_and_judges_one_by_one():
     asked = []
-    batches = Batches()
+    measured = BatchCosts()
     now = [0]
 
     def infer(size: int) -> None:
         asked.append(size)
         now[0] += 15_000_000 * size
 
-    batches.learn(infer, lambda: now[0])
-    assert batches.largest == 1
+    measured.learn(infer, lambda: now[0])
+    assert measured.largest == 1
     assert max(asked) == 2
 
 
@@ -96,66 +95,71 @@ def test_a_cpu_that_gains_nothing_is_not_fooled_by_a_busy_moment(noise):
     def judge(size: int) -> None:
         now[0] += 15e6 * size * next(calls, 1.0)
 
-    batches = Batches()
-    batches.learn(judge, lambda: int(now[0]))
+    measured = BatchCosts()
+    measured.learn(judge, lambda: int(now[0]))
     fastest = min(noise[2:16:2]), min(noise[3:17:2])
     if fastest[1] >= 0.95 * fastest[0]:
-        assert batches.largest == 1
-    elif batches.largest > 1:
+        assert measured.largest == 1
+    elif measured.largest > 1:
         assert np.median(noise[3:17:2]) < 0.95 * np.median(noise[2:16:2])
 
 
 def test_a_gpu_takes_all_that_wait_unless_the_first_is_due():
-    batches = learnt(GPU)
-    assert batches.largest == 8
-    assert batches.size([10**9] * 11, 0) == 8
-    assert batches.size([10**9] * 3, 0) == 2
-    assert batches.size([1_500_000, *[10**9] * 7], 0) == 2
-    assert batches.size([1_100_000, *[10**9] * 7], 0) == 1
+    measured = learnt(GPU)
+    assert measured.largest == 8
+    assert measured.size([10**9] * 11, 0) == 8
+    assert measured.size([10**9] * 3, 0) == 2
+    assert measured.size([1_500_000, *[10**9] * 7], 0) == 2
+    assert measured.size([1_100_000, *[10**9] * 7], 0) == 1
 
 
 def test_a_batch_that_was_slow_once_is_not_refused_for_ever():
-    batches = learnt(GPU)
+    measured = learnt(GPU)
     due = [20_000_000] * 8
-    batches.note(8, 100_000_000)
-    assert batches.size(due, 0) < 8
+    measured.note(8, 100_000_000)
+    assert measured.size(due, 0) < 8
     # Nothing runs but what is chosen: without a way back, 8 is never seen again.
     for _ in range(3000):
-        if (size := batches.size(due, 0)) == 8:
+        if (size := measured.size(due, 0)) == 8:
             return
-        batches.note(size, GPU[size])
+        measured.note(size, GPU[size])
     pytest.fail("never 8 again")
 
 
 def test_batches_that_stopped_paying_are_tried_again():
-    batches = learnt(GPU)
+    measured = learnt(GPU)
     for size in (2, 4, 8):
         for _ in range(100):
-            batches.note(size, 50_000_000)
-    assert batches.largest == 1
+            measured.note(size, 50_000_000)
+    assert measured.largest == 1
     for _ in range(10_000):
-        batches.note(1, 1_000_000)
-    assert batches.largest == 8
+        measured.note(1, 1_000_000)
+    assert measured.largest == 8
 
 
 def test_a_batch_that_is_always_late_is_tried_ever_less():
     """The deadline is 20 ms, a batch of 8 takes 30 whatever was learnt."""
-    batches, late = learnt(GPU), []
+    measured, late = learnt(GPU), []
     for decision in range(30_000):
-        size = batches.size([20_000_000] * 8, 0)
-        batches.note(size, 30_000_000 if size == 8 else GPU[size])
+        size = measured.size([20_000_000] * 8, 0)
+        measured.note(size, 30_000_000 if size == 8 else GPU[size])
         late += [decision] * (size == 8)
     assert 1 <= len(late) <= 6
     pauses = np.diff(late)
-    assert (pauses >= batching._FORGIVES).all()
+    assert (pauses >= batches._FORGIVES).all()
     assert (pauses[1:] > 1.5 * pauses[:-1]).all()
 
 
-def two_cameras(folder, bundle_path):
+def load_judges(folder, bundle_path, *names, batching="auto"):
+    """The judges of a station with a camera for each of ``names``, all by one bundle."""
     parts = running.write_parts(folder / "parts", tiny.good_picture())
-    cameras = [running.folder_camera(parts, name) for name in ("a", "b")]
-    station = running.write_station(folder / "station.yaml", bundle_path, *cameras)
-    return dict(judges.load(load_station(station)))
+    cameras = [running.folder_camera(parts, name) for name in names]
+    station = running.write_station(
+        folder / "station.yaml", bundle_path, *cameras, batching=batching
+    )
+    judges = Judges(load_station(station))
+    assert [problem for _, problem in judges.load()] == [None] * len(names)
+    return judges
 
 
 @pytest.mark.parametrize(("moved", "largest"), [(0.0, 8), (0.9, 8), (1.1, 1)])
@@ -163,7 +167,7 @@ def test_a_batch_that_scores_otherwise_than_its_parts_is_not_used(
     tmp_path, bundle_path, monkeypatch, moved, largest
 ):
     """What a part scores alone counts, not the manifest: bf16 has moved both alike."""
-    monkeypatch.setattr(batching, "_PAYS", 1000.0)
+    monkeypatch.setattr(batches, "_PAYS", 1000.0)
     infer = OnnxRuntimeBackend.infer
     tolerance = Detector.load(bundle_path, "cpu").manifest.golden_tolerance
 
@@ -173,58 +177,79 @@ def test_a_batch_that_scores_otherwise_than_its_parts_is_not_used(
         return scores + shift, maps + shift
 
     monkeypatch.setattr(OnnxRuntimeBackend, "infer", rounded)
-    found = two_cameras(tmp_path, bundle_path)
-    assert found["a"].batches is found["b"].batches
-    assert found["a"].batches.largest == largest
+    judges = load_judges(tmp_path, bundle_path, "a", "b")
+    assert [judges.batching.largest(judges[name]) for name in "ab"] == [largest] * 2
 
 
 def test_what_is_learnt_is_what_a_part_costs(tmp_path, bundle_path, monkeypatch):
     """Resize and checks included, and the engine warm for that size."""
     seen: list[tuple[str, int]] = []
     together, warm = judge_together, Detector.warm
-    monkeypatch.setattr(batching, "_PAYS", 1000.0)
+    monkeypatch.setattr(batches, "_PAYS", 1000.0)
     monkeypatch.setattr(
-        judges,
+        batches,
         "judge_together",
-        lambda parts: (seen.append(("judge", len(parts))), together(parts)),
+        lambda parts: (seen.append(("judge", len(parts))), together(parts))[1],
     )
     monkeypatch.setattr(
         Detector, "warm", lambda self, size: (seen.append(("warm", size)), warm(self, size))
     )
-    two_cameras(tmp_path, bundle_path)
-    turns = [("judge", 1), ("judge", 2)] * batching._TIMES
+    load_judges(tmp_path, bundle_path, "a", "b")
+    turns = [("judge", 1), ("judge", 2)] * batches._TIMES
     assert seen[:4] == [("warm", 1), ("judge", 1), ("warm", 2), ("judge", 2)]
     assert seen[4 : 4 + len(turns)] == turns
     assert [each for each in seen if each[0] == "warm"] == [("warm", size) for size in SIZES]
 
 
-def test_one_camera_learns_nothing(tmp_path, bundle_path):
+@pytest.mark.parametrize(("names", "batching"), [("a", "auto"), ("ab", "never")])
+def test_nothing_is_learnt_where_there_is_nothing_to_gain_or_it_is_not_asked_for(
+    tmp_path, bundle_path, monkeypatch, names, batching
+):
+    monkeypatch.setattr(batches, "_PAYS", 1000.0)
+    judges = load_judges(tmp_path, bundle_path, *names, batching=batching)
+    found = [judges[name] for name in names]
+    assert judges.batching.largest(found[0]) == 1
+    assert judges.batching.size(found * 4, [10**12] * len(found) * 4, 0) == 1
+    (judgement,) = judges.batching.judge([(found[0], tiny.good_picture())])
+    assert judgement.verdict.value == "PASS"
+
+
+def test_station_file_does_not_batch_unless_it_says_so(tmp_path, bundle_path):
     parts = running.write_parts(tmp_path / "parts", tiny.good_picture())
     station = running.write_station(
         tmp_path / "station.yaml", bundle_path, running.folder_camera(parts)
     )
-    ((_, judge),) = judges.load(load_station(station))
-    judge.batches.note(1, 5)
-    assert judge.batches.largest == judge.batches.size([10**12] * 8, 0) == 1
+    assert load_station(station).batching == "never"
 
 
-def test_only_parts_that_wait_next_are_taken_with_the_first():
+def test_a_batch_has_one_engine_and_no_judge_on_probation(tmp_path, bundle_path, monkeypatch):
+    monkeypatch.setattr(batches, "_PAYS", 1000.0)
+    (tmp_path / "other").mkdir()
+    judges = load_judges(tmp_path, bundle_path, "a", "b", "c")
+    other = load_judges(tmp_path / "other", bundle_path, "x")["x"]
+    a, b, c = (judges[name] for name in "abc")
+    due = [10**12] * 8
+    assert judges.batching.size([a, b, c, a], due[:4], 0) == 4
+    assert judges.batching.size([a, b, other, a], due[:4], 0) == 2
+    assert judges.batching.size([other, a, b, c], due[:4], 0) == 1
+    c.on_probation = True
+    assert judges.batching.size([a, b, c, a], due[:4], 0) == 2
+    assert judges.batching.size([c, a, b, a], due[:4], 0) == 1
+    assert judges.batching.largest(c) == 1
+
+
+def test_only_pictures_that_wait_next_are_taken_with_the_first():
     inbox = Inbox(8)
-    picture = np.zeros((2, 2), np.uint8)
-    for camera in ("a", "b", "a"):
-        inbox.put(Arrival(camera, image=picture))
+    for number, camera in enumerate("aba"):
+        inbox.put(Arrival(camera, f"p{number}", frame=Frame(np.zeros((2, 2), np.uint8), 1)))
     inbox.put(Change("a", "lost"))
-    inbox.put(Arrival("b", image=picture))
-    seen: list[int] = []
-
-    def choose(waiting: Sequence[Arrival]) -> int:
-        seen.append(len(waiting))
-        return len(waiting)
-
-    assert inbox.take(0.0).camera == "a"
-    assert [arrival.camera for arrival in inbox.take_more(choose, 7)] == ["b", "a"]
-    assert inbox.take_more(choose, 7) == []
-    assert seen == [2]
+    inbox.put(Arrival("b", frame=Frame(np.zeros((2, 2), np.uint8), 1)))
+    assert inbox.take(0.0).part_id == "p0"
+    assert [arrival.part_id for arrival in inbox.next_pictures(7)] == ["p1", "p2"]
+    assert [arrival.part_id for arrival in inbox.next_pictures(1)] == ["p1"]
+    assert inbox.waiting("a") == inbox.waiting("b") - 1 == 1
+    assert [arrival.part_id for arrival in inbox.take_pictures(7)] == ["p1", "p2"]
+    assert inbox.take_pictures(7) == []
     assert inbox.waiting("a") == 0
     assert isinstance(inbox.take(0.0), Change)
 
@@ -233,9 +258,10 @@ def test_one_bad_part_of_a_batch_is_no_fault_of_the_others(bundle_path):
     plain = Detector.load(bundle_path, "cpu", 1)
     strict = plain.adapted(limit_factor=0.5)
     good, bad, nan = tiny.good_picture(), tiny.bad_picture(), tiny.nan_picture()
-    parts = [(plain, good), (strict, bad), (plain, np.zeros((4, 4, 7), np.uint8)), (plain, nan)]
-    together = Detector.judge_together([*parts, (plain, bad)])
-    for judgement, (detector, frame) in zip(together, [*parts, (plain, bad)], strict=True):
+    misshapen = np.zeros((4, 4, 7), np.uint8)
+    frames = [(plain, good), (strict, bad), (plain, misshapen), (plain, nan), (plain, bad)]
+    together = Detector.judge_together([BatchItem(*each) for each in frames])
+    for judgement, (detector, frame) in zip(together, frames, strict=True):
         alone = detector.judge(frame)
         assert (judgement.verdict, judgement.reason) == (alone.verdict, alone.reason)
         assert judgement.score == alone.score
@@ -255,7 +281,7 @@ def test_a_batch_that_fails_is_judged_one_by_one(bundle_path, monkeypatch):
         return infer(batch)
 
     monkeypatch.setattr(detector.engine, "infer", out_of_memory)
-    judgements = Detector.judge_together([(detector, tiny.good_picture())] * 3)
+    judgements = Detector.judge_together([BatchItem(detector, tiny.good_picture())] * 3)
     assert [judgement.verdict.value for judgement in judgements] == ["PASS"] * 3
     assert sizes == [3, 1, 1, 1]
 
@@ -263,15 +289,18 @@ def test_a_batch_that_fails_is_judged_one_by_one(bundle_path, monkeypatch):
 SPY = """
 import sys
 from pathlib import Path
-from inspector import batches, config, daemon, logs
+from inspector import logs
+from inspector.config.station_file import load_station
+from inspector.judging import batches
+from inspector.station import process
 batches._PAYS = 1000.0
-note = batches.Batches.note
+note = batches.BatchCosts.note
 def told(self, size, taken_ns):
     logs.say("batch", size=size)
     note(self, size, taken_ns)
-batches.Batches.note = told
+batches.BatchCosts.note = told
 logs.to_stderr()
-daemon.run(config.load_station(Path(sys.argv[1])), 10.0)
+process.run(load_station(Path(sys.argv[1])), 10.0)
 """
 
 
@@ -279,7 +308,9 @@ def test_cameras_with_one_bundle_judge_together_and_each_in_its_order(tmp_path, 
     pictures = [tiny.good_picture(), tiny.bad_picture(), tiny.nan_picture()] * 8
     parts = running.write_parts(tmp_path / "parts", *pictures)
     cameras = [running.folder_camera(parts, name) for name in ("a", "b", "c")]
-    station = running.write_station(tmp_path / "station.yaml", bundle_path, *cameras)
+    station = running.write_station(
+        tmp_path / "station.yaml", bundle_path, *cameras, batching="auto"
+    )
     with running.running(station, program=SPY) as daemon, daemon.subscriber() as subscriber:
         verdicts = [item for item in running.items(subscriber) if isinstance(item, VerdictMessage)]
         log = daemon.log

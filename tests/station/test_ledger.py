@@ -5,7 +5,9 @@ import pytest
 
 from inspector.config.station_file import Station
 from inspector.errors import CommandError
-from inspector.station.ledger import Clock, Closed, Ledger, Part
+from inspector.station.clock import Clock
+from inspector.station.ledger import Closed, Ledger
+from inspector.station.part import Part
 from inspector.station.triggers import Trigger
 from inspector.verdict import Judgement, Reason, Region, Verdict
 from inspector.wire.messages import ModelField, VerdictMessage, encode
@@ -92,11 +94,11 @@ def expose(ledger: Ledger, hand: Hand, camera: str = "gate", **options) -> Part 
     return ledger.expose(camera, options.pop("exposed_ns", hand.ns), 1, **options)
 
 
-def judge(ledger: Ledger, hand: Hand, ticket: Part | None, found: Judgement) -> VerdictMessage:
-    assert ticket is not None
-    ledger.judged(ticket, found, hand.ns)
+def judge(ledger: Ledger, hand: Hand, part: Part | None, found: Judgement) -> VerdictMessage:
+    assert part is not None
+    ledger.judged(part, found, hand.ns)
     (closed,) = ledger.close()
-    assert closed.ticket is ticket
+    assert closed.part is part
     return closed.verdict
 
 
@@ -123,10 +125,10 @@ def test_every_part_gets_the_next_seq():
 def test_verdict_says_what_judged_it_and_how_long_it_took():
     hand = Hand()
     made = ready(hand)
-    ticket = expose(made, hand, "top", part_id="p-7", since_ns=hand.ns - 20 * MS)
+    part = expose(made, hand, "top", part_id="p-7", since_ns=hand.ns - 20 * MS)
     started = hand.ns
     hand.ns += 30 * MS
-    made.judged(ticket, BAD, started)
+    made.judged(part, BAD, started)
     ((message, _),) = made.close()
     assert (message.queue_ms, message.judge_ms) == (20.0, 30.0)
     assert message.model == MODEL
@@ -175,15 +177,15 @@ def test_deadline_counts_from_the_trigger_and_ends_without_a_picture():
     made = ready(hand, deadline_ms=100)
     made.trigger(hand.trigger(1))
     hand.ns += 60 * MS
-    ticket = expose(made, hand)
+    part = expose(made, hand)
     assert made.next_due_ns() == 5_000_000_000 + 100 * MS + 1
     hand.ns += 40 * MS
     assert made.close() == []
     hand.ns += 1
     assert parts(made.close()) == [("p1", "deadline_missed")]
     assert made.next_due_ns() is None
-    made.judged(ticket, judgement(), hand.ns)
-    made.fault(ticket, Reason.INFERENCE_ERROR, "")
+    made.judged(part, judgement(), hand.ns)
+    made.fault(part, Reason.INFERENCE_ERROR, "")
     assert made.close() == []
     assert made.status().late == 2
 
@@ -217,10 +219,10 @@ def test_repeated_trigger_gets_its_first_verdict_again():
     first = made.trigger(hand.trigger(1))
     hand.ns += MS
     again = made.trigger(hand.trigger(1))
-    assert (again.kind, again.ticket, again.verdict) == ("repeated", first.ticket, None)
+    assert (again.kind, again.part, again.verdict) == ("repeated", first.part, None)
     verdict = judge(made, hand, expose(made, hand), judgement())
     again = made.trigger(hand.trigger(1))
-    assert (again.kind, again.ticket, again.verdict) == ("repeated", None, verdict)
+    assert (again.kind, again.part, again.verdict) == ("repeated", None, verdict)
     assert made.close() == []
     assert made.status().repeated == 2
 
@@ -231,8 +233,8 @@ def test_same_number_with_another_part_is_a_fault_and_repeats_as_one():
     made.trigger(hand.trigger(5, "a"))
     for number, part_id in ((5, "b"), (4, "c")):
         assert made.trigger(hand.trigger(number, part_id)).kind == "refused"
-    ticket = expose(made, hand)
-    made.judged(ticket, judgement(), hand.ns)
+    part = expose(made, hand)
+    made.judged(part, judgement(), hand.ns)
     assert parts(made.close()) == [
         ("a", "PASS"),
         ("b", "trigger_conflict"),
@@ -260,8 +262,8 @@ def test_trigger_older_than_the_memory_is_no_new_part():
     for number in (1, 2, 3, 3, 2, 1, 4):
         hand.ns += MS
         kinds.append(made.trigger(hand.trigger(number)).kind)
-        if ticket := expose(made, hand):
-            judge(made, hand, ticket, Judgement(Verdict.PASS, 0.5, Reason.NONE))
+        if part := expose(made, hand):
+            judge(made, hand, part, Judgement(Verdict.PASS, 0.5, Reason.NONE))
         made.close()
     assert kinds == ["accepted"] * 3 + ["repeated"] * 2 + ["refused", "accepted"]
 
@@ -272,22 +274,22 @@ def test_picture_from_before_the_trigger_is_never_used():
     assert expose(made, hand) is None
     made.trigger(hand.trigger(1))
     assert expose(made, hand, exposed_ns=hand.ns - 1) is None
-    ticket = expose(made, hand)
-    assert ticket is not None
-    assert ticket.part_id == "p1"
+    part = expose(made, hand)
+    assert part is not None
+    assert part.part_id == "p1"
     assert expose(made, hand) is None
 
 
 def test_later_trigger_waits_for_the_earlier_one_at_most_till_its_deadline():
     hand = Hand()
     made = ready(hand, deadline_ms=100)
-    tickets = []
+    owed = []
     for number in (1, 2):
         made.trigger(hand.trigger(number))
         hand.ns += 10 * MS
-        tickets.append(expose(made, hand))
+        owed.append(expose(made, hand))
         hand.ns += 10 * MS
-    made.judged(tickets[1], judgement(), hand.ns)
+    made.judged(owed[1], judgement(), hand.ns)
     assert made.close() == []
     hand.ns = made.next_due_ns()
     assert parts(made.close()) == [("p1", "deadline_missed"), ("p2", "PASS")]
@@ -315,8 +317,8 @@ def test_trigger_during_an_exposure_is_an_over_trigger():
     hand.ns += MS
     made.trigger(hand.trigger(3))
     # The judge comes to the picture after the third trigger; it was there before.
-    ticket = expose(made, hand, exposed_ns=exposed, since_ns=there)
-    made.judged(ticket, judgement(), hand.ns)
+    part = expose(made, hand, exposed_ns=exposed, since_ns=there)
+    made.judged(part, judgement(), hand.ns)
     assert parts(made.close()) == [("p1", "PASS"), ("p2", "over_trigger")]
     assert judge(made, hand, expose(made, hand), judgement()).part_id == "p3"
     assert made.status().over_triggers == 1
@@ -338,8 +340,8 @@ def test_pictures_drawn_on_demand_go_to_triggers_in_turn():
     made = ready(hand)
     for number in (1, 2, 3):
         made.trigger(hand.trigger(number))
-    tickets = [expose(made, hand, exposed_ns=None) for _ in range(4)]
-    assert [ticket and ticket.part_id for ticket in tickets] == ["p1", "p2", "p3", None]
+    owed = [expose(made, hand, exposed_ns=None) for _ in range(4)]
+    assert [part and part.part_id for part in owed] == ["p1", "p2", "p3", None]
 
 
 def test_more_triggers_than_may_wait_are_refused():
@@ -419,7 +421,7 @@ def test_part_without_a_picture_cannot_be_judged():
     made = ready(hand)
     answer = made.trigger(hand.trigger(1))
     with pytest.raises(ValueError, match="no picture to judge"):
-        made.judged(answer.ticket, judgement(), hand.ns)
+        made.judged(answer.part, judgement(), hand.ns)
 
 
 def test_triggers_that_a_crash_left_are_faults_before_anything_else():
@@ -462,34 +464,17 @@ def test_fault_without_a_model_names_none():
     assert (message.model, message.score, message.detail) == (None, None, "not a picture")
 
 
-@pytest.mark.parametrize(
-    ("policy", "shown"),
-    [("all", ["PASS", "FAIL"]), ("not_pass", ["FAIL"]), ("none", [])],
-)
-def test_picture_policy(policy, shown):
-    hand = Hand()
-    made = ready(hand, pictures=policy)
-    found = []
-    for one in (judgement(), BAD, Judgement(Verdict.FAULT, None, Reason.FRAME_SHAPE)):
-        header = made.heatmap(judge(made, hand, expose(made, hand, "top"), one), one)
-        if header:
-            found.append(header.verdict.value)
-            assert (header.seq, header.width, header.height) == (made.last_seq, 64, 64)
-    assert found == shown
-
-
 def test_text_that_utf8_cannot_carry_is_escaped_and_burns_no_seq():
     hand = Hand()
     made = ready(hand)
     odd = "m\udcff.png"
     judged = judge(made, hand, expose(made, hand, "top", part_id=odd), judgement())
-    header = made.heatmap(judged, judgement())
-    ticket = expose(made, hand, "top", part_id=odd)
-    made.fault(ticket, Reason.FRAME_UNREADABLE, odd)
+    part = expose(made, hand, "top", part_id=odd)
+    made.fault(part, Reason.FRAME_UNREADABLE, odd)
     ((fault, _),) = made.close()
     made.note_camera("top", "lost", odd)
     made.note_inference("top", odd)
-    for message in (judged, header, fault, made.status()):
+    for message in (judged, fault, made.status()):
         assert rb"m\\udcff.png" in encode(message)
     assert (judged.seq, fault.seq, made.last_seq) == (1, 2, 2)
 
@@ -497,10 +482,10 @@ def test_text_that_utf8_cannot_carry_is_escaped_and_burns_no_seq():
 def test_message_that_cannot_be_sent_takes_no_seq():
     hand = Hand()
     made = ready(hand)
-    ticket = expose(made, hand, "top")
+    part = expose(made, hand, "top")
     with pytest.raises(ValueError, match="finite"):
-        made.judged(ticket, judgement(Verdict.PASS, float("nan")), hand.ns)
-    made.fault(ticket, Reason.NOT_FINITE, "")
+        made.judged(part, judgement(Verdict.PASS, float("nan")), hand.ns)
+    made.fault(part, Reason.NOT_FINITE, "")
     assert [closed.verdict.seq for closed in made.close()] == [1]
 
 

@@ -19,7 +19,9 @@ from hypothesis.stateful import (
 )
 
 from inspector.config.station_file import Station
-from inspector.station.ledger import Clock, Ledger, Part
+from inspector.station.clock import Clock
+from inspector.station.ledger import Ledger
+from inspector.station.part import Part
 from inspector.station.triggers import Trigger, TriggerMemory, trigger_of
 from inspector.verdict import Judgement, Reason, Verdict
 from inspector.wire.messages import ModelField, VerdictMessage
@@ -74,6 +76,8 @@ class Owed:
     exposed: bool = False
     reasons: Collection[str] = ("deadline_missed", "camera_lost")
     """What it may be when it ended overdue."""
+    settled: bool = False
+    """It has one of ``reasons`` for good: what the judge says later changes nothing."""
 
     def overdue(self, now_ns: int) -> bool:
         return now_ns > self.start_ns + DEADLINES_MS[self.camera] * MS
@@ -159,11 +163,11 @@ class LedgerMachine(RuleBasedStateMachine):
             first = self.known[trigger.key]
             assert answer.kind == "repeated"
             if isinstance(first, VerdictMessage):
-                assert (answer.verdict, answer.ticket) == (first, None)
+                assert (answer.verdict, answer.part) == (first, None)
             else:
                 assert answer.verdict is None
-                assert answer.ticket is not None
-                assert first in (None, answer.ticket)
+                assert answer.part is not None
+                assert first in (None, answer.part)
             return
         owed = Owed(camera, start_ns, trigger)
         if used:
@@ -174,8 +178,8 @@ class LedgerMachine(RuleBasedStateMachine):
             owed.outcome = (Verdict.FAULT, "over_trigger")
         owed.accepted = owed.outcome is None
         assert answer.kind == ("accepted" if owed.accepted else "refused")
-        assert answer.ticket is not None
-        self.know(trigger, answer.ticket)
+        assert answer.part is not None
+        self.know(trigger, answer.part)
         self.owed[camera].append(owed)
         self.uncommitted.append(trigger)
 
@@ -188,25 +192,25 @@ class LedgerMachine(RuleBasedStateMachine):
         since_ns = self.ns - ago_ns
         exposed_ns = None if exposed is None else since_ns - exposed
         part_id = f"f{next(self.numbers)}"
-        ticket = self.ledger.expose(camera, exposed_ns, 1, part_id, since_ns)
+        part = self.ledger.expose(camera, exposed_ns, 1, part_id, since_ns)
         waiting = [one for one in self.owed[camera] if one.accepted and not one.exposed]
         if camera == "belt":
-            assert (ticket is None) == (self.broken is not None)
+            assert (part is None) == (self.broken is not None)
             owed = Owed(camera, since_ns, None, part_id, exposed=True)
             if self.broken is not None:
                 owed.outcome = (Verdict.FAULT, self.broken)
             self.owed[camera].append(owed)
-        elif ticket is None:
+        elif part is None:
             self.check_unused(waiting, exposed_ns, since_ns)
             return
         else:
-            (owed,) = [one for one in waiting if one.trigger is ticket.trigger]
+            (owed,) = [one for one in waiting if one.trigger is part.trigger]
             assert owed.outcome is None
             assert not owed.overdue(self.ns)
             owed.exposed = True
             self.check_association(owed, waiting, exposed_ns, since_ns)
-        if ticket is not None:
-            self.pictured.append((ticket, owed))
+        if part is not None:
+            self.pictured.append((part, owed))
 
     def check_association(
         self, owed: Owed, waiting: list[Owed], exposed_ns: int | None, since_ns: int
@@ -239,8 +243,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data(), verdict=st.sampled_from(list(RESULTS)), ago_ns=DELAYS_NS)
     def result(self, data: st.DataObject, verdict: Verdict, ago_ns: int) -> None:
         """Also for parts that have their verdict already."""
-        ticket, owed = data.draw(st.sampled_from(self.pictured))
-        self.judge(ticket, owed, verdict, ago_ns)
+        part, owed = data.draw(st.sampled_from(self.pictured))
+        self.judge(part, owed, verdict, ago_ns)
 
     @rule(camera=CAMERAS, verdict=st.sampled_from(list(RESULTS)), took_ns=st.integers(0, 60 * MS))
     def part(self, camera: str, verdict: Verdict, took_ns: int) -> None:
@@ -251,8 +255,8 @@ class LedgerMachine(RuleBasedStateMachine):
         before = len(self.pictured)
         self.frame(camera, 0, 0)
         self.ns += took_ns
-        for ticket, owed in self.pictured[before:]:
-            self.judge(ticket, owed, verdict, took_ns)
+        for part, owed in self.pictured[before:]:
+            self.judge(part, owed, verdict, took_ns)
 
     @rule(camera=SOFTWARE, moves=st.lists(st.sampled_from("tf."), min_size=2, max_size=6))
     def burst(self, camera: str, moves: list[str]) -> None:
@@ -263,10 +267,10 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.frame(camera, 0, 0)
             self.ns += MS
 
-    def judge(self, ticket: Part, owed: Owed, verdict: Verdict, ago_ns: int) -> None:
-        self.ledger.judged(ticket, RESULTS[verdict], self.ns - ago_ns)
+    def judge(self, part: Part, owed: Owed, verdict: Verdict, ago_ns: int) -> None:
+        self.ledger.judged(part, RESULTS[verdict], self.ns - ago_ns)
         owed.judged_by = owed.judged_by or self.recipe
-        if owed.outcome is None:
+        if owed.outcome is None and not owed.settled:
             if owed.overdue(self.ns) and verdict is not Verdict.FAULT:
                 owed.outcome = (Verdict.FAULT, "deadline_missed")
             else:
@@ -275,9 +279,10 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.pictured)
     @rule(data=st.data())
     def fault(self, data: st.DataObject) -> None:
-        ticket, owed = data.draw(st.sampled_from(self.pictured))
-        self.ledger.fault(ticket, Reason.QUEUE_FULL, "")
-        owed.outcome = owed.outcome or (Verdict.FAULT, "queue_full")
+        part, owed = data.draw(st.sampled_from(self.pictured))
+        self.ledger.fault(part, Reason.QUEUE_FULL, "")
+        if not owed.settled:
+            owed.outcome = owed.outcome or (Verdict.FAULT, "queue_full")
 
     @rule(ns=st.integers(0, 60 * MS))
     def pass_time(self, ns: int) -> None:
@@ -308,6 +313,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 # Overdue, it may have had its FAULT before.
                 if owed.overdue(self.ns):
                     owed.reasons = {*owed.reasons, self.broken}
+                    owed.settled = True
                 else:
                     owed.outcome = owed.outcome or (Verdict.FAULT, self.broken)
         elif what == "return" and self.broken is not None:
@@ -332,12 +338,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule()
     def close(self) -> None:
-        for verdict, ticket in self.ledger.close():
+        for verdict, part in self.ledger.close():
             self.seq += 1
             assert verdict.seq == self.seq
             assert verdict.epoch == self.ledger.epoch
             owed = self.owed[verdict.camera].pop(0)
-            assert ticket.trigger is owed.trigger
+            assert part.trigger is owed.trigger
             if owed.trigger is not None:
                 assert trigger_of(verdict).key == owed.trigger.key
                 self.known[owed.trigger.key] = verdict

@@ -7,11 +7,13 @@ import signal
 import socket
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from inspector.client import Commander
+from inspector.wire.messages import StatusMessage
 from tests import running, tiny
 
 WATCHDOG_S = 1.2
@@ -97,3 +99,43 @@ def test_a_station_that_cannot_start_is_never_ready(systemd, station, bundle_pat
     with pytest.raises(BlockingIOError):
         while True:
             assert "READY=1" not in systemd.recv(4096).decode()
+
+
+NEARLY_FULL = """
+import shutil, sys
+from pathlib import Path
+from inspector.cli.main import main
+usage = shutil.disk_usage
+def nearly_full(path):
+    free = 20 * 2**20 if Path(sys.argv[1]).with_name("full").exists() else usage(path).free
+    return usage(path)._replace(free=free)
+shutil.disk_usage = nearly_full
+sys.exit(main(["run", sys.argv[1]]))
+"""
+
+
+def test_a_disk_that_is_nearly_full_is_in_the_status_while_the_station_judges(station):
+    """Neither the journal's reserve nor a picture fits; every verdict still does."""
+    text = station.read_text(encoding="utf-8")
+    station.write_text(text.replace("reserve_mb: 1", "reserve_mb: 30"), encoding="utf-8")
+    full = station.with_name("full")
+    full.touch()
+    with running.running(station, program=NEARLY_FULL) as daemon, Commander(daemon.commands) as ask:
+        status = _status_when(ask, lambda status: "picture" in status.storage)
+        assert "the disk is nearly full" in status.storage
+        assert status.state == "ContinuousExecution"
+        assert status.trouble == ""
+        code, out, _ = running.inside("status", daemon.commands)
+        assert (code, out[:8]) == (1, "WARNING ")
+        assert "the disk is nearly full" in out
+        full.unlink()
+        status = _status_when(ask, lambda status: not status.storage)
+        assert status.passed + status.failed + status.faults == status.last_seq > 0
+
+
+def _status_when(ask: Commander, holds: Callable[[StatusMessage], bool]) -> StatusMessage:
+    deadline = time.monotonic() + 20.0
+    while not holds(status := ask.status()):
+        assert time.monotonic() < deadline, status
+        time.sleep(0.1)
+    return status

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import re
+import selectors
 import socket
+import struct
 import threading
 import time
 import urllib.error
@@ -20,9 +23,11 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from inspector.detection.bundle import read
 from inspector.detection.manifest import Manifest
 from inspector.errors import PortError
+from inspector.station import metrics as metrics_module
 from inspector.station.metrics import Metrics
 from inspector.verdict import Reason, Verdict
 from inspector.wire.messages import CameraStatus, ModelField, StatusMessage, VerdictMessage
+from tests import parties
 from tests.paths import ROOT
 
 PAGE = ROOT / "docs" / "operations.md"
@@ -203,8 +208,16 @@ def test_openmetrics_scrapers_are_served_too(metrics):
     address = metrics.serve("127.0.0.1:0")
     text = get(address, accept="application/openmetrics-text; version=1.0.0")
     assert "inspector_verdicts" in {family.name for family in parse_openmetrics(text)}
-    with pytest.raises(urllib.error.HTTPError, match="404"):
-        get(address, "/")
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/favicon.ico", "/metric"])
+def test_elsewhere_is_a_404_that_says_where(metrics, path):
+    address = metrics.serve("127.0.0.1:0")
+    with pytest.raises(urllib.error.HTTPError, match="404") as refused:
+        get(address, path)
+    with refused.value as reply:
+        assert reply.read() == b"the figures are at /metrics\n"
+    assert "inspector_info" in get(address, "/metrics?t=1")
 
 
 def test_address_in_use_is_refused_with_a_cure(metrics):
@@ -216,48 +229,148 @@ def test_address_in_use_is_refused_with_a_cure(metrics):
         other.close()
 
 
+def serving() -> int:
+    """Threads that serve metrics: one that waits for connections, and one for each of them."""
+    names = [thread.name for thread in threading.enumerate()]
+    return sum(name == "metrics" or "process_request" in name for name in names)
+
+
+@contextlib.contextmanager
+def peers(address: str, count: int, say: bytes = b"GET /metr") -> Iterator[list[socket.socket]]:
+    """Connections that say ``say`` and no more."""
+    host, _, port = address.rpartition(":")
+    with contextlib.ExitStack() as stack:
+        made = []
+        for _ in range(count):
+            made.append(stack.enter_context(socket.create_connection((host, int(port)))))
+            made[-1].sendall(say)
+        yield made
+
+
 def test_closing_frees_the_port_and_leaves_no_thread(metrics):
     address = metrics.serve("127.0.0.1:0")
     get(address)
     metrics.close()
     metrics.close()
-    assert "metrics" not in {thread.name for thread in threading.enumerate()}
+    assert serving() == 0
     other = Metrics("line-1", [])
     assert other.serve(address) == address
     other.close()
 
 
-def test_peers_that_say_nothing_neither_block_scrapes_nor_the_end(metrics):
-    host, _, port = metrics.serve("127.0.0.1:0").rpartition(":")
-    silent = [socket.create_connection((host, int(port))) for _ in range(4)]
-    silent[0].sendall(b"GET /metr")
-    assert "inspector_info" in get(f"{host}:{port}")
-    began = time.monotonic()
-    metrics.close()
-    assert time.monotonic() - began < 2.0
-    for peer in silent:
-        peer.close()
+@pytest.mark.parametrize("count", [8, 30, 200])
+def test_slow_peers_neither_block_scrapes_nor_the_end(metrics, count):
+    address = metrics.serve("127.0.0.1:0")
+    with peers(address, count) as slow:
+        for _ in range(5):
+            began = time.monotonic()
+            assert "inspector_info" in get(address)
+            assert time.monotonic() - began < 2.0
+            for peer in slow:
+                with contextlib.suppress(OSError):
+                    peer.sendall(b"i")
+        assert serving() < 40
+        began = time.monotonic()
+        metrics.close()
+        assert time.monotonic() - began < 2.0
+        assert serving() == 0
 
 
-def test_more_connections_than_it_serves_are_shut(metrics):
+def test_peers_that_come_again_whenever_they_are_cut_off_block_no_scrape(metrics):
+    address = metrics.serve("127.0.0.1:0")
+    host, _, port = address.rpartition(":")
+    ended = threading.Event()
+
+    def insist() -> None:
+        with contextlib.ExitStack() as stack, selectors.DefaultSelector() as ready:
+            for _ in range(60):
+                peer = stack.enter_context(socket.create_connection((host, int(port))))
+                ready.register(peer, selectors.EVENT_READ)
+            while not ended.is_set():
+                for key, _ in ready.select(0.1):
+                    ready.unregister(key.fileobj)
+                    key.fileobj.close()
+                    peer = stack.enter_context(socket.create_connection((host, int(port))))
+                    ready.register(peer, selectors.EVENT_READ)
+
+    insisting = threading.Thread(target=insist)
+    insisting.start()
+    for _ in range(20):
+        assert "inspector_info" in get(address)
+    ended.set()
+    insisting.join()
+
+
+@pytest.mark.parametrize("say", [b"", b"GET /metrics HTTP/1.1\r\nHost: x\r\n"])
+def test_request_that_does_not_come_in_time_is_cut_off(metrics, monkeypatch, say):
+    monkeypatch.setattr(metrics_module, "_REQUEST_S", 0.5)
+    with peers(metrics.serve("127.0.0.1:0"), 3, say) as slow:
+        began = time.monotonic()
+        ended = False
+        while not ended and time.monotonic() - began < 10.0:
+            # A byte now and then does not keep a connection.
+            time.sleep(0.1)
+            with contextlib.suppress(OSError):
+                slow[0].sendall(b"x")
+            ended = parties.was_cut_off(slow[0], 0.01)
+        assert 0.4 < time.monotonic() - began < 3.0
+        assert all(parties.was_cut_off(peer) for peer in slow)
+        assert parties.wait_until(lambda: serving() == 1)
+
+
+def test_reader_that_does_not_read_is_cut_off(metrics, monkeypatch):
+    monkeypatch.setattr(metrics_module, "_REQUEST_S", 0.5)
+    for seq in range(20_000):
+        metrics.queue(f"{seq:0100}", 1)
     host, _, port = metrics.serve("127.0.0.1:0").rpartition(":")
-    silent = [socket.create_connection((host, int(port))) for _ in range(30)]
-    deadline = time.monotonic() + 5.0
-    served = len(silent)
-    while served > 8 and time.monotonic() < deadline:
-        served = 0
-        for peer in silent:
-            peer.settimeout(0.01)
-            try:
-                served += peer.recv(1) != b""
-            except TimeoutError:
-                served += 1
-            except ConnectionError:
-                pass
-    assert served == 8
-    assert sum(thread.name.startswith("Thread-") for thread in threading.enumerate()) <= 8
-    for peer in silent:
-        peer.close()
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect((host, int(port)))
+        deaf.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert parties.wait_until(lambda: serving() == 2)
+        assert parties.wait_until(lambda: serving() == 1)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"X: " + bytes(1 << 20), b"X-Many: headers\r\n" * (1 << 16)],
+    ids=["one of 1 MB", "65,536 of them"],
+)
+def test_large_request_is_refused_soon(metrics, header):
+    address = metrics.serve("127.0.0.1:0")
+    with peers(address, 1) as (large,):
+        # The rest may no longer be taken.
+        with contextlib.suppress(OSError):
+            large.sendall(b"ics HTTP/1.1\r\n" + header)
+        assert parties.was_cut_off(large, 2.0)
+    assert "inspector_info" in get(address)
+    with peers(address, 1, b"GET /metrics HTTP/1.1\r\nX: " + b"x" * (16 << 10)) as (large,):
+        large.settimeout(5.0)
+        assert b" 431 " in large.recv(100)
+
+
+def test_client_gone_in_the_middle_is_no_event(metrics, caplog):
+    address = metrics.serve("127.0.0.1:0")
+    for say in (b"", b"GET /met", b"GET /metrics HTTP/1.1\r\n\r\n", b"\0" * 100, b"\r\n"):
+        with peers(address, 5, say) as gone:
+            for peer in gone[::2]:
+                # Reset, not ended.
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert "inspector_info" in get(address)
+    assert parties.wait_until(lambda: serving() == 1)
+    assert caplog.text == ""
+
+
+def test_scrape_that_fails_is_logged_and_the_next_is_answered(metrics, caplog, capsys, monkeypatch):
+    address = metrics.serve("127.0.0.1:0")
+    with monkeypatch.context() as broken:
+        broken.setattr(metrics, "_heard_s", None)
+        with pytest.raises(urllib.error.HTTPError, match="500") as failed:
+            get(address)
+        failed.value.close()
+    assert "inspector_info" in get(address)
+    assert "TypeError" in caplog.text
+    assert capsys.readouterr() == ("", "")
 
 
 def test_many_threads_count_every_verdict(metrics, scrape):

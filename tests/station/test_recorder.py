@@ -10,7 +10,7 @@ import pytest
 
 from inspector.errors import JournalError
 from inspector.station import recorder as recorder_module
-from inspector.station.recorder import Entry, Recorder, Timing
+from inspector.station.recorder import Recorder, Timing, TriggerEntry, VerdictEntry
 from inspector.station.triggers import Trigger
 from inspector.verdict import Verdict
 from inspector.wire.messages import StatusMessage, VerdictMessage, encode
@@ -85,8 +85,8 @@ def test_nothing_is_published_or_answered_before_it_is_recorded():
         disk.gate.clear()
         for seq in range(1, 6):
             recorder.put(
-                Entry(
-                    verdict=stations.verdict(seq),
+                VerdictEntry(
+                    stations.verdict(seq),
                     then=lambda verdict, recorded: answered.append(verdict.seq),
                 )
             )
@@ -102,10 +102,10 @@ def test_what_waits_during_a_commit_is_one_commit():
     disk, groups = Disk(), []
     with at_work(disk, groups.append) as (recorder, wire, _):
         disk.gate.clear()
-        recorder.put(Entry(verdict=stations.verdict(1)))
+        recorder.put(VerdictEntry(stations.verdict(1)))
         wait_until(lambda: recorder.lag == 1)
         for seq in range(2, 102):
-            recorder.put(Entry(verdict=stations.verdict(seq)))
+            recorder.put(VerdictEntry(stations.verdict(seq)))
         disk.gate.set()
         wait_until(lambda: len(wire.sent) == 101)
     assert disk.commits <= 3
@@ -118,9 +118,9 @@ def test_what_cannot_be_recorded_is_a_fault_and_recorded_as_one_later():
     acknowledged: list[bool] = []
     with at_work(disk) as (recorder, wire, troubles):
         disk.full = True
-        recorder.put(Entry(trigger=TRIGGER, then=lambda _, recorded: acknowledged.append(recorded)))
-        recorder.put(Entry(verdict=stations.verdict(1)))
-        recorder.put(Entry(verdict=stations.verdict(2)))
+        recorder.put(TriggerEntry(TRIGGER, acknowledged.append))
+        recorder.put(VerdictEntry(stations.verdict(1)))
+        recorder.put(VerdictEntry(stations.verdict(2)))
         wait_until(lambda: len(wire.sent) == 2)
         assert [(v.verdict, v.score, v.reason) for v in wire.sent] == [
             (Verdict.FAULT, None, "journal_failed")
@@ -130,7 +130,7 @@ def test_what_cannot_be_recorded_is_a_fault_and_recorded_as_one_later():
         disk.full = False
         wait_until(lambda: len(disk.kept) == 2)
         assert disk.kept == wire.sent
-        recorder.put(Entry(verdict=stations.verdict(3)))
+        recorder.put(VerdictEntry(stations.verdict(3)))
         wait_until(lambda: len(wire.sent) == 3)
     assert troubles == ["disk full", ""]
     assert acknowledged == [False]
@@ -141,7 +141,7 @@ def test_what_waits_is_recorded_before_the_end():
     disk = Disk()
     with at_work(disk) as (recorder, wire, _):
         for seq in range(1, 2501):
-            recorder.put(Entry(verdict=stations.verdict(seq)))
+            recorder.put(VerdictEntry(stations.verdict(seq)))
     assert len(disk.kept) == len(wire.sent) == 2500
 
 
@@ -149,11 +149,11 @@ def test_what_the_journal_takes_after_its_deadline_is_a_fault():
     disk = Disk()
     with at_work(disk) as (recorder, wire, _):
         disk.gate.clear()
-        recorder.put(Entry(verdict=stations.verdict(1)))
+        recorder.put(VerdictEntry(stations.verdict(1)))
         wait_until(lambda: recorder.stalled_s > 0)
         due_ns = time.monotonic_ns() + 50_000_000
-        recorder.put(Entry(verdict=stations.verdict(2), due_ns=due_ns))
-        recorder.put(Entry(verdict=stations.verdict(3), due_ns=due_ns + 60_000_000_000))
+        recorder.put(VerdictEntry(stations.verdict(2), deadline_ns=due_ns))
+        recorder.put(VerdictEntry(stations.verdict(3), deadline_ns=due_ns + 60_000_000_000))
         time.sleep(0.1)
         disk.gate.set()
         wait_until(lambda: len(wire.sent) == 3)
@@ -169,7 +169,7 @@ def test_what_is_never_recorded_is_counted_and_told(monkeypatch, caplog):
     disk.full = True
     with at_work(disk) as (recorder, wire, _):
         for seq in range(1, 6):
-            recorder.put(Entry(verdict=stations.verdict(seq)))
+            recorder.put(VerdictEntry(stations.verdict(seq)))
         wait_until(lambda: len(wire.sent) == 5)
         assert recorder.forgotten == 2
         assert caplog.messages == [
@@ -187,7 +187,7 @@ def test_what_waits_at_the_end_is_tried_once_more(caplog, cured):
     disk = Disk()
     disk.full = True
     with at_work(disk) as (recorder, wire, _):
-        recorder.put(Entry(verdict=stations.verdict(1)))
+        recorder.put(VerdictEntry(stations.verdict(1)))
         wait_until(lambda: len(wire.sent) == 1)
         disk.full = not cured
     assert recorder.forgotten == (0 if cured else 1)

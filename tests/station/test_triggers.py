@@ -21,7 +21,8 @@ from tests import running, tiny
 FAIL_WHILE = """
 import sys
 from pathlib import Path
-from inspector import cli, journal
+from inspector.cli import main as cli
+from inspector.journal import writer as journal
 from inspector.errors import JournalError
 commit = journal.Journal.commit
 def failing(self, triggers, verdicts):
@@ -34,13 +35,14 @@ sys.exit(cli.main(["run", sys.argv[1]]))
 
 SLOW_JUDGE = """
 import sys, time
-from inspector import cli, detector
-from inspector.engines import Engine
-from inspector.engines.onnxruntime import OnnxRuntimeBackend
+from inspector.cli import main as cli
+from inspector.detection import detector
+from inspector.detection.engines import Engine
+from inspector.detection.engines.onnxruntime import OnnxRuntimeBackend
 judge = detector.Detector.judge
-def slow(self, frame):
+def slow(self, frame, **options):
     time.sleep(0.4)
-    return judge(self, frame)
+    return judge(self, frame, **options)
 detector.Detector.judge = slow
 sys.exit(cli.main(["run", sys.argv[1]]))
 """
@@ -171,19 +173,20 @@ def test_bundle_that_fails_on_its_first_part_is_rolled_back(tmp_path, bundle_pat
 
 FAIL_OTHER = """
 import sys
-from inspector import cli, detector
-from inspector.engines import Engine
-from inspector.engines.onnxruntime import OnnxRuntimeBackend
+from inspector.cli import main as cli
+from inspector.detection import detector
+from inspector.detection.engines import Engine
+from inspector.detection.engines.onnxruntime import OnnxRuntimeBackend
 judge = detector.Detector.judge
 class Failing(OnnxRuntimeBackend):
     def infer(self, batch):
         raise detector.Fault("inference_error", self.health())
     def health(self):
         return "CUDA failure 999"
-def of_other(self, frame):
+def of_other(self, frame, **options):
     if self.manifest.name == "other":
         self._backend = Failing(Engine())
-    return judge(self, frame)
+    return judge(self, frame, **options)
 detector.Detector.judge = of_other
 sys.exit(cli.main(["run", sys.argv[1]]))
 """
@@ -217,7 +220,8 @@ def test_part_that_waits_at_the_stop_gets_its_verdict(station):
 
 CRASH_CHANGEOVER = """
 import sys
-from inspector import cli, judges
+from inspector.cli import main as cli
+from inspector.judging import judges
 load, calls = judges.load, []
 def once(station):
     calls.append(station)
@@ -231,7 +235,8 @@ sys.exit(cli.main(["run", sys.argv[1]]))
 STALL = """
 import sys, time
 from pathlib import Path
-from inspector import cli, journal
+from inspector.cli import main as cli
+from inspector.journal import writer as journal
 commit = journal.Journal.commit
 def slow(self, triggers, verdicts):
     while verdicts and Path(sys.argv[1]).with_name("stall").exists():

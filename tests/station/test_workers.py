@@ -3,14 +3,18 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
+import pytest
 
-from inspector.station.grabber import Change
-from inspector.station.inbox import Arrival, Inbox
-from inspector.station.pictures import PartPictures, Pictures
+from inspector.cameras import Frame
+from inspector.config.station_file import CameraRecipe
+from inspector.station.inbox import Arrival, Change, Inbox
+from inspector.station.pictures import PartPictures, Pictures, heatmap_header
 from inspector.threads import Worker
-from inspector.verdict import Reason
+from inspector.verdict import Judgement, Reason, Verdict
+from inspector.wire.messages import encode
 from inspector.wire.publisher import Publisher
 from tests.records import verdict
 
@@ -18,14 +22,14 @@ IMAGE = np.zeros((2, 2), np.uint8)
 
 
 def arrival(camera: str, part_id: str) -> Arrival:
-    return Arrival(camera, part_id, 1, image=IMAGE)
+    return Arrival(camera, part_id, 1, frame=Frame(IMAGE, 1))
 
 
 def take_all(inbox: Inbox) -> list[tuple[str, str]]:
     found = []
     while (item := inbox.take(0.0)) is not None:
         assert isinstance(item, Arrival)
-        assert (item.image is None) == (item.reason is Reason.QUEUE_FULL)
+        assert (item.frame is None) == (item.reason is Reason.QUEUE_FULL)
         found.append((item.part_id, item.reason.value))
     return found
 
@@ -175,3 +179,32 @@ def test_pictures_are_encoded_only_where_no_part_wants_the_core():
     mine = os.getpriority(os.PRIO_PROCESS, 0)
     assert shelf.nice == [min(19, mine + 10)]
     assert not dropped
+
+
+HEAT = np.zeros((64, 48), np.float32)
+SEEN = np.zeros((64, 48, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("policy", "shown"),
+    [("all", ["PASS", "FAIL"]), ("not_pass", ["FAIL"]), ("none", [])],
+)
+def test_picture_policy(policy, shown):
+    recipe = CameraRecipe(bundle=Path("tiny.onnx"), pictures=policy)
+    found = []
+    for seq, judgement in enumerate(
+        (
+            Judgement(Verdict.PASS, 0.5, Reason.NONE, HEAT, judged=SEEN),
+            Judgement(Verdict.FAIL, 1.5, Reason.ANOMALY, HEAT, judged=SEEN),
+            Judgement(Verdict.FAULT, None, Reason.FRAME_SHAPE),
+        ),
+        1,
+    ):
+        part = r"m\udcff.png"
+        message = verdict(seq, verdict=judgement.verdict, score=judgement.score, part_id=part)
+        header = heatmap_header(PartPictures(message, recipe, judgement, IMAGE))
+        if header:
+            found.append(header.verdict.value)
+            assert (header.seq, header.width, header.height) == (seq, 48, 64)
+            assert rb"m\\udcff.png" in encode(header)
+    assert found == shown

@@ -217,6 +217,34 @@ def test_replay_gives_chunks_of_a_hundred_as_they_were_published(recorded):
         assert (none["kind"], none["verdicts"], none["more"]) == ("replayed", [], False)
 
 
+def test_damaged_rows_are_left_out_of_a_replay_and_logged(recorded, caplog):
+    sent = [json.loads(wire.encode(one)) for one in recorded.record(12)]
+    for seq, row in (
+        (3, ""),
+        (4, json.dumps(sent[3])[:-2]),
+        (7, '{"seq":7}'),
+        (8, '"],"more":true,"x":["'),
+        (12, json.dumps(sent[11] | {"verdict": "GOOD"})),
+    ):
+        recorded.damage(seq, row)
+    with serving(recorded, accept_and_answer) as commands, Peer(commands.address) as peer:
+        asked = {"epoch": "epoch-1"}, {"since_us": 0}, {"epoch": "epoch-1", "to_seq": 8}
+        whole, since, part = (peer.ask(command="replay", **one) for one in asked)
+        assert whole["verdicts"] == since["verdicts"] == [sent[i] for i in (0, 1, 4, 5, 8, 9, 10)]
+        assert part["verdicts"] == [sent[i] for i in (0, 1, 4, 5)]
+        assert (whole["more"], part["more"]) == (False, False)
+        none = peer.ask(command="replay", epoch="epoch-1", from_seq=12)
+        assert (none["kind"], none["verdicts"], none["more"]) == ("replayed", [], False)
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.split(" why=")[0] for line in lines] == [
+        "damaged rows=5 epoch=epoch-1 after_seq=2",
+        "damaged rows=5 epoch=epoch-1 after_seq=2",
+        "damaged rows=4 epoch=epoch-1 after_seq=2",
+        "damaged rows=1 epoch=epoch-1 after_seq=11",
+    ]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
 def test_replay_names_the_epoch_that_follows(recorded):
     recorded.record(2)
     for count in (0, 0, 4):

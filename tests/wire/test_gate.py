@@ -16,7 +16,7 @@ from inspector.config.station_file import Peer, Security
 from inspector.errors import PortError, SecretError
 from inspector.wire import gate as security
 from inspector.wire import messages as wire
-from inspector.wire.command_server import Commands
+from inspector.wire.command_server import Commands, CommandSocket
 from inspector.wire.gate import ALL_ROLES, Gate
 from inspector.wire.keys import load_public_key
 from inspector.wire.messages import VerdictMessage
@@ -306,7 +306,9 @@ def test_command_is_taken_from_who_has_its_role_alone(gate, parties, who, comman
     def reader():
         raise AssertionError("nobody asked for a replay")
 
-    served = Commands(gate, ANY, handle=handle, status=lambda: status(0), reader=reader)
+    served = Commands(
+        CommandSocket(gate, ANY), handle=handle, status=lambda: status(0), reader=reader
+    )
     served.start()
     may = {"trigger": {"plc"}, "recipe": {"desk"}, "reload": {"desk"}}[command]
     try:

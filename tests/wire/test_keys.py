@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from inspector.client.keys import ClientKeys
 from inspector.config.station_file import Peer, Security
 from inspector.detection.signing import load_bundle_keys, load_signing_key
 from inspector.errors import SecretError
+from inspector.files import read_guarded
 from inspector.wire import keys
 from inspector.wire.gate import Gate
 from tests import running
@@ -221,14 +224,54 @@ def test_public_and_secret_are_not_mixed_up(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [('-key = "', '-key = "#'), ('-key = "', '-key = "\\'), ('"\n', "\n")]
+    ("found", "put"),
+    [
+        (r'-key = "', '-key = "#'),
+        (r'-key = "', r'-key = "\\'),
+        (r'."\n', '"\n'),
+        (r"-key = .*", "-key"),
+    ],
 )
-def test_damaged_key_is_refused(tmp_path, old, new):
-    secret, _ = make_keys(tmp_path, "a")
-    text = secret.read_text()
-    secret.write_text(text.replace(old, new))
-    with pytest.raises(SecretError, match=r"damaged|holds no secret key|public half"):
-        keys.load_keys(secret)
+def test_damaged_key_is_refused(tmp_path, found, put):
+    secret, public = make_keys(tmp_path, "a")
+    for path, load in ((secret, keys.load_keys), (public, keys.load_public_key)):
+        path.write_text(re.sub(found, put, path.read_text()))
+        with pytest.raises(SecretError, match=rf"{path}: its (public key is|keys are) damaged"):
+            load(path)
+
+
+def test_keys_of_version_0_1_still_load(tmp_path):
+    secret, public = (
+        Path(shutil.copy(Path(__file__).parent / "keys_0_1" / name, tmp_path))
+        for name in ("station.secret", "station.public")
+    )
+    # Git keeps no modes: keygen wrote it so.
+    secret.chmod(0o600)
+    public.chmod(0o644)
+    pair = keys.load_keys(secret)
+    assert pair.public == keys.load_public_key(public)
+    assert pair.public == b"p-4FI)32{hv}JFi5z0I>vX}OusED89GgOx)Lr^t>"
+    Gate(Security(secret_key=secret)).close()
+
+
+def test_link_that_changes_after_the_check_does_not_lead_elsewhere(tmp_path, monkeypatch):
+    secret, _ = make_keys(tmp_path / "safe", "a")
+    foreign, _ = make_keys(tmp_path / "open", "a")
+    foreign.chmod(0o644)
+    (tmp_path / "open").chmod(0o777)
+    expected = keys.load_keys(secret)
+    link = tmp_path / "link"
+    link.symlink_to(secret)
+
+    def read_and_turn(path: Path, secret: bool) -> bytes:
+        data = read_guarded(path, secret)
+        link.unlink()
+        link.symlink_to(foreign)
+        return data
+
+    monkeypatch.setattr(keys, "read_guarded", read_and_turn)
+    assert keys.load_keys(link) == expected
+    assert link.resolve() == foreign
 
 
 def test_halves_of_two_pairs_are_refused(tmp_path):

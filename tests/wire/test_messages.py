@@ -12,8 +12,6 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import zmq
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from inspector.client.subscriber import Gap, Subscriber
@@ -430,23 +428,6 @@ def test_heatmaps_are_wanted_while_somebody_subscribes_to_them(publisher):
                 # Of another station, or longer than any topic.
                 other.subscribe(b"heatmap/1/x")
                 assert not publisher.wants_heatmaps("1")
-
-
-@given(
-    seq=st.integers(1, 2**53),
-    again=st.integers(1, 2**53),
-    text=st.one_of(st.text(), st.just('"seq":1,'), st.just('x","seq":1,"y')),
-)
-def test_a_number_given_later_is_as_if_encoded_with_it(seq, again, text):
-    draft = verdict(1, station=text, part_id=text)
-    wire.encode(draft)
-    numbered = draft.numbered(seq)
-    assert wire.encode(numbered) == wire.encode(verdict(seq, station=text, part_id=text))
-    assert wire.encode(numbered.model_copy(update={"seq": again})) == wire.encode(
-        numbered.numbered(again)
-    )
-    assert numbered == verdict(seq, station=text, part_id=text)
-    assert wire.encode(draft) == wire.encode(verdict(1, station=text, part_id=text))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What runs a bundle's graph: one module a library, behind :class:`InferenceBackend`."""
+"""What runs a bundle's graph: a module for each library, behind :class:`InferenceBackend`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ __all__ = ["Engine", "InferenceBackend", "create"]
 
 
 def create(engine: Engine) -> InferenceBackend:
-    """The backend for ``engine``, nothing loaded. Raises :class:`ProviderError`."""
+    """The backend that ``engine`` asks for; it has no bundle yet.
+
+    Raises :class:`ProviderError` when the library is not installed or cannot do it here.
+    """
     if engine.provider == "openvino":
         from inspector.detection.engines.openvino import OpenVinoBackend
 

@@ -1,4 +1,4 @@
-"""The seam between the detector and the libraries that compute."""
+"""What the detector expects of the libraries that run a bundle's graph."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ import os
 from pathlib import Path
 from typing import Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from inspector.config.station_file import Provider
+from inspector.config.yaml_file import FrozenModel
 from inspector.detection.bundle import Bundle
 from inspector.verdict import FloatMap, Frame8
 
 
-class Engine(BaseModel):
-    """What computes, and how."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Engine(FrozenModel):
+    """Which library runs the graph, and how; ``str()`` names it for a person."""
 
     provider: Provider = "auto"
     threads: int = Field(default=0, ge=0, le=256)
-    """0: :func:`default_threads`."""
+    """Threads on the CPU; 0 means :func:`default_threads`."""
     precision: Literal["f32", "bf16"] = "f32"
-    """What OpenVINO multiplies in; the others do as the bundle's graph says."""
+    """The numbers that OpenVINO multiplies; the other libraries do as the bundle's graph says."""
     graph: bool = True
-    """Capture CUDA graphs where the provider can."""
+    """Capture and replay CUDA graphs, where the provider can."""
 
     def __str__(self) -> str:
         words: list[str] = [self.provider]
@@ -39,27 +38,28 @@ class Engine(BaseModel):
 
 
 class InferenceBackend(Protocol):
-    """What runs the graph; used by one thread at a time."""
+    """Runs the graph of one bundle; used by one thread at a time."""
 
     provider: str
-    """What is in use, as the library names it; "" before ``load``."""
+    """The execution provider in use, as the library names it; "" before ``load``."""
 
     def load(self, bundle: Bundle) -> None:
-        """Build a session. Raises :class:`BundleError` or :class:`ProviderError`."""
+        """Build a session for ``bundle``. Raises :class:`BundleError` or :class:`ProviderError`."""
         ...
 
     def warm(self, height: int, width: int, batch: int = 1) -> None:
-        """Run until the first real part is as quick as the next, for 1 to ``batch`` at once.
+        """Run every batch size from 1 to ``batch`` until the first real part is as quick as others.
 
-        Raises :class:`Fault`.
+        ``height`` and ``width`` are those of the network. Raises :class:`Fault`.
         """
         ...
 
     def infer(self, batch: Frame8) -> tuple[FloatMap, FloatMap]:
-        """Run uint8 ``[N, H, W, 3]``; float32 ``score [N]`` and ``anomaly_map [N, h, w]``.
+        """Run the graph on uint8 BGR ``[N, H, W, 3]``.
 
-        The arrays are the caller's: no later inference writes to them.
-        Raises :class:`Fault` (``inference_error``).
+        Returns ``score`` float32 ``[N]`` and ``anomaly_map`` float32 ``[N, H, W]``. The arrays are
+        the caller's: no later inference writes to them. Raises :class:`Fault`
+        (``inference_error``).
         """
         ...
 
@@ -69,7 +69,7 @@ class InferenceBackend(Protocol):
 
 
 def usable_cores() -> list[int]:
-    """A logical CPU of each physical core that this process may use, in order."""
+    """One logical CPU for each physical core that this process may use, in ascending order."""
     if not hasattr(os, "sched_getaffinity"):
         return list(range(os.cpu_count() or 1))
     seen: set[str] = set()
@@ -87,11 +87,11 @@ def usable_cores() -> list[int]:
 
 
 def default_threads() -> int:
-    """All cores but one for the cameras; with two or fewer, all of them."""
+    """As many threads as cores, but one that is left for the cameras; with two or fewer, all."""
     cores = len(usable_cores())
     return cores - 1 if cores > 2 else cores
 
 
 def one_line(error: Exception) -> str:
-    """What a library said, without its line breaks."""
+    """The message of a library's error, without its line breaks."""
     return " ".join(str(error).split()) or type(error).__name__

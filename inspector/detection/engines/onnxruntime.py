@@ -1,4 +1,4 @@
-"""ONNX Runtime, on the CPU, CUDA or TensorRT. The only owner of ONNX Runtime."""
+"""ONNX Runtime on the CPU, CUDA or TensorRT; no other module of the line imports it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _CURES: Final = {
     "libraries that ONNX Runtime asks for, or set provider: auto or cpu",
 }
 _ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
-    # pybind11 registers each as a direct child of Exception; plain RuntimeError is its fallback.
+    # pybind11 makes each a direct child of Exception, and falls back on a plain RuntimeError.
     *(
         error
         for error in vars(ort_errors).values()
@@ -47,15 +47,15 @@ _ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
 )
 _FATAL_ONLY: Final = 4
 _LARGEST_BATCH: Final = 8
-"""For which TensorRT plans; a larger one has it plan again."""
+"""The largest batch that TensorRT plans for; for a larger one it would plan anew."""
 
-# A provider that cannot start is reported by us, in one line, not by ONNX Runtime's log.
+# The backend reports a provider that cannot start in one line; ONNX Runtime's own log is silenced.
 ort.set_default_logger_severity(_FATAL_ONLY)
 
 
 @dataclass(frozen=True)
 class _Buffers:
-    """Device memory of one batch size: a captured CUDA graph reads and writes these addresses."""
+    """Device memory for one batch size; a captured CUDA graph reads and writes its addresses."""
 
     binding: Any
     options: Any
@@ -64,7 +64,10 @@ class _Buffers:
 
 
 class OnnxRuntimeBackend:
-    """ONNX Runtime on the provider asked for, or not at all: it never changes providers."""
+    """ONNX Runtime on the provider that was asked for, or an error.
+
+    Only ``auto`` chooses: CUDA where that starts, else the CPU.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.provider = ""
@@ -72,12 +75,14 @@ class OnnxRuntimeBackend:
         self._asked = engine.provider
         self._session: ort.InferenceSession | None = None
         self._captures = False
-        self._home: set[int] = set()
+        """Whether CUDA graphs are captured."""
+        self._caller_cores: set[int] = set()
+        """The cores that the calling thread has for itself while it infers; empty: any core."""
         self._buffers: dict[int, _Buffers] = {}
-        self._trouble = ""
+        self._last_error = ""
 
     def load(self, bundle: Bundle) -> None:
-        """Build the session. Raises :class:`BundleError` or :class:`ProviderError`."""
+        """Build a session for ``bundle``. Raises :class:`BundleError` or :class:`ProviderError`."""
         if self._asked == "cpu":
             session = self._create(bundle, "cpu")
         elif self._asked == "auto":
@@ -87,29 +92,30 @@ class OnnxRuntimeBackend:
             if cause:
                 raise self._refused(cause)
             session = self._create(bundle, self._asked)
-            if _serving(session) != _NAMES[self._asked]:
+            if _provider_of(session) != _NAMES[self._asked]:
                 raise self._refused(
-                    f"ONNX Runtime {ort.__version__} gave {_serving(session)} instead "
+                    f"ONNX Runtime {ort.__version__} gave {_provider_of(session)} instead "
                     f"(its libraries did not load)"
                 )
         self._session = session
-        self.provider = _serving(session)
+        self.provider = _provider_of(session)
 
     def warm(self, height: int, width: int, batch: int = 1) -> None:
-        """Three parts: memory arenas and cuDNN's choice of algorithms settle within them.
+        """Run each batch size up to ``batch`` three times.
 
-        CUDA graphs are captured here and nowhere else: a capture costs more than a part may take.
+        Memory arenas and cuDNN's choice of algorithms settle within that. CUDA graphs are captured
+        here and nowhere else, since a capture takes longer than a part may.
         """
         for count in range(batch, 0, -1):
             blank = np.zeros((count, height, width, 3), dtype=np.uint8)
-            # Once: its graph would go on using the first buffers, whatever is bound later.
+            # A second capture would replay the first graph, which uses the first buffers.
             if self._captures and count not in self._buffers:
                 self._capture(blank)
             for _ in range(3):
                 self.infer(blank)
 
     def infer(self, batch: Frame8) -> tuple[FloatMap, FloatMap]:
-        """Run a batch. Raises :class:`Fault` (``inference_error``)."""
+        """Run a batch, as :class:`InferenceBackend` says."""
         if self._session is None:
             raise RuntimeError("infer before load")
         try:
@@ -118,20 +124,20 @@ class OnnxRuntimeBackend:
                 score, anomaly_map = self._replay(buffers, batch)
             else:
                 options = _run_options("-1") if self._captures else None
-                with _kept_on(self._home):
+                with _pinned_to(self._caller_cores):
                     score, anomaly_map = self._session.run(list(OUTPUTS), {INPUT: batch}, options)
         except _ORT_ERRORS as error:
-            self._trouble = one_line(error)
-            raise Fault(Reason.INFERENCE_ERROR.value, self._trouble) from None
-        self._trouble = ""
+            self._last_error = one_line(error)
+            raise Fault(Reason.INFERENCE_ERROR.value, self._last_error) from None
+        self._last_error = ""
         return np.asarray(score, dtype=np.float32), np.asarray(anomaly_map, dtype=np.float32)
 
     def health(self) -> str:
         """Empty while the last inference succeeded, else its error in words."""
-        return self._trouble
+        return self._last_error
 
     def _capture(self, batch: Frame8) -> None:
-        """Have this batch size replayed from now on; where that is refused, it is run."""
+        """Capture a CUDA graph for this batch size; if that is refused, it runs without one."""
         try:
             buffers = self._allocate(batch)
             self._replay(buffers, batch)
@@ -152,7 +158,7 @@ class OnnxRuntimeBackend:
         )
         for name, value in zip(OUTPUTS, outputs, strict=True):
             binding.bind_ortvalue_output(name, value)
-        # 0 is ONNX Runtime's own.
+        # The batch size numbers its graph; the number 0 is ONNX Runtime's own.
         return _Buffers(binding, _run_options(str(count)), image, (outputs[0], outputs[1]))
 
     def _replay(self, buffers: _Buffers, batch: Frame8) -> tuple[Any, Any]:
@@ -163,12 +169,12 @@ class OnnxRuntimeBackend:
         return score.numpy(), anomaly_map.numpy()
 
     def _create(self, bundle: Bundle, kind: str) -> ort.InferenceSession:
-        self._captures = self._engine.graph and kind != "cpu" and _may_be_captured(bundle)
+        self._captures = self._engine.graph and kind != "cpu" and can_be_captured(bundle)
         try:
             session = self._open(bundle, kind)
         except _ORT_ERRORS as error:
             if self._captures:
-                # A session without is slower; one with graphs that are refused is none.
+                # A session without CUDA graphs is slower, but it judges.
                 say("cuda_graph_refused", logging.WARNING, detail=one_line(error))
                 self._engine = self._engine.model_copy(update={"graph": False})
                 return self._create(bundle, kind)
@@ -186,21 +192,21 @@ class OnnxRuntimeBackend:
     def _open(self, bundle: Bundle, kind: str) -> ort.InferenceSession:
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL_ONLY
-        # Spinning threads double the latency as soon as a neighbour wants the core.
+        # Threads that spin double the latency as soon as another process wants the core.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         threads = self._engine.threads or default_threads()
         options.intra_op_num_threads = threads
-        places = _places(threads)
-        if places:
-            # Left to the scheduler, all wake on one core after a pause.
-            options.add_session_config_entry("session.intra_op_thread_affinities", places)
-            self._home = set(usable_cores()[:1]) if kind == "cpu" else set()
+        affinities = _thread_affinities(threads)
+        if affinities:
+            # The scheduler would wake all threads on one core after a pause.
+            options.add_session_config_entry("session.intra_op_thread_affinities", affinities)
+            self._caller_cores = set(usable_cores()[:1]) if kind == "cpu" else set()
         providers: list[str | tuple[str, dict[str, Any]]] = [_NAMES["cpu"]]
         if kind != "cpu":
             _preload()
             providers.insert(0, (_NAMES["cuda"], _cuda_options(self._captures)))
         if kind == "tensorrt":
-            providers.insert(0, (_NAMES["tensorrt"], _tensorrt_options(bundle, self._captures)))
+            providers.insert(0, (_NAMES["tensorrt"], tensorrt_options(bundle, self._captures)))
         return ort.InferenceSession(bundle.data, options, providers=providers, enable_fallback=0)
 
     def _refused(self, cause: str) -> ProviderError:
@@ -208,7 +214,7 @@ class OnnxRuntimeBackend:
 
 
 def missing(kind: str) -> str:
-    """Why an NVIDIA provider cannot work here, in words; "" when nothing speaks against it."""
+    """Why the provider ``cuda`` or ``tensorrt`` cannot work here; "" when nothing is missing."""
     if _NAMES[kind] not in ort.get_available_providers():
         return f"this ONNX Runtime {ort.__version__} was built without it"
     library = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
@@ -223,13 +229,13 @@ def missing(kind: str) -> str:
 
 
 def version() -> str:
-    """Of ONNX Runtime."""
+    """The version of ONNX Runtime."""
     return str(ort.__version__)
 
 
-def _may_be_captured(bundle: Bundle) -> bool:
-    """False for a graph that would read freed memory of the host whenever it is replayed."""
-    # Its kernel copies offsets from the stack (ONNX Runtime's gather_nd.cc).
+def can_be_captured(bundle: Bundle) -> bool:
+    """False for a graph that, replayed, would read freed memory of the host; the log says so."""
+    # GatherND's kernel copies offsets from the stack (ONNX Runtime's gather_nd.cc).
     if b"GatherND" not in bundle.data:
         return True
     say("cuda_graph_refused", logging.WARNING, detail="it holds GatherND; export the model again")
@@ -238,16 +244,20 @@ def _may_be_captured(bundle: Bundle) -> bool:
 
 def _cuda_options(captures: bool) -> dict[str, str]:
     return {
-        # TF32 keeps 10 bits of a product: scores would leave the golden tolerance.
+        # TF32 keeps 10 bits of a product, and scores would leave the golden tolerance.
         "use_tf32": "0",
-        # Shapes are fixed: an arena that doubles holds what nobody asks for.
+        # Shapes are fixed, so an arena that doubles would hold memory that nobody asks for.
         "arena_extend_strategy": "kSameAsRequested",
         "cudnn_conv_algo_search": "EXHAUSTIVE",
         "enable_cuda_graph": str(int(captures)),
     }
 
 
-def _tensorrt_options(bundle: Bundle, captures: bool) -> dict[str, str]:
+def tensorrt_options(bundle: Bundle, captures: bool) -> dict[str, str]:
+    """TensorRT's options for ``bundle``, among them the folder where it keeps what it built.
+
+    ``captures``: capture CUDA graphs. Raises :class:`ProviderError` when the folder cannot be used.
+    """
     cache = _tensorrt_cache()
     geometry, precision = bundle.manifest.geometry, bundle.manifest.precision
     picture = f"x{geometry.height}x{geometry.width}x3"
@@ -266,12 +276,12 @@ def _tensorrt_options(bundle: Bundle, captures: bool) -> dict[str, str]:
 
 
 def _tensorrt_cache() -> Path:
-    """Engines take minutes to build; TensorRT names them by model, GPU and its own version.
+    """The folder for TensorRT's engines, which take minutes to build; made when it is missing.
 
-    Where systemd gives the station a cache (``CacheDirectory=``), there. Raises
-    :class:`ProviderError`.
+    It lies in the cache that systemd gives the station (``CacheDirectory=``), else in the user's.
+    TensorRT names the files by model, GPU and its own version. Raises :class:`ProviderError`.
     """
-    # Several are joined by colons (systemd.exec(5), CACHE_DIRECTORY).
+    # Several folders are joined by colons (systemd.exec(5), CACHE_DIRECTORY).
     given = os.environ.get("CACHE_DIRECTORY", "").partition(":")[0]
     cache = (Path(given) if given else user_cache_path("line-inspector")) / "tensorrt"
     cause = ""
@@ -289,21 +299,24 @@ def _tensorrt_cache() -> Path:
     return cache
 
 
-def _places(threads: int) -> str:
-    """A core for each thread that ONNX Runtime starts (the caller is one more), from 1 on."""
+def _thread_affinities(threads: int) -> str:
+    """A core for each thread that ONNX Runtime starts, as its option names them; "": too few.
+
+    Its cores are numbered from 1. The calling thread computes, too, so it starts one thread fewer.
+    """
     cores = usable_cores()[1:threads]
     return ";".join(str(core + 1) for core in cores) if len(cores) == threads - 1 else ""
 
 
 @contextlib.contextmanager
-def _kept_on(cores: set[int]) -> Iterator[None]:
-    """This thread on ``cores`` alone; none: wherever it may run."""
+def _pinned_to(cores: set[int]) -> Iterator[None]:
+    """Keep the calling thread on ``cores`` meanwhile; without any, wherever it may run."""
     if not cores:
         yield
         return
-    # It may have woken where a thread of the session's is bound: both would share that core.
+    # It may have woken on the core of one of the session's threads, and both would share it.
     before = os.sched_getaffinity(0)
-    # Refused where an administrator has taken the core away: slower, and no reason to stop.
+    # An administrator may have taken the core away: that is slower, but no reason to stop.
     with contextlib.suppress(OSError):
         os.sched_setaffinity(0, cores)
     try:
@@ -314,18 +327,18 @@ def _kept_on(cores: set[int]) -> Iterator[None]:
 
 
 def _run_options(graph_id: str) -> ort.RunOptions:
-    """``graph_id``: of the CUDA graph to capture or replay; "-1": none."""
+    """Options of one run; ``graph_id`` names the CUDA graph to capture or replay, "-1" none."""
     options = ort.RunOptions()
     options.add_run_config_entry("gpu_graph_id", graph_id)
     return options
 
 
-def _serving(session: ort.InferenceSession) -> str:
+def _provider_of(session: ort.InferenceSession) -> str:
     return str(session.get_providers()[0])
 
 
 def _preload() -> None:
-    """Load CUDA and cuDNN of the ``[cuda]`` extra; ONNX Runtime before 1.21 cannot."""
+    """Load the CUDA and cuDNN libraries of the ``[cuda]`` extra, from ONNX Runtime 1.21 on."""
     preload = getattr(ort, "preload_dlls", None)
     if preload is not None:
         with contextlib.redirect_stdout(io.StringIO()):

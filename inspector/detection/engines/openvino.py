@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU (extra ``[openvino]``). The only owner of the ``openvino`` package."""
+"""OpenVINO on the CPU (extra ``[openvino]``); no other module imports ``openvino``."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _DEVICE: Final = "CPU"
 
 
 class OpenVinoBackend:
-    """OpenVINO; a program for each batch size, since fixed shapes are a seventh quicker."""
+    """OpenVINO, with a compiled program for each batch size: fixed shapes are a seventh quicker."""
 
     def __init__(self, engine: Engine) -> None:
-        """Raises :class:`ProviderError` where OpenVINO is not installed, or cannot bf16."""
+        """Raises :class:`ProviderError` where OpenVINO is not installed, or the CPU has no bf16."""
         if why := missing(engine.precision):
             raise ProviderError(f"provider: openvino: {why}")
         self.provider = ""
@@ -31,10 +31,10 @@ class OpenVinoBackend:
         self._core = ov.Core()
         self._model: bytes = b""
         self._programs: dict[tuple[int, ...], Any] = {}
-        self._trouble = ""
+        self._last_error = ""
 
     def load(self, bundle: Bundle) -> None:
-        """Compile for one picture. Raises :class:`BundleError`."""
+        """Compile the graph for a batch of one. Raises :class:`BundleError`."""
         self._model = bundle.data
         geometry = bundle.manifest.geometry
         try:
@@ -46,36 +46,37 @@ class OpenVinoBackend:
         self.provider = "OpenVINO" if self._engine.precision == "f32" else "OpenVINO bf16"
 
     def warm(self, height: int, width: int, batch: int = 1) -> None:
-        """Compile for each size, and run it three times."""
+        """Compile the graph for each batch size up to ``batch``, and run it three times."""
         for count in range(1, batch + 1):
             for _ in range(3):
                 self.infer(np.zeros((count, height, width, 3), dtype=np.uint8))
 
     def infer(self, batch: Frame8) -> tuple[FloatMap, FloatMap]:
-        """Run a batch. Raises :class:`Fault` (``inference_error``)."""
+        """Run a batch, as :class:`InferenceBackend` says."""
         if not self._model:
             raise RuntimeError("infer before load")
         try:
             found = self._program(batch.shape).infer({INPUT: batch})
-            # Copies: the request's own memory is written again by the next inference.
+            # These are copies: the next inference writes to the request's own memory.
             score, anomaly_map = (np.array(found[name], dtype=np.float32) for name in OUTPUTS)
         except (RuntimeError, ValueError) as error:
-            self._trouble = one_line(error)
-            raise Fault(Reason.INFERENCE_ERROR.value, self._trouble) from None
-        self._trouble = ""
+            self._last_error = one_line(error)
+            raise Fault(Reason.INFERENCE_ERROR.value, self._last_error) from None
+        self._last_error = ""
         return score, anomaly_map
 
     def health(self) -> str:
         """Empty while the last inference succeeded, else its error in words."""
-        return self._trouble
+        return self._last_error
 
     def _program(self, shape: tuple[int, ...]) -> Any:
+        """The graph, compiled for a batch of this ``shape``."""
         if shape not in self._programs:
             model = self._core.read_model(self._model)
             model.reshape({INPUT: list(shape)})
             hints = {
                 "PERFORMANCE_HINT": "LATENCY",
-                # Its own default on CPUs that have it is bf16, which moves the scores.
+                # OpenVINO's default is bf16 on CPUs that have it, which moves the scores.
                 "INFERENCE_PRECISION_HINT": self._engine.precision,
                 "INFERENCE_NUM_THREADS": self._engine.threads or default_threads(),
             }
@@ -85,7 +86,7 @@ class OpenVinoBackend:
 
 
 def missing(precision: str = "f32") -> str:
-    """Why OpenVINO cannot serve here, with the cure; "" when nothing speaks against it."""
+    """Why OpenVINO cannot run here in ``precision``, and the cure; "" when it can."""
     if ov is None:
         return (
             "the openvino package is not installed; pip install 'line-inspector[openvino]', or "
@@ -99,5 +100,5 @@ def missing(precision: str = "f32") -> str:
 
 
 def version() -> str:
-    """Of OpenVINO, "" where it is not installed."""
+    """The version of OpenVINO; "" where it is not installed."""
     return "" if ov is None else str(ov.__version__)

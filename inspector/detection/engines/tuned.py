@@ -1,4 +1,4 @@
-"""What ``inspector tune`` found best for a bundle on this machine, in a file beside it."""
+"""The engine that ``inspector tune`` chose for a bundle on this machine, in a file beside it."""
 
 from __future__ import annotations
 
@@ -7,48 +7,47 @@ import platform
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from inspector.config.yaml_file import FrozenModel
 from inspector.detection.bundle import Bundle
 from inspector.detection.engines.base import Engine, usable_cores
 from inspector.errors import OutputError
-from inspector.files import write_whole
+from inspector.files import write_output
 from inspector.logs import say
 
 
-class TunedEngine(BaseModel):
-    """The choice, and what it holds for: it is of no use to another bundle or machine."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class TunedEngine(FrozenModel):
+    """The engine chosen, and for what it was chosen: no other bundle or machine may use it."""
 
     format: Literal[1] = 1
     sha256: str
-    """Of the bundle's file."""
+    """Digest of the bundle's file, in hex."""
     processor: str
+    """The CPU's name."""
     cores: int
+    """Physical cores that the process could use."""
     library: str
-    """What computes, and its version."""
+    """The library that runs the graph, and its version."""
     created: str
+    """Time in UTC, ISO 8601."""
     engine: Engine
     median_ms: float
     p99_ms: float
 
 
 def file_of(bundle: Path) -> Path:
-    """Where the record of ``bundle`` lies."""
+    """Where the record for the bundle file ``bundle`` lies."""
     return bundle.with_name(f"{bundle.name}.tune.json")
 
 
 def write(path: Path, record: TunedEngine) -> None:
-    """Raises :class:`OutputError`."""
-    try:
-        write_whole(path, record.model_dump_json(indent=2).encode() + b"\n")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+    """Write ``record`` to the file ``path``. Raises :class:`OutputError`."""
+    write_output(path, record.model_dump_json(indent=2) + "\n")
 
 
 def forget(bundle: Path) -> bool:
-    """Delete the record of ``bundle``; False where there was none. Raises :class:`OutputError`."""
+    """Delete the record for ``bundle``; False when there was none. Raises :class:`OutputError`."""
     path = file_of(bundle)
     try:
         path.unlink()
@@ -60,7 +59,10 @@ def forget(bundle: Path) -> bool:
 
 
 def recall(bundle: Bundle) -> Engine | None:
-    """The engine chosen for ``bundle`` on this machine; None, and a log line, when it is not."""
+    """The engine chosen for ``bundle`` on this machine, or None.
+
+    A record that cannot be used, and why, goes to the log.
+    """
     path = file_of(bundle.path)
     try:
         record = TunedEngine.model_validate_json(path.read_bytes())
@@ -79,7 +81,7 @@ def recall(bundle: Bundle) -> Engine | None:
 
 
 def processor() -> str:
-    """The CPU's name."""
+    """The name of this machine's CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -89,7 +91,7 @@ def processor() -> str:
 
 
 def library(engine: Engine) -> str:
-    """What computes for ``engine``, and its version."""
+    """The library that runs the graph for ``engine``, and its version."""
     if engine.provider == "openvino":
         from inspector.detection.engines import openvino
 
@@ -100,6 +102,7 @@ def library(engine: Engine) -> str:
 
 
 def _unusable(record: TunedEngine, bundle: Bundle) -> str:
+    """Why ``record`` does not hold for ``bundle`` on this machine; "" when it does."""
     if record.sha256 != bundle.sha256:
         return "made for another file of this name"
     if (record.processor, record.cores) != (processor(), len(usable_cores())):

@@ -199,7 +199,7 @@ def test_what_the_driver_started_goes_with_it(
 HOLD = """
 import sys, threading, time
 from inspector.cameras import isolate
-from inspector.config import FaultyCamera, FolderCamera
+from inspector.config.cameras import FaultyCamera, FolderCamera
 hang = isolate(FaultyCamera.model_validate({"kind": "faulty", "name": "hang", "rate_hz": 0,
     "timeout_ms": 60000, "path": sys.argv[1],
     "steps": [{"do": "frames", "count": 1}, {"do": "block_for_ever"}]}))

@@ -49,7 +49,7 @@ def test_camera_shows_what_draw_draws() -> None:
 def test_another_process_draws_and_knows_the_same() -> None:
     code = (
         "import hashlib\n"
-        "from inspector.cameras.simulator import draw, truth\n"
+        "from inspector.cameras.simulated.conveyor import draw, truth\n"
         "print(hashlib.sha256(draw(3, 17, 1.0).image.tobytes()).hexdigest())\n"
         "print(truth('part-000017', 3, 1.0))\n"
     )

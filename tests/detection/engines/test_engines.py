@@ -168,9 +168,9 @@ def test_a_core_that_was_taken_away_is_no_fault(bundle_path):
     """``systemctl set-property AllowedCPUs=`` while the station runs."""
     detector = Detector.load(bundle_path, "cpu")
     before = os.sched_getaffinity(0)
-    detector.engine._home = {4095}
+    detector.engine._caller_cores = {4095}
     with pytest.raises(OSError, match="Invalid argument"):
-        os.sched_setaffinity(0, detector.engine._home)
+        os.sched_setaffinity(0, detector.engine._caller_cores)
     assert detector.judge(tiny.good_picture()).verdict is Verdict.PASS
     assert os.sched_getaffinity(0) == before
 
@@ -178,13 +178,13 @@ def test_a_core_that_was_taken_away_is_no_fault(bundle_path):
 def test_tensorrt_keeps_its_engines_where_systemd_says(tmp_path, bundle_path, monkeypatch):
     bundle = bundles.read(bundle_path)
     monkeypatch.setenv("CACHE_DIRECTORY", f"{tmp_path / 'one'}:{tmp_path / 'two'}")
-    options = onnxruntime._tensorrt_options(bundle, captures=True)
+    options = onnxruntime.tensorrt_options(bundle, captures=True)
     assert Path(options["trt_engine_cache_path"]) == tmp_path / "one" / "tensorrt"
     assert (tmp_path / "one" / "tensorrt").is_dir()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path / "file"))
     with pytest.raises(ProviderError, match="file/tensorrt: cannot be made: Not a directory"):
-        onnxruntime._tensorrt_options(bundle, captures=True)
+        onnxruntime.tensorrt_options(bundle, captures=True)
 
 
 def test_a_batch_size_is_captured_once(bundle_path, monkeypatch):
@@ -204,15 +204,15 @@ def test_a_batch_size_is_captured_once(bundle_path, monkeypatch):
 
 
 def test_a_graph_that_reads_freed_memory_is_not_captured(bundle_path, tmp_path, caplog):
-    """DECISIONS 29; what was exported before has the node."""
+    """Decision 29 (docs/decisions); what was exported before has the node."""
 
     def gather(graph: onnx.ModelProto) -> None:
         graph.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 1), np.int64), "at"))
         graph.graph.node.append(onnx.helper.make_node("GatherND", ["map", "at"], ["unused"]))
 
-    assert onnxruntime._may_be_captured(bundles.read(bundle_path))
+    assert onnxruntime.can_be_captured(bundles.read(bundle_path))
     old = bundles.read(tiny.write_bundle(tmp_path / "old.onnx", gather))
-    assert not onnxruntime._may_be_captured(old)
+    assert not onnxruntime.can_be_captured(old)
     assert "export the model again" in caplog.text
 
 

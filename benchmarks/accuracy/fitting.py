@@ -1,0 +1,106 @@
+"""What every method starts from and hands back: good parts with features, and a model to judge."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from export.bundle import graph as onnx_graph
+from export.data import dataset, photos
+from export.evaluation.evaluate import ScoreBatch
+from export.model.backbone import Backbone
+from export.model.features import FeatureCache
+from export.settings import TrainSettings
+from export.training.train import OnStep, Scorer, Step, pick_device
+from inspector.detection.manifest import Calibration
+from inspector.imaging.geometry import Geometry
+
+Index = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model ready to be judged.
+
+    ``score``: in units of the limit. ``seconds``: training with everything the limit needs, photos
+    already read. ``items``: vectors in the memory bank (positions, for PaDiM). ``megabytes``: what
+    a station must be given, float32. ``limit_from``: how good parts were held out for the limit.
+    """
+
+    score: ScoreBatch
+    settings: TrainSettings
+    geometry: Geometry
+    calibration: Calibration
+    seconds: float
+    items: int
+    megabytes: float
+    limit_from: str
+
+
+Fit = Callable[[Path, Path, TrainSettings, OnStep], Trained]
+"""Category, an empty folder for files of its own, settings, progress → a model."""
+
+
+class GoodParts:
+    """Good parts of a category with their features; the clock starts once the photos are read."""
+
+    def __init__(self, data: Path, folder: Path, chosen: TrainSettings, on_step: OnStep) -> None:
+        self.on_step = on_step
+        paths = dataset.open_good(data)
+        chosen = self.settings = chosen.resolve(photos.photo_shapes(paths))
+        self.device = pick_device(chosen.device)
+        self.backbone = Backbone(chosen.backbone, chosen.strides, chosen.weights).to(self.device)
+        parts = photos.load_good(
+            paths,
+            chosen.geometry(),
+            lambda done, total: on_step(Step("reading photos", done, total)),
+        )
+        self.geometry, self._picture = parts.geometry, parts.picture
+        self._groups = np.random.default_rng([chosen.seed, 1]).permutation(
+            int(self._picture.max()) + 1
+        )
+        self._began = time.monotonic()
+        self.cache = FeatureCache(
+            self.backbone,
+            parts.images,
+            device=self.device,
+            cache_gb=chosen.cache_gb,
+            folder=folder,
+            on_progress=lambda done, total: on_step(Step("backbone features", done, total)),
+        )
+
+    def __enter__(self) -> GoodParts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cache.close()
+
+    def folds(self, count: int) -> list[Index]:
+        """Disjoint parts that are held out in turn."""
+        return [
+            np.flatnonzero(np.isin(self._picture, fold))
+            for fold in np.array_split(self._groups, min(count, len(self._groups)))
+        ]
+
+    def hold_out(self, share: float) -> Index:
+        """One share of the parts."""
+        count = max(1, round(len(self._groups) * share))
+        return np.flatnonzero(np.isin(self._picture, self._groups[:count]))
+
+    def one_each(self, index: Index) -> Index:
+        """``index`` without copies: one score a picture sets the limit."""
+        return photos.one_each(index, self._picture)
+
+    def seconds(self) -> float:
+        """Since the photos were read."""
+        return round(time.monotonic() - self._began, 1)
+
+
+def graph_megabytes(scorer: Scorer) -> float:
+    """Of what a station is given, float32."""
+    return len(onnx_graph.build(scorer, precision="fp32").SerializeToString()) / 1e6

@@ -1,0 +1,183 @@
+"""What peers order over the command socket: triggers, and changes of the recipe."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+
+from inspector.errors import CommandError
+from inspector.judging.judges import Changeover, Judges
+from inspector.logs import say
+from inspector.station.grabber import Grabber
+from inspector.station.inbox import Inbox
+from inspector.station.ledger import Ledger
+from inspector.station.metrics import Metrics
+from inspector.station.readiness import Readiness
+from inspector.station.recorder import Recorder, TriggerEntry
+from inspector.station.systemd import Notifier
+from inspector.station.triggers import Trigger
+from inspector.verdict import Reason
+from inspector.wire.messages import RecipeCommand, TriggerCommand
+from inspector.wire.requests import Request
+
+
+class Orders:
+    """Hears commands in the command socket's thread, and obeys them in the station's own.
+
+    A changeover loads, warms and checks its bundles in a thread beside the judges at work; it
+    takes over between two parts. Until its judge has judged a part it can be rolled back.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        judges: Judges,
+        inbox: Inbox,
+        recorder: Recorder,
+        readiness: Readiness,
+        grabbers: Mapping[str, Grabber],
+        metrics: Metrics,
+        systemd: Notifier,
+    ) -> None:
+        self._ledger = ledger
+        self._judges = judges
+        self._inbox = inbox
+        self._recorder = recorder
+        self._readiness = readiness
+        self._grabbers = grabbers
+        self._metrics = metrics
+        self._systemd = systemd
+        self._changeover: Changeover | None = None
+        self._leaving = False
+
+    def hear(self, request: Request) -> None:
+        """In the commands' thread: the station obeys between two parts, a camera looks at once."""
+        self._inbox.call(partial(self._obey, request))
+        if isinstance(request.command, TriggerCommand):
+            # After the call: a picture that comes before its trigger is of no part.
+            self._want(request.command.camera, request.received_ns, accepted=False)
+
+    def refuse_from_now(self) -> None:
+        """The station stops: whatever is ordered from here on is refused."""
+        self._leaving = True
+
+    def finish(self) -> None:
+        """Wait for the end of a changeover that is under way."""
+        if self._changeover is not None:
+            self._changeover.join()
+
+    def roll_back(self, why: str) -> None:
+        """Put what was before the last changeover in force again."""
+        say("changeover rolled back", logging.ERROR, detail=why)
+        self._take_over(self._judges.roll_back().recipe)
+        for name, missed in self._judges.missed:
+            self._readiness.obstruct("self-test", Reason.NOT_READY, f"{name}: {missed}")
+        self._readiness.tell()
+
+    def _want(self, camera: str, triggered_ns: int, *, accepted: bool) -> None:
+        if (grabber := self._grabbers.get(camera)) is not None:
+            grabber.want(triggered_ns, accepted=accepted)
+
+    def _obey(self, request: Request) -> None:
+        command = request.command
+        if self._leaving:
+            request.refuse("stopping", "the station stops")
+        elif isinstance(command, TriggerCommand):
+            self._trigger(request, command)
+        elif self._changeover is not None:
+            request.refuse("busy", "another recipe or reload is under way")
+        elif isinstance(command, RecipeCommand):
+            recipes = self._judges.station.recipes
+            if command.recipe not in recipes:
+                known = ", ".join(sorted(recipes))
+                request.refuse("unknown", f"no recipe '{command.recipe}'; there are {known}")
+            else:
+                self._change_over(request, command.recipe)
+        else:
+            self._change_over(request, self._judges.station.recipe)
+
+    def _trigger(self, request: Request, command: TriggerCommand) -> None:
+        trigger = Trigger(
+            camera=command.camera,
+            client=request.client,
+            session=command.session,
+            number=command.trigger_seq,
+            part_id=command.part_id,
+            triggered_us=request.received_us,
+            triggered_ns=request.received_ns,
+        )
+        try:
+            answer = self._ledger.trigger(trigger, request)
+        except CommandError as error:
+            request.refuse("unknown", str(error))
+            return
+        is_new = answer.kind != "repeated"
+
+        def acknowledge(recorded: bool) -> None:
+            if is_new and not recorded:
+                request.refuse("journal", "the trigger could not be recorded; part not accepted")
+                return
+            request.accept()
+            if answer.verdict is not None:
+                self._inbox.call(tell_again)
+
+        def tell_again() -> None:
+            # Looked up now: what was judged may have gone out as another verdict.
+            verdict = self._ledger.find(trigger)
+            if verdict is not None:
+                request.answer(verdict)
+
+        # A repetition waits for its turn too: what it repeats may not be recorded yet.
+        self._recorder.put(TriggerEntry(trigger if is_new else None, acknowledge))
+        if answer.kind == "accepted":
+            self._want(trigger.camera, trigger.triggered_ns, accepted=True)
+
+    def _change_over(self, request: Request, recipe: str) -> None:
+        say("changeover", recipe=recipe)
+        self._systemd.reloading(f"loading recipe {recipe}")
+        station = self._judges.station
+        self._changeover = Changeover(
+            station.model_copy(update={"recipe": recipe}),
+            lambda done: self._inbox.call_in_turn(partial(self._switch, request, done)),
+            forget=recipe == station.recipe,
+        )
+        self._changeover.start()
+
+    def _switch(self, request: Request, changeover: Changeover) -> None:
+        """Between two parts: the bundles loaded, warmed and golden-checked take over."""
+        self._changeover = None
+        self._systemd.ready(f"judging with {self._ledger.provider}")
+        if changeover.problems:
+            for problem in changeover.problems:
+                say("changeover refused", logging.ERROR, detail=problem)
+            request.refuse("failed", "; ".join(str(problem) for problem in changeover.problems))
+            return
+        self._judges.switch(changeover)
+        self._take_over(changeover.station.recipe)
+        self._readiness.obstruct("self-test", Reason.NOT_READY, "")
+        self._readiness.tell()
+        station = self._judges.station
+        models = {camera.name: self._judges[camera.name].model for camera in station.cameras}
+        request.finish(
+            f"recipe {station.recipe}: "
+            + ", ".join(f"{name} by {one.name} {one.version}" for name, one in models.items())
+        )
+
+    def _take_over(self, recipe: str) -> None:
+        self._ledger.select(recipe)
+        for camera in self._judges.station.cameras:
+            announce(camera.name, self._judges, self._ledger, self._metrics)
+
+
+def announce(camera: str, judges: Judges, ledger: Ledger, metrics: Metrics) -> None:
+    """Say by which model ``camera`` is judged from now on: to the ledger, metrics and the log."""
+    judge = judges[camera]
+    ledger.install(camera, judge.model)
+    ledger.provider = judge.detector.provider
+    metrics.model(camera, judge.model, judge.detector.manifest)
+    if judge.defect is None and judges.station.self_test.every_s > 0:
+        detail = "no golden defect in the bundle fails at this limit_factor; name a photo"
+        say("no self-test", logging.WARNING, camera=camera, detail=detail)
+    say("model", camera=camera, provider=judge.detector.provider, **judge.model.model_dump())

@@ -1,0 +1,95 @@
+"""Whether a station is ready to judge, what keeps it from that, and what it says of itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from inspector.judging.judges import Judges
+from inspector.logs import say
+from inspector.station.ledger import Ledger
+from inspector.verdict import Reason
+from inspector.wire.messages import State, StatusMessage
+
+
+class Readiness:
+    """The station's state with its obstacles, told in a status; used by the station's thread.
+
+    An obstacle is what keeps a station from judging although it runs: a journal that cannot be
+    written, a self-test that was missed. While there is one the state is Error.
+    """
+
+    def __init__(self, ledger: Ledger, judges: Judges) -> None:
+        self.storage = ""
+        """What is wrong with the disk that does not keep the station from judging; or ""."""
+        self._ledger = ledger
+        self._judges = judges
+        self._obstacles: dict[str, tuple[Reason, str]] = {}
+        self._status = ledger.status()
+        self._publish: Callable[[StatusMessage], None] = lambda _: None
+        self._over = False
+
+    @property
+    def status(self) -> StatusMessage:
+        """The last status that was told; any thread may read it."""
+        return self._status
+
+    @property
+    def is_obstructed(self) -> bool:
+        """True while something keeps the station from judging."""
+        return bool(self._obstacles)
+
+    def speak_through(self, publish: Callable[[StatusMessage], None]) -> None:
+        """Have every status from now on published by ``publish``."""
+        self._publish = publish
+
+    def obstruct(self, what: str, reason: Reason, detail: str) -> None:
+        """Something keeps the station from being ready; ``detail`` "": it no longer does."""
+        if self._over:
+            return
+        before = bool(self._obstacles)
+        if detail:
+            say("not ready", logging.ERROR, why=what, detail=detail)
+            self._obstacles[what] = (reason, detail)
+            if not before:
+                self.enter("Error", reason, detail)
+        elif self._obstacles.pop(what, None) is not None:
+            say("cured", why=what)
+            if self._obstacles:
+                self._ledger.blame(*next(iter(self._obstacles.values())))
+            else:
+                for state in ("Preoperational", "Initialized", "Ready"):
+                    self.enter(state)
+                self._ledger.start()
+                self.tell_state()
+
+    def enter(self, state: State, reason: Reason = Reason.NOT_READY, detail: str = "") -> None:
+        """Change the state, and say so."""
+        self._ledger.enter(state, reason, detail)
+        self.tell_state()
+
+    def leave(self) -> None:
+        """From here on no state leads to another but the last one."""
+        self._over = True
+
+    def tell(self) -> None:
+        """Publish the status."""
+        trouble = "; ".join(f"{what}: {detail}" for what, (_, detail) in self._obstacles.items())
+        self._status = self._ledger.status().model_copy(
+            update={
+                "trouble": trouble,
+                "drift": self._judges.drifting,
+                "storage": self.storage,
+            }
+        )
+        self._publish(self._status)
+
+    def tell_state(self) -> None:
+        """Publish the status, and log the state."""
+        self.tell()
+        state = self._ledger.state
+        tally: dict[str, int] = {}
+        if state == "Halted":
+            status = self._status
+            tally = {"passed": status.passed, "failed": status.failed, "faults": status.faults}
+        say("state", state=state, last_seq=self._status.last_seq, **tally)

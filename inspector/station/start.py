@@ -1,0 +1,144 @@
+"""A station's start: everything that can refuse is tried, and every problem is told at once."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from inspector import cameras
+from inspector.cameras.base import Camera
+from inspector.config.cameras import CameraConfig
+from inspector.config.station_file import Station
+from inspector.errors import Problems, StartupError
+from inspector.journal.pictures import Archive
+from inspector.journal.schema import Recovered
+from inspector.journal.writer import Journal
+from inspector.judging.judges import Judges
+from inspector.logs import say
+from inspector.station.metrics import Metrics
+from inspector.wire.command_server import CommandSocket
+from inspector.wire.gate import Gate
+from inspector.wire.messages import StatusMessage
+from inspector.wire.publisher import Publisher
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a station holds while it works; closed by the stack that it was opened on."""
+
+    gate: Gate
+    publisher: Publisher
+    commands: CommandSocket
+    journal: Journal
+    archive: Archive
+    recovered: Recovered
+    cameras: tuple[tuple[CameraConfig, Camera], ...]
+
+
+class Start:
+    """One try to open everything; ``leave`` closes what was opened, the last one first.
+
+    ``tell`` is called after each step, so that the status never stands still; ``speak_through``
+    with what publishes it, once there is one; ``announce`` with each camera whose judge is loaded.
+    """
+
+    def __init__(
+        self,
+        station: Station,
+        leave: contextlib.ExitStack,
+        *,
+        tell: Callable[[], None],
+        speak_through: Callable[[Callable[[StatusMessage], None]], None],
+        announce: Callable[[str], None],
+    ) -> None:
+        self._station = station
+        self._leave = leave
+        self._tell = tell
+        self._speak_through = speak_through
+        self._announce = announce
+        self._problems: list[StartupError] = []
+
+    def open(self, judges: Judges, metrics: Metrics, epoch: str) -> Opened:
+        """Open sockets, journal, judges and cameras, and begin ``epoch`` in the journal.
+
+        Raises :class:`StartupError`, several of them together as :class:`Problems`. Those of
+        bundles and cameras come first: what stands between the user and a verdict.
+        """
+        publisher = commands = None
+        gate = self._try(self._open_gate)
+        if gate is not None:
+            publisher = self._try(partial(self._open_publisher, gate))
+            commands = self._try(partial(self._open_commands, gate))
+        if self._station.metrics is not None:
+            self._try(partial(self._serve_metrics, metrics, self._station.metrics))
+        journal = self._try(self._open_journal)
+        archive = Archive(self._station.state_folder, self._station.journal)
+        later, self._problems = self._problems, []
+        for camera, problem in judges.load():
+            if problem is not None:
+                self._problems.append(problem)
+            else:
+                self._announce(camera)
+            self._tell()
+        held = [self._try(partial(self._open_camera, config)) for config in self._station.cameras]
+        problems = [*self._problems, *later]
+        if problems or gate is None or publisher is None or commands is None or journal is None:
+            raise problems[0] if len(problems) == 1 else Problems(problems)
+        recovered = journal.begin(epoch, time.time_ns() // 1000)
+        opened = tuple(camera for camera in held if camera is not None)
+        return Opened(gate, publisher, commands, journal, archive, recovered, opened)
+
+    def _try(self, step: Callable[[], T]) -> T | None:
+        """What ``step`` opened; None where it has a problem, which is kept until all are known."""
+        try:
+            return step()
+        except Problems as several:
+            self._problems.extend(several.problems)
+        except StartupError as problem:
+            self._problems.append(problem)
+        finally:
+            self._tell()
+        return None
+
+    def _open_gate(self) -> Gate:
+        gate = Gate(self._station.security)
+        self._leave.callback(gate.close)
+        return gate
+
+    def _open_publisher(self, gate: Gate) -> Publisher:
+        addresses = self._station.sockets
+        publisher = Publisher(addresses.verdicts, addresses.images, gate)
+        self._leave.callback(publisher.close)
+        self._speak_through(publisher.send_status)
+        verdicts, images = publisher.addresses
+        say("listening", verdicts=verdicts, images=images)
+        return publisher
+
+    def _open_commands(self, gate: Gate) -> CommandSocket:
+        socket = CommandSocket(gate, self._station.sockets.commands)
+        self._leave.callback(socket.close)
+        say("commands", address=socket.address)
+        return socket
+
+    def _serve_metrics(self, metrics: Metrics, address: str) -> None:
+        self._leave.callback(metrics.close)
+        say("metrics", address=metrics.serve(address))
+
+    def _open_journal(self) -> Journal:
+        folder = self._station.state_folder
+        journal = Journal(folder, self._station.journal.verdict_days)
+        self._leave.callback(journal.close)
+        say("journal", folder=folder)
+        return journal
+
+    def _open_camera(self, config: CameraConfig) -> tuple[CameraConfig, Camera]:
+        camera = cameras.isolate(config)
+        self._leave.callback(camera.close)
+        camera.open()
+        return config, camera

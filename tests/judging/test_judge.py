@@ -1,0 +1,148 @@
+"""What a station adds to its detector: a live camera that sends a frame again is frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inspector.config.station_file import load_station
+from inspector.judging.judge import Judge, RepeatCheck, judge_together
+from inspector.judging.judges import Changeover, Judges, load
+from inspector.verdict import Judgement, Reason, Verdict
+from tests import running, tiny
+
+LIT = {"brightness": (100, 150), "sharpness": (0, 1e9)}
+"""Limits under which an all-black picture is too dark and an all-white one saturated."""
+
+BLACK = np.zeros((64, 64, 3), np.uint8)
+
+
+def live_camera(name: str = "top") -> dict[str, Any]:
+    """A camera whose sensor has noise; loading its judge does not open it."""
+    return {"name": name, "kind": "opencv", "source": 0}
+
+
+def load_judges(folder: Path, *cameras: dict[str, Any], unchecked: str = "") -> dict[str, Judge]:
+    """The judges of a station; the camera named ``unchecked`` has check_pictures: false."""
+    bundle = tiny.write_bundle(folder / "lit.onnx", exposure=LIT)
+    recipe = {
+        camera["name"]: {"bundle": str(bundle), "check_pictures": camera["name"] != unchecked}
+        for camera in cameras
+    }
+    path = running.write_station(folder / "s.yaml", bundle, *cameras, recipes={"r": recipe})
+    return dict(load(load_station(path)))
+
+
+@pytest.fixture
+def frames() -> list[np.ndarray]:
+    chance = np.random.default_rng(0)
+    return [chance.integers(100, 150, (480, 640, 3), np.uint8) for _ in range(2)]
+
+
+def test_a_live_camera_that_repeats_itself_is_frozen(frames):
+    check = RepeatCheck(live=True).check
+    assert check(frames[0]) is None
+    assert check(frames[0].copy()).reason == "frozen"
+    assert "3 times" in str(check(frames[0].copy()))
+    assert check(frames[1]) is None
+    assert check(frames[0]) is None
+
+
+def test_one_grey_level_of_one_pixel_is_another_frame(frames):
+    check = RepeatCheck(live=True).check
+    check(frames[0])
+    other = frames[0].copy()
+    other[-1, -1, 2] ^= 1
+    assert check(other) is None
+    assert check(other[:, :-1]) is None
+    assert check(other[:, :-1].astype(np.uint16)) is None
+
+
+def test_a_file_may_repeat_and_a_reopened_camera_may_too(frames):
+    files = RepeatCheck(live=False)
+    assert [files.check(frames[0].copy()) for _ in range(3)] == [None] * 3
+    live = RepeatCheck(live=True)
+    live.check(frames[0])
+    live.forget()
+    assert live.check(frames[0].copy()) is None
+
+
+def test_a_frame_that_is_judged_again_is_no_repetition(frames):
+    check = RepeatCheck(live=True).check
+    assert [check(frames[0]), check(frames[0])] == [None, None]
+    assert check(frames[0].copy()).reason == "frozen"
+
+
+def summary(judgement: Judgement) -> tuple[Any, ...]:
+    """All of a judgement that a station tells of a part; its pictures by whether there are any."""
+    pictures = (judgement.anomaly_map is not None, judgement.judged is not None)
+    return (
+        judgement.verdict,
+        judgement.score,
+        judgement.reason,
+        judgement.detail,
+        judgement.regions,
+        *pictures,
+    )
+
+
+def test_a_repeated_frame_is_frozen_whatever_its_light(tmp_path):
+    judge = load_judges(tmp_path, live_camera())["top"]
+    first, again = judge.judge(BLACK), judge.judge(BLACK.copy())
+    assert (first.verdict, first.reason) == (Verdict.FAULT, Reason.TOO_DARK)
+    assert (again.verdict, again.reason) == (Verdict.FAULT, Reason.FROZEN)
+    assert "byte for byte" in again.detail
+    for judgement in (first, again):
+        assert (judgement.score, judgement.regions) == (None, ())
+        assert judgement.anomaly_map is not None
+    assert judge.judge(tiny.good_picture()).verdict is Verdict.PASS
+    judge.judge(tiny.nan_picture())
+    # What the model could not judge stays the FAULT that it is.
+    assert judge.judge(tiny.nan_picture()).reason is Reason.NOT_FINITE
+
+
+def test_a_reopened_camera_may_send_its_last_frame(tmp_path):
+    judge = load_judges(tmp_path, live_camera())["top"]
+    judge.judge(tiny.good_picture())
+    judge.forget_frames()
+    assert judge.judge(tiny.good_picture()).verdict is Verdict.PASS
+    assert judge.judge(tiny.good_picture()).reason is Reason.FROZEN
+
+
+def test_a_camera_that_is_not_checked_may_repeat_and_be_dark(tmp_path):
+    judge = load_judges(tmp_path, live_camera(), unchecked="top")["top"]
+    for _ in range(2):
+        judgement = judge.judge(BLACK.copy())
+        assert (judgement.verdict, judgement.score) == (Verdict.FAIL, 2.0)
+
+
+def test_a_batch_of_cameras_with_other_settings_is_judged_as_each_alone(tmp_path):
+    cameras = (live_camera("checked"), live_camera("unchecked"))
+    pictures = [BLACK, tiny.good_picture(), tiny.good_picture(), tiny.nan_picture(), BLACK]
+    line = [(name, picture) for picture in pictures for name in ("checked", "unchecked")]
+    alone, together = (load_judges(tmp_path, *cameras, unchecked="unchecked") for _ in range(2))
+    expected = [summary(alone[name].judge(picture.copy())) for name, picture in line]
+    found = judge_together([(together[name], picture.copy()) for name, picture in line])
+    assert list(map(summary, found)) == expected
+    reasons = [judgement.reason.value for judgement in found]
+    assert reasons[::2] == ["too_dark", "", "frozen", "not_finite", "too_dark"]
+    assert reasons[1::2] == ["anomaly", "", "", "not_finite", "anomaly"]
+
+
+def test_the_part_that_a_roll_back_judges_again_is_not_frozen(tmp_path):
+    """The part is judged by the new bundle, then, from the same frame, by the one before it."""
+    bundle = tiny.write_bundle(tmp_path / "lit.onnx", exposure=LIT)
+    path = running.write_station(tmp_path / "s.yaml", bundle, live_camera())
+    judges = Judges(load_station(path))
+    assert [problem for _, problem in judges.load()] == [None]
+    changeover = Changeover(judges.station, lambda _: None, forget=False)
+    changeover.work()
+    judges.switch(changeover)
+    frame = tiny.good_picture()
+    judges["top"].judge(frame)
+    judges.roll_back()
+    assert judges["top"].judge(frame).verdict is Verdict.PASS
+    assert judges["top"].judge(frame.copy()).reason is Reason.FROZEN

@@ -35,8 +35,8 @@ Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 
 MOST_KEPT: Final = 256_000_000
-"""Bytes of photo files held until all their shapes are known. Photos of several shapes may ask for
-another size than the first one does; those beyond this are then opened a second time."""
+"""Bytes of photo files held for a second look, as training needs one where photos of several shapes
+ask for another size than the first one does. Files beyond this are opened a second time."""
 
 FULL_12_BIT: Final = 4095
 """16-bit files no brighter than this hold right-aligned 12-bit data: 16 levels after scaling."""
@@ -74,6 +74,33 @@ class PhotoFile:
         photo = self.decode()
         with _naming(self.path):
             return geometry.apply(photo)
+
+    def crop(self, region: Box | None) -> Frame8:
+        """The judged region at the photo's resolution, uint8 BGR, None: all of it.
+
+        Raises :class:`ImageError`, :class:`RefusedPhotoError`.
+        """
+        photo = self.decode()
+        with _naming(self.path):
+            return to_bgr8(Geometry(height=64, width=64, region=region).crop(photo))
+
+
+class KeptFiles:
+    """Photo files that are opened once, as far as their bytes fit into ``room``."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._kept: dict[Path, PhotoFile] = {}
+
+    def open(self, path: Path) -> PhotoFile:
+        """The file, from memory when it was kept. Raises :class:`ImageError`."""
+        file = self._kept.get(path)
+        if file is None:
+            file = PhotoFile(path)
+            if file.content.size <= self._room:
+                self._room -= file.content.size
+                self._kept[path] = file
+        return file
 
 
 class RefusedPhotoError(ImageError):
@@ -171,8 +198,7 @@ class _Reading:
         self.digests: list[bytes] = []
         self.grey = self.brightest_deep = 0
         self._paths = paths
-        self._kept: list[PhotoFile] = []
-        self._room = MOST_KEPT if callable(geometry) else 0
+        self._files = KeptFiles(MOST_KEPT if callable(geometry) else 0)
         resolve = geometry if callable(geometry) else lambda _: geometry
         self.images, tried = self._read_all(resolve, on_progress)
         self.geometry = resolve(self.shapes)
@@ -186,7 +212,7 @@ class _Reading:
         """Open each file once. Pictures have the size that the first photo alone asks for."""
         images, tried = np.empty((0, 0, 0, 3), dtype=np.uint8), None
         for index, path in enumerate(self._paths):
-            file = PhotoFile(path)
+            file = self._files.open(path)
             photo = file.decode()
             self._note(file, photo)
             if index == 0:
@@ -207,15 +233,12 @@ class _Reading:
         self.grey += photo.ndim == 2 or photo.shape[2] == 1
         if photo.dtype == np.uint16:
             self.brightest_deep = max(self.brightest_deep, int(photo.max()))
-        self._room -= file.content.size
-        if self._room >= 0:
-            self._kept.append(file)
 
     def _decode_again(self) -> Frame8:
         """Pictures through the geometry that all photos ask for."""
         images = _empty(len(self._paths), self.geometry)
         for index, path in enumerate(self._paths):
-            file = self._kept[index] if index < len(self._kept) else PhotoFile(path)
+            file = self._files.open(path)
             if file.digest() != self.digests[index]:
                 raise ImageError(f"{path}: was changed while it was read; begin again")
             images[index] = file.apply(self.geometry)
@@ -286,16 +309,6 @@ def load_sample(sample: Sample, geometry: Geometry) -> Loaded:
     lossy = sample.mask.suffix.lower() in {".jpg", ".jpeg"}
     mask = geometry.apply_mask(drawn >= 128 if lossy else drawn > 0)
     return Loaded(image, mask if mask.any() else None, inner)
-
-
-def read_region(path: Path, region: Box | None) -> Frame8:
-    """The judged region of a photo, uint8 BGR at the photo's resolution, None: all of it.
-
-    Raises :class:`ImageError` naming the file.
-    """
-    photo = PhotoFile(path).decode()
-    with _naming(path):
-        return to_bgr8(Geometry(height=64, width=64, region=region).crop(photo))
 
 
 @contextmanager

@@ -87,10 +87,8 @@ def test_photos_of_several_shapes_are_read_again_only_beyond_what_is_kept(
     parts = load_good(paths, by_first_shape)
     sizes = np.cumsum([path.stat().st_size for path in paths])
     assert 30_000 < sizes[-1] < 10**9
-    assert opened == [
-        *paths,
-        *(p for p, size in zip(paths, sizes, strict=True) if size > most_kept),
-    ]
+    again = [path for path, size in zip(paths, sizes, strict=True) if size > most_kept]
+    assert opened == [*paths, *again]
     assert parts.images.shape == (13, 64, 128, 3)
     wide = by_first_shape([(1, 1), (2, 2)])
     for path, image in zip(paths, parts.images, strict=True):

@@ -1,4 +1,4 @@
-"""A traced backbone written as ONNX nodes, and the small builder that all of a graph uses."""
+"""A traced backbone written as ONNX nodes."""
 
 from __future__ import annotations
 

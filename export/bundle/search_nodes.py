@@ -131,10 +131,10 @@ def _with_flags(graph: Graph, squared: str, memory: str, norms: str) -> str:
 
 
 def _rounded(graph: Graph, phi: str, bank: npt.NDArray[np.float64]) -> str:
-    """φ in 8 bits, and beside it the bank's -2·c in a good 7 with a scale for each item.
+    """φ in 8 bits, and beside it the bank's -2·c in 7 with a scale for each item.
 
-    The bank holds the outermost good patches; what lies farther out is cut off to them, which
-    hardly moves the order, and is measured exactly all the same.
+    Values of φ beyond the bank's range are clipped. This rarely changes which items are nearest,
+    and distances are then measured exactly.
     """
     turned = -2.0 * bank.T
     scale = np.maximum(np.abs(turned).max(axis=0), 1e-12) / BANK_LEVELS

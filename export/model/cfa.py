@@ -302,7 +302,7 @@ def principal_axes(
 ) -> Tensor:
     """Directions ``[D, D]`` of standardised features, those of the largest variance first.
 
-    Distances within the first D' of them are those within all D, but for what hardly varies.
+    Distances in the first D' axes nearly equal the full ones: the remaining axes hardly vary.
     """
     mean, divisor = torch.cat(scale.mean), torch.cat(scale.divisor)
     covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from export.data.dataset import GOOD, digest_file, fingerprint, list_photos
-from export.data.photos import MOST_KEPT, KeptFiles, PhotoFile, group_copies
+from export.data.photos import MOST_KEPT, Index, KeptFiles, PhotoFile, group_copies
 from export.training.run import Run
 from export.training.teacher import split_added
 from export.training.train import OnStep, Step
@@ -18,8 +17,6 @@ from inspector.detection.manifest import Exposure
 from inspector.errors import DatasetError, ImageError, OutputError, RunError
 from inspector.imaging.images import exposure
 from inspector.verdict import Frame8
-
-Index = npt.NDArray[np.intp]
 
 _PICTURES_OF_STATIONS = ("_map.png", "_overlay.jpg")
 _LIGHT = 2.0

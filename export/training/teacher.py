@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from export.data.photos import Index
 from export.model import cfa
 from export.model.features import FeatureCache
 from export.model.memory import teach
 from export.training.run import Run, Scores
 from export.training.train import OnStep, Scorer, Step, load_model
-
-Index = npt.NDArray[np.intp]
 
 MOST_FOLDS = 5
 """Added parts are cross-fitted in at most so many folds; fewer parts are left out one by one."""

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.checkout import RESULTS, ROOT
+from inspector.files import write_output
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def publish(name: str, command: str, figures: list[Figure]) -> None:
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "figures": [asdict(figure) for figure in figures],
     }
-    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+    write_output(RESULTS / f"{name}.json", json.dumps(document, indent=2) + "\n")
 
 
 def machine() -> dict[str, str | int]:

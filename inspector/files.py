@@ -4,44 +4,99 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from inspector.errors import SecretError
+from inspector.errors import OutputError, SecretError
+
+_SUFFIX: Final = ".part"
+"""Ending of files and folders that are being filled, or were when the power was cut."""
+_LARGEST: Final = 4096
+"""Bytes of a key file that are read; no key is longer."""
+_READ: Final = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_BINARY", 0)
+)
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, mode: int | None = 0o644, durable: bool = True) -> Iterator[Path]:
     """A new, empty file to fill, which takes the name ``path`` when the block ends well.
 
-    The file lies beside ``path`` under a hidden temporary name. At the end it and its folder are
-    synced, so that after a power cut ``path`` is either the old file or the new one, whole. After
-    an error in the block a file already at ``path`` is untouched and nothing else is left. Raises
-    OSError.
+    The file lies beside ``path`` under a hidden temporary name and gets ``mode``, or with None what
+    the umask leaves. ``durable`` syncs it and its folder at the end, so that even after a power cut
+    ``path`` is either the old file or the new one, whole. After an error in the block a file
+    already at ``path`` is untouched and nothing else is left. Raises OSError.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _beside(path)
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
+        if durable:
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+        if mode is not None:
+            temporary.chmod(mode)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if os.name == "posix":
+    if durable and os.name == "posix":
         sync_folder(path.parent)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, mode: int | None = 0o644, durable: bool = True) -> None:
     """Write ``data`` to ``path`` by :func:`whole_file`. Raises OSError."""
-    with whole_file(path) as temporary:
+    with whole_file(path, mode=mode, durable=durable) as temporary:
         temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new, empty folder to fill, which takes the name ``path`` when the block ends well.
+
+    ``path`` may be there if it is an empty folder. The new one lies beside it under a hidden
+    temporary name; after an error in the block nothing of it is left. Raises OSError.
+    """
+    temporary = _beside(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into an :class:`OutputError` that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written: {reason_of(error)}; free disk space, or choose another "
+            f"place"
+        ) from None
+
+
+def write_output(
+    path: Path, data: bytes | str, *, mode: int | None = 0o644, durable: bool = True
+) -> None:
+    """Write a result to ``path`` by :func:`whole_file`. Raises :class:`OutputError`.
+
+    Text becomes UTF-8. A file name in it that is not UTF-8, which Python holds as lone surrogates,
+    is shown by its bytes.
+    """
+    if isinstance(data, str):
+        data = data.encode("utf-8", "backslashreplace")
+    with output_errors(path):
+        write_whole(path, data, mode=mode, durable=durable)
 
 
 def sync_folder(folder: Path) -> None:
@@ -51,6 +106,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _beside(path: Path) -> Path:
+    # Cut short, so that a name as long as the file system allows leaves room for the rest.
+    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}{_SUFFIX}")
 
 
 def lock_file(path: Path, mode: int) -> int:
@@ -70,19 +130,11 @@ def lock_file(path: Path, mode: int) -> int:
     return handle
 
 
-_LARGEST: Final = 4096
-_READ: Final = (
-    os.O_RDONLY
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_BINARY", 0)
-)
-
-
 def read_guarded(path: Path, secret: bool) -> bytes:
-    """A key file that nobody else can write nor, if it is to hold a secret and does, read.
+    """Read a key file that no other user can change.
 
-    Raises :class:`SecretError`.
+    ``secret``: it is to hold a secret, and if it does, no other user may be able to read it. Raises
+    :class:`SecretError` with the cure.
     """
     try:
         real = path.resolve(strict=True)
@@ -97,7 +149,7 @@ def read_guarded(path: Path, secret: bool) -> bytes:
                 _check_owner(path, path, found)
             data = os.read(handle, _LARGEST)
             if os.name == "posix":
-                # To close a public key that was named by mistake would cure nothing.
+                # Anybody may read a public key; if one was named by mistake, chmod is no cure.
                 _check_mode(path, found, secret and _holds_secret(data))
             return data
         finally:
@@ -127,11 +179,14 @@ def _check_mode(path: Path, found: os.stat_result, secret: bool) -> None:
 
 
 def check_folders(path: Path, folder: Path) -> None:
-    """Who may write a folder above the file can put another file there."""
+    """Refuse ``path`` when another user could put another file there by way of a folder above it.
+
+    ``folder`` is the resolved folder of ``path``. Raises :class:`SecretError`, OSError.
+    """
     for above in (folder, *folder.parents):
         found = above.stat()
         _check_owner(path, above, found)
-        # In a sticky folder, such as /tmp, everyone may only take away what is his.
+        # In a sticky folder, such as /tmp, users can remove only files of their own.
         if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
             raise SecretError(
                 f"{path}: others may put another file in its place, for {above} can be written by "
@@ -149,12 +204,15 @@ def _check_owner(path: Path, what: Path, found: os.stat_result) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong, in the operating system's words where it has some."""
+    """What went wrong, in the operating system's words if it has some."""
     return getattr(error, "strerror", None) or str(error)
 
 
 def write_new(path: Path, data: bytes, mode: int) -> None:
-    """Write a file that must not be there, ``mode`` from its first moment. Raises SecretError."""
+    """Write a key file that must not exist yet, with ``mode`` from the first moment.
+
+    Raises :class:`SecretError`; nothing is then left of the file.
+    """
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:

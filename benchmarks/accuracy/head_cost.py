@@ -41,6 +41,7 @@ from export.settings import BANK_ITEMS, TrainSettings
 from export.training.auto import MOST_PARTS
 from export.training.train import Scorer
 from export.training.trial import Trial, image_auroc, pixel_auroc
+from inspector.files import write_output
 
 mpl.use("Agg")
 
@@ -133,7 +134,7 @@ def publish(document: dict[str, Any], heads: list[Head]) -> None:
     """Table, JSON and picture."""
     document["heads"] = [asdict(head) for head in heads]
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "head_cost.json").write_text(json.dumps(document, indent=2) + "\n")
+    write_output(RESULTS / "head_cost.json", json.dumps(document, indent=2) + "\n")
     draw(heads, RESULTS / "head_cost.png")
     show(heads)
 

@@ -30,6 +30,7 @@ from benchmarks.checkout import RESULTS
 from benchmarks.faults.lab import Found, Tick
 from benchmarks.faults.rows import ROWS, Row
 from benchmarks.figures import commit, machine
+from inspector.files import write_output
 
 WORK: Final = Path(tempfile.gettempdir()) / "line-inspector-faults"
 
@@ -135,8 +136,8 @@ def _write(folder: Path, name: str, results: dict[str, dict[str, Any]]) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(document, indent=2, ensure_ascii=False)
-    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    (folder / f"{name}.md").write_text(_markdown(rows), encoding="utf-8")
+    write_output(folder / f"{name}.json", text + "\n")
+    write_output(folder / f"{name}.md", _markdown(rows))
 
 
 def _markdown(rows: dict[str, dict[str, Any]]) -> str:

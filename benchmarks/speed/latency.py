@@ -41,6 +41,7 @@ from export.settings import TrainSettings
 from inspector.detection import bundle
 from inspector.detection.bundle import INPUT
 from inspector.detection.engines import Engine, openvino
+from inspector.files import write_output
 
 mpl.use("Agg")
 
@@ -98,7 +99,7 @@ def main() -> int:
         "cases": [asdict(case) for case in cases],
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{options.name}.json").write_text(json.dumps(document, indent=2) + "\n")
+    write_output(RESULTS / f"{options.name}.json", json.dumps(document, indent=2) + "\n")
     _draw(cases, RESULTS / f"{options.name}.png")
     _print(cases)
     return 0

@@ -30,7 +30,7 @@ from inspector.detection.detector import Detector
 from inspector.detection.engines.onnxruntime import missing
 from inspector.detection.manifest import Cfa, Extension, Golden, Manifest
 from inspector.errors import Fault, OutputError, ParityError, StartupError
-from inspector.files import write_whole
+from inspector.files import output_errors, write_whole
 from inspector.imaging.geometry import Geometry
 from inspector.imaging.images import encode_png
 from inspector.verdict import Frame8
@@ -91,7 +91,7 @@ def export_bundle(
         open_test(data),
         on_image,
     )
-    try:
+    with output_errors(output):
         if reference:
             draft = desk.prove(desk.draft("fp32", onnx_reference.build(scorer)))
         elif precision == "auto":
@@ -100,11 +100,6 @@ def export_bundle(
         else:
             draft = desk.prove(desk.draft(precision))
         write_whole(output, serialise(draft.graph, draft.manifest))
-    except OSError as error:
-        raise OutputError(
-            f"{output}: cannot be written: {error.strerror}; nothing was left there; free disk "
-            f"space or choose another folder"
-        ) from None
     Detector.load(output, provider="cpu")
     return draft.manifest
 

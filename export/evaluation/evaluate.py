@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from export.data.dataset import GOOD, Loaded, Mask, Progress, RefusedPhotoError, Sample, load_sample
 from export.evaluation import metrics
-from inspector.errors import OutputError
-from inspector.files import write_whole
+from inspector.files import write_output
 from inspector.imaging.geometry import Geometry
 from inspector.imaging.heatmaps import map_to_grey
 from inspector.verdict import Frame8, Verdict, decide
@@ -206,18 +205,6 @@ def evaluate(
         missed.ranked(),
         caught.ranked(),
     )
-
-
-def write_output(path: Path, text: str) -> None:
-    """Write a UTF-8 file whole or not at all. Raises :class:`OutputError`."""
-    try:
-        # A file name that is not UTF-8 reaches Python as lone surrogates; show its bytes.
-        write_whole(path, text.encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written: {error.strerror or error}; free space or choose another "
-            f"place"
-        ) from None
 
 
 class _Best:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.evaluation import charts, metrics
-from export.evaluation.evaluate import Evaluation, RankedPicture, write_output
+from export.evaluation.evaluate import Evaluation, RankedPicture
 from export.evaluation.wording import (
     UNDEFINED,
     say_count,
@@ -27,6 +27,7 @@ from export.evaluation.wording import (
 )
 from export.training.run import Candidate, Choice
 from inspector.detection.manifest import Calibration
+from inspector.files import write_output
 from inspector.imaging.geometry import Geometry
 from inspector.imaging.heatmaps import overlay
 from inspector.imaging.images import encode_jpeg

@@ -20,7 +20,7 @@ from export.data.dataset import fingerprint, open_good
 from export.settings import TrainSettings
 from inspector.detection.manifest import Calibration, Exposure, Extension
 from inspector.errors import OutputError, RunError, TrainingError
-from inspector.files import write_whole
+from inspector.files import output_errors, write_output
 from inspector.imaging.geometry import Geometry
 
 Scores = npt.NDArray[np.float64]
@@ -215,13 +215,7 @@ class Run:
 
     def write(self, name: str, data: bytes) -> None:
         """Write one file of the run atomically. Raises :class:`OutputError`."""
-        try:
-            write_whole(self.folder / name, data)
-        except OSError as error:
-            raise OutputError(
-                f"{self.folder / name}: cannot be written: {error.strerror}; free disk space or "
-                f"choose another folder"
-            ) from None
+        write_output(self.folder / name, data)
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Write a torch state."""
@@ -247,11 +241,9 @@ class Run:
 
     def log_epoch(self, record: dict[str, float | int | str]) -> None:
         """Append one epoch to ``epochs.jsonl``."""
-        try:
-            with (self.folder / "epochs.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise OutputError(f"{self.folder}/epochs.jsonl: {error.strerror}") from None
+        path = self.folder / "epochs.jsonl"
+        with output_errors(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
 
     def write_held_out(self, paths: list[str], folds: npt.NDArray[np.intp], scores: Scores) -> None:
         """``heldout.csv``: path, fold and raw score under the model that has not seen it.

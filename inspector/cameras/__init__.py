@@ -1,7 +1,7 @@
-"""Cameras: one small contract (base.py), one module a kind (docs/cameras.md).
+"""Cameras: one contract (base.py), and one module for each kind that keeps it (docs/cameras.md).
 
-``create`` makes the camera itself; ``isolate`` the same camera in a process of its own, which is
-what a station uses.
+``create`` makes a camera in this process; ``isolate`` makes the same camera in a process of its
+own, which is what a station uses.
 """
 
 from __future__ import annotations
@@ -22,14 +22,18 @@ __all__ = ["BadFrameError", "Camera", "CameraLostError", "Frame", "create", "iso
 def create(config: CameraConfig, memory: npt.NDArray[np.int64] | None = None) -> Camera:
     """The camera that ``config`` describes, not yet open.
 
-    ``memory``: int64, for kinds that ask for ``memory_bytes``.
+    ``memory``: int64, ``config.memory_bytes`` long, for kinds that keep something in it that must
+    outlive their process. None: the camera makes its own.
     """
     make = pkgutil.resolve_name(config.camera)
     return cast(Camera, make(config) if memory is None else make(config, memory))
 
 
 def isolate(config: CameraConfig) -> Camera:
-    """The camera that ``config`` describes, to be opened in a child process (on Linux)."""
+    """The camera that ``config`` describes, in a child process from ``open`` to ``close``.
+
+    Elsewhere than on Linux it is in this process.
+    """
     if sys.platform == "linux":
         from inspector.cameras.isolated.process import CameraProcess
 

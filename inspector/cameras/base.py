@@ -1,4 +1,4 @@
-"""The contract every camera kind keeps."""
+"""The contract that every kind of camera keeps, and what a camera gives."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Frame:
     """One picture of one part.
 
     ``image``: uint8 or uint16, ``[H, W]`` or BGR(A) ``[H, W, C]``, read-only: the camera does not
-    write to it while it is referenced. ``grabbed_us``: µs since the Unix epoch, taken when the
-    driver handed the picture over. ``part_id``: what the camera knows of the part (a file's name,
-    the simulator's counter), or "". ``exposed_ns``: a time no later than the start of the exposure,
-    ns of ``time.monotonic_ns``, above the last frame's; 0: unknown. ``whole``: to be asked after
-    the picture was read, False when it was written over meanwhile.
+    write to it while it is referenced. ``grabbed_us``: when the driver handed the picture over, µs
+    since the Unix epoch. ``part_id``: what the camera calls the part (a file's name, the
+    simulator's counter), or "". ``exposed_ns``: a time no later than the start of the exposure, ns
+    of ``time.monotonic_ns``, and later than the last frame's; 0 when unknown. ``whole``: call it
+    after the pixels were read; False means that they were written over meanwhile.
     """
 
     image: npt.NDArray[Any]
@@ -34,13 +34,9 @@ class Frame:
 class Camera(Protocol):
     """A source of frames, used by one thread at a time except for ``interrupt``.
 
-    A camera is open after ``open`` returns. ``grab`` waits at most ``timeout_ms`` and returns the
-    next frame, None when the source has ended (the last file of a folder), and raises
-    ``CameraLostError`` when there is no frame in time or the device failed; after that ``close``
-    then ``open`` may be tried again. It raises ``BadFrameError`` when a part came whose picture
-    cannot be read; the next ``grab`` goes on with the next part. ``close`` may be called at any
-    time, more than once; a camera that was closed may be opened again: files, folders and
-    simulators start from their beginning.
+    A camera is open from ``open`` to ``close``, and may be opened again: files, folders and
+    simulators then start from their beginning. After a :class:`CameraLostError` it has to be closed
+    and opened again; after a :class:`BadFrameError` the next ``grab`` goes on with the next part.
     """
 
     def open(self) -> None:
@@ -48,19 +44,23 @@ class Camera(Protocol):
         ...
 
     def grab(self, timeout_ms: int) -> Frame | None:
-        """Next frame, None at the end. Raises CameraLostError or BadFrameError."""
+        """The next frame; None when the source has ended, as after the last file of a folder.
+
+        Raises :class:`CameraLostError` when there is none within ``timeout_ms`` or the device
+        failed, and :class:`BadFrameError` when a part came whose picture cannot be read.
+        """
         ...
 
     def interrupt(self) -> None:
-        """Make a ``grab`` that waits in another thread return None soon; any thread may call.
+        """Make a ``grab`` that waits in another thread return None soon; any thread may call it.
 
-        It holds until ``close``: later grabs return None at once, an ``open`` under way gives up
-        with CameraError.
+        Until ``close``, later grabs return None at once, and an ``open`` under way gives up with
+        :class:`CameraError`.
         """
         ...
 
     def close(self) -> None:
-        """Release the device; never raises."""
+        """Release the device; may be called at any time and more than once, and never raises."""
         ...
 
 
@@ -69,9 +69,9 @@ class CameraLostError(Exception):
 
 
 class BadFrameError(Fault):
-    """A part came whose picture cannot be read: it is owed a FAULT, and the camera goes on.
+    """A part came whose picture cannot be read: its verdict is FAULT, and the camera goes on.
 
-    ``exposed_ns`` as in :class:`Frame`.
+    ``part_id`` and ``exposed_ns`` are those of :class:`Frame`.
     """
 
     def __init__(self, part_id: str, message: str, exposed_ns: int = 0) -> None:

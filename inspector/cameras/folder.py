@@ -13,7 +13,7 @@ from inspector.imaging.images import IMAGE_SUFFIXES, find_images, read_image
 
 
 class Folder:
-    """Images under a folder, each a part called by its path below the folder (docs/cameras.md)."""
+    """Images under a folder; each is a part, named by its path below it (docs/cameras.md)."""
 
     def __init__(self, config: FolderCamera) -> None:
         self._config = config
@@ -54,7 +54,7 @@ class Folder:
 
 
 def list_images(root: Path, camera: str) -> list[Path]:
-    """The images under ``root``, by path. Raises CameraError when there is none."""
+    """The images under ``root``, sorted by path. Raises CameraError when there is none."""
     who = f"camera {camera}"
     try:
         if not root.is_dir():

@@ -1,8 +1,9 @@
 """Cameras through OpenCV: a device, a video file, an RTSP or HTTP stream, a GStreamer pipeline.
 
-``VideoCapture.read`` and ``open`` may block for ever, so both live in a thread of their own that
-owns the device from opening to release. A reader stuck in the driver is left behind: it lets the
-device go when the driver returns, hands over nothing, and ``open`` refuses to add a fourth.
+``VideoCapture.read`` and ``open`` may block for ever, so a thread of their own calls both and owns
+the device from opening to release. A thread that hangs in the driver is left behind: when the
+driver returns it releases the device and hands over nothing. Beside three of them ``open`` refuses
+to start a fourth.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from inspector.errors import CameraError
 
 OPEN_TIMEOUT_MS: Final = 10_000
 _JOIN_S: Final = 1.0
+"""Longest time that ``close`` waits for the driver."""
 _MOST_STUCK: Final = 3
 
 _BACKENDS: Final = {
@@ -35,9 +37,9 @@ _BACKENDS: Final = {
     "gstreamer": cv2.CAP_GSTREAMER,
 }
 
-# Whoever sets OpenCV's own variable wants to see it talk; others get our one line.
+# OpenCV's own messages are for those who set its variable; others get the one line of our errors.
 if "OPENCV_LOG_LEVEL" not in os.environ:
-    # OpenCV 4 has it at the top, OpenCV 5 below utils; 0 is silent in both.
+    # OpenCV 4 has the function at the top, OpenCV 5 below utils; level 0 is silent in both.
     _set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
     _set_log_level(0)
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -51,7 +53,7 @@ def has_gstreamer() -> bool:
 class OpenCv:
     """One OpenCV source (docs/cameras.md).
 
-    Of a device, stream or pipeline only the newest frame counts; of a file every frame is a part.
+    A device, stream or pipeline gives its newest frame only; in a file every frame is a part.
     """
 
     def __init__(self, config: OpenCvCamera, open_timeout_ms: int = OPEN_TIMEOUT_MS) -> None:
@@ -83,7 +85,7 @@ class OpenCv:
             raise
 
     def grab(self, timeout_ms: int) -> Frame | None:
-        """Next frame; None at the end of a file. Raises :class:`CameraLostError`."""
+        """The next frame; None at the end of a file. Raises :class:`CameraLostError`."""
         if self._reader is None:
             raise CameraLostError("not open")
         if not self._pace.wait(timeout_ms):
@@ -98,7 +100,7 @@ class OpenCv:
             reader.stop()
 
     def close(self) -> None:
-        """Let the device go; waits at most a second for the driver."""
+        """Release the device; waits at most a second for the driver."""
         self._let_go()
         self._pace.reset()
 
@@ -112,7 +114,7 @@ class OpenCv:
 
 
 class _CaptureThread(threading.Thread):
-    """Opens, reads and releases one ``VideoCapture``; nothing else ever touches it."""
+    """Opens, reads and releases one ``VideoCapture``, which no other thread touches."""
 
     def __init__(self, config: OpenCvCamera, open_timeout_ms: int) -> None:
         super().__init__(name=f"read-{config.name}", daemon=True)
@@ -129,10 +131,10 @@ class _CaptureThread(threading.Thread):
         self._problem = ""
 
     def run(self) -> None:
-        """Read until the source ends, fails, or ``stop``."""
+        """Read until the source ends or fails, or ``stop`` is called."""
         capture = cv2.VideoCapture()
         self._opened_ns = time.monotonic_ns()
-        # Stands when an error that nobody expected ends this thread: that is no end of the source.
+        # Remains if an unexpected error ends this thread, which must not pass for the source's end.
         problem = "the reader crashed; its error stands in the log"
         try:
             _connect(capture, self._config, self._open_timeout_ms)
@@ -151,7 +153,7 @@ class _CaptureThread(threading.Thread):
                 self._changed.notify_all()
 
     def wait_open(self) -> None:
-        """Return when the source is open. Raises CameraError when it is not."""
+        """Wait until the source is open. Raises CameraError when it cannot be opened in time."""
         who = f"camera {self._config.name}: {_shown(self._config)}"
         with self._changed:
             self._changed.wait_for(
@@ -170,7 +172,10 @@ class _CaptureThread(threading.Thread):
         )
 
     def take(self, timeout_ms: int) -> Frame | None:
-        """The frame that waits, or the next one; None at the end of a file and after ``stop``."""
+        """The frame that waits, or the next one; None at the end of a file and after ``stop``.
+
+        Raises :class:`CameraLostError`.
+        """
         asked_ns = time.monotonic_ns()
         deadline_s = time.monotonic() + timeout_ms / 1000
         with self._changed:
@@ -190,7 +195,7 @@ class _CaptureThread(threading.Thread):
         return None
 
     def stop(self) -> None:
-        """End soon, unless the driver hangs; any thread may call."""
+        """Have the thread end soon, unless the driver hangs; any thread may call it."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -199,7 +204,7 @@ class _CaptureThread(threading.Thread):
         return self._slot is not None or self._is_over or self._stopping
 
     def _read_on(self, capture: cv2.VideoCapture) -> str:
-        """Read until the end; why it ended, "" for a file read to its end."""
+        """Read until the source ends or ``stop``; why it ended, "" if it should have."""
         count, fresh = 0, Freshness()
         bounds = ExposureBounds(
             self._opened_ns, self._config.latency_ms, capture.get(cv2.CAP_PROP_FPS)
@@ -226,7 +231,7 @@ class _CaptureThread(threading.Thread):
             return "the camera gives no more frames; is it switched off or unplugged?"
         if count == 0:
             return "the file holds no frame that OpenCV can decode"
-        # The count in a header may be off by a few, but not by a tenth.
+        # The frame count in a header may be off by a few frames, but not by a tenth.
         promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         if count < 0.9 * promised:
             return f"the video breaks off after {count} of {promised:.0f} frames"
@@ -234,10 +239,10 @@ class _CaptureThread(threading.Thread):
 
 
 class Freshness:
-    """Tells a driver that repeats its last frame from a line that stands still.
+    """Tells frames that a driver repeats from those of a line that stands still.
 
-    A frame is old when both its time stamp and every pixel are those of the frame before; a
-    driver without time stamps (0 or negative) is believed.
+    A frame is old when its time stamp and every pixel are those of the frame before. With a driver
+    that gives no time stamps (0 or negative) every frame counts as new.
     """
 
     def __init__(self) -> None:
@@ -245,7 +250,7 @@ class Freshness:
         self._image: npt.NDArray[Any] | None = None
 
     def accepts(self, image: npt.NDArray[Any], stamp_ms: float) -> bool:
-        """True when ``image``, exposed at ``stamp_ms`` by the driver's clock, is a new one."""
+        """True when ``image``, exposed at ``stamp_ms`` by the driver's clock, is a new frame."""
         is_old = (
             stamp_ms > 0
             and stamp_ms == self._stamp_ms
@@ -257,11 +262,12 @@ class Freshness:
 
 
 class ExposureBounds:
-    """For each frame of a live source a time no later than the start of its exposure.
+    """For each frame of a live source, a time no later than the start of its exposure.
 
-    A frame came into the driver's buffer after the frame before it was taken out, and was exposed
-    at most ``latency_ms`` before that. One that follows on the heels of the last lay in the buffer
-    already (the reader had been held up): it may be as old as the last one.
+    A frame entered the driver's buffer after the frame before it was taken out, and its exposure
+    began at most ``latency_ms`` before that. A frame that arrives much sooner than usual after the
+    last one was in the buffer already, because the reader had been held up; it may be as old as
+    that one.
     """
 
     def __init__(self, opened_ns: int, latency_ms: int, fps: float) -> None:
@@ -272,12 +278,13 @@ class ExposureBounds:
         self._last_ns = 0
 
     def next(self, arrived_ns: int) -> int:
-        """The bound, in ns, of the frame that arrived now; each is above the one before."""
+        """The bound of the frame that arrived at ``arrived_ns``, ns; later than the one before."""
         pause_ns = arrived_ns - self._taken_ns
         if 2 * pause_ns >= self._usual_ns:
             self._empty_ns = self._taken_ns
         if self._usual_ns:
-            # Slowly down: a backlog that is worked off is no faster camera.
+            # The usual period shrinks slowly, so that working off a backlog does not pass for a
+            # faster camera.
             change_ns = min(pause_ns, 2 * self._usual_ns) - self._usual_ns
             self._usual_ns += change_ns / (4 if change_ns > 0 else 64)
         else:
@@ -305,7 +312,7 @@ def _connect(capture: cv2.VideoCapture, config: OpenCvCamera, open_timeout_ms: i
     if not capture.open(source, backend, params):
         raise CameraError(_CURES[kind])
     if kind == "device":
-        # One frame in the driver's queue: what is read is what is in front of the lens.
+        # With one frame in the driver's queue, what is read is what is in front of the lens.
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         for prop, value in (
             (cv2.CAP_PROP_FRAME_WIDTH, config.width),
@@ -354,7 +361,7 @@ def _backend(config: OpenCvCamera, kind: SourceKind) -> int:
 
 
 def _device(source: int | str) -> int | str:
-    """The device to open. On Linux, raises CameraError when it is not there or not ours."""
+    """The device to open. On Linux, raises CameraError when it is missing or may not be used."""
     if isinstance(source, str) and source.isdecimal():
         source = int(source)
     if sys.platform != "linux":
@@ -369,5 +376,5 @@ def _device(source: int | str) -> int | str:
 
 
 def _shown(config: OpenCvCamera) -> str:
-    """The source without its password."""
+    """The source as messages may show it: without its password."""
     return re.sub(r"://[^/@\s]*@", "://***@", str(config.source))

@@ -1,4 +1,4 @@
-"""Keeping a rate: parts fall due on an absolute schedule, and a wait can be cut short."""
+"""The rate of cameras that make their own frames, and waits that can be cut short."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from inspector.errors import CameraError
 
 
 class Pace:
-    """The schedule of a source that makes its own frames.
+    """The schedule of a source that makes its own frames: one part every 1 / ``rate_hz`` s.
 
-    ``rate_hz`` 0: a part is always due. A consumer that is late gets the part it kept waiting at
-    once and the schedule back, but after more than a period the belt waited with it: parts never
-    come in a flood.
+    With ``rate_hz`` 0 a part is always due. A consumer that is late gets the next part at once. If
+    it is late by less than a period the schedule stays; if by more, the schedule is moved, so that
+    the parts it missed do not come in a flood.
     """
 
     def __init__(self, camera: str, rate_hz: float, timeout_ms: int) -> None:
@@ -25,7 +25,7 @@ class Pace:
         self._stop = threading.Event()
 
     def start(self) -> None:
-        """The first part is due now. Raises CameraError when every wait would time out."""
+        """Have the first part due now. Raises CameraError when every wait would time out."""
         if self._period_s * 1000 >= self._timeout_ms:
             raise CameraError(
                 f"camera {self._camera}: at this rate a part comes every {self._period_s:g} s, "
@@ -57,10 +57,10 @@ class Pace:
         self._stop.set()
 
     def reset(self) -> None:
-        """Forget an interrupt."""
+        """End an interrupt."""
         self._stop.clear()
 
 
 def now_us() -> int:
-    """µs since the Unix epoch."""
+    """The time now, µs since the Unix epoch."""
     return time.time_ns() // 1000

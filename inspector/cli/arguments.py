@@ -1,4 +1,4 @@
-"""What several commands have in common: types of their arguments, and groups of arguments."""
+"""Types of arguments and groups of arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ def seconds(text: str) -> float:
 
 
 def moment(text: str) -> int:
-    """µs since the Unix epoch of a date, a time (here, where it names no zone) or an age: 7d, 12h.
+    """µs since the Unix epoch of a date, a time, or an age such as 7d or 12h.
 
-    Raises ArgumentTypeError.
+    A time that names no zone is local time. Raises ArgumentTypeError.
     """
     age = re.fullmatch(r"(\d{1,6})([dhm])", text)
     try:
         if age:
             when = datetime.now(timezone.utc) - timedelta(**{_UNITS[age[2]]: int(age[1])})
         else:
-            # Python 3.10 does not know the Z.
+            # Python 3.10 cannot parse the Z of UTC.
             when = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text)).astimezone()
         return max(0, round(when.timestamp() * 1e6))
     except (ValueError, OverflowError, OSError):

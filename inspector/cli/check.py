@@ -1,4 +1,4 @@
-"""``check``: everything that could fail at a station's start, tried in order, with its cure."""
+"""``check``: try everything that could fail at a station's start, and name the cures."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.table import Column
+
 from inspector import cameras
 from inspector.cameras.base import BadFrameError, CameraLostError
 from inspector.cameras.opencv import has_gstreamer
+from inspector.cli.tables import show, table
 from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.config.station_file import Station, load_station
@@ -38,7 +41,7 @@ from inspector.wire.publisher import Publisher
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One thing tried: in order when ``problem`` is None."""
+    """One thing tried, and what was found; ``problem`` is None when all is well."""
 
     subject: str
     text: str
@@ -51,18 +54,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what was tried, a line each; 0, or the exit code of the first problem."""
+    """Print a line for each thing tried; 0, or the exit code of the first problem."""
     first = 0
     for found in check(options.station):
-        mark = "problem" if found.problem else "ok"
-        print(f"{mark:<8} {found.subject:<14} {found.text}", flush=True)
+        # Each line is a table of its own, so that it shows before the next camera is waited for.
+        line = table(Column(width=7), Column(width=13), "")
+        line.add_row("problem" if found.problem else "ok", found.subject, found.text)
+        show(line)
         if found.problem and not first:
             first = found.problem.exit_code
     return first
 
 
 def check(path: Path) -> Iterator[CheckResult]:
-    """Try the station at ``path``: file, bundles, golden images, provider, cameras, ports."""
+    """Try what the station file at ``path`` names, in the order in which a station starts.
+
+    File, bundles with provider and golden images, cameras, ports, journal. A problem ends only
+    what depends on it; a station file that is wrong ends all.
+    """
     try:
         station = load_station(path)
     except Problems as problems:

@@ -1,4 +1,4 @@
-"""The demo: the real daemon on a simulated conveyor, watched from this process."""
+"""``demo``: run a station on a simulated conveyor and watch it, to see what it does."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from typing import Final
 import numpy as np
 import yaml
 from rich.console import Console
-from rich.table import Table
 
 from inspector.cameras.simulated import conveyor as simulator
 from inspector.cli.arguments import count
-from inspector.cli.output import Lines, save_heatmap, write
+from inspector.cli.output import Lines, save_heatmap, write_picture
+from inspector.cli.tables import numbers, show, table
 from inspector.client import Gap, Heatmap, Subscriber
 from inspector.config.cameras.simulator import SimulatorCamera
 from inspector.config.station_file import Sockets, Station, load_station
@@ -51,34 +51,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run a station and watch it until its parts are judged or Ctrl-C; the exit code.
+    """Run a station in a child process, and watch it until its parts are judged or Ctrl-C.
 
-    Raises :class:`WireError` when a verdict is missing.
+    Returns 0, or the child's exit code. Raises :class:`ConfigError`, :class:`OutputError`, and
+    :class:`WireError` when a verdict did not arrive.
     """
     parts, save = options.parts, options.save
     station = load_station(options.station)
-    console = Console(highlight=False)
-    tally = _Tally(station)
+    seen = _DemoReport(station)
     with tempfile.TemporaryDirectory(prefix="inspector-demo-") as folder:
         log = Path(folder) / "log"
-        with _station(_for_itself(station, parts, Path(folder)), Path(folder), log) as child:
+        with _station(_isolated(station, parts, Path(folder)), Path(folder), log) as child:
             addresses = _addresses(child, log)
             if addresses is not None:
+                lines = Lines(Console(highlight=False), with_truth=True)
                 with Subscriber(*addresses, from_start=True) as subscriber:
-                    _watch(subscriber, child, tally, Lines(console, with_truth=True), save)
+                    _watch(subscriber, child, seen, lines, save)
         if child.returncode != 0:
             _relay(log)
             return child.returncode if child.returncode > 0 else 1
-    tally.report(console, save)
-    expected = 0 if parts is None or tally.stopped else parts * len(tally.simulators)
-    missing = max(tally.lost, expected - tally.count)
+    seen.report(save)
+    expected = 0 if parts is None or seen.stopped else parts * len(seen.simulators)
+    missing = max(seen.lost, expected - seen.count)
     if missing > 0:
         raise WireError(f"{missing} verdicts did not arrive")
     return 0
 
 
-class _Tally:
-    """What came, against what was on the belt."""
+class _DemoReport:
+    """The verdicts that came, against what the parts on the simulated belt really were."""
 
     def __init__(self, station: Station) -> None:
         self.simulators = {
@@ -93,14 +94,14 @@ class _Tally:
         self._first_us = self._last_us = 0
 
     def truth(self, camera: str, part_id: str) -> str:
-        """What the part is: ``good``, a kind of defect, or "" where nobody knows."""
+        """What the part is: ``good``, a kind of defect, or "" for a real camera's part."""
         config = self.simulators.get(camera)
         if config is None or not part_id:
             return ""
         return simulator.truth(part_id, config.seed, config.defect_rate)
 
     def add(self, message: VerdictMessage) -> str:
-        """Count a verdict; returns its truth, with a remark where the verdict is wrong."""
+        """Count a verdict; returns what the part is, with a remark if the verdict is wrong."""
         truth = self.truth(message.camera, message.part_id)
         self.count += 1
         self._table[truth, message.verdict] += 1
@@ -127,19 +128,16 @@ class _Tally:
             truth = self.truth(message.camera, message.part_id)
             self.tiles.append((f"{message.verdict.value} {score} {truth}", picture))
 
-    def report(self, console: Console, folder: Path) -> None:
-        """The closing words: confusion table, latency, where the pictures are."""
+    def report(self, folder: Path) -> None:
+        """Print the table of truth against verdict, the latency, and where the pictures are."""
         if not self.count:
-            console.print("No part came.")
+            print("No part came.")
             return
-        table = Table(title="truth against verdict")
-        table.add_column("truth")
-        for verdict in Verdict:
-            table.add_column(verdict.value, justify="right")
+        against = table("truth", *(numbers(verdict.value) for verdict in Verdict))
         kinds = {truth for truth, _ in self._table}
         for kind in sorted(kinds, key=lambda truth: (truth != simulator.GOOD, truth)):
-            table.add_row(kind or "unknown", *(str(self._table[kind, v]) for v in Verdict))
-        console.print(table)
+            against.add_row(kind or "unknown", *(str(self._table[kind, v]) for v in Verdict))
+        show(against, "truth against verdict")
         good = sum(self._table[simulator.GOOD, verdict] for verdict in Verdict)
         bad = sum(n for (truth, _), n in self._table.items() if truth not in {"", simulator.GOOD})
         escapes = sum(
@@ -148,7 +146,7 @@ class _Tally:
             if verdict is Verdict.PASS and truth not in {"", simulator.GOOD}
         )
         faults = sum(n for (_, verdict), n in self._table.items() if verdict is Verdict.FAULT)
-        console.print(
+        print(
             f"{self.count} parts, {self.lost} verdicts lost; "
             f"false rejects {self._table[simulator.GOOD, Verdict.FAIL]} of {good} good, "
             f"escapes {escapes} of {bad} defective, faults {faults}"
@@ -157,17 +155,20 @@ class _Tally:
             median, p99 = np.percentile(np.asarray(self._latencies_ms), [50, 99])
             seconds = (self._last_us - self._first_us) / 1e6
             rate = f", {(self.count - 1) / seconds:.1f} parts/s" if seconds > 0 else ""
-            console.print(f"grab to verdict: median {median:.0f} ms, p99 {p99:.0f} ms{rate}")
+            print(f"grab to verdict: median {median:.0f} ms, p99 {p99:.0f} ms{rate}")
         if self.tiles:
-            write(folder / "heatmaps.png", encode_png(contact_sheet(self.tiles)))
-            console.print(
+            write_picture(folder / "heatmaps.png", encode_png(contact_sheet(self.tiles)))
+            print(
                 f"heatmaps of what did not pass and of {_GOOD_SAVED} parts that did: "
                 f"{folder / 'heatmaps.png'}, and one by one beside it"
             )
 
 
-def _for_itself(station: Station, parts: int | None, folder: Path) -> Station:
-    """On free ports, with a journal of its own: the demo disturbs no station of this machine."""
+def _isolated(station: Station, parts: int | None, folder: Path) -> Station:
+    """The station on free ports and with a journal in ``folder``, to disturb no other station.
+
+    ``parts``: after so many each simulated belt is empty; None leaves it as it is.
+    """
     cameras = tuple(
         camera.model_copy(update={"parts": parts})
         if parts is not None and isinstance(camera, SimulatorCamera)
@@ -186,9 +187,10 @@ def _for_itself(station: Station, parts: int | None, folder: Path) -> Station:
 
 @contextlib.contextmanager
 def _station(station: Station, folder: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The daemon as a child in a session of its own, so that Ctrl-C reaches only this process.
+    """The daemon as a child, which is stopped when the block ends; it writes its log to ``log``.
 
-    It holds the other end of our pipe: however this process ends, the daemon sees it and stops.
+    It has a session of its own, so that Ctrl-C reaches only this process. However this process
+    ends, the daemon's standard input ends with it, and the daemon stops.
     """
     file = folder / "station.yaml"
     file.write_text(yaml.safe_dump(station.model_dump(mode="json")), encoding="utf-8")
@@ -202,7 +204,7 @@ def _station(station: Station, folder: Path, log: Path) -> Iterator[subprocess.P
     ):
         try:
             yield child
-            # It has halted, and only leaves.
+            # A station that has halted still has to close its journal.
             _wait(child, _STOP_S)
         finally:
             if child.poll() is None:
@@ -218,14 +220,17 @@ def _wait(child: subprocess.Popen[bytes], timeout_s: float) -> bool:
 
 
 def _relay(log: Path) -> None:
-    """Show why the daemon ended: its error lines, or all it said."""
+    """Print why the daemon ended on standard error: its error lines, or all of its log."""
     lines = log.read_text(encoding="utf-8").splitlines()
     errors = [line for line in lines if line.startswith("inspector: error: ")]
     print("\n".join(errors or lines), file=sys.stderr)
 
 
 def _addresses(child: subprocess.Popen[bytes], log: Path) -> tuple[str, str] | None:
-    """Where the daemon listens, from its log; None when it ended instead."""
+    """Addresses of verdicts and images, from the daemon's log; None when it ended instead.
+
+    Raises :class:`WireError` when it does neither in time.
+    """
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         ended = child.poll() is not None
@@ -243,18 +248,21 @@ def _addresses(child: subprocess.Popen[bytes], log: Path) -> tuple[str, str] | N
 def _watch(
     subscriber: Subscriber,
     child: subprocess.Popen[bytes],
-    tally: _Tally,
+    seen: _DemoReport,
     lines: Lines,
     save: Path,
 ) -> None:
-    """Receive until the station has halted and its last pictures are here."""
+    """Receive until the station has halted and its last pictures have come.
+
+    SIGINT or SIGTERM stop the station; the second of them kills it.
+    """
 
     def on_signal(_number: int, _frame: object) -> None:
-        if tally.stopped:
+        if seen.stopped:
             child.kill()
         else:
             child.terminate()
-        tally.stopped = True
+        seen.stopped = True
 
     before = {
         number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
@@ -266,11 +274,11 @@ def _watch(
             if item is None and (halted or child.poll() is not None):
                 return
             if isinstance(item, VerdictMessage):
-                lines.verdict(item, tally.add(item))
+                lines.verdict(item, seen.add(item))
             elif isinstance(item, Heatmap):
-                tally.keep(item, save)
+                seen.keep(item, save)
             elif isinstance(item, Gap):
-                tally.lost += item.count
+                seen.lost += item.count
                 lines.gap(item)
             elif isinstance(item, StatusMessage):
                 lines.status(item)

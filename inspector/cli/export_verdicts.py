@@ -1,4 +1,4 @@
-"""``export-verdicts``: recorded verdicts as a table, CSV or Parquet."""
+"""``export-verdicts``: write recorded verdicts as a table, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from inspector.cli.recorded import add_source, find_source, is_within, progress_bar
+from inspector.cli.recorded import add_journal, find_journal, is_within, progress_bar
 from inspector.errors import ConfigError, OutputError
-from inspector.files import reason_of, whole_file
+from inspector.files import output_errors, whole_file
 from inspector.journal.reader import Reader
 from inspector.version import install_command
 from inspector.wire.messages import VerdictMessage
@@ -28,12 +28,12 @@ COLUMNS: Final = (
     *("model_name", "model_version", "model_sha256", "recipe"),
     *("triggered_us", "grabbed_us", "judged_us", "queue_ms", "judge_ms"),
 )
-"""Of an exported table. ``judged_at`` is ``judged_us`` as a time, UTC; ``regions`` JSON."""
+"""Columns of the table. ``judged_at`` is ``judged_us`` as a UTC time, ``regions`` are JSON."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``inspector export-verdicts``."""
-    add_source(parser)
+    """The arguments of ``export-verdicts``."""
+    add_journal(parser)
     parser.add_argument(
         *("-o", "--output"),
         type=Path,
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the journal's verdicts as a table; 0.
+    """Write the journal's verdicts as a table, in the order in which they were judged; 0.
 
     Raises :class:`ConfigError`, :class:`JournalError` and :class:`OutputError`.
     """
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"--output {out}: the name must end in .csv or .parquet")
     if write is _write_parquet:
         _pyarrow(out)
-    folder, _ = find_source(options.source)
+    folder, _ = find_journal(options.source)
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     with closing(Reader(folder)) as reader, progress_bar(console) as bar:
         task = bar.add_task("verdicts", total=None)
@@ -66,17 +66,14 @@ def run(options: argparse.Namespace) -> int:
                     bar.advance(task)
                     yield row_of(verdict)
 
-        try:
-            with whole_file(out) as path:
-                count = write(path, rows())
-        except OSError as error:
-            raise OutputError(f"{out}: cannot be written: {reason_of(error)}") from None
+        with output_errors(out), whole_file(out) as path:
+            count = write(path, rows())
     print(f"{out}: {count} verdicts")
     return 0
 
 
 def row_of(verdict: VerdictMessage) -> dict[str, Any]:
-    """One row of the table, by :data:`COLUMNS`."""
+    """One row of the table, a value for each of :data:`COLUMNS`."""
     fields = verdict.model_dump(mode="json", exclude={"schema_", "regions", "model"})
     model = verdict.model
     fields["judged_at"] = datetime.fromtimestamp(0, timezone.utc) + timedelta(

@@ -1,4 +1,4 @@
-"""``judge``: photos judged by a bundle as a station would judge them, without a station."""
+"""``judge``: judge photos by a bundle as a station would, without a station."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Final
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 from rich.text import Text
 
-from inspector.cli.output import STYLES, write
+from inspector.cli.output import STYLES, write_picture
+from inspector.cli.tables import numbers, show, table
 from inspector.detection.detector import Detector
 from inspector.errors import ImageError
 from inspector.imaging.heatmaps import map_to_grey, overlay
@@ -22,8 +22,6 @@ from inspector.imaging.images import IMAGE_SUFFIXES, encode_jpeg, find_images, r
 from inspector.verdict import EXIT_CODES, Judgement, Reason, Verdict
 
 _OVERLAY: Final = "_overlay.jpg"
-_WIDE: Final = 1000
-"""Columns where no terminal sets them: a line a photo, none cut short."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,33 +43,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Judge photos and print a line each; 0: all PASS, 1: one FAIL or more, 2: one FAULT or more.
+    """Judge photos and print a line each; 0 if all PASS, 2 if any is a FAULT, else 1.
 
-    Raises :class:`ImageError` (a photo is not there), :class:`BundleError`, :class:`OutputError`.
+    Raises :class:`ImageError` for a photo that is not there, :class:`BundleError` and
+    :class:`OutputError`.
     """
     out: Path | None = options.output
     photos = list(_find(options.photos, out))
     detector = Detector.load(options.bundle)
     taken = {path.resolve() for path, _ in photos}
     made = 0
-    console, table = Console(highlight=False), Table(box=None)
-    if not console.is_terminal:
-        console.width = _WIDE
-    table.add_column("photo", overflow="fold")
-    table.add_column("verdict")
-    table.add_column("score", justify="right")
-    table.add_column("reason", overflow="fold")
+    judged = table("photo", "verdict", numbers("score"), "reason")
     tally: Counter[Verdict] = Counter()
     stderr = Console(stderr=True)
     with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         for path, name in bar.track(photos, description="judging"):
             judgement = _judge(detector, path)
             tally[judgement.verdict] += 1
-            table.add_row(*_row(path, judgement))
+            judged.add_row(*_row(path, judgement))
             if out is not None and judgement.judged is not None:
-                write(_free(out / name, taken), _picture(judgement))
+                write_picture(_free(out / name, taken), _picture(judgement))
                 made += 1
-    console.print(table)
+    show(judged)
     verdicts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in Verdict if tally[verdict])
     print(
         f"{len(photos)} judged by {detector.manifest.name} {detector.manifest.version}: {verdicts}"
@@ -81,7 +74,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _find(given: list[Path], out: Path | None) -> Iterator[tuple[Path, Path]]:
-    """Each photo, and its name below the folder that was given."""
+    """Each photo, and its path below the folder that was given.
+
+    Heatmaps that an earlier call wrote to ``out`` are left out. Raises :class:`ImageError`.
+    """
     for path in given:
         try:
             if not path.is_dir():
@@ -95,7 +91,6 @@ def _find(given: list[Path], out: Path | None) -> Iterator[tuple[Path, Path]]:
             raise ImageError(
                 f"{error.filename or path}: cannot be read: {error.strerror}"
             ) from None
-        # What the command wrote the last time is no photo.
         photos = [each for each in found if out is None or not _is_made_by_us(each, out)]
         if not photos:
             kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
@@ -117,17 +112,17 @@ def _judge(detector: Detector, path: Path) -> Judgement:
     return detector.judge(frame)
 
 
-def _row(path: Path, judgement: Judgement) -> tuple[Text, ...]:
+def _row(path: Path, judgement: Judgement) -> tuple[str | Text, ...]:
     score = "-" if judgement.score is None else f"{judgement.score:.3f}"
     why = ": ".join(text for text in (judgement.reason.value, judgement.detail) if text)
-    # Bytes of a name that are not UTF-8, which no terminal can show.
+    # No terminal can show the bytes of a name that are not UTF-8, so they are escaped.
     name = str(path).encode("utf-8", "backslashreplace").decode()
     verdict = judgement.verdict
-    return Text(name), Text(verdict.value, STYLES[verdict]), Text(score), Text(why)
+    return name, Text(verdict.value, STYLES[verdict]), score, why
 
 
 def _picture(judgement: Judgement) -> bytes:
-    """JPEG of the judged region under its heatmap; without one where there is no map."""
+    """JPEG of the judged region, under its heatmap if there is one."""
     assert judgement.judged is not None
     if judgement.anomaly_map is None:
         return encode_jpeg(judgement.judged)
@@ -135,7 +130,7 @@ def _picture(judgement: Judgement) -> bytes:
 
 
 def _free(photo: Path, taken: set[Path]) -> Path:
-    """A name for the picture of ``photo`` that is no photo's and no other picture's; now taken."""
+    """A name for the heatmap of ``photo`` that is not in ``taken``, which it is added to."""
     stems = chain((photo.stem, photo.name), (f"{photo.name}-{n}" for n in count(2)))
     names = (photo.with_name(f"{stem}{_OVERLAY}") for stem in stems)
     name = next(name for name in names if name.resolve() not in taken)

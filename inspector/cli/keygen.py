@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make a pair of keys; 0. Existing files are left. Raises :class:`SecretError`."""
+    """Make a pair of keys, never in place of existing files; 0. Raises :class:`SecretError`."""
     folder: Path = options.folder
     name = options.name or ("bundle" if options.bundle else "station")
     secret_path, public_path = folder / f"{name}.secret", folder / f"{name}.public"

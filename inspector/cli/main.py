@@ -33,15 +33,15 @@ COMMANDS: Final = {
     "sign": "sign a bundle",
     "schema": "print the messages' JSON Schema (docs/wire.md)",
 }
-"""Each lives in the module of its name, with ``_`` for ``-``."""
+"""Name and help of each sub-command; its module has the same name, with ``_`` for ``-``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code (inspector/errors.py lists them)."""
+    """Run one command; returns its exit code, as :mod:`inspector.errors` lists them."""
     argv = sys.argv[1:] if argv is None else argv
     options = _parser(argv).parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file name that the terminal cannot show is no reason to stop.
+        # A file name that the terminal cannot show is escaped instead of ending the command.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return int(options.run(options))
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # The reader of our output has gone ('inspector check | head'): nothing is wrong.
+        # The reader of our output ended first, as in 'inspector check | head': nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -67,7 +67,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     asked = next((word for word in argv if not word.startswith("-")), "")
     for name, words in COMMANDS.items():
         made = commands.add_parser(name, help=words)
-        # The others stay unread: the help of all comes at once, without ONNX Runtime or ZeroMQ.
+        # Only the command asked for is imported, so that '--help' waits for no ONNX Runtime.
         if name == asked:
             module = importlib.import_module(f"inspector.cli.{name.replace('-', '_')}")
             module.add_arguments(made)

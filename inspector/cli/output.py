@@ -1,4 +1,4 @@
-"""What a person sees of verdicts: a line each on a terminal, pictures in a folder."""
+"""Verdicts for a person: a line each on a terminal, pictures in a folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from inspector.client import Gap, Heatmap
-from inspector.errors import OutputError
+from inspector.files import output_errors, write_output
 from inspector.imaging.heatmaps import overlay
 from inspector.imaging.images import encode_jpeg
 from inspector.verdict import Frame8, Verdict
@@ -24,7 +24,10 @@ _ROW: Final = "{:<8} {:<8} {:<18} {:<7}{:>7} {:>7}  {:<12}"
 
 
 class Lines:
-    """One line a verdict; lines for lost verdicts and changes of state between them."""
+    """Prints a line for each verdict, for lost verdicts, and for each change of state.
+
+    ``with_truth`` adds a column for what a simulated part really is.
+    """
 
     def __init__(self, console: Console, with_truth: bool = False) -> None:
         self._console = console
@@ -33,7 +36,7 @@ class Lines:
         self._begun = False
 
     def verdict(self, message: VerdictMessage, truth: str = "") -> None:
-        """A verdict, and what the part really is where that is known."""
+        """Print a verdict, and ``truth``, what the part really is."""
         if not self._begun:
             self._begun = True
             head = _ROW.format("time", "camera", "part", "verdict", "score", "latency", "reason")
@@ -63,14 +66,14 @@ class Lines:
         self._print(line)
 
     def gap(self, gap: Gap) -> None:
-        """Verdicts that did not arrive."""
+        """Print that verdicts did not arrive."""
         lost = f"LOST {gap.count} verdicts, {gap.first} to {gap.last}, of {gap.epoch}"
         if gap.last is None:
             lost = f"LOST perhaps: what followed verdict {gap.first - 1} of {gap.epoch}"
         self._print(Text(lost, "bold red"))
 
     def status(self, message: StatusMessage) -> None:
-        """A change of state; nothing when all is as before."""
+        """Print the state of station and cameras, if it is another than the last one printed."""
         cameras = ", ".join(
             f"{camera.name} {camera.state}" + (f" ({camera.detail})" if camera.detail else "")
             for camera in message.cameras
@@ -95,22 +98,20 @@ def save_heatmap(folder: Path, heatmap: Heatmap) -> Frame8:
     camera, part = _plain(message.camera), _plain(re.sub(r"\.[^./]*$", "", message.part_id))
     name = f"{camera}_{message.seq:06d}_{part or 'part'}_{message.verdict.value}"
     picture = overlay(heatmap.picture, heatmap.map)
-    write(folder / f"{name}_map.png", heatmap.png)
-    write(folder / f"{name}.jpg", heatmap.jpeg)
-    write(folder / f"{name}_overlay.jpg", encode_jpeg(picture))
+    write_picture(folder / f"{name}_map.png", heatmap.png)
+    write_picture(folder / f"{name}.jpg", heatmap.jpeg)
+    write_picture(folder / f"{name}_overlay.jpg", encode_jpeg(picture))
     return picture
 
 
 def _plain(text: str) -> str:
-    # Both come off the wire: no separator, and short enough for any file system.
+    # Names come from the wire, so they may hold separators, and be too long for a file system.
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text)[-_LONGEST_NAME:]
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a result. Raises :class:`OutputError` with one line."""
-    try:
+def write_picture(path: Path, data: bytes) -> None:
+    """Write an encoded picture; its folder is made where it is missing. Raises OutputError."""
+    with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    except OSError as error:
-        path.unlink(missing_ok=True) if path.is_file() else None
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+    # Not synced to the disk: on a slow one, that would keep the next verdicts waiting.
+    write_output(path, data, mode=None, durable=False)

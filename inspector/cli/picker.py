@@ -1,4 +1,4 @@
-"""Choosing the region of a picture with the mouse, in a window."""
+"""A window in which the region of a picture is chosen with the mouse."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ _LEAST_PX: Final = 16
 _HINT: Final = "drag a rectangle around the part; Enter: take it, Esc: the whole picture"
 
 
-class Window:
-    """A window with the picture in it; ``canvas`` takes the mouse, ``run`` waits for the answer."""
+class PickerWindow:
+    """A window that shows a picture; ``run`` waits until a rectangle was dragged over it."""
 
     def __init__(self, picture: Frame8) -> None:
-        """``picture``: uint8 BGR ``[H, W, 3]``. Raises ``tkinter.TclError`` without a display."""
+        """Open it with ``picture``, uint8 BGR ``[H, W, 3]``.
+
+        Raises ``tkinter.TclError`` without a display.
+        """
         self.root = tkinter.Tk()
         self.root.title("Line Inspector: region")
         self._height, self._width = picture.shape[:2]
@@ -46,13 +49,13 @@ class Window:
         self.root.protocol("WM_DELETE_WINDOW", self._close)
 
     def run(self) -> Box | None:
-        """The rectangle in camera pixels; None: the whole picture.
+        """The rectangle in camera pixels, None for the whole picture.
 
-        A window closed by its button is a KeyboardInterrupt, as Ctrl-C in the terminal is.
+        Raises KeyboardInterrupt when the window is closed by its button, as Ctrl-C would.
         """
         try:
             self.root.focus_force()
-            # Tk's own loop would swallow Ctrl-C until the mouse moves.
+            # In Tk's own loop, Ctrl-C would have no effect until the mouse moves.
             while not self._is_done:
                 self.root.update()
                 time.sleep(0.01)
@@ -85,7 +88,7 @@ class Window:
         self._hint["text"] = _HINT
         if box is not None:
             corners = (box.x, box.y, box.x + box.w, box.y + box.h)
-            # Two lines, so that one of them shows on any background.
+            # One of two colours shows on any background.
             for width, colour in ((3, "black"), (1, "yellow")):
                 self.canvas.create_rectangle(
                     *(corner / self._shrink for corner in corners),
@@ -105,7 +108,7 @@ class Window:
 
 
 def _shrink(picture: Frame8, times: int) -> Frame8:
-    """Mean over ``times`` × ``times`` pixels; what is left over at the edges is cut off."""
+    """Means of ``times`` × ``times`` pixels; an incomplete row or column at the edge is cut off."""
     if times == 1:
         return picture
     height, width = (side // times for side in picture.shape[:2])

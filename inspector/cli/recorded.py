@@ -1,6 +1,6 @@
-"""What a station recorded, as ``replay`` and ``export-verdicts`` are told to find it.
+"""A station's journal on disk, as ``replay`` and ``export-verdicts`` are told to find it.
 
-Both read while the station writes.
+Both may read while the station writes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from inspector.config.station_file import Station, load_station
 from inspector.errors import ConfigError
 
 
-def add_source(parser: argparse.ArgumentParser) -> None:
-    """The journal to read, and the time to read of."""
+def add_journal(parser: argparse.ArgumentParser) -> None:
+    """The journal to read, and ``--since`` and ``--until`` for the time to read of."""
     parser.add_argument(
         "source",
         type=Path,
@@ -30,8 +30,8 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--until", type=moment, metavar="TIME", help="before this time")
 
 
-def find_source(source: Path) -> tuple[Path, Station | None]:
-    """The folder of the journal, and its station where a station file names it.
+def find_journal(source: Path) -> tuple[Path, Station | None]:
+    """The folder of the journal, and the station if ``source`` is a station file.
 
     Raises :class:`ConfigError`.
     """
@@ -44,14 +44,14 @@ def find_source(source: Path) -> tuple[Path, Station | None]:
 
 
 def is_within(judged_us: int, options: argparse.Namespace) -> bool:
-    """True when a verdict was judged within the time that the options of ``add_source`` name."""
+    """True when ``judged_us`` lies within the time that the options of ``add_journal`` name."""
     return (options.since is None or judged_us >= options.since) and (
         options.until is None or judged_us < options.until
     )
 
 
 def progress_bar(console: Console) -> Progress:
-    """How many are done, and how long the rest will take; nothing where ``console`` is a file."""
+    """A bar with the number done and the time left, at a terminal; nothing in a file."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

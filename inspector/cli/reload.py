@@ -1,4 +1,4 @@
-"""``reload``: have a station read its bundles again."""
+"""``reload``: have a station read its bundles again, and acknowledge a missed self-test."""
 
 from __future__ import annotations
 

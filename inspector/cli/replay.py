@@ -1,4 +1,4 @@
-"""``replay``: kept pictures judged again with another bundle, and which verdicts would change."""
+"""``replay``: judge kept pictures again with another bundle, and list verdicts that change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any, Final
 from rich.console import Console
 
 from inspector.cli.arguments import factor
-from inspector.cli.recorded import add_source, find_source, is_within, progress_bar
+from inspector.cli.recorded import add_journal, find_journal, is_within, progress_bar
+from inspector.cli.tables import numbers, show, table
 from inspector.config.station_file import Provider, Station
 from inspector.detection.detector import Detector
 from inspector.errors import ConfigError, JournalError
@@ -27,7 +28,11 @@ _SHOWN: Final = 20
 
 @dataclass
 class Comparison:
-    """Verdicts then and now: counts by (then, now), and the parts whose verdict changed."""
+    """Verdicts then and now: counts by (then, now), and the parts whose verdict changed.
+
+    ``then`` is the verdict, of a FAULT with its reason. ``unreadable`` has a line for each picture
+    that cannot be read; ``gone`` counts those that the station deleted meanwhile.
+    """
 
     counts: Counter[tuple[str, Verdict]] = field(default_factory=Counter)
     changed: list[tuple[VerdictMessage, Judgement]] = field(default_factory=list)
@@ -35,7 +40,7 @@ class Comparison:
     gone: int = 0
 
     def add(self, then: VerdictMessage, now: Judgement) -> None:
-        """Count one part."""
+        """Count one part, and keep it if its verdict changed."""
         label = f"FAULT {then.reason}" if then.verdict is Verdict.FAULT else then.verdict.value
         self.counts[label, now.verdict] += 1
         if then.verdict is not now.verdict:
@@ -43,8 +48,8 @@ class Comparison:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``inspector replay``."""
-    add_source(parser)
+    """The arguments of ``replay``."""
+    add_journal(parser)
     parser.add_argument(
         "--bundle", type=Path, required=True, metavar="NEW.onnx", help="the bundle to judge with"
     )
@@ -64,9 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Judge the kept pictures with another bundle, and print what would change; 0.
 
-    Raises :class:`ConfigError`, :class:`JournalError`, :class:`BundleError`, ProviderError.
+    Raises :class:`ConfigError`, :class:`JournalError`, :class:`BundleError` and
+    :class:`ProviderError`.
     """
-    folder, station = find_source(options.source)
+    folder, station = find_journal(options.source)
     chosen = _choose(folder, station, options)
     if not chosen:
         raise JournalError(f"{folder}: no pictures to replay; docs/journal.md says what is kept")
@@ -137,23 +143,27 @@ def _print(comparison: Comparison, detector: Detector, most: int) -> None:
     print(f"{total} pictures judged with {manifest.name} {manifest.version}{gone}{left}")
     if not total:
         return
-    width = max(len("then"), *(len(then) for then, _ in counts))
-    print(f"\n{'then':<{width}}{'':9}now PASS      FAIL     FAULT   changed")
+    against = table("then", *map(numbers, ("now PASS", "FAIL", "FAULT", "changed")))
     for then in sorted({then for then, _ in counts}, key=lambda then: (then != "PASS", then)):
         row = [counts[then, now] for now in Verdict]
         other = sum(counts[then, now] for now in Verdict if now.value != then.partition(" ")[0])
-        numbers = "".join(f"{number:>10}" for number in row)
-        print(f"{then:<{width}}{'':7}{numbers}   {other / sum(row):>6.1%}")
-    if comparison.changed and most > 0:
-        print(f"\n{'judged':<20}{'camera':<10}{'part':<20}change")
-    for old, new in comparison.changed[: max(most, 0)]:
+        against.add_row(then, *map(str, row), f"{other / sum(row):.1%}")
+    print()
+    show(against)
+    if not comparison.changed or most <= 0:
+        return
+    parts = table("judged", "camera", "part", "change")
+    for old, new in comparison.changed[:most]:
         when = datetime.fromtimestamp(old.judged_us / 1e6).astimezone()
-        print(
-            f"{when.strftime('%Y-%m-%d %H:%M:%S'):<20}{old.camera:<10}"
-            f"{old.part_id or f'seq {old.seq}':<20}"
-            f"{old.verdict} {_figure(old)} -> {new.verdict} {_figure(new)}"
+        parts.add_row(
+            when.strftime("%Y-%m-%d %H:%M:%S"),
+            old.camera,
+            old.part_id or f"seq {old.seq}",
+            f"{old.verdict} {_figure(old)} -> {new.verdict} {_figure(new)}",
         )
-    if len(comparison.changed) > most > 0:
+    print()
+    show(parts)
+    if len(comparison.changed) > most:
         print(f"... and {len(comparison.changed) - most} more (--show N)")
 
 

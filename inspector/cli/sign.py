@@ -1,4 +1,4 @@
-"""``sign``: sign a bundle, for stations that take signed ones only."""
+"""``sign``: sign a bundle, for stations that take only signed ones."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 
 from inspector.detection import bundle
 from inspector.detection.signing import load_signing_key
-from inspector.errors import OutputError
-from inspector.files import reason_of, write_whole
+from inspector.files import write_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,17 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Sign a bundle, instead of a signature it has; 0.
+    """Sign a bundle; the signature replaces one that it has; 0.
 
     Raises :class:`BundleError`, :class:`SecretError` and :class:`OutputError`.
     """
     out: Path = options.output or options.bundle
     key = load_signing_key(options.key)
     signed = bundle.sign(bundle.read(options.bundle), key)
-    try:
-        write_whole(out, signed)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {reason_of(error)}") from None
+    write_output(out, signed)
     digest = bundle.read(out, (key.public_key(),)).sha256
     print(f"{out}: signed with {options.key}, sha256 {digest}")
     return 0

@@ -1,10 +1,8 @@
-"""``simulate``: a data set of simulated parts on disk, in the folder layout of MVTec AD."""
+"""``simulate``: draw a data set of simulated parts, in the folder layout of MVTec AD."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from inspector.cameras.simulated import conveyor as simulator
 from inspector.cameras.simulated.conveyor import Domain, SimulatedPart
 from inspector.cli.arguments import count, whole
 from inspector.errors import OutputError
+from inspector.files import output_errors, whole_folder
 from inspector.imaging.images import encode_png
 
 
@@ -60,29 +59,19 @@ def write_dataset(
 ) -> None:
     """Draw ``train/good``, ``test/<kind>`` and ``ground_truth/<kind>`` under ``out``.
 
-    ``defective`` parts are dealt out over the kinds of defect in turn. The folder appears only
-    when it is complete. Raises :class:`OutputError` when ``out`` is not empty or not writable.
+    The kinds of defect take turns over the ``defective`` parts. The folder appears only when it is
+    complete. Raises :class:`OutputError` when ``out`` is not empty or cannot be written.
     """
-    partial = out.parent / f".{out.name}.{os.getpid()}.partial"
-    try:
+    with output_errors(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise OutputError(f"{out}: exists and is not an empty folder; choose another one")
-        partial.mkdir(parents=True)
-        items = list(_items(partial, good, test_good, defective))
+        out.parent.mkdir(parents=True, exist_ok=True)
         stderr = Console(stderr=True)
-        with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
-            for item in progress.track(items, description="Drawing parts"):
-                _write(partial, item, item.draw(seed))
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    except OSError as error:
-        raise OutputError(
-            f"{out}: cannot be written: {error.strerror or error}; free some space or choose "
-            f"another folder"
-        ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        bar = Progress(console=stderr, transient=True, disable=not stderr.is_terminal)
+        with whole_folder(out) as folder, bar:
+            items = list(_items(folder, good, test_good, defective))
+            for item in bar.track(items, description="Drawing parts"):
+                _write(folder, item, item.draw(seed))
 
 
 def _items(root: Path, good: int, test_good: int, defective: int) -> Iterator[_Item]:

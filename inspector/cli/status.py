@@ -1,4 +1,4 @@
-"""``inspector status``: how a station stands, and an exit code that monitoring understands."""
+"""``status``: how a station stands, and an exit code that monitoring understands."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from inspector.cli.arguments import add_keys, add_timeout, client_keys
+from inspector.cli.tables import show, table
 from inspector.client.commander import Commander
 from inspector.config.addresses import COMMANDS
 from inspector.errors import CommandError, InspectorError
@@ -21,8 +21,9 @@ from inspector.wire.messages import CameraStatus, State, StatusMessage
 
 _PATIENCE_S: Final = 3.0
 _STALE_S: Final = 5.0
+"""From this age on a status is asked for again, to see whether it still changes."""
 _SECOND_LOOK_S: Final = 1.5
-"""A status is made anew every second."""
+"""Time until then: a station makes a new status every second."""
 
 
 class Level(enum.IntEnum):
@@ -66,7 +67,7 @@ _STYLES: Final = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``inspector status``."""
+    """The arguments of ``status``."""
     parser.add_argument(
         "address",
         nargs="?",
@@ -85,10 +86,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask, print a line for monitoring and a table for people; the exit code is a :class:`Level`.
+    """Print a line for monitoring and a table for people; the exit code is a :class:`Level`.
 
-    A station that does not answer is critical; unknown is one that cannot be asked, for a wrong
-    address or key file.
+    A station that does not answer is CRITICAL; one that cannot be asked, because of a wrong address
+    or key file, is UNKNOWN.
     """
     console = Console(highlight=False)
     try:
@@ -112,12 +113,15 @@ def run(arguments: argparse.Namespace) -> int:
         f"passed={status.passed}c failed={status.failed}c faults={status.faults}c "
         f"over_triggers={status.over_triggers}c overruns={status.overruns}c",
     )
-    console.print(_table(status, findings))
+    _show(status, findings)
     return level
 
 
 def assess(status: StatusMessage, provider: str = "") -> list[Finding]:
-    """What is not as it should be, the worst first; ``provider``: the one that must be in use."""
+    """What is not as it should be, the worst first.
+
+    ``provider`` is the execution provider that must be in use; "" for any.
+    """
     findings = [Finding(_STATES[status.state], f"state {status.state}")]
     findings += [
         Finding(_CAMERAS[camera.state], f"camera {camera.name} {_described(camera)}")
@@ -139,8 +143,8 @@ def assess(status: StatusMessage, provider: str = "") -> list[Finding]:
 
 
 def _hangs(status: StatusMessage, station: Commander) -> bool:
-    """True when the station answers, but what it answers grows old."""
-    # Its clock may be another one than ours, so that age alone says nothing.
+    """True when the station answers, but always with the same old status."""
+    # Its clock may differ from this machine's, so an old time stamp alone proves nothing.
     if abs(time.time() - status.sent_us / 1e6) < _STALE_S:
         return False
     time.sleep(_SECOND_LOOK_S)
@@ -149,19 +153,18 @@ def _hangs(status: StatusMessage, station: Commander) -> bool:
 
 
 def _summarise(console: Console, level: Level, text: str, figures: str = "") -> int:
-    # One line, and only one '|': what follows it are figures to whoever reads a plugin's output.
+    # Monitoring takes what follows the first '|' for figures, so the text must hold none.
     shown = Text(f"{level.name} ", _STYLES[level])
     shown.append(_plain(text).replace("|", "/"), "default")
     console.print(shown.append(f" | {figures}" if figures else "", "dim"), soft_wrap=True)
     return level
 
 
-def _table(status: StatusMessage, findings: Iterable[Finding]) -> Table:
-    table = Table(show_header=False, box=None, pad_edge=False)
+def _show(status: StatusMessage, findings: Iterable[Finding]) -> None:
+    rows = table("", "")
 
     def row(name: str, text: str, level: Level = Level.OK) -> None:
-        style = "" if level is Level.OK else _STYLES[level]
-        table.add_row(Text(_plain(name)), Text(_plain(text), style))
+        rows.add_row(_plain(name), Text(_plain(text), "" if level is Level.OK else _STYLES[level]))
 
     for finding in findings:
         row(finding.level.name.lower(), finding.text, finding.level)
@@ -179,11 +182,11 @@ def _table(status: StatusMessage, findings: Iterable[Finding]) -> Table:
         text = f"{camera.frames} frames, {_described(camera)}"
         row(f"camera {camera.name}", text, _CAMERAS[camera.state])
     row("epoch", status.epoch)
-    return table
+    show(rows)
 
 
 def _plain(text: str) -> str:
-    """Part and camera words come from outside: one line, and nothing that moves a cursor."""
+    """``text`` in one line, without characters that move a cursor: it comes from outside."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 

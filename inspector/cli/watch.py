@@ -1,4 +1,4 @@
-"""``watch``: verdicts on a terminal as they come, and their pictures in a folder."""
+"""``watch``: show verdicts as they come, and write their pictures to a folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from inspector.errors import ConfigError, WireError
 from inspector.wire.messages import StatusMessage, VerdictMessage
 
 _IMAGES_GRACE_S: Final = 1.0
+"""After the last verdict asked for, wait so long for pictures that are still missing."""
 _SILENCE_S: Final = 3.0
+"""After so long without a message, ask whether the station is running."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
             try:
                 item = subscriber.receive(200)
             except WireError as error:
-                # One message that is none must not blind the operator to the next.
+                # The operator must still see what follows a message that cannot be read.
                 print(f"inspector: {error}", file=sys.stderr, flush=True)
                 heard = time.monotonic()
                 continue
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _images_beside(address: str) -> str:
-    """Where pictures are when nobody says: the port after that of the verdicts."""
+    """The default address of the pictures: the port after that of the verdicts."""
     head, _, port = address.rpartition(":")
     if not port.isdecimal():
         raise ConfigError(f"watch: where are the pictures of {address}? Give --images ADDRESS")

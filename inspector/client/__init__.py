@@ -1,4 +1,4 @@
-"""For everyone else's programs: receive what a station publishes, and send it commands.
+"""For other programs: receive what a station publishes, and send it commands.
 
 ::
 
@@ -45,7 +45,7 @@ _HOMES: Final = {
 
 
 def __getattr__(name: str) -> Any:
-    # ZeroMQ loads on first use: inspector.client.refill is pure, and stays so (PEP 562).
+    # ZeroMQ loads on first use (PEP 562), since inspector.client.refill must not need it.
     if name in _HOMES:
         return getattr(importlib.import_module(f"inspector.client.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

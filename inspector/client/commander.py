@@ -1,4 +1,4 @@
-"""Commands to a station: trigger, status, recipe, reload."""
+"""Send commands to a station: trigger, status, recipe, reload."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _RELOAD_S: Final = 120.0
 
 
 class Commander:
-    """Commands to one station; a context manager, used by one thread.
+    """Sends commands to one station; a context manager, for one thread.
 
-    ``session`` names the run of the trigger numbers (``trigger_seq``), which begin anew in
-    another: one trigger is known by session, number and part, however often it is sent. Default: a
-    new one each time. Every method raises :class:`CommandError` when the station refuses, or has
-    not answered in time; ``code`` is then that of docs/wire.md, or "".
+    The station knows a trigger by session, number and part, however often it is sent. So trigger
+    numbers (``trigger_seq``) may begin anew only in another ``session``; the default is a new one
+    for each ``Commander``. Every command raises :class:`CommandError` when the station refuses it
+    or does not answer in time; its ``code`` is the refusal's (docs/wire.md), or "".
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Commander:
         self.close()
 
     def close(self) -> None:
-        """End; may be called more than once."""
+        """Close the connection; may be called more than once."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -90,7 +90,8 @@ class Commander:
     ) -> VerdictMessage:
         """Have the part before ``camera`` judged, and wait for its verdict.
 
-        Without an answer it is sent again, which makes no second part of it; so may the caller.
+        Until there is an answer the trigger is sent again, which makes no second part; after a
+        CommandError the caller may send it again as well.
         """
         with _in_words():
             command = TriggerCommand(
@@ -106,24 +107,27 @@ class Commander:
         return reply.verdict
 
     def status(self) -> StatusMessage:
-        """The station as it stands."""
+        """The station's status now."""
         reply = self._ask(StatusCommand(id=new_id()), self._timeout_s, True)
         if reply.status is None:
             raise self._wrong(StatusCommand(), reply)
         return reply.status
 
     def recipe(self, name: str, timeout_s: float = _RELOAD_S) -> str:
-        """Have the station judge by another recipe; what it says of it."""
+        """Have the station judge by another recipe; returns what it says about that."""
         with _in_words():
             command = RecipeCommand(id=new_id(), recipe=name)
         return self._ask(command, timeout_s, False).detail
 
     def reload(self, timeout_s: float = _RELOAD_S) -> str:
-        """Have it read its bundles again, and acknowledge a missed self-test; what it says."""
+        """Have it read its bundles again, and acknowledge a missed self-test; returns its words."""
         return self._ask(ReloadCommand(id=new_id()), timeout_s, False).detail
 
     def _ask(self, command: Command, timeout_s: float, repeat: bool) -> ReplyMessage:
-        """The final reply. Raises CommandError."""
+        """Send ``command`` and return the final reply, not an ``accepted``. Raises CommandError.
+
+        ``repeat``: send it again while there is no answer.
+        """
         if self._channel is None:
             raise ValueError("use it as a context manager")
         now = time.monotonic()
@@ -147,7 +151,7 @@ class Commander:
                 if reply.kind != "accepted":
                     return reply
             now = time.monotonic()
-        # A late answer, or a command not sent yet, must not come into the next one's time.
+        # A late answer must not reach the next command, and an unsent command must not go out then.
         self._channel.reset()
         cause = (
             "is the station still running?"
@@ -164,7 +168,7 @@ class Commander:
 
 @contextlib.contextmanager
 def _in_words() -> Iterator[None]:
-    """Make a command that cannot be written a CommandError of one line."""
+    """Turn the error of a command that the wire format does not allow into a CommandError."""
     try:
         yield
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""A client's end of the sockets: it connects, notices a dead peer, sends commands one by one."""
+"""A client's sockets: they connect, notice a dead peer, and send commands one by one."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from inspector.wire.messages import (
 
 LARGEST_MESSAGE: Final = 1 << 20
 REPEAT_S: Final = 1.0
-"""A command without an answer is sent again after this long."""
+"""Time after which a command without an answer is sent again."""
 PAUSE_S: Final = 0.05
-"""A command that could not be sent is tried again after this long."""
+"""Time after which a command that could not be sent is tried again."""
 
 _HEARTBEAT_MS: Final = (2000, 6000)
+"""How often a heartbeat is sent, and how long a peer may be silent."""
 
 
 class Channel:
-    """A DEALER socket. It queues nothing while it is not connected: a command is sent or not."""
+    """The command socket, a DEALER. Unless it is connected it sends nothing, and queues nothing."""
 
     def __init__(
         self,
@@ -40,7 +41,7 @@ class Channel:
         self._socket = self._open()
 
     def send(self, command: Command) -> bool:
-        """False when the station is not there (now)."""
+        """Send ``command``; False when it could not be sent, as the station is not connected."""
         try:
             self._socket.send(encode(command), zmq.NOBLOCK)
         except zmq.Again:
@@ -48,7 +49,7 @@ class Channel:
         return True
 
     def receive(self, timeout_s: float) -> ReplyMessage | None:
-        """The next reply, None when none came in time. Raises :class:`WireError`."""
+        """The next reply, None when none comes in time. Raises :class:`WireError`."""
         if not self._socket.poll(max(0, round(timeout_s * 1000))):
             return None
         frames = self._socket.recv_multipart()
@@ -57,12 +58,12 @@ class Channel:
         return decode_reply(frames[0])
 
     def reset(self) -> None:
-        """Forget what is on its way."""
+        """Connect anew, and so drop commands and replies that are on their way."""
         self.close()
         self._socket = self._open()
 
     def close(self) -> None:
-        """End it; what was not sent is dropped."""
+        """Close the socket; what was not sent is dropped."""
         self._socket.close(linger=0)
 
     def _open(self) -> zmq.Socket[bytes]:
@@ -80,7 +81,7 @@ class Channel:
 
 
 def beat(socket: zmq.Socket[bytes]) -> None:
-    """Have both ends notice soon that the other is gone without a word."""
+    """Have both ends of ``socket`` notice soon when the other one vanishes."""
     every_ms, longest_ms = _HEARTBEAT_MS
     socket.setsockopt(zmq.HEARTBEAT_IVL, every_ms)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, longest_ms)
@@ -88,7 +89,7 @@ def beat(socket: zmq.Socket[bytes]) -> None:
 
 
 def dial(socket: zmq.Socket[bytes], address: str) -> None:
-    """Connect. Raises :class:`WireError` for what is no address."""
+    """Connect ``socket`` to ``address``. Raises :class:`WireError` when it is no address."""
     try:
         socket.connect(address)
     except zmq.ZMQError as error:
@@ -99,5 +100,5 @@ def dial(socket: zmq.Socket[bytes], address: str) -> None:
 
 
 def new_id() -> str:
-    """A command's id, by which its replies are known."""
+    """A new id for a command, which its replies repeat."""
     return uuid.uuid4().hex

@@ -1,4 +1,4 @@
-"""The keys with which a program reaches a station (docs/security.md)."""
+"""The keys with which a program connects to a station (docs/security.md)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from inspector.wire.keys import Keys, load_keys, load_public_key
 
 @dataclass(frozen=True)
 class ClientKeys:
-    """What a client needs to reach a station with keys: its own pair, the station's public key."""
+    """What a client needs to connect to a station with keys: its own, and the station's public."""
 
     own: Keys
     server: bytes
 
     @classmethod
     def load(cls, secret_key: Path, server_key: Path) -> ClientKeys:
-        """From the client's ``.secret`` and the station's ``.public`` file of ``keygen``.
+        """Read the client's ``.secret`` and the station's ``.public`` file that ``keygen`` made.
 
         Raises :class:`SecretError`.
         """
@@ -27,7 +27,7 @@ class ClientKeys:
 
 
 def configure_client(socket: zmq.Socket[bytes], keys: ClientKeys | None) -> None:
-    """Make ``socket`` use ``keys``; call it before ``connect``. None: no keys, loopback only."""
+    """Have ``socket`` use ``keys``; call it before ``connect``. None: no keys, loopback only."""
     if keys is not None:
         socket.curve_secretkey = keys.own.secret
         socket.curve_publickey = keys.own.public

@@ -1,6 +1,10 @@
-"""How far a subscriber has come, and what it asks the journal for when something is missing.
+"""How far a subscriber has come, and what it asks the journal for when verdicts are missing.
 
-Pure: the sockets and the clock are :mod:`inspector.client`'s.
+It decides only; the sockets and the clock are in :mod:`inspector.client.subscriber`.
+
+An epoch is one start of a station, and verdicts are numbered within it. An unrecorded epoch is
+known only from a status that the station sent before its journal had recorded the start, so that
+the journal may not have it.
 """
 
 from __future__ import annotations
@@ -12,15 +16,15 @@ from typing import Final
 from inspector.wire.messages import ReplayCommand, ReplyMessage, VerdictMessage
 
 _EPOCHS_REMEMBERED: Final = 1000
-_RUMOURS_KEPT: Final = 100
+_UNRECORDED_REMEMBERED: Final = 100
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Verdicts ``first`` to ``last`` (seq) of ``epoch`` did not arrive.
+    """Verdicts ``first`` to ``last`` (seq) of ``epoch`` did not arrive, and cannot be had.
 
-    ``last`` is None where nobody can say how many there were, if any: the station was started
-    again, and what it recorded before, or in between, cannot be had.
+    ``last`` is None when their number is unknown and may be 0: the station was started again, and
+    what it recorded until then cannot be read.
     """
 
     station: str
@@ -30,52 +34,56 @@ class Gap:
 
     @property
     def count(self) -> int:
-        """How many; 1 where nobody can say."""
+        """Number of verdicts missing; 1 when it is unknown."""
         return 1 if self.last is None else self.last - self.first + 1
 
 
 class Progress:
-    """The last verdict that was handed on, of each epoch of one station."""
+    """The last verdict handed on of each epoch of one station; ``epoch`` is the current one."""
 
     def __init__(self) -> None:
         self.epoch = ""
         self._last: dict[str, int] = {}
-        self._rumours: list[str] = []
+        self._unrecorded: list[str] = []
 
     def __contains__(self, epoch: str) -> bool:
         return epoch in self._last
 
     @property
     def last(self) -> int:
-        """Seq in the epoch of now; 0 when none of it was handed on."""
+        """Seq of the last verdict handed on in the current epoch; 0 when there was none."""
         return self._last.get(self.epoch, 0)
 
     def turn_to(self, epoch: str) -> None:
-        """Go on in ``epoch``, where it was left or at its beginning."""
+        """Make ``epoch`` the current one, to go on where it was left or from its beginning."""
         self.epoch = epoch
-        # Last in the order of the dictionary: the one turned to longest ago is forgotten.
+        # The epoch becomes the dictionary's last key; the first is the one to be forgotten next.
         self._last[epoch] = self._last.pop(epoch, 0)
         if len(self._last) > _EPOCHS_REMEMBERED:
             del self._last[next(iter(self._last))]
 
-    def begin_with(self, rumours: Iterable[str]) -> None:
-        """All of these starts is due, the earliest first, if the journal ever took note of it."""
-        self._rumours = list(rumours)[-_RUMOURS_KEPT:]
-        self.turn_to(self._rumours[0])
+    def begin_with(self, epochs: Iterable[str]) -> None:
+        """Fetch every one of these unrecorded epochs, earliest first, if the journal has it."""
+        self._unrecorded = list(epochs)[-_UNRECORDED_REMEMBERED:]
+        self.turn_to(self._unrecorded[0])
 
-    def drop_rumour(self, now: str) -> bool:
-        """Leave the epoch of now for the next one heard of, at last ``now``; False: it is none."""
-        if self.epoch not in self._rumours:
+    def drop_unrecorded(self, now: str) -> bool:
+        """Leave an unrecorded current epoch for the next unrecorded one, or else for ``now``.
+
+        False when the current epoch is not among the unrecorded ones.
+        """
+        if self.epoch not in self._unrecorded:
             return False
-        self._rumours.remove(self.epoch)
+        self._unrecorded.remove(self.epoch)
         del self._last[self.epoch]
-        self.turn_to(self._rumours[0] if self._rumours else now)
+        self.turn_to(self._unrecorded[0] if self._unrecorded else now)
         return True
 
     def turn_back(self) -> bool:
-        """Forget the epoch of now, of which nothing was handed on; False when it is all there is.
+        """Go back to the epoch before, from which the journal leads past the current one.
 
-        What the journal has of those before it leads past it.
+        The current one is forgotten. False when a verdict of it was handed on, or there is no
+        other.
         """
         if self.last > 0 or len(self._last) < 2:
             return False
@@ -84,16 +92,17 @@ class Progress:
         return True
 
     def reach(self, seq: int) -> None:
-        """``seq`` was handed on, and all before it that will be."""
+        """Note that ``seq`` of the current epoch was handed on, and all before it that will be."""
         self._last[self.epoch] = max(self.last, seq)
 
 
 class Refill:
-    """Everything between what was handed on and verdict ``seq`` of ``epoch``, that one included.
+    """Fetches the verdicts from the last one handed on up to ``seq`` of ``epoch``, included.
 
-    Ask what ``question`` says, hand the answer to ``take``, until ``done``. From an epoch it goes
-    on to the one that follows in the journal, and so to ``epoch``; with ``since_us``, from the
-    first verdict judged at that moment or later. Whatever cannot be had becomes a :class:`Gap`.
+    Until ``done``, send what ``question`` returns and give the reply to ``take``. After the last
+    verdict of an epoch the refill goes on to the next epoch in the journal, and so to ``epoch``.
+    With ``since_us`` it begins with the first verdict judged at that time or later (µs since the
+    Unix epoch). Verdicts that cannot be had become a :class:`Gap`.
     """
 
     def __init__(
@@ -108,7 +117,7 @@ class Refill:
         self._end_if_complete()
 
     def question(self, id_: str) -> ReplayCommand:
-        """What to ask now."""
+        """The next command to send, with ``id_`` as its id."""
         if self._since_us is not None:
             return ReplayCommand(id=id_, since_us=self._since_us)
         progress = self._progress
@@ -120,16 +129,17 @@ class Refill:
         )
 
     def take(self, reply: ReplyMessage) -> Iterator[VerdictMessage | Gap]:
-        """What the answer brings, in order; nothing when it has to be asked again a little later.
+        """The verdicts and gaps that ``reply`` brings, in order.
 
-        An answer that helps in no way ends the refill.
+        Nothing comes of a reply after which the question has to be sent again a little later. A
+        reply that cannot help ends the refill with gaps.
         """
         if reply.kind == "refused":
             yield from self._refused(reply)
         elif reply.kind != "replayed" or any(
             verdict.station != self._station for verdict in reply.verdicts
         ):
-            # It speaks for another station, whose verdicts must not be taken for ours.
+            # The verdicts are another station's, and must not be taken for this one's.
             yield from self.give_up()
         elif self._since_us is not None:
             self._start(reply)
@@ -138,7 +148,7 @@ class Refill:
         self._end_if_complete()
 
     def give_up(self) -> Iterator[Gap]:
-        """What is still missing will not come."""
+        """End the refill; yields gaps for all that is still missing."""
         progress = self._progress
         if progress.epoch not in {"", self._epoch} and self._since_us is None:
             yield Gap(self._station, progress.epoch, progress.last + 1, None)
@@ -154,18 +164,18 @@ class Refill:
         if reply.code in {"busy", "journal"}:
             return
         if reply.code == "unknown" and progress.epoch != self._epoch and self._since_us is None:
-            if progress.drop_rumour(self._epoch):
+            if progress.drop_unrecorded(self._epoch):
                 return
             yield Gap(self._station, progress.epoch, progress.last + 1, None)
             if progress.turn_back():
                 return
-            # It is older than the journal: all that the journal has came later.
+            # The epoch is older than the journal, so everything in the journal came later.
             self._since_us = 0
             return
         yield from self.give_up()
 
     def _start(self, reply: ReplyMessage) -> None:
-        """Begin before the first verdict found, at the latest before the one that is held."""
+        """Begin with the first verdict found for ``since_us``, if it is not past the end."""
         self._since_us = None
         first = reply.verdicts[0] if reply.verdicts else None
         if first is None or (first.epoch == self._epoch and first.seq > self._seq):

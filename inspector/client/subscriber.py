@@ -1,4 +1,4 @@
-"""Receive what a station publishes, complete and in order, and send it commands."""
+"""Receive what a station publishes, complete and in order."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ from inspector.wire.messages import (
 _LARGEST_PICTURE: Final = 32 << 20
 _POLL_MS: Final = 200
 _TAIL_S: Final = 2.0
+"""Time after which the journal of a sound station has what it will ever have."""
 _SHORT_PATIENCE_S: Final = 1.0
+"""``patience_s`` after a refill was given up, until the journal answers again."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,17 @@ Item = VerdictMessage | Heatmap | StatusMessage | Gap
 class Subscriber:
     """A subscription to one station, or to all that publish at the address (``station=""``).
 
-    Use it as a context manager and iterate; used by one thread. It begins with the first message
-    that arrives: with ``from_start`` the whole epoch is due, with ``since_us`` (µs since the Unix
-    epoch) all that was judged from that moment on, with ``after=(epoch, seq)`` all that followed
-    that verdict (seq 0: the whole epoch).
+    Use it as a context manager, in one thread, and iterate over it. It hands on every verdict from
+    the first message that arrives. Earlier ones are due with ``from_start``: the whole epoch; with
+    ``since_us`` (µs since the Unix epoch): all that were judged at that time or later; with
+    ``after=(epoch, seq)``: all that followed that verdict, seq 0 for the whole epoch.
 
-    With ``commands``, the command socket of the station, verdicts that did not arrive are fetched
-    from its journal, and every verdict comes once and in order, over any loss of connection and
-    any restart of the station; meanwhile nothing else is handed on, and ZeroMQ's own queue keeps
-    what comes. A :class:`Gap` is then what the journal has not, or could not be asked for in
-    ``patience_s``; so long, too, a station in trouble may take to record what it published.
-    Without, every loss is a :class:`Gap` at once.
+    With ``commands``, the address of the station's command socket, verdicts that did not arrive are
+    fetched from its journal. So every verdict comes once and in order, over any loss of connection
+    and any restart of the station. Until a verdict was fetched nothing else is handed on; ZeroMQ
+    queues what arrives. A :class:`Gap` then means that the journal lacks the verdicts, or did not
+    answer within ``patience_s``, or that a station in trouble did not record them in that time.
+    Without ``commands`` every loss is a :class:`Gap` at once.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class Subscriber:
         self._patient = True
         self._keys = keys
         self._progress: dict[str, Progress] = {}
-        self._rumours: dict[str, dict[str, None]] = {}
+        self._unrecorded: dict[str, dict[str, None]] = {}
         self._ready: collections.deque[Item] = collections.deque()
         self._filling: _Filling | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -135,9 +137,9 @@ class Subscriber:
         self.close()
 
     def __iter__(self) -> Iterator[Item]:
-        """Items as they come, for ever. Raises :class:`WireError` for a message that is none.
+        """Items as they come, for ever. Raises :class:`WireError` for one that cannot be read.
 
-        That message is gone: iterate again, or call ``receive`` again, to go on after it.
+        That message is dropped: iterate again, or call ``receive`` again, to go on after it.
         """
         while True:
             item = self.receive(_POLL_MS)
@@ -152,7 +154,7 @@ class Subscriber:
             if self._filling is not None:
                 self._fill(self._filling, left_s)
             elif readable := dict(self._poller.poll(round(left_s * 1000))):
-                # Verdicts first: they are small, and what the line waits for.
+                # Verdicts come before images: they are small, and the line waits for them.
                 socket = next(socket for socket in self._sockets if socket in readable)
                 self._accept(socket.recv_multipart())
             if not self._ready and time.monotonic() >= deadline:
@@ -181,7 +183,8 @@ class Subscriber:
         socket.setsockopt(zmq.MAXMSGSIZE, largest)
         configure_client(socket, self._keys)
         if self._commands is not None:
-            # A connection that was cut in silence is made anew; what it lost is fetched.
+            # ZeroMQ then notices a connection that was cut, and makes a new one; the verdicts that
+            # were lost meanwhile are fetched.
             beat(socket)
         dial(socket, self._addresses[which])
         return socket
@@ -194,10 +197,10 @@ class Subscriber:
         station, epoch = message.station, message.epoch
         if isinstance(message, StatusMessage) and message.unrecorded:
             if station not in self._progress:
-                self._rumours.setdefault(station, {})[epoch] = None
+                self._unrecorded.setdefault(station, {})[epoch] = None
             self._ready.append(message)
             return
-        # Up to here, everything must have been handed on before this message is.
+        # Verdicts up to ``due`` must be handed on before this message.
         due = message.seq - 1 if isinstance(message, VerdictMessage) else message.last_seq
         since_us = None
         progress = self._progress.get(station)
@@ -207,8 +210,8 @@ class Subscriber:
             if self._after is not None:
                 progress.turn_to(self._after[0])
                 progress.reach(self._after[1])
-            elif since_us is None and station in self._rumours:
-                progress.begin_with(self._rumours.pop(station))
+            elif since_us is None and station in self._unrecorded:
+                progress.begin_with(self._unrecorded.pop(station))
             elif since_us is None:
                 progress.turn_to(epoch)
                 progress.reach(0 if self._from_start else due)
@@ -232,15 +235,15 @@ class Subscriber:
         self._ready.append(message)
 
     def _patience(self) -> float:
-        """Until when a refill may go without an answer (monotonic, s)."""
-        # Who has waited in vain waits no longer for each of the next gaps.
+        """Until when a refill may go without an answer, in s of ``time.monotonic``."""
+        # After one wait in vain the next gaps are given up sooner.
         return time.monotonic() + (self._patience_s if self._patient else _SHORT_PATIENCE_S)
 
     def _fill(self, filling: _Filling, timeout_s: float) -> None:
-        """Ask, or take the answer, or give up; at most ``timeout_s``."""
+        """Send a question, or receive an answer, or give up; takes at most ``timeout_s``."""
         assert self._channel is not None
         for socket in self._sockets:
-            # ZeroMQ subscribes anew, after a cut, only within a call of its user.
+            # After a lost connection ZeroMQ subscribes anew only while its user calls it.
             socket.getsockopt(zmq.EVENTS)
         now = time.monotonic()
         refill = filling.refill
@@ -283,22 +286,27 @@ class Subscriber:
         if filling.in_trouble or filling.unrecorded:
             filling.give_up_at = filling.patient_until
         else:
-            # Recorded before it is published: what is not there now soon is, or never.
+            # A sound station records a verdict before it publishes it, so the journal has what is
+            # missing by then, or never will.
             filling.give_up_at = min(filling.give_up_at, now + _TAIL_S)
 
 
 @dataclass
 class _Filling:
-    """A refill that goes on, and the message that waits for its end. Times: monotonic, s."""
+    """A refill under way, and ``held``, the message that waits for its end.
+
+    Times are in s of ``time.monotonic``: the next question goes out at ``ask_at``, the refill ends
+    at ``give_up_at``, and no later than ``patient_until``.
+    """
 
     refill: Refill
     held: VerdictMessage | StatusMessage
     patient_until: float
     ask_at: float = 0.0
     in_doubt: bool = False
-    """The journal has not what is missing: next, ask why."""
+    """The journal lacks what is missing, so the station's status is asked for next."""
     in_trouble: bool = False
-    """The station said so; its journal may have it once that is over."""
+    """The station reports trouble; its journal may have the verdicts once that is over."""
 
     def __post_init__(self) -> None:
         self.id = new_id()
@@ -307,14 +315,14 @@ class _Filling:
 
     @property
     def unrecorded(self) -> bool:
-        """The verdict that waits was published before the journal had it, as those missing were."""
+        """True when ``held`` was published unrecorded, as the missing verdicts probably were."""
         return (
             isinstance(self.held, VerdictMessage)
             and self.held.reason == Reason.JOURNAL_FAILED.value
         )
 
     def question(self) -> Command:
-        """What to ask now: the journal, and the station each time that had nothing."""
+        """The next question: to the journal, or after it lacked the verdicts for the status."""
         if self.in_doubt:
             self.in_doubt = False
             return StatusCommand(id=self.id)

@@ -1,1 +1,1 @@
-"""The station file: what its keys mean, and how it is read and refused."""
+"""The station file: its keys, and how a file is read or refused."""

@@ -1,4 +1,4 @@
-"""Where a station's sockets are unless somebody says otherwise, and what stays on the machine."""
+"""The default addresses of a station's sockets, and which addresses no other machine reaches."""
 
 from __future__ import annotations
 

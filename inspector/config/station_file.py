@@ -1,4 +1,4 @@
-"""The station file: typed, frozen, refused with file, line and key before a camera opens."""
+"""The station file as frozen models; a wrong one is refused before a camera opens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from inspector.config.yaml_file import (
     METRICS_ADDRESS,
     NAME,
     Z85_KEY,
-    Frozen,
+    FrozenModel,
     Misplaced,
     Number,
     Whole,
@@ -33,22 +33,22 @@ from inspector.verdict import LIMIT_FACTOR_RANGE
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
 
 
-class CameraRecipe(Frozen):
-    """What a changeover selects for one camera."""
+class CameraRecipe(FrozenModel):
+    """What a recipe sets for one camera."""
 
     bundle: Path
     region: Box | None = None
     """Region to judge, in camera pixels; None: the bundle's own."""
     limit_factor: Number = Field(default=1.0, ge=LIMIT_FACTOR_RANGE[0], le=LIMIT_FACTOR_RANGE[1])
-    """Operator's sensitivity: above 1 is more tolerant, below 1 stricter."""
+    """The operator's factor on the limit: above 1 is more tolerant, below 1 stricter."""
     pictures: Literal["all", "not_pass", "none"] = "all"
-    """Whose heatmap and picture are published."""
+    """The parts whose heatmap and picture are published."""
     check_pictures: bool = True
-    """Dark, saturated, blurred and frozen pictures are a FAULT, by the limits of the bundle."""
+    """A picture that is dark, saturated, blurred or frozen by the bundle's limits is a FAULT."""
 
 
-class Sockets(Frozen):
-    """Where the station publishes and listens; beyond loopback only with keys."""
+class Sockets(FrozenModel):
+    """Addresses at which the station publishes and listens; beyond loopback it takes keys."""
 
     verdicts: str = VERDICTS
     images: str = IMAGES
@@ -64,7 +64,7 @@ class Sockets(Frozen):
     @model_validator(mode="after")
     def _apart(self) -> Sockets:
         taken: dict[str, str] = {}
-        # Those that the file names come last: they are what can be changed.
+        # Addresses that the file names come last, so that the error names a key to change.
         for name in sorted(self.addresses, key=lambda name: name in self.model_fields_set):
             address = self.addresses[name]
             if address in taken and not address.endswith(":*"):
@@ -78,52 +78,52 @@ class Sockets(Frozen):
 
     @property
     def addresses(self) -> dict[str, str]:
-        """By name."""
+        """The three addresses, by their names."""
         return {"verdicts": self.verdicts, "images": self.images, "commands": self.commands}
 
     @property
     def beyond_loopback(self) -> list[str]:
-        """Names of those that other machines can reach."""
+        """Names of the sockets that other machines can reach."""
         return [name for name, at in self.addresses.items() if not re.fullmatch(LOOPBACK, at)]
 
 
 Role = Literal["listen", "trigger", "operate"]
 
 
-class Peer(Frozen):
-    """Who may connect, and what for."""
+class Peer(FrozenModel):
+    """A program that may connect, and what it may do."""
 
     key: str = Field(pattern=Z85_KEY)
     """CURVE public key, Z85, as ``inspector keygen`` prints it."""
     roles: tuple[Role, ...] = Field(min_length=1)
 
 
-class Security(Frozen):
-    """Keys. Without this section all sockets stay on loopback, and whoever connects may do all."""
+class Security(FrozenModel):
+    """Keys. Without them all sockets stay on loopback, where every program may do everything."""
 
     secret_key: Path | None = None
     """The station's CURVE secret key, made by ``inspector keygen``."""
     peers: dict[Annotated[str, Field(pattern=NAME)], Peer] = {}
     bundle_keys: tuple[Path, ...] = ()
-    """Ed25519 public keys; where there are any, a bundle must be signed by one of them."""
+    """Ed25519 public keys; if there are any, a bundle must be signed by one of them."""
 
 
-class JournalSettings(Frozen):
+class JournalSettings(FrozenModel):
     """The record of every verdict, and the pictures kept beside it."""
 
     folder: Path | None = None
-    """Default: ``$STATE_DIRECTORY`` under systemd, else the user's state folder, one a station."""
+    """Default: ``$STATE_DIRECTORY`` under systemd, else a folder in the user's state folder."""
     verdict_days: Whole = Field(default=365, ge=1, le=36_500)
     pictures_mb: Whole = Field(default=2000, ge=0, le=10_000_000)
-    """All pictures together; the oldest of passed parts go first. 0: none are kept."""
+    """Limit for all pictures together; the oldest of passed parts go first. 0: none are kept."""
     pictures_days: Whole = Field(default=30, ge=1, le=36_500)
     pass_share: Number = Field(default=0.01, ge=0, le=1)
-    """Share of passed parts whose picture is kept; of the others all are."""
+    """Share of passed parts whose picture is kept; of other parts every one is."""
     reserve_mb: Whole = Field(default=500, ge=1, le=1_000_000)
-    """With less space left on the disk no picture is written; it is the journal's."""
+    """With less space left on the disk no picture is written: the rest is for the journal."""
 
 
-class SelfTest(Frozen):
+class SelfTest(FrozenModel):
     """A known defect sent through the station from time to time."""
 
     every_s: Number = Field(default=3600.0, ge=0, le=1_000_000)
@@ -132,24 +132,24 @@ class SelfTest(Frozen):
     """Photo of a defective part at camera size; default: the bundle's own golden defect."""
 
 
-class Drift(Frozen):
-    """The watch over good parts' scores."""
+class Drift(FrozenModel):
+    """The watch over the scores of good parts, which drift when the line changes."""
 
     parts_between_false_alarms: Whole = Field(default=100_000, ge=0, le=1_000_000_000)
-    """On average at least so many good parts lie between two false alarms; 0: no watch."""
+    """Mean number of good parts between two false alarms, at least; 0: no watch."""
 
 
-class Station(Frozen):
-    """One station: cameras, recipes, sockets."""
+class Station(FrozenModel):
+    """A station file: cameras, recipes, sockets, and everything else (docs/station.md)."""
 
     documented_in: ClassVar[str] = "docs/station.md"
 
     station: str = Field(pattern=NAME)
     provider: Provider = "auto"
     threads: Whole = Field(default=0, ge=0, le=256)
-    """Inference threads; 0: all cores but one, with two cores both."""
+    """Inference threads; 0: all cores but one, or both of two."""
     queue_size: Whole = Field(default=8, ge=1, le=1000)
-    """Frames that may wait for judgement, per camera; one more is a FAULT, never a silent drop."""
+    """Frames of each camera that may wait to be judged; one more is a FAULT, never dropped."""
     batching: Literal["never", "auto"] = "never"
     """``auto``: parts of cameras that share a bundle are judged in batches where these are measured
     to be quicker; a start and a changeover then take some seconds more."""
@@ -183,7 +183,7 @@ class Station(Frozen):
             )
         for recipe, per_camera in self.recipes.items():
             if set(per_camera) != set(names):
-                # At a camera that the station has not, or where one is missing.
+                # The error points at an unknown camera, or at the recipe if one is missing.
                 unknown = next((name for name in per_camera if name not in names), None)
                 raise Misplaced(
                     ("recipes", recipe, *(() if unknown is None else (unknown,))),
@@ -200,7 +200,7 @@ class Station(Frozen):
 
     @property
     def state_folder(self) -> Path:
-        """Where journal and pictures are kept."""
+        """The folder of journal and pictures."""
         if self.journal.folder is not None:
             return self.journal.folder
         under_systemd = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
@@ -209,20 +209,22 @@ class Station(Frozen):
         return user_state_path("line-inspector") / self.station
 
     def active(self, camera: str) -> CameraRecipe:
-        """The part of the recipe in force that is for ``camera``."""
+        """What ``recipe`` sets for ``camera``."""
         return self.recipes[self.recipe][camera]
 
 
 def load_station(path: Path) -> Station:
-    """Read a station file; its relative paths are relative to it.
+    """Read a station file; its relative paths are relative to its folder.
 
-    Raises :class:`ConfigError`, or :class:`Problems` with one :class:`ConfigError` a wrong key.
+    Raises :class:`ConfigError`, or :class:`Problems` with a :class:`ConfigError` for each wrong
+    key if there are several.
     """
     station = load_yaml(path, Station)
     return cast(Station, _resolve(station, path.resolve().parent))
 
 
 def _resolve(value: Any, base: Path) -> Any:
+    """``value`` with ``base`` before each relative path in it, at any depth."""
     if isinstance(value, Path):
         return value if value.is_absolute() else base / value
     if isinstance(value, CameraBase):

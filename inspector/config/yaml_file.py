@@ -1,4 +1,4 @@
-"""YAML into frozen models: every wrong key is reported with its file, its line and a cure."""
+"""YAML files as frozen models; every wrong key is reported with its file, line and cure."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from inspector.config.addresses import PORT
 from inspector.errors import ConfigError, Problems
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
-"""Station, camera and recipe names: what fits a topic, a file name and a PLC's string."""
+"""Pattern of station, camera and recipe names, which fit a topic, a file name, a PLC's string."""
 
 _DEEPEST: Final = 50
-"""Levels of a YAML file."""
+"""Levels that a YAML file may be nested."""
 
 
-class Frozen(BaseModel):
+class FrozenModel(BaseModel):
     """A part of a file: never changed once read, no key but those declared, no number but finite.
 
     Configuration files and the manifest of a bundle are made of these.
@@ -33,13 +33,15 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
 
-# Strict: Python takes true for 1, 'queue_size: yes' would be a queue of one.
+# These are strict because Python takes true for 1: 'queue_size: yes' would be a queue of one.
 Whole = Annotated[int, Field(strict=True)]
+"""Type of a whole number in a configuration file."""
 Number = Annotated[float, Field(strict=True)]
+"""Type of any number there."""
 
 
 class Misplaced(ValueError):
-    """A rule over several keys is broken; ``keys`` lead to the one to change, from the model on."""
+    """Keys contradict each other; ``keys`` is the path to the one to change, from the model on."""
 
     def __init__(self, keys: tuple[int | str, ...], message: str) -> None:
         super().__init__(message)
@@ -47,12 +49,14 @@ class Misplaced(ValueError):
 
 
 METRICS_ADDRESS: Final = rf"^(127\.0\.0\.1|localhost):{PORT}$"
+"""Pattern of the address of the Prometheus metrics."""
 
 Z85_KEY: Final = r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$"
+"""Pattern of a CURVE key in Z85."""
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader; what it only stumbles over is an error with a line here."""
+    """PyYAML's safe loader, with an error that names the line where PyYAML has only a traceback."""
 
     _depth = 0
 
@@ -69,7 +73,7 @@ class _Loader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError, OverflowError):
-            # '2024-13-45' looks like a date, '0x_' like a number.
+            # For example '2024-13-45' looks like a date, and '0x_' like a number.
             kind = node.tag.rpartition(":")[2]
             problem = f"{str(node.value)[:40]!r} is not a valid {kind}; put it in quotes"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
@@ -79,9 +83,10 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def load_yaml(path: Path, model: type[Model]) -> Model:
-    """Read ``path`` as YAML into ``model``; every wrong key is reported with its line.
+    """Read ``path`` as YAML into ``model``.
 
-    Raises :class:`ConfigError` or :class:`Problems`.
+    Raises :class:`ConfigError`, or :class:`Problems` with a :class:`ConfigError` for each wrong
+    key if there are several.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -109,7 +114,7 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
         return model.model_validate(data)
     except ValidationError as error:
         details = error.errors()
-        # A list whose only entry is wrong also counts as too short; that is no second problem.
+        # A list whose only entry is wrong is also reported as too short; that is no problem.
         deeper = {
             detail["loc"][:depth] for detail in details for depth in range(len(detail["loc"]))
         }
@@ -137,7 +142,7 @@ _WORDS: Final = {
     "list_type": "must be a list",
     "path_type": "must be a path",
 }
-"""Pydantic's words where they would puzzle who has never seen Python."""
+"""Our words for errors that pydantic describes in terms of Python."""
 
 _PATTERNS: Final = {
     NAME: "must be letters, digits, '_', '.' or '-', at most 64",
@@ -147,7 +152,7 @@ _PATTERNS: Final = {
 
 
 def in_words(detail: ErrorDetails) -> str:
-    """One validation error in words, with the value found."""
+    """What is wrong, for somebody who never saw Python, with the value found in the file."""
     message = _WORDS.get(detail["type"], detail["msg"].removeprefix("Value error, "))
     message = message.replace("Input should be", "must be")
     if detail["type"] == "string_pattern_mismatch":
@@ -180,7 +185,7 @@ def _describe(path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel
 
 
 def _known(model: type[BaseModel]) -> str:
-    """Where the keys of a file are to be found: here, unless it has a page of its own."""
+    """The known keys of the file, or the page of the documentation that lists them."""
     page = getattr(model, "documented_in", "")
     if page:
         return f"check its spelling against {page}"
@@ -190,11 +195,11 @@ def _known(model: type[BaseModel]) -> str:
 def _locate(
     root: Any, found: tuple[int | str, ...], missing: tuple[int | str, ...]
 ) -> tuple[int, str]:
-    """Line (from 1) of the deepest key that the file has, and the dotted name of all of them.
+    """The line, from 1, of the deepest of these keys that the file has, and their dotted name.
 
-    ``found`` is pydantic's path, in which the tag of a union ('simulator', 'int') stands as if it
-    were a key: what the file does not have is left out of it. ``missing`` follows it, and is named
-    whether the file has it or not.
+    ``found`` is pydantic's path, in which the tag of a union ('simulator', 'int') stands like a
+    key; keys in it that the file does not have are left out. ``missing`` are the keys that follow;
+    they are named whether the file has them or not.
     """
     node, line, shown = root, 1, ""
     for number, key in enumerate((*found, *missing)):
@@ -214,9 +219,10 @@ def _locate(
 
 
 def _check_nodes(node: Any, path: Path, above: set[int], done: set[int]) -> None:
-    """Refuse keys that stand twice or are no words, and what contains itself by an alias.
+    """Refuse keys that stand twice or are no words, and nodes that contain themselves by an alias.
 
-    ``above`` and ``done`` hold the ids of the nodes around this one and of those in order.
+    ``above`` holds the ids of the nodes around this one, ``done`` those of the nodes already
+    checked. Raises :class:`ConfigError`.
     """
     if not isinstance(node, yaml.CollectionNode) or id(node) in done:
         return

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from inspector.config.yaml_file import Frozen
+from inspector.config.yaml_file import FrozenModel
 from inspector.imaging.geometry import Geometry
 from inspector.imaging.images import decode
 from inspector.verdict import Frame8
@@ -15,7 +15,7 @@ from inspector.verdict import Frame8
 FORMAT: Final = 1
 
 
-class Cfa(Frozen):
+class Cfa(FrozenModel):
     """Hyper-parameters of the model, in the paper's symbols (arXiv 2206.04325, section III)."""
 
     backbone: str
@@ -38,7 +38,7 @@ class Cfa(Frozen):
     seed: int
 
 
-class Quantiles(Frozen):
+class Quantiles(FrozenModel):
     """Quantiles of the held-out good scores, in units of the threshold: the calibrated limit."""
 
     q05: float
@@ -50,7 +50,7 @@ class Quantiles(Frozen):
     maximum: float
 
 
-class Calibration(Frozen):
+class Calibration(FrozenModel):
     """How the limit was set, from the scores of good parts alone."""
 
     method: str
@@ -75,7 +75,7 @@ class Calibration(Frozen):
     remarks: tuple[str, ...] = ()
 
 
-class Fitness(Frozen):
+class Fitness(FrozenModel):
     """Light and detail of the good parts' pictures, the limits of what is fit for judging.
 
     :mod:`inspector.detection.fitness` says how they are used. ``darkest`` and ``brightest`` are the
@@ -95,7 +95,7 @@ class Fitness(Frozen):
     """Most detail of one of the pictures after it was blurred."""
 
 
-class Exposure(Frozen):
+class Exposure(FrozenModel):
     """What the good parts looked like in training: each pair is the lowest and the highest."""
 
     brightness: tuple[float, float]
@@ -106,7 +106,7 @@ class Exposure(Frozen):
     """None in bundles of older versions."""
 
 
-class Golden(Frozen):
+class Golden(FrozenModel):
     """A picture at network size, and the score that it must have on every machine."""
 
     name: str
@@ -120,7 +120,7 @@ class Golden(Frozen):
         return decode(base64.b64decode(self.png))
 
 
-class Compared(Frozen):
+class Compared(FrozenModel):
     """Photos of one kind, through the bundle and the trained model; units of the limit."""
 
     images: int
@@ -129,7 +129,7 @@ class Compared(Frozen):
     largest_map_difference: float
 
 
-class Parity(Frozen):
+class Parity(FrozenModel):
     """Proof that the bundle scores as the trained model; differences in units of the limit."""
 
     images: int
@@ -150,7 +150,7 @@ class Parity(Frozen):
     """On the test photos; None when there were none."""
 
 
-class Extension(Frozen):
+class Extension(FrozenModel):
     """Good parts that a finished model was taught, without training it again."""
 
     created: str
@@ -164,7 +164,7 @@ class Extension(Frozen):
     """Items of the memory bank that patches of the added parts replaced."""
 
 
-class Manifest(Frozen):
+class Manifest(FrozenModel):
     """Everything that a station needs to know about a model, and a person wants to know."""
 
     format: Literal[1] = FORMAT

@@ -22,10 +22,11 @@ import yaml
 
 import export.cli
 from inspector.cameras.simulated import conveyor as simulator
-from inspector.cli import album as photos
-from inspector.cli import collect
+from inspector.cli import collect, photo_source
 from inspector.cli import main as cli
-from inspector.cli.album import Album, measure
+from inspector.cli.album import Album
+from inspector.cli.photo_check import blur_objections, find_twin, light_objections, measure
+from inspector.cli.photo_source import find_source
 from inspector.errors import CameraError, ConfigError
 from inspector.imaging.geometry import Box
 from inspector.imaging.images import encode_png, read_image
@@ -93,7 +94,7 @@ def test_folder_is_continued_with_its_region(tmp_path, capsys):
     said = capsys.readouterr()
     assert f"region: {NUMBERS}" in said.err
     assert said.err.count("not kept") == 1
-    assert "the very picture that 0000.png is; not kept (further" in said.err
+    assert "the same picture as 0000.png; not kept (further" in said.err
     assert "4 photos, 2 of them new; not kept: 2 already there" in said.out
     assert collected("simulator", "-o", out, "--count", 4) == 0
     assert "there are 4 already" in capsys.readouterr().err
@@ -157,15 +158,15 @@ def test_noise_hides_no_twin_and_no_blur():
     others = [measure(as_camera(good(number), seed=number), REGION) for number in range(6)]
     for number in range(6):
         again = measure(as_camera(good(number), 0.98, seed=100 + number), REGION)
-        twin = photos._twin(again, others)
+        twin = find_twin(again, others)
         assert twin is not None
         assert twin[0] == number
-        assert photos._twin(others[number], others[:number] + others[number + 1 :]) is None
+        assert find_twin(others[number], others[:number] + others[number + 1 :]) is None
         blurred = cv2.GaussianBlur(good(number), (0, 0), 2.0)
-        found = list(photos._blur(measure(as_camera(blurred), REGION), others))
+        found = list(blur_objections(measure(as_camera(blurred), REGION), others))
         assert [objection.kind for objection in found] == ["blurred"]
-        assert not list(photos._blur(others[number], others))
-        assert not list(photos._light(others[number], others))
+        assert not list(blur_objections(others[number], others))
+        assert not list(light_objections(others[number], others))
 
 
 def test_16_bit_and_grey_photos_stay_what_they_are(tmp_path):
@@ -199,8 +200,8 @@ def test_every_frame_of_a_video(tmp_path):
 
 @needs_ffmpeg
 def test_lost_camera_is_tried_again_then_error_14(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(collect, "RETRY_S", (0.05, 0.1))
-    monkeypatch.setattr(collect, "SETTLE_S", 0.1)
+    monkeypatch.setattr(photo_source, "RETRY_S", (0.05, 0.1))
+    monkeypatch.setattr(photo_source, "SETTLE_S", 0.1)
     out = tmp_path / "parts"
     with StreamServer(None) as server:
         pulling_the_plug = threading.Timer(1.0, server.__exit__)
@@ -260,7 +261,7 @@ def test_full_disk_is_error_26_and_leaves_nothing_half(tmp_path, capsys):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     err = capsys.readouterr().err
-    assert "0000.png: cannot be written: File too large; free some space" in err
+    assert "0000.png: cannot be written: File too large; free disk space" in err
     assert not (tmp_path / "parts").exists()
 
 
@@ -427,24 +428,24 @@ def drag(window, start, end):
     ],
 )
 def test_rectangle_of_the_mouse_in_camera_pixels(shape, start, end, box, display, monkeypatch):
-    from inspector.cli.picker import Window
+    from inspector.cli.picker import PickerWindow
 
     monkeypatch.setenv("DISPLAY", display)
-    window = Window(np.zeros((*shape, 3), np.uint8))
+    window = PickerWindow(np.zeros((*shape, 3), np.uint8))
     window.root.after(50, lambda: drag(window, start, end))
     window.root.after(100, lambda: window.root.event_generate("<Return>"))
     assert window.run() == box
 
 
 def test_escape_is_the_whole_picture_and_closing_stops(display, monkeypatch):
-    from inspector.cli.picker import Window
+    from inspector.cli.picker import PickerWindow
 
     monkeypatch.setenv("DISPLAY", display)
-    window = Window(good(0))
+    window = PickerWindow(good(0))
     window.root.after(50, lambda: drag(window, (10, 10), (200, 200)))
     window.root.after(100, lambda: window.root.event_generate("<Escape>"))
     assert window.run() is None
-    window = Window(good(0))
+    window = PickerWindow(good(0))
     window.root.after(50, lambda: window.root.tk.call(window.root.protocol("WM_DELETE_WINDOW")))
     with pytest.raises(KeyboardInterrupt):
         window.run()
@@ -453,25 +454,25 @@ def test_escape_is_the_whole_picture_and_closing_stops(display, monkeypatch):
 def test_region_picked_in_the_window_is_trained_on(display, tmp_path, capsys, monkeypatch):
     from inspector.cli import picker
 
-    class WithHand(picker.Window):
+    class WithHand(picker.PickerWindow):
         def __init__(self, picture):
             super().__init__(picture)
             self.root.after(50, lambda: drag(self, (112, 52), (528, 436)))
             self.root.after(100, lambda: self.root.event_generate("<Return>"))
 
     monkeypatch.setenv("DISPLAY", display)
-    monkeypatch.setattr(picker, "Window", WithHand)
+    monkeypatch.setattr(picker, "PickerWindow", WithHand)
     assert collected("simulator", "-o", tmp_path / "parts", "--count", 10, "--pick") == 0
     assert capsys.readouterr().out.endswith(f" -o run --region {NUMBERS}\n")
 
 
 def test_cameras_that_run_on_are_told_from_recordings(tmp_path):
     (tmp_path / "line.mp4").touch()
-    assert collect.find_source("0").is_live
-    assert collect.find_source("rtsp://10.0.0.1/stream").is_live
-    assert not collect.find_source(str(tmp_path / "line.mp4")).is_live
-    assert not collect.find_source("simulator").is_live
+    assert find_source("0").is_live
+    assert find_source("rtsp://10.0.0.1/stream").is_live
+    assert not find_source(str(tmp_path / "line.mp4")).is_live
+    assert not find_source("simulator").is_live
     with pytest.raises(CameraError):
-        collect.find_source("line.mp4")
+        find_source("line.mp4")
     with pytest.raises(ConfigError):
-        collect.find_source("line.yml:top")
+        find_source("line.yml:top")

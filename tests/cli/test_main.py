@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -18,6 +19,41 @@ def test_version_and_schema(capsys):
     assert capsys.readouterr().out.strip() == inspector.__version__
     assert cli.main(["schema"]) == 0
     assert capsys.readouterr().out == wire.dump_schemas()
+
+
+def fresh(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as a user starts it."""
+    return subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_python_m_inspector_is_the_command():
+    told = fresh("-m", "inspector", "--version")
+    assert (told.returncode, told.stdout, told.stderr) == (0, f"{inspector.__version__}\n", "")
+    refused = fresh("-m", "inspector", "fly")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("usage: inspector ")
+    assert "'fly'" in refused.stderr
+
+
+def test_help_lists_every_command_and_loads_none_of_them():
+    told = fresh("-X", "importtime", "-m", "inspector", "--help")
+    assert told.returncode == 0
+    assert re.findall(r"^    (\S+)", told.stdout, re.MULTILINE) == list(cli.COMMANDS)
+    loaded = {line.rpartition("|")[2].strip() for line in told.stderr.splitlines()}
+    assert "inspector.cli.main" in loaded
+    heavy = {"numpy", "cv2", "onnx", "onnxruntime", "zmq", "pydantic", "rich", "yaml"}
+    assert heavy & loaded == set()
+    assert not [name for name in loaded if name.startswith("inspector.detection")]
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: inspector {command} ")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from inspector import Detector
 from inspector.cli import main as cli
-from inspector.cli import tune
+from inspector.cli.engine_trials import BundleOnEngine, EngineTrial, choose
 from inspector.detection import bundle as bundles
 from inspector.detection.engines import Engine, base, openvino, tuned
 from tests import running, tiny
@@ -173,14 +173,14 @@ def test_bf16_asks_for_photos(tmp_path, capsys):
 
 def test_of_engines_as_fast_the_one_with_fewer_threads_is_chosen(bundle_path):
     detector = Detector.load(bundle_path, "cpu", 1)
-    family = tune.Family(bundle_path, Engine(provider="cpu"), detector)
-    bad = tune.Family(bundle_path, Engine(provider="cpu"), detector, refused="it lies")
+    family = BundleOnEngine(bundle_path, Engine(provider="cpu"), detector)
+    bad = BundleOnEngine(bundle_path, Engine(provider="cpu"), detector, refused="it lies")
 
-    def trial(of: tune.Family, threads: int, ms: float) -> tune.EngineTrial:
-        return tune.EngineTrial(of, Engine(provider="cpu", threads=threads), detector, [ms])
+    def trial(of: BundleOnEngine, threads: int, ms: float) -> EngineTrial:
+        return EngineTrial(of, Engine(provider="cpu", threads=threads), detector, [ms])
 
     trials = [trial(family, 4, 10.0), trial(family, 2, 10.2), trial(family, 1, 11.0)]
-    assert tune.choose([*trials, trial(bad, 1, 1.0)]) is trials[1]
+    assert choose([*trials, trial(bad, 1, 1.0)]) is trials[1]
 
 
 def test_a_bundle_for_another_region_is_tuned_by_itself(tmp_path, bundle_path, capsys):

@@ -1,1 +1,1 @@
-"""Any camera in a process of its own, which can be killed."""
+"""A camera in a process of its own: its parent, the child, and the memory between them."""

@@ -1,7 +1,8 @@
-"""The process that a camera lives in (see process.py, which starts it and is its parent).
+"""The process that a camera lives in; its parent, process.py, starts it.
 
-One thread has the camera and is asked for frames; a second notices that the parent is gone, so that
-it can cut a wait short. Nothing that runs here can hold up the parent's death or its kill.
+One thread owns the camera and answers the parent's requests for frames. A second one notices when
+the parent has closed the socket, interrupts the camera, and ends the process. Nothing here can keep
+the process alive when the parent dies or kills it.
 """
 
 from __future__ import annotations
@@ -28,13 +29,17 @@ from inspector.config.cameras import CameraConfig
 from inspector.errors import CameraError
 
 MESSAGE_BYTES: Final = 64 * 1024
+"""Largest datagram, either way."""
 _CLOSE_S: Final = 1.2
+"""Time for the camera to close once the parent has closed the socket."""
 
 
 class ChildMessage(BaseModel):
-    """What the child says, a datagram each.
+    """What the child says, as one datagram of JSON.
 
-    A request is the wait that is allowed, in ms, and the slot for the picture.
+    ``opened`` or ``refused`` (with ``text``) come first. Each request, the longest wait in ms and
+    the slot for the picture, is answered with one of ``frame``, ``bad``, ``lost`` and ``ended``.
+    ``segment`` comes before a frame, with the descriptor of the memory that it is in.
     """
 
     what: Literal["opened", "refused", "segment", "frame", "bad", "lost", "ended"]
@@ -48,7 +53,7 @@ def main(channel: socket.socket, lease_fd: int, memory_fd: int | None) -> None:
     """Serve the camera that standard input describes until the parent closes ``channel``."""
     _die_with_parent(lease_fd)
     for number in (signal.SIGTERM, signal.SIGINT):
-        # Sent to all of a service at once; the parent closes its cameras in order.
+        # systemd signals all processes of a service; the parent closes its cameras in order.
         signal.signal(number, signal.SIG_IGN)
     config: CameraConfig = TypeAdapter(CameraConfig).validate_python(json.load(sys.stdin))
     memory = None if memory_fd is None else ring.numbers(memory_fd)
@@ -57,7 +62,7 @@ def main(channel: socket.socket, lease_fd: int, memory_fd: int | None) -> None:
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         _serve(_Parent(channel), camera)
     camera.close()
-    # Not by way of the interpreter: a driver's thread that hangs would be waited for.
+    # The interpreter's own exit would wait for a driver's thread that hangs.
     os._exit(0)
 
 
@@ -86,24 +91,24 @@ def _serve(parent: _Parent, camera: Camera) -> None:
 
 
 class _Parent:
-    """What the parent asks, and is told."""
+    """The child's end of the socket: it hears requests, and hands over frames and errors."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._writer = ring.RingWriter()
 
     def hear(self) -> tuple[int, int] | None:
-        """Wait for a request; None when the parent has closed the channel."""
-        # In the camera's own thread: handing it over from another took 0.05 ms.
+        """Wait for a request: (longest wait in ms, slot); None when the parent has closed."""
+        # The camera's own thread waits here: a request passed on by another took 0.05 ms more.
         request = self._channel.recv(MESSAGE_BYTES)
         if not request:
             return None
         timeout_ms, slot = request.split()
         return int(timeout_ms), int(slot)
 
-    def say(self, answer: ChildMessage) -> None:
-        # A file name need not be UTF-8; pydantic's own JSON refuses the surrogates in its place.
-        self._channel.send(json.dumps(answer.model_dump()).encode())
+    def say(self, message: ChildMessage) -> None:
+        # A file name that is not UTF-8 holds surrogates, which pydantic's own JSON refuses.
+        self._channel.send(json.dumps(message.model_dump()).encode())
 
     def say_bad(self, part_id: str, text: str, exposed_ns: int) -> None:
         self.say(ChildMessage(what="bad", text=text, part_id=part_id, exposed_ns=exposed_ns))
@@ -124,16 +129,16 @@ class _Parent:
         if fd is not None:
             segment = ChildMessage(what="segment").model_dump_json().encode()
             socket.send_fds(self._channel, [segment], [fd])
-        sequence = self._writer.write(image, frame.grabbed_us, exposed_ns, torn, slot)
+        sequence = self._writer.write(image, slot, frame.grabbed_us, exposed_ns, torn)
         self.say(
             ChildMessage(what="frame", part_id=part_id, exposed_ns=exposed_ns, sequence=sequence)
         )
 
 
 def _end_with(channel: socket.socket, camera: Camera) -> None:
-    """Wait until the parent closes ``channel``, then end, whatever the camera does."""
+    """Wait until the parent closes ``channel``, then end the process, whatever the camera does."""
     poll = select.poll()
-    # That it was hung up is told unasked.
+    # poll reports POLLHUP even when no event is asked for.
     poll.register(channel, 0)
     poll.poll()
     camera.interrupt()
@@ -144,8 +149,8 @@ def _end_with(channel: socket.socket, camera: Camera) -> None:
 def _die_with_parent(lease_fd: int) -> None:
     """Have the kernel kill this process and its group when the parent's end of the pipe closes.
 
-    Not PR_SET_PDEATHSIG, which counts the thread that started us, and not a thread that waits: one
-    that hangs with the interpreter's lock would stop it.
+    PR_SET_PDEATHSIG would kill them when the parent's thread that started them ends. A thread that
+    waits for the parent could not run while a driver hangs with the interpreter's lock.
     """
     fcntl.fcntl(lease_fd, fcntl.F_SETOWN, -os.getpgrp())
     fcntl.fcntl(lease_fd, fcntl.F_SETSIG, signal.SIGKILL)

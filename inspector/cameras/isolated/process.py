@@ -1,8 +1,8 @@
 """A camera in a process of its own, which can be killed: the camera that a station uses.
 
-A driver may block for ever, hand over an old frame, scribble over memory or crash. Here that ends
-one process, and costs one FAULT. The child (child.py) opens the camera and puts frames into shared
-memory (ring.py); a socket carries the requests and answers, one datagram of JSON each.
+A driver may block for ever, hand over an old frame, overwrite memory or crash. In a process of its
+own that costs one FAULT, and the process. The child (child.py) opens the camera and puts frames
+into shared memory (ring.py); requests and answers go through a socket, a datagram each.
 """
 
 from __future__ import annotations
@@ -26,19 +26,24 @@ from inspector.config.cameras import CameraConfig
 from inspector.errors import CameraError
 
 OPEN_TIMEOUT_MS: Final = 20_000
-"""A child's start and the ten seconds that a camera may take to open."""
+"""Time for the child to start, and the ten seconds that a camera may take to open."""
 
 _CLOSE_S: Final = 1.5
+"""Time for the child to end when it was asked to."""
 _CLOSE_HUNG_S: Final = 0.3
+"""The same for a child that hangs, and for the status of one that has closed its socket."""
 _KILL_S: Final = 2.0
+"""Time for the kernel to end a child that was killed."""
 _MOST_STUCK: Final = 3
+"""Children that cannot be killed, beside which no other is started."""
 
 
 class CameraProcess:
-    """Any camera, in a child process; a fresh one for every ``open``.
+    """Any camera in a child process, a fresh one for every ``open``.
 
-    Keeps the contract of the camera inside, and adds to it: whatever the camera does, ``grab``
-    returns in ``timeout_ms``, and a frame that is not newer than the one before is refused.
+    It keeps the contract of the camera in the child, and more: ``grab`` returns within
+    ``timeout_ms`` whatever the camera does, and a frame that is not newer than the one before is
+    refused.
     """
 
     def __init__(self, config: CameraConfig, open_timeout_ms: int = OPEN_TIMEOUT_MS) -> None:
@@ -57,7 +62,7 @@ class CameraProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the child, while the camera is open."""
+        """The child's process id while the camera is open, else None."""
         return self._child.pid if self._child else None
 
     def open(self) -> None:
@@ -87,7 +92,7 @@ class CameraProcess:
             raise
 
     def grab(self, timeout_ms: int) -> Frame | None:
-        """Next frame, None at the end. Raises CameraLostError or BadFrameError."""
+        """The next frame, None at the end. Raises CameraLostError or BadFrameError."""
         if self._interrupted:
             return None
         child = self._child
@@ -109,7 +114,7 @@ class CameraProcess:
         os.eventfd_write(self._wake_fd, 1)
 
     def close(self) -> None:
-        """End the child: asked first, killed with its group when it does not go."""
+        """Ask the child to end, then kill it and its process group."""
         self._let_go()
         self._interrupted = False
         with contextlib.suppress(BlockingIOError):
@@ -160,7 +165,10 @@ class CameraProcess:
 
 
 class _Child:
-    """The process, its end of the socket, and the memory it writes to."""
+    """The child process, the parent's end of the socket, and the memory that the child fills.
+
+    ``lost``: why the camera in it is lost, "" while it is not; ``hangs``: it does not answer.
+    """
 
     def __init__(self, config: CameraConfig, memory_fd: int | None) -> None:
         self.lost = ""
@@ -175,7 +183,8 @@ class _Child:
             fds = [theirs.fileno(), lease_fd, *([] if memory_fd is None else [memory_fd])]
             described = json.dumps(config.model_dump(mode="json"))
             with theirs, os.fdopen(lease_fd), _readable(described) as text:
-                # Not forked: threads run here, and what is open here is none of its business.
+                # A fresh interpreter, not a fork: other threads run here and hold locks, and the
+                # child must not inherit what is open here.
                 self._process = subprocess.Popen(  # noqa: S603
                     [
                         sys.executable,
@@ -201,7 +210,7 @@ class _Child:
             raise CameraLostError(self._why_ended()) from None
 
     def hear(self) -> ChildMessage:
-        """The message that waits. Raises CameraLostError when the process has ended."""
+        """The message that waits. Raises CameraLostError if there is none that can be read."""
         try:
             data, fds, _, _ = socket.recv_fds(
                 self.channel, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC
@@ -217,22 +226,22 @@ class _Child:
         try:
             return ChildMessage.model_validate(json.loads(data))
         except ValueError:
-            raise CameraLostError("its process says what cannot be understood") from None
+            raise CameraLostError("its process sent a message that cannot be read") from None
 
     def read(self, sequence: int) -> ring.Slot:
-        """Frame ``sequence``. Raises TornError, or CameraLostError for one that was there."""
+        """Frame ``sequence``. Raises TornError, or CameraLostError if it was given before."""
         if sequence <= self._sequence:
             raise CameraLostError("gave a frame again that it gave before")
         self._sequence = sequence
         return self._reader.borrow(sequence, self._slot)
 
     def end(self) -> bool:
-        """End the process and its group; False when the kernel does not let go of it."""
+        """End the process and its group; False when even killing it does not end it in time."""
         self.channel.close()
         self._reader.close()
         deadline_s = time.monotonic() + (_CLOSE_HUNG_S if self.hangs else _CLOSE_S)
         pause_s = 0.001
-        # Not reaped before its group is killed: its number could be somebody else's by then.
+        # The process is reaped only after its group is killed: from then on its id can be reused.
         while not self._has_ended() and time.monotonic() < deadline_s:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.02)
@@ -242,7 +251,7 @@ class _Child:
         return self.is_gone(_KILL_S)
 
     def is_gone(self, timeout_s: float) -> bool:
-        """Reap it, if it ends in time."""
+        """Reap the process if it ends in time; False when it does not."""
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -268,7 +277,7 @@ class _Child:
 
 
 def _readable(text: str) -> IO[bytes]:
-    """``text`` as a file to read, in memory: it may hold a password."""
+    """``text`` as a file to read. It is in memory only, since it may hold a password."""
     file = os.fdopen(os.memfd_create("line-inspector-camera", os.MFD_CLOEXEC), "w+b")
     file.write(text.encode())
     file.seek(0)

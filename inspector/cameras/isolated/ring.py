@@ -1,11 +1,11 @@
-"""Frames through shared memory: a few slots, one process writes, another reads in place.
+"""Frames through shared memory: one process writes into slots, another reads them in place.
 
-The reader says into which slot the next frame goes, and never names one that somebody still looks
-at: a frame is judged and kept where the camera's process put it, nothing is copied.
+The reader names the slot for the next frame, and never one whose picture is still in use. So a
+frame is judged and kept where the camera's process put it, without a copy.
 
-The memory is a Linux memfd. It has no name, so whoever is killed, and however, the kernel takes it
-back with its last user: nothing can be left behind. Its pages are allocated when it is made (a
-full memory is an error there, not a bus error later) and it is sealed against shrinking.
+The memory is a Linux memfd. It has no name, so the kernel frees it with its last user, however that
+one ends. Its pages are allocated at once, so that a lack of memory is an error then and not a bus
+error later, and it is sealed against shrinking.
 """
 
 from __future__ import annotations
@@ -24,32 +24,34 @@ import numpy as np
 import numpy.typing as npt
 
 SLOTS: Final = 4
-"""The frame before (a frozen camera is told by it), one in judgement, one that waits, the next."""
+"""One each for the last frame (which a frozen camera repeats), for the frame being judged, for one
+that waits, and for the next."""
 NAME: Final = "line-inspector-ring"
 
 _HEAD: Final = 128
 _PAGE: Final = mmap.PAGESIZE
 _MFD_NOEXEC_SEAL: Final = 0x0008
 
-# Two for pictures; the others are what OpenCV can find in a file, refused where they are judged.
+# Pictures have the first two types. OpenCV may read the others from a file; the detector refuses
+# them, so that such a part gets a FAULT with the reason.
 _DTYPES: Final = tuple(
     np.dtype(kind)
     for kind in (np.uint8, np.uint16, np.int8, np.int16, np.int32, np.float32, np.float64)
 )
 
-# Fields of a slot's head, int64 each.
+# Fields of a slot's head, int64 each. A slot is whole while _BEGUN and _DONE are its sequence.
 _BEGUN, _DONE, _GRABBED_US, _EXPOSED_NS, _DTYPE, _NDIM, _SHAPE = range(7)
 
 
 class TornError(Exception):
-    """The slot does not hold the frame that was announced, whole."""
+    """The slot does not hold the announced frame, or only part of it."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """What a slot held: a picture, and its times as in ``Frame``.
+    """What a slot holds: a picture, and its times as in ``Frame``.
 
-    ``whole``: False once the slot was written over all the same.
+    ``whole`` returns False once the writer has begun another frame in the slot.
     """
 
     image: npt.NDArray[Any]
@@ -59,14 +61,14 @@ class Slot:
 
 
 def takes(image: npt.NDArray[Any]) -> bool:
-    """Whether a slot can hold such an image: ``[H, W]`` or ``[H, W, C]``, of OpenCV's types."""
+    """True when a slot can hold ``image``: ``[H, W]`` or ``[H, W, C]``, of OpenCV's types."""
     return image.ndim in (2, 3) and image.size > 0 and image.dtype in _DTYPES
 
 
 def allocate(size: int, name: str = NAME) -> int:
-    """Anonymous memory of ``size`` bytes, zeros: a file descriptor, which the caller closes.
+    """Anonymous memory of ``size`` bytes, all 0: a file descriptor, which the caller closes.
 
-    Raises OSError when there is not so much.
+    Raises OSError when there is not enough.
     """
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
@@ -93,12 +95,13 @@ class RingWriter:
         self._room = 0
 
     def fit(self, nbytes: int) -> int | None:
-        """Make room for frames of ``nbytes``: a new segment's descriptor, None when it fits.
+        """Make room for frames of ``nbytes``; returns None when the segment fits already.
 
-        The reader must be given the descriptor; it stays the writer's. Raises OSError when there
-        is no memory.
+        Else returns the descriptor of a new segment, of which the reader must be given a copy.
+        Raises OSError when there is not enough memory.
         """
-        # Much smaller frames get smaller slots, so that one large picture is not paid for for ever.
+        # Much smaller frames get a smaller segment, so that one large picture does not occupy its
+        # memory for ever.
         if self._room // 4 <= nbytes <= self._room and self._segment is not None:
             return None
         self.close()
@@ -111,20 +114,19 @@ class RingWriter:
     def write(
         self,
         image: npt.NDArray[Any],
+        slot: int,
         grabbed_us: int,
         exposed_ns: int,
         torn: bool = False,
-        slot: int | None = None,
     ) -> int:
-        """Put a picture into ``slot`` (None: the next); ``takes`` and ``fit`` come before.
+        """Put a picture into ``slot``; call ``takes`` and ``fit`` first.
 
-        Returns its sequence number. ``torn`` stops in the middle, as a writer does that dies there.
+        Returns its sequence number. ``torn`` stops in the middle, like a writer that dies there.
         """
         if self._segment is None or image.nbytes > self._room:
             raise ValueError("no room: fit() comes before write()")
         self.sequence += 1
-        place = (self.sequence if slot is None else slot) % SLOTS
-        offset = place * (_HEAD + self._room)
+        offset = slot % SLOTS * (_HEAD + self._room)
         head = _head(self._segment, offset)
         head[_BEGUN] = self.sequence
         kind = _DTYPES.index(image.dtype)
@@ -138,7 +140,7 @@ class RingWriter:
         return self.sequence
 
     def close(self) -> None:
-        """Let the memory go."""
+        """Release the memory."""
         _close(self._segment)
         if self._fd >= 0:
             os.close(self._fd)
@@ -146,7 +148,7 @@ class RingWriter:
 
 
 class RingReader:
-    """The end that reads; it trusts nothing that stands in the memory."""
+    """The end that reads. The writer may be broken, so it trusts nothing in the memory."""
 
     def __init__(self) -> None:
         self._segment: mmap.mmap | None = None
@@ -154,9 +156,9 @@ class RingReader:
         self._lent: set[tuple[int, int]] = set()
 
     def attach(self, fd: int) -> None:
-        """Read from the segment ``fd`` from now on; takes and closes the descriptor.
+        """Read from the segment ``fd`` from now on; closes the descriptor.
 
-        Raises ValueError when it could still be shrunk under us.
+        Raises ValueError for memory that is no segment, or that could still be shrunk.
         """
         self.close()
         with contextlib.ExitStack() as undo:
@@ -170,27 +172,23 @@ class RingReader:
 
     @property
     def free(self) -> int:
-        """A slot that nobody looks at, for the next frame."""
+        """A slot for the next frame, whose picture is not in use."""
         return next(slot for slot in range(SLOTS) if (self._attached, slot) not in self._lent)
 
     def borrow(self, sequence: int, slot: int) -> Slot:
-        """Frame ``sequence`` in its ``slot``, read-only, which is not free while it is referenced.
+        """Frame ``sequence`` in ``slot``, read-only; the slot is not free while it is referenced.
 
-        It is copied when all slots but one are lent, those of segments before this one among them.
-        Raises :class:`TornError` as ``read`` does.
+        The picture is a copy when all slots but one are lent, those of earlier segments included.
+        Raises :class:`TornError` when the slot does not hold it.
         """
         found = self._find(sequence, slot)
         if len(self._lent) >= SLOTS - 1:
             return _copied(found, sequence)
-        # Views hold the array that they are of, so the last of them gives the slot back.
+        # A view of the picture references it, so the last view that goes frees the slot.
         place = self._attached, slot % SLOTS
         self._lent.add(place)
         weakref.finalize(found.image, self._lent.discard, place).atexit = False
         return found
-
-    def read(self, sequence: int, slot: int | None = None) -> Slot:
-        """Frame ``sequence``, copied. Raises :class:`TornError` when its slot does not hold it."""
-        return _copied(self._find(sequence, sequence if slot is None else slot), sequence)
 
     def _find(self, sequence: int, slot: int) -> Slot:
         if self._segment is None:
@@ -215,13 +213,13 @@ class RingReader:
         )
 
     def close(self) -> None:
-        """Let the memory go, with the last picture that is lent."""
-        # Not closed: numpy looks at a mapping without holding it open.
+        """Release the memory as soon as the last picture in it is not referenced any more."""
+        # The mapping is not closed, since numpy arrays do not keep it open.
         self._segment = None
 
 
 def numbers(fd: int) -> npt.NDArray[np.int64]:
-    """The memory ``fd`` as numbers; what is written there outlives the process that writes."""
+    """The memory ``fd`` as numbers, which outlive the process that writes them."""
     return np.frombuffer(mmap.mmap(fd, os.fstat(fd).st_size), np.int64)
 
 
@@ -233,7 +231,7 @@ def _copied(slot: Slot, sequence: int) -> Slot:
 
 
 def _close(segment: mmap.mmap | None) -> None:
-    # An error that is being handled may still hold a view; the memory goes with it.
+    # While an error is handled it may still reference a view; the memory is released with it.
     if segment is not None:
         with contextlib.suppress(BufferError):
             segment.close()

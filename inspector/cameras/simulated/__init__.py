@@ -1,1 +1,1 @@
-"""Cameras of no device: a conveyor that draws its parts, and one that fails by a script."""
+"""The simulated conveyor and its parts, and a camera that fails by a script."""

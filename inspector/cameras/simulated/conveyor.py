@@ -1,9 +1,9 @@
 """The simulated conveyor: draws parts, good and defective, the same for the same seed.
 
-A part is known by (domain, seed, index) alone: drawing it needs no other part, no clock and no
-state, so that another process can say what was on the belt (:func:`truth`). The stream of the
-camera and each split of a written dataset are different domains of NumPy's ``SeedSequence``:
-no training picture ever comes past on the belt, whatever the seeds.
+A part depends on (domain, seed, index) alone: no other part, clock or state is needed to draw it,
+so that another process can tell what was on the belt (:func:`truth`). The stream of the camera and
+each split of a written data set are different domains of NumPy's ``SeedSequence``, so that no
+training picture ever appears on the belt, whatever the seeds.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _MASK_LEVEL: Final = 9
 
 
 class Domain(enum.IntEnum):
-    """Who draws: parts of different domains never coincide."""
+    """What parts are drawn for; those of different domains never coincide."""
 
     STREAM = 1
     TRAIN_GOOD = 2
@@ -56,7 +56,10 @@ class Domain(enum.IntEnum):
 
 @dataclass(frozen=True)
 class SimulatedPart:
-    """One picture, uint8 BGR ``[480, 640, 3]``, what is wrong, and where (bool ``[480, 640]``)."""
+    """One picture, uint8 BGR ``[480, 640, 3]``, and what the part is.
+
+    ``truth``: ``good`` or a kind of defect; ``mask``: where the defect shows, bool ``[480, 640]``.
+    """
 
     image: Picture
     truth: str
@@ -78,7 +81,7 @@ class Simulator:
         self._pace.start()
 
     def grab(self, timeout_ms: int) -> Frame | None:
-        """Next part when it is due; None when the belt is empty."""
+        """The next part when it is due; None when the belt is empty."""
         if self._next == self._config.parts or not self._pace.wait(timeout_ms):
             return None
         exposed_ns = time.monotonic_ns()
@@ -96,12 +99,12 @@ class Simulator:
 
 
 def part_id(index: int) -> str:
-    """What the camera calls part ``index``; says nothing of its truth."""
+    """What the camera calls part ``index``; it does not reveal the truth."""
     return f"part-{index:06d}"
 
 
 def truth(part_id: str, seed: int, defect_rate: float) -> str:
-    """What part ``part_id`` of the stream is: ``good`` or a kind of defect; draws nothing.
+    """What part ``part_id`` of the stream is, without drawing it: ``good`` or a kind of defect.
 
     Raises ValueError for an id that is not the simulator's.
     """
@@ -114,13 +117,13 @@ def truth(part_id: str, seed: int, defect_rate: float) -> str:
 def draw(
     seed: int, index: int, defect_rate: float, domain: Domain = Domain.STREAM
 ) -> SimulatedPart:
-    """Part ``index`` of the belt with ``seed``. Pure: the same arguments, the same picture."""
+    """Part ``index`` of the belt with ``seed``; the same arguments give the same picture."""
     rng = _generator(domain, seed, index)
     return _picture(rng, _truth(rng, defect_rate))
 
 
 def draw_kind(seed: int, index: int, kind: str, domain: Domain) -> SimulatedPart:
-    """Part ``index`` with a truth of one's choosing: ``good`` or one of ``DEFECTS``."""
+    """Part ``index`` as ``kind``: ``good`` or one of ``DEFECTS``."""
     rng = _generator(domain, seed, index)
     _truth(rng, 0.0)
     return _picture(rng, kind)
@@ -131,7 +134,7 @@ def _generator(domain: Domain, seed: int, index: int) -> np.random.Generator:
 
 
 def _truth(rng: np.random.Generator, defect_rate: float) -> str:
-    # Both numbers are drawn for every part, so that the rate does not change how it looks.
+    # Both numbers are drawn for every part, so that the rate does not change how parts look.
     chance, kind = rng.random(), int(rng.integers(len(DEFECTS)))
     return DEFECTS[kind] if chance < defect_rate else GOOD
 
@@ -165,7 +168,7 @@ def _picture(rng: np.random.Generator, kind: str) -> SimulatedPart:
 
 
 def _placement(cx: float, cy: float, turn_deg: float, scale: float) -> npt.NDArray[np.float64]:
-    """The layer's pixels to the camera's."""
+    """The affine matrix ``[2, 3]`` from the layer's pixels to the camera's."""
     factor, angle = scale / flange.ZOOM, math.radians(turn_deg)
     c, s = factor * math.cos(angle), factor * math.sin(angle)
     middle = (flange.SIZE - 1) / 2

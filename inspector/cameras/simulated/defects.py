@@ -1,4 +1,4 @@
-"""What goes wrong with a flange: each kind drawn into a good part's layer (see flange.py)."""
+"""Defects of a flange: each kind is drawn into the layer of a good part (see flange.py)."""
 
 from __future__ import annotations
 
@@ -311,7 +311,7 @@ def _lerp(
     strength: float,
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> None:
-    """Move the colour under ``mask`` toward a grey ``level`` times ``tint``."""
+    """Move the colour under ``mask`` towards a grey ``level`` times ``tint``."""
     target = mask.of(layer)[:, :, :3]
     weight = (mask.weight[: target.shape[0], : target.shape[1]].astype(np.float32))[:, :, None]
     weight *= strength / 255.0

@@ -1,4 +1,4 @@
-"""A camera that fails by a script, to show what a station does then (docs/cameras.md)."""
+"""A camera that fails by a script, to try what a station does then (docs/cameras.md)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _STEP, _COUNT, _NEXT, _DRAWN, _WIDTH, _HEIGHT, _GONE_NS, _GRABBED_US, _EXPOSED_N
 
 
 class HalfFrameError(BadFrameError):
-    """A frame whose lower half has not come yet; ``frame`` is all of it."""
+    """A frame whose lower half was not written; ``frame`` is the whole one."""
 
     def __init__(self, frame: Frame) -> None:
         super().__init__(frame.part_id, "the picture is not whole", frame.exposed_ns)
@@ -47,8 +47,8 @@ class HalfFrameError(BadFrameError):
 class Faulty:
     """Parts of the simulator or of a folder, and what the script does to them.
 
-    ``memory``: where the script stands, int64; given from outside it survives this process, as a
-    real camera does.
+    ``memory``: int64, where the script stands. In memory that outlives this process the script goes
+    on after a crash, as a real camera would.
     """
 
     def __init__(self, config: FaultyCamera, memory: npt.NDArray[np.int64] | None = None) -> None:
@@ -58,7 +58,7 @@ class Faulty:
         self._files: list[Path] = []
 
     def open(self) -> None:
-        """Raises CameraError while the script refuses. A script that was over begins anew."""
+        """Go on with the script, or begin it anew after its end. Raises CameraError by script."""
         memory = self._memory
         if memory[_OVER]:
             memory[:] = 0
@@ -78,7 +78,10 @@ class Faulty:
         self._pace.start()
 
     def grab(self, timeout_ms: int) -> Frame | None:
-        """Next frame of the script, None after its end."""
+        """The next frame of the script, None after its end.
+
+        Raises CameraLostError and BadFrameError by script; may hang, or end this process.
+        """
         while not self._pace.interrupted:
             step = self._step()
             if step is None:
@@ -92,7 +95,7 @@ class Faulty:
             if isinstance(step, Resize):
                 self._resize(step)
                 continue
-            # Before the deed: what follows may be the end of this process.
+            # The script advances first, since the step may end this process.
             self._advance()
             if isinstance(step, Block):
                 time.sleep(step.seconds)
@@ -105,7 +108,7 @@ class Faulty:
         return None
 
     def interrupt(self) -> None:
-        """Make a waiting ``grab`` return None, unless the script has it hang."""
+        """Make a waiting ``grab`` return None, unless it hangs by script."""
         self._pace.interrupt()
 
     def close(self) -> None:
@@ -191,6 +194,6 @@ def _die(how: str) -> None:
 
 
 def _hang() -> None:
-    # PyDLL keeps the interpreter's lock, as a driver with a bug does.
+    # PyDLL keeps the interpreter's lock, as a faulty driver may.
     while True:
         ctypes.PyDLL(None).pause()

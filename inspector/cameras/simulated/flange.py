@@ -1,8 +1,8 @@
-"""The part on the simulated belt: a turned aluminium flange, and what can go wrong with it.
+"""The part on the simulated belt: a turned aluminium flange.
 
-Everything here is in the part's own frame: a picture ("layer") of ``SIZE`` × ``SIZE`` px, twice
-the camera's resolution, uint8 BGRA, alpha 0 where the belt shows through. Lengths are camera
-pixels, measured from the flange's centre, x to the right, y down.
+It is drawn in the part's own frame: a picture ("layer") of ``SIZE`` × ``SIZE`` px, twice the
+camera's resolution, uint8 BGRA, alpha 0 where the belt shows through. Lengths are in camera pixels
+from the flange's centre, x to the right, y down.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _FILL_LIGHT: Final = (0.80, -0.12, 0.58)
 
 @dataclass(frozen=True)
 class _Shape:
-    """The flange as a height field: heights, coverage and where each surface lies."""
+    """The flange as a height field, and how each pixel of it reflects; all ``[SIZE, SIZE]``."""
 
     height: Floats
     normal: tuple[Floats, Floats, Floats]
@@ -65,7 +65,7 @@ def lobe_centre(number: int) -> tuple[float, float]:
 
 @functools.lru_cache(maxsize=1)
 def grid() -> tuple[Floats, Floats, Floats]:
-    """x, y and radius of each layer pixel."""
+    """x, y and distance from the centre of each layer pixel, in camera pixels."""
     line = ((np.arange(SIZE) + 0.5) / ZOOM - HALF).astype(np.float32)
     x, y = np.meshgrid(line, line)
     return x, y, np.asarray(np.hypot(x, y), dtype=np.float32)
@@ -266,9 +266,9 @@ def to_pixels(points: Any) -> npt.NDArray[np.int32]:
     return np.round(pixels * 16).astype(np.int32).reshape(-1, 1, 2)
 
 
-def _polyline(image: Array, points: Any, width: float, value: float = 255) -> None:
+def _polyline(image: Array, points: Any, width: float) -> None:
     cv2.polylines(
-        image, [to_pixels(points)], False, value, max(1, round(width * ZOOM)), cv2.LINE_AA, 4
+        image, [to_pixels(points)], False, 255, max(1, round(width * ZOOM)), cv2.LINE_AA, 4
     )
 
 
@@ -330,7 +330,7 @@ class Finish:
 
 
 def warm() -> None:
-    """Draw everything that parts have in common (about a second, once in a process)."""
+    """Draw everything that parts have in common, which takes about a second once a process."""
     _shaded(True), _shaded(False), _textures()
 
 

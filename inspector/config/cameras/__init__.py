@@ -1,7 +1,7 @@
-"""One file a kind of camera; ``CameraConfig`` is the union of them all, told apart by ``kind``.
+"""The keys of each kind of camera, one file a kind; ``CameraConfig`` is any of them, by ``kind``.
 
-A new kind is a file here with its keys, a file in ``inspector/cameras/`` with its camera, and its
-name in the union below.
+A new kind takes a file here with its keys, a file in ``inspector/cameras/`` with its camera, and a
+place in the union below.
 """
 
 from __future__ import annotations

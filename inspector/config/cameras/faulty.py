@@ -1,4 +1,4 @@
-"""Keys of a camera that fails by a script, to try a line's behaviour with."""
+"""Keys of a camera that fails by a script, to try what a station and its clients do then."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ from pydantic import (
 )
 
 from inspector.config.cameras.base import CameraBase
-from inspector.config.yaml_file import Frozen, Misplaced, Number, Whole
+from inspector.config.yaml_file import FrozenModel, Misplaced, Number, Whole
 
 
-class Frames(Frozen):
-    """Good frames; None: for ever."""
+class Frames(FrozenModel):
+    """``count`` good frames; None: for ever."""
 
     do: Literal["frames"]
     count: Whole | None = Field(default=None, gt=0)
 
 
-class Blemish(Frozen):
-    """Frames with something wrong in them."""
+class Blemish(FrozenModel):
+    """``count`` frames with something wrong in them."""
 
     do: Literal["stale", "tear", "black", "overexposed", "blurred", "frozen"]
     count: Whole = Field(default=1, gt=0)
 
 
-class RefuseOpen(Frozen):
-    """Gone: refuses to open so many times, or (``seconds``) until so long after it was missed."""
+class RefuseOpen(FrozenModel):
+    """Is gone: refuses to open ``times`` times, or for ``seconds`` after it was first missed."""
 
     do: Literal["refuse_open"]
     times: Whole = Field(default=1, gt=0)
     seconds: Number | None = Field(default=None, gt=0, le=3600)
 
 
-class Block(Frozen):
-    """Hangs in ``open`` or ``grab``, deaf to everything."""
+class Block(FrozenModel):
+    """Hangs in ``open`` or ``grab``, whatever interrupts it."""
 
     do: Literal["block", "block_open"]
     seconds: Number = Field(gt=0, le=3600)
 
 
-class Resize(Frozen):
-    """From here on the pictures have this size."""
+class Resize(FrozenModel):
+    """Gives the pictures that follow this size."""
 
     do: Literal["resize"]
     width: Whole = Field(gt=0, le=20_000)
     height: Whole = Field(gt=0, le=20_000)
 
 
-class Die(Frozen):
-    """Takes the process that it runs in down."""
+class Die(FrozenModel):
+    """Ends the process that the camera runs in."""
 
     do: Literal["die"]
     how: Literal["exit", "segfault"] = "exit"
 
 
-class LoseOrHang(Frozen):
-    """Is lost once; or hangs for ever and lets no other thread of its process run."""
+class LoseOrHang(FrozenModel):
+    """``lose``: is lost once. ``block_for_ever``: hangs, and stops all threads of its process."""
 
     do: Literal["lose", "block_for_ever"]
 
@@ -70,11 +70,11 @@ FaultyStep = Annotated[
 
 
 class FaultyCamera(CameraBase):
-    """The simulator's conveyor, or photos, before a camera that fails by a script."""
+    """A camera of simulated parts, or of photos, that fails by a script."""
 
     camera: ClassVar[str] = "inspector.cameras.simulated.faulty:Faulty"
     memory_bytes: ClassVar[int] = 128
-    """Where the script stands, so that a camera that crashed goes on after its crash."""
+    """The script's position is in it, so that a camera that crashed goes on after its crash."""
 
     kind: Literal["faulty"]
     timeout_ms: Whole = Field(default=500, ge=50, le=60_000)
@@ -88,7 +88,7 @@ class FaultyCamera(CameraBase):
 
     @property
     def is_live(self) -> bool:
-        """Always: it stands for a camera."""
+        """Always, since it stands for a real camera."""
         return True
 
     @property

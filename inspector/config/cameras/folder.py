@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FolderCamera(CameraBase):
-    """Replays the images under a folder, sorted by path, each once or for ever."""
+    """The images under a folder, replayed in the order of their paths, once or for ever."""
 
     camera: ClassVar[str] = "inspector.cameras.folder:Folder"
 

@@ -17,7 +17,7 @@ SourceKind = Literal["device", "file", "stream", "pipeline"]
 
 
 class OpenCvCamera(CameraBase):
-    """Device index, video file, RTSP/HTTP URL, or GStreamer pipeline."""
+    """A device, a video file, an RTSP or HTTP stream, or a GStreamer pipeline."""
 
     camera: ClassVar[str] = "inspector.cameras.opencv:OpenCv"
 
@@ -65,7 +65,7 @@ class OpenCvCamera(CameraBase):
         return self.source_kind == "file"
 
     def beside(self, folder: Path) -> Self:
-        """A video file is looked for in ``folder``; URLs and pipelines name no such file."""
+        """A copy with the path of a video file, if ``source`` names one in ``folder``."""
         if isinstance(self.source, int) or "://" in self.source or self.backend == "gstreamer":
             return self
         path = folder / self.source

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SimulatorCamera(CameraBase):
-    """A conveyor that draws parts, good and defective, the same for the same seed."""
+    """A conveyor with drawn parts, good and defective, which are the same for the same seed."""
 
     camera: ClassVar[str] = "inspector.cameras.simulated.conveyor:Simulator"
 
@@ -23,7 +23,7 @@ class SimulatorCamera(CameraBase):
     seed: Whole = Field(default=0, ge=0)
     defect_rate: Number = Field(default=0.3, ge=0, le=1)
     parts: Whole | None = Field(default=None, gt=0)
-    """Number of parts, then the belt is empty; None: for ever."""
+    """Number of parts until the belt is empty; None: never."""
 
     @property
     def is_replay(self) -> bool:
@@ -36,5 +36,5 @@ class SimulatorCamera(CameraBase):
         return self.rate_hz == 0
 
     def for_collecting(self) -> Self:
-        """Good parts alone."""
+        """Good parts only."""
         return self.model_copy(update={"defect_rate": 0.0})

@@ -9,12 +9,12 @@ from typing import Literal, Protocol
 from pydantic import Field
 
 from inspector.config.station_file import Provider
-from inspector.config.yaml_file import Frozen
+from inspector.config.yaml_file import FrozenModel
 from inspector.detection.bundle import Bundle
 from inspector.verdict import FloatMap, Frame8
 
 
-class Engine(Frozen):
+class Engine(FrozenModel):
     """Which library runs the graph, and how; ``str()`` names it for a person."""
 
     provider: Provider = "auto"

@@ -9,15 +9,15 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from inspector.config.yaml_file import Frozen
+from inspector.config.yaml_file import FrozenModel
 from inspector.detection.bundle import Bundle
 from inspector.detection.engines.base import Engine, usable_cores
 from inspector.errors import OutputError
-from inspector.files import write_whole
+from inspector.files import write_output
 from inspector.logs import say
 
 
-class TunedEngine(Frozen):
+class TunedEngine(FrozenModel):
     """The engine chosen, and for what it was chosen: no other bundle or machine may use it."""
 
     format: Literal[1] = 1
@@ -43,10 +43,7 @@ def file_of(bundle: Path) -> Path:
 
 def write(path: Path, record: TunedEngine) -> None:
     """Write ``record`` to the file ``path``. Raises :class:`OutputError`."""
-    try:
-        write_whole(path, record.model_dump_json(indent=2).encode() + b"\n")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+    write_output(path, record.model_dump_json(indent=2) + "\n")
 
 
 def forget(bundle: Path) -> bool:

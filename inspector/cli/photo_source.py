@@ -1,0 +1,143 @@
+"""Where ``collect`` takes photos from: the camera that CAMERA names, opened again when lost."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from inspector.cameras.base import BadFrameError, Camera, CameraLostError, Frame
+from inspector.config.cameras import CameraConfig
+from inspector.config.cameras.folder import FolderCamera
+from inspector.config.cameras.opencv import OpenCvCamera
+from inspector.config.cameras.simulator import SimulatorCamera
+from inspector.config.station_file import load_station
+from inspector.errors import CameraError, ConfigError
+from inspector.imaging.geometry import Box
+from inspector.imaging.images import IMAGE_SUFFIXES
+
+RETRY_S: Final = (1.0, 2.0, 4.0, 8.0)
+"""Waits before a lost camera is opened again; after the last one it stays lost."""
+SETTLE_S: Final = 1.0
+"""Time that a live camera gets to find its exposure before the first photo."""
+
+_MOST_OLD_FRAMES: Final = 5
+"""Frames of a live camera that are thrown away while a later one is asked for."""
+
+
+@dataclass(frozen=True)
+class PhotoSource:
+    """The camera that CAMERA names, and the region that its station's recipe has for it."""
+
+    config: CameraConfig
+    region: Box | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """True when it runs on while nobody looks; of any other source every frame counts."""
+        return self.config.is_live
+
+
+def find_source(text: str) -> PhotoSource:
+    """The source that the argument CAMERA names, set to give good parts only, and each once.
+
+    Raises :class:`CameraError` when ``text`` names no camera, and :class:`ConfigError` or
+    :class:`Problems` for a station file that is wrong.
+    """
+    if text == "simulator":
+        simulator = SimulatorCamera(name="simulator", kind="simulator", rate_hz=0)
+        return PhotoSource(simulator.for_collecting())
+    station = re.fullmatch(r"(.+\.ya?ml)(?::(.*))?", text, re.IGNORECASE)
+    if station:
+        return _of_station(Path(station[1]), station[2] or "")
+    path = Path(text)
+    if text and path.is_dir():
+        return PhotoSource(FolderCamera(name="folder", kind="folder", path=path))
+    if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+        raise CameraError(f"{text}: a single picture; name the folder it lies in")
+    is_named = text.isdecimal() or text.startswith("/dev/") or "://" in text or "!" in text
+    if not text or not (is_named or path.exists()):
+        raise CameraError(
+            f"'{text}': no such camera; give a device number (0), a video file, a URL "
+            f"(rtsp://...), a folder of images, 'simulator', or station.yaml:NAME"
+        )
+    number_or_text = int(text) if text.isdecimal() else text
+    config = OpenCvCamera(name="camera", kind="opencv", source=number_or_text)
+    return PhotoSource(config.model_copy(update={"name": config.source_kind}))
+
+
+def _of_station(path: Path, name: str) -> PhotoSource:
+    station = load_station(path)
+    named = {camera.name: camera for camera in station.cameras}
+    if not name and len(named) > 1:
+        raise ConfigError(
+            f"{path}: has {len(named)} cameras ({', '.join(named)}); name one: "
+            f"{path}:{next(iter(named))}"
+        )
+    name = name or next(iter(named))
+    if name not in named:
+        raise ConfigError(f"{path}: has no camera '{name}'; it has {', '.join(named)}")
+    return PhotoSource(named[name].for_collecting(), station.active(name).region)
+
+
+class ReconnectingCamera:
+    """A camera that is opened again when it is lost, and says so on ``console``."""
+
+    def __init__(self, camera: Camera, source: PhotoSource, console: Console) -> None:
+        self.source = source
+        self._camera = camera
+        self._console = console
+        self._is_open = False
+
+    def first(self) -> Frame:
+        """Open the camera and let it settle; its first readable frame. Raises CameraError."""
+        self._camera.open()
+        self._is_open = True
+        settled_s = time.monotonic() + SETTLE_S
+        while True:
+            try:
+                frame = self.grab()
+            except BadFrameError as error:
+                self._console.print(f"{error}: left out")
+                continue
+            if frame is None:
+                raise CameraError(f"camera {self.source.config.name}: gave no picture")
+            if not self.source.is_live or time.monotonic() > settled_s:
+                return frame
+
+    def grab(self, since_us: int = 0) -> Frame | None:
+        """The next frame, from a live camera one grabbed after ``since_us``; None at the end.
+
+        ``since_us`` is in µs since the Unix epoch. Raises :class:`BadFrameError`, and
+        :class:`CameraError` when the camera stays lost.
+        """
+        who, timeout_ms = self.source.config.name, self.source.config.timeout_ms
+        for number, wait_s in enumerate((*RETRY_S, None), 1):
+            try:
+                if not self._is_open:
+                    self._camera.open()
+                    self._is_open = True
+                frame = self._camera.grab(timeout_ms)
+                for _ in range(_MOST_OLD_FRAMES):
+                    if frame is None or not self.source.is_live or frame.grabbed_us >= since_us:
+                        break
+                    frame = self._camera.grab(timeout_ms)
+                return frame
+            except (CameraLostError, CameraError) as error:
+                self._camera.close()
+                self._is_open = False
+                if wait_s is None or not self.source.is_live:
+                    raise CameraError(
+                        f"camera {who}: lost: {error}; mend it, then run the same command again: "
+                        f"it goes on where it stopped"
+                    ) from None
+                self._console.print(
+                    f"camera {who}: lost: {error}; trying again in {wait_s:g} s "
+                    f"({number} of {len(RETRY_S)})"
+                )
+                time.sleep(wait_s)
+        raise AssertionError("the last round returns or raises")

@@ -78,7 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("data", type=Path, help="folder in MVTec AD layout, or of good parts only")
     command.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
-    command.add_argument("--config", type=Path, help="options as YAML, see config/train.yaml")
+    command.add_argument(
+        "--config",
+        type=Path,
+        help="options as YAML; 'inspector examples DIR' writes train.yaml, which has all",
+    )
     command.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     command.add_argument(
         "--auto",

@@ -21,9 +21,9 @@ from export.data.dataset import (
     GOOD,
     Sample,
     digest_file,
-    find_images,
     fingerprint,
     group_copies,
+    list_photos,
     load_sample,
     one_each,
 )
@@ -367,7 +367,7 @@ def _photos(folder: Path) -> tuple[Path, ...]:
                 f"{folder}: holds a data set ('{layout}'), perhaps with defects; name a folder of "
                 f"nothing but the good parts to teach"
             )
-    paths = find_images(folder)
+    paths = list_photos(folder)
     if not paths:
         raise DatasetError(
             f"{folder}: no images; put photos of the good parts there that were rejected "
@@ -386,7 +386,7 @@ def _refuse_known(added: Sequence[Path], old: Sequence[Path], test: Path) -> Non
     """Photos of the run and of ``test``, the folder it is evaluated on, cannot be taught."""
     digests = [digest_file(path) for path in added]
     known: dict[bytes, str] = {}
-    for path in find_images(test):
+    for path in list_photos(test):
         place = path.relative_to(test)
         fate = (
             "would be scored as unseen afterwards; remove it, or take it out of the test photos"

@@ -16,12 +16,13 @@ from torchvision import models
 
 from benchmarks.accuracy.methods import METHODS, OURS, Method
 from benchmarks.checkout import RESULTS
-from export.data.dataset import Sample, fingerprint, load_sample, open_good, open_test, walk
+from export.data.dataset import Sample, fingerprint, load_sample, open_good, open_test
 from export.model.backbone import Backbone
 from export.settings import BackboneName, TrainSettings
 from export.training.auto import given
 from inspector.config.yaml_file import in_words
 from inspector.errors import ConfigError, DatasetError, WeightsError
+from inspector.imaging import folders
 from inspector.imaging.geometry import Geometry
 
 DEFAULT_BACKBONES = ("efficientnet_lite0", "resnet18", "wide_resnet50_2")
@@ -209,11 +210,16 @@ def find_categories(root: Path, wanted: Sequence[str] | None) -> list[Category]:
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder; name one that holds MVTec AD categories")
     found: list[Category] = []
-    for folder, folders, _ in walk(root):
-        if (folder / "train" / "good").is_dir():
-            folders.clear()
-            name = folder.relative_to(root).as_posix()
-            found.append(Category(root.resolve().name if name == "." else name, folder))
+    try:
+        for folder, below, _ in folders.walk(root):
+            if (folder / "train" / "good").is_dir():
+                below.clear()
+                name = folder.relative_to(root).as_posix()
+                found.append(Category(root.resolve().name if name == "." else name, folder))
+    except OSError as error:
+        raise DatasetError(
+            f"{error.filename}: {error.strerror}; make the folder readable"
+        ) from None
     if not found:
         raise DatasetError(
             f"{root}: no category in MVTec AD layout (train/good, test/<kind>, ground_truth/<kind>)"

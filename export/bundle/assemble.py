@@ -176,8 +176,9 @@ class _Drafts:
                 refusal = str(error).partition("; no file")[0]
                 why_not.append(f"{precision} was tried and is refused: {refusal}")
                 continue
-            why = f"{precision}, {gain}; for a GPU, or a processor without VNNI, export with "
-            return proven, "; ".join([why + "--precision fp32", *why_not])
+            others = "a GPU, or a processor without VNNI," if precision == "int8" else "a GPU"
+            why = f"{precision}, {gain}; for {others} export with --precision fp32"
+            return proven, "; ".join([why, *why_not])
         return self.prove(plain), "; ".join(["fp32", *why_not])
 
 

@@ -100,14 +100,12 @@ def prove(
         raise ParityError(
             f"exported graph disagrees with the trained model on {done} photos: "
             f"{everything.flips} verdicts flip, largest difference {largest:.2g} of the limit "
-            f"({allowed}), worst on {everything.worst}; no file was written; "
-            f"{'use --precision fp32' if precision != 'fp32' else 'export it on another machine'}"
+            f"({allowed}), worst on {everything.worst}{_no_file(precision)}"
         )
     if most_flips and change is not None and change < -AUROC_CHANGE:
         raise ParityError(
             f"exported graph tells defects worse than the trained model: image AUROC {change:+.4f} "
-            f"on {done} photos ({-AUROC_CHANGE:g} allowed); no file was written; use "
-            f"--precision fp32"
+            f"on {done} photos ({-AUROC_CHANGE:g} allowed){_no_file(precision)}"
         )
     return Parity(
         images=done,
@@ -121,6 +119,20 @@ def prove(
         validation=tallies[0].summary(),
         test=tallies[1].summary(),
     )
+
+
+def _no_file(precision: str) -> str:
+    """The end of a refusal: its cause where that is known, that nothing was written, the cure."""
+    cause, cure = "", "use --precision fp32"
+    if precision == "fp32":
+        cure = "export it on another machine"
+    elif precision == "int8":
+        from export.bundle.quantise import products_saturate
+
+        if products_saturate():
+            cause = "; 8-bit products saturate on this machine's processor, which has no VNNI"
+            cure += " or mixed"
+    return f"{cause}; no file was written; {cure}"
 
 
 def _compare(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import InferenceSession
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -28,6 +28,7 @@ from onnxruntime.quantization import (
 )
 from scipy.ndimage import uniform_filter
 
+from export.bundle.graph_builder import IR_VERSION, OPSET
 from inspector.detection.bundle import INPUT
 from inspector.verdict import Frame8
 
@@ -86,6 +87,29 @@ def quantise(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> onnx.ModelPr
                 break
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def products_saturate() -> bool:
+    """True where ONNX Runtime's 8-bit products saturate: on x86 processors without VNNI.
+
+    They have an instruction (vpmaddubsw) that adds two neighbouring products in 16 bits: large
+    activations times large weights come out too small, and a proof may fail for that alone.
+    """
+    pixels = np.full((1, 64), 255, dtype=np.uint8)
+    weights = np.full((64, 16), 127, dtype=np.int8)
+    product = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["pixels", "weights"], ["sums"])],
+        "probe",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, pixels.shape)],
+        [helper.make_tensor_value_info("sums", TensorProto.INT32, (1, 16))],
+        initializer=[numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(
+        product, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+    )
+    session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    sums = session.run(["sums"], {"pixels": pixels})[0]
+    return not np.array_equal(sums, pixels.astype(np.int32) @ weights)
 
 
 def _features(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> list[npt.NDArray[Any]]:

@@ -22,7 +22,12 @@ MOST_CHUNKS_ON_CUDA = 32
 SPARE = 3
 """Items that a search in 8 bits finds beyond the K where nothing else is rounded."""
 
-LEVELS = 127
+PHI_LEVELS = 127
+"""Steps from 0 to the largest value of φ, in 8 bits."""
+
+BANK_LEVELS = 64
+"""Steps from 0 to an item's largest value. x86 processors without VNNI add two neighbouring
+products in 16 bits: 2 · 255 · 64 still fits, so that a file finds the same items everywhere."""
 
 
 def nearest_squared(
@@ -126,18 +131,20 @@ def _with_flags(graph: Graph, squared: str, memory: str, norms: str) -> str:
 
 
 def _rounded(graph: Graph, phi: str, bank: npt.NDArray[np.float64]) -> str:
-    """φ in 8 bits, and beside it the bank's -2·c with a scale for each item.
+    """φ in 8 bits, and beside it the bank's -2·c in a good 7 with a scale for each item.
 
     The bank holds the outermost good patches; what lies farther out is cut off to them, which
     hardly moves the order, and is measured exactly all the same.
     """
     turned = -2.0 * bank.T
-    scale = np.maximum(np.abs(turned).max(axis=0), 1e-12) / LEVELS
+    scale = np.maximum(np.abs(turned).max(axis=0), 1e-12) / BANK_LEVELS
     graph.constant("memory_bank.int8", np.round(turned / scale).astype(np.int8))
     graph.constant("memory_bank.int8_scale", scale.astype(np.float32))
     graph.constant("memory_bank.int8_zero", np.zeros(len(bank), dtype=np.int8))
-    reach = graph.constant("patches.scale", np.array(np.abs(bank).max() / LEVELS, dtype=np.float32))
-    middle = graph.constant("patches.zero", np.array(LEVELS + 1, dtype=np.uint8))
+    reach = graph.constant(
+        "patches.scale", np.array(np.abs(bank).max() / PHI_LEVELS, dtype=np.float32)
+    )
+    middle = graph.constant("patches.zero", np.array(PHI_LEVELS + 1, dtype=np.uint8))
     return graph.node("QuantizeLinear", [phi, reach, middle], "patches/uint8")
 
 

@@ -10,12 +10,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,9 +24,17 @@ import numpy.typing as npt
 from PIL import Image
 
 from export.settings import ONE_ASPECT
-from inspector.errors import DatasetError, Fault, ImageError, MaskError, TooFewPartsError
+from inspector.errors import (
+    ConfigError,
+    DatasetError,
+    Fault,
+    ImageError,
+    MaskError,
+    TooFewPartsError,
+)
+from inspector.imaging import folders
 from inspector.imaging.geometry import Box, Geometry
-from inspector.imaging.images import IMAGE_SUFFIXES, read_image, to_bgr8
+from inspector.imaging.images import decode_file, read_image, to_bgr8
 from inspector.verdict import Frame8
 
 GOOD: Final = "good"
@@ -38,6 +45,9 @@ Progress = Callable[[int, int], None]
 
 Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
+
+MOST_KEPT: Final = 256_000_000
+"""Bytes of photo files held until all their shapes are known."""
 
 FULL_12_BIT: Final = 4095
 """16-bit files no brighter than this hold right-aligned 12-bit data: 16 levels after scaling."""
@@ -52,6 +62,40 @@ class Sample:
     path: Path
     kind: str
     mask: Path | None
+
+
+Shape = tuple[int, int]
+"""Width and height of a photo, pixels."""
+
+
+class PhotoFile:
+    """The bytes of a photo, its file opened once. Raises :class:`ImageError` naming the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.data: npt.NDArray[np.uint8] = np.fromfile(path, dtype=np.uint8)
+        except OSError as error:
+            raise ImageError(
+                f"{path}: {error.strerror or error}; remove the file or take the photo again"
+            ) from None
+
+    def digest(self) -> bytes:
+        """SHA-256 of the bytes, as :func:`digest_file`."""
+        return hashlib.sha256(self.data.data).digest()
+
+    def decode(self) -> npt.NDArray[Any]:
+        """The picture as it is: uint8 or uint16, grey, BGR or BGRA; raises :class:`ImageError`."""
+        try:
+            return decode_file(self.data, self.path)
+        except ValueError as error:
+            raise ImageError(f"{error}; remove the file or take the photo again") from None
+
+    def apply(self, geometry: Geometry) -> Frame8:
+        """At network size, uint8 BGR; raises :class:`ImageError`, :class:`RefusedPhotoError`."""
+        photo = self.decode()
+        with _naming(self.path):
+            return geometry.apply(photo)
 
 
 class RefusedPhotoError(ImageError):
@@ -77,13 +121,16 @@ class GoodParts:
 
     ``images``: uint8 BGR ``[N, H, W, 3]``. ``picture`` ``[N]``: see :func:`group_copies`.
     ``geometry``: the one asked for, with what all photos share: ``aspect`` when it is one within
-    1 %, ``frame`` when a region is cut out. ``remarks``: lines for a person about photos that
-    differ in size or colour, or are copies of one another.
+    1 %, ``frame`` when a region is cut out. ``shapes`` and ``digests`` (SHA-256 of the file) are a
+    photo's each. ``remarks``: lines for a person about photos that differ in size or colour, or
+    are copies of one another.
     """
 
     images: Frame8
     picture: Index
     geometry: Geometry
+    shapes: tuple[Shape, ...]
+    digests: tuple[bytes, ...]
     remarks: tuple[str, ...]
 
 
@@ -102,7 +149,7 @@ def open_good(root: Path) -> tuple[Path, ...]:
                 f"{root}: looked for good parts in {folder}, which is missing; put their photos "
                 f"there, or name a folder that holds nothing but photos of good parts"
             )
-    paths = find_images(folder)
+    paths = list_photos(folder)
     if not paths:
         raise DatasetError(
             f"{folder}: no images; put photos of good parts there ({_FORMATS}), directly or in "
@@ -127,7 +174,7 @@ def open_test(root: Path) -> tuple[Sample, ...]:
     samples: list[Sample] = []
     used: set[Path] = set()
     masks = _masks(truth)
-    for path in find_images(test):
+    for path in list_photos(test):
         relative = path.relative_to(test)
         if len(relative.parts) < 2:
             raise DatasetError(
@@ -153,26 +200,54 @@ def open_test(root: Path) -> tuple[Sample, ...]:
 
 
 def load_good(
-    paths: Sequence[Path], geometry: Geometry, on_progress: Progress | None = None
+    paths: Sequence[Path],
+    geometry: Geometry | Callable[[Sequence[Shape]], Geometry],
+    on_progress: Progress | None = None,
 ) -> GoodParts:
-    """Decode good parts through ``geometry``, each file once.
+    """Decode good parts through ``geometry``, or what it gives for the shapes of all photos.
 
-    Raises :class:`ImageError` naming the file, and :class:`TooFewPartsError` when fewer than ten
-    of the pictures differ.
+    Each file is opened once, and its picture held at network size only: photos of one shape are
+    brought to the size that the first one asks for. When others then ask for another size, the
+    files are decoded again, from their bytes as far as :data:`MOST_KEPT` goes, else from the disk.
+    Raises :class:`ImageError` naming the file, :class:`TooFewPartsError` when fewer than ten of the
+    pictures differ, and what ``geometry`` raises.
     """
-    images = np.empty((len(paths), geometry.height, geometry.width, 3), dtype=np.uint8)
-    shapes: Counter[tuple[int, int]] = Counter()
+    resolve = geometry if callable(geometry) else lambda _: geometry
+    found: Geometry | None = None
+    images = np.empty(0, dtype=np.uint8)
+    shapes: list[Shape] = []
+    digests: list[bytes] = []
+    kept: list[PhotoFile] = []
+    room = MOST_KEPT if callable(geometry) else 0
     grey = brightest_deep = 0
     for index, path in enumerate(paths):
-        photo = _read(path)
-        with _naming(path):
-            images[index] = geometry.apply(photo)
-        shapes[(photo.shape[1], photo.shape[0])] += 1
+        file = PhotoFile(path)
+        photo = file.decode()
+        shapes.append((photo.shape[1], photo.shape[0]))
+        digests.append(file.digest())
+        if index == 0:
+            with suppress(ConfigError):
+                found = resolve(shapes)
+                images = np.empty((len(paths), found.height, found.width, 3), dtype=np.uint8)
+        if found is not None:
+            with _naming(path):
+                images[index] = found.apply(photo)
+        room -= file.data.size
+        if room >= 0:
+            kept.append(file)
         grey += photo.ndim == 2 or photo.shape[2] == 1
         if photo.dtype == np.uint16:
             brightest_deep = max(brightest_deep, int(photo.max()))
         if on_progress is not None:
             on_progress(index + 1, len(paths))
+    final = resolve(shapes)
+    if final != found:
+        images = np.empty((len(paths), final.height, final.width, 3), dtype=np.uint8)
+        for index, path in enumerate(paths):
+            file = kept[index] if index < len(kept) else PhotoFile(path)
+            if file.digest() != digests[index]:
+                raise ImageError(f"{path}: changed while it was read; train again")
+            images[index] = file.apply(final)
     picture = group_copies(images)
     different = int(picture.max()) + 1
     if different < FEWEST_GOOD_PARTS:
@@ -186,17 +261,19 @@ def load_good(
             f"{_parent(paths)}: 16-bit photos that use only the lowest {brightest_deep} of 65535 "
             f"levels (12-bit data?); have the camera left-align its pixels, or multiply them by 16"
         )
-    size = next(iter(shapes)) if len(shapes) == 1 else None
+    counts = Counter(shapes)
     shared = {
-        "aspect": _common_aspect(shapes, geometry),
-        "frame": size if geometry.region is not None else None,
+        "aspect": _common_aspect(counts, final),
+        "frame": shapes[0] if final.region is not None and len(counts) == 1 else None,
         "colour": grey == 0,
     }
     return GoodParts(
         images,
         picture,
-        geometry.model_copy(update=shared),
-        _remarks(len(paths), different, shapes, grey),
+        final.model_copy(update=shared),
+        tuple(shapes),
+        tuple(digests),
+        _remarks(len(paths), different, counts, grey),
     )
 
 
@@ -215,8 +292,8 @@ def one_each(index: Index, picture: Index) -> Index:
     return index[np.sort(np.unique(picture[index], return_index=True)[1])]
 
 
-def photo_shapes(paths: Sequence[Path]) -> list[tuple[int, int]]:
-    """(width, height) of each photo, from its header. Raises :class:`ImageError`."""
+def photo_shapes(paths: Sequence[Path]) -> list[Shape]:
+    """Of each photo, from its header. Raises :class:`ImageError`."""
     shapes = []
     for path in paths:
         try:
@@ -226,7 +303,7 @@ def photo_shapes(paths: Sequence[Path]) -> list[tuple[int, int]]:
                 with Image.open(path) as photo:
                     shapes.append(photo.size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            height, width = _read(path).shape[:2]
+            height, width = PhotoFile(path).decode().shape[:2]
             shapes.append((width, height))
     return shapes
 
@@ -236,7 +313,7 @@ def load_sample(sample: Sample, geometry: Geometry) -> Loaded:
 
     Raises :class:`ImageError`, :class:`RefusedPhotoError` and :class:`MaskError` naming the file.
     """
-    photo = _read(sample.path)
+    photo = PhotoFile(sample.path).decode()
     with _naming(sample.path):
         image = geometry.apply(photo)
     inner = geometry.inner(geometry.crop(photo).shape)
@@ -267,24 +344,9 @@ def read_region(path: Path, region: Box | None) -> Frame8:
 
     Raises :class:`ImageError` naming the file.
     """
-    photo = _read(path)
+    photo = PhotoFile(path).decode()
     with _naming(path):
         return to_bgr8(Geometry(height=64, width=64, region=region).crop(photo))
-
-
-def fingerprint(paths: Sequence[Path], root: Path) -> str:
-    """SHA-256 over names relative to ``root`` and file contents, the same on every system.
-
-    Raises :class:`ImageError` for a file that cannot be read.
-    """
-    named = sorted(
-        (unicodedata.normalize("NFC", path.relative_to(root).as_posix()), path) for path in paths
-    )
-    whole = hashlib.sha256()
-    for name, path in named:
-        content = digest_file(path)
-        whole.update(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest() + content)
-    return whole.hexdigest()
 
 
 def digest_file(path: Path) -> bytes:
@@ -295,35 +357,37 @@ def digest_file(path: Path) -> bytes:
         raise ImageError(f"{path}: {error.strerror or error}; check the file") from None
 
 
-def find_images(folder: Path) -> tuple[Path, ...]:
-    """Image files at any depth, without hidden ones, in an order that no system changes.
+def fingerprint(
+    paths: Sequence[Path], root: Path, digest: Callable[[Path], bytes] = digest_file
+) -> str:
+    """SHA-256 over names relative to ``root`` and file contents, the same on every system.
 
-    Raises :class:`DatasetError` for a folder that cannot be read; empty when there is none.
+    ``digest``: the SHA-256 of a file's contents. Raises :class:`ImageError` for a file that cannot
+    be read.
     """
-    found: list[Path] = []
-    for here, _, files in walk(folder, _refuse_walk):
-        found += (
-            here / name
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        )
-    return tuple(sorted(found, key=lambda path: path.relative_to(folder).parts))
+    named = sorted(
+        (unicodedata.normalize("NFC", path.relative_to(root).as_posix()), path) for path in paths
+    )
+    whole = hashlib.sha256()
+    for name, path in named:
+        content = digest(path)
+        whole.update(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest() + content)
+    return whole.hexdigest()
 
 
-def walk(
-    folder: Path, on_error: Callable[[OSError], None] | None = None
-) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """``os.walk`` that leaves out hidden folders and follows links, but not in a circle."""
-    seen: set[str] = set()
-    for here, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        # Hidden: thumbnails, and the "._" twins that macOS leaves on memory cards.
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield Path(here), folders, files
+def list_photos(folder: Path) -> tuple[Path, ...]:
+    """The photos in ``folder`` (:mod:`inspector.imaging.folders`); empty when there is none.
+
+    Raises :class:`DatasetError` for a folder that cannot be read.
+    """
+    if not folder.exists():
+        return ()
+    try:
+        return tuple(folders.find_images(folder))
+    except OSError as error:
+        raise DatasetError(
+            f"{error.filename}: {error.strerror}; make the folder readable"
+        ) from None
 
 
 def _check_folder(root: Path) -> None:
@@ -335,26 +399,12 @@ def _check_folder(root: Path) -> None:
         )
 
 
-def _refuse_walk(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise DatasetError(
-            f"{error.filename}: {error.strerror}; make the folder readable"
-        ) from None
-
-
 def _masks(truth: Path) -> dict[Path, list[Path]]:
     """Mask files by their path below ``truth``, suffix left out."""
     masks: dict[Path, list[Path]] = {}
-    for path in find_images(truth):
+    for path in list_photos(truth):
         masks.setdefault(path.relative_to(truth).with_suffix(""), []).append(path)
     return masks
-
-
-def _read(path: Path) -> npt.NDArray[Any]:
-    try:
-        return read_image(path)
-    except ValueError as error:
-        raise ImageError(f"{error}; remove the file or take the photo again") from None
 
 
 @contextmanager
@@ -368,7 +418,7 @@ def _naming(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _common_aspect(shapes: Counter[tuple[int, int]], geometry: Geometry) -> float | None:
+def _common_aspect(shapes: Counter[Shape], geometry: Geometry) -> float | None:
     if geometry.region is not None:
         return geometry.region.w / geometry.region.h
     aspects = [width / height for width, height in shapes]
@@ -378,9 +428,7 @@ def _common_aspect(shapes: Counter[tuple[int, int]], geometry: Geometry) -> floa
     return width / height
 
 
-def _remarks(
-    count: int, different: int, shapes: Counter[tuple[int, int]], grey: int
-) -> tuple[str, ...]:
+def _remarks(count: int, different: int, shapes: Counter[Shape], grey: int) -> tuple[str, ...]:
     remarks = []
     if different < count:
         remarks.append(f"{count - different} of {count} good parts are copies of another photo")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from export.data.dataset import GoodParts, fingerprint, load_good, one_each, open_good, photo_shapes
+from export.data.dataset import GoodParts, fingerprint, load_good, one_each, open_good
 from export.model import cfa
 from export.model.backbone import Backbone
 from export.model.features import FeatureCache
@@ -114,20 +114,21 @@ def train(
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = pick_device(settings.device)
     paths = open_good(data)
-    settings = settings.resolve(photo_shapes(paths))
     backbone = Backbone(settings.backbone, settings.strides, settings.weights).to(device)
     parts = load_good(
         paths,
-        settings.geometry(),
+        lambda shapes: settings.resolve(shapes).geometry(),
         lambda done, total: on_step(Step("reading photos", done, total)),
     )
+    digests = dict(zip(paths, parts.digests, strict=True))
+    settings = settings.resolve(parts.shapes)
     run = Run(folder)
     facts = Facts(
         name=data.resolve().name,
         data=data.resolve(),
         settings=settings,
         geometry=parts.geometry,
-        fingerprint=fingerprint(paths, data),
+        fingerprint=fingerprint(paths, data, digests.__getitem__),
         parts=len(paths),
         weights_sha256=backbone.weights_sha256,
         choice=choice,

@@ -9,7 +9,8 @@ from inspector.cameras.base import BadFrameError, Frame
 from inspector.cameras.pace import Pace, now_us
 from inspector.config.cameras.folder import FolderCamera
 from inspector.errors import CameraError
-from inspector.imaging.images import IMAGE_SUFFIXES, find_images, read_image
+from inspector.imaging.folders import find_images
+from inspector.imaging.images import IMAGE_SUFFIXES, read_image
 
 
 class Folder:

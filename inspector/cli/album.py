@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -22,8 +22,9 @@ from inspector.cli.photo_check import (
 )
 from inspector.errors import ConfigError, Fault, InspectorError, OutputError
 from inspector.files import write_output
+from inspector.imaging.folders import find_images
 from inspector.imaging.geometry import Box
-from inspector.imaging.images import IMAGE_SUFFIXES, encode_png, read_image
+from inspector.imaging.images import encode_png, read_image
 
 _NOTES: Final = ".collect.json"
 _PREVIEW: Final = ".preview.jpg"
@@ -107,7 +108,13 @@ class Album:
             notes = AlbumNotes(region=region)
             write_output(self.folder / _NOTES, notes.model_dump_json())
         problems = []
-        paths = sorted(_photos(self.folder))
+        try:
+            paths = find_images(self.folder)
+        except OSError as error:
+            raise OutputError(
+                f"{error.filename or self.folder}: cannot be read: {error.strerror}; make the "
+                f"folder readable"
+            ) from None
         for done, path in enumerate(paths):
             name = path.relative_to(self.folder).as_posix()
             try:
@@ -181,12 +188,3 @@ class Album:
 
     def _release(self) -> None:
         os.close(self._lock)
-
-
-def _photos(folder: Path) -> Iterator[Path]:
-    """What training reads: images at any depth, without hidden files and folders."""
-    for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                yield Path(here, name)

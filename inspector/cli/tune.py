@@ -35,7 +35,8 @@ from inspector.cli.tables import numbers, show, table
 from inspector.detection import bundle as bundles
 from inspector.detection.engines.base import Engine, usable_cores
 from inspector.errors import BundleError, Fault, ImageError
-from inspector.imaging.images import find_images, read_image
+from inspector.imaging.folders import find_images
+from inspector.imaging.images import read_image
 from inspector.verdict import Frame8
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _photos(folder: Path, detector: Detector, console: Console) -> list[Photo]:
     try:
         found = find_images(folder)
     except OSError as error:
-        raise ImageError(f"{folder}: cannot be read: {error.strerror}") from None
+        raise ImageError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
     if not found:
         raise ImageError(f"{folder}: holds no photo")
     if len(found) > _MOST_PHOTOS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +57,11 @@ def read_image(path: Path) -> npt.NDArray[Any]:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from None
+    return decode_file(data, path)
+
+
+def decode_file(data: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[Any]:
+    """The picture in the bytes uint8 ``[n]`` of the file ``path``: as :func:`read_image`."""
     if data.size == 0:
         raise ValueError(f"{path}: the file is empty")
     if _is_truncated(data):
@@ -69,23 +73,6 @@ def read_image(path: Path) -> npt.NDArray[Any]:
     if image is None:
         raise ValueError(f"{path}: not a readable image (PNG, JPEG, BMP or TIFF)")
     return image
-
-
-def find_images(root: Path) -> list[Path]:
-    """The image files under ``root``, at any depth, by path. Raises OSError."""
-    found: list[Path] = []
-    for folder, _, names in os.walk(root, onerror=_refuse):
-        # Hidden files are what other systems leave behind, such as macOS's '._001.png'.
-        found += [
-            Path(folder, name)
-            for name in names
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
-        ]
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
-
-
-def _refuse(error: OSError) -> None:
-    raise error
 
 
 def _is_truncated(data: npt.NDArray[np.uint8]) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from export.bundle.quantise import products_saturate
 from export.model.backbone import _SPECS
 from export.model.cfa import pool
 from export.settings import TrainSettings
@@ -122,6 +123,12 @@ def _write(path: Path, image: np.ndarray) -> None:
 def _no_weights_left() -> Iterator[None]:
     yield
     _WEIGHTS.cleanup()
+
+
+@pytest.fixture(scope="session")
+def saturating() -> bool:
+    """True where 8-bit products saturate: an int8 model of the drawn parts is refused there."""
+    return products_saturate()
 
 
 @pytest.fixture(scope="session")

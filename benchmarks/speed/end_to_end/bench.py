@@ -25,7 +25,8 @@ from benchmarks.speed.end_to_end.report import Run, Sample
 from inspector import cameras
 from inspector.config.cameras.simulator import SimulatorCamera
 from inspector.detection.detector import Detector
-from inspector.imaging.images import find_images, read_image
+from inspector.imaging.folders import find_images
+from inspector.imaging.images import read_image
 from inspector.journal.writer import Journal
 from inspector.wire.messages import VerdictMessage
 

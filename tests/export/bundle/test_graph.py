@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -297,6 +298,26 @@ def test_search_in_8_bits_finds_distances_as_small() -> None:
         # Another item than the nearest is farther, never nearer, and hardly.
         assert (found >= exact - 1e-4).all()
         np.testing.assert_allclose(found, exact, atol=most)
+
+
+def test_no_product_of_the_search_is_cut_off_on_any_processor(
+    graphs: dict[str, onnx.ModelProto],
+) -> None:
+    """Without VNNI, x86 processors add two neighbouring products in 16 bits."""
+    for precision in ("mixed", "int8"):
+        tensors = {tensor.name: tensor for tensor in graphs[precision].graph.initializer}
+        bank = numpy_helper.to_array(tensors["memory_bank.int8"]).astype(int)
+        pairs = np.abs(255 * bank).reshape(-1, 2, bank.shape[1]).sum(axis=1)
+        assert 2**14 < pairs.max() < 2**15
+
+
+def test_products_saturate_where_the_processor_has_no_vnni() -> None:
+    try:
+        words = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except FileNotFoundError:
+        pytest.skip("no /proc/cpuinfo here to compare with")
+    x86 = "sse2" in words
+    assert quantise.products_saturate() is (x86 and not {"avx_vnni", "avx512_vnni"} & set(words))
 
 
 def test_a_wide_descriptor_in_8_bits_comes_before_the_average() -> None:

@@ -1,0 +1,200 @@
+"""Which photos a folder holds: one rule, the same for everyone who reads a folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from export.data.dataset import list_photos
+from inspector.cameras.folder import list_images
+from inspector.cli import judge, tune
+from inspector.cli.album import Album
+from inspector.detection.detector import Detector
+from inspector.errors import CameraError, DatasetError, ImageError, OutputError
+from inspector.imaging.folders import find_images
+from inspector.imaging.images import IMAGE_SUFFIXES, encode_png
+from tests import tiny
+
+
+def fill(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"not read here")
+    return root
+
+
+def found(root: Path) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in find_images(root)]
+
+
+def test_images_at_any_depth_whatever_their_suffix_s_case(tmp_path: Path) -> None:
+    names = ["1.png", "2.JPG", "a/3.jpeg", "a/b/4.Bmp", "a/b/c/5.tif", "a/b/c/6.TIFF"]
+    others = ["notes.txt", "a/7.png.part", "a/png", "a/b/8.gif"]
+    assert found(fill(tmp_path, *names, *others)) == names
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
+    fill(tmp_path, "1.png", "._1.png", ".thumbnails/1.png", "a/.trash/b/2.png", "a/3.png")
+    assert found(tmp_path) == ["1.png", "a/3.png"]
+
+
+def test_a_hidden_folder_that_is_named_is_read(tmp_path: Path) -> None:
+    assert found(fill(tmp_path / ".photos", "1.png")) == ["1.png"]
+
+
+def test_photos_of_a_folder_stay_together(tmp_path: Path) -> None:
+    # As text, "a-b/1.png" comes before "a/1.png" and "a.png" between them.
+    names = ["a/1.png", "a/2.png", "a-b/1.png", "a.png"]
+    assert found(fill(tmp_path, *names)) == ["a/1.png", "a/2.png", "a-b/1.png", "a.png"]
+
+
+def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
+    fill(tmp_path / "elsewhere", "day/1.png", "2.png")
+    root = fill(tmp_path / "root", "0.png")
+    (root / "day1").symlink_to(tmp_path / "elsewhere" / "day", target_is_directory=True)
+    (root / "two.png").symlink_to(tmp_path / "elsewhere" / "2.png")
+    assert found(root) == ["0.png", "day1/1.png", "two.png"]
+    (tmp_path / "link").symlink_to(root, target_is_directory=True)
+    assert found(tmp_path / "link") == ["0.png", "day1/1.png", "two.png"]
+
+
+@pytest.mark.parametrize("target", [".", "..", "../b"])
+def test_a_circle_of_links_ends(tmp_path: Path, target: str) -> None:
+    fill(tmp_path, "1.png", "a/2.png", "b/3.png")
+    (tmp_path / "b" / "again").symlink_to(tmp_path / "b" / target, target_is_directory=True)
+    assert found(tmp_path) == ["1.png", "a/2.png", "b/3.png"]
+
+
+def test_a_folder_with_two_paths_counts_once_under_the_first(tmp_path: Path) -> None:
+    fill(tmp_path, "b/1.png", "c/2.png")
+    (tmp_path / "a").symlink_to(tmp_path / "b", target_is_directory=True)
+    (tmp_path / "d").symlink_to(tmp_path / "c", target_is_directory=True)
+    assert found(tmp_path) == ["a/1.png", "c/2.png"]
+
+
+def test_a_link_to_nowhere_is_found_and_told_by_who_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere", target_is_directory=True)
+    assert found(tmp_path) == ["gone.png"]
+
+
+NAMES = st.sampled_from(["a", "b", "c-d", ".e", "f.png", "g.JPG", ".h.png", "i.txt"])
+
+
+@given(
+    files=st.lists(st.lists(NAMES, min_size=1, max_size=4), max_size=12),
+    links=st.lists(
+        st.tuples(st.lists(NAMES, max_size=3), NAMES, st.lists(NAMES, max_size=3)), max_size=5
+    ),
+)
+def test_any_tree_is_read_as_defined(
+    tmp_path_factory: pytest.TempPathFactory,
+    files: list[list[str]],
+    links: list[tuple[list[str], str, list[str]]],
+) -> None:
+    """The definition: every real folder that visible names lead to gives its photos once."""
+    root = tmp_path_factory.mktemp("tree")
+    for parts in files:
+        path = root.joinpath(*parts)
+        if not any(parent.is_file() for parent in path.parents) and not path.exists():
+            fill(root, path.relative_to(root).as_posix())
+    for where, name, target in links:
+        folder, aim = root.joinpath(*where), root.joinpath(*target)
+        if folder.is_dir() and aim.is_dir() and not os.path.lexists(folder / name):
+            (folder / name).symlink_to(aim, target_is_directory=True)
+
+    reached = {root.resolve()}
+    while (
+        more := {
+            child.resolve()
+            for folder in reached
+            for child in folder.iterdir()
+            if child.is_dir() and not child.name.startswith(".")
+        }
+        - reached
+    ):
+        reached |= more
+    expected = {
+        child
+        for folder in reached
+        for child in folder.iterdir()
+        if child.is_file() and not child.name.startswith(".")
+        if child.suffix.lower() in IMAGE_SUFFIXES
+    }
+    images = find_images(root)
+    assert len(images) == len(expected)
+    assert {path.resolve() for path in images} == expected
+    assert images == sorted(images)
+    assert not any(part.startswith(".") for path in images for part in path.relative_to(root).parts)
+
+
+def read_album(folder: Path) -> int:
+    album = Album(folder)
+    try:
+        assert album.load(None, lambda done, total: None) == []
+        return len(album)
+    finally:
+        album.close()
+
+
+def read_for_tuning(folder: Path) -> int:
+    detector = Detector.load(tiny.write_bundle(folder.parent / "tiny.onnx"))
+    return len(tune._photos(folder, detector, Console(quiet=True)))
+
+
+READERS: dict[str, tuple[Callable[[Path], int], type[Exception]]] = {
+    "training": (lambda folder: len(list_photos(folder)), DatasetError),
+    "camera": (lambda folder: len(list_images(folder, "top")), CameraError),
+    "judge": (lambda folder: len(list(judge._find([folder], None))), ImageError),
+    "tune": (read_for_tuning, ImageError),
+    "collect": (read_album, OutputError),
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Three photos: in the folder, in one below it and in a linked one; the rest do not count."""
+    root = tmp_path / "root"
+    for number, name in enumerate(
+        ["1.png", "a/2.png", "../other/3.png", ".hidden/4.png", "a/._5.png"]
+    ):
+        picture = tiny.good_picture()
+        picture[number, :8] = 255
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(picture))
+    (root / "linked").symlink_to(root / "../other", target_is_directory=True)
+    (root / "a" / "circle").symlink_to(root, target_is_directory=True)
+    return root
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_everyone_reads_the_same_photos(tree: Path, reader: str) -> None:
+    count, _ = READERS[reader]
+    assert count(tree) == 3
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_folder_that_cannot_be_read_is_named(
+    tree: Path, reader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, error = READERS[reader]
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        """As the system does to all but root, who runs some tests."""
+        if Path(path) == tree / "a":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(error, match=rf"{tree / 'a'}: .*Permission denied"):
+        count(tree)

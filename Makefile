@@ -8,7 +8,7 @@ DEV := .venv-dev
 .PHONY: demo test train-tools check demo-bundle clean
 
 demo: $(RUNTIME)/.installed
-	@$(RUNTIME)/bin/inspector demo config/demo.yaml $(if $(PARTS),--parts $(PARTS))
+	@$(RUNTIME)/bin/inspector demo $(if $(PARTS),--parts $(PARTS))
 
 # inspector-model and what it needs, into .venv-dev.
 train-tools: $(DEV)/.installed

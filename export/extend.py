@@ -17,16 +17,8 @@ import numpy.typing as npt
 import torch
 
 from export.bundle.assemble import PrecisionChoice, check_output, export_bundle
-from export.data.dataset import (
-    GOOD,
-    Sample,
-    digest_file,
-    fingerprint,
-    group_copies,
-    list_photos,
-    load_sample,
-    one_each,
-)
+from export.data.dataset import GOOD, Sample, digest_file, fingerprint, list_photos
+from export.data.photos import group_copies, load_sample, one_each
 from export.model import cfa
 from export.model.features import FeatureCache
 from export.model.memory import MOST_REPLACED, teach

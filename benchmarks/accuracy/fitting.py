@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.bundle import graph as onnx_graph
-from export.data import dataset
+from export.data import dataset, photos
 from export.evaluation.evaluate import ScoreBatch
 from export.model.backbone import Backbone
 from export.model.features import FeatureCache
@@ -52,10 +52,10 @@ class GoodParts:
     def __init__(self, data: Path, folder: Path, chosen: TrainSettings, on_step: OnStep) -> None:
         self.on_step = on_step
         paths = dataset.open_good(data)
-        chosen = self.settings = chosen.resolve(dataset.photo_shapes(paths))
+        chosen = self.settings = chosen.resolve(photos.photo_shapes(paths))
         self.device = pick_device(chosen.device)
         self.backbone = Backbone(chosen.backbone, chosen.strides, chosen.weights).to(self.device)
-        parts = dataset.load_good(
+        parts = photos.load_good(
             paths,
             chosen.geometry(),
             lambda done, total: on_step(Step("reading photos", done, total)),
@@ -94,7 +94,7 @@ class GoodParts:
 
     def one_each(self, index: Index) -> Index:
         """``index`` without copies: one score a picture sets the limit."""
-        return dataset.one_each(index, self._picture)
+        return photos.one_each(index, self._picture)
 
     def seconds(self) -> float:
         """Since the photos were read."""

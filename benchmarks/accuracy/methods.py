@@ -17,7 +17,7 @@ import export
 from benchmarks.accuracy import authors, rivals
 from benchmarks.accuracy.fitting import Fit, GoodParts, Trained, graph_megabytes
 from export import settings
-from export.data import dataset, synthetic
+from export.data import dataset, photos, synthetic
 from export.evaluation import evaluate, metrics
 from export.model import backbone, cfa, features
 from export.settings import TrainSettings
@@ -87,7 +87,7 @@ _OURS = tuple(
     for path in sorted(Path(export.__path__[0]).rglob("*.py"))
     if path.stem not in _ASIDE | {"auto", "synthetic", "trial"}
 )
-_SHARED = (backbone, calibrate, dataset, evaluate, features, metrics, geometry)
+_SHARED = (backbone, calibrate, dataset, photos, evaluate, features, metrics, geometry)
 _GRID = (
     cfa.pool,
     cfa.up_sample,

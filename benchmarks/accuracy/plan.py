@@ -16,7 +16,8 @@ from torchvision import models
 
 from benchmarks.accuracy.methods import METHODS, OURS, Method
 from benchmarks.checkout import RESULTS
-from export.data.dataset import Sample, fingerprint, load_sample, open_good, open_test
+from export.data.dataset import Sample, fingerprint, open_good, open_test
+from export.data.photos import load_sample
 from export.model.backbone import Backbone
 from export.settings import BackboneName, TrainSettings
 from export.training.auto import given

@@ -20,7 +20,8 @@ from export.bundle import graph as onnx_graph
 from export.bundle import reference_graph as onnx_reference
 from export.bundle.graph import Precision
 from export.bundle.parity import prove
-from export.data.dataset import GOOD, Sample, load_sample, open_test
+from export.data.dataset import GOOD, Sample, open_test
+from export.data.photos import load_sample
 from export.training.run import Run
 from export.training.train import Scorer
 from inspector import __version__
@@ -75,10 +76,10 @@ def export_bundle(
     """Write the bundle of a finished run to ``output`` after the proof of parity.
 
     ``precision`` auto: int8 or mixed where this machine's CPU gains by it and the proof holds, else
-    fp32;
-    ``on_choice`` hears which, and why. ``reference``: the graph of :mod:`export.onnx_reference`,
-    always fp32. Raises :class:`ParityError` (nothing is written), :class:`OutputError`, and
-    :class:`RunError` when ``data`` does not hold the photos the run was trained on.
+    fp32; ``on_choice`` hears which, and why. ``reference``: the graph of
+    :mod:`~export.bundle.reference_graph`, always fp32. Raises :class:`ParityError` (nothing is
+    written), :class:`OutputError`, and :class:`RunError` when ``data`` does not hold the photos the
+    run was trained on.
     """
     check_output(output)
     good = run.photos(data)

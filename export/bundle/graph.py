@@ -1,8 +1,9 @@
 """The export graph: uint8 frame in, score and map in units of the limit out.
 
-The same function as :class:`export.train.Scorer`, written node by node so that names are readable:
-scale and channel order are folded into the first convolution, batch norms into theirs, each level's
-descriptor slice is applied before up-sampling, smoothing and up-sampling are two matrix products.
+The same function as :class:`export.training.train.Scorer`, written node by node so that names are
+readable: scale and channel order are folded into the first convolution, batch norms into theirs,
+each level's descriptor slice is applied before up-sampling, smoothing and up-sampling are two
+matrix products.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def build(scorer: Scorer, *, precision: Precision) -> onnx.ModelProto:
 
     ``precision`` fp16 halves the backbone only: distances, softmin and map stay float32. Mixed and
     int8 find the nearest items in 8 bits and measure them in float32; for int8
-    :mod:`export.quantise` does backbone and φ as well.
+    :mod:`export.bundle.quantise` does backbone and φ as well.
     """
     graph = Graph(np.float16 if precision == "fp16" else np.float32)
     levels = add_backbone(graph, scorer.backbone, scorer.settings.input[1])

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from export.data.dataset import GOOD, RefusedPhotoError, Sample, load_sample
+from export.data.dataset import GOOD, Sample
+from export.data.photos import RefusedPhotoError, load_sample
 from export.evaluation.metrics import auroc
 from export.training.train import Scorer
 from inspector.detection.detector import Detector

@@ -2,7 +2,7 @@
 
 Every level is brought to the finest grid before φ, the coordinates are channels, all T·M distances
 are taken, their roots sorted, the map is up-sampled and blurred by one dense kernel. For checking
-and for timing; :mod:`export.onnx_graph` computes the same function for a fraction of the work.
+and for timing; :mod:`export.bundle.graph` computes the same function for a fraction of the work.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from export.data.dataset import GOOD, Loaded, Mask, Progress, RefusedPhotoError, Sample, load_sample
+from export.data.dataset import GOOD, Sample
+from export.data.photos import Loaded, Mask, Progress, RefusedPhotoError, load_sample
 from export.evaluation import metrics
 from inspector.files import write_output
 from inspector.imaging.geometry import Geometry

@@ -20,7 +20,8 @@ import numpy.typing as npt
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from export.data.dataset import open_good, photo_shapes
+from export.data.dataset import open_good
+from export.data.photos import photo_shapes
 from export.model.backbone import Backbone
 from export.settings import TrainSettings, round_side
 from export.training.run import Candidate, Choice, Run

@@ -39,8 +39,8 @@ def calibrate(
     """Set the limit for a target false-reject ``rate``.
 
     ``folds``: held-out good scores of each fold's model, one a picture: a copy is no further part
-    (:func:`export.dataset.one_each`). They are pooled as they are: every fold's model is made by
-    the same procedure in the same unit of feature distance, so a held-out score is what a new part
+    (:func:`~export.data.photos.one_each`). They are pooled as they are: every fold's model is made
+    by the same procedure in the same unit of feature distance: a held-out score is what a new part
     scores under a model of slightly fewer parts (cross-validation, CV+; Barber et al., "Predictive
     inference with the jackknife+", 2021), which errs to the tolerant side. One fold is a plain
     hold-out.

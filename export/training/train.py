@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from export.data.dataset import GoodParts, fingerprint, load_good, one_each, open_good
+from export.data.dataset import fingerprint, open_good
+from export.data.photos import GoodParts, load_good, one_each
 from export.model import cfa
 from export.model.backbone import Backbone
 from export.model.features import FeatureCache

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.data.dataset import FEWEST_GOOD_PARTS, group_copies, read_region
+from export.data.dataset import FEWEST_GOOD_PARTS
+from export.data.photos import MOST_KEPT, KeptFiles, group_copies
 from export.data.synthetic import defective
 from export.model import cfa
 from export.model.backbone import Backbone
@@ -79,7 +80,7 @@ class Trial:
         self.device = pick_device(first.device)
         strides = tuple(sorted({stride for option in options for stride in option.strides}))
         self.backbone = Backbone(first.backbone, strides, first.weights).to(self.device)
-        self._photos = _Photos(paths, first.region)
+        photos = _Photos(paths, first.region, KeptFiles(MOST_KEPT))
         inputs = {_input(option) for option in options}
         heads = [key for key, _ in itertools.groupby(options, _bank)]
         most = len(paths) + WANTED_DEFECTS
@@ -89,8 +90,8 @@ class Trial:
         scale = min(1.0, _JUDGED_PX / max(first.input))
         height, width = (round_side(side * scale) for side in first.input)
         self._grid = Geometry(height=height, width=width)
-        self.bank, self.held = self._split(random)
-        self.part, self.kind, self._masks = self._spoil(first.seed)
+        self.bank, self.held = self._split(photos, random)
+        self.part, self.kind, self._masks = self._spoil(photos, first.seed)
 
     def run(self) -> list[Answers]:
         """Every candidate's answers, in order."""
@@ -111,31 +112,31 @@ class Trial:
         self._bar.finish()
         return found
 
-    def _split(self, random: np.random.Generator) -> tuple[Index, Index]:
+    def _split(self, photos: _Photos, random: np.random.Generator) -> tuple[Index, Index]:
         """Read all parts. Which of them make the bank, and which are held out."""
-        picture = group_copies(self._read_all())
+        picture = group_copies(self._read_all(photos))
         groups = random.permutation(int(picture.max()) + 1)
         if len(groups) < FEWEST_GOOD_PARTS:
             raise TooFewPartsError(
-                f"{self._photos.paths[0].parent}: of {len(picture)} good parts only {len(groups)} "
+                f"{photos.paths[0].parent}: of {len(picture)} good parts only {len(groups)} "
                 f"differ, at least {FEWEST_GOOD_PARTS} are needed; photograph different parts"
             )
         count = max(FEWEST_HELD_OUT, round(HOLD_OUT_SHARE * len(groups)))
         held = np.isin(picture, groups[:count])
         return np.flatnonzero(~held), np.flatnonzero(held)
 
-    def _read_all(self) -> Iterator[Frame8]:
-        for photo in self._photos:
+    def _read_all(self, photos: _Photos) -> Iterator[Frame8]:
+        for photo in photos:
             self._take(photo)
             self._bar.add(1, "good parts")
             yield photo
 
-    def _spoil(self, seed: int) -> tuple[Index, Index, npt.NDArray[np.bool_]]:
+    def _spoil(self, photos: _Photos, seed: int) -> tuple[Index, Index, npt.NDArray[np.bool_]]:
         """Draw the defects: on which held-out part and of which kind each is, and its mask."""
         each = max(1, min(round(WANTED_DEFECTS / len(self.held)), MOST_DEFECTS_A_PART))
         part = np.repeat(np.arange(len(self.held)), each)
         kinds, masks = [], []
-        for made in defective(self._photos.only(self.held[part]), seed):
+        for made in defective(photos.only(self.held[part]), seed):
             self._take(made.image)
             mask = self._grid.apply_mask(made.mask)
             if not mask.any():
@@ -229,21 +230,21 @@ def pixel_auroc(answers: Answers, part: Index, kind: Index, weights: Floats) -> 
 class _Photos(Sequence[Frame8]):
     """Judged regions of photos at their own resolution, decoded when looked at."""
 
-    def __init__(self, paths: Sequence[Path], region: Box | None) -> None:
+    def __init__(self, paths: Sequence[Path], region: Box | None, files: KeptFiles) -> None:
         self.paths = paths
-        self._region = region
+        self._region, self._files = region, files
         # Defects of one part come one after the other.
-        self._decode = functools.lru_cache(maxsize=4)(read_region)
+        self._decode = functools.lru_cache(maxsize=4)(lambda path: files.open(path).crop(region))
 
     def only(self, index: Index) -> _Photos:
         """Those of ``index``, in its order."""
-        return _Photos([self.paths[i] for i in index], self._region)
+        return _Photos([self.paths[i] for i in index], self._region, self._files)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: Any) -> Any:
-        return self._decode(self.paths[index], self._region)
+        return self._decode(self.paths[index])
 
 
 class _Bar:

@@ -53,14 +53,14 @@ def draw_labelled(seed: int, colour: tuple[int, int, int] = (120, 150, 90)) -> n
 
 def write_parts(root: Path, good: int = 24, test_good: int = 5, defective: int = 4) -> Path:
     for i in range(good):
-        _write(root / "train" / "good" / f"{i:03d}.png", draw_part(i)[0])
+        save(root / "train" / "good" / f"{i:03d}.png", draw_part(i)[0])
     for i in range(test_good):
-        _write(root / "test" / "good" / f"{i:03d}.png", draw_part(1000 + i)[0])
+        save(root / "test" / "good" / f"{i:03d}.png", draw_part(1000 + i)[0])
     for kind in ("scratch", "stain"):
         for i in range(defective):
             image, mask = draw_part(2000 + i, kind)
-            _write(root / "test" / kind / f"{i:03d}.png", image)
-            _write(root / "ground_truth" / kind / f"{i:03d}_mask.png", mask)
+            save(root / "test" / kind / f"{i:03d}.png", image)
+            save(root / "ground_truth" / kind / f"{i:03d}_mask.png", mask)
     return root
 
 
@@ -114,9 +114,14 @@ def run_watched(*commands: list[str]) -> tuple[str, list[str]]:
     return said, answer["seen"]
 
 
-def _write(path: Path, image: np.ndarray) -> None:
+def save(path: Path, image: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), image)
+    return path
+
+
+def good_folder(folder: Path, count: int = 12, suffix: str = ".png") -> tuple[Path, ...]:
+    return tuple(save(folder / f"{i:03d}{suffix}", draw_part(i)[0]) for i in range(count))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -304,7 +305,9 @@ def run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, str
 
 def test_choosing_opens_nothing_under_test(parts: Path, run: tuple[Run, str, list[str]]) -> None:
     inside = [path for path in run[2] if path.startswith(str(parts))]
-    assert sum("/train/good" in path for path in inside) >= 2 * 24
+    # Its size from its header, then to choose and to draw on, then to train on.
+    assert set(Counter(path for path in inside if path.endswith(".png")).values()) == {3}
+    assert len({path for path in inside if path.endswith(".png")}) == 24
     assert not [path for path in inside if "/test" in path or "/ground_truth" in path]
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from export.data.dataset import load_good, open_good
+from export.data.dataset import fingerprint, open_good
+from export.data.photos import load_good
 from export.training.calibrate import calibrate
 from export.training.run import Run
 from export.training.train import Step, _split, load_scorer, train
@@ -89,6 +92,22 @@ def test_train_and_calibrate_open_nothing_under_test(parts: Path, tmp_path: Path
     inside = [path for path in seen if path.startswith(str(parts))]
     assert sum("/train/good" in path for path in inside) >= 24
     assert not [path for path in inside if "/test" in path or "/ground_truth" in path]
+
+
+@pytest.mark.parametrize("shapes", ["one shape", "several shapes"])
+def test_training_opens_each_photo_once(tmp_path: Path, shapes: str) -> None:
+    data = write_parts(tmp_path / "disc", good=12, test_good=0, defective=0)
+    photos = sorted((data / "train" / "good").iterdir())
+    if shapes == "several shapes":
+        for path in photos[5:]:
+            assert cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path)), (900, 400)))
+    options = ["--epochs", "0", "--folds", "2", "--bank-items", "20"]
+    _, seen = run_watched(["train", str(data), "-o", str(tmp_path / "run"), *options])
+    opened = Counter(path for path in seen if path.endswith(".png"))
+    assert opened == dict.fromkeys(map(str, photos), 1)
+    facts = Run(tmp_path / "run").facts()
+    assert facts.settings.size == ((160, 256) if shapes == "one shape" else (352, 512))
+    assert facts.fingerprint == fingerprint(photos, data)
 
 
 def test_losses_and_radius_are_logged_each_epoch(trained: Run) -> None:

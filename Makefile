@@ -14,7 +14,7 @@ demo: $(RUNTIME)/.installed
 train-tools: $(DEV)/.installed
 
 test: $(DEV)/.installed
-	$(DEV)/bin/python -m pytest
+	$(DEV)/bin/python -m pytest --numprocesses auto --dist loadgroup
 
 check: $(DEV)/.installed
 	$(DEV)/bin/ruff format --check .

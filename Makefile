@@ -8,13 +8,13 @@ DEV := .venv-dev
 .PHONY: demo test train-tools check demo-bundle clean
 
 demo: $(RUNTIME)/.installed
-	@$(RUNTIME)/bin/inspector demo config/demo.yaml $(if $(PARTS),--parts $(PARTS))
+	@$(RUNTIME)/bin/inspector demo $(if $(PARTS),--parts $(PARTS))
 
 # inspector-model and what it needs, into .venv-dev.
 train-tools: $(DEV)/.installed
 
 test: $(DEV)/.installed
-	$(DEV)/bin/python -m pytest
+	$(DEV)/bin/python -m pytest --numprocesses auto --dist loadgroup
 
 check: $(DEV)/.installed
 	$(DEV)/bin/ruff format --check .

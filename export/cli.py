@@ -22,6 +22,7 @@ from inspector.detection.manifest import Calibration
 from inspector.errors import ConfigError, InspectorError, OutputError
 from inspector.imaging.geometry import STRIDE
 from inspector.verdict import Verdict
+from inspector.version import install_command
 
 if TYPE_CHECKING:
     from export.training.run import Run
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(
             f"inspector-model: error: {options.command} needs {error.name}, which a station does "
-            f"not have; run 'make train-tools', or pip install 'line-inspector[train]'",
+            f"not have; run {install_command('train')}, or 'make train-tools' in a checkout",
             file=sys.stderr,
         )
         return WITHOUT_TORCH
@@ -77,7 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("data", type=Path, help="folder in MVTec AD layout, or of good parts only")
     command.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
-    command.add_argument("--config", type=Path, help="options as YAML, see config/train.yaml")
+    command.add_argument(
+        "--config",
+        type=Path,
+        help="options as YAML; 'inspector examples DIR' writes train.yaml, which has all",
+    )
     command.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     command.add_argument(
         "--auto",

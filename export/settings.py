@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -99,6 +99,7 @@ class TrainSettings(BaseModel):
     """Symbols are those of arXiv 2206.04325; the defaults are the shipped recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    start_from: ClassVar[str] = "'inspector examples DIR' writes a train.yaml to start from"
 
     backbone: BackboneName = Field("efficientnet_lite0", description="frozen ImageNet network")
     weights: Path | None = Field(

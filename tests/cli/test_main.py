@@ -70,7 +70,8 @@ def test_error_is_one_line_with_its_exit_code(tmp_path, capsys):
     assert cli.main(["run", str(tmp_path / "none.yaml")]) == 10
     assert (
         capsys.readouterr().err
-        == f"inspector: error: {tmp_path / 'none.yaml'}: no such file; start from one in config/\n"
+        == f"inspector: error: {tmp_path / 'none.yaml'}: no such file; write one with 'inspector "
+        f"init {tmp_path / 'none.yaml'}'\n"
     )
     assert cli.main(["watch", "nonsense"]) == 16
     assert capsys.readouterr().err.startswith("inspector: error: nonsense: not an address")
@@ -82,7 +83,7 @@ def test_path_that_is_not_utf8_is_shown_all_the_same(tmp_path):
         [sys.executable, "-m", "inspector", "check", path], capture_output=True, check=False
     )
     assert (done.returncode, done.stderr) == (10, b"")
-    assert rb"m\udcff.yaml: no such file; start from one in config/" in done.stdout
+    assert rb"m\udcff.yaml: no such file; write one with 'inspector init " in done.stdout
 
 
 def test_simulate_writes_a_data_set(tmp_path, capsys):

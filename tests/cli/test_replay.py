@@ -282,7 +282,7 @@ def test_export_refuses_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return real(name, *arguments)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(OutputError, match=r"pip install 'line-inspector\[parquet\]', or write out"):
+    with pytest.raises(OutputError, match=r"\.whl\[parquet\]', or write out"):
         command("export", tmp_path, "-o", tmp_path / "out.parquet")
     assert not list(tmp_path.glob("*out*"))
 

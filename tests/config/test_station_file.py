@@ -176,7 +176,7 @@ def test_paths_are_relative_to_the_file(tmp_path):
             "kind: opencv\n    source: -1",
             6,
             "cameras[0].source",
-            "must be a device number from 0 on (found -1)",
+            "must be a device number, 0 to 999 (found -1)",
         ),
         (
             "queue_size: 4",

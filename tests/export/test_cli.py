@@ -27,6 +27,7 @@ from inspector.config.yaml_file import load_yaml
 from inspector.detection.bundle import read
 from inspector.errors import ParityError
 from inspector.verdict import FloatMap, Frame8
+from inspector.version import install_command
 from tests.export.conftest import CPU, draw_part, write_labelled, write_parts
 from tests.paths import ROOT
 
@@ -421,7 +422,7 @@ def test_a_station_without_torch_is_told_what_to_install(trained: Run, tmp_path:
     for refused in (evaluated, trained_without):
         assert refused.returncode == 3
         assert refused.stderr.count("\n") == 1
-        assert "line-inspector[train]" in refused.stderr
+        assert f"run {install_command('train')}" in refused.stderr
 
 
 def test_right_aligned_12_bit_photos_are_refused(

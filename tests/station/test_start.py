@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from inspector.client.subscriber import Subscriber
+from inspector.version import install_command
 from inspector.wire.messages import StatusMessage, VerdictMessage
 from inspector.wire.publisher import Publisher
 from tests import running, tiny
@@ -86,7 +87,7 @@ def test_provider_that_is_not_here(tmp_path, bundle_path, parts, provider):
         pytest.skip("this machine has an NVIDIA GPU")
     camera = running.folder_camera(parts)
     station = running.write_station(tmp_path / "s.yaml", bundle_path, camera, provider=provider)
-    refused(station, 13, f"provider: {provider}: ", "pip install 'line-inspector[cuda]'")
+    refused(station, 13, f"provider: {provider}: ", install_command("cuda"))
 
 
 def test_wrong_station_file(station):

@@ -17,36 +17,20 @@ import socket
 import sys
 import threading
 import time
-from typing import Final, Literal
+from typing import Final
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 
 from inspector import cameras
 from inspector.cameras.base import BadFrameError, Camera, CameraLostError, Frame
 from inspector.cameras.isolated import ring
+from inspector.cameras.isolated.messages import MESSAGE_BYTES, ChildMessage
 from inspector.cameras.simulated.faulty import HalfFrameError
 from inspector.config.cameras import CameraConfig
 from inspector.errors import CameraError
 
-MESSAGE_BYTES: Final = 64 * 1024
-"""Largest datagram, either way."""
 _CLOSE_S: Final = 1.2
 """Time for the camera to close once the parent has closed the socket."""
-
-
-class ChildMessage(BaseModel):
-    """What the child says, as one datagram of JSON.
-
-    ``opened`` or ``refused`` (with ``text``) come first. Each request, the longest wait in ms and
-    the slot for the picture, is answered with one of ``frame``, ``bad``, ``lost`` and ``ended``.
-    ``segment`` comes before a frame, with the descriptor of the memory that it is in.
-    """
-
-    what: Literal["opened", "refused", "segment", "frame", "bad", "lost", "ended"]
-    text: str = ""
-    part_id: str = ""
-    exposed_ns: int = 0
-    sequence: int = 0
 
 
 def main(channel: socket.socket, lease_fd: int, memory_fd: int | None) -> None:

@@ -21,7 +21,7 @@ from typing import IO, Final
 
 from inspector.cameras.base import BadFrameError, CameraLostError, Frame
 from inspector.cameras.isolated import ring
-from inspector.cameras.isolated.child import MESSAGE_BYTES, ChildMessage
+from inspector.cameras.isolated.messages import MESSAGE_BYTES, ChildMessage
 from inspector.config.cameras import CameraConfig
 from inspector.errors import CameraError
 

@@ -34,7 +34,7 @@ class OpenCvCamera(CameraBase):
     @classmethod
     def _names_one(cls, value: int | str) -> int | str:
         if isinstance(value, int) and not 0 <= value <= 999:
-            raise ValueError("must be a device number from 0 on")
+            raise ValueError("must be a device number, 0 to 999")
         if value == "":
             raise ValueError("must be a device number, a file, a URL or a pipeline")
         return value

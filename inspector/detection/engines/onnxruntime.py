@@ -22,6 +22,7 @@ from inspector.detection.engines.base import Engine, default_threads, one_line, 
 from inspector.errors import BundleError, Fault, ProviderError
 from inspector.logs import say
 from inspector.verdict import FloatMap, Frame8, Reason
+from inspector.version import install_command
 
 _NAMES: Final = {
     "cpu": "CPUExecutionProvider",
@@ -29,10 +30,10 @@ _NAMES: Final = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 _CURES: Final = {
-    "cuda": "install the NVIDIA driver and pip install 'line-inspector[cuda]', or set provider: "
-    "auto or cpu",
-    "tensorrt": "install the NVIDIA driver, pip install 'line-inspector[cuda]' and the TensorRT "
-    "libraries that ONNX Runtime asks for, or set provider: auto or cpu",
+    "cuda": f"install the NVIDIA driver and run {install_command('cuda')}, or set provider: auto "
+    "or cpu",
+    "tensorrt": f"install the NVIDIA driver, run {install_command('cuda')} and install the "
+    "TensorRT libraries that ONNX Runtime asks for, or set provider: auto or cpu",
 }
 _ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
     # pybind11 makes each a direct child of Exception, and falls back on a plain RuntimeError.

@@ -10,6 +10,7 @@ from inspector.detection.bundle import INPUT, OUTPUTS, Bundle
 from inspector.detection.engines.base import Engine, default_threads, one_line
 from inspector.errors import BundleError, Fault, ProviderError
 from inspector.verdict import FloatMap, Frame8, Reason
+from inspector.version import install_command
 
 try:
     import openvino as ov
@@ -89,8 +90,8 @@ def missing(precision: str = "f32") -> str:
     """Why OpenVINO cannot run here in ``precision``, and the cure; "" when it can."""
     if ov is None:
         return (
-            "the openvino package is not installed; pip install 'line-inspector[openvino]', or "
-            "set provider: auto or cpu"
+            f"the openvino package is not installed; run {install_command('openvino')}, or set "
+            f"provider: auto or cpu"
         )
     if precision == "bf16" and "BF16" not in ov.Core().get_property(
         _DEVICE, "OPTIMIZATION_CAPABILITIES"

@@ -1,0 +1,154 @@
+"""``init``: write the station file of one camera, every key with a comment."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from inspector.cli.examples import examples_folder
+from inspector.cli.photo_source import find_camera
+from inspector.config.cameras import CameraConfig
+from inspector.config.cameras.folder import FolderCamera
+from inspector.config.cameras.opencv import OpenCvCamera
+from inspector.config.yaml_file import NAME
+from inspector.detection import bundle
+from inspector.errors import BundleError, ConfigError, OutputError
+from inspector.files import write_output
+
+_BUNDLE: Final = "part.onnx"
+"""Bundle that the file names unless one is given; it lies beside the file and may come later."""
+_STATION, _RECIPE = "line-1", "part"
+"""Names where neither the file nor the bundle has a better one."""
+_SUFFIXES: Final = (".yaml", ".yml")
+
+_HEAD: Final = (
+    "# Station of one camera, from 'inspector init'. docs/station.md describes every key.\n"
+)
+_FOLDER: Final = """\
+    kind: folder
+    # Its images, those of its subfolders too, are the parts, sorted by path.
+    path: {source}
+    # Parts per second; 0: as fast as they are judged.
+    rate_hz: 0
+    # true: begin again after the last image, for ever.
+    loop: false
+"""
+_SIMULATOR: Final = """\
+    kind: simulator
+    # Parts per second; 0: as fast as they are judged.
+    rate_hz: 2
+    # The same seed draws the same parts.
+    seed: 0
+    # Share of defective parts.
+    defect_rate: 0.3
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``init``."""
+    parser.add_argument("station", type=Path, metavar="STATION.yaml", help="the file to write")
+    parser.add_argument(
+        "--camera",
+        default="0",
+        metavar="CAMERA",
+        help="device number, video file, rtsp:// or http:// URL, folder of images, simulator "
+        "[%(default)s]",
+    )
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="BUNDLE.onnx",
+        help=f"what judges the parts [{_BUNDLE} beside the file, which may come later]",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the station file, and print the command to type next; 0.
+
+    Raises :class:`ConfigError`, :class:`CameraError`, :class:`BundleError` and
+    :class:`OutputError`. A file that exists is never overwritten.
+    """
+    path: Path = options.station
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ConfigError(f"{path}: a station file is called NAME.yaml; choose such a name")
+    camera = find_camera(options.camera)
+    bundle_path: Path = options.bundle or path.parent / _BUNDLE
+    has_bundle = bundle_path.exists()
+    if options.bundle is not None and not has_bundle:
+        raise BundleError(
+            f"{bundle_path}: no such bundle; leave --bundle out to train one later, or correct it"
+        )
+    recipe = _name(bundle.read(bundle_path).manifest.name, _RECIPE) if has_bundle else _RECIPE
+    station = _STATION if path.stem == "station" else _name(path.stem, _STATION)
+    if os.path.lexists(path):
+        raise OutputError(f"{path}: exists and is never overwritten; choose another name")
+    write_output(path, _written(path, station, camera, recipe, bundle_path), mode=None)
+    print(
+        f"{path}: station {station}, camera {options.camera}, recipe {recipe}, bundle {bundle_path}"
+    )
+    if has_bundle:
+        print(f"next: {shlex.join(['inspector', 'check', str(path)])}")
+        return 0
+    print(f"{bundle_path} is not there yet: photos of good parts come first")
+    if isinstance(camera, FolderCamera):
+        command = ["inspector-model", "train", options.camera, "-o", "run"]
+    else:
+        command = ["inspector", "collect", str(path), "-o", "photos"]
+    print(f"next: {shlex.join(command)}")
+    return 0
+
+
+def _written(path: Path, station: str, camera: CameraConfig, recipe: str, bundle_path: Path) -> str:
+    """The text of the example station.yaml with these in their places."""
+    text = (examples_folder() / "station.yaml").read_text(encoding="utf-8")
+    text = re.sub(r"\A(#.*\n)+", _HEAD, text)
+    text = _set(text, "station", station).replace(f"/{_STATION}", f"/{station}")
+    if isinstance(camera, OpenCvCamera):
+        source = camera.source
+        if camera.source_kind == "file":
+            source = _seen_from(path, Path(str(source)))
+        text = _set(text, "source", source)
+        # Left to the device: it refuses a size that it does not have.
+        text = re.sub(r"(?m)^    (?=(?:width|height|fps): )", "    # ", text)
+    else:
+        keys = _SIMULATOR
+        if isinstance(camera, FolderCamera):
+            keys = _FOLDER.format(source=_scalar(_seen_from(path, camera.path)))
+        # From the kind to the keys that every kind has.
+        text = re.sub(
+            r"(?s)    kind: opencv\n.*?(?=    # What makes a part)", lambda _: keys, text, count=1
+        )
+        for key in ("latency_ms", "timeout_ms"):
+            text = re.sub(rf"(?m)(?:^    # .*\n)+^    {key}: .*\n", "", text)
+    text = re.sub(r"(?m)^  flange:$", f"  {_scalar(recipe)}:", text)
+    text = _set(text, "recipe", recipe)
+    return _set(text, "bundle", _seen_from(path, bundle_path))
+
+
+def _set(text: str, key: str, value: str | int) -> str:
+    """``text`` with another value for the one ``key`` of this name, wherever it stands."""
+    changed, times = re.subn(rf"(?m)^( *{key}: ).*$", lambda found: found[1] + _scalar(value), text)
+    assert times == 1, key
+    return changed
+
+
+def _scalar(value: str | int) -> str:
+    """``value`` in YAML, in quotes where it needs them."""
+    return yaml.safe_dump(value, width=float("inf")).removesuffix("\n").removesuffix("\n...")
+
+
+def _seen_from(path: Path, file: Path) -> str:
+    """``file`` as the station file at ``path`` names it: relative where it lies beside or below."""
+    there, file = path.parent.absolute(), file.absolute()
+    return str(file.relative_to(there) if file.is_relative_to(there) else file)
+
+
+def _name(wanted: str, otherwise: str) -> str:
+    """``wanted`` if it can be the name of a station or a recipe."""
+    return wanted if re.fullmatch(NAME, wanted) else otherwise

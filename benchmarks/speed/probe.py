@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-JUDGED = 120
-TRIGGERED = 80
+JUDGED = 60
+TRIGGERED = 40
 WARM_UP = 10
 START_S = 60.0
 

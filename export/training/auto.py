@@ -209,6 +209,21 @@ def explain(table: Sequence[Candidate], found: Pick, fixed: Sequence[str]) -> st
     )
 
 
+def in_plain_words(choice: Choice) -> str:
+    """The choice in a line for the screen; :func:`explain` gives the exact rule for the report."""
+    taken, tried = choice.candidates[choice.chosen], len(choice.candidates)
+    words = describe(taken, len({candidate.fit for candidate in choice.candidates}) > 1)
+    near = sum(candidate.as_good for candidate in choice.candidates)
+    if tried == 1:
+        return f"{words}; nothing else was left to choose"
+    if near == 1:
+        return f"{words}; of {tried} that were tried these find the drawn defects best"
+    return (
+        f"{words}; of {tried} that were tried {near} find the drawn defects equally well, and "
+        f"these are judged fastest"
+    )
+
+
 def describe(candidate: Candidate, fit: bool) -> str:
     """A candidate's settings in words."""
     strides = candidate.strides

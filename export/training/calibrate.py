@@ -56,8 +56,9 @@ def calibrate(
     if extrapolated:
         limit = max(_exponential_tail(scores, rate), own)
         remarks.append(
-            f"{n} held-out good parts are too few to read a rate of {rate:.2%} from them "
-            f"(about {needed} are needed): the tail was extrapolated, which serves to start with"
+            f"the limit is estimated, for there are few photos: to count a rate of {rate:.2%} "
+            f"takes about {needed} good parts that the model has not seen, and there are {n}; it "
+            f"serves to start with"
         )
         method = (
             f"exponential tail over the {1 - TAIL_SHARE:.0%} quantile of held-out good scores, "
@@ -75,8 +76,9 @@ def calibrate(
         )
         if p < 0.01:
             remarks.append(
-                f"folds differ (Kruskal-Wallis p = {p:.4f}): models or parts vary from fold to "
-                f"fold; the pooled scores hold that spread, the interval does not"
+                f"the good parts vary: in {len(folds)} groups, each judged by a model of the "
+                f"others, scores differ more than by chance (p = {p:.4f}); the limit takes that "
+                f"into account, the range of expected rejects does not"
             )
     rejected = int((scores >= limit).sum())
     quantiles = np.quantile(scores, [0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0]) / limit

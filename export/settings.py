@@ -137,8 +137,9 @@ class TrainSettings(BaseModel):
     )
     bank_init: Literal["coreset", "ema", "mean"] = Field(
         "coreset",
-        description="how the remembered patches (memory bank) are chosen: coreset covers all parts, "
-        "rare patches too; ema is the paper's moving average; mean is the authors' mean by place",
+        description="how the remembered patches (memory bank) are chosen: coreset covers all "
+        "parts, rare patches too; ema is the paper's moving average; mean is the authors' mean at "
+        "each place",
     )
     gamma_c: float | None = Field(
         None, ge=0.01, description="γ_c: bank size M = H'·W'/γ_c, instead of bank_items"

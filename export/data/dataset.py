@@ -117,8 +117,8 @@ def fingerprint(
 ) -> str:
     """SHA-256 over names relative to ``root`` and file contents, the same on every system.
 
-    ``digest`` gives the SHA-256 of a file's contents. Raises :class:`ImageError` for a file that cannot
-    be read.
+    ``digest`` gives the SHA-256 of a file's contents. Raises :class:`ImageError` for a file that
+    cannot be read.
     """
     named = sorted(
         (unicodedata.normalize("NFC", path.relative_to(root).as_posix()), path) for path in paths

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 SIZES: Final = (0.01, 0.15)
-"""Smallest and largest extent of a defect as a share of the photo's side (doubled in scratches)."""
+"""Smallest and largest extent of a defect, as a share of the photo's side; scratches: double."""
 
 MARGIN_PX: Final = 3
 """Farther than this from its mask, a photo is unchanged."""
@@ -36,7 +36,7 @@ _COVERED = 0.95
 
 @dataclass(frozen=True)
 class Synthetic:
-    """``image``: uint8 BGR ``[H, W, 3]``; ``mask``: bool ``[H, W]``, True where the change shows."""
+    """``image``: uint8 BGR ``[H, W, 3]``; ``mask``: bool ``[H, W]``, where the change shows."""
 
     image: Frame8
     mask: Mask

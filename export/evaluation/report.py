@@ -235,8 +235,8 @@ def _calibration_words(calibration: Calibration) -> list[str]:
     ]
     if calibration.extrapolated:
         words.append(
-            "The limit was extrapolated, that is estimated, from the highest scores; more good parts "
-            "make it firmer."
+            "The limit was extrapolated (estimated) from the highest scores; more good parts make "
+            "it firmer."
         )
     return words
 

@@ -41,7 +41,7 @@ def say_score(value: float | None) -> str:
 
 
 def say_threshold(value: float) -> str:
-    """A listed threshold as it is; one found in the data is rounded down, so that it still holds."""
+    """A listed threshold as it is; one found in the data is rounded down, so that it holds."""
     return f"{value:.2f}" if value in metrics.SWEEP else f"{math.floor(value * 1000) / 1000:.3f}"
 
 

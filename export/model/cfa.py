@@ -142,7 +142,7 @@ class PatchDescriptor(nn.Module):
         """The weights that act on raw features, and the constant map.
 
         Returns one ``[D', C_l]`` for each level, and ``[D', H', W']``, which holds coordinates,
-        bias and the features' mean. Standardisation is affine for each channel, so it folds exactly.
+        bias and the features' mean. Standardisation is affine in each channel: it folds exactly.
         """
         features = sum(self.channels)
         weight = self.weight[:, :features] / self.divisor

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,7 +19,6 @@ from rich.table import Table
 from export.settings import TrainSettings
 from inspector import __version__
 from inspector.cli import collect
-from inspector.cli.tables import print_next
 from inspector.config.yaml_file import in_words, load_yaml
 from inspector.detection.manifest import Calibration
 from inspector.errors import ConfigError, InspectorError, OutputError
@@ -278,7 +279,12 @@ def _train(options: argparse.Namespace) -> None:
     for remark in outcome.remarks:
         print(f"note: {remark}")
     _print_calibration(outcome.calibration)
-    print_next("inspector-model", "evaluate", run.folder)
+    _print_next("inspector-model", "evaluate", run.folder)
+
+
+def _print_next(*command: str | os.PathLike[str]) -> None:
+    """Print ``next: COMMAND``, quoted for a shell: the last line of a command that took a while."""
+    print(f"next: {shlex.join(os.fspath(word) for word in command)}")
 
 
 def _print_calibration(calibration: Calibration) -> None:
@@ -314,7 +320,7 @@ def _calibrate(options: argparse.Namespace) -> None:
         run.remove(name)
         run.remove(f"{_OTHER_DATA}*/{name}")
     _print_calibration(calibration)
-    print_next("inspector-model", "evaluate", run.folder)
+    _print_next("inspector-model", "evaluate", run.folder)
 
 
 def _report_folder(options: argparse.Namespace, run: Run, data: Path) -> Path:
@@ -398,7 +404,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if evaluation.escapes.hits > len(escaped):
         print(f"escaped: {evaluation.escapes.hits - len(escaped)} more, all in scores.csv")
     print(f"report: {report.folder / 'report.html'}\nscores: {report.folder / 'scores.csv'}")
-    print_next("inspector-model", "export", run.folder, "-o", "part.onnx")
+    _print_next("inspector-model", "export", run.folder, "-o", "part.onnx")
 
 
 def _print_choices(choices: Iterable[str]) -> None:
@@ -448,9 +454,9 @@ def _export(options: argparse.Namespace) -> None:
     print(f"bundle: {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
     test = (options.data or facts.data) / "test"
     if test.is_dir():
-        print_next("inspector", "judge", options.output, test)
+        _print_next("inspector", "judge", options.output, test)
     else:
-        print_next("inspector", "init", "station.yaml", "--bundle", options.output)
+        _print_next("inspector", "init", "station.yaml", "--bundle", options.output)
 
 
 def _extend(options: argparse.Namespace) -> None:
@@ -496,7 +502,7 @@ def _extend(options: argparse.Namespace) -> None:
     print(f"checked: {dict(describe(report.manifest))['checked']}")
     print(f"run: {report.run.folder}")
     print(f"bundle: {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
-    print_next("inspector-model", "evaluate", report.run.folder)
+    _print_next("inspector-model", "evaluate", report.run.folder)
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -48,9 +48,9 @@ CHECKED = 8
 def quantise(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> onnx.ModelProto:
     """The graph with backbone and φ in 8 bits, ranges taken from ``pictures``.
 
-    As many of the first layers stay float32 as are needed to keep the features: these layers are the
-    most sensitive to rounding, and in depthwise networks 8 bits do not speed them up. ``pictures``
-    are good parts at network size, uint8 BGR ``[H, W, 3]`` each.
+    As many of the first layers stay float32 as are needed to keep the features. The first layers
+    are the most sensitive to rounding, and in depthwise networks 8 bits do not speed them up.
+    ``pictures`` are good parts at network size, uint8 BGR ``[H, W, 3]`` each.
     """
     nodes = _backbone_nodes(graph)
     projection = _projection(graph)

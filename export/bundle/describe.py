@@ -53,7 +53,7 @@ def describe(manifest: Manifest) -> list[tuple[str, str]]:
             "remembers",
             f"{cfa.bank_items} patches of good parts, {cfa.descriptor_width} numbers each; a photo "
             f"has {cfa.grid[0]}x{cfa.grid[1]} patches, each is compared with the nearest "
-            f"{cfa.neighbours}",
+            f"{'one' if cfa.neighbours == 1 else cfa.neighbours}",
         ),
         (
             "trained on",

@@ -233,6 +233,11 @@ def _calibration_words(calibration: Calibration) -> list[str]:
         f"{say_score(quantiles.q95)}; the highest scores {say_score(quantiles.maximum)}. The "
         f"limit, 1, is {calibration.threshold:.6g} in the model's own units.",
     ]
+    if "Kruskal-Wallis" in calibration.pooling:
+        words.append(
+            "The Kruskal-Wallis test asks whether scores differ between folds more than by "
+            "chance; p near 0 says that they do."
+        )
     if calibration.extrapolated:
         words.append(
             "The limit was extrapolated (estimated) from the highest scores; more good parts make "

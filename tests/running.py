@@ -165,19 +165,19 @@ def items(subscriber: Subscriber, quiet_ms: int = 300) -> Iterator[Any]:
 class Heard:
     """Everything a station said, sorted."""
 
-    def __init__(self, subscriber: Subscriber) -> None:
-        self.order = list(items(subscriber))
+    def __init__(self, subscriber: Subscriber, quiet_ms: int = 300) -> None:
+        self.order = list(items(subscriber, quiet_ms))
         self.verdicts = [item for item in self.order if isinstance(item, VerdictMessage)]
         self.heatmaps = [item for item in self.order if isinstance(item, Heatmap)]
         self.statuses = [item for item in self.order if isinstance(item, StatusMessage)]
         self.gaps = [item for item in self.order if isinstance(item, Gap)]
 
 
-def judge_all(station: Path) -> Heard:
-    """Run a station whose cameras end, and hear everything."""
+def judge_all(station: Path, quiet_ms: int = 300) -> Heard:
+    """Run a station whose cameras end, and hear everything until nothing came for ``quiet_ms``."""
     with running(station, "--wait-for-subscriber", "10") as daemon:
         with daemon.subscriber() as subscriber:
-            heard = Heard(subscriber)
+            heard = Heard(subscriber, quiet_ms)
         assert daemon.child.wait(10) == 0, daemon.log
     assert heard.gaps == []
     assert [verdict.seq for verdict in heard.verdicts] == list(range(1, len(heard.verdicts) + 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
@@ -51,3 +52,13 @@ def test_pure_module_loads_nothing_heavy(module: str) -> None:
 def test_modules_with_sockets_and_engines_are_told_apart() -> None:
     assert "zmq" in heavy_of("inspector.wire.gate")
     assert "onnxruntime" in heavy_of("inspector.detection.engines.onnxruntime")
+
+
+@pytest.mark.parametrize("room", ["client", "detection", "journal", "wire"])
+def test_every_name_that_a_room_offers_is_there(room: str) -> None:
+    module = importlib.import_module(f"inspector.{room}")
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+        assert name in dir(module)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = module.nothing

@@ -80,7 +80,7 @@ def fit_cfa(data: Path, folder: Path, chosen: TrainSettings, on_step: OnStep) ->
 # Modules of ours that keep files, write reports or bundles, or teach in change no figure of a cell.
 _ASIDE = {
     *("__init__", "assemble", "charts", "cli", "describe", "extend"),
-    *("memory", "parity", "report", "run", "wording"),
+    *("lesson", "memory", "parity", "report", "run", "teacher", "wording"),
 }
 _OURS = tuple(
     path

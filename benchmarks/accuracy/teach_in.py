@@ -24,6 +24,7 @@ from benchmarks.figures import Figure, publish
 from export.cli import main as inspector_model
 from export.training.run import Run
 from inspector.detection.detector import Detector
+from inspector.imaging.folders import find_images
 from inspector.verdict import Verdict
 
 SPOTTED = 16
@@ -56,7 +57,7 @@ def main() -> None:
 
 def measure(category: str, data: Path, scratch: Path, parts: int, seed: int) -> list[Figure]:
     random = np.random.default_rng(seed)
-    photos = sorted((data / "train" / "good").iterdir())
+    photos = find_images(data / "train" / "good")
     drawn = [photos[i] for i in random.permutation(len(photos))[: parts + SPOTTED]]
     own = scratch / "data"
     (own / "train" / "good").mkdir(parents=True)

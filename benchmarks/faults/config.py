@@ -37,6 +37,7 @@ MORE: Final[dict[str, Any]] = {
         "pass_share": 0.01,
         "reserve_mb": 500,
     },
+    "batching": "auto",
     "self_test": {"every_s": 3600.0, "defect": "defect.png"},
     "drift": {"parts_between_false_alarms": 100_000},
     "metrics": "127.0.0.1:9464",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import inspect
@@ -23,8 +24,13 @@ START_S = 60.0
 
 
 def main() -> None:
-    way, bundle = sys.argv[1], Path(sys.argv[2])
-    times = {"judge": judge, "verdict": verdict}[way](bundle)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed.probe", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("way", choices=("judge", "verdict"))
+    parser.add_argument("bundle", type=Path)
+    options = parser.parse_args()
+    times = {"judge": judge, "verdict": verdict}[options.way](options.bundle)
     print(json.dumps({"median_ms": 1e3 * float(np.median(times))}))
 
 

@@ -83,7 +83,7 @@ def export_bundle(
     """
     check_output(output)
     good = run.photos(data)
-    desk = _Drafts(
+    drafts = _Drafts(
         run,
         scorer,
         name,
@@ -94,12 +94,12 @@ def export_bundle(
     )
     with output_errors(output):
         if reference:
-            draft = desk.prove(desk.draft("fp32", onnx_reference.build(scorer)))
+            draft = drafts.prove(drafts.draft("fp32", onnx_reference.build(scorer)))
         elif precision == "auto":
-            draft, why = desk.choose()
+            draft, why = drafts.choose()
             on_choice(why)
         else:
-            draft = desk.prove(desk.draft(precision))
+            draft = drafts.prove(drafts.draft(precision))
         write_whole(output, serialise(draft.graph, draft.manifest))
     Detector.load(output, provider="cpu")
     return draft.manifest

@@ -1,4 +1,4 @@
-"""Writes a traced backbone as ONNX nodes."""
+"""A traced backbone written as ONNX nodes."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def quantise(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> onnx.ModelPr
             quantize_static(
                 before,
                 after,
-                _Pictures(pictures),
+                _RangePictures(pictures),
                 quant_format=QuantFormat.QDQ,
                 nodes_to_quantize=kept,
                 op_types_to_quantize=[*QUANTISED, *DESCRIPTOR],
@@ -143,7 +143,7 @@ def _projection(graph: onnx.ModelProto) -> list[str]:
     return [name for head in heads for name in (f"{head}/flat", f"{head}/patches", head)]
 
 
-class _Pictures(CalibrationDataReader):  # type: ignore[misc]
+class _RangePictures(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, pictures: Iterable[Frame8]) -> None:
         self._left = iter(pictures)
 

@@ -28,7 +28,7 @@ from inspector.imaging.geometry import Box, Geometry
 from inspector.imaging.images import decode_file, read_image, to_bgr8
 from inspector.verdict import Frame8
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with (done, total) after every image."""
 
 Index = npt.NDArray[np.intp]
@@ -142,7 +142,7 @@ class GoodParts:
 def load_good(
     paths: Sequence[Path],
     geometry: Geometry | Callable[[Sequence[Shape]], Geometry],
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> GoodParts:
     """Decode good parts through ``geometry``, or through its result for the shapes of all photos.
 
@@ -192,7 +192,7 @@ class _Reading:
         self,
         paths: Sequence[Path],
         geometry: Geometry | Callable[[Sequence[Shape]], Geometry],
-        on_progress: Progress | None,
+        on_progress: OnProgress | None,
     ) -> None:
         self.shapes: list[Shape] = []
         self.digests: list[bytes] = []
@@ -207,7 +207,7 @@ class _Reading:
             self.images = self._decode_again()
 
     def _read_all(
-        self, resolve: Callable[[Sequence[Shape]], Geometry], on_progress: Progress | None
+        self, resolve: Callable[[Sequence[Shape]], Geometry], on_progress: OnProgress | None
     ) -> tuple[Frame8, Geometry | None]:
         """Open each file once; pictures get the size that the first photo by itself asks for."""
         images, tried = np.empty((0, 0, 0, 3), dtype=np.uint8), None

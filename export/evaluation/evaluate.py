@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.data.dataset import GOOD, Sample
-from export.data.photos import Loaded, Mask, Progress, RefusedPhotoError, load_sample
+from export.data.photos import Loaded, Mask, OnProgress, RefusedPhotoError, load_sample
 from export.evaluation import metrics
 from inspector.files import write_output
 from inspector.imaging.geometry import Geometry
@@ -155,7 +155,7 @@ def evaluate(
     samples: Sequence[Sample],
     score_fn: ScoreBatch,
     geometry: Geometry,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     *,
     root: Path | None = None,
     batch_size: int = BATCH_SIZE,

@@ -18,7 +18,7 @@ from inspector.verdict import LIMIT, FloatMap
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
-Scores = Sequence[float] | npt.NDArray[Any]
+AnyScores = Sequence[float] | npt.NDArray[Any]
 
 PRO_FPR_LIMIT: Final = 0.3
 """AUPRO is integrated up to this false-positive rate, as MVTec's own evaluation does."""
@@ -97,13 +97,13 @@ class PixelFigures:
     pro: Curve | None
 
 
-def auroc(good: Scores, defective: Scores) -> float | None:
+def auroc(good: AnyScores, defective: AnyScores) -> float | None:
     """Area under the ROC curve; a tie counts one half. None when either is empty."""
     _, negatives, positives = _tally(good, defective)
     return _auroc(negatives, positives)
 
 
-def roc(good: Scores, defective: Scores) -> Curve | None:
+def roc(good: AnyScores, defective: AnyScores) -> Curve | None:
     """The ROC curve with a point for each distinct score; None when either is empty."""
     if len(good) == 0 or len(defective) == 0:
         return None
@@ -111,7 +111,7 @@ def roc(good: Scores, defective: Scores) -> Curve | None:
     return _curve(negatives, positives)
 
 
-def f1(good: Scores, defective: Scores, threshold: float = LIMIT) -> float | None:
+def f1(good: AnyScores, defective: AnyScores, threshold: float = LIMIT) -> float | None:
     """F1 of "score >= threshold means defective"; None without defective parts."""
     if len(defective) == 0:
         return None
@@ -120,7 +120,7 @@ def f1(good: Scores, defective: Scores, threshold: float = LIMIT) -> float | Non
     return 2.0 * caught / (caught + alarms + len(defective))
 
 
-def best_f1(good: Scores, defective: Scores) -> tuple[float, float] | None:
+def best_f1(good: AnyScores, defective: AnyScores) -> tuple[float, float] | None:
     """The highest F1 at any threshold, and the highest threshold that gives it."""
     if len(defective) == 0:
         return None
@@ -132,7 +132,7 @@ def best_f1(good: Scores, defective: Scores) -> tuple[float, float] | None:
 
 
 def sweep(
-    good: Scores, defective: Scores, thresholds: Sequence[float] = SWEEP
+    good: AnyScores, defective: AnyScores, thresholds: Sequence[float] = SWEEP
 ) -> tuple[SweepRow, ...]:
     """Escapes and false rejects at each of ``thresholds``."""
     good_scores, defective_scores = np.asarray(good), np.asarray(defective)
@@ -193,7 +193,7 @@ class PixelTally:
         )
 
 
-def kind_figures(kind: str, scores: Scores, faults: int, good: Scores) -> KindFigures:
+def kind_figures(kind: str, scores: AnyScores, faults: int, good: AnyScores) -> KindFigures:
     """Figures of one kind of defect from its judged ``scores`` and the good parts'."""
     caught = int(np.count_nonzero(np.asarray(scores) >= LIMIT))
     return KindFigures(
@@ -218,7 +218,7 @@ def thin(curve: Curve, points: int = 400) -> Curve:
     return Curve(curve.x[kept], curve.y[kept])
 
 
-def _tally(good: Scores, defective: Scores) -> tuple[Floats, Counts, Counts]:
+def _tally(good: AnyScores, defective: AnyScores) -> tuple[Floats, Counts, Counts]:
     """Distinct scores, ascending, and how many good and defective parts have each."""
     scores: Floats = np.concatenate((np.asarray(good, float), np.asarray(defective, float)))
     if not np.isfinite(scores).all():

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from export.data.dataset import fingerprint, open_good
+from export.data.dataset import digest_file, fingerprint, open_good
 from export.settings import TrainSettings
 from inspector.detection.manifest import Calibration, Exposure, Extension
 from inspector.errors import OutputError, RunError, TrainingError
@@ -141,10 +141,11 @@ class Run:
         """The model's version in every verdict: day and photos."""
         return f"{self.outcome().created[:10].replace('-', '')}-{self.facts().fingerprint[:8]}"
 
-    def photos(self, data: Path) -> tuple[Path, ...]:
+    def photos(self, data: Path, digest: Callable[[Path], bytes] = digest_file) -> tuple[Path, ...]:
         """All good parts of the run: those of ``data``, then those of each extension.
 
-        Raises :class:`RunError` when they are not the photos the run was made of.
+        Each is read once, by ``digest``, for the SHA-256 of its contents. Raises :class:`RunError`
+        when they are not the photos the run was made of.
         """
         facts = self.facts()
         if not data.is_dir():
@@ -154,14 +155,14 @@ class Run:
             )
         good = open_good(data)
         trained = facts.lineage[0].parent_fingerprint if facts.lineage else facts.fingerprint
-        if fingerprint(good, data) != trained:
+        if fingerprint(good, data, digest) != trained:
             raise RunError(
                 f"{data}: not the good parts the run was trained on; give their folder with --data"
             )
         for number, lesson in enumerate(facts.lineage, start=1):
             folder = self.folder / "added" / str(number)
             added = tuple(sorted(folder.glob("[!.]*")))
-            if fingerprint(added, folder) != lesson.fingerprint:
+            if fingerprint(added, folder, digest) != lesson.fingerprint:
                 raise RunError(
                     f"{folder}: not the photos that were taught; extend the former run again"
                 )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from export.data.dataset import fingerprint, open_good
-from export.data.photos import GoodParts, load_good, one_each
+from export.data.photos import GoodParts, Index, load_good, one_each
 from export.model import cfa
 from export.model.backbone import Backbone
 from export.model.features import FeatureCache
@@ -24,8 +24,6 @@ from export.training.run import Choice, Facts, Outcome, Run, Scores
 from inspector.detection import fitness
 from inspector.errors import RunError, TrainingError
 from inspector.verdict import FloatMap
-
-Index = npt.NDArray[np.intp]
 
 STEP_PATCHES = 2048
 """Patches of a step, drawn anew each time: their distances to the bank take most of its time."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from export.data.dataset import FEWEST_GOOD_PARTS
-from export.data.photos import MOST_KEPT, KeptFiles, group_copies
+from export.data.photos import MOST_KEPT, Index, KeptFiles, group_copies
 from export.data.synthetic import defective
 from export.model import cfa
 from export.model.backbone import Backbone
@@ -29,7 +29,6 @@ from inspector.imaging.geometry import Box, Geometry
 from inspector.verdict import Frame8
 
 Floats = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 Slices = tuple[slice, slice]
 
 CHOOSING: Final = "choosing settings"

@@ -78,3 +78,11 @@ class BadFrameError(Fault):
         super().__init__(Reason.FRAME_UNREADABLE.value, message)
         self.part_id = part_id
         self.exposed_ns = exposed_ns
+
+
+class HalfFrameError(BadFrameError):
+    """A frame whose lower half was not written; ``frame`` is the whole one."""
+
+    def __init__(self, frame: Frame) -> None:
+        super().__init__(frame.part_id, "the picture is not whole", frame.exposed_ns)
+        self.frame = frame

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from inspector.config.addresses import COMMANDS
+from inspector.config.yaml_file import NAME
 from inspector.errors import SecretError
 
 if TYPE_CHECKING:
@@ -47,6 +48,23 @@ def seconds(text: str) -> float:
     if not 0 < value <= 86_400:
         raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds above 0")
     return value
+
+
+def patience(text: str) -> float:
+    """A time from 0 to a day, s; 0: none. Raises ArgumentTypeError."""
+    value = _number(text)
+    if not 0 <= value <= 86_400:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds from 0")
+    return value
+
+
+def name(text: str) -> str:
+    """A name that fits a file: letters, digits, '_', '.' and '-'. Raises ArgumentTypeError."""
+    if not re.fullmatch(NAME, text):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' must be letters, digits, '_', '.' or '-', at most 64"
+        )
+    return text
 
 
 def moment(text: str) -> int:

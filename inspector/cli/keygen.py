@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from pathlib import Path
-from typing import Final
 
+from inspector.cli.arguments import name
 from inspector.cli.tables import print_next
 from inspector.detection import signing
 from inspector.errors import SecretError
 from inspector.files import check_folders, reason_of, write_new
 from inspector.wire.keys import load_public_key, make_pair
 
-_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``keygen``."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the two files go")
-    parser.add_argument("--name", type=_name, help="of the files [station; with --bundle: bundle]")
+    parser.add_argument("--name", type=name, help="of the files [station; with --bundle: bundle]")
     parser.add_argument(
         "--bundle", action="store_true", help="a pair that bundles are signed with (Ed25519)"
     )
@@ -29,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Make a pair of keys, never in place of existing files; 0. Raises :class:`SecretError`."""
     folder: Path = options.folder
-    name = options.name or ("bundle" if options.bundle else "station")
-    secret_path, public_path = folder / f"{name}.secret", folder / f"{name}.public"
+    called = options.name or ("bundle" if options.bundle else "station")
+    secret_path, public_path = folder / f"{called}.secret", folder / f"{called}.public"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if os.name == "posix":
@@ -42,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
             raise SecretError(
                 f"{path}: is there, and keys are never overwritten; choose another --name"
             )
-    secret, public = signing.make_pair() if options.bundle else make_pair(name)
+    secret, public = signing.make_pair() if options.bundle else make_pair(called)
     write_new(secret_path, secret, 0o600)
     try:
         write_new(public_path, public, 0o644)
@@ -57,13 +54,5 @@ def run(options: argparse.Namespace) -> int:
         return 0
     key = load_public_key(public_path).decode()
     print(f"a station's own: security.secret_key: {secret_path}")
-    print(f"a peer of a station: security.peers: {{{name}: {{key: '{key}', roles: [listen]}}}}")
+    print(f"a peer of a station: security.peers: {{{called}: {{key: '{key}', roles: [listen]}}}}")
     return 0
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(_NAME, text):
-        raise argparse.ArgumentTypeError(
-            f"'{text}' must be letters, digits, '_', '.' or '-', at most 64"
-        )
-    return text

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from inspector.cli.arguments import factor
+from inspector.cli.arguments import factor, whole
 from inspector.cli.recorded import add_journal, find_journal, is_within, progress_bar
 from inspector.cli.tables import numbers, show, table
 from inspector.config.station_file import Provider, Station
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--show",
-        type=int,
+        type=whole,
         default=_SHOWN,
         metavar="N",
         help="list at most N parts whose verdict would change [%(default)s]",

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from inspector import logs
+from inspector.cli.arguments import patience
 from inspector.config.station_file import load_station
 from inspector.station import process
 
@@ -15,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("station", type=Path, metavar="STATION.yaml")
     parser.add_argument(
         "--wait-for-subscriber",
-        type=float,
+        type=patience,
         default=0.0,
         metavar="SECONDS",
         help="before the first part, wait this long for a subscriber (for replays and demos)",

@@ -149,8 +149,8 @@ class Archive:
             if not self._known:
                 self._look()
             self._forget_aged(verdict.judged_us)
-            self._trouble = self._make_room(size, is_pass)
-            if self._trouble:
+            self._trouble = self._shortage(size)
+            if self._trouble or not self._make_room(size, is_pass):
                 return False
             path.parent.mkdir(mode=0o750, exist_ok=True)
             if heat:
@@ -168,23 +168,28 @@ class Archive:
         (self._passed if is_pass else self._others).add(name, size)
         return True
 
-    def _make_room(self, size: int, is_pass: bool) -> str:
-        """Delete until ``size`` more bytes fit, the oldest PASS first.
-
-        "" when they fit; why they do not, where nothing that may be deleted makes room for them.
-        """
-        limit = self._settings.pictures_mb * _MEGABYTE
+    def _shortage(self, size: int) -> str:
+        """Why the disk has no room for ``size`` more bytes; "" when it has."""
         reserve = self._settings.reserve_mb * _MEGABYTE
         if shutil.disk_usage(self._folder).free - size < reserve:
             return (
                 f"{self._folder}: less than {self._settings.reserve_mb} MB are free on the disk; "
                 f"no picture is kept until there is more"
             )
+        return ""
+
+    def _make_room(self, size: int, is_pass: bool) -> bool:
+        """Delete until ``size`` more bytes are within the limit, the oldest PASS first.
+
+        False where pictures of rejected parts fill the limit: they are worth more than a PASS, so
+        that this is no trouble.
+        """
+        limit = self._settings.pictures_mb * _MEGABYTE
         if size > limit or (is_pass and self._others.bytes + size > limit):
-            return f"{self._folder}: full of pictures of rejected parts; raise journal.pictures_mb"
+            return False
         while self.size_bytes + size > limit:
             self._drop(self._passed if self._passed.files else self._others)
-        return ""
+        return True
 
     def _forget_aged(self, now_us: int) -> None:
         """Delete pictures that are too old, a few at a time, lest a wrong clock take them all."""

@@ -97,8 +97,8 @@ class Batching:
 class BatchCosts:
     """What batches of 1, 2, 4, ... parts cost on one engine, ns.
 
-    Only sizes that paid when they were learnt are ever used: singles that a busy machine slows down
-    later say nothing of batches that do not run.
+    Only sizes that paid when they were measured are used. Single parts that load slows down later
+    prove nothing about batches that have not run since.
     """
 
     def __init__(self) -> None:
@@ -173,7 +173,7 @@ class BatchCosts:
         return 1
 
     def _refuse(self, size: int) -> None:
-        """One that was slow once must not be refused for ever; one that always is, ever longer."""
+        """Try a size again that was slow once; try one that is always slow ever more rarely."""
         self._refused[size] = self._refused.get(size, 0) + 1
         if self._refused[size] >= self._forgives.get(size, _FORGIVES):
             self._forgives[size] = 2 * self._forgives.get(size, _FORGIVES)
@@ -207,7 +207,7 @@ def _learn(judge: Judge, costs: BatchCosts) -> None:
         costs.learn(together, time.perf_counter_ns)
         for size in range(2, costs.largest + 1):
             scores, _ = detector.infer(np.repeat(golden, size, axis=0))
-            # Of this engine itself: in bf16 it scores otherwise than the manifest says.
+            # Compare with this engine's own single score; in bf16 it differs from the manifest's.
             if not (np.abs(scores - alone) <= detector.manifest.golden_tolerance).all():
                 raise Fault(Reason.INFERENCE_ERROR.value, f"a batch of {size} scores otherwise")
     except Fault as fault:

@@ -34,16 +34,17 @@ class RepeatCheck:
         """``frozen`` when the camera sent the bytes of its previous frame again, else None.
 
         ``frame`` is what the camera gave, and nobody may write to it later. Every frame must be
-        checked, in the order of the camera.
+        checked, in the order of the camera. The same array again is one frame that is judged a
+        second time, as when a changeover is rolled back, and has the answer that it had.
         """
-        # A part is judged a second time when a changeover is rolled back: one frame, no repetition.
-        if not self._live or frame is self._previous:
+        if not self._live:
             return None
-        previous, self._previous = self._previous, frame
-        if previous is None or not _same_bytes(previous, frame):
-            self._repeats = 0
+        if frame is not self._previous:
+            previous, self._previous = self._previous, frame
+            repeats = previous is not None and _same_bytes(previous, frame)
+            self._repeats = self._repeats + 1 if repeats else 0
+        if self._repeats == 0:
             return None
-        self._repeats += 1
         return Fault(
             Reason.FROZEN.value,
             f"the camera sent the same picture {self._repeats + 1} times, byte for byte; none may "

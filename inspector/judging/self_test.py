@@ -106,10 +106,6 @@ class Schedule:
         late_ns = self._now_ns() - self._due_ns
         return late_ns >= (self._every_ns if parts_wait and not self._at_once else 0)
 
-    def next_due_ns(self) -> int | None:
-        """When to ask ``due`` again if no part comes (monotonic), or None for never."""
-        return None if not self._every_ns or self.missed else self._due_ns
-
     def record(self, missed: str) -> None:
         """Note that a self-test ran; ``missed`` is what :meth:`Defect.missed` said of it."""
         self._at_once = False

@@ -317,7 +317,10 @@ class _Line:
                 say("camera hangs", logging.ERROR, camera=grabber.config.name)
 
     def _answer_last_questions(self) -> None:
-        """Refuse commands from now on, but let those ask who learn from the last status alone."""
+        """Refuse new orders, but go on answering status and replay for half a second.
+
+        Some clients learn only from the last status which verdicts they miss.
+        """
         self._orders.refuse_from_now()
         if self._commands.served:
             time.sleep(_LAST_QUESTIONS_S)

@@ -78,5 +78,8 @@ class Part:
 
     @property
     def is_begun(self) -> bool:
-        """True for a part that was triggered or seen, False for one that only a fault speaks of."""
+        """True for a part that was triggered or seen.
+
+        False for the FAULT that a lost camera owes for a part which nobody saw.
+        """
         return self.trigger is not None or self.waiting_since_ns is not None

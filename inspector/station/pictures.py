@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol
 
 import numpy.typing as npt
@@ -65,12 +65,11 @@ class PartPictures:
 
 @dataclass(frozen=True)
 class _Job:
-    """Pictures of a part, and what is to be done with them."""
+    """Pictures of a part, with their frame only if it is to be kept."""
 
     pictures: PartPictures
     header: HeatmapMessage | None
     """Published with the heatmap; None: nothing is published."""
-    keeps_frame: bool
 
 
 class Pictures(Worker):
@@ -102,16 +101,18 @@ class Pictures(Worker):
 
     def show(self, pictures: PartPictures) -> None:
         """Publish and keep a part's pictures soon; never blocks."""
-        keeps_frame = pictures.frame is not None and self._store.wants(pictures.verdict)
-        job = _Job(pictures, heatmap_header(pictures), keeps_frame)
-        if job.header is None and not keeps_frame:
+        if pictures.frame is not None and not self._store.wants(pictures.verdict):
+            # A frame is one of a few places in its camera's memory, which wants it back.
+            pictures = replace(pictures, frame=None)
+        job = _Job(pictures, heatmap_header(pictures))
+        if job.header is None and pictures.frame is None:
             return
         with self._changed:
             if len(self._waiting) >= _PICTURES_WAITING:
                 dropped = self._waiting.popleft()
                 if dropped.header is not None:
                     self._on_drop("published")
-                if dropped.keeps_frame:
+                if dropped.pictures.frame is not None:
                     self._on_drop("kept")
             self._waiting.append(job)
             self._changed.notify()
@@ -135,6 +136,8 @@ class Pictures(Worker):
                 job = self._waiting.popleft()
             self._publish(job)
             self._keep(job)
+            # Or the last part's pictures would stay in memory until the next part's come.
+            del job
             self._inbox.wake()
 
     def _publish(self, job: _Job) -> None:
@@ -152,7 +155,7 @@ class Pictures(Worker):
 
     def _keep(self, job: _Job) -> None:
         pictures = job.pictures
-        if not job.keeps_frame or pictures.frame is None:
+        if pictures.frame is None:
             return
         recipe, judgement = pictures.recipe, pictures.judgement
         kept = self._store.keep(

@@ -23,7 +23,7 @@ _RETRY_S: Final = 1.0
 
 
 class Records(Protocol):
-    """Where verdicts are committed; :class:`inspector.journal.Journal` is one."""
+    """Where verdicts are committed; :class:`inspector.journal.writer.Journal` is one."""
 
     def commit(self, triggers: Sequence[Trigger], verdicts: Sequence[VerdictMessage]) -> None:
         """All or nothing, and on the disk when it returns. Raises :class:`JournalError`."""

@@ -107,7 +107,7 @@ class Commands(Worker):
     any thread; ``status`` for the state of the station; and ``reader`` to open the journal. Replays
     are answered in chunks of at most 100 verdicts, one client after the other, so that no refill
     holds up another one or the line. A client that has gone or does not read loses its replies, and
-    nobody waits for it. Raises :class:`PortError`.
+    nobody waits for it.
     """
 
     def __init__(

@@ -10,13 +10,15 @@ from typing import Final, Protocol
 
 from inspector.errors import WireError
 from inspector.logs import say
-from inspector.wire.messages import ReplayCommand, ReplyMessage, decode_verdict
+from inspector.wire.messages import ReplayCommand, ReplyMessage, VerdictMessage, decode_verdict
 
 CHUNK: Final = 100
 """Verdicts in one reply, at most."""
 
 _LARGEST_CHUNK: Final = 128 << 10
 """Bytes of the verdicts in one reply; a single verdict may be larger."""
+_MOST_ROWS: Final = 10_000
+"""Rows that are read for one reply while all of them are damaged."""
 
 
 class RecordedVerdicts(Protocol):
@@ -80,45 +82,61 @@ def read_replay(
     A row of the journal that is no verdict is left out and logged: for the client it is one that
     the journal has not.
     """
-    epoch, to = command.epoch, command.to_seq
-    if epoch is None:
-        found = journal.since(command.since_us or 0, CHUNK + 1)
-    else:
-        found = journal.verdicts(epoch, command.from_seq, to, CHUNK + 1)
-    size = count = 0
-    for row in found[:CHUNK]:
-        size += len(row)
-        if count and size > _LARGEST_CHUNK:
-            break
-        count += 1
-    more = count < len(found)
+    limit = CHUNK + 1
+    rows = _rows(journal, command, limit)
+    while len(rows) == limit < _MOST_ROWS and not any(_verdict_in(row) for row in rows):
+        # Nothing but damage so far: a reply without a verdict would end what the client asks for.
+        limit *= 4
+        rows = _rows(journal, command, limit)
+    verdicts, count = _chunk_of(rows, command)
+    more = count < len(rows) or len(rows) == limit
     following = None
-    complete = to is not None and count > to - command.from_seq
-    if epoch is not None and not more and not complete:
+    complete = command.to_seq is not None and count > command.to_seq - command.from_seq
+    if command.epoch is not None and not more and not complete:
         try:
-            following = journal.following(epoch)
-            if command.from_seq > 1 and not journal.verdicts(epoch, 1, None, 1):
+            following = journal.following(command.epoch)
+            if command.from_seq > 1 and not journal.verdicts(command.epoch, 1, None, 1):
                 raise LookupError
         except LookupError:
-            detail = f"epoch '{epoch}' is not in the journal, or no longer"
+            detail = f"epoch '{command.epoch}' is not in the journal, or no longer"
             return ReplyMessage(id=command.id, kind="refused", code="unknown", detail=detail), []
-    verdicts = _verdicts_among(found[:count], command)
     return ReplyMessage(id=command.id, kind="replayed", more=more, next_epoch=following), verdicts
 
 
-def _verdicts_among(rows: Sequence[bytes], command: ReplayCommand) -> list[bytes]:
-    """The rows that are verdicts; one line in the log says how many are not, and where."""
+def _rows(journal: RecordedVerdicts, command: ReplayCommand, limit: int) -> Sequence[bytes]:
+    if command.epoch is None:
+        return journal.since(command.since_us or 0, limit)
+    return journal.verdicts(command.epoch, command.from_seq, command.to_seq, limit)
+
+
+def _chunk_of(rows: Sequence[bytes], command: ReplayCommand) -> tuple[list[bytes], int]:
+    """The verdicts of one reply, and how many rows they and the damaged ones among them are.
+
+    One line in the log says how many are damaged, and where the first one is.
+    """
     verdicts: list[bytes] = []
-    epoch, seq = command.epoch, command.from_seq - 1
+    epoch, seq = command.epoch or "", command.from_seq - 1
     damaged: list[dict[str, object]] = []
+    size = count = 0
     for row in rows:
-        try:
-            verdict = decode_verdict(row)
-        except WireError as error:
-            damaged.append({"epoch": epoch or "", "after_seq": seq, "why": error})
+        verdict = _verdict_in(row)
+        if verdict is None:
+            damaged.append({"epoch": epoch, "after_seq": seq})
+        elif len(verdicts) == CHUNK or (verdicts and size + len(row) > _LARGEST_CHUNK):
+            break
         else:
             epoch, seq = verdict.epoch, verdict.seq
             verdicts.append(row)
+            size += len(row)
+        count += 1
     if damaged:
         say("damaged", logging.WARNING, rows=len(damaged), **damaged[0])
-    return verdicts
+    return verdicts, count
+
+
+def _verdict_in(row: bytes) -> VerdictMessage | None:
+    """The verdict that a row of the journal is; None where it is damaged."""
+    try:
+        return decode_verdict(row)
+    except WireError:
+        return None

@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 
 from inspector.cli import export_verdicts
-from inspector.cli import replay as history
+from inspector.cli import replay as replay_command
 from inspector.cli.arguments import moment
 from inspector.config.station_file import JournalSettings
 from inspector.detection.detector import Detector
@@ -39,7 +39,7 @@ recipe: r
 def command(name: str, *arguments: object) -> int:
     parser = argparse.ArgumentParser()
     add, run = {
-        "replay": (history.add_arguments, history.run),
+        "replay": (replay_command.add_arguments, replay_command.run),
         "export": (export_verdicts.add_arguments, export_verdicts.run),
     }[name]
     add(parser)

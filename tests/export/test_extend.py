@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from tests.export.conftest import (
     draw_labelled,
     draw_part,
     features,
+    run_watched,
     write_labelled,
     write_parts,
 )
@@ -161,6 +163,22 @@ def test_the_bundle_is_proven_anew_and_says_where_it_comes_from(
     assert manifest.evaluation == {}
     assert not list(taught.run.folder.glob("evaluation.json"))
     assert "/" not in manifest.model_dump_json(include={"lineage"})
+
+
+def test_a_lesson_opens_each_of_its_photos_once(
+    roomy: Run, labelled: Path, parts: Path, tmp_path: Path
+) -> None:
+    arguments = ["extend", "--precision", "fp32", str(roomy.folder), "--good", str(labelled)]
+    _, seen = run_watched([*arguments, "-o", str(tmp_path / "part2.onnx")])
+    opened = Counter(Path(path) for path in seen if path.endswith(".png"))
+    assert [opened[path] for path in labelled.iterdir()] == [1] * 6
+    # To be read for the lesson, to be recognised for the bundle, and for its proof.
+    golden = Run(tmp_path / "part2-run").outcome().golden
+    good = sorted((parts / "train" / "good").iterdir())
+    for index, path in enumerate(good):
+        assert opened[path] == 3 + (index in golden), path
+    for path in (parts / "test").glob("*/*.png"):
+        assert opened[path] == 2, path
 
 
 def test_the_parent_run_is_left_as_it_was(

@@ -1,5 +1,5 @@
 """Failures that other inspection systems shipped, of the training wing; the line's are in
-tests/faults/test_shipped_failures.py."""
+tests/test_shipped_failures.py."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class _LossyFile(apsw.VFSFile):
 
 
 class Writer:
-    """The journal's statements on a lossy disk: what :class:`inspector.journal.Journal` runs."""
+    """The statements of :class:`inspector.journal.writer.Journal`, run on a lossy disk."""
 
     def __init__(self, disk: Disk, path: Path, epoch: str, *extra: str) -> None:
         """``extra``: pragmas set after the journal's own, such as ``synchronous=OFF``."""

@@ -146,3 +146,16 @@ def test_the_part_that_a_roll_back_judges_again_is_not_frozen(tmp_path):
     judges.roll_back()
     assert judges["top"].judge(frame).verdict is Verdict.PASS
     assert judges["top"].judge(frame.copy()).reason is Reason.FROZEN
+
+
+def test_a_frozen_frame_stays_frozen_when_it_is_judged_again():
+    """A changeover that is rolled back judges its part again: the answer may not change."""
+    check = RepeatCheck(live=True)
+    first = np.zeros((4, 4), np.uint8)
+    repeated = first.copy()
+    assert check.check(first) is None
+    assert check.check(first) is None
+    for _ in range(3):
+        assert "2 times" in str(check.check(repeated))
+    assert "3 times" in str(check.check(repeated.copy()))
+    assert check.check(np.ones((4, 4), np.uint8)) is None

@@ -245,6 +245,20 @@ def test_damaged_rows_are_left_out_of_a_replay_and_logged(recorded, caplog):
     assert {record.levelname for record in caplog.records} == {"WARNING"}
 
 
+def test_good_rows_behind_many_damaged_ones_are_sent(recorded):
+    """A reply without a verdict would have been the end of the refill."""
+    sent = [json.loads(wire.encode(one)) for one in recorded.record(300)]
+    for seq in range(1, 151):
+        recorded.damage(seq, "{}")
+    with serving(recorded, accept_and_answer) as commands, Peer(commands.address) as peer:
+        first = peer.ask(command="replay", epoch="epoch-1")
+        assert first["verdicts"] == sent[150:250]
+        assert first["more"] is True
+        rest = peer.ask(command="replay", epoch="epoch-1", from_seq=251)
+        assert rest["verdicts"] == sent[250:]
+        assert rest["more"] is False
+
+
 def test_replay_names_the_epoch_that_follows(recorded):
     recorded.record(2)
     for count in (0, 0, 4):

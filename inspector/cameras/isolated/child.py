@@ -22,10 +22,9 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from inspector import cameras
-from inspector.cameras.base import BadFrameError, Camera, CameraLostError, Frame
+from inspector.cameras.base import BadFrameError, Camera, CameraLostError, Frame, HalfFrameError
 from inspector.cameras.isolated import ring
 from inspector.cameras.isolated.messages import MESSAGE_BYTES, ChildMessage
-from inspector.cameras.simulated.faulty import HalfFrameError
 from inspector.config.cameras import CameraConfig
 from inspector.errors import CameraError
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from inspector.cameras.base import BadFrameError, CameraLostError, Frame
+from inspector.cameras.base import BadFrameError, CameraLostError, Frame, HalfFrameError
 from inspector.cameras.folder import list_images
 from inspector.cameras.pace import Pace, now_us
 from inspector.cameras.simulated import flange
@@ -34,14 +34,6 @@ from inspector.imaging.images import read_image
 
 # Where the script stands: int64 each.
 _STEP, _COUNT, _NEXT, _DRAWN, _WIDTH, _HEIGHT, _GONE_NS, _GRABBED_US, _EXPOSED_NS, _OVER = range(10)
-
-
-class HalfFrameError(BadFrameError):
-    """A frame whose lower half was not written; ``frame`` is the whole one."""
-
-    def __init__(self, frame: Frame) -> None:
-        super().__init__(frame.part_id, "the picture is not whole", frame.exposed_ns)
-        self.frame = frame
 
 
 class Faulty:

@@ -1,4 +1,4 @@
-"""Training wing: photos of good parts in, one verified ONNX bundle out. Needs the extra [train]."""
+"""Training wing: it makes one verified ONNX bundle of photos of good parts. Needs [train]."""
 
-# For what it sets before ONNX Runtime loads.
+# The package sets environment variables that ONNX Runtime reads when it loads.
 import inspector  # noqa: F401

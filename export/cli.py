@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -26,11 +28,26 @@ from inspector.version import install_command
 
 if TYPE_CHECKING:
     from export.training.run import Run
+    from export.training.train import Step
 
 INTERRUPTED = 130
 WITHOUT_TORCH = 3
 _OTHER_DATA = "evaluation-"
-"""Begins the names of folders with reports on other data, in that of the run."""
+"""Folders in the run's folder whose names begin so hold reports on other data."""
+_STAGES: Final = {
+    "backbone features": "looking at the photos",
+    "adapting φ": "learning the good parts",
+    "teaching": "learning the new good parts",
+    "proving parity": "checking that the file judges as the model does",
+}
+"""Plain words for the stages of :class:`~export.training.train.Step` that are technical terms."""
+_FITS: Final = {
+    "feature scale": "measuring features",
+    "memory bank": "choosing what to remember",
+    "service": "final model",
+    "fold": "test model",
+}
+"""Plain words for the terms in ``Step.fit``."""
 TRAINING_PACKAGES = {"torch", "torchvision", "sklearn", "scipy", "matplotlib", "jinja2", "PIL"}
 
 
@@ -74,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=collect.run)
 
     command = commands.add_parser(
-        "train", allow_abbrev=False, help="train a CFA model on photos of good parts"
+        "train", allow_abbrev=False, help="learn a model from photos of good parts"
     )
     command.add_argument("data", type=Path, help="folder in MVTec AD layout, or of good parts only")
     command.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
@@ -87,10 +104,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--auto",
         action="store_true",
-        help="choose size, fit, strides and sigma by good parts only: held-out parts against "
-        "defects drawn on them; what is given here or in --config stays",
+        help="choose size, fit, strides and sigma from the good parts: they must tell parts that "
+        "were kept back from the same parts with defects drawn on them; options given here or in "
+        "--config stay as given",
     )
-    group = command.add_argument_group("options of the model (they win over --config)")
+    group = command.add_argument_group(
+        "options of the model",
+        "They win over --config; docs/training.md explains the terms and symbols.",
+    )
     for name, field in TrainSettings.model_fields.items():
         flag = f"--{name.replace('_', '-')}"
         default = "" if field.default is None else f" [{_shown(field.default)}]"
@@ -102,13 +123,13 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_train)
 
     command = commands.add_parser(
-        "calibrate", help="set another false-reject target on a finished run, without training"
+        "calibrate", help="set the limit for another share of false rejects, without training"
     )
     command.add_argument("folder", type=Path, metavar="RUN")
     command.add_argument("--false-reject", required=True, help="e.g. 1%%")
     command.set_defaults(run=_calibrate)
 
-    command = commands.add_parser("evaluate", help="figures and report on the test photos")
+    command = commands.add_parser("evaluate", help="judge the test photos; figures and a report")
     command.add_argument("folder", type=Path, metavar="RUN")
     command.add_argument("--data", type=Path, help="data set; default: the one it was trained on")
     command.add_argument(
@@ -121,7 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     command.set_defaults(run=_evaluate)
 
-    command = commands.add_parser("export", help="write the bundle, after the proof of parity")
+    command = commands.add_parser(
+        "export", help="write the bundle, once it judges as the trained model does"
+    )
     command.add_argument("folder", type=Path, metavar="RUN")
     command.add_argument("-o", "--output", type=Path, required=True, help="part.onnx")
     command.add_argument("--name", help="name in every verdict; default: the data folder's")
@@ -129,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--reference",
         action="store_true",
-        help="the graph as the paper writes it, many times slower: to compare with",
+        help="write the network step by step as in the paper: many times slower, for comparisons",
     )
     command.add_argument("--data", type=Path, help="data set; default: the one it was trained on")
     command.add_argument("--weights", type=Path, help="backbone weights file")
@@ -154,8 +177,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--raise-limit",
         action="store_true",
-        help="the taught parts' cross-fitted scores count for the limit too: more parts like them "
-        "pass, and more defects may",
+        help="the taught parts' scores, given by models that were not taught them, count for the "
+        "limit too: more parts like them pass, and so may more defects",
     )
     command.add_argument("--name", help="name in every verdict; default: the data folder's")
     _add_precision(command)
@@ -164,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     command.set_defaults(run=_extend)
 
-    command = commands.add_parser("show", help="what a bundle says of itself")
+    command = commands.add_parser("show", help="print what a bundle holds and how it was made")
     command.add_argument("bundle", type=Path, metavar="part.onnx")
     command.add_argument("--json", action="store_true", help="the whole manifest as JSON")
     command.set_defaults(run=_show)
@@ -178,7 +201,7 @@ def _shown(value: Any) -> str:
 
 
 def _settings(options: argparse.Namespace) -> TrainSettings:
-    """What was given, and only that, is in ``model_fields_set``."""
+    """The settings; ``model_fields_set`` names those given on the command line or in --config."""
     base = load_yaml(options.config, TrainSettings) if options.config else TrainSettings()
     given = {
         name: getattr(options, name)
@@ -205,11 +228,24 @@ def _progress() -> Progress:
     )
 
 
+def _show_step(progress: Progress, tasks: dict[str, Any], step: Step) -> None:
+    """Move the stage's bar, or add one; ``tasks`` maps a stage to its bar."""
+    if step.stage not in tasks:
+        words = _STAGES.get(step.stage, step.stage)
+        tasks[step.stage] = progress.add_task(words, total=step.total, note="")
+    note = step.fit
+    for term, words in _FITS.items():
+        note = note.replace(term, words)
+    if step.loss is not None:
+        note += f", loss {step.loss:.4g}"
+    progress.update(tasks[step.stage], completed=step.done, total=step.total, note=note)
+
+
 def _train(options: argparse.Namespace) -> None:
     settings = _settings(options)
-    from export.training.auto import choose, recall
+    from export.training.auto import choose, in_plain_words, recall
     from export.training.run import Choice, Run
-    from export.training.train import Step, train
+    from export.training.train import train
 
     run = Run(options.output)
     run.check(resume=options.resume)
@@ -218,10 +254,7 @@ def _train(options: argparse.Namespace) -> None:
         tasks: dict[str, Any] = {}
 
         def on_step(step: Step) -> None:
-            if step.stage not in tasks:
-                tasks[step.stage] = progress.add_task(step.stage, total=step.total, note="")
-            note = step.fit if step.loss is None else f"{step.fit}: loss {step.loss:.4g}"
-            progress.update(tasks[step.stage], completed=step.done, total=step.total, note=note)
+            _show_step(progress, tasks, step)
 
         if options.resume and (options.auto or run.facts().choice is not None):
             settings, choice = recall(run, settings)
@@ -237,25 +270,34 @@ def _train(options: argparse.Namespace) -> None:
         )
     outcome = run.outcome()
     if choice is not None:
-        print(f"chose {choice.reason}")
+        print(f"settings: {in_plain_words(choice)}")
         print(
-            f"chosen in {choice.seconds:.0f} s by good parts only: {choice.held_out} held-out "
-            f"parts against {choice.defects} defects drawn on them"
+            f"chosen in {choice.seconds:.0f} s from good parts alone: {choice.held_out} that were "
+            f"kept back, and {choice.defects} defects drawn on them"
         )
     print(f"trained in {outcome.train_seconds:.0f} s: {run.folder}")
     for remark in outcome.remarks:
         print(f"note: {remark}")
     _print_calibration(outcome.calibration)
+    _print_next("inspector-model", "evaluate", run.folder)
+
+
+def _print_next(*command: str | os.PathLike[str]) -> None:
+    """Print ``next: COMMAND``, quoted for a shell: the last line of a command that took a while."""
+    print(f"next: {shlex.join(os.fspath(word) for word in command)}")
 
 
 def _print_calibration(calibration: Calibration) -> None:
     low, high = calibration.interval
     first, last = calibration.predicted_rejects
     print(
-        f"limit set for {calibration.target_false_reject:.2%} false rejects from "
-        f"{calibration.good_parts} held-out good parts: {calibration.good_rejected} reach it; true "
-        f"rate {low:.2%} to {high:.2%} (95 %); of the next {calibration.predicted_next} good "
-        f"parts {first} to {last} would be rejected"
+        f"limit: set to reject {calibration.target_false_reject:.2%} of good parts; of "
+        f"{calibration.good_parts} that the model had not seen, {calibration.good_rejected} reach "
+        f"it"
+    )
+    print(
+        f"expect: {low:.2%} to {high:.2%} of good parts rejected, {first} to {last} of the next "
+        f"{calibration.predicted_next} (95 % confidence)"
     )
     for remark in calibration.remarks:
         print(f"note: {remark}")
@@ -273,15 +315,16 @@ def _calibrate(options: argparse.Namespace) -> None:
     calibration = calibrate(run.limit_folds(), rate)
     changed = outcome.model_copy(update={"calibration": calibration})
     run.write("outcome.json", changed.model_dump_json(indent=2).encode())
-    # Their figures were at the former limit.
+    # The figures of an earlier evaluation hold at the former limit only.
     for name in ("evaluation.json", "scores.csv", "report.html"):
         run.remove(name)
         run.remove(f"{_OTHER_DATA}*/{name}")
     _print_calibration(calibration)
+    _print_next("inspector-model", "evaluate", run.folder)
 
 
 def _report_folder(options: argparse.Namespace, run: Run, data: Path) -> Path:
-    """Where the report goes, made: figures of other data never take the place of the run's own.
+    """Make and return the report's folder: other data's figures never replace the run's own.
 
     Raises :class:`OutputError`.
     """
@@ -300,6 +343,7 @@ def _report_folder(options: argparse.Namespace, run: Run, data: Path) -> Path:
 def _evaluate(options: argparse.Namespace) -> None:
     import numpy as np
 
+    from export.bundle.describe import say_figure
     from export.data.dataset import open_test
     from export.evaluation.evaluate import evaluate
     from export.evaluation.report import headline, write_report
@@ -350,7 +394,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if samples:
         table = Table("figure", "value", title=f"{facts.name}: {len(samples)} test photos")
         for key, value in summary.items():
-            table.add_row(key.replace("_", " "), f"{value:.4g}")
+            table.add_row(say_figure(key), f"{value:.4g}")
         Console().print(table)
     for line in headline(evaluation, outcome.calibration):
         print(line)
@@ -360,6 +404,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if evaluation.escapes.hits > len(escaped):
         print(f"escaped: {evaluation.escapes.hits - len(escaped)} more, all in scores.csv")
     print(f"report: {report.folder / 'report.html'}\nscores: {report.folder / 'scores.csv'}")
+    _print_next("inspector-model", "export", run.folder, "-o", "part.onnx")
 
 
 def _print_choices(choices: Iterable[str]) -> None:
@@ -372,8 +417,9 @@ def _add_precision(command: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("auto", "fp32", "mixed", "fp16", "int8"),
         default="auto",
-        help="auto: int8, or mixed (fp32, its bank searched in 8 bits), where this machine's "
-        "processor is quicker with it and the proof holds, else fp32, which runs alike everywhere",
+        help="number format of the file; auto: int8 (8 bits) or mixed (8 bits in the search alone) "
+        "where this machine's processor is quicker with it and the file still judges as the model "
+        "does, else fp32, which runs alike everywhere",
     )
 
 
@@ -391,7 +437,7 @@ def _export(options: argparse.Namespace) -> None:
     scorer = load_scorer(run, pick_device("cpu"), options.weights)
     choices: list[str] = []
     with _progress() as progress:
-        task = progress.add_task("proving parity", total=None, note="")
+        task = progress.add_task(_STAGES["proving parity"], total=None, note="")
         manifest = export_bundle(
             run,
             scorer,
@@ -403,11 +449,14 @@ def _export(options: argparse.Namespace) -> None:
             on_image=lambda done, total: progress.update(task, completed=done, total=total),
             on_choice=choices.append,
         )
-    rows = dict(describe(manifest))
-    size = options.output.stat().st_size
     _print_choices(choices)
-    print(f"parity: {rows['parity']}")
-    print(f"bundle: {options.output} ({size / 1e6:.1f} MB)")
+    print(f"checked: {dict(describe(manifest))['checked']}")
+    print(f"bundle: {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
+    test = (options.data or facts.data) / "test"
+    if test.is_dir():
+        _print_next("inspector", "judge", options.output, test)
+    else:
+        _print_next("inspector", "init", "station.yaml", "--bundle", options.output)
 
 
 def _extend(options: argparse.Namespace) -> None:
@@ -418,16 +467,14 @@ def _extend(options: argparse.Namespace) -> None:
     from export.bundle.describe import describe
     from export.extend import extend
     from export.training.run import Run
-    from export.training.train import Step, pick_device
+    from export.training.train import pick_device
 
     run = Run(options.folder)
     with _progress() as progress:
         tasks: dict[str, Any] = {}
 
         def on_step(step: Step) -> None:
-            if step.stage not in tasks:
-                tasks[step.stage] = progress.add_task(step.stage, total=step.total, note="")
-            progress.update(tasks[step.stage], completed=step.done, total=step.total)
+            _show_step(progress, tasks, step)
 
         report = extend(
             run,
@@ -452,9 +499,10 @@ def _extend(options: argparse.Namespace) -> None:
         print(line)
     _print_calibration(report.manifest.calibration)
     _print_choices(report.choices)
-    print(f"parity: {dict(describe(report.manifest))['parity']}")
+    print(f"checked: {dict(describe(report.manifest))['checked']}")
     print(f"run: {report.run.folder}")
     print(f"bundle: {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
+    _print_next("inspector-model", "evaluate", report.run.folder)
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -466,8 +514,8 @@ def _show(options: argparse.Namespace) -> None:
         print(read.manifest.model_dump_json(indent=2))
         return
     table = Table(show_header=False, title=f"{options.bundle}\nsha256 {read.sha256}")
-    for what, figure in describe(read.manifest):
-        table.add_row(what, figure)
+    for name, text in describe(read.manifest):
+        table.add_row(name, text)
     Console().print(table)
 
 

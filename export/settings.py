@@ -39,21 +39,22 @@ def parse_rate(value: Any) -> Any:
 
 
 BANK_ITEMS = 4096
-"""M by default, whatever the grid and however many parts there are."""
+"""Default of M, for every grid and every number of parts."""
 
 SIGMA_SHARE = 32
+"""The default σ is the input's shorter side divided by this."""
 
 LONGEST_PX = 512
-"""Photos are not judged larger than this unless asked: cost grows with the square of it."""
+"""Longest side of the input unless one is given: the cost grows with its square."""
 
 SHORTEST_PX = 256
-"""Smaller photos are enlarged to it: the deepest map used must still have a grid."""
+"""Smaller photos are enlarged to this side, so that the deepest feature map still has a grid."""
 
 ONE_ASPECT = 1.01
-"""Aspect ratios this close are one shape."""
+"""Photos whose aspect ratios differ by at most this factor have one shape."""
 
 MOST_STRETCH = 1.1
-"""Rounding to whole strides may stretch a long part by more; it is letterboxed instead."""
+"""Photos that rounding to whole strides would stretch by more than this are letterboxed."""
 
 
 def parse_auto(value: Any) -> Any:
@@ -115,19 +116,20 @@ class TrainSettings(BaseModel):
     )
     fit: Literal["auto", "stretch", "letterbox"] = Field(
         "auto",
-        description="how the region fills the input; auto: letterbox when photos differ in shape",
+        description="how the region fills the input; auto: letterbox if photos differ in shape",
     )
     strides: Annotated[tuple[int, ...], BeforeValidator(parse_strides)] = Field(
         (16,), description="feature maps used, of 4,8,16; the smallest is the grid's"
     )
     standardise: bool = Field(
         True,
-        description="bring every feature channel to one variance, and typical distances to 1",
+        description="scale every feature channel to one variance, and typical distances to 1",
     )
     descriptor_init: Literal["principal", "identity", "random"] = Field(
         "principal",
-        description="φ starts as the features' principal axes (the identity if not narrower), as "
-        "the identity (random orthogonal axes if narrower), or random",
+        description="how the patch descriptor φ starts: as the features' principal axes (as the "
+        "identity if not narrower), as the identity (as random orthogonal axes if narrower), or "
+        "random",
     )
     gamma_d: float = Field(1.0, ge=1.0, description="γ_d: descriptor width D' = D/γ_d")
     descriptor_width: int | None = Field(
@@ -135,8 +137,9 @@ class TrainSettings(BaseModel):
     )
     bank_init: Literal["coreset", "ema", "mean"] = Field(
         "coreset",
-        description="memory bank: greedy coreset of all parts, the paper's exponential moving "
-        "average, or the authors' position-wise mean",
+        description="how the remembered patches (memory bank) are chosen: coreset covers all "
+        "parts, rare patches too; ema is the paper's moving average; mean is the authors' mean at "
+        "each place",
     )
     gamma_c: float | None = Field(
         None, ge=0.01, description="γ_c: bank size M = H'·W'/γ_c, instead of bank_items"
@@ -144,10 +147,17 @@ class TrainSettings(BaseModel):
     bank_items: int | None = Field(
         None, gt=0, le=100_000, description=f"M: bank size, {BANK_ITEMS} unless γ_c is given"
     )
-    neighbours: int = Field(1, ge=1, le=64, description="K: nearest items that attract and score")
-    hard_negatives: int = Field(3, ge=0, le=64, description="J: next items, that repel")
+    neighbours: int = Field(
+        1, ge=1, le=64, description="K: nearest items, which attract a patch and give its score"
+    )
+    hard_negatives: int = Field(3, ge=0, le=64, description="J: next items, which repel a patch")
     alpha: float = Field(0.1, ge=0, description="α: margin of L_rep, in squared feature distance")
-    nu: float = Field(1e-3, gt=0, le=1, description="ν: weight of the hypersphere's outside")
+    nu: float = Field(
+        1e-3,
+        gt=0,
+        le=1,
+        description="ν: the loss of a patch outside its hypersphere is divided by it",
+    )
     radius: float = Field(
         1.0, gt=0, description="r: initial radius, learned; 1 is a good patch's typical distance"
     )
@@ -164,7 +174,9 @@ class TrainSettings(BaseModel):
     false_reject: Annotated[float, BeforeValidator(parse_rate)] = Field(
         0.005, gt=0, lt=0.5, description="share of good parts that may be rejected, e.g. 0.5%%"
     )
-    folds: int = Field(5, ge=2, le=50, description="cross-fitting folds when good parts are few")
+    folds: int = Field(
+        5, ge=2, le=50, description="groups for cross-fitting when good parts are few"
+    )
     seed: int = Field(0, ge=0, description="the same seed gives the same model")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
     cache_gb: float = Field(
@@ -191,9 +203,9 @@ class TrainSettings(BaseModel):
     def resolve(self, shapes: Sequence[tuple[int, int]]) -> TrainSettings:
         """The same options with ``size`` and ``fit`` fixed for photos of these (width, height).
 
-        ``auto`` keeps the photos' own resolution up to :data:`LONGEST_PX`, and their shape: one
-        shape fills the input, several are letterboxed into one canvas. Raises
-        :class:`ConfigError` when the options do not fit that size.
+        ``auto`` keeps the photos' own resolution up to :data:`LONGEST_PX`, and their shape. Photos
+        of one shape fill the input; photos of several shapes are letterboxed. Raises
+        :class:`ConfigError` when the options do not fit the size found.
         """
         shapes = [(self.region.w, self.region.h)] if self.region is not None else shapes
         aspects = [width / height for width, height in shapes]

@@ -1,4 +1,4 @@
-"""Assemble a bundle: graph, manifest and golden images; prove parity; write the file or nothing."""
+"""Assembles a bundle of graph, manifest and golden images, and writes it once parity is proven."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from inspector.verdict import Frame8
 PrecisionChoice = Literal["auto", "fp32", "mixed", "fp16", "int8"]
 
 RANGE_PARTS = 32
-"""Good parts that tell int8 the range of every tensor."""
+"""Number of good parts from which int8 takes the range of every tensor."""
 
 GOLDEN_TOLERANCE = {"fp32": 5e-3, "mixed": 5e-3, "fp16": 5e-2, "int8": 5e-2}
-"""How far a golden score may move on another machine or provider, in units of the limit."""
+"""Largest change of a golden score on another machine or provider, in units of the limit."""
 
 _WORTH_IT: Final[dict[Precision, float]] = {"int8": 1.25, "mixed": 1.03}
-"""How many times as fast as fp32 each must be: int8 gives up exactness for it, mixed does not."""
+"""Speed-up over fp32 that each must reach; int8 must reach more, because it is less exact."""
 _ROUNDS: Final = 50
 
 
@@ -75,11 +75,11 @@ def export_bundle(
 ) -> Manifest:
     """Write the bundle of a finished run to ``output`` after the proof of parity.
 
-    ``precision`` auto: int8 or mixed where this machine's CPU gains by it and the proof holds, else
-    fp32; ``on_choice`` hears which, and why. ``reference``: the graph of
-    :mod:`~export.bundle.reference_graph`, always fp32. Raises :class:`ParityError` (nothing is
-    written), :class:`OutputError`, and :class:`RunError` when ``data`` does not hold the photos the
-    run was trained on.
+    ``precision`` auto takes int8 or mixed if this machine's CPU gains by it and the proof holds,
+    else fp32; ``on_choice`` is called with the choice and its reasons. ``reference`` writes the
+    graph of :mod:`~export.bundle.reference_graph`, always in fp32. Raises :class:`ParityError`
+    (nothing is written), :class:`OutputError`, and :class:`RunError` when ``data`` does not hold
+    the photos that the run was trained on.
     """
     check_output(output)
     good = run.photos(data)
@@ -107,7 +107,7 @@ def export_bundle(
 
 @dataclass(frozen=True)
 class _Draft:
-    """A bundle that is not written yet."""
+    """A bundle that is not written yet, and a detector that runs it."""
 
     graph: onnx.ModelProto
     manifest: Manifest
@@ -116,7 +116,7 @@ class _Draft:
 
 @dataclass(frozen=True)
 class _Drafts:
-    """What all drafts of one run are made from and proven on."""
+    """Makes and proves drafts of one run: its model, its photos and the data set's test photos."""
 
     run: Run
     scorer: Scorer
@@ -133,12 +133,12 @@ class _Drafts:
         with tempfile.TemporaryDirectory() as scratch:
             candidate = Path(scratch) / "candidate.onnx"
             candidate.write_bytes(serialise(graph, manifest))
-            # Half precision is for CUDA, and is proven there when there is one.
+            # Half precision is meant for CUDA, and is proven there if the machine has one.
             provider: Provider = "auto" if precision == "fp16" else "cpu"
             return _Draft(graph, manifest, Detector.load(candidate, provider, verify=False))
 
     def prove(self, draft: _Draft) -> _Draft:
-        """The same with its proof. Raises :class:`ParityError`."""
+        """``draft`` with its proof in the manifest. Raises :class:`ParityError`."""
         precision, count = draft.manifest.precision, len(self.validation) + len(self.test)
         parity = prove(
             draft.detector,
@@ -155,7 +155,7 @@ class _Drafts:
         return replace(draft, manifest=draft.manifest.model_copy(update=changes))
 
     def choose(self) -> tuple[_Draft, str]:
-        """What pays and is proven, the quickest first; and why. Raises :class:`ParityError`."""
+        """The first precision that is fast enough and proven, and why. Raises ParityError."""
         plain = self.draft("fp32")
         if not missing("cuda"):
             return self.prove(plain), "fp32, for this machine's GPU"
@@ -184,12 +184,12 @@ class _Drafts:
 
 
 def times_as_fast(one: Detector, other: Detector) -> float:
-    """How many times as fast as ``other`` ``one`` is: the median over pairs of inferences."""
+    """Time of ``other`` divided by that of ``one``, as a median over pairs of inferences."""
     picture = one.manifest.golden[0].image()[None]
     ratios = []
     for number in range(_ROUNDS):
         taken = {}
-        # Whoever follows finds the other's data in the caches: they take turns in that, too.
+        # The second of a pair finds other data in the caches than the first, so they take turns.
         for detector in (one, other) if number % 2 else (other, one):
             began = time.perf_counter()
             detector.infer(picture)
@@ -213,7 +213,7 @@ def _graph(
 
 
 def _rescored(manifest: Manifest, detector: Detector) -> tuple[Golden, ...]:
-    """Golden pictures with the file's own scores: rounding has moved them, the same everywhere."""
+    """Golden pictures with the file's own scores, which its rounding moves alike everywhere."""
     return tuple(
         golden.model_copy(update={"score": float(detector.infer(golden.image()[None])[0][0])})
         for golden in manifest.golden
@@ -221,7 +221,7 @@ def _rescored(manifest: Manifest, detector: Detector) -> tuple[Golden, ...]:
 
 
 def serialise(graph: onnx.ModelProto, manifest: Manifest) -> bytes:
-    """A bundle's file: the graph, the manifest in its metadata, and the seal."""
+    """The contents of a bundle's file: graph, manifest (in its metadata) and seal."""
     model = onnx.ModelProto()
     model.CopyFrom(graph)
     entry = model.metadata_props.add()
@@ -279,13 +279,14 @@ def _manifest(
 def _golden(scorer: Scorer, paths: list[Path], run: Run) -> tuple[Golden, ...]:
     """Three held-out good parts, and one with a defect drawn on it, with PyTorch's scores.
 
-    The three are those of the lowest, middle and highest held-out score, named by this model's.
+    The three parts had the lowest, middle and highest held-out score; they are named in the order
+    of this model's scores.
     """
     geometry = run.facts().geometry
     images = [load_sample(Sample(path, GOOD, None), geometry)[0] for path in paths]
     images.append(_draw_defect(images[1]))
     scores, _ = scorer(np.stack(images))
-    # A model that has seen a part ranks it otherwise than the one that it was held out from.
+    # A model that has seen a part may rank it differently from the model it was held out from.
     order = [*np.argsort(scores[:-1], kind="stable"), len(paths)]
     names = ("good, low", "good, middle", "good, high", "drawn defect")
     return tuple(

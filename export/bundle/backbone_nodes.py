@@ -18,17 +18,17 @@ from inspector.detection.bundle import INPUT
 
 
 def add_backbone(graph: Graph, backbone: Backbone, width: int, *, folded: bool = True) -> list[str]:
-    """From the uint8 BGR input to float32 feature maps, a name each, the finest first.
+    """Add the nodes from the uint8 BGR input to the float32 feature maps.
 
-    ``width`` of the input, pixels. ``folded``: scale and channel order are part of the first
-    convolution's weights. The mean stays a node of its own: under zero padding it does not fold
-    into a bias.
+    Returns the maps' names, the finest first. ``width`` is that of the input in pixels. With
+    ``folded`` scale and channel order are part of the first convolution's weights. The mean stays
+    a node of its own: under zero padding it does not fold into a bias.
     """
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(graph.dtype))
     picture = graph.node("Cast", [INPUT], "input/float", to=kind)
     mean, std = (np.array(v).reshape(1, 3, 1, 1) for v in (backbone.mean, backbone.std))
     if folded:
-        # A whole row of means: subtracting three numbers at a time takes ten times as long.
+        # A whole row of means is subtracted: three numbers at a time take ten times as long.
         row = np.tile(255.0 * mean[:, ::-1].ravel(), (width, 1)).astype(graph.dtype)
         picture = graph.node("Sub", [picture, graph.constant("input.mean", row)], "input/centred")
     picture = graph.node("Transpose", [picture], "input/nchw", perm=[0, 3, 1, 2])
@@ -55,10 +55,10 @@ def add_backbone(graph: Graph, backbone: Backbone, width: int, *, folded: bool =
 def add_local_averages(
     graph: Graph, levels: list[str], backbone: Backbone, *, convolved: bool = False
 ) -> list[str]:
-    """The mean over 3×3 of each feature map, with zeros around it.
+    """Add the mean over 3×3 of each feature map, with zeros around the map.
 
-    ``convolved``: as a convolution, since OpenVINO loses the zero point of 8-bit values on their
-    way through an average pool.
+    With ``convolved`` it is a convolution, because OpenVINO loses the zero point of 8-bit values
+    in an average pool.
     """
     around = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
     averaged = []
@@ -147,7 +147,7 @@ class _Tracer:
 
     def _module(self, name: str, module: nn.Module, source: str) -> str:
         graph = self.graph
-        # An in-place activation is traced under one name each time it is used: keep names unique.
+        # An in-place activation has one name wherever it is used, but a node's name is unique.
         output = name if all(node.output[0] != name for node in graph.nodes) else f"{source}/{name}"
         if isinstance(module, nn.ReLU6):
             low = graph.constant("relu6.low", np.array(0, dtype=graph.dtype))

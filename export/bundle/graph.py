@@ -1,9 +1,9 @@
-"""The export graph: uint8 frame in, score and map in units of the limit out.
+"""The graph of a bundle: it takes a uint8 frame and gives score and map in units of the limit.
 
-The same function as :class:`export.training.train.Scorer`, written node by node so that names are
-readable: scale and channel order are folded into the first convolution, batch norms into theirs,
-each level's descriptor slice is applied before up-sampling, smoothing and up-sampling are two
-matrix products.
+It computes the function of :class:`export.training.train.Scorer` and is written node by node, so
+that names are readable. Scale and channel order are folded into the first convolution, each batch
+norm into the convolution before it. Each level's slice of the descriptor is applied before
+up-sampling. Up-sampling and smoothing of the map are two matrix products.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from inspector.detection.bundle import OUTPUTS
 Precision = Literal["fp32", "mixed", "fp16", "int8"]
 
 WIDE = 512
-"""D' from which on φ itself is worth 8 bits; it then comes before the local average, which has more
-than 8 bits, and is wider after it."""
+"""From this D' on φ itself is worth computing in 8 bits. It is then applied before the local
+average, whose results need more than 8 bits."""
 
 
 def build(scorer: Scorer, *, precision: Precision) -> onnx.ModelProto:
     """The bundle's graph, without metadata, checked by ``onnx.checker``.
 
-    ``precision`` fp16 halves the backbone only: distances, softmin and map stay float32. Mixed and
-    int8 find the nearest items in 8 bits and measure them in float32; for int8
-    :mod:`export.bundle.quantise` does backbone and φ as well.
+    With ``precision`` fp16 the backbone alone is in half precision: distances, softmin and map stay
+    float32. Mixed and int8 find the nearest items in 8 bits and measure them in float32; for int8
+    :mod:`export.bundle.quantise` then brings backbone and φ to 8 bits.
     """
     graph = Graph(np.float16 if precision == "fp16" else np.float32)
     levels = add_backbone(graph, scorer.backbone, scorer.settings.input[1])
@@ -55,13 +55,13 @@ def _patch_scores(
     with torch.no_grad():
         weights, constant = descriptor.folded()
     bank = to_numpy(model.bank)
-    # Centred on the bank's mean: expanded distances lose digits as the mean grows.
+    # Both are centred on the bank's mean, because expanded distances lose digits as it grows.
     centre = bank.mean(axis=0)
     bank = bank - centre
     fixed = to_numpy(constant).reshape(descriptor.width, -1).T - centre
     slices = [to_numpy(weight).T for weight in weights]
     if spare is None:
-        # A column of ones, which the search multiplies by the items' norms.
+        # The search multiplies a further column of ones by the items' norms.
         fixed = np.pad(fixed, ((0, 0), (0, 1)), constant_values=1.0)
         slices = [np.pad(weight, ((0, 0), (0, 1))) for weight in slices]
     width = fixed.shape[1]
@@ -93,7 +93,7 @@ def _patch_scores(
 
 
 def _project(graph: Graph, level: str, weight: npt.NDArray[np.float64], name: str) -> str:
-    """``[N, C, h, w]`` times its slice ``[C, D']`` of φ: a row a patch, ``[N, h·w, D']``."""
+    """``[N, C, h, w]`` times its slice ``[C, D']`` of φ; a row for each patch, ``[N, h·w, D']``."""
     shape = graph.constant("descriptor.flat", np.array([0, 0, -1], dtype=np.int64))
     flat = graph.node("Reshape", [level, shape], f"{name}/flat")
     flat = graph.node("Transpose", [flat], f"{name}/patches", perm=[0, 2, 1])
@@ -110,9 +110,9 @@ def _spread(
     *,
     averaged: bool,
 ) -> str:
-    """``[N, h·w, D']`` to ``grid`` = (H', W', D'), bilinear: a small matrix product an axis.
+    """``[N, h·w, D']`` up-sampled to ``grid`` = (H', W', D') by a matrix product for each axis.
 
-    ``averaged``: after the local average, which is one more factor of each matrix.
+    With ``averaged`` the local average is taken too: it is one more factor of each matrix.
     """
     rows, columns, width = grid
     for axis, side, row in (("columns", columns, width), ("rows", rows, columns * width)):

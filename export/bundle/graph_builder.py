@@ -1,4 +1,4 @@
-"""An ONNX graph in the making, and what every part of ours is built from."""
+"""An ONNX graph under construction, and helpers that all parts of our graphs use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 
 
 class Graph:
-    """Nodes and initializers under construction; ``dtype`` is the backbone's."""
+    """Nodes and initializers of a graph; ``dtype`` is that of the backbone."""
 
     def __init__(self, dtype: type[np.floating[Any]]) -> None:
         self.dtype = dtype
@@ -29,19 +29,19 @@ class Graph:
         self._names: set[str] = set()
 
     def constant(self, name: str, value: Array) -> str:
-        """An initializer of that name, once; returns the name."""
+        """Add the initializer unless there is one of this name; returns the name."""
         if name not in self._names:
             self._names.add(name)
             self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
     def zero(self, like: str) -> str:
-        """A scalar 0 of the type that ``like`` has: the backbone's, or float32 after it."""
+        """A scalar 0 of the type of ``like``: the backbone's, or float32 after the backbone."""
         dtype = np.float32 if like == OUTPUTS[1] else self.dtype
         return self.constant(f"zero.{np.dtype(dtype).name}", np.array(0, dtype=dtype))
 
     def node(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """A node with one output, both of that name; returns the name."""
+        """Add a node with one output; both have the name ``output``, which is returned."""
         self.nodes.append(helper.make_node(kind, list(inputs), [output], output, **attributes))
         return output
 
@@ -74,11 +74,11 @@ class Graph:
 def carry_nan(
     graph: Graph, source: str, reduced: str, output: str, *, axes: list[int], keepdims: int = 1
 ) -> str:
-    """``reduced``, or NaN where ``source`` has one: ONNX Runtime's maxima drop it silently."""
+    """``reduced``, but NaN where ``source`` has one: ONNX Runtime's maxima drop NaN silently."""
     axes_name = graph.constant(f"{output}.axes", np.array(axes, dtype=np.int64))
     zero, flags = graph.zero(source), source
     if zero.endswith("float16"):
-        # Times zero before the sum: a sum of halves could overflow and raise the flag by itself.
+        # Halves are multiplied by zero before the sum, which could overflow and set the flag.
         flags = graph.node("Mul", [source, zero], f"{output}/nan_flags")
     flag = graph.node("ReduceSum", [flags, axes_name], f"{output}/sum", keepdims=keepdims)
     flag = graph.node("Mul", [flag, zero], f"{output}/nan_flag")
@@ -86,5 +86,5 @@ def carry_nan(
 
 
 def to_numpy(tensor: torch.Tensor) -> npt.NDArray[np.float64]:
-    """Float64, on the CPU, of any tensor."""
+    """The values of any tensor as float64 on the CPU."""
     return np.asarray(tensor.detach().double().cpu().numpy(), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Proof that the exported file judges as the trained model does, on real photos."""
+"""Proof of parity: on real photos the exported file judges as the trained model does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOLERANCE = {"fp32": 1e-3, "mixed": 1e-3, "fp16": math.inf, "int8": math.inf}
 """Largest difference of a score or a map pixel, in units of the limit."""
 
 FLIPS = {"fp32": 0.0, "mixed": 0.0, "fp16": 0.005, "int8": 0.005}
-"""Share of verdicts that may flip."""
+"""Share of verdicts that may flip: differ between file and model."""
 
 AUROC_CHANGE = 1e-3
 """By how much the image AUROC may fall where verdicts may flip."""
@@ -33,10 +33,10 @@ BATCH = 8
 
 @dataclass
 class _Tally:
-    """What was found on one kind of photos."""
+    """Scores and differences on one kind of photos, good parts of the run or test photos."""
 
     scores: list[tuple[float, float]] = field(default_factory=list)
-    """Of the trained model, of the file."""
+    """A photo's score by the trained model, and by the file."""
     defective: list[bool] = field(default_factory=list)
     score_gap: float = 0.0
     map_gap: float = 0.0
@@ -67,11 +67,11 @@ def prove(
     precision: str,
     on_image: Callable[[int], None],
 ) -> Parity:
-    """Every photo through PyTorch and through ``detector``, the class the line uses.
+    """Judge every photo by PyTorch and by ``detector``, the class that the line uses, and compare.
 
-    ``validation``: the run's good parts. Raises :class:`ParityError` for a difference above the
-    tolerance, and for more flipped verdicts, on either kind of photos, or a lower image AUROC than
-    the precision may have.
+    ``validation`` holds the run's good parts. Raises :class:`ParityError` when a score or a map
+    differs by more than the tolerance, when more verdicts flip on either kind of photos than the
+    precision may, or when the image AUROC falls further than it may.
     """
     tallies = []
     done = 0
@@ -99,13 +99,13 @@ def prove(
     ):
         allowed = f"{most_flips:.1%} may" if most_flips else f"{tolerance:g} allowed"
         raise ParityError(
-            f"exported graph disagrees with the trained model on {done} photos: "
-            f"{everything.flips} verdicts flip, largest difference {largest:.2g} of the limit "
-            f"({allowed}), worst on {everything.worst}{_no_file(precision)}"
+            f"the file does not judge as the trained model does: {everything.flips} of {done} "
+            f"verdicts differ, largest difference {largest:.2g} of the limit ({allowed}), worst on "
+            f"{everything.worst}{_no_file(precision)}"
         )
     if most_flips and change is not None and change < -AUROC_CHANGE:
         raise ParityError(
-            f"exported graph tells defects worse than the trained model: image AUROC {change:+.4f} "
+            f"the file tells defects less well than the trained model: image AUROC {change:+.4f} "
             f"on {done} photos ({-AUROC_CHANGE:g} allowed){_no_file(precision)}"
         )
     return Parity(
@@ -123,7 +123,7 @@ def prove(
 
 
 def _no_file(precision: str) -> str:
-    """The end of a refusal: its cause where that is known, that nothing was written, the cure."""
+    """The end of a refusal: the cause if it is known, that no file was written, and the cure."""
     cause, cure = "", "use --precision fp32"
     if precision == "fp32":
         cure = "export it on another machine"
@@ -161,7 +161,7 @@ def _batches(
         try:
             images.append(load_sample(sample, geometry).image)
         except RefusedPhotoError:
-            # Neither side ever sees it: on the line such a frame is a FAULT.
+            # Neither the model nor the file judges such a photo: on the line it is a FAULT.
             continue
         chosen.append(sample)
         if len(images) == BATCH:

@@ -1,8 +1,8 @@
 """Backbone and φ in 8 bits: QDQ with uint8 activations and int8 weights, a scale for each channel.
 
-What ONNX Runtime and OpenVINO run on VNNI; TensorRT takes no zero points, and a GPU has fp16. φ(p),
-the distances that count and the map stay float32; the limit is not set again, so a bundle is proven
-or refused.
+ONNX Runtime and OpenVINO run this format on VNNI. It is not for GPUs: TensorRT takes no zero
+points, and a GPU has fp16. The results φ(p), the measured distances and the map stay float32. The
+limit is not set anew, so a bundle is proven as it is, or refused.
 """
 
 from __future__ import annotations
@@ -36,20 +36,21 @@ QUANTISED = ("Conv", "Clip", "Relu", "Add", "MaxPool")
 DESCRIPTOR = ("Reshape", "Transpose", "MatMul")
 
 NOISE = 0.01
-"""Share of the averaged features' variance that rounding may make up."""
+"""Largest error of rounding, as a share of the averaged features' variance."""
 
 FLOAT_SHARES = (0.0, 0.1, 0.2, 0.3, 0.5)
-"""Of the convolutions, from the input on, that stay float: tried one after the other."""
+"""Shares of the convolutions, from the input on, that stay float, tried in turn."""
 
 CHECKED = 8
+"""Pictures on which the error of rounding is measured."""
 
 
 def quantise(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> onnx.ModelProto:
     """The graph with backbone and φ in 8 bits, ranges taken from ``pictures``.
 
-    As many of the first layers stay float32 as it takes to keep the features: they are the most
-    sensitive to rounding, and in depthwise networks no quicker with it. ``pictures``: good parts at
-    network size, uint8 BGR ``[H, W, 3]`` each.
+    As many of the first layers stay float32 as are needed to keep the features. The first layers
+    are the most sensitive to rounding, and in depthwise networks 8 bits do not speed them up.
+    ``pictures`` are good parts at network size, uint8 BGR ``[H, W, 3]`` each.
     """
     nodes = _backbone_nodes(graph)
     projection = _projection(graph)
@@ -72,7 +73,7 @@ def quantise(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> onnx.ModelPr
                 op_types_to_quantize=[*QUANTISED, *DESCRIPTOR],
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
-                # Signed weights with unsigned activations: the pair VNNI multiplies.
+                # VNNI multiplies signed weights by unsigned activations.
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
                 extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
@@ -92,8 +93,8 @@ def quantise(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> onnx.ModelPr
 def products_saturate() -> bool:
     """True where ONNX Runtime's 8-bit products saturate: on x86 processors without VNNI.
 
-    They have an instruction (vpmaddubsw) that adds two neighbouring products in 16 bits: large
-    activations times large weights come out too small, and a proof may fail for that alone.
+    Their instruction vpmaddubsw adds two neighbouring products in 16 bits. Products of large
+    activations and large weights come out too small, and a proof may fail for that alone.
     """
     pixels = np.full((1, 64), 255, dtype=np.uint8)
     weights = np.full((64, 16), 127, dtype=np.int8)
@@ -113,7 +114,7 @@ def products_saturate() -> bool:
 
 
 def _features(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> list[npt.NDArray[Any]]:
-    """Averaged feature maps of the pictures, a stack for each stride."""
+    """Averaged feature maps of the pictures, stacked, for each stride."""
     bare = onnx.ModelProto()
     bare.CopyFrom(graph)
     names = [node.input[0] for node in _flattened(graph)]
@@ -130,13 +131,13 @@ def _features(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> list[npt.ND
 
 
 def _flattened(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The first node of φ at each stride: its input are the features."""
+    """The first node of φ at each stride; its input is the feature map."""
     names = (node for node in graph.graph.node if node.name.startswith("descriptor/stride_"))
     return [node for node in names if node.name.endswith("/flat")]
 
 
 def _projection(graph: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that take φ of features that come straight from the backbone."""
+    """Names of φ's nodes whose features come straight from the backbone, without averages."""
     straight = (node for node in _flattened(graph) if not node.input[0].endswith("/averaged"))
     heads = [node.name.removesuffix("/flat") for node in straight]
     return [name for head in heads for name in (f"{head}/flat", f"{head}/patches", head)]
@@ -153,7 +154,7 @@ class _RangePictures(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _backbone_nodes(graph: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
-    """Nodes that the feature maps are made of and that can be in 8 bits, in their order."""
+    """Nodes before the feature maps that can be in 8 bits, by name, in the graph's order."""
     makers = {output: node for node in graph.graph.node for output in node.output}
     found = set()
     left = [node.output[0] for node in _flattened(graph)]
@@ -163,7 +164,7 @@ def _backbone_nodes(graph: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
             if node is not None and node.name not in found:
                 found.add(node.name)
                 left.append(source)
-    # Averages have more than 8 bits.
+    # The results of averages need more than 8 bits.
     found = {name for name in found if not name.endswith("/averaged")}
     return {
         node.name: node
@@ -174,7 +175,7 @@ def _backbone_nodes(graph: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the advice that the quantiser gives by logging."""
+    """Silence the advice that the quantiser logs."""
     logging.disable(logging.WARNING)
     try:
         yield

@@ -1,8 +1,8 @@
-"""The export graph as the paper writes it, step by step: what the fast one is measured against.
+"""The graph as the paper writes it, step by step, to check and time the fast graph against.
 
 Every level is brought to the finest grid before φ, the coordinates are channels, all T·M distances
-are taken, their roots sorted, the map is up-sampled and blurred by one dense kernel. For checking
-and for timing; :mod:`export.bundle.graph` computes the same function for a fraction of the work.
+are computed and their roots sorted, and the map is up-sampled and blurred by one dense kernel.
+:mod:`export.bundle.graph` computes the same function with a fraction of the work.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _descriptor(graph: Graph, scorer: Scorer, levels: list[str]) -> str:
     features = graph.node(
         "Div", [features, _float(graph, "features.divisor", divisor)], "features/standardised"
     )
-    # One copy of the coordinates for each picture of the batch.
+    # Each picture of the batch gets a copy of the coordinates.
     shape = graph.node("Shape", [features], "coordinates/batch", end=1)
     plane = graph.constant("coordinates.plane", np.array([2, *descriptor.grid], dtype=np.int64))
     shape = graph.node("Concat", [shape, plane], "coordinates/shape", axis=0)
@@ -111,7 +111,7 @@ def _patch_scores(graph: Graph, model: CFA, phi: str) -> str:
 
 
 def _map_and_score(graph: Graph, scorer: Scorer, patch_scores: str) -> None:
-    """Bilinear to the input size, Gaussian σ, the map's maximum (section III-D)."""
+    """Bilinear up-sampling to the input size, Gaussian σ, and the map's maximum (section III-D)."""
     settings = scorer.settings
     factor = settings.strides[0]
     scales = graph.constant("map.scales", np.array([1, 1, factor, factor], dtype=np.float32))
@@ -149,7 +149,7 @@ def _gaussian(sigma: float) -> npt.NDArray[np.float64]:
 
 
 def _mirror(side: int, reach: int) -> npt.NDArray[np.int64]:
-    """Which pixel stands at -reach … side + reach, the border repeated (SciPy's ``reflect``)."""
+    """Indices of pixels -reach … side + reach, mirrored at the border (SciPy's ``reflect``)."""
     at = np.arange(-reach, side + reach) % (2 * side)
     return np.minimum(at, 2 * side - 1 - at).astype(np.int64)
 

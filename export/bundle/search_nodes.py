@@ -1,7 +1,7 @@
 """The search for the nearest items of the memory bank, as ONNX nodes.
 
-They are found by ‖c‖² − 2φ·c, whose order is that of the distances, and then measured by the
-difference: near an item the expansion has no digits left.
+The items are found by ‖c‖² − 2φ·c, which has the order of the distances. The distances are then
+measured by the difference, because near an item the expansion has no digits left.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from export.bundle.graph_builder import Graph
 from inspector.detection.bundle import BANK, OUTPUTS
 
 CHUNK_DISTANCES = 2**20
-"""Distances taken at a time: 4 MB, which stay in the cores' caches until the smallest are found."""
+"""Distances computed at a time: 4 MB stay in the caches until the smallest are found."""
 
 MOST_CHUNKS_ON_CUDA = 32
-"""With more, ONNX Runtime's Split and Concat copy from host memory, which a CUDA graph must not."""
+"""With more chunks Split and Concat copy from host memory, which no CUDA graph may do."""
 
 SPARE = 3
-"""Items that a search in 8 bits finds beyond the K where nothing else is rounded."""
+"""Items that an 8-bit search finds beyond the K nearest, in a graph that is float otherwise."""
 
 PHI_LEVELS = 127
 """Steps from 0 to the largest value of φ, in 8 bits."""
 
 BANK_LEVELS = 64
 """Steps from 0 to an item's largest value. x86 processors without VNNI add two neighbouring
-products in 16 bits: 2 · 255 · 64 still fits, so that a file finds the same items everywhere."""
+products in 16 bits; 2 · 255 · 64 still fits, so a file finds the same items on every machine."""
 
 
 def nearest_squared(
@@ -41,10 +41,11 @@ def nearest_squared(
 ) -> str:
     """The ``k`` smallest ‖φ − c‖² of each patch, float32 ``[T, k]``, the smallest first.
 
-    ``spare``: found in 8 bits, and so many further items measured, since rounding swaps items that
-    are almost equally near; None: found in float32. ``phi`` names float32 ``[T, D']``, with a
-    further column of ones for float32; ``bank`` is ``[M, D']``; both are centred, ``patches``
-    divides T. A NaN or an infinity in φ or the bank reaches every distance of its patch.
+    With ``spare`` the items are found in 8 bits, and ``spare`` further ones are measured, because
+    rounding swaps items that are almost equally near. With None they are found in float32.
+    ``phi`` names float32 ``[T, D']``, with a further column of ones for float32; ``bank`` is
+    ``[M, D']``; both are centred. ``patches`` divides T. A NaN or an infinity in φ or the bank
+    reaches every distance of its patch.
     """
     int8 = spare is not None
     stored = bank.astype(np.float32)
@@ -79,7 +80,7 @@ def nearest_squared(
         index = graph.node("Concat", found, "distances/nearest", axis=0)
     squared = _measure(graph, phi, items, index)
     if wanted > 1 and int8:
-        # Measured, their order may be another.
+        # The measured distances may be in another order than the rough ones.
         count = graph.constant("neighbours.measured", np.array([k], dtype=np.int64))
         outputs = ["neighbours/squared", "neighbours/index"]
         graph.nodes.append(
@@ -90,9 +91,10 @@ def nearest_squared(
 
 
 def _with_columns(graph: Graph, memory: str, norms: str) -> tuple[str, str]:
-    """Beside φ's column of ones: (c, 1), whose difference is that of c, and (−2c, ‖c‖²).
+    """The bank as (c, 1) and as (−2c, ‖c‖²), to match φ with its column of ones.
 
-    A bias would be one more pass over all distances. The runtime computes both when it loads.
+    The ones cancel in a difference, and a product with the second gives ‖c‖² − 2φ·c; a bias would
+    be one more pass over all distances. The runtime computes both when it loads.
     """
     one = graph.constant("memory_bank.axis", np.array([1], dtype=np.int64))
     column = graph.node("Unsqueeze", [norms, one], "memory_bank/norm_column")
@@ -110,7 +112,7 @@ def _with_columns(graph: Graph, memory: str, norms: str) -> tuple[str, str]:
 
 
 def _measure(graph: Graph, phi: str, memory: str, index: str) -> str:
-    """‖φ − c‖² of the items found, from the differences."""
+    """‖φ − c‖² of the items found, measured by the differences."""
     items = graph.node("Gather", [memory, index], "distances/items", axis=0)
     axis = graph.constant("patches.axis", np.array([1], dtype=np.int64))
     alone = graph.node("Unsqueeze", [phi, axis], "patches/alone")
@@ -119,9 +121,9 @@ def _measure(graph: Graph, phi: str, memory: str, index: str) -> str:
 
 
 def _with_flags(graph: Graph, squared: str, memory: str, norms: str) -> str:
-    """TopK drops an item whose distance is NaN; these sums bring it back.
+    """Add a NaN in the bank to every distance, since TopK drops items whose distance is NaN.
 
-    One in φ is in every difference of its patch.
+    A NaN in φ needs no flag: it is in every difference of its patch.
     """
     item_sum = graph.node("ReduceSum", [memory], "memory_bank/item_sum", keepdims=0)
     norm_sum = graph.node("ReduceSum", [norms], "memory_bank/norm_sum", keepdims=0)
@@ -131,10 +133,10 @@ def _with_flags(graph: Graph, squared: str, memory: str, norms: str) -> str:
 
 
 def _rounded(graph: Graph, phi: str, bank: npt.NDArray[np.float64]) -> str:
-    """φ in 8 bits, and beside it the bank's -2·c in 7 with a scale for each item.
+    """φ in 8 bits; stores the bank's −2·c in about 7 bits with a scale for each item.
 
     Values of φ beyond the bank's range are clipped. This rarely changes which items are nearest,
-    and distances are then measured exactly.
+    and their distances are then measured exactly.
     """
     turned = -2.0 * bank.T
     scale = np.maximum(np.abs(turned).max(axis=0), 1e-12) / BANK_LEVELS
@@ -151,7 +153,7 @@ def _rounded(graph: Graph, phi: str, bank: npt.NDArray[np.float64]) -> str:
 def _chunks(
     graph: Graph, phi: str, patches: int, items: int, *, cpu: bool
 ) -> list[tuple[str, str]]:
-    """The rows of φ in equal parts, and what tells the names of a part's nodes apart."""
+    """The rows of φ in equal parts: each part's name, and the suffix of its nodes' names."""
     counts = [
         n for n in range(1, patches + 1) if patches % n == 0 and (cpu or n <= MOST_CHUNKS_ON_CUDA)
     ]
@@ -167,8 +169,8 @@ def _chunks(
 def _nearest(graph: Graph, partial: str, at: str, *, items: int, k: int, cpu: bool) -> str:
     """Indices int64 ``[T, k]`` of the ``k`` smallest of each row, the smallest first.
 
-    The k smallest lie in the k groups with the smallest minima: one pass over all, and a search in
-    k groups of about √M. ``cpu``: for no other processor.
+    The k smallest lie in the k groups with the smallest minima, so one pass over all values and a
+    search in k groups of about √M are enough. ``cpu``: the graph never runs on a GPU.
     """
     size = min((n for n in range(1, items + 1) if items % n == 0), key=lambda n: abs(n * n - items))
     groups = items // size
@@ -183,8 +185,8 @@ def _nearest(graph: Graph, partial: str, at: str, *, items: int, k: int, cpu: bo
     if cpu:
         members = graph.node("GatherND", [grouped, pairs], f"groups/members{at}", batch_dims=1)
     else:
-        # A third of GatherND's speed, which a CUDA graph must not hold: ONNX Runtime copies its
-        # offsets from a vector on the stack, long gone when the graph is replayed.
+        # This has a third of GatherND's speed, but no CUDA graph may hold GatherND: ONNX Runtime
+        # copies its offsets from a vector on the stack, which is gone when the graph is replayed.
         every = graph.constant("groups.every", np.array([1, 1, size], dtype=np.int64))
         each = graph.node("Expand", [pairs, every], f"groups/each{at}")
         members = graph.node("GatherElements", [grouped, each], f"groups/members{at}", axis=1)

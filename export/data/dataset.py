@@ -1,8 +1,8 @@
-"""Folders of parts: MVTec AD layout, or simply a folder of good parts.
+"""Folders of parts, in MVTec AD layout or with good parts only.
 
 ::
 
-    DATA/train/good/*.png                          good parts, the only thing training opens
+    DATA/train/good/*.png                          good parts, the only photos that training opens
     DATA/test/<kind>/*.png                         kind is "good" or the name of a defect
     DATA/ground_truth/<kind>/<stem>_mask.png       or <stem>.png; not black is defective
 """
@@ -40,9 +40,9 @@ class Sample:
 
 
 def open_good(root: Path) -> tuple[Path, ...]:
-    """The good parts to train on, sorted; looks at nothing under ``test`` or ``ground_truth``.
+    """The good parts to train on, sorted; nothing under ``test`` or ``ground_truth`` is opened.
 
-    Raises :class:`DatasetError` (missing, empty, laid out otherwise) and
+    Raises :class:`DatasetError` (missing, empty, laid out in another way) and
     :class:`TooFewPartsError` (fewer than ten).
     """
     _check_folder(root)
@@ -117,8 +117,8 @@ def fingerprint(
 ) -> str:
     """SHA-256 over names relative to ``root`` and file contents, the same on every system.
 
-    ``digest``: the SHA-256 of a file's contents. Raises :class:`ImageError` for a file that cannot
-    be read.
+    ``digest`` gives the SHA-256 of a file's contents. Raises :class:`ImageError` for a file that
+    cannot be read.
     """
     named = sorted(
         (unicodedata.normalize("NFC", path.relative_to(root).as_posix()), path) for path in paths
@@ -155,7 +155,7 @@ def _check_folder(root: Path) -> None:
 
 
 def _masks(truth: Path) -> dict[Path, list[Path]]:
-    """Mask files by their path below ``truth``, suffix left out."""
+    """Mask files by their path below ``truth`` without its suffix."""
     masks: dict[Path, list[Path]] = {}
     for path in list_photos(truth):
         masks.setdefault(path.relative_to(truth).with_suffix(""), []).append(path)

@@ -35,8 +35,8 @@ Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 
 MOST_KEPT: Final = 256_000_000
-"""Bytes of photo files held for a second look, as training needs one where photos of several shapes
-ask for another size than the first one does. Files beyond this are opened a second time."""
+"""Bytes of photo files kept in memory for a second decoding, which training needs when photos of
+several shapes ask for another size than the first photo does. Further files are opened again."""
 
 FULL_12_BIT: Final = 4095
 """16-bit files no brighter than this hold right-aligned 12-bit data: 16 levels after scaling."""
@@ -63,20 +63,20 @@ class PhotoFile:
         return hashlib.sha256(self.content.data).digest()
 
     def decode(self) -> npt.NDArray[Any]:
-        """The picture as it is: uint8 or uint16, grey, BGR or BGRA; raises :class:`ImageError`."""
+        """The picture unchanged: uint8 or uint16, grey, BGR or BGRA; raises :class:`ImageError`."""
         try:
             return decode_file(self.content, self.path)
         except ValueError as error:
             raise ImageError(f"{error}; remove the file or take the photo again") from None
 
     def apply(self, geometry: Geometry) -> Frame8:
-        """At network size, uint8 BGR; raises :class:`ImageError`, :class:`RefusedPhotoError`."""
+        """The picture at network size, uint8 BGR. Raises ImageError and RefusedPhotoError."""
         photo = self.decode()
         with _naming(self.path):
             return geometry.apply(photo)
 
     def crop(self, region: Box | None) -> Frame8:
-        """The judged region at the photo's resolution, uint8 BGR, None: all of it.
+        """The judged region at the photo's resolution, uint8 BGR; the whole photo for None.
 
         Raises :class:`ImageError`, :class:`RefusedPhotoError`.
         """
@@ -86,7 +86,7 @@ class PhotoFile:
 
 
 class KeptFiles:
-    """Photo files that are opened once, as far as their bytes fit into ``room``."""
+    """Photo files, each opened once as long as their bytes fit into ``room``."""
 
     def __init__(self, room: int) -> None:
         self._room = room
@@ -111,8 +111,8 @@ class Loaded(NamedTuple):
     """A test photo as the network sees it.
 
     ``image``: uint8 BGR ``[H, W, 3]``. ``mask``: bool ``[H, W]``, all False for a good part, None
-    for a defect that nobody drew a mask for, or none of whose pixels is left at this size.
-    ``inner``: rows and columns that the photo fills; the rest of a letterbox is its reflection.
+    for a defect without a mask, or whose mask has no pixel left at this size. ``inner``: rows and
+    columns that the photo fills; the rest of a letterbox is the photo's reflection.
     """
 
     image: Frame8
@@ -125,10 +125,10 @@ class GoodParts:
     """The good parts as the network sees them.
 
     ``images``: uint8 BGR ``[N, H, W, 3]``. ``picture`` ``[N]``: see :func:`group_copies`.
-    ``geometry``: the one asked for, with what all photos share: ``aspect`` when it is one within
-    1 %, ``frame`` when a region is cut out. ``shapes`` and ``digests`` (SHA-256 of the file) are a
-    photo's each. ``remarks``: lines for a person about photos that differ in size or colour, or
-    are copies of one another.
+    ``geometry``: the one asked for, completed by the values that all photos share: ``aspect`` if
+    their aspect ratios agree within 1 %, ``frame`` if a region is cut out. ``shapes`` and
+    ``digests`` (SHA-256 of the file) have an entry for each photo. ``remarks``: lines for a person
+    about photos that differ in size or colour, or are copies of one another.
     """
 
     images: Frame8
@@ -144,9 +144,9 @@ def load_good(
     geometry: Geometry | Callable[[Sequence[Shape]], Geometry],
     on_progress: OnProgress | None = None,
 ) -> GoodParts:
-    """Decode good parts through ``geometry``, or through what it gives for the shapes of all.
+    """Decode good parts through ``geometry``, or through its result for the shapes of all photos.
 
-    Each file is opened once and its picture held at network size only (:data:`MOST_KEPT` tells the
+    Each file is opened once and its picture kept at network size only (:data:`MOST_KEPT` tells the
     exception). Raises :class:`ImageError` naming the file, :class:`TooFewPartsError` when fewer
     than ten of the pictures differ, and what ``geometry`` raises.
     """
@@ -183,9 +183,9 @@ def load_good(
 
 
 class _Reading:
-    """One reading of photos: their ``images`` through ``geometry``, and what their files are.
+    """One reading of photos: their ``images`` through ``geometry``, their shapes and digests.
 
-    ``grey``: how many have no colour; ``brightest_deep``: the largest value in those of 16 bits.
+    ``grey`` counts photos without colour; ``brightest_deep`` is the largest value in 16-bit photos.
     """
 
     def __init__(
@@ -209,14 +209,14 @@ class _Reading:
     def _read_all(
         self, resolve: Callable[[Sequence[Shape]], Geometry], on_progress: OnProgress | None
     ) -> tuple[Frame8, Geometry | None]:
-        """Open each file once. Pictures have the size that the first photo alone asks for."""
+        """Open each file once; pictures get the size that the first photo by itself asks for."""
         images, tried = np.empty((0, 0, 0, 3), dtype=np.uint8), None
         for index, path in enumerate(self._paths):
             file = self._files.open(path)
             photo = file.decode()
             self._note(file, photo)
             if index == 0:
-                # It may fit no size where all photos together do.
+                # The first photo by itself may fit no size although all photos together do.
                 with suppress(ConfigError):
                     tried = resolve(self.shapes)
                     images = _empty(len(self._paths), tried)
@@ -250,17 +250,17 @@ def _empty(count: int, geometry: Geometry) -> Frame8:
 
 
 def group_copies(images: Iterable[npt.NDArray[Any]]) -> Index:
-    """Number of the picture that each of the N images shows, ``[N]``: copies share one.
+    """Number of the picture that each of the N images shows, ``[N]``; copies have one number.
 
-    A split goes by pictures, or a part would be tested by a model that has seen its copy. The
-    numbers, from 0 without a gap, hang on the pictures alone, not on their order.
+    Parts are split by picture, or a part would be tested by a model that has seen its copy. The
+    numbers count from 0 without a gap and depend on the pictures alone, not on their order.
     """
     keys = [f"{hashlib.sha256(image.tobytes()).hexdigest()} {image.shape}" for image in images]
     return np.unique(keys, return_inverse=True)[1]
 
 
 def one_each(index: Index, picture: Index) -> Index:
-    """``index`` with the first photo of every picture only; ``picture`` is of all photos."""
+    """``index`` with only the first photo of each picture; ``picture`` covers all photos."""
     return index[np.sort(np.unique(picture[index], return_index=True)[1])]
 
 
@@ -270,7 +270,7 @@ def photo_shapes(paths: Sequence[Path]) -> list[Shape]:
     for path in paths:
         try:
             with warnings.catch_warnings():
-                # A line-scan photo may be as large as Pillow takes a bomb to be.
+                # Pillow takes large photos, such as those of line scans, for decompression bombs.
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 with Image.open(path) as photo:
                     shapes.append(photo.size)
@@ -313,7 +313,7 @@ def load_sample(sample: Sample, geometry: Geometry) -> Loaded:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """A photo that the geometry refuses is named."""
+    """Raise a fault of the geometry as :class:`RefusedPhotoError`, which names the photo."""
     try:
         yield
     except Fault as fault:

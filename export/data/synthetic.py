@@ -1,7 +1,7 @@
-"""Defects made from photos of good parts: what settings are judged by before any defect is seen.
+"""Defects drawn on photos of good parts, to compare settings before any real defect is known.
 
-Every kind alters a small place of a photo at the photo's own resolution, with a strength that goes
-down to what a person hardly sees, so that figures on such photos leave room above them.
+Every kind alters a small place of a photo at the photo's own resolution. The weakest defects are
+hardly visible to a person, so that even good settings miss some and better ones can be told.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 SIZES: Final = (0.01, 0.15)
-"""Shortest and longest extent of a defect as a part of the photo's side (scratches: twice)."""
+"""Smallest and largest extent of a defect, as a share of the photo's side; scratches: double."""
 
 MARGIN_PX: Final = 3
-"""A photo is unchanged farther than this from its mask."""
+"""Farther than this from its mask, a photo is unchanged."""
 
 _SMALLEST_PX = 3.0
 _TRIES = 5
@@ -36,7 +36,7 @@ _COVERED = 0.95
 
 @dataclass(frozen=True)
 class Synthetic:
-    """``image``: uint8 BGR ``[H, W, 3]``; ``mask``: bool ``[H, W]``, where it visibly changed."""
+    """``image``: uint8 BGR ``[H, W, 3]``; ``mask``: bool ``[H, W]``, where the change shows."""
 
     image: Frame8
     mask: Mask
@@ -45,7 +45,7 @@ class Synthetic:
 
 @dataclass(frozen=True)
 class _Site:
-    """Where a defect goes. ``photo`` and ``other``: uint8 ``[H, W, 1 or 3]``; lengths in px."""
+    """The place of a defect. ``photo`` and ``other``: uint8 ``[H, W, 1 or 3]``; lengths in px."""
 
     photo: Frame8
     other: Frame8
@@ -71,8 +71,8 @@ class _Window:
 def defective(images: Sequence[Frame8], seed: int) -> Iterator[Synthetic]:
     """One defect for each photo, in order; the kinds take turns.
 
-    ``images``: uint8 BGR ``[H, W, 3]``, of any sizes, at least 16 px; read two at a time, so that a
-    lazy sequence will do. They are not altered. Grey photos stay grey.
+    ``images``: uint8 BGR ``[H, W, 3]``, of any sizes of at least 16 px. Two are read at a time, so
+    that a lazy sequence will do, and none is altered. Grey photos stay grey.
     """
     order: list[str] = []
     turns = np.random.default_rng([seed])
@@ -85,11 +85,11 @@ def defective(images: Sequence[Frame8], seed: int) -> Iterator[Synthetic]:
 
 def _spoil(image: Frame8, source: Frame8, kind: str, rng: Rng) -> Synthetic:
     grey = all(np.array_equal(image[:, :, 0], image[:, :, channel]) for channel in (1, 2))
-    # One channel while at work: equal channels cannot drift apart.
+    # A grey photo is altered in one channel, so that its three channels stay equal.
     photo = image[:, :, :1] if grey else image
     other = _deep(cv2.cvtColor(source, cv2.COLOR_BGR2GRAY)) if grey else source
     parts, edges = _interest(image)
-    # A pale kind finds nothing to work on in a flat photo; a stain shows everywhere.
+    # Some kinds do not show on a flat photo; a stain shows on every one.
     for tried, name in enumerate([kind] * _TRIES + ["stain"] * _TRIES):
         at = _place(edges if name in _NEEDS_EDGES else parts, photo, rng)
         site = _site((photo, other), at, 1.25 ** (tried % _TRIES), rng)
@@ -106,7 +106,7 @@ def _spoil(image: Frame8, source: Frame8, kind: str, rng: Rng) -> Synthetic:
 def _settle(
     image: Frame8, window: _Window, after: Floats, kind: str, least: float = 4.0
 ) -> Synthetic | None:
-    """The photo with ``after`` in its window and the mask; None when hardly anything shows."""
+    """The photo with ``after`` in its window, and the mask; None if the change hardly shows."""
     before = image[window.rows, window.columns]
     changed = np.clip(np.rint(after), 0, 255).astype(np.uint8)
     changed = changed.repeat(3 // changed.shape[2], axis=2)
@@ -122,9 +122,9 @@ def _settle(
     raw = (soft >= max(level, 1e-3)).astype(np.uint8)
     mask = _clean(raw)
     if float(change[mask > 0].sum()) < _COVERED * total:
-        # Of a defect of a few pixels, a speck is a large part.
+        # In a defect of a few pixels a speck is a large part, so specks stay in the mask.
         mask |= raw
-    # Zero-mean differences are grain, not a defect: they vanish here.
+    # Differences that average to zero are grain, not a defect; the blur removes them.
     shown = np.abs(np.asarray(cv2.GaussianBlur(lifted, (0, 0), 0.8))).reshape(lifted.shape)
     if not mask.any() or float(np.quantile(shown.max(axis=2)[mask > 0], 0.8)) < least:
         return None
@@ -137,7 +137,7 @@ def _settle(
 
 
 def _clean(mask: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Gaps closed, holes filled, specks dropped."""
+    """The mask with its gaps closed, its holes filled and its specks dropped."""
     extent = math.sqrt(float(np.count_nonzero(mask)))
     radius = 1 + int(0.1 * extent)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
@@ -152,9 +152,9 @@ def _clean(mask: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def _interest(image: Frame8) -> tuple[Floats, Floats]:
-    """Chances, on a coarse grid, of a place on the part, and of one with edges.
+    """Chances on a coarse grid that a defect goes there: on the part, and on edges.
 
-    A texture gives nearly the same chance everywhere; so does a flat photo.
+    On a texture the chance is nearly the same everywhere, and so it is on a flat photo.
     """
     height, width = image.shape[:2]
     zoom = min(1.0, _MAP_PX / max(height, width))
@@ -169,7 +169,7 @@ def _interest(image: Frame8) -> tuple[Floats, Floats]:
 
 
 def _chances(interest: Floats) -> Floats:
-    # The fourth power parts the part from a background that is merely lit unevenly.
+    # The fourth power separates the part from a background that is only lit unevenly.
     power = np.square(np.square(interest)) + 1e-3
     wanted = power / (power + np.square(np.square(interest).mean()) + 1e-3)
     return np.asarray((1 - _ANYWHERE) * wanted + _ANYWHERE * wanted.mean(), dtype=np.float32)
@@ -196,7 +196,7 @@ def _site(pair: tuple[Frame8, Frame8], at: tuple[int, int], boost: float, rng: R
     size = _log_uniform(rng, smallest, largest) * boost**0.5
     site = _Site(photo, other, row, column, size, side, 0.0)
     around = _window(site, max(8.0, 1.5 * size)).pixels.mean(axis=2)
-    # The median leaves out the part's own contours: what remains is its texture and the noise.
+    # The median ignores the part's contours and measures its texture and the noise.
     texture = 1.5 * float(np.median(np.abs(around - cv2.blur(around, (9, 9)))))
     low = 6.0 + 1.2 * texture
     step = min(_log_uniform(rng, low, 50.0 + 4.0 * texture) * boost, 140.0)
@@ -242,7 +242,7 @@ def _stroke(
     window: _Window, line: npt.NDArray[Any], width: float, taper: npt.NDArray[Any]
 ) -> Floats:
     """Weights 0..1 of an anti-aliased line through the ``(x, y)`` of ``line``."""
-    # Lines have whole widths: a thin one is drawn enlarged.
+    # OpenCV draws whole widths only, so a thin line is drawn enlarged and shrunk.
     zoom = max(1, round(4.0 / width))
     height, wide = window.x.shape
     drawn = np.zeros((height * zoom, wide * zoom), dtype=np.uint8)
@@ -274,7 +274,7 @@ def _stain(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
 
 
 def _blot(site: _Site) -> tuple[_Window, Floats]:
-    """A plain disc of the opposite brightness: seen on any photo."""
+    """A plain disc of the opposite brightness, which shows on every photo."""
     window = _window(site, 0.8 * site.size)
     inside = np.hypot(window.x, window.y) <= max(0.5 * site.size, 1.0)
     level = 0.0 if float(window.pixels[inside].mean()) > 127.0 else 255.0
@@ -296,7 +296,7 @@ def _dent(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
 
 
 def _warp(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
-    """Bent, swirled or bulged."""
+    """A place that is bent, swirled or bulged."""
     size = max(1.2 * site.size, 6.0)
     window = _window(site, size)
     rho = (np.square(window.x) + np.square(window.y)) / (0.9 * size) ** 2
@@ -320,7 +320,7 @@ def _warp(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
 
 
 def _smear(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
-    """Wiped along one direction, or out of focus."""
+    """A place that is wiped along one direction, or out of focus."""
     window = _window(site, 1.2 * site.size)
     length = 2 * max(1, int(rng.uniform(0.1, 0.25) * max(site.size, 8.0))) + 1
     if rng.random() < 0.6:
@@ -334,13 +334,13 @@ def _smear(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
         wiped = cv2.GaussianBlur(window.pixels, (0, 0), 0.3 * length)
     soft_px = max(2.0, 0.3 * site.size)
     weight = (_visible(site) ** 0.5 * _edge(_blob(window, site, rng), site, soft_px))[:, :, None]
-    # The camera's noise is not wiped away with the part.
+    # Wiping the part removes no noise of the camera, so grain is added again.
     grain = _grain(window.pixels, rng) * weight
     return window, _f32(window.pixels + weight * (_deep(wiped) - window.pixels) + grain)
 
 
 def _gap(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
-    """Chipped or overgrown: one side of a contour spreads over the other."""
+    """A contour that is chipped or overgrown: one of its sides spreads over the other."""
     window = _window(site, 0.9 * site.size)
     field = _blob(window, site, rng)
     grey = window.pixels.mean(axis=2)
@@ -348,7 +348,7 @@ def _gap(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
     if not ring.any():
         return window, window.pixels
     low, high = (float(level) for level in np.quantile(grey[ring], (0.1, 0.9)))
-    # Of a blurred contour neither side is the pixels between.
+    # The pixels in the middle of a blurred contour belong to neither of its sides.
     share = 0.3 * (high - low)
     spreading = ring & (grey >= high - share if rng.random() < 0.5 else grey <= low + share)
     filling = _fill(window.pixels, _f32(spreading)) + _grain(window.pixels, rng)
@@ -357,12 +357,12 @@ def _gap(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
 
 
 def _patch(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
-    """A piece of another good part, or of another place, without a visible seam or with one."""
+    """A piece of another good part or of another place, with or without a visible seam."""
     window = _window(site, 0.9 * site.size)
     piece = _piece(window, site, rng)
     field = _blob(window, site, rng)
     if rng.random() < 0.6:
-        # Poisson editing: the differences at the seam are spread over the piece.
+        # As in Poisson editing, the differences at the seam are spread over the piece.
         piece = _f32(piece + _fill(window.pixels - piece, _f32(field < 0)))
     weight = _edge(field, site, 2.0)[:, :, None] * (0.35 + 0.65 * _visible(site))
     return window, window.pixels + _f32(weight) * (piece - window.pixels)
@@ -414,7 +414,7 @@ def _piece(window: _Window, site: _Site, rng: Rng) -> Floats:
 
 
 def _fill(values: Floats, known: Floats) -> Floats:
-    """``values`` where ``known`` is 1, carried on smoothly to where it is 0 (coarse to fine)."""
+    """``values`` where ``known`` is 1, continued smoothly to where it is 0 (coarse to fine)."""
     height, width = known.shape
     weight = known[:, :, None]
     if min(height, width) <= 3 or known.min() > 0.5:
@@ -441,7 +441,7 @@ def _grain(pixels: Floats, rng: Rng) -> Floats:
 
 
 def _blob(window: _Window, site: _Site, rng: Rng) -> Floats:
-    """Positive inside an irregular spot of the site's size, 1 at its middle."""
+    """A field that is positive inside an irregular spot of the site's size, and 1 at its middle."""
     u, v = _ellipse(window, 0.5 * site.size, rng)
     rough = 0.22 * _smooth(rng, u.shape, 3) + 0.1 * _smooth(rng, u.shape, 8)
     return _f32(1.0 - np.hypot(u, v) + rng.uniform(0.3, 1.0) * rough)
@@ -474,7 +474,7 @@ def _smooth(rng: Rng, shape: tuple[int, ...], cells: int) -> Floats:
 
 
 def _sign(window: _Window, site: _Site, rng: Rng) -> float:
-    """Brighter or darker at random, unless only one of the two has room."""
+    """1 (brighter) or -1 (darker) at random, unless only one of them has room in 0..255."""
     middle = np.hypot(window.x, window.y) <= max(0.5 * site.size, 2.0)
     level = float(window.pixels[middle].mean())
     dark = 0.6
@@ -486,7 +486,7 @@ def _sign(window: _Window, site: _Site, rng: Rng) -> float:
 
 
 def _visible(site: _Site) -> float:
-    """The site's step as a part, 0..1, of a strong one."""
+    """Strength of the site's step, 0..1; 1 is a strong one."""
     return math.sqrt(min(max((site.step - 6.0) / 60.0, 0.0), 1.0))
 
 
@@ -495,7 +495,7 @@ def _log_uniform(rng: Rng, low: float, high: float) -> float:
 
 
 def _deep(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """``[H, W]`` as ``[H, W, 1]``: OpenCV drops a single channel."""
+    """``[H, W]`` as ``[H, W, 1]``, because OpenCV drops a single channel."""
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 

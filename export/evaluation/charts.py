@@ -46,7 +46,7 @@ def histogram(evaluation: Evaluation, held_out: metrics.Floats, width_in: float)
         return None
     highest = max(float(scores.max()) for _, scores, _, _ in groups)
     end = min(max(1.25, 1.02 * highest), _HISTOGRAM_END)
-    # An edge falls on the limit, so that no bar has parts of both verdicts.
+    # An edge lies on the limit, so that no bar holds parts of both verdicts.
     bars_below = max(8, round(36 / end))
     edges = np.arange(math.ceil(end * bars_below) + 1) * LIMIT / bars_below
     figure, axes = _axes(width_in, 2.9)
@@ -85,7 +85,7 @@ def histogram(evaluation: Evaluation, held_out: metrics.Floats, width_in: float)
 
 
 def curves(evaluation: Evaluation) -> list[Chart]:
-    """Those of the ROC of images and pixels and of the overlap that are defined."""
+    """ROC of images, ROC of pixels and overlap per region, as far as each is defined."""
     charts = []
     image = metrics.roc(evaluation.good_scores, evaluation.defective_scores)
     pixels = evaluation.pixels
@@ -116,7 +116,7 @@ def curves(evaluation: Evaluation) -> list[Chart]:
 
 
 def candidates_chart(choice: Choice) -> Chart | None:
-    """Signal against cost of what was tried; None for a single candidate."""
+    """Signal against cost of each candidate; None for a single candidate."""
     if len(choice.candidates) < 2:
         return None
     chosen = choice.candidates[choice.chosen]

@@ -1,4 +1,4 @@
-"""Judge the test photos and keep what a report needs, in memory that does not grow with them."""
+"""Judges the test photos for a report; memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ScoreBatch = Callable[[Frame8], tuple[npt.NDArray[np.float32], npt.NDArray[np.fl
 
 BATCH_SIZE: Final = 8
 GALLERY_SIZE: Final = 12
-"""Pictures kept of each sort: the worst, or the closest to the limit."""
+"""Pictures kept for each gallery: the worst, or the closest to the limit."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class RankedPicture:
-    """A row with what it looks like: ``image`` uint8 BGR, ``heat`` uint8 (128 is the limit)."""
+    """A row with its picture: ``image`` uint8 BGR, ``heat`` uint8 (128 is the limit)."""
 
     row: Row
     image: Frame8
@@ -53,11 +53,11 @@ class RankedPicture:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the model does on the test photos.
+    """The model's verdicts, scores and figures on the test photos.
 
     ``good`` are the good parts with the highest scores, ``missed`` the defective ones with the
-    lowest, ``caught`` those with the highest; each at most :data:`GALLERY_SIZE` pictures.
-    ``unmasked`` counts defective photos left out of the pixel figures for want of a mask.
+    lowest, ``caught`` those with the highest; each has at most :data:`GALLERY_SIZE` pictures.
+    ``unmasked`` counts defective photos that have no mask, so that no pixel figure has them.
     """
 
     rows: tuple[Row, ...]
@@ -70,7 +70,7 @@ class Evaluation:
 
     @property
     def faults(self) -> tuple[Row, ...]:
-        """Photos that could not be judged; they are in no rate and no curve."""
+        """Photos that could not be judged; no rate and no curve counts them."""
         return tuple(row for row in self.rows if row.verdict is Verdict.FAULT)
 
     @property
@@ -187,7 +187,7 @@ def evaluate(
                 unmasked += 1
             if verdict is not Verdict.FAULT:
                 if part.mask is not None:
-                    # The reflection around a letterboxed photo is nobody's pixels.
+                    # The reflection around a letterboxed photo counts in no pixel figure.
                     pixels.add(heat[part.inner], part.mask[part.inner])
                 picture = RankedPicture(row, part.image, map_to_grey(heat), part.mask)
                 if sample.kind == GOOD:

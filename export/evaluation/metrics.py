@@ -24,7 +24,7 @@ PRO_FPR_LIMIT: Final = 0.3
 """AUPRO is integrated up to this false-positive rate, as MVTec's own evaluation does."""
 
 SWEEP: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0)
-"""Thresholds worth a look: the range of the operator's sensitivity."""
+"""Thresholds in the report's table: the range of the operator's sensitivity."""
 
 _BIN_SHIFT = 8
 _LOWEST = np.float32(2.0**-20)
@@ -37,7 +37,7 @@ _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.int64)
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve from (0, 0) to the right: ``x`` false-positive rate, ``y`` ROC or PRO."""
+    """A curve from (0, 0) on: ``x`` is the false-positive rate, ``y`` the ROC's or PRO's value."""
 
     x: Floats
     y: Floats
@@ -57,7 +57,7 @@ class Rate:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Where the true share lies, with 95 % confidence."""
+        """The interval that holds the true share with 95 % confidence."""
         if not self.total:
             return None
         return confidence(self.hits, self.total)
@@ -65,7 +65,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class KindFigures:
-    """One kind of defect. ``auroc``: against all good parts; ``faults``: could not be judged."""
+    """One kind of defect. ``auroc`` is against all good parts; ``faults`` could not be judged."""
 
     kind: str
     parts: int
@@ -78,7 +78,7 @@ class KindFigures:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """What one threshold would do."""
+    """Escapes and false rejects at one threshold."""
 
     threshold: float
     escapes: Rate
@@ -87,7 +87,7 @@ class SweepRow:
 
 @dataclass(frozen=True)
 class PixelFigures:
-    """Of all pixels. Each figure is within its ``_error`` of the value without binning."""
+    """Figures over all pixels, each within its ``_error`` of the value without binning."""
 
     auroc: float | None
     auroc_error: float
@@ -121,7 +121,7 @@ def f1(good: AnyScores, defective: AnyScores, threshold: float = LIMIT) -> float
 
 
 def best_f1(good: AnyScores, defective: AnyScores) -> tuple[float, float] | None:
-    """The highest F1 there is, and the highest threshold that gives it."""
+    """The highest F1 at any threshold, and the highest threshold that gives it."""
     if len(defective) == 0:
         return None
     scores, negatives, positives = _tally(good, defective)
@@ -175,7 +175,7 @@ class PixelTally:
         self._overlap += np.bincount(bins[mask], weights=weights, minlength=_BINS)
 
     def figures(self) -> PixelFigures:
-        """The figures of everything added so far."""
+        """The figures of all images added so far."""
         value = _auroc(self._good, self._defective)
         if value is None:
             return PixelFigures(None, 0.0, None, 0.0, None, None)
@@ -208,10 +208,10 @@ def kind_figures(kind: str, scores: AnyScores, faults: int, good: AnyScores) -> 
 
 
 def thin(curve: Curve, points: int = 400) -> Curve:
-    """``curve`` with no more points than a drawing shows."""
+    """``curve`` with at most ``points`` points, as many as a drawing shows."""
     if curve.x.size <= points:
         return curve
-    # Even steps along the curve, not along x: the steep beginning is what is looked at.
+    # Steps are even along the curve, not along x, because readers look at the steep beginning.
     length = np.concatenate(([0.0], np.cumsum(np.diff(curve.x) + np.diff(curve.y))))
     wanted = np.searchsorted(length, np.linspace(0.0, length[-1], points))
     kept = np.unique(np.clip(wanted, 0, curve.x.size - 1))
@@ -230,12 +230,12 @@ def _tally(good: AnyScores, defective: AnyScores) -> tuple[Floats, Counts, Count
 
 
 def _auroc(negatives: Counts, positives: Counts) -> float | None:
-    """By counts per distinct score, ascending."""
+    """AUROC from the counts at each distinct score, ascending."""
     pairs = float(negatives.sum()) * float(positives.sum())
     if pairs == 0.0:
         return None
     below = negatives.cumsum() - negatives
-    # Whole numbers far above 2^53 for pixels, so rounding starts in the 16th digit, no sooner.
+    # For pixels these are whole numbers far above 2^53; only their 16th digit is rounded.
     wins = (positives * (below + 0.5 * negatives)).sum()
     return float(wins / pairs)
 
@@ -249,13 +249,13 @@ def _curve(negatives: Counts, positives: npt.NDArray[Any]) -> Curve:
 
 
 def _area_up_to(curve: Curve, x_limit: float) -> tuple[float, float]:
-    """Area below ``curve`` left of ``x_limit``, and how far binning can have moved it."""
+    """Area below ``curve`` left of ``x_limit``, and the largest error that binning can cause."""
     inside = curve.x <= x_limit
     x = np.append(curve.x[inside], x_limit)
     y = np.append(curve.y[inside], np.interp(x_limit, curve.x, curve.y))
     area = float(((y[1:] + y[:-1]) * np.diff(x)).sum() / 2.0)
-    # Inside a bin the true curve is anywhere in its rectangle: half of it from the diagonal, or
-    # all of it where the limit cuts through.
+    # Inside a bin the true curve may be anywhere in the bin's rectangle: the error is at most half
+    # of it, measured from the diagonal, or all of it where ``x_limit`` cuts the bin.
     rectangles = np.diff(curve.x) * np.diff(curve.y)
     whole = int(inside.sum()) - 1
     return area, float(0.5 * rectangles[:whole].sum() + rectangles[whole : whole + 1].sum())

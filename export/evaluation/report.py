@@ -80,9 +80,9 @@ def write_report(  # noqa: PLR0917
 ) -> None:
     """Write the report to ``path``, whole or not at all.
 
-    ``facts``: what is worth knowing about the training, name and value; ``holdout_scores``: the
-    held-out good parts' scores in units of the limit; ``choice``: how settings were found, when
-    they were not given. Raises :class:`OutputError`.
+    ``facts`` are names and values for the section on training; ``holdout_scores`` are the held-out
+    good parts' scores in units of the limit; ``choice`` tells how ``--auto`` found the settings.
+    Raises :class:`OutputError`.
     """
     held_out: metrics.Floats = np.asarray(holdout_scores, dtype=np.float64)
     held_out = held_out[np.isfinite(held_out)]
@@ -123,7 +123,7 @@ def write_report(  # noqa: PLR0917
 
 
 def headline(evaluation: Evaluation, calibration: Calibration) -> list[str]:
-    """What the evaluation says, in sentences for a person who reads nothing else."""
+    """The result in sentences, for a person who reads nothing else."""
     if not evaluation.rows:
         return [
             "There were no test photos: this report says how the limit was set, and nothing about "
@@ -233,9 +233,15 @@ def _calibration_words(calibration: Calibration) -> list[str]:
         f"{say_score(quantiles.q95)}; the highest scores {say_score(quantiles.maximum)}. The "
         f"limit, 1, is {calibration.threshold:.6g} in the model's own units.",
     ]
+    if "Kruskal-Wallis" in calibration.pooling:
+        words.append(
+            "The Kruskal-Wallis test asks whether scores differ between folds more than by "
+            "chance; p near 0 says that they do."
+        )
     if calibration.extrapolated:
         words.append(
-            "The limit was extrapolated from the highest scores; more good parts make it firmer."
+            "The limit was extrapolated (estimated) from the highest scores; more good parts make "
+            "it firmer."
         )
     return words
 
@@ -299,7 +305,7 @@ def _card(picture: RankedPicture, geometry: Geometry) -> _Card:
 
 
 def _draw_mask(image: Frame8, mask: npt.NDArray[np.bool_]) -> Frame8:
-    """The drawn defect in colour on a faded grey photo: shows what, and where."""
+    """The drawn defect in colour on a faded grey photo."""
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[:, :, None]
     faded = np.repeat(grey // 3 + 150, 3, axis=2)
     faded[mask] = (0.35 * faded[mask] + 0.65 * np.array([44, 114, 209])).astype(np.uint8)
@@ -318,7 +324,7 @@ def _thumbnail(image: Frame8, geometry: Geometry) -> Frame8:
 
 
 def _ranked(choice: Choice) -> list[tuple[Candidate, str]]:
-    """The candidates, best first, with what there is to say of each."""
+    """The candidates, best first, each with its remark."""
     best = max(choice.candidates, key=lambda candidate: candidate.signal)
     rows = []
     for number, candidate in enumerate(choice.candidates):

@@ -1,4 +1,4 @@
-"""Figures as a person reads them: as many digits as say something, and no flattery by rounding."""
+"""Figures for readers: no more digits than carry information, none rounded to look better."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def say_count(count: int, noun: str) -> str:
 
 
 def say_percent(value: float | None) -> str:
-    """0.00512 as "0.51 %"; as many digits as say something."""
+    """0.00512 as "0.51 %": two digits after the point below 1 %, else one."""
     if value is None:
         return UNDEFINED
     percent = 100.0 * value
@@ -26,14 +26,14 @@ def say_percent(value: float | None) -> str:
 
 
 def say_share(value: float | None) -> str:
-    """An AUROC or its like; only a perfect one reads 1.000."""
+    """An AUROC, AUPRO or F1; only a perfect one reads 1.000."""
     if value is None:
         return UNDEFINED
     return f"{value:.3f}" if value == 1.0 or value < 0.9995 else "> 0.999"
 
 
 def say_score(value: float | None) -> str:
-    """Two digits after the point; what is below the limit never reads 1.00."""
+    """Two digits after the point; a score below the limit never reads 1.00."""
     if value is None:
         return UNDEFINED
     text = f"{value:.2f}" if value < 100 else f"{value:.3g}"
@@ -41,7 +41,7 @@ def say_score(value: float | None) -> str:
 
 
 def say_threshold(value: float) -> str:
-    """A listed threshold as it is; one found in the data rounded down, so that it still holds."""
+    """A listed threshold as it is; one found in the data is rounded down, so that it holds."""
     return f"{value:.2f}" if value in metrics.SWEEP else f"{math.floor(value * 1000) / 1000:.3f}"
 
 
@@ -53,5 +53,5 @@ def say_of(rate: metrics.Rate) -> str:
 
 
 def say_signal(value: float) -> str:
-    """Four digits: candidates lie close together. Only a perfect one reads 1.0000."""
+    """Four digits, because candidates lie close together; only a perfect signal reads 1.0000."""
     return f"{value:.4f}" if value == 1.0 or value < 0.99995 else "> 0.9999"

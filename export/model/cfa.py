@@ -2,7 +2,7 @@
 
 Symbols are the paper's: p_t a patch's features (D), φ the patch descriptor (D'), C the memory bank
 of M items c, K nearest items that attract, J next items that repel, r the radius, α the margin,
-ν the weight of what lies outside.
+ν divides the loss of patches outside their hypersphere.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ Levels = list[Tensor]
 """Pooled feature maps of a batch, one float32 ``[N, C_l, H_l, W_l]`` a stride."""
 
 CORESET_POOL = 100_000
-"""Patches the greedy coreset chooses from: what is rare but normal must be among them."""
+"""Patches that the greedy coreset chooses from; rare but normal patches must be among them."""
 
 CORESET_FLOATS = 2**25
-"""Numbers in that pool at most, for wide features: 134 MB."""
+"""Largest number of floats in that pool, which bounds it for wide features: 134 MB."""
 
 AXES_PATCHES = 1024
-"""Patches of a part that the principal axes are found from."""
+"""Patches drawn from each part to find the principal axes."""
 
 CHUNK = 8192
-"""Patches compared with the bank at a time: bounds memory."""
+"""Patches compared with the bank at a time, which bounds memory."""
 
 
 def pool(maps: list[Tensor]) -> Levels:
@@ -52,9 +52,9 @@ def coordinates(grid: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class FeatureScale:
-    """What standardises features: subtract ``mean``, divide by ``divisor``; a level each.
+    """Standardises features: subtract ``mean``, divide by ``divisor``; one tensor for each level.
 
-    Measured once over all good parts and shared by every fit of a run, so that the scores of
+    It is measured once over all good parts and shared by every fit of a run, so that the scores of
     different folds are in the same unit.
     """
 
@@ -63,12 +63,12 @@ class FeatureScale:
 
     @classmethod
     def identity(cls, channels: tuple[int, ...]) -> FeatureScale:
-        """Leave features as they are."""
+        """A scale that leaves features as they are."""
         return cls(tuple(torch.zeros(c) for c in channels), tuple(torch.ones(c) for c in channels))
 
     @classmethod
     def measure(cls, batches: Iterator[Levels], channels: tuple[int, ...]) -> FeatureScale:
-        """One pass over the good parts, in float64."""
+        """Measure each channel's mean and deviation in one float64 pass over the good parts."""
         total = [torch.zeros(c, dtype=torch.float64) for c in channels]
         square = [torch.zeros(c, dtype=torch.float64) for c in channels]
         count = [0] * len(channels)
@@ -82,7 +82,7 @@ class FeatureScale:
         var = [
             (s / n - m.square()).clamp_min(0) for s, n, m in zip(square, count, mean, strict=True)
         ]
-        # A channel that never moves on good parts must not be blown up without bound.
+        # A channel that is constant on good parts must not be divided by almost zero.
         floor = 1e-4 * torch.cat(var).mean() + 1e-12
         var = [v.clamp_min(floor) for v in var]
         return cls(tuple(m.float() for m in mean), tuple(v.sqrt().float() for v in var))
@@ -110,7 +110,7 @@ class PatchDescriptor(nn.Module):
         generator: torch.Generator,
         axes: Tensor | None = None,
     ) -> None:
-        """``axes``: ``[D', D]`` that "principal" starts with; without, it starts at zero."""
+        """``axes`` ``[D', D]`` are the initial weight of "principal"; without them it is zero."""
         super().__init__()
         self.channels, self.width, self.grid = channels, width, grid
         features = sum(channels)
@@ -139,10 +139,10 @@ class PatchDescriptor(nn.Module):
     divisor: Tensor
 
     def folded(self) -> tuple[list[Tensor], Tensor]:
-        """Weights that act on raw features, and the constant map.
+        """The weights that act on raw features, and the constant map.
 
-        Returns one ``[D', C_l]`` a level, and ``[D', H', W']`` with coordinates, bias and the
-        features' mean in it. Standardisation is affine and per channel, so it folds exactly.
+        Returns one ``[D', C_l]`` for each level, and ``[D', H', W']``, which holds coordinates,
+        bias and the features' mean. Standardisation is affine in each channel: it folds exactly.
         """
         features = sum(self.channels)
         weight = self.weight[:, :features] / self.divisor
@@ -176,7 +176,7 @@ class CFA(nn.Module):
     def loss(self, levels: Levels, sample: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """L_att and L_rep of one batch (equations 2 and 3), scalars.
 
-        ``sample``: indices of the batch's patches that are summed over; all of them when None.
+        ``sample`` holds the indices of the patches to average over; None means all of the batch.
         """
         phi = flatten(self.descriptor(levels))
         if sample is not None:
@@ -217,13 +217,13 @@ def up_sample(x: Tensor, grid: tuple[int, int]) -> Tensor:
 
 @functools.cache
 def smoothing(grid: int, size: int, sigma: float) -> npt.NDArray[np.float64]:
-    """Bilinear up-sampling from ``grid`` to ``size`` followed by a Gaussian, one axis: a matrix.
+    """The matrix of bilinear up-sampling from ``grid`` to ``size`` and a Gaussian, along one axis.
 
     Float64 ``[size, grid]``; the map is ``G_h · S · G_wᵀ``, both filters being separable.
     """
     identity = torch.eye(grid, dtype=torch.float64).unsqueeze(0)
     up = F.interpolate(identity, size, mode="linear", align_corners=False)[0].T.numpy()
-    # Cut off at 4 σ a narrower one is the identity, and SciPy divides by its square.
+    # A narrower Gaussian, cut off at 4 σ, is the identity, and SciPy would divide by σ².
     out = gaussian_filter1d(up, sigma, axis=0, mode="reflect") if sigma > 0.1 else up
     return np.asarray(out, dtype=np.float64)
 
@@ -327,10 +327,11 @@ def flatten(phi_map: Tensor) -> Tensor:
 
 
 def find_nearest(phi: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k smallest ‖φ−c‖² in rising order and their items, ``[T, k]`` each.
+    """The k smallest ‖φ−c‖² in rising order and their items' indices, ``[T, k]`` each.
 
-    Found by the expanded square (both centred first, or it loses digits; ‖φ‖² does not change the
-    order), then measured by the difference: near an item the expansion has no digits left.
+    The items are found by the expanded square, without ‖φ‖², which does not change the order; both
+    sides are centred first, or the expansion loses digits. The distances are then measured by the
+    difference, because near an item the expansion has no digits left.
     """
     centre = bank.mean(dim=0)
     phi, bank = phi - centre, bank - centre
@@ -344,7 +345,7 @@ def find_nearest(phi: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def _kmeans(points: Tensor, items: int, seed: int) -> Tensor:
     if items >= len(points):
-        # More items than points: the points themselves, repeated, serve as well as can be.
+        # With more items than points, the points themselves are the centres, repeated.
         return points[torch.arange(items, device=points.device) % len(points)]
     fitted = MiniBatchKMeans(items, random_state=seed, n_init=1, batch_size=4096).fit(
         points.cpu().double().numpy()
@@ -353,7 +354,7 @@ def _kmeans(points: Tensor, items: int, seed: int) -> Tensor:
 
 
 def _mean_bank(phis: Iterator[Tensor], items: int, seed: int) -> Tensor:
-    """The authors' code: mean over all parts at each position, k-means when M < H'·W'."""
+    """As in the authors' code: the mean over all parts at each position, k-means if M < H'·W'."""
     total, count = None, 0
     for phi in phis:
         part = phi.double().sum(dim=0, keepdim=True)
@@ -364,7 +365,7 @@ def _mean_bank(phis: Iterator[Tensor], items: int, seed: int) -> Tensor:
 
 
 def _ema_bank(phis: Iterator[Tensor], items: int, seed: int) -> Tensor:
-    """The paper, section III-C: k-means of the first part, then a moving average with the rest."""
+    """As in the paper (III-C): k-means of the first part, then a moving average with the others."""
     bank = None
     for phi in phis:
         for part in torch.split(phi, 1):
@@ -379,20 +380,21 @@ def _ema_bank(phis: Iterator[Tensor], items: int, seed: int) -> Tensor:
 
 
 EMA_KEEP = 0.9
-"""Share of an item that each further part leaves as it was (the paper names no figure)."""
+"""Weight of the old item in the moving average with each further part; the paper names none."""
 
 
 def _coreset_bank(phis: Iterator[Tensor], items: int, generator: torch.Generator) -> Tensor:
     """Greedy k-centre over patches of all parts: rare but normal patches keep an item of their own.
 
-    Chosen from a uniform sample of patches, so time and memory do not grow with the data set.
+    The items are chosen from a uniform sample of patches, so that time and memory do not grow with
+    the data set.
     """
     kept: list[Tensor] = []
     keys: list[Tensor] = []
     for phi in phis:
         patches = flatten(phi)
         pool_size = max(min(CORESET_POOL, CORESET_FLOATS // patches.shape[1]), 4 * items)
-        # Reservoir by random keys: keeping the smallest keys is a uniform sample of the stream.
+        # Each patch gets a random key; those with the smallest keys are a uniform sample.
         kept.append(patches)
         keys.append(torch.rand(len(patches), generator=generator))
         if sum(map(len, kept)) > 2 * pool_size:
@@ -407,9 +409,9 @@ def _coreset_bank(phis: Iterator[Tensor], items: int, generator: torch.Generator
 def farthest_first(points: Tensor, items: int) -> Tensor:
     """Greedy k-centre (Gonzalez 1985): indices ``[items]`` of ``[N, D]``, the most central first.
 
-    ``items`` is at most N.
-    Lazily, which gives the same choice: among the 512 farthest points the next ones are found by
-    their mutual distances, as long as they stay farther than all others were.
+    ``items`` is at most N. The search is lazy and gives the same choice as the plain one: the next
+    points are found among the 512 farthest by their mutual distances, as long as they are farther
+    than every point outside the 512.
     """
     points = points - points.mean(dim=0)
     norms = points.square().sum(dim=1)

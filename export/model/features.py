@@ -1,4 +1,4 @@
-"""The frozen backbone runs once per image: its pooled maps, in memory or in a mapped file."""
+"""Cache of the backbone's pooled maps, in memory or in a mapped file: it runs once per image."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from export.model.cfa import Levels, pool
 from inspector.errors import OutputError
 
 BATCH = 8
-"""Images a backbone pass; fixed, so that a resumed run computes the very same features."""
+"""Images in one pass of the backbone; fixed, so that a resumed run computes equal features."""
 
 
 class FeatureCache:
-    """Pooled features of N images, one float32 ``[N, C_l, H_l, W_l]`` array a stride.
+    """Pooled features of N images, one float32 ``[N, C_l, H_l, W_l]`` array for each stride.
 
     Arrays larger together than ``cache_gb`` lie in memory-mapped files under ``folder``, removed
     on close. Raises :class:`OutputError` when the disk cannot hold them.
@@ -81,7 +81,7 @@ class FeatureCache:
         return [torch.from_numpy(level[index]).to(self.device) for level in self._levels]
 
     def batches(self, index: npt.NDArray[np.intp], size: int = BATCH) -> Iterator[Levels]:
-        """All of ``index`` in order, ``size`` images at a time."""
+        """Yield the features of ``index`` in order, ``size`` images at a time."""
         for start in range(0, len(index), size):
             yield self.batch(index[start : start + size])
 
@@ -89,7 +89,7 @@ class FeatureCache:
         assert self._folder is not None
         path = Path(self._folder.name) / f"level-{number}.npy"
         try:
-            # Blocks are claimed now: a full disk met inside a mapped page would be a bus error.
+            # Blocks are claimed now: writing to a mapped page on a full disk is a bus error.
             with path.open("wb") as file:
                 self._claim(file.fileno(), 4 * int(np.prod(shape, dtype=np.int64)))
         except OSError as error:

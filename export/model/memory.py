@@ -1,4 +1,4 @@
-"""New patches in a finished model's memory bank, whose size stays."""
+"""Puts new patches into a finished model's memory bank, whose size stays."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor
 from export.model.cfa import CFA, Levels
 
 MOST_REPLACED = 0.25
-"""Largest share of the bank that one lesson replaces: the rest is the old parts'."""
+"""Largest share of the bank that one lesson replaces; the rest stays with the old parts."""
 COVER = 0.75
-"""A taught patch has an item within this share of the limit, however coarse the bank is."""
+"""A taught patch has an item within this share of the limit, even if the bank is coarse."""
 
 
 @torch.no_grad()
 def teach(model: CFA, batches: Iterable[Levels], limit: float) -> int:
     """Put patches of added good parts into ``model.bank``; returns how many items were replaced.
 
-    ``limit``: raw score. The covering radius is the bank's own, the median distance of an item to
-    the nearest other one, and at most ``COVER * limit``. Patches enter farthest first (greedy
-    k-centre, as the bank was chosen) until all are within it, or ``MOST_REPLACED`` of the bank is
-    new. What is near an item already changes nothing. Each takes the place of the item that is
-    nearest to what remains: its neighbour stands for nearly the same, and rare patches, which lie
-    alone, stay.
+    ``limit`` is a raw score. The covering radius is the bank's own, which is the median distance of
+    an item to the nearest other one, but at most ``COVER * limit``. Patches enter farthest first
+    (greedy k-centre, as the bank was chosen) until all lie within the radius of an item, or
+    ``MOST_REPLACED`` of the bank is new. A patch that is near an item already changes nothing. Each
+    new patch takes the place of the item that is nearest to another one: the neighbour stands for
+    nearly the same patches, and rare items, which lie alone, stay.
     """
     bank = model.bank
     apart, neighbour = _nearest_others(bank)
@@ -51,9 +51,10 @@ def teach(model: CFA, batches: Iterable[Levels], limit: float) -> int:
 
 
 def _dispensable(bank: Tensor, entering: Tensor, loss: Tensor, neighbour: Tensor) -> Tensor:
-    """Indices of as many items of ``bank`` as enter, chosen one by one.
+    """Indices of the items of ``bank`` that leave, one for each entering patch.
 
-    ``loss``, ``neighbour``: each item's distance to the nearest other one of ``bank``, and which.
+    ``loss`` and ``neighbour`` are each item's distance to the nearest other item of ``bank``, and
+    the index of that item. Both are changed in place.
     """
     everything = torch.cat([bank, entering])
     gone = torch.zeros(len(everything), dtype=torch.bool, device=bank.device)
@@ -79,7 +80,7 @@ def _dispensable(bank: Tensor, entering: Tensor, loss: Tensor, neighbour: Tensor
 
 
 def _nearest_others(bank: Tensor) -> tuple[Tensor, Tensor]:
-    """Each item's distance to the nearest other item, and which one it is."""
+    """Each item's distance to the nearest other item, and the index of that item."""
     distances, indices = [], []
     for part in torch.split(torch.arange(len(bank), device=bank.device), 1024):
         distance = _distances(bank[part], bank)
@@ -91,6 +92,6 @@ def _nearest_others(bank: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    # Centred: expanded squares lose digits as the mean grows.
+    # Both are centred, because expanded squares lose digits as the mean grows.
     centre = b.mean(dim=0)
     return torch.cdist(a - centre, b - centre)

@@ -1,8 +1,8 @@
 """Settings found from good parts alone: held-out parts against defects drawn on them.
 
 Every candidate gets a memory bank of some of the good parts, without adaptation, and has to tell
-the others, as they are, from the same others with a synthetic defect. Among those that cannot be
-told from the best, the one that costs least on the line is taken.
+the held-out parts from the same parts with a synthetic defect. Of the candidates that are not
+measurably worse than the best, the one that costs least on the line is taken.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from inspector.imaging.geometry import STRIDE
 Floats = npt.NDArray[np.float64]
 
 MOST_PARTS: Final = 150
-"""More good parts than this make the choice no surer, only slower."""
+"""At most this many good parts are looked at: more make the choice slower, but no surer."""
 
 CHOSEN: Final = ("size", "fit", "strides", "sigma")
 SIZE_SHARES: Final = (1.0, 0.75, 0.5)
 SMALLEST_PX: Final = 128
 STRIDE_SETS: Final = ((16,), (8, 16))
 SIGMA_SHARES: Final = (1.0, 0.5)
-"""Of the default smoothing of an input and its strides."""
+"""Sigmas that are tried, as shares of the default for an input and its strides."""
 
 _RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class Pick:
-    """What :func:`pick` found: an entry a candidate, the best of them and the one to take."""
+    """Result of :func:`pick`: arrays with an entry for each candidate, and two indices."""
 
     behind: Floats
     standard_error: Floats
@@ -58,8 +58,8 @@ class Pick:
 def choose(data: Path, settings: TrainSettings, *, on_step: OnStep) -> tuple[TrainSettings, Choice]:
     """Fix size, fit, strides and sigma for the good parts of ``data``, and say why.
 
-    Of these four, what ``settings`` was given explicitly stays as it is. Opens no file under
-    ``test/``; the same seed gives the same choice. Raises :class:`TrainingError`.
+    Options that ``settings`` was given explicitly stay as they are. No file under ``test/`` is
+    opened; the same seed gives the same choice. Raises :class:`TrainingError`.
     """
     began = time.monotonic()
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -107,7 +107,7 @@ def choose(data: Path, settings: TrainSettings, *, on_step: OnStep) -> tuple[Tra
 
 
 def recall(run: Run, settings: TrainSettings) -> tuple[TrainSettings, Choice]:
-    """What ``run``, which is to be resumed, has chosen; what ``settings`` was given wins.
+    """The choice of ``run``, which is to be resumed; options given in ``settings`` win over it.
 
     Raises :class:`RunError` when it was started without ``--auto``.
     """
@@ -120,7 +120,7 @@ def recall(run: Run, settings: TrainSettings) -> tuple[TrainSettings, Choice]:
 
 
 def given(settings: TrainSettings) -> tuple[str, ...]:
-    """Which of :data:`CHOSEN` someone has decided; "auto" decides nothing."""
+    """Names in :data:`CHOSEN` that the user has decided; "auto" decides nothing."""
     return tuple(
         name
         for name in CHOSEN
@@ -129,7 +129,7 @@ def given(settings: TrainSettings) -> tuple[str, ...]:
 
 
 def candidates(settings: TrainSettings, resolved: TrainSettings) -> list[TrainSettings]:
-    """A small grid around the default, which comes first; those of one input are neighbours.
+    """A small grid around the default, which comes first; candidates of one input are adjacent.
 
     ``resolved`` is ``settings`` with size and fit fixed for the photos.
     """
@@ -153,11 +153,11 @@ def candidates(settings: TrainSettings, resolved: TrainSettings) -> list[TrainSe
 
 
 def pick(signal: Floats, resampled: Floats, cost: Sequence[float]) -> Pick:
-    """The rule: of those within one standard error of the best, the cheapest.
+    """Choose the cheapest of the candidates within one standard error of the best.
 
-    ``signal`` ``[C]``; ``resampled`` ``[B, C]``, the same on B resamples of the held-out parts,
-    which all candidates share: the error is that of the difference to the best. Of equally cheap
-    ones the better is taken.
+    ``signal`` is ``[C]``; ``resampled`` ``[B, C]`` is the signal on B resamples of the held-out
+    parts. All candidates share the resamples, so the standard error is that of the difference to
+    the best. Of equally cheap candidates the better one is taken.
     """
     best = int(signal.argmax())
     behind = signal[best] - signal
@@ -170,9 +170,9 @@ def pick(signal: Floats, resampled: Floats, cost: Sequence[float]) -> Pick:
 def estimate_gmacs(
     options: Sequence[TrainSettings], backbone: Backbone, device: torch.device
 ) -> list[float]:
-    """10^9 multiply-adds a part of each: the backbone, φ level by level, the distances to C.
+    """Work of each option in 10^9 multiply-adds a part: backbone, φ level by level, distances to C.
 
-    ``backbone`` gives the strides of all ``options``; it costs what its deepest map costs.
+    ``backbone`` has the strides of all ``options``; its cost is that of its deepest map.
     """
     side = 4 * STRIDE
     with FlopCounterMode(display=False) as counter:
@@ -190,7 +190,7 @@ def estimate_gmacs(
 
 
 def explain(table: Sequence[Candidate], found: Pick, fixed: Sequence[str]) -> str:
-    """In one sentence: what was taken, and why."""
+    """One sentence that names the candidate taken and the reason, for the report."""
     taken, best = table[found.chosen], table[found.best]
     fits = len({candidate.fit for candidate in table}) > 1
     kept = f"; {', '.join(fixed)} as given" if fixed else ""
@@ -209,6 +209,21 @@ def explain(table: Sequence[Candidate], found: Pick, fixed: Sequence[str]) -> st
     )
 
 
+def in_plain_words(choice: Choice) -> str:
+    """The choice in a line for the screen; :func:`explain` gives the exact rule for the report."""
+    taken, tried = choice.candidates[choice.chosen], len(choice.candidates)
+    words = describe(taken, len({candidate.fit for candidate in choice.candidates}) > 1)
+    near = sum(candidate.as_good for candidate in choice.candidates)
+    if tried == 1:
+        return f"{words}; nothing else was left to choose"
+    if near == 1:
+        return f"{words}; of {tried} that were tried these find the drawn defects best"
+    return (
+        f"{words}; of {tried} that were tried {near} find the drawn defects equally well, and "
+        f"these are judged fastest"
+    )
+
+
 def describe(candidate: Candidate, fit: bool) -> str:
     """A candidate's settings in words."""
     strides = candidate.strides
@@ -220,7 +235,7 @@ def describe(candidate: Candidate, fit: bool) -> str:
 
 
 def _sizes(default: tuple[int, int]) -> list[tuple[int, int]]:
-    """The default input, and smaller ones whose longest side is not below the smallest allowed."""
+    """The default input, and smaller ones whose longest side is at least :data:`SMALLEST_PX`."""
     sizes = [default]
     for share in SIZE_SHARES[1:]:
         height, width = (round_side(side * share) for side in default)

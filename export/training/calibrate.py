@@ -1,4 +1,4 @@
-"""The limit, from held-out good parts alone: threshold, confidence and prediction intervals.
+"""The limit is set by held-out good parts alone: threshold, confidence and prediction intervals.
 
 For the j-th largest of n exchangeable scores the next part's chance to reach it is j / (n + 1), and
 rejects among the next m parts are beta-binomial (m, j, n + 1 − j), whatever the distribution: order
@@ -21,15 +21,15 @@ from scipy import stats
 from inspector.detection.manifest import Calibration, Quantiles
 
 TAIL_SHARE = 0.2
-"""Share of the scores the exponential tail is fitted to."""
+"""The exponential tail is fitted to this share of the scores, the highest."""
 
 _LEVEL = 0.95
 _ABOVE = 1.0 + 1e-3
-"""A limit just above a score: by as much as an exported graph may differ from the model."""
+"""Factor from a score to a limit just above it: an exported graph may differ by as much."""
 
 
 def parts_needed(rate: float) -> int:
-    """Good parts a false-reject rate can be read from directly: 3 / rate (rule of three, 95 %)."""
+    """Number of good parts that lets a rate be counted directly: 3 / rate (rule of three, 95 %)."""
     return math.ceil(3.0 / rate)
 
 
@@ -38,26 +38,27 @@ def calibrate(
 ) -> Calibration:
     """Set the limit for a target false-reject ``rate``.
 
-    ``folds``: held-out good scores of each fold's model, one a picture: a copy is no further part
-    (:func:`~export.data.photos.one_each`). They are pooled as they are: every fold's model is made
-    by the same procedure in the same unit of feature distance: a held-out score is what a new part
-    scores under a model of slightly fewer parts (cross-validation, CV+; Barber et al., "Predictive
-    inference with the jackknife+", 2021), which errs to the tolerant side. One fold is a plain
-    hold-out.
+    ``folds`` has the scores of each fold's held-out parts, one score for each picture: a copy is no
+    further part (:func:`~export.data.photos.one_each`). Scores of all folds are pooled unchanged,
+    because the folds' models are made by one procedure in one unit of feature distance. A held-out
+    score is what a new part would score under a model of slightly fewer parts, so the limit errs to
+    the tolerant side (cross-validation, CV+; Barber et al., "Predictive inference with the
+    jackknife+", 2021). One fold is a plain hold-out.
     """
     scores = np.sort(np.concatenate([np.asarray(fold, dtype=np.float64) for fold in folds]))
     n = len(scores)
     needed = parts_needed(rate)
     extrapolated = n < needed
     remarks = []
-    # Where the held-out parts themselves keep the rate.
+    # ``own`` is the limit at which no more of the held-out parts are rejected than the rate allows.
     allowed = math.floor(rate * (n + 1))
     own = _just_over(scores, float(scores[-allowed - 1])) if allowed else 0.0
     if extrapolated:
         limit = max(_exponential_tail(scores, rate), own)
         remarks.append(
-            f"{n} held-out good parts are too few to read a rate of {rate:.2%} from them "
-            f"(about {needed} are needed): the tail was extrapolated, which serves to start with"
+            f"the limit is estimated, for there are few photos: to count a rate of {rate:.2%} "
+            f"takes about {needed} good parts that the model has not seen, and there are {n}; it "
+            f"serves to start with"
         )
         method = (
             f"exponential tail over the {1 - TAIL_SHARE:.0%} quantile of held-out good scores, "
@@ -75,8 +76,9 @@ def calibrate(
         )
         if p < 0.01:
             remarks.append(
-                f"folds differ (Kruskal-Wallis p = {p:.4f}): models or parts vary from fold to "
-                f"fold; the pooled scores hold that spread, the interval does not"
+                f"the good parts vary: in {len(folds)} groups, each judged by a model of the "
+                f"others, scores differ more than by chance (p = {p:.4f}); the limit takes that "
+                f"into account, the range of expected rejects does not"
             )
     rejected = int((scores >= limit).sum())
     quantiles = np.quantile(scores, [0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0]) / limit
@@ -100,8 +102,11 @@ def calibrate(
 
 
 def _just_over(scores: npt.NDArray[np.float64], value: float) -> float:
-    """A limit that ``value`` does not reach: halfway to the next higher score, for on a score it
-    would be a matter of rounding for that very part; or just above ``value``, the highest."""
+    """A limit that ``value`` does not reach: halfway to the next higher score, if there is one.
+
+    On a score itself, rounding would decide that part's verdict. Above the highest score the limit
+    lies just over it.
+    """
     higher = scores[scores > value]
     limit = 0.5 * (value + float(higher.min())) if len(higher) else value * _ABOVE
     return max(limit, math.nextafter(value, math.inf))
@@ -115,9 +120,10 @@ def confidence(rejected: int, n: int) -> tuple[float, float]:
 
 
 def prediction(rejected: int, n: int, next_parts: int) -> tuple[int, int]:
-    """95 % beta-binomial prediction interval: rejects among the ``next_parts`` good parts.
+    """95 % beta-binomial prediction interval of rejects in the next ``next_parts`` good parts.
 
-    The limit lies between two order statistics; each end is taken from the less favourable one.
+    The limit lies between two order statistics; each end of the interval is taken from the less
+    favourable one.
     """
     low = 0.0
     if rejected > 0:

@@ -26,15 +26,15 @@ from inspector.errors import RunError, TrainingError
 from inspector.verdict import FloatMap
 
 STEP_PATCHES = 2048
-"""Patches of a step, drawn anew each time: its time is that of their distances."""
+"""Patches of a step, drawn anew each time: their distances to the bank take most of its time."""
 
 HOLD_OUT_SHARE = 0.3
-"""Share held out once when that alone is enough for the rate asked; else parts are cross-fitted."""
+"""Share of parts held out once, if that is enough for the rate; else parts are cross-fitted."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """Where training stands, for a progress bar; ``fit`` is the model being adapted."""
+    """Progress of training, for a bar; ``fit`` names the model that is being adapted."""
 
     stage: str
     done: int
@@ -90,7 +90,7 @@ class Scorer:
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto``: CUDA where there is one. Raises :class:`TrainingError` when asked and absent."""
+    """``auto`` takes CUDA if there is one. Raises :class:`TrainingError` if ``cuda`` is absent."""
     if name == "cuda" and not torch.cuda.is_available():
         raise TrainingError("device: cuda was asked for, but PyTorch finds none; use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
@@ -107,8 +107,8 @@ def train(
 ) -> Run:
     """Train on the good parts of ``data`` and calibrate; opens no file under ``test/``.
 
-    ``choice``: how the settings were found, kept with the run.
-    Raises :class:`TrainingError`; KeyboardInterrupt leaves the last finished epoch on disk.
+    ``choice`` tells how ``--auto`` found the settings; it is kept with the run. Raises
+    :class:`TrainingError`. KeyboardInterrupt leaves the last finished epoch on the disk.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = pick_device(settings.device)
@@ -160,7 +160,7 @@ def train(
 
 
 def load_scorer(run: Run, device: torch.device, weights: Path | None = None) -> Scorer:
-    """The model a finished run trained, scores in units of its limit. Raises :class:`RunError`."""
+    """Load a finished run's model; scores are in units of its limit. Raises :class:`RunError`."""
     facts, outcome = run.facts(), run.outcome()
     settings = facts.settings
     backbone = Backbone(settings.backbone, settings.strides, weights or settings.weights).to(device)
@@ -173,7 +173,7 @@ def load_scorer(run: Run, device: torch.device, weights: Path | None = None) -> 
 
 
 def load_model(run: Run, name: str, backbone: Backbone, device: torch.device) -> cfa.CFA:
-    """The model in service, ``model.pt``, or the one of fold k, ``fold-<k>.pt``.
+    """Load the model in service, ``model.pt``, or that of fold k, ``fold-<k>.pt``.
 
     Raises :class:`RunError` when it is missing or of another version.
     """
@@ -203,7 +203,7 @@ def _empty_model(backbone: Backbone, settings: TrainSettings) -> cfa.CFA:
 
 
 class _Trainer:
-    """One run's fits: the model in service, then one a fold."""
+    """Fits a run's models: the one in service, then one for each fold."""
 
     def __init__(
         self,
@@ -267,14 +267,14 @@ class _Trainer:
         )
 
     def _steps(self, index: Index) -> int:
-        """Steps of one epoch."""
+        """Number of steps in one epoch."""
         return -(-len(index) // self.settings.batch_size)
 
     def _fit(self, name: str, index: Index) -> cfa.CFA:
-        """Adapt φ on the parts ``index``; goes on from this fit's checkpoint when there is one."""
+        """Adapt φ to the parts ``index``, from the checkpoint of this fit if there is one."""
         settings = self.settings
         slug = name.replace(" ", "-")
-        # A fold's seed is its own; the model in service has the run's.
+        # Each fold has a seed of its own; the model in service has the run's seed.
         salt = 0 if name == "service" else int(name.split()[1])
         checkpoint = self.run.load(f"checkpoint-{slug}.pt")
         if checkpoint is None:
@@ -346,7 +346,7 @@ class _Trainer:
 
 
 def _split(parts: GoodParts, settings: TrainSettings) -> list[Index]:
-    """Which parts are held out: one share when that is enough for the rate asked, else folds."""
+    """Parts to hold out: one share of them if that is enough for the rate asked, else folds."""
     picture = parts.picture
     groups = np.random.default_rng([settings.seed, 1]).permutation(int(picture.max()) + 1)
     once = int(len(groups) * HOLD_OUT_SHARE)

@@ -37,7 +37,7 @@ HOLD_OUT_SHARE: Final = 0.25
 FEWEST_HELD_OUT: Final = 5
 WANTED_DEFECTS: Final = 60
 MOST_DEFECTS_A_PART: Final = 8
-"""Every kind once."""
+"""So many there are kinds: each kind is drawn on a part at most once."""
 
 _JUDGED_PX = 256
 """Longest side of the grid on which the maps of all candidates are compared."""
@@ -47,7 +47,7 @@ _BINS = 2048
 
 @dataclass(frozen=True)
 class Answers:
-    """What one candidate says of the P held-out parts and the J defects drawn on them.
+    """A candidate's scores of the P held-out parts and of the J defects drawn on them.
 
     ``clean`` ``[P]`` and ``spoiled`` ``[J]`` are scores. ``good_pixels`` ``[P, bins]`` counts the
     good pixels of all pictures of a part by rising score; ``defect_pixels`` ``[J, bins]`` is the
@@ -63,8 +63,8 @@ class Answers:
 class Trial:
     """The same pictures for every candidate of ``options``.
 
-    ``bank`` and ``held`` index ``paths``; ``part`` and ``kind`` ``[J]`` say of
-    each defect on which held-out part and of which kind it is. Raises :class:`TrainingError`.
+    ``bank`` and ``held`` index ``paths``; ``part`` and ``kind``, both ``[J]``, give each defect's
+    held-out part and kind. Raises :class:`TrainingError`.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Trial:
         return found
 
     def _split(self, photos: _Photos, random: np.random.Generator) -> tuple[Index, Index]:
-        """Read all parts. Which of them make the bank, and which are held out."""
+        """Read all parts; returns the indices of the bank's parts and of the held-out ones."""
         picture = group_copies(self._read_all(photos))
         groups = random.permutation(int(picture.max()) + 1)
         if len(groups) < FEWEST_GOOD_PARTS:
@@ -131,7 +131,7 @@ class Trial:
             yield photo
 
     def _spoil(self, photos: _Photos, seed: int) -> tuple[Index, Index, npt.NDArray[np.bool_]]:
-        """Draw the defects: on which held-out part and of which kind each is, and its mask."""
+        """Draw the defects; returns each one's held-out part ``[J]``, kind ``[J]`` and mask."""
         each = max(1, min(round(WANTED_DEFECTS / len(self.held)), MOST_DEFECTS_A_PART))
         part = np.repeat(np.arange(len(self.held)), each)
         kinds, masks = [], []
@@ -139,7 +139,7 @@ class Trial:
             self._take(made.image)
             mask = self._grid.apply_mask(made.mask)
             if not mask.any():
-                # Too small for this grid, yet it has a place on it.
+                # The defect is smaller than a cell of this grid: mark the cell that it lies in.
                 row, column = np.argwhere(made.mask).mean(axis=0) / made.mask.shape
                 mask[int(row * mask.shape[0]), int(column * mask.shape[1])] = True
             masks.append(mask)
@@ -157,7 +157,7 @@ class Trial:
     def _try(
         self, options: list[TrainSettings], cache: FeatureCache, geometry: Geometry
     ) -> list[Answers]:
-        """Candidates that differ in sigma, or in how much of one bank they use."""
+        """Answers of candidates that differ only in sigma, or in the number of items of a bank."""
         first = max(options, key=lambda option: option.items)
         levels = [self.backbone.strides.index(stride) for stride in first.strides]
         channels = tuple(self.backbone.channels[level] for level in levels)
@@ -198,17 +198,17 @@ class Trial:
             heat = (rows @ patch @ columns.T).cpu().numpy()
             scores[i] = heat.max()
             shape = (maps.shape[2], maps.shape[1])
-            # In the photo's own frame, or a letterbox's border would count as good pixels.
+            # Only the photo is compared: a letterbox's border would count as good pixels.
             maps[i] = cv2.resize(heat[inner[i]], shape, interpolation=cv2.INTER_LINEAR)
         good, bad = _count_pixels(maps, self._masks, self.part, parts)
         return Answers(scores[:parts], scores[parts:], good, bad)
 
 
 def image_auroc(answers: Answers, part: Index, kind: Index, weights: Floats) -> Floats:
-    """How well spoiled parts are told from clean ones, ``[B]``, for ``weights`` ``[B, P]``.
+    """Image AUROC of spoiled against clean parts, ``[B]``, for ``weights`` ``[B, P]``.
 
-    ``part`` and ``kind`` ``[J]`` are the trial's. Every kind counts alike, however many defects
-    are of it.
+    ``part`` and ``kind`` ``[J]`` are the trial's. Every kind counts alike, whatever its number of
+    defects.
     """
     clean, spoiled = answers.clean, answers.spoiled[:, None]
     wins = np.where(spoiled == clean, 0.5, spoiled > clean)
@@ -217,7 +217,7 @@ def image_auroc(answers: Answers, part: Index, kind: Index, weights: Floats) -> 
 
 
 def pixel_auroc(answers: Answers, part: Index, kind: Index, weights: Floats) -> Floats:
-    """How well defective pixels are told from good ones, ``[B]``; arguments as above.
+    """Pixel AUROC of defective against good pixels, ``[B]``; arguments of :func:`image_auroc`.
 
     Within a kind every defect counts alike, however large it is.
     """
@@ -227,16 +227,16 @@ def pixel_auroc(answers: Answers, part: Index, kind: Index, weights: Floats) -> 
 
 
 class _Photos(Sequence[Frame8]):
-    """Judged regions of photos at their own resolution, decoded when looked at."""
+    """Judged regions of photos at the photos' own resolution, decoded on access."""
 
     def __init__(self, paths: Sequence[Path], region: Box | None, files: KeptFiles) -> None:
         self.paths = paths
         self._region, self._files = region, files
-        # Defects of one part come one after the other.
+        # Defects of one part follow one another, so a few decoded photos are enough.
         self._decode = functools.lru_cache(maxsize=4)(lambda path: files.open(path).crop(region))
 
     def only(self, index: Index) -> _Photos:
-        """Those of ``index``, in its order."""
+        """The photos of ``index``, in its order."""
         return _Photos([self.paths[i] for i in index], self._region, self._files)
 
     def __len__(self) -> int:
@@ -247,13 +247,13 @@ class _Photos(Sequence[Frame8]):
 
 
 class _Bar:
-    """One progress bar for all of it; its total is an estimate that is never overrun."""
+    """One progress bar for the whole trial; its total is an estimate that is never overrun."""
 
     def __init__(self, on_step: OnStep, total: int) -> None:
         self._on_step, self._done, self._total = on_step, 0, total
 
     def add(self, units: int, note: str) -> None:
-        """Say that ``units`` more are done."""
+        """Advance the bar by ``units``."""
         self._done = min(self._done + units, self._total - 1)
         self._on_step(Step(CHOOSING, self._done, self._total, note))
 
@@ -269,12 +269,12 @@ class _Bar:
         return tell
 
     def finish(self) -> None:
-        """All is done."""
+        """Fill the bar."""
         self._on_step(Step(CHOOSING, self._total, self._total))
 
 
 def _input(option: TrainSettings) -> Geometry:
-    """How a photo that is cropped already becomes the candidate's input."""
+    """Geometry from a photo that is already cropped to the candidate's input."""
     return option.geometry().model_copy(update={"region": None})
 
 
@@ -283,10 +283,10 @@ def _name(geometry: Geometry) -> str:
 
 
 def _bank(option: TrainSettings) -> TrainSettings:
-    """What candidates with the same bank, or a part of it, have in common."""
+    """Settings that candidates with the same bank, or a part of it, share."""
     shared: dict[str, Any] = {"sigma": None}
     if option.bank_init == "coreset" and _is_unitless(option):
-        # Chosen greedily, the first items of a bank are the bank of so many.
+        # A bank is chosen greedily, so the first n items of a larger one are the bank of n items.
         shared |= {"bank_items": None, "gamma_c": None}
     return option.model_copy(update=shared)
 
@@ -302,13 +302,14 @@ def _measure_scale(
     settings: TrainSettings, channels: tuple[int, ...], batches: Any, device: torch.device
 ) -> cfa.FeatureScale:
     if _is_unitless(settings):
-        # A score that is one distance: its unit changes no order, and takes as long as a bank.
+        # Such a score is one distance: its unit does not change the order of scores, and measuring
+        # the unit would take as long as building a bank.
         return cfa.FeatureScale.measure(batches(), channels)
     return cfa.measure_scale(settings, channels, batches, device)
 
 
 def _mean_of_kinds(values: Floats, weights: Floats, kind: Index) -> Floats:
-    """Weighted mean of ``values`` ``[B, J]`` within each kind, then over the kinds there are."""
+    """Weighted mean of ``values`` ``[B, J]`` within each kind, then the mean over present kinds."""
     of_kind = (kind[:, None] == np.unique(kind)).astype(np.float64)
     weight = weights @ of_kind
     there = weight > 0
@@ -319,7 +320,7 @@ def _mean_of_kinds(values: Floats, weights: Floats, kind: Index) -> Floats:
 def _count_pixels(
     maps: npt.NDArray[np.float32], masks: npt.NDArray[np.bool_], part: Index, parts: int
 ) -> tuple[Floats, Floats]:
-    """Pixels by score: ``good_pixels`` and ``defect_pixels`` of :class:`Answers`.
+    """Count pixels by score: ``good_pixels`` and ``defect_pixels`` of :class:`Answers`.
 
     ``maps`` ``[P + J, h, w]``, the clean parts first; ``masks`` ``[J, h, w]``.
     """

@@ -14,7 +14,7 @@ from rich.table import Column
 from inspector import cameras
 from inspector.cameras.base import BadFrameError, CameraLostError
 from inspector.cameras.opencv import has_gstreamer
-from inspector.cli.tables import show, table
+from inspector.cli.tables import print_next, show, table
 from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.config.station_file import Station, load_station
@@ -41,7 +41,7 @@ from inspector.wire.publisher import Publisher
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One thing tried, and what was found; ``problem`` is None when all is well."""
+    """One thing tried, with the text to print; ``problem`` is None when all is well."""
 
     subject: str
     text: str
@@ -54,15 +54,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print a line for each thing tried; 0, or the exit code of the first problem."""
+    """Print a line for each thing tried, and the next command if all is well.
+
+    Returns 0, or the exit code of the first problem.
+    """
     first = 0
     for found in check(options.station):
         # Each line is a table of its own, so that it shows before the next camera is waited for.
-        line = table(Column(width=7), Column(width=13), "")
+        line = table(Column(width=7), Column(width=12), "")
         line.add_row("problem" if found.problem else "ok", found.subject, found.text)
         show(line)
         if found.problem and not first:
             first = found.problem.exit_code
+    if not first:
+        print_next("inspector", "run", options.station)
     return first
 
 
@@ -107,10 +112,11 @@ def _describe(camera: str, judge: Judge) -> Iterator[CheckResult]:
         f"{camera}: {detector.path}: {manifest.name} {manifest.version}, {size}, "
         f"sha256 {detector.sha256[:12]}",
     )
-    yield CheckResult("provider", f"{camera}: {detector.provider}")
+    yield CheckResult("provider", f"{camera}: judged on {detector.provider}")
     yield CheckResult(
-        "golden images",
-        f"{camera}: {len(manifest.golden)} score as recorded, within {manifest.golden_tolerance:g}",
+        "known photos",
+        f"{camera}: {len(manifest.golden)} in the bundle score as recorded, within "
+        f"{manifest.golden_tolerance:g}",
     )
     if judge.defect is not None:
         yield CheckResult("self-test", f"{camera}: defect '{judge.defect.name}'")
@@ -198,7 +204,7 @@ def _check_journal(station: Station) -> CheckResult:
 
 def _subject(problem: StartupError) -> str:
     if isinstance(problem, GoldenError):
-        return "golden images"
+        return "known photos"
     return "provider" if isinstance(problem, ProviderError) else "bundle"
 
 

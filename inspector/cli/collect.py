@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import shlex
 import sys
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ from inspector.cli.arguments import box, count
 from inspector.cli.photo_check import PhotoMeasures, measure
 from inspector.cli.photo_source import ReconnectingCamera, find_source
 from inspector.cli.region import as_argument, choose_region, stdin_is_terminal
+from inspector.cli.tables import print_next
 from inspector.config.cameras.folder import FolderCamera
 from inspector.errors import ConfigError, Fault, OutputError
 from inspector.imaging.geometry import Box
@@ -34,7 +34,7 @@ GOOD_START: Final = 100
 
 _INTERVAL_MS: Final = 1000
 _FALSE_REJECT: Final = 0.005
-"""Share of good parts that a limit rejects; :func:`enough` says how many photos set such a one."""
+"""Share of good parts that a limit rejects; :func:`enough` says how many photos can set it."""
 _HINT_AFTER: Final = 5
 """After so many refused photos in a row the user is told of ``--keep-all``."""
 
@@ -118,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 class _Session:
-    """Takes photos into an album and says what becomes of each."""
+    """Takes photos into an album and tells of each whether it was kept, and why not."""
 
     def __init__(
         self, camera: ReconnectingCamera, album: Album, console: Console, keep_all: bool
@@ -184,10 +184,8 @@ class _Session:
         print(f"{album.folder}: {len(album)} photos, {self._new} of them new{total}")
         print(enough(len(album)))
         if len(album) >= FEWEST:
-            command = ["inspector-model", "train", str(album.folder), "-o", "run"]
-            if album.region is not None:
-                command += ["--region", as_argument(album.region)]
-            print(shlex.join(command))
+            region = ["--region", as_argument(album.region)] if album.region is not None else []
+            print_next("inspector-model", "train", album.folder, "-o", "run", *region)
 
     def _consider(self, frame: Frame, manual: bool) -> None:
         try:
@@ -253,10 +251,10 @@ def enough(photos: int) -> str:
         if photos >= GOOD_START
         else f"enough to try training; {GOOD_START} are a good start"
     )
-    rate = f"a limit for {100 * _FALSE_REJECT:g} % false rejects can be read directly from"
+    rate = f"a limit that rejects {100 * _FALSE_REJECT:g} % of good parts"
     if photos >= needed:
-        return f"{photos} photos: {start}; {rate} them"
-    return f"{photos} photos: {start}; {rate} {needed}, below that the tail is extrapolated"
+        return f"{photos} photos: {start}; {rate} can be counted on them"
+    return f"{photos} photos: {start}; {rate} is estimated below {needed} photos, and counted above"
 
 
 def _wait_for_enter() -> bool:

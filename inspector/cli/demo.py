@@ -23,7 +23,7 @@ from inspector.cameras.simulated import conveyor as simulator
 from inspector.cli.arguments import count
 from inspector.cli.examples import examples_folder
 from inspector.cli.output import Lines, save_heatmap, write_picture
-from inspector.cli.tables import numbers, show, table
+from inspector.cli.tables import numbers, print_next, show, table
 from inspector.client import Gap, Heatmap, Subscriber
 from inspector.config.cameras.simulator import SimulatorCamera
 from inspector.config.station_file import Sockets, Station, load_station
@@ -81,6 +81,8 @@ def run(options: argparse.Namespace) -> int:
     missing = max(seen.lost, expected - seen.count)
     if missing > 0:
         raise WireError(f"{missing} verdicts did not arrive")
+    print("to teach it your own part, take photos of good ones; 0 is the first camera")
+    print_next("inspector", "collect", "0", "-o", "photos", "--pick")
     return 0
 
 
@@ -100,14 +102,14 @@ class _DemoReport:
         self._first_us = self._last_us = 0
 
     def truth(self, camera: str, part_id: str) -> str:
-        """What the part is: ``good``, a kind of defect, or "" for a real camera's part."""
+        """Whether the part is ``good``, else its kind of defect; "" for a real camera's part."""
         config = self.simulators.get(camera)
         if config is None or not part_id:
             return ""
         return simulator.truth(part_id, config.seed, config.defect_rate)
 
     def add(self, message: VerdictMessage) -> str:
-        """Count a verdict; returns what the part is, with a remark if the verdict is wrong."""
+        """Count a verdict; returns the part's truth, with a remark if the verdict is wrong."""
         truth = self.truth(message.camera, message.part_id)
         self.count += 1
         self._table[truth, message.verdict] += 1
@@ -161,11 +163,14 @@ class _DemoReport:
             median, p99 = np.percentile(np.asarray(self._latencies_ms), [50, 99])
             seconds = (self._last_us - self._first_us) / 1e6
             rate = f", {(self.count - 1) / seconds:.1f} parts/s" if seconds > 0 else ""
-            print(f"grab to verdict: median {median:.0f} ms, p99 {p99:.0f} ms{rate}")
+            print(
+                f"from picture to verdict: {median:.0f} ms as a rule (median), {p99:.0f} ms in the "
+                f"slowest of 100 (p99){rate}"
+            )
         if self.tiles:
             write_picture(folder / "heatmaps.png", encode_png(contact_sheet(self.tiles)))
             print(
-                f"heatmaps of what did not pass and of {_GOOD_SAVED} parts that did: "
+                f"heatmaps of the parts that did not pass and of {_GOOD_SAVED} that did: "
                 f"{folder / 'heatmaps.png'}, and one by one beside it"
             )
 

@@ -194,21 +194,24 @@ def objection(
     ``reference`` holds the reference's scores of ``photos``.
     """
     if family.golden_flips:
-        return f"{family.golden_flips} golden verdicts flip"
+        return f"{family.golden_flips} of the bundle's known photos get another verdict"
     if family.own_gap > SAME and len(photos) < FEWEST_PHOTOS:
         return (
             f"its map differs by {family.own_gap:.2g} of the limit: only {FEWEST_PHOTOS} --photos "
-            f"or more can tell whether verdicts stay ({len(photos)} given)"
+            f"or more can tell whether verdicts stay the same ({len(photos)} given)"
         )
     if family.flips and family.flips > (FLIPS - loss.flips) * len(photos):
-        before = f", beside {loss.flips:.1%} in the reference's proof" if loss.flips else ""
-        return f"{family.flips} of {len(photos)} verdicts flip{before}"
+        before = f", beside {loss.flips:.1%} that the export had changed" if loss.flips else ""
+        return f"{family.flips} of {len(photos)} verdicts are others{before}"
     good = np.array([photo.good for photo in photos if photo.good is not None], dtype=bool)
     if len(good):
         fall = _auroc(np.array(reference), good) - _auroc(np.array(family.scores), good)
         if not (fall <= 0 or fall + loss.auroc <= AUROC_LOSS):
-            before = f", beside {loss.auroc:.4f} in the reference's proof" if loss.auroc else ""
-            return f"image AUROC falls by {fall:.4f}{before}"
+            before = f", beside {loss.auroc:.4f} lost in the export" if loss.auroc else ""
+            return (
+                f"good and defective parts are told apart less well: image AUROC falls by "
+                f"{fall:.4f}{before}"
+            )
     return ""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shlex
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +12,7 @@ import yaml
 
 from inspector.cli.examples import examples_folder
 from inspector.cli.photo_source import find_camera
+from inspector.cli.tables import print_next
 from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.folder import FolderCamera
 from inspector.config.cameras.opencv import OpenCvCamera
@@ -93,14 +93,13 @@ def run(options: argparse.Namespace) -> int:
         f"{path}: station {station}, camera {options.camera}, recipe {recipe}, bundle {bundle_path}"
     )
     if has_bundle:
-        print(f"next: {shlex.join(['inspector', 'check', str(path)])}")
+        print_next("inspector", "check", path)
         return 0
     print(f"{bundle_path} is not there yet: photos of good parts come first")
     if isinstance(camera, FolderCamera):
-        command = ["inspector-model", "train", options.camera, "-o", "run"]
+        print_next("inspector-model", "train", options.camera, "-o", "run")
     else:
-        command = ["inspector", "collect", str(path), "-o", "photos"]
-    print(f"next: {shlex.join(command)}")
+        print_next("inspector", "collect", path, "-o", "photos")
     return 0
 
 

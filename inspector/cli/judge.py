@@ -14,7 +14,7 @@ from rich.progress import Progress
 from rich.text import Text
 
 from inspector.cli.output import STYLES, write_picture
-from inspector.cli.tables import numbers, show, table
+from inspector.cli.tables import numbers, print_next, show, table
 from inspector.detection.detector import Detector
 from inspector.errors import ImageError
 from inspector.imaging.folders import find_images
@@ -71,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
         f"{len(photos)} judged by {detector.manifest.name} {detector.manifest.version}: {verdicts}"
         + (f"; heatmaps: {made} in {out}" if out else "")
     )
+    print_next("inspector", "init", "station.yaml", "--bundle", options.bundle)
     return max(EXIT_CODES[verdict] for verdict in tally)
 
 

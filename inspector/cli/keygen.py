@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from inspector.cli.arguments import name
+from inspector.cli.tables import print_next
 from inspector.detection import signing
 from inspector.errors import SecretError
 from inspector.files import check_folders, reason_of, write_new
@@ -48,8 +49,8 @@ def run(options: argparse.Namespace) -> int:
     print(f"{secret_path}: secret; it stays on this machine")
     print(f"{public_path}: public")
     if options.bundle:
-        print(f"to sign: inspector sign part.onnx --key {secret_path}")
         print(f"in the files of stations that trust it: security.bundle_keys: [{public_path}]")
+        print_next("inspector", "sign", "part.onnx", "--key", secret_path)
         return 0
     key = load_public_key(public_path).decode()
     print(f"a station's own: security.secret_key: {secret_path}")

@@ -13,6 +13,7 @@ from rich.progress import Progress
 from inspector.cameras.simulated import conveyor as simulator
 from inspector.cameras.simulated.conveyor import Domain, SimulatedPart
 from inspector.cli.arguments import count, whole
+from inspector.cli.tables import print_next
 from inspector.errors import OutputError
 from inspector.files import output_errors, whole_folder
 from inspector.imaging.images import encode_png
@@ -51,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
         f"{options.out}: {options.good} good parts to train with, {options.test_good} good and "
         f"{options.defective} defective ones to test with"
     )
+    print_next("inspector-model", "train", options.out, "-o", "run")
     return 0
 
 
@@ -70,7 +72,7 @@ def write_dataset(
         bar = Progress(console=stderr, transient=True, disable=not stderr.is_terminal)
         with whole_folder(out) as folder, bar:
             items = list(_items(folder, good, test_good, defective))
-            for item in bar.track(items, description="Drawing parts"):
+            for item in bar.track(items, description="drawing parts"):
                 _write(folder, item, item.draw(seed))
 
 

@@ -1,7 +1,12 @@
-"""Tables on standard output: at a terminal as wide as it is and coloured, in a file whole lines."""
+"""Tables on standard output, and the line that names the next command.
+
+At a terminal a table is coloured and as wide as the terminal; in a file its lines are whole.
+"""
 
 from __future__ import annotations
 
+import os
+import shlex
 from typing import Final
 
 from rich.console import Console
@@ -27,6 +32,11 @@ def table(*columns: str | Column) -> Table:
 def numbers(name: str) -> Column:
     """A column of numbers, which stand at its right edge."""
     return Column(name, justify="right")
+
+
+def print_next(*command: str | os.PathLike[str]) -> None:
+    """Print ``next: COMMAND``, quoted for a shell: the last line of a command that took a while."""
+    print(f"next: {shlex.join(os.fspath(word) for word in command)}", flush=True)
 
 
 def show(filled: Table, title: str = "") -> None:

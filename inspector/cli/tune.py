@@ -31,7 +31,7 @@ from inspector.cli.engine_trials import (
     start,
     time_in_turns,
 )
-from inspector.cli.tables import numbers, show, table
+from inspector.cli.tables import numbers, print_next, show, table
 from inspector.detection import bundle as bundles
 from inspector.detection.engines.base import Engine, usable_cores
 from inspector.errors import BundleError, Fault, ImageError
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="photos to compare verdicts on; those in a folder 'good' are good, others defective. "
-        f"{FEWEST_PHOTOS} or more let engines compete that compute in bf16",
+        f"{FEWEST_PHOTOS} or more let engines compete that compute less exactly (bf16)",
     )
     parser.add_argument("--rounds", type=count, default=100, metavar="N", help="[%(default)s]")
     parser.add_argument("--dry-run", action="store_true", help="write nothing")
@@ -111,7 +111,12 @@ def run(options: argparse.Namespace) -> int:
         for _ in time_in_turns(trials, golden[0].image[None], options.rounds):
             bar.advance(task)
     _print(families, trials, reference.path, bool(photos))
-    _conclude(trials, files, write=not options.dry_run)
+    fastest = _conclude(trials, files, write=not options.dry_run)
+    if fastest is not None and options.dry_run:
+        photos_option = ["--photos", options.photos] if options.photos else []
+        print_next("inspector", "tune", *paths, *photos_option)
+    elif fastest is not None:
+        print_next("inspector", "init", "station.yaml", "--bundle", fastest)
     return 0
 
 
@@ -165,8 +170,8 @@ def _print(
 ) -> None:
     several = len({family.bundle for family in families}) > 1
     columns: list[str | Column] = ["bundle", "engine"] if several else ["engine"]
-    columns += [numbers(name) for name in ("median ms", "p99 ms", "x fastest", "map")]
-    columns += [numbers("flips")] if with_photos else []
+    columns += [numbers(name) for name in ("median ms", "p99 ms", "x fastest", "map differs")]
+    columns += [numbers("other verdicts")] if with_photos else []
     measured = table(*columns, "verdicts")
     best = min(trial.median_ms for trial in trials)
     for trial in sorted(trials, key=lambda trial: trial.median_ms):
@@ -194,7 +199,10 @@ def _refused(family: BundleOnEngine) -> Text:
     return Text.assemble(("refused", "red"), f": {family.refused}")
 
 
-def _conclude(trials: list[EngineTrial], files: list[bundles.Bundle], *, write: bool) -> None:
+def _conclude(
+    trials: list[EngineTrial], files: list[bundles.Bundle], *, write: bool
+) -> Path | None:
+    """Print and, with ``write``, record the choice for each bundle; returns the fastest bundle."""
     from inspector.detection.engines import tuned
 
     chosen = []
@@ -225,7 +233,8 @@ def _conclude(trials: list[EngineTrial], files: list[bundles.Bundle], *, write: 
             + (f"; {where} tells stations with 'provider: auto'" if write else "; not written")
         )
     if not chosen:
-        return
+        return None
     fastest = min(chosen, key=lambda trial: trial.median_ms)
     if fastest.family.bundle != files[0].path:
         print(f"fastest: name {fastest.family.bundle} as 'bundle' in the station's recipe")
+    return fastest.family.bundle

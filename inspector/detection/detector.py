@@ -311,8 +311,8 @@ class Detector:
                     how = "" if self.manifest.precision == "fp32" else " with --precision fp32"
                     cure += f", or export the model again on this machine{how}"
                 raise GoldenError(
-                    f"{self.path}: golden image '{golden.name}' scores {found:.6f} on "
-                    f"{self.provider}, expected {golden.score:.6f} within {tolerance:g}; {cure}"
+                    f"{self.path}: known photo '{golden.name}' (golden image) scores {found:.6f} "
+                    f"on {self.provider}, expected {golden.score:.6f} within {tolerance:g}; {cure}"
                 )
 
 

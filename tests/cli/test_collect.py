@@ -77,7 +77,7 @@ def test_parts_of_the_simulator_as_grabbed(command, tmp_path, capsys):
     assert np.array_equal(read_image(out / "0010.png"), good(10))
     said = capsys.readouterr().out
     assert "11 photos, 11 of them new\n" in said
-    assert said.endswith(f"\ninspector-model train {out} -o run --region {NUMBERS}\n")
+    assert said.endswith(f"\nnext: inspector-model train {out} -o run --region {NUMBERS}\n")
 
 
 def test_folder_is_continued_with_its_region(tmp_path, capsys):
@@ -345,8 +345,8 @@ def test_region_beyond_the_picture_is_refused(tmp_path, capsys):
     [
         (9, "too few, training needs 10"),
         (99, "enough to try training; 100 are a good start"),
-        (100, "0.5 % false rejects can be read directly from 600, below that"),
-        (600, "0.5 % false rejects can be read directly from them"),
+        (100, "rejects 0.5 % of good parts is estimated below 600 photos"),
+        (600, "rejects 0.5 % of good parts can be counted on them"),
     ],
 )
 def test_enough_is_said(number, part):

@@ -54,7 +54,9 @@ def test_a_folder_of_photos_and_the_examples_bundle_pass_check():
     )
     found, out, err = running.inside("check", on_free_ports(Path("station.yaml")))
     assert (found, err) == (0, ""), out
-    assert {line.split()[0] for line in out.splitlines()} == {"ok"}
+    *tried, following = out.splitlines()
+    assert {line.split()[0] for line in tried} == {"ok"}
+    assert following.startswith("next: inspector run ")
 
 
 def test_without_a_bundle_photos_come_first_and_check_says_what_is_missing(here):

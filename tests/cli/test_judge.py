@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -26,11 +27,13 @@ def photos(tmp_path: Path) -> Path:
 
 
 def judge(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, list[list[str]], str]:
-    """Exit code, the table's rows in words, and what follows it."""
+    """Exit code, the table's rows in words, and the line below the table."""
     code = cli.main(["judge", *map(str, words)])
     said = capsys.readouterr()
     assert said.err == ""
-    head, *rows, end = said.out.splitlines()
+    head, *rows, end, following = said.out.splitlines()
+    bundle = shlex.quote(str(words[0]))
+    assert following == f"next: inspector init station.yaml --bundle {bundle}"
     assert head.split() == ["photo", "verdict", "score", "reason"]
     return code, [row.split() for row in rows], end
 

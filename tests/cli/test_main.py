@@ -92,6 +92,7 @@ def test_simulate_writes_a_data_set(tmp_path, capsys):
     assert cli.main(command) == 0
     assert capsys.readouterr().out == (
         f"{out}: 2 good parts to train with, 1 good and 1 defective ones to test with\n"
+        f"next: inspector-model train {out} -o run\n"
     )
     assert len(list(out.glob("train/good/*.png"))) == 2
     assert len(list(out.glob("ground_truth/*/*_mask.png"))) == 1

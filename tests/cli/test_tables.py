@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
+
+from inspector.cli.tables import print_next
 
 WIDE = "word " * 60 + "x" * 400 + " end"
 PROGRAM = f"""
@@ -72,3 +75,9 @@ def test_at_a_terminal_cells_are_folded_and_nothing_is_cut_off():
     assert "".join(table).count("x") == 400
     assert "".join("".join(table).split()).count("word") == 60
     assert "…" not in said
+
+
+def test_the_next_command_is_quoted_for_a_shell(capsys, tmp_path):
+    print_next("inspector", "run", tmp_path / "line 1's.yaml")
+    words = shlex.split(capsys.readouterr().out)
+    assert words == ["next:", "inspector", "run", str(tmp_path / "line 1's.yaml")]

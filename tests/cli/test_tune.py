@@ -78,6 +78,7 @@ def record(bundle: Path) -> dict[str, object]:
 def test_a_station_uses_what_was_found(bundle_path, capsys, caplog):
     out = run(capsys, bundle_path)
     assert "tells stations with 'provider: auto'" in out
+    assert out.endswith(f"next: inspector init station.yaml --bundle {bundle_path}\n")
     found = Engine.model_validate(record(bundle_path)["engine"])
     with caplog.at_level(logging.INFO, "inspector"):
         assert Detector.load(bundle_path).settings == found
@@ -126,7 +127,7 @@ def test_a_bundle_whose_verdicts_differ_is_refused(tmp_path, bundle_path, capsys
     blind = written(tmp_path / "blind.onnx", limit(200.0))
     out = run(capsys, bundle_path, blind)
     assert f"{blind}: no engine here keeps the verdicts" in out
-    assert "golden verdicts flip" in out
+    assert "of the bundle's known photos get another verdict" in " ".join(out.split())
     assert not tuned.file_of(blind).exists()
 
     near = written(tmp_path / "near.onnx", limit(70.0))
@@ -137,7 +138,7 @@ def test_a_bundle_whose_verdicts_differ_is_refused(tmp_path, bundle_path, capsys
     photos = running.write_parts(tmp_path / "photos", *pictures, between, tiny.bad_picture())
     out = run(capsys, bundle_path, near, "--photos", photos)
     assert f"{near}: no engine here keeps the verdicts" in out
-    assert "1 of 60 verdicts flip" in " ".join(out.split())
+    assert "1 of 60 verdicts are others" in " ".join(out.split())
 
 
 def test_defects_that_sink_among_the_good_are_refused(tmp_path, bundle_path, capsys):
@@ -241,6 +242,7 @@ def test_nothing_is_written_where_the_model_gives_no_number(tmp_path, bundle_pat
     folder = running.write_parts(tmp_path / "photos", tiny.nan_picture())
     out = run(capsys, bundle_path, "--photos", folder)
     assert "no engine here keeps the verdicts; nothing was written" in out
+    assert "next: " not in out
     assert not tuned.file_of(bundle_path).exists()
 
 
@@ -271,6 +273,7 @@ def test_an_earlier_choice_that_is_refuted_is_deleted(tmp_path, bundle_path, cap
     out = run(capsys, rough, bundle_path, "--photos", folder, "--dry-run")
     assert tuned.file_of(rough).exists()
     assert "; not written" in out
+    assert out.endswith(f"next: inspector tune {rough} {bundle_path} --photos {folder}\n")
     assert "an earlier choice, deleted" in run(capsys, rough, bundle_path, "--photos", folder)
     assert not tuned.file_of(rough).exists()
 

@@ -68,6 +68,7 @@ def test_demo_counts_every_part(tmp_path, bundle_path):
     assert (found, err) == (0, "")
     assert "12 parts, 0 verdicts lost" in " ".join(out.split())
     assert out.count(" part-0000") == 12
+    assert out.endswith("next: inspector collect 0 -o photos --pick\n")
     assert (save / "heatmaps.png").stat().st_size > 1000
     assert list(save.glob("*_overlay.jpg"))
 

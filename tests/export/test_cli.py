@@ -54,15 +54,21 @@ def test_photos_to_bundle_to_verdict(
 ) -> None:
     run, output = tmp_path / "run", tmp_path / "disc.onnx"
     assert main(train_arguments(parts, run)) == 0
-    assert "held-out good parts" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "limit: set to reject 0.50% of good parts; of 24 that the model had not seen" in told
+    assert told.endswith(f"next: inspector-model evaluate {run}\n")
     assert main(["calibrate", str(run), "--false-reject", "2%"]) == 0
+    assert capsys.readouterr().out.endswith(f"next: inspector-model evaluate {run}\n")
     assert main(["evaluate", str(run)]) == 0
+    assert capsys.readouterr().out.endswith(f"next: inspector-model export {run} -o part.onnx\n")
     assert (run / "report.html").stat().st_size > 10_000
     assert len((run / "scores.csv").read_text().splitlines()) == 1 + 13
     assert main(["export", "--precision", "fp32", str(run), "-o", str(output)]) == 0
-    assert "0 flips" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "checked: 37 photos judged by the file and by the model, 0 verdicts differ" in told
+    assert told.endswith(f"next: inspector judge {output} {parts / 'test'}\n")
     assert main(["show", str(output)]) == 0
-    assert "memory bank" in capsys.readouterr().out
+    assert "patches of good parts" in capsys.readouterr().out
     assert main(["show", str(output), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["calibration"]["target_false_reject"] == 0.02
@@ -192,7 +198,7 @@ def test_int8_that_changes_verdicts_is_refused(
         (2.5, False, "int8", "precision: int8, 2.50 times as fast as fp32 on this machine"),
         (1.1, False, "mixed", "precision: mixed, 1.10 times as fast as fp32 on this machine"),
         (1.0, False, "fp32", "precision: fp32; int8 is 1.00 times as fast"),
-        (2.5, True, "mixed", "int8 was tried and is refused: exported graph"),
+        (2.5, True, "mixed", "int8 was tried and is refused: the file does not judge as the"),
     ],
 )
 def test_export_chooses_what_is_quicker_and_proven(
@@ -416,7 +422,7 @@ def test_a_station_without_torch_is_told_what_to_install(trained: Run, tmp_path:
 
     shown = run("show", str(output))
     assert shown.returncode == 0, shown.stderr
-    assert "memory bank" in shown.stdout
+    assert "patches of good parts" in shown.stdout
     evaluated = run("evaluate", str(trained.folder))
     trained_without = run("train", str(tmp_path), "-o", str(tmp_path / "run"))
     for refused in (evaluated, trained_without):

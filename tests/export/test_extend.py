@@ -276,7 +276,9 @@ def test_an_extended_run_is_a_run_like_any_other(
         main(["extend", "--precision", "fp32", str(folder), "--good", str(good), "-o", str(output)])
         == 0
     )
-    assert "0 flips" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert ", 0 verdicts differ; " in told
+    assert told.endswith(f"next: inspector-model evaluate {tmp_path / 'part3-run'}\n")
     shutil.rmtree(good)
     run = Run(tmp_path / "part3-run")
     assert [lesson.parts for lesson in run.facts().lineage] == [6, 3]

@@ -68,6 +68,7 @@ def test_check_finds_a_bundle_for_another_picture(tmp_path, parts):
     station = running.write_station(tmp_path / "s.yaml", bundle, running.folder_camera(parts))
     found, out, _ = running.inside("check", station)
     assert found == 11
+    assert "next: " not in out
     assert "trained at 2.000; set 'region' in the recipe" in out
     heard = running.judge_all(station)
     assert [v.reason for v in heard.verdicts] == ["frame_shape"] * 2
@@ -78,7 +79,7 @@ def test_moved_golden_image(tmp_path, parts):
     golden[0]["score"] = 0.5
     bundle = tiny.write_bundle(tmp_path / "moved.onnx", golden=golden)
     station = running.write_station(tmp_path / "s.yaml", bundle, running.folder_camera(parts))
-    refused(station, 12, "golden image 'good' scores 0.000000")
+    refused(station, 12, "known photo 'good' (golden image) scores 0.000000")
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
@@ -114,7 +115,9 @@ def test_every_problem_is_reported_together(tmp_path, bundle_path):
 def test_check_of_a_sound_station_is_all_ok(station):
     found, out, err = running.inside("check", station)
     assert (found, err) == (0, "")
-    assert {line.split()[0] for line in out.splitlines()} == {"ok"}
+    *tried, following = out.splitlines()
+    assert {line.split()[0] for line in tried} == {"ok"}
+    assert following == f"next: inspector run {station}"
 
 
 def test_running_ipc_station_keeps_its_subscribers(tmp_path, bundle_path, parts):

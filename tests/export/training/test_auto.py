@@ -318,9 +318,9 @@ def test_the_run_keeps_the_choice_and_says_why(run: tuple[Run, str, list[str]]) 
     taken = choice.candidates[choice.chosen]
     assert (facts.settings.size, facts.settings.sigma) == (taken.size, taken.sigma)
     assert {one.strides for one in choice.candidates} == {(16,)}
-    assert f"chose {choice.reason}" in run[1]
+    assert f"settings: {auto.in_plain_words(choice)}\n" in run[1]
     assert choice.reason.endswith("strides as given.")
-    assert f"{choice.held_out} held-out parts" in run[1]
+    assert f"from good parts alone: {choice.held_out} that were kept back" in run[1]
 
 
 def test_calibrate_and_evaluate_keep_the_choice_and_the_report_shows_it(
@@ -366,7 +366,7 @@ def test_a_resumed_run_goes_on_with_what_was_chosen(
     assert main([*arguments, "--sigma", "77"]) != 0
     assert "sigma" in capsys.readouterr().err
     assert main(arguments) == 0
-    assert "chose " in capsys.readouterr().out
+    assert "settings: " in capsys.readouterr().out
     assert Run(folder).facts() == run[0].facts()
     first, again = run[0].load("model.pt"), Run(folder).load("model.pt")
     assert first is not None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from export.settings import TrainSettings
 from inspector import __version__
@@ -23,6 +20,7 @@ from inspector.config.yaml_file import in_words, load_yaml
 from inspector.detection.manifest import Calibration
 from inspector.errors import ConfigError, InspectorError, OutputError
 from inspector.imaging.geometry import STRIDE
+from inspector.tables import numbers, print_next, show, table
 from inspector.verdict import Verdict
 from inspector.version import install_command
 
@@ -279,12 +277,7 @@ def _train(options: argparse.Namespace) -> None:
     for remark in outcome.remarks:
         print(f"note: {remark}")
     _print_calibration(outcome.calibration)
-    _print_next("inspector-model", "evaluate", run.folder)
-
-
-def _print_next(*command: str | os.PathLike[str]) -> None:
-    """Print ``next: COMMAND``, quoted for a shell: the last line of a command that took a while."""
-    print(f"next: {shlex.join(os.fspath(word) for word in command)}")
+    print_next("inspector-model", "evaluate", run.folder)
 
 
 def _print_calibration(calibration: Calibration) -> None:
@@ -320,7 +313,7 @@ def _calibrate(options: argparse.Namespace) -> None:
         run.remove(name)
         run.remove(f"{_OTHER_DATA}*/{name}")
     _print_calibration(calibration)
-    _print_next("inspector-model", "evaluate", run.folder)
+    print_next("inspector-model", "evaluate", run.folder)
 
 
 def _report_folder(options: argparse.Namespace, run: Run, data: Path) -> Path:
@@ -392,10 +385,10 @@ def _evaluate(options: argparse.Namespace) -> None:
         facts.choice,
     )
     if samples:
-        table = Table("figure", "value", title=f"{facts.name}: {len(samples)} test photos")
+        figures = table("figure", numbers("value"))
         for key, value in summary.items():
-            table.add_row(say_figure(key), f"{value:.4g}")
-        Console().print(table)
+            figures.add_row(say_figure(key), f"{value:.4g}")
+        show(figures, f"{facts.name}: {len(samples)} test photos")
     for line in headline(evaluation, outcome.calibration):
         print(line)
     escaped = [part.row for part in evaluation.missed if part.row.verdict is Verdict.PASS]
@@ -404,7 +397,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if evaluation.escapes.hits > len(escaped):
         print(f"escaped: {evaluation.escapes.hits - len(escaped)} more, all in scores.csv")
     print(f"report: {report.folder / 'report.html'}\nscores: {report.folder / 'scores.csv'}")
-    _print_next("inspector-model", "export", run.folder, "-o", "part.onnx")
+    print_next("inspector-model", "export", run.folder, "-o", "part.onnx")
 
 
 def _print_choices(choices: Iterable[str]) -> None:
@@ -454,9 +447,9 @@ def _export(options: argparse.Namespace) -> None:
     print(f"bundle: {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
     test = (options.data or facts.data) / "test"
     if test.is_dir():
-        _print_next("inspector", "judge", options.output, test)
+        print_next("inspector", "judge", options.output, test)
     else:
-        _print_next("inspector", "init", "station.yaml", "--bundle", options.output)
+        print_next("inspector", "init", "station.yaml", "--bundle", options.output)
 
 
 def _extend(options: argparse.Namespace) -> None:
@@ -490,11 +483,11 @@ def _extend(options: argparse.Namespace) -> None:
             precision=options.precision,
             on_step=on_step,
         )
-    table = Table("taught part", "before", "unseen", "now", title="scores; 1 is the limit")
+    scores = table("taught part", numbers("before"), numbers("unseen"), numbers("now"))
     for part in report.parts:
         unseen = "-" if part.unseen is None else f"{part.unseen:.3f}"
-        table.add_row(part.name, f"{part.before:.3f}", unseen, f"{part.now:.3f}")
-    Console().print(table)
+        scores.add_row(part.name, f"{part.before:.3f}", unseen, f"{part.now:.3f}")
+    show(scores, "scores; 1 is the limit")
     for line in report.lines():
         print(line)
     _print_calibration(report.manifest.calibration)
@@ -502,7 +495,7 @@ def _extend(options: argparse.Namespace) -> None:
     print(f"checked: {dict(describe(report.manifest))['checked']}")
     print(f"run: {report.run.folder}")
     print(f"bundle: {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
-    _print_next("inspector-model", "evaluate", report.run.folder)
+    print_next("inspector-model", "evaluate", report.run.folder)
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -513,10 +506,10 @@ def _show(options: argparse.Namespace) -> None:
     if options.json:
         print(read.manifest.model_dump_json(indent=2))
         return
-    table = Table(show_header=False, title=f"{options.bundle}\nsha256 {read.sha256}")
+    facts = table("", "")
     for name, text in describe(read.manifest):
-        table.add_row(name, text)
-    Console().print(table)
+        facts.add_row(name, text)
+    show(facts, f"{options.bundle}\nsha256 {read.sha256}")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def whole_file(path: Path, *, mode: int | None = 0o644, durable: bool = True) ->
     try:
         yield temporary
         if durable:
-            with temporary.open("rb") as written:
+            with temporary.open("r+b") as written:
                 os.fsync(written.fileno())
         if mode is not None:
             temporary.chmod(mode)

@@ -14,7 +14,6 @@ from rich.table import Column
 from inspector import cameras
 from inspector.cameras.base import BadFrameError, CameraLostError
 from inspector.cameras.opencv import has_gstreamer
-from inspector.cli.tables import print_next, show, table
 from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.config.station_file import Station, load_station
@@ -34,6 +33,7 @@ from inspector.journal.writer import Journal
 from inspector.judging.judge import Judge
 from inspector.judging.judges import load
 from inspector.station.metrics import Metrics
+from inspector.tables import print_next, show, table
 from inspector.wire.command_server import CommandSocket
 from inspector.wire.gate import Gate
 from inspector.wire.publisher import Publisher

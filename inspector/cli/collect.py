@@ -22,10 +22,10 @@ from inspector.cli.arguments import box, count
 from inspector.cli.photo_check import PhotoMeasures, measure
 from inspector.cli.photo_source import ReconnectingCamera, find_source
 from inspector.cli.region import as_argument, choose_region, stdin_is_terminal
-from inspector.cli.tables import print_next
 from inspector.config.cameras.folder import FolderCamera
 from inspector.errors import ConfigError, Fault, OutputError
 from inspector.imaging.geometry import Box
+from inspector.tables import print_next
 
 FEWEST: Final = 10
 """With fewer photos training refuses to start."""

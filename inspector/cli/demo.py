@@ -23,13 +23,13 @@ from inspector.cameras.simulated import conveyor as simulator
 from inspector.cli.arguments import count
 from inspector.cli.examples import examples_folder
 from inspector.cli.output import Lines, save_heatmap, write_picture
-from inspector.cli.tables import numbers, print_next, show, table
 from inspector.client import Gap, Heatmap, Subscriber
 from inspector.config.cameras.simulator import SimulatorCamera
 from inspector.config.station_file import Sockets, Station, load_station
 from inspector.errors import WireError
 from inspector.imaging.heatmaps import contact_sheet
 from inspector.imaging.images import encode_png
+from inspector.tables import numbers, print_next, show, table
 from inspector.verdict import Frame8, Verdict
 from inspector.wire.messages import StatusMessage, VerdictMessage
 

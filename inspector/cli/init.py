@@ -12,7 +12,6 @@ import yaml
 
 from inspector.cli.examples import examples_folder
 from inspector.cli.photo_source import find_camera
-from inspector.cli.tables import print_next
 from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.folder import FolderCamera
 from inspector.config.cameras.opencv import OpenCvCamera
@@ -20,6 +19,7 @@ from inspector.config.yaml_file import NAME
 from inspector.detection import bundle
 from inspector.errors import BundleError, ConfigError, OutputError
 from inspector.files import write_output
+from inspector.tables import print_next
 
 _BUNDLE: Final = "part.onnx"
 """Bundle that the file names unless one is given; it lies beside the file and may come later."""

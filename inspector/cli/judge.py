@@ -14,12 +14,12 @@ from rich.progress import Progress
 from rich.text import Text
 
 from inspector.cli.output import STYLES, write_picture
-from inspector.cli.tables import numbers, print_next, show, table
 from inspector.detection.detector import Detector
 from inspector.errors import ImageError
 from inspector.imaging.folders import find_images
 from inspector.imaging.heatmaps import map_to_grey, overlay
 from inspector.imaging.images import IMAGE_SUFFIXES, encode_jpeg, read_image
+from inspector.tables import numbers, print_next, show, table
 from inspector.verdict import EXIT_CODES, Judgement, Reason, Verdict
 
 _OVERLAY: Final = "_overlay.jpg"

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 from inspector.cli.arguments import name
-from inspector.cli.tables import print_next
 from inspector.detection import signing
 from inspector.errors import SecretError
 from inspector.files import check_folders, reason_of, write_new
+from inspector.tables import print_next
 from inspector.wire.keys import load_public_key, make_pair
 
 

@@ -14,12 +14,12 @@ from rich.console import Console
 
 from inspector.cli.arguments import factor, whole
 from inspector.cli.recorded import add_journal, find_journal, is_within, progress_bar
-from inspector.cli.tables import numbers, show, table
 from inspector.config.station_file import Provider, Station
 from inspector.detection.detector import Detector
 from inspector.errors import ConfigError, JournalError
 from inspector.imaging.geometry import Box
 from inspector.journal.pictures import KeptPicture, PictureRecord, pictures
+from inspector.tables import numbers, show, table
 from inspector.verdict import Judgement, Verdict
 from inspector.wire.messages import VerdictMessage
 

@@ -13,10 +13,10 @@ from rich.progress import Progress
 from inspector.cameras.simulated import conveyor as simulator
 from inspector.cameras.simulated.conveyor import Domain, SimulatedPart
 from inspector.cli.arguments import count, whole
-from inspector.cli.tables import print_next
 from inspector.errors import OutputError
 from inspector.files import output_errors, whole_folder
 from inspector.imaging.images import encode_png
+from inspector.tables import print_next
 
 
 @dataclass(frozen=True)

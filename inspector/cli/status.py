@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.text import Text
 
 from inspector.cli.arguments import add_keys, add_timeout, client_keys
-from inspector.cli.tables import show, table
 from inspector.client.commander import Commander
 from inspector.config.addresses import COMMANDS
 from inspector.errors import CommandError, InspectorError
+from inspector.tables import show, table
 from inspector.wire.messages import CameraStatus, State, StatusMessage
 
 _PATIENCE_S: Final = 3.0

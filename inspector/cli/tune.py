@@ -31,12 +31,12 @@ from inspector.cli.engine_trials import (
     start,
     time_in_turns,
 )
-from inspector.cli.tables import numbers, print_next, show, table
 from inspector.detection import bundle as bundles
 from inspector.detection.engines.base import Engine, usable_cores
 from inspector.errors import BundleError, Fault, ImageError
 from inspector.imaging.folders import find_images
 from inspector.imaging.images import read_image
+from inspector.tables import numbers, print_next, show, table
 from inspector.verdict import Frame8
 
 if TYPE_CHECKING:

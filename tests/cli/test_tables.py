@@ -11,12 +11,12 @@ import sys
 
 import pytest
 
-from inspector.cli.tables import print_next
+from inspector.tables import print_next
 
 WIDE = "word " * 60 + "x" * 400 + " end"
 PROGRAM = f"""
 from rich.text import Text
-from inspector.cli.tables import numbers, show, table
+from inspector.tables import numbers, show, table
 filled = table("name", numbers("score"), "reason")
 filled.add_row("[red]a[/] :smile:", "0.5", Text("FAIL", "bold red"))
 filled.add_row("b", "12.25", {WIDE!r})

@@ -65,9 +65,9 @@ class Report:
         old, limit = self.former.threshold, self.manifest.calibration.threshold
         items = self.manifest.cfa.bank_items
         lines = [
-            f"taught {lesson.parts} parts: {lesson.bank_replaced} of {items} items of the memory "
-            f"bank replaced",
-            f"limit {old:.4g} -> {limit:.4g} ({limit / old - 1:+.1%}) in raw distance",
+            f"taught {lesson.parts} parts: {lesson.bank_replaced} of {items} remembered patches "
+            f"replaced",
+            f"limit {old:.4g} -> {limit:.4g} ({limit / old - 1:+.1%}) in the model's own units",
         ]
         if lesson.folds:
             other = f"{self.limit_otherwise:.4g} ({self.limit_otherwise / old - 1:+.1%})"
@@ -89,8 +89,8 @@ class Report:
         replaced = sum(lesson.bank_replaced for lesson in self.run.facts().lineage)
         if replaced >= int(MOST_REPLACED * items):
             lines.append(
-                f"note: {replaced} of {items} items are from lessons, and less is left for the "
-                f"parts trained on: train again soon, with the taught parts among them"
+                f"note: {replaced} of {items} remembered patches are from lessons, and fewer are "
+                f"left for the parts trained on: train again soon, with the taught parts among them"
             )
         unseen = [part.unseen for part in self.parts if part.unseen is not None]
         if unseen:

@@ -115,20 +115,20 @@ def test_every_part_once_owned_stamped_in_order_then_the_end(make: Make) -> None
 
 
 def test_rate_is_kept_on_an_absolute_schedule_and_a_wait_can_be_cut(make: Make) -> None:
-    with opened(make(rate_hz=2.5)) as camera:
+    with opened(make(rate_hz=1.0)) as camera:
         first = camera.grab(2000)
-        time.sleep(0.60)
+        time.sleep(1.5)
         assert camera.grab(2000)
-        # The second part was taken 0.2 s late; the third is still due at 0.8 s.
+        # The second part was taken 0.5 s late; the third is still due at 2 s.
         third = camera.grab(2000)
         assert first is not None
         assert third is not None
-        assert 0.65 < (third.exposed_ns - first.exposed_ns) / 1e9 < 0.95
+        assert 1.7 < (third.exposed_ns - first.exposed_ns) / 1e9 < 2.4
         timer = threading.Timer(0.1, camera.interrupt)
         timer.start()
         begun = time.monotonic()
         assert camera.grab(2000) is None
-        assert time.monotonic() - begun < 0.35
+        assert time.monotonic() - begun < 0.8
         timer.join()
         assert camera.grab(2000) is None
 

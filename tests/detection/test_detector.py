@@ -209,7 +209,8 @@ def test_golden_image_that_moved_is_refused(tmp_path):
     golden[1]["score"] += 0.01
     path = tiny.write_bundle(tmp_path / "moved.onnx", golden=golden)
     with pytest.raises(
-        GoldenError, match=r"'bad' scores 1\.984375 on CPUExecutionProvider, expected 1\.994375"
+        GoldenError,
+        match=r"'bad' .golden image. scores 1\.984375 on CPUExecutionProvider, expected 1\.994375",
     ):
         Detector.load(path)
     Detector.load(path, verify=False)
@@ -219,7 +220,7 @@ def test_golden_image_that_gives_nan_is_refused(tmp_path):
     golden = tiny.manifest(tiny.model())["golden"]
     golden[0]["png"] = tiny.png(tiny.nan_picture())
     path = tiny.write_bundle(tmp_path / "nan.onnx", golden=golden)
-    with pytest.raises(GoldenError, match="'good' scores nan"):
+    with pytest.raises(GoldenError, match="'good' .golden image. scores nan"):
         Detector.load(path)
 
 

@@ -220,7 +220,7 @@ def test_golden_image_that_gives_nan_is_refused(tmp_path):
     golden = tiny.manifest(tiny.model())["golden"]
     golden[0]["png"] = tiny.png(tiny.nan_picture())
     path = tiny.write_bundle(tmp_path / "nan.onnx", golden=golden)
-    with pytest.raises(GoldenError, match="'good' .golden image. scores nan"):
+    with pytest.raises(GoldenError, match=r"'good' .* scores nan"):
         Detector.load(path)
 
 

@@ -17,7 +17,13 @@ import torch
 
 from export.bundle.backbone_nodes import add_backbone, add_local_averages
 from export.bundle.graph_builder import Graph, carry_nan, to_numpy
-from export.bundle.search_nodes import SPARE, nearest_squared
+from export.bundle.quantise import products_saturate
+from export.bundle.search_nodes import (
+    BANK_LEVELS,
+    SATURATING_BANK_LEVELS,
+    SPARE,
+    nearest_squared,
+)
 from export.model import cfa
 from export.training.train import Scorer
 from inspector.detection.bundle import OUTPUTS
@@ -79,7 +85,16 @@ def _patch_scores(
     shape = graph.constant("patches.shape", np.array([-1, width], dtype=np.int64))
     phi = graph.node("Reshape", [phi, shape], "patches")
 
-    squared = nearest_squared(graph, phi, bank, model.neighbours, grid_h * grid_w, spare=spare)
+    coarse = spare is not None and products_saturate()
+    squared = nearest_squared(
+        graph,
+        phi,
+        bank,
+        model.neighbours,
+        grid_h * grid_w,
+        spare=spare,
+        bank_levels=SATURATING_BANK_LEVELS if coarse else BANK_LEVELS,
+    )
     distance = graph.node("Sqrt", [squared], "distances/d")
     best = distance
     if model.neighbours > 1:

@@ -7,6 +7,7 @@ limit is not set anew, so a bundle is proven as it is, or refused.
 
 from __future__ import annotations
 
+import functools
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -90,6 +91,7 @@ def quantise(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> onnx.ModelPr
     return model
 
 
+@functools.cache
 def products_saturate() -> bool:
     """True where ONNX Runtime's 8-bit products saturate: on x86 processors without VNNI.
 

@@ -25,9 +25,12 @@ SPARE = 3
 PHI_LEVELS = 127
 """Steps from 0 to the largest value of φ, in 8 bits."""
 
-BANK_LEVELS = 64
-"""Steps from 0 to an item's largest value. x86 processors without VNNI add two neighbouring
-products in 16 bits; 2 · 255 · 64 still fits, so a file finds the same items on every machine."""
+BANK_LEVELS = 127
+"""Steps from 0 to an item's largest value, in 8 bits."""
+
+SATURATING_BANK_LEVELS = 64
+"""The same where products saturate: x86 processors without VNNI add two neighbouring products in
+16 bits, and 2 · 255 · 64 still fits."""
 
 
 def nearest_squared(
@@ -38,11 +41,13 @@ def nearest_squared(
     patches: int,
     *,
     spare: int | None = None,
+    bank_levels: int = BANK_LEVELS,
 ) -> str:
     """The ``k`` smallest ‖φ − c‖² of each patch, float32 ``[T, k]``, the smallest first.
 
     With ``spare`` the items are found in 8 bits, and ``spare`` further ones are measured, because
-    rounding swaps items that are almost equally near. With None they are found in float32.
+    rounding swaps items that are almost equally near; ``bank_levels`` is how finely the bank is
+    rounded. With None they are found in float32.
     ``phi`` names float32 ``[T, D']``, with a further column of ones for float32; ``bank`` is
     ``[M, D']``; both are centred. ``patches`` divides T. A NaN or an infinity in φ or the bank
     reaches every distance of its patch.
@@ -53,7 +58,7 @@ def nearest_squared(
     memory = graph.constant(BANK, stored)
     norms = graph.constant("memory_bank.squared_norms", squares.astype(np.float32))
     wanted = min(k + (spare or 0), len(bank))
-    rough = _rounded(graph, phi, bank) if int8 else phi
+    rough = _rounded(graph, phi, bank, bank_levels) if int8 else phi
     items, search = (memory, "") if int8 else _with_columns(graph, memory, norms)
     found = []
     for part, at in _chunks(graph, rough, patches, len(bank), cpu=int8):
@@ -132,14 +137,14 @@ def _with_flags(graph: Graph, squared: str, memory: str, norms: str) -> str:
     return graph.node("Add", [squared, flag], "distances/squared")
 
 
-def _rounded(graph: Graph, phi: str, bank: npt.NDArray[np.float64]) -> str:
-    """φ in 8 bits; stores the bank's −2·c in about 7 bits with a scale for each item.
+def _rounded(graph: Graph, phi: str, bank: npt.NDArray[np.float64], bank_levels: int) -> str:
+    """φ in 8 bits; stores the bank's −2·c in ``bank_levels`` steps with a scale for each item.
 
     Values of φ beyond the bank's range are clipped. This rarely changes which items are nearest,
     and their distances are then measured exactly.
     """
     turned = -2.0 * bank.T
-    scale = np.maximum(np.abs(turned).max(axis=0), 1e-12) / BANK_LEVELS
+    scale = np.maximum(np.abs(turned).max(axis=0), 1e-12) / bank_levels
     graph.constant("memory_bank.int8", np.round(turned / scale).astype(np.int8))
     graph.constant("memory_bank.int8_scale", scale.astype(np.float32))
     graph.constant("memory_bank.int8_zero", np.zeros(len(bank), dtype=np.int8))

@@ -21,7 +21,7 @@ import yaml
 
 from benchmarks.checkout import environment
 from benchmarks.figures import Figure, publish
-from export.cli import main as inspector_model
+from export.cli.main import main as inspector_model
 from export.training.run import Run
 from inspector.detection.bundle import read
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.figures import Figure, publish
-from export.cli import main as inspector_model
+from export.cli.main import main as inspector_model
 from export.training.run import Run
 from inspector.detection.detector import Detector
 from inspector.imaging.folders import find_images

@@ -87,7 +87,7 @@ def _options() -> argparse.Namespace:
         metavar="ROW,ROW",
         help=f"of {', '.join(ROWS)}",
     )
-    parser.add_argument("--soak-minutes", type=float, metavar="M", help="60; with --quick 1")
+    parser.add_argument("--soak-minutes", type=float, metavar="M", help="60; with --quick 2")
     parser.add_argument(
         "--work", type=Path, default=WORK, help=f"where the soak's state is kept [{WORK}]"
     )

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -34,8 +33,9 @@ from inspector.config.station_file import load_station
 from tests import running, tiny
 from tests.conftest import shared_memory
 
-WARM_UP: Final = 1 / 3
-"""Share of a run before which nothing is compared, at most ten minutes."""
+WARM_UP: Final = 1 / 2
+"""Share of a run before which nothing is compared, at most ten minutes: SQLite's page cache and
+Python's arenas take most of a minute to grow as large as they get."""
 LONGEST_WARM_UP_S: Final = 600.0
 LEAST_COMPARED: Final = 1 / 2
 """Share of all that was asked for which one daemon must be compared with itself: what takes an
@@ -255,8 +255,9 @@ def _judge(folder: Path, runs: list[list[Sample]], total_s: float) -> Found:
         if not first or not last:
             continue
         longest_s = max(longest_s, _compared_s(run))
-        before = statistics.median(one.memory for one in first)
-        growths.append(statistics.median(one.memory for one in last) / before - 1)
+        # The least of each end: buffers come and go, and a leak raises the least as well.
+        before = min(one.memory for one in first)
+        growths.append(min(one.memory for one in last) / before - 1)
         for what in leaks:
             # Cameras come and go: the most of each end, not a moment.
             more = max(getattr(one, what) for one in last) - max(

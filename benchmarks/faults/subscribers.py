@@ -63,6 +63,7 @@ PADDING: Final = "x" * 180
 STOPPED: Final = 1000
 PERIOD_S: Final = 0.02
 PHASE: Final = 50
+RESAMPLED: Final = 1000
 MARK: Final = 100_000
 """High-water mark of verdicts as shipped."""
 LOWERED: Final = 3000
@@ -233,20 +234,25 @@ def slow(folder: Path, trials: int, tick: Tick) -> Found:
         growth, most, sent = flood(place / "flood", LOWERED if trials < 5000 else MARK)
     base, with_crowd = (quantile(taken[crowded], 0.99) * 1e3 for crowded in (False, True))
     ratio, more = with_crowd / base, with_crowd - base
-    calm = ratio <= 1.1 or more <= 0.5
+    low, low_ms = least_rise(taken)
+    # The 99 % of some hundred verdicts is what a few of them took, on a machine that others use.
+    calm = low <= 1.1 or low_ms <= 0.5
     bounded = growth < 0.01
     return Found(
         fault=f"a subscriber that never reads and ten that come and go, in turn with none, "
         f"{PHASE} triggers a phase; {sent} verdicts past the high-water mark for the memory",
         trials=len(taken[True]),
         figure=f"99 % of verdicts: {with_crowd:.2f} ms with, {base:.2f} ms without, ratio "
-        f"{ratio:.3f}, {more:+.2f} ms; memory past the mark {growth:+.2%} of {most / 1e6:.0f} MB",
+        f"{ratio:.3f} (95 % interval from {low:.3f}), {more:+.2f} ms (from {low_ms:+.2f}); "
+        f"memory past the mark {growth:+.2%} of {most / 1e6:.0f} MB",
         holds=calm and bounded,
         figures={
             "p99_with_ms": round(with_crowd, 3),
             "p99_without_ms": round(base, 3),
             "p99_ratio": round(ratio, 4),
+            "p99_ratio_from": round(low, 4),
             "p99_difference_ms": round(more, 3),
+            "p99_difference_from_ms": round(low_ms, 3),
             "median_with_ms": round(quantile(taken[True], 0.5) * 1e3, 3),
             "median_without_ms": round(quantile(taken[False], 0.5) * 1e3, 3),
             "longest_with_ms": round(max(taken[True]) * 1e3, 3),
@@ -255,6 +261,28 @@ def slow(folder: Path, trials: int, tick: Tick) -> Found:
             "memory_mb": round(most / 1e6, 1),
         },
     )
+
+
+def least_rise(taken: dict[bool, list[float]]) -> tuple[float, float]:
+    """Lower ends of the 95 % intervals of the ratio and the difference (ms) of the 99 %.
+
+    By bootstrap; phases are resampled whole, since what disturbs one trigger disturbs its
+    neighbours.
+    """
+    chance = random.Random(0)
+    phases = {
+        crowded: [all_s[at : at + PHASE] for at in range(0, len(all_s), PHASE)]
+        for crowded, all_s in taken.items()
+    }
+    ratios, differences = [], []
+    for _ in range(RESAMPLED):
+        base, with_crowd = (
+            quantile([s for one in chance.choices(some, k=len(some)) for s in one], 0.99)
+            for some in (phases[False], phases[True])
+        )
+        ratios.append(with_crowd / base)
+        differences.append((with_crowd - base) * 1e3)
+    return quantile(ratios, 0.025), quantile(differences, 0.025)
 
 
 def compare(folder: Path, trials: int, tick: Tick) -> dict[bool, list[float]]:

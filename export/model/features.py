@@ -49,7 +49,8 @@ class FeatureCache:
             self._levels = [np.empty(shape, dtype=np.float32) for shape in shapes]
         else:
             self._folder = tempfile.TemporaryDirectory(dir=folder, prefix="features-")
-            self._levels = [self._map(i, shape) for i, shape in enumerate(shapes)]
+            files = (Path(self._folder.name) / f"level-{i}.npy" for i in range(len(shapes)))
+            self._levels = [self._map(*pair) for pair in zip(files, shapes, strict=True)]
         for start in range(0, len(images), BATCH):
             maps = backbone.maps(images[start : start + BATCH], device)
             for level, values in zip(self._levels, pool(maps), strict=True):
@@ -85,9 +86,7 @@ class FeatureCache:
         for start in range(0, len(index), size):
             yield self.batch(index[start : start + size])
 
-    def _map(self, number: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        assert self._folder is not None
-        path = Path(self._folder.name) / f"level-{number}.npy"
+    def _map(self, path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         try:
             # Blocks are claimed now: writing to a mapped page on a full disk is a bus error.
             with path.open("wb") as file:

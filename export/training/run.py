@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,10 @@ from inspector.imaging.geometry import Geometry
 
 Scores = npt.NDArray[np.float64]
 _Model = TypeVar("_Model", bound=BaseModel)
+
+
+OTHER_DATA: Final = "evaluation-"
+"""Folders in the run's folder whose names begin so hold reports on other data."""
 
 
 class Candidate(BaseModel):
@@ -234,6 +238,12 @@ class Run:
         except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):
             raise RunError(f"{path}: damaged; remove it and train with --resume") from None
         return dict(state)
+
+    def forget_evaluations(self) -> None:
+        """Remove the figures and reports of what was evaluated at a former limit."""
+        for name in ("evaluation.json", "scores.csv", "report.html"):
+            self.remove(name)
+            self.remove(f"{OTHER_DATA}*/{name}")
 
     def remove(self, pattern: str) -> None:
         """Remove files that a finished run no longer needs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import sys
 import time
@@ -19,6 +20,7 @@ from inspector import cameras
 from inspector.cameras.base import BadFrameError, Frame
 from inspector.cli.album import Album
 from inspector.cli.arguments import box, count
+from inspector.cli.interrupt import Interrupt
 from inspector.cli.photo_check import PhotoMeasures, measure
 from inspector.cli.photo_source import ReconnectingCamera, find_source
 from inspector.cli.region import as_argument, choose_region, stdin_is_terminal
@@ -154,10 +156,15 @@ class _Session:
             return
         if manual:
             self._console.print("Enter: take a photo; q and Enter: end")
-        with self._bar(disable=manual) as bar:
+        # Reading a line goes on after a signal unless that raises.
+        by_itself = contextlib.nullcontext(Interrupt()) if manual else Interrupt()
+        with by_itself as interrupt, self._bar(disable=manual) as bar:
             task = bar.add_task("photos", total=count, completed=len(self._album), note="")
             while len(self._album) < count:
                 if manual and not _wait_for_enter():
+                    return
+                if interrupt.requested:
+                    self._console.print("stopped")
                     return
                 frame, first = first, None
                 try:
@@ -172,7 +179,7 @@ class _Session:
                 self._consider(frame, manual)
                 bar.update(task, completed=len(self._album), note=self._note)
                 if is_live and not manual and len(self._album) < count:
-                    time.sleep(interval_s)
+                    interrupt.wait(interval_s)
 
     def sum_up(self) -> None:
         """Print what the album holds, what that is enough for, and the command to train on it."""

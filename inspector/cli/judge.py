@@ -20,7 +20,7 @@ from inspector.imaging.folders import find_images
 from inspector.imaging.heatmaps import map_to_grey, overlay
 from inspector.imaging.images import IMAGE_SUFFIXES, encode_jpeg, read_image
 from inspector.tables import numbers, print_next, show, table
-from inspector.verdict import EXIT_CODES, Judgement, Reason, Verdict
+from inspector.verdict import EXIT_CODES, FloatMap, Frame8, Judgement, Reason, Verdict
 
 _OVERLAY: Final = "_overlay.jpg"
 
@@ -63,7 +63,8 @@ def run(options: argparse.Namespace) -> int:
             tally[judgement.verdict] += 1
             judged.add_row(*_row(path, judgement))
             if out is not None and judgement.judged is not None:
-                write_picture(_free(out / name, taken), _picture(judgement))
+                picture = _picture(judgement.judged, judgement.anomaly_map)
+                write_picture(_free(out / name, taken), picture)
                 made += 1
     show(judged)
     verdicts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in Verdict if tally[verdict])
@@ -123,12 +124,11 @@ def _row(path: Path, judgement: Judgement) -> tuple[str | Text, ...]:
     return name, Text(verdict.value, STYLES[verdict]), score, why
 
 
-def _picture(judgement: Judgement) -> bytes:
+def _picture(judged: Frame8, anomaly_map: FloatMap | None) -> bytes:
     """JPEG of the judged region, under its heatmap if there is one."""
-    assert judgement.judged is not None
-    if judgement.anomaly_map is None:
-        return encode_jpeg(judgement.judged)
-    return encode_jpeg(overlay(judgement.judged, map_to_grey(judgement.anomaly_map)))
+    if anomaly_map is None:
+        return encode_jpeg(judged)
+    return encode_jpeg(overlay(judged, map_to_grey(anomaly_map)))
 
 
 def _free(photo: Path, taken: set[Path]) -> Path:

@@ -6,7 +6,6 @@ import contextlib
 import time
 import uuid
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Final
 
 import zmq
@@ -16,6 +15,7 @@ from inspector.client.connection import (
     PAUSE_S,
     REPEAT_S,
     Channel,
+    Connection,
     new_id,
 )
 from inspector.client.keys import ClientKeys
@@ -35,7 +35,7 @@ from inspector.wire.messages import (
 _RELOAD_S: Final = 120.0
 
 
-class Commander:
+class Commander(Connection):
     """Sends commands to one station; a context manager, for one thread.
 
     The station knows a trigger by session, number and part, however often it is sent. So trigger
@@ -52,38 +52,17 @@ class Commander:
         timeout_s: float = 10.0,
         keys: ClientKeys | None = None,
     ) -> None:
+        super().__init__()
         self.session = str(uuid.uuid4()) if session is None else session
         self._address = address
         self._timeout_s = timeout_s
         self._keys = keys
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._channel: Channel | None = None
-
-    def __enter__(self) -> Commander:
-        self._context = zmq.Context()
-        try:
-            self._channel = Channel(self._context, self._address, self._keys)
-        except WireError:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connection; may be called more than once."""
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-        if self._context is not None:
-            self._context.term()
-            self._context = None
+        super().close()
+        self._channel = None
 
     def trigger(
         self, camera: str, trigger_seq: int, part_id: str = "", timeout_s: float | None = None
@@ -161,6 +140,10 @@ class Commander:
         raise CommandError(
             f"{self._address}: no answer to {command.command} in {timeout_s:g} s; {cause}"
         )
+
+    def _connect(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        self._channel = Channel(context, self._address, self._keys)
+        self._open.callback(self._channel.close)
 
     def _wrong(self, command: Command, reply: ReplyMessage) -> CommandError:
         return CommandError(f"{self._address}: answered {command.command} with {reply.kind}")

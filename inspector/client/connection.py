@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
-from typing import Final
+from types import TracebackType
+from typing import Final, TypeVar
 
 import zmq
 
@@ -24,6 +26,42 @@ PAUSE_S: Final = 0.05
 
 _HEARTBEAT_MS: Final = (2000, 6000)
 """How often a heartbeat is sent, and how long a peer may be silent."""
+
+_Self = TypeVar("_Self", bound="Connection")
+
+
+class Connection:
+    """Sockets that are open while this context manager is entered, or until ``close``."""
+
+    def __init__(self) -> None:
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self: _Self) -> _Self:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        # What is opened last is closed first, so that every socket is closed before its context.
+        self._open.callback(context.term)
+        try:
+            self._connect(context)
+        except WireError:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the sockets, and drop what was not sent; may be called more than once."""
+        self._open.close()
+
+    def _connect(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        """Open the sockets, each with a callback in ``_open``. Raises :class:`WireError`."""
+        raise NotImplementedError
 
 
 class Channel:

@@ -6,7 +6,6 @@ import collections
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final
 
 import zmq
@@ -16,6 +15,7 @@ from inspector.client.connection import (
     PAUSE_S,
     REPEAT_S,
     Channel,
+    Connection,
     beat,
     dial,
     new_id,
@@ -63,7 +63,7 @@ class Heatmap:
 Item = VerdictMessage | Heatmap | StatusMessage | Gap
 
 
-class Subscriber:
+class Subscriber(Connection):
     """A subscription to one station, or to all that publish at the address (``station=""``).
 
     Use it as a context manager, in one thread, and iterate over it. It hands on every verdict from
@@ -94,6 +94,7 @@ class Subscriber:
     ) -> None:
         if commands is None and (since_us is not None or after is not None):
             raise ValueError("since_us and after need the address of the command socket")
+        super().__init__()
         self._addresses = {"verdicts": verdicts} | ({"images": images} if images else {})
         self._commands = commands
         self._station = station
@@ -107,34 +108,9 @@ class Subscriber:
         self._unrecorded: dict[str, dict[str, None]] = {}
         self._ready: collections.deque[Item] = collections.deque()
         self._filling: _Filling | None = None
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._sockets: list[zmq.Socket[bytes]] = []
         self._poller = zmq.Poller()
         self._channel: Channel | None = None
-
-    def __enter__(self) -> Subscriber:
-        self._context = zmq.Context()
-        try:
-            verdicts = self._connect("verdicts", LARGEST_MESSAGE, high_water=100_000)
-            verdicts.subscribe(topic("verdict", self._station))
-            verdicts.subscribe(topic("status", self._station))
-            if "images" in self._addresses:
-                images = self._connect("images", _LARGEST_PICTURE, high_water=100)
-                images.subscribe(topic("heatmap", self._station))
-            if self._commands is not None:
-                self._channel = Channel(self._context, self._commands, self._keys)
-        except WireError:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[Item]:
         """Items as they come, for ever. Raises :class:`WireError` for one that cannot be read.
@@ -163,20 +139,27 @@ class Subscriber:
 
     def close(self) -> None:
         """End the subscription; may be called more than once."""
-        for socket in self._sockets:
-            self._poller.unregister(socket)
-            socket.close(linger=0)
+        super().close()
+        self._poller = zmq.Poller()
         self._sockets.clear()
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-        if self._context is not None:
-            self._context.term()
-            self._context = None
+        self._channel = None
 
-    def _connect(self, which: str, largest: int, high_water: int) -> zmq.Socket[bytes]:
-        assert self._context is not None
-        socket = self._context.socket(zmq.SUB)
+    def _connect(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        verdicts = self._subscribe(context, "verdicts", LARGEST_MESSAGE, high_water=100_000)
+        verdicts.subscribe(topic("verdict", self._station))
+        verdicts.subscribe(topic("status", self._station))
+        if "images" in self._addresses:
+            images = self._subscribe(context, "images", _LARGEST_PICTURE, high_water=100)
+            images.subscribe(topic("heatmap", self._station))
+        if self._commands is not None:
+            self._channel = Channel(context, self._commands, self._keys)
+            self._open.callback(self._channel.close)
+
+    def _subscribe(
+        self, context: zmq.Context[zmq.Socket[bytes]], which: str, largest: int, high_water: int
+    ) -> zmq.Socket[bytes]:
+        socket = context.socket(zmq.SUB)
+        self._open.callback(socket.close, linger=0)
         self._sockets.append(socket)
         self._poller.register(socket, zmq.POLLIN)
         socket.set_hwm(high_water)
@@ -224,7 +207,7 @@ class Subscriber:
             self._ready.extend(refill.give_up())
             self._hand_on(message)
         else:
-            self._filling = _Filling(refill, message, self._patience())
+            self._filling = _Filling(refill, message, self._channel, self._patience())
 
     def _hand_on(self, message: VerdictMessage | StatusMessage) -> None:
         if isinstance(message, VerdictMessage):
@@ -241,7 +224,6 @@ class Subscriber:
 
     def _fill(self, filling: _Filling, timeout_s: float) -> None:
         """Send a question, or receive an answer, or give up; takes at most ``timeout_s``."""
-        assert self._channel is not None
         for socket in self._sockets:
             # After a lost connection ZeroMQ subscribes anew only while its user calls it.
             socket.getsockopt(zmq.EVENTS)
@@ -251,12 +233,12 @@ class Subscriber:
             self._patient = False
             self._ready.extend(refill.give_up())
         elif now >= filling.ask_at:
-            asked = self._channel.send(filling.question())
+            asked = filling.channel.send(filling.question())
             filling.ask_at = now + (REPEAT_S if asked else PAUSE_S)
         else:
             wait_s = min(filling.ask_at, filling.give_up_at) - now
             try:
-                reply = self._channel.receive(min(timeout_s, wait_s))
+                reply = filling.channel.receive(min(timeout_s, wait_s))
             except WireError:
                 reply = None
                 self._ready.extend(refill.give_up())
@@ -293,7 +275,7 @@ class Subscriber:
 
 @dataclass
 class _Filling:
-    """A refill under way, and ``held``, the message that waits for its end.
+    """A refill under way over ``channel``, and ``held``, the message that waits for its end.
 
     Times are in s of ``time.monotonic``: the next question goes out at ``ask_at``, the refill ends
     at ``give_up_at``, and no later than ``patient_until``.
@@ -301,6 +283,7 @@ class _Filling:
 
     refill: Refill
     held: VerdictMessage | StatusMessage
+    channel: Channel
     patient_until: float
     ask_at: float = 0.0
     in_doubt: bool = False

@@ -106,13 +106,11 @@ class Recovered:
     """What earlier starts left.
 
     ``unanswered``: accepted triggers without a verdict, in the order they were accepted.
-    ``epochs``: (epoch, its last seq) of the newest 1,000 earlier starts, oldest first.
     ``answered``: verdicts on triggers among the newest 10,000 verdicts, oldest first: a trigger
     repeated after a crash gets its first verdict again.
     """
 
     unanswered: tuple[TriggerRow, ...]
-    epochs: tuple[tuple[str, int], ...]
     answered: tuple[VerdictMessage, ...]
 
 
@@ -211,8 +209,8 @@ def record(
     return latest_us
 
 
-def recover(db: Database, number: int) -> Recovered:
-    """What the epochs before ``number`` left.
+def recover(db: Database) -> Recovered:
+    """What earlier epochs left.
 
     A row that is no verdict is left out and logged: it would answer no trigger.
     """
@@ -236,16 +234,13 @@ def recover(db: Database, number: int) -> Recovered:
             answered.append(verdict)
     if damages:
         say("damaged", logging.WARNING, rows=len(damages), why=damages[0])
-    return Recovered(
-        tuple(TriggerRow(*row) for row in unanswered), tuple(epochs(db, number)), tuple(answered)
-    )
+    return Recovered(tuple(TriggerRow(*row) for row in unanswered), tuple(answered))
 
 
-def epochs(db: Database, before: int = 2**22) -> list[tuple[str, int]]:
-    """(epoch, its last seq) of the newest 1,000 epochs below number ``before``, oldest first."""
+def epochs(db: Database) -> list[tuple[str, int]]:
+    """(epoch, its last seq) of the newest 1,000 epochs, oldest first."""
     found = db.execute(
-        "SELECT number, name FROM epoch WHERE number < ? ORDER BY number DESC LIMIT ?",
-        (before, _MOST_EPOCHS),
+        "SELECT number, name FROM epoch ORDER BY number DESC LIMIT ?", (_MOST_EPOCHS,)
     ).fetchall()
     ends = []
     for number, name in reversed(found):

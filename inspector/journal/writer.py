@@ -92,7 +92,7 @@ class Journal:
         self._number = self._transact(lambda: begin(self._db, epoch, started_us, before_us))
         self._latest_us = 0
         try:
-            return recover(self._db, self._number)
+            return recover(self._db)
         except sqlite3.Error as error:
             raise damaged(self._path, error) from None
 

@@ -285,6 +285,7 @@ class _Line:
         status = readiness.status
         metrics.status(status)
         metrics.refused(self._opened.gate.refused)
+        metrics.unsent(self._commands.unsent)
         for name in self._grabbers:
             metrics.queue(name, self._inbox.waiting(name))
         self._systemd.status(

@@ -139,16 +139,13 @@ class Grabber(Worker):
 
     def _my_turn(self) -> bool:
         """False when it is time to end."""
+        runs_on = not (self._waits or self._on_demand)
         while not self._stopping.is_set():
-            if not (self._waits or self._on_demand):
+            seen = self._inbox.changes
+            is_due = bool(self._wanted) or not self._on_demand
+            if runs_on or (is_due and self._inbox.is_clear(self.config.name) and self._room()):
                 return True
-            ready = self._inbox.wait_for_turn(
-                self.config.name,
-                lambda: self._room() and (not self._on_demand or bool(self._wanted)),
-                _POLL_S,
-            )
-            if ready:
-                return True
+            self._inbox.wait_for_change(seen, _POLL_S)
         return False
 
     def _reopen(self) -> None:

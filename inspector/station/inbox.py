@@ -62,6 +62,7 @@ class Inbox:
         self._pictures: collections.Counter[str] = collections.Counter()
         self._parts: collections.Counter[str] = collections.Counter()
         self._changed = threading.Condition()
+        self._changes = 0
 
     def put(self, item: Arrival | Change) -> None:
         """Hand over ``item``, in its turn; never blocks."""
@@ -72,7 +73,7 @@ class Inbox:
                     item = replace(item, frame=None, reason=Reason.QUEUE_FULL, detail=detail)
                 self._count(item, 1)
             self._items.append(item)
-            self._changed.notify_all()
+            self._notify()
 
     def put_newest(self, item: Arrival) -> None:
         """Hand over ``item`` in the place of the picture of its camera that waits, if one does."""
@@ -89,13 +90,13 @@ class Inbox:
         """Have ``do`` done by the judge loop, before the next part; any thread, never blocks."""
         with self._changed:
             self._calls.append(Call(do))
-            self._changed.notify_all()
+            self._notify()
 
     def call_in_turn(self, do: Callable[[], None]) -> None:
         """Have ``do`` done by the judge loop once it has judged what waits now."""
         with self._changed:
             self._items.append(Call(do))
-            self._changed.notify_all()
+            self._notify()
 
     def take(self, timeout_s: float) -> Arrival | Change | Call | None:
         """The oldest item, None when there was none in time."""
@@ -107,7 +108,7 @@ class Inbox:
             item = self._items.popleft()
             if isinstance(item, Arrival):
                 self._count(item, -1)
-            self._changed.notify_all()
+            self._notify()
             return item
 
     def next_pictures(self, most: int) -> list[Arrival]:
@@ -123,22 +124,38 @@ class Inbox:
                 self._items.popleft()
                 self._count(item, -1)
             if taken:
-                self._changed.notify_all()
+                self._notify()
             return taken
 
     def waiting(self, camera: str) -> int:
         """Pictures of ``camera`` that wait."""
         return self._pictures[camera]
 
-    def wait_for_turn(self, camera: str, also: Callable[[], bool], timeout_s: float) -> bool:
-        """True when no part of ``camera`` waits and ``also()`` holds."""
+    def is_clear(self, camera: str) -> bool:
+        """True when no part of ``camera`` waits."""
+        return not self._parts[camera]
+
+    @property
+    def changes(self) -> int:
+        """How often something changed here, or ``wake`` was called."""
+        return self._changes
+
+    def wait_for_change(self, seen: int, timeout_s: float) -> None:
+        """Return once ``changes`` is another number than ``seen``, or after ``timeout_s``.
+
+        Who reads ``changes`` before it looks at what it waits for misses nothing.
+        """
         with self._changed:
-            return self._changed.wait_for(lambda: not self._parts[camera] and also(), timeout_s)
+            self._changed.wait_for(lambda: self._changes != seen, timeout_s)
 
     def wake(self) -> None:
-        """Make ``wait_for_turn`` look again."""
+        """Count a change of something else that ``wait_for_change`` may be waiting for."""
         with self._changed:
-            self._changed.notify_all()
+            self._notify()
+
+    def _notify(self) -> None:
+        self._changes += 1
+        self._changed.notify_all()
 
     def _next_pictures(self, most: int) -> list[Arrival]:
         found: list[Arrival] = []

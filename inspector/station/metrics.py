@@ -93,6 +93,7 @@ class Metrics:
         self._late = counter("late_results", "Results after the verdict.")
         self._repeated = counter("repeated_triggers", "Triggers that were sent again.")
         self._refused = counter("refused_connections", "Peers turned away for want of a key.")
+        self._unsent = counter("unsent_replies", "Replies whose client had gone or did not read.")
         self._cameras = gauge("camera_state", "1 for the state in force.", "camera", "state")
         self._losses = counter("camera_losses", "How often it was lost.", "camera")
         self._reopens = counter("camera_reopens", "How often it came back.", "camera")
@@ -165,6 +166,10 @@ class Metrics:
     def refused(self, total: int) -> None:
         """Connections turned away since the start."""
         self._advance(self._refused, total)
+
+    def unsent(self, total: int) -> None:
+        """Replies that were dropped since the start, as their client had gone or did not read."""
+        self._advance(self._unsent, total)
 
     def queue(self, camera: str, waiting: int) -> None:
         """Pictures of ``camera`` that wait for judgement."""

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import yaml
 
-import export.cli
+import export.cli.main
 from inspector.cameras.simulated import conveyor as simulator
 from inspector.cli import collect, photo_source
 from inspector.cli import main as cli
@@ -68,7 +68,7 @@ def start(*arguments: object, **keys: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, text=True, **{**pipes, **keys})  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("command", [cli.main, export.cli.main])
+@pytest.mark.parametrize("command", [cli.main, export.cli.main.main])
 def test_parts_of_the_simulator_as_grabbed(command, tmp_path, capsys):
     out = tmp_path / "parts"
     arguments = ["collect", "simulator", "-o", str(out), "--count", "11", "--region", NUMBERS]

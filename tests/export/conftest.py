@@ -98,7 +98,7 @@ def run_watched(*commands: list[str]) -> tuple[str, list[str]]:
         "    if event in {'open', 'os.listdir', 'os.scandir'} and isinstance(arguments[0], str):\n"
         "        seen.append(arguments[0])\n"
         "sys.addaudithook(hook)\n"
-        "from export.cli import main\n"
+        "from export.cli.main import main\n"
         "codes = [main(command) for command in json.loads(sys.argv[1])]\n"
         "print(json.dumps({'codes': codes, 'seen': seen}))\n"
     )

@@ -18,7 +18,7 @@ import pytest
 
 from export.bundle import assemble, quantise
 from export.bundle import graph as onnx_graph
-from export.cli import main
+from export.cli.main import main
 from export.settings import TrainSettings
 from export.training.run import Run
 from export.training.train import Scorer, load_scorer
@@ -412,7 +412,7 @@ def test_a_station_without_torch_is_told_what_to_install(trained: Run, tmp_path:
     script = (
         "import sys\n"
         "sys.modules.update(dict.fromkeys(['torch', 'scipy', 'sklearn', 'matplotlib', 'PIL']))\n"
-        "from export.cli import main\n"
+        "from export.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
 

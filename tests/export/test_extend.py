@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.cli import main
+from export.cli.main import main
 from export.extend import Report, extend
 from export.model.memory import MOST_REPLACED, teach
 from export.training.calibrate import calibrate

@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from export.bundle import graph as onnx_graph
-from export.cli import main
+from export.cli.main import main
 from export.training.run import Run
 from inspector import Detector, Verdict
 from tests.export.conftest import draw_part

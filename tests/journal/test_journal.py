@@ -62,8 +62,9 @@ def test_ranges_and_limits(journal: Journal, reader: Reader) -> None:
 
 def test_epochs_never_mix(journal: Journal, reader: Reader) -> None:
     journal.commit([], [verdict(seq) for seq in range(1, 6)])
-    assert journal.begin("second", NOW_US).epochs == ((EPOCH, 5),)
-    assert journal.begin("third", NOW_US).epochs == ((EPOCH, 5), ("second", 0))
+    journal.begin("second", NOW_US)
+    assert reader.epochs() == [(EPOCH, 5), ("second", 0)]
+    journal.begin("third", NOW_US)
     journal.commit([], [verdict(seq, epoch="third") for seq in range(1, 4)])
     assert reader.epochs() == [(EPOCH, 5), ("second", 0), ("third", 3)]
     assert seqs(reader.verdicts(EPOCH, 1, 10**15, 100)) == [1, 2, 3, 4, 5]
@@ -180,8 +181,10 @@ def test_old_verdicts_go_two_for_each_new_one(tmp_path: Path) -> None:
         journal.begin("empty", 1)
         journal.begin(EPOCH, 1)
         journal.commit([], [old(seq, 40 - seq / 10) for seq in range(1, 151)])
-        assert journal.begin("second", 2).epochs == ((EPOCH, 150),)
+        journal.begin("second", 2)
         with Reader(tmp_path) as reader:
+            # An epoch without a verdict is forgotten once later ones have some.
+            assert reader.epochs() == [(EPOCH, 150), ("second", 0)]
             left = []
             for seq in range(1, 61):
                 journal.commit([], [old(seq, 0, epoch="second")])
@@ -201,7 +204,9 @@ def test_clock_from_another_decade_does_not_stop_the_deleting(tmp_path: Path) ->
         journal.commit([], [old(1, 40), old(2, 40)])
         journal.begin("now", 1)
         journal.commit([], [old(1, 0, epoch="now")])
-        assert journal.begin("end", 1).epochs == (("future", 1), ("now", 1))
+        journal.begin("end", 1)
+        with Reader(tmp_path) as reader:
+            assert reader.epochs() == [("future", 1), ("now", 1), ("end", 0)]
 
 
 def test_newest_of_the_running_epoch_stay_whatever_the_clock_said(tmp_path: Path) -> None:
@@ -303,6 +308,5 @@ def test_damaged_row_among_the_last_answers_does_not_stop_the_next_start(
     with contextlib.closing(Journal(tmp_path)) as journal:
         found = journal.begin("second", 2)
     assert [each.seq for each in found.answered] == [1, 4]
-    assert found.epochs == ((EPOCH, 4),)
     (record,) = caplog.records
     assert f'damaged rows=2 why="place {schema.PLACES_PER_EPOCH + 2}: ' in record.getMessage()

@@ -64,20 +64,32 @@ def test_changes_of_state_need_no_room():
     assert inbox.take(0.0) is None
 
 
-def test_turn_comes_when_the_own_part_is_taken():
+def test_a_camera_is_clear_once_its_part_is_taken_and_who_waits_hears_of_it():
     inbox = Inbox(8)
     inbox.put(arrival("side", "s0"))
-    assert inbox.wait_for_turn("top", lambda: True, 0.0)
-    assert not inbox.wait_for_turn("top", lambda: False, 0.0)
-    assert not inbox.wait_for_turn("side", lambda: True, 0.01)
-    waited = []
-    waiter = threading.Thread(
-        target=lambda: waited.append(inbox.wait_for_turn("side", lambda: True, 5.0))
-    )
+    assert inbox.is_clear("top")
+    assert not inbox.is_clear("side")
+    seen, heard = inbox.changes, []
+
+    def wait():
+        inbox.wait_for_change(seen, 5.0)
+        heard.append(inbox.is_clear("side"))
+
+    waiter = threading.Thread(target=wait)
     waiter.start()
     inbox.take(0.0)
     waiter.join(5.0)
-    assert waited == [True]
+    assert heard == [True]
+
+
+def test_a_change_before_the_wait_is_not_missed():
+    inbox = Inbox(1)
+    seen, begun = inbox.changes, time.monotonic()
+    inbox.wake()
+    inbox.wait_for_change(seen, 5.0)
+    assert time.monotonic() - begun < 1.0
+    inbox.wait_for_change(inbox.changes, 0.05)
+    assert time.monotonic() - begun >= 0.04
 
 
 def test_take_waits_no_longer_than_asked():

@@ -117,8 +117,7 @@ class OnnxRuntimeBackend:
 
     def infer(self, batch: Frame8) -> tuple[FloatMap, FloatMap]:
         """Run a batch, as :class:`InferenceBackend` says."""
-        if self._session is None:
-            raise RuntimeError("infer before load")
+        session = self._loaded
         try:
             buffers = self._buffers.get(len(batch))
             if buffers is not None:
@@ -126,12 +125,18 @@ class OnnxRuntimeBackend:
             else:
                 options = _run_options("-1") if self._captures else None
                 with _pinned_to(self._caller_cores):
-                    score, anomaly_map = self._session.run(list(OUTPUTS), {INPUT: batch}, options)
+                    score, anomaly_map = session.run(list(OUTPUTS), {INPUT: batch}, options)
         except _ORT_ERRORS as error:
             self._last_error = one_line(error)
             raise Fault(Reason.INFERENCE_ERROR.value, self._last_error) from None
         self._last_error = ""
         return np.asarray(score, dtype=np.float32), np.asarray(anomaly_map, dtype=np.float32)
+
+    @property
+    def _loaded(self) -> ort.InferenceSession:
+        if self._session is None:
+            raise RuntimeError("infer before load")
+        return self._session
 
     def health(self) -> str:
         """Empty while the last inference succeeded, else its error in words."""
@@ -148,9 +153,8 @@ class OnnxRuntimeBackend:
             self._buffers[len(batch)] = buffers
 
     def _allocate(self, batch: Frame8) -> _Buffers:
-        assert self._session is not None
         count, height, width, _ = batch.shape
-        binding = self._session.io_binding()
+        binding = self._loaded.io_binding()
         image = ort.OrtValue.ortvalue_from_numpy(batch, "cuda", 0)
         binding.bind_ortvalue_input(INPUT, image)
         outputs = tuple(
@@ -163,9 +167,8 @@ class OnnxRuntimeBackend:
         return _Buffers(binding, _run_options(str(count)), image, (outputs[0], outputs[1]))
 
     def _replay(self, buffers: _Buffers, batch: Frame8) -> tuple[Any, Any]:
-        assert self._session is not None
         buffers.image.update_inplace(np.ascontiguousarray(batch))
-        self._session.run_with_iobinding(buffers.binding, buffers.options)
+        self._loaded.run_with_iobinding(buffers.binding, buffers.options)
         score, anomaly_map = buffers.outputs
         return score.numpy(), anomaly_map.numpy()
 

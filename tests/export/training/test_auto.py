@@ -13,7 +13,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch.utils.flop_counter import FlopCounterMode
 
-from export.cli import main
+from export.cli.main import main
 from export.model import cfa
 from export.model.backbone import Backbone
 from export.settings import TrainSettings

@@ -1,0 +1,118 @@
+"""``evaluate``: judge the test photos of a run; figures, scores and a report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from export.cli.arguments import add_device, add_sources, shown
+from export.cli.screen import progress_bars
+from inspector.errors import OutputError
+from inspector.tables import numbers, print_next, show, table
+from inspector.verdict import Verdict
+
+if TYPE_CHECKING:
+    from export.training.run import Run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``evaluate``."""
+    parser.add_argument("folder", type=Path, metavar="RUN")
+    parser.add_argument(
+        *("-o", "--output"),
+        type=Path,
+        metavar="DIR",
+        help="folder of the report; default: RUN, for other data RUN/evaluation-NAME",
+    )
+    add_sources(parser)
+    add_device(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Judge the test photos and write figures and report; 0. Raises :class:`InspectorError`."""
+    import numpy as np
+
+    from export.bundle.describe import say_figure
+    from export.data.dataset import open_test
+    from export.evaluation.evaluate import evaluate
+    from export.evaluation.report import headline, write_report
+    from export.training.run import Run
+    from export.training.train import load_scorer, pick_device
+
+    run = Run(options.folder)
+    facts, outcome = run.facts(), run.outcome()
+    data = options.data or facts.data
+    samples = open_test(data)
+    report = Run(_report_folder(options, run, data))
+    scorer = load_scorer(run, pick_device(options.device), options.weights)
+    with progress_bars() as progress:
+        task = progress.add_task("judging test photos", total=len(samples), note="")
+        evaluation = evaluate(
+            samples,
+            scorer,
+            facts.geometry,
+            lambda done, total: progress.update(task, completed=done, total=total),
+            root=data,
+        )
+    summary = evaluation.summary()
+    report.write("evaluation.json", json.dumps(summary, indent=2).encode())
+    evaluation.write_csv(report.folder / "scores.csv")
+    held_out = np.concatenate(run.limit_folds())
+    write_report(
+        evaluation,
+        report.folder / "report.html",
+        facts.name,
+        {
+            "data": str(data),
+            "good parts": str(facts.parts),
+            "training time": f"{outcome.train_seconds:.0f} s",
+            **{
+                key: shown(value)
+                for key, value in {
+                    **facts.settings.model_dump(),
+                    "bank_items": facts.settings.items,
+                    "sigma": facts.settings.sigma_px,
+                }.items()
+                if value is not None
+            },
+        },
+        outcome.calibration,
+        held_out / outcome.calibration.threshold,
+        facts.choice,
+    )
+    if samples:
+        figures = table("figure", numbers("value"))
+        for key, value in summary.items():
+            figures.add_row(say_figure(key), f"{value:.4g}")
+        show(figures, f"{facts.name}: {len(samples)} test photos")
+    for line in headline(evaluation, outcome.calibration):
+        print(line)
+    escaped = [part.row for part in evaluation.missed if part.row.verdict is Verdict.PASS]
+    for row in escaped:
+        print(f"escaped: {row.path} (score {row.score:.3f})")
+    if evaluation.escapes.hits > len(escaped):
+        print(f"escaped: {evaluation.escapes.hits - len(escaped)} more, all in scores.csv")
+    print(f"report: {report.folder / 'report.html'}\nscores: {report.folder / 'scores.csv'}")
+    print_next("inspector-model", "export", run.folder, "-o", "part.onnx")
+    return 0
+
+
+def _report_folder(options: argparse.Namespace, run: Run, data: Path) -> Path:
+    """Make and return the report's folder: other data's figures never replace the run's own.
+
+    Raises :class:`OutputError`.
+    """
+    folder: Path = options.output or run.folder
+    if options.output is None and not run.is_of(data):
+        from export.training.run import OTHER_DATA
+
+        folder = run.folder / f"{OTHER_DATA}{data.resolve().name}"
+        if folder.is_dir() and any(folder.iterdir()):
+            raise OutputError(f"{folder}: is there already; remove it, or name a folder with -o")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}; choose another") from None
+    return folder

@@ -1,0 +1,75 @@
+"""The ``inspector-model`` command: which sub-commands there are, and what their errors end with."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from inspector import __version__
+from inspector.errors import InspectorError
+from inspector.version import install_command
+
+COMMANDS: Final = {
+    "collect": "take photos of good parts (docs/collect.md)",
+    "train": "learn a model from photos of good parts",
+    "calibrate": "set the limit for another share of false rejects, without training",
+    "evaluate": "judge the test photos; figures and a report",
+    "export": "write the bundle, once it judges as the trained model does",
+    "extend": "teach in good parts that were rejected, without training (docs/teach-in.md)",
+    "show": "print what a bundle holds and how it was made",
+}
+"""Name and help of each sub-command; its module has the same name."""
+INTERRUPTED: Final = 130
+WITHOUT_TORCH: Final = 3
+TRAINING_PACKAGES: Final = {
+    *("torch", "torchvision", "sklearn", "scipy", "matplotlib", "jinja2", "PIL"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code, as :mod:`inspector.errors` lists them."""
+    argv = sys.argv[1:] if argv is None else argv
+    options = _parser(argv).parse_args(argv)
+    try:
+        return int(options.run(options))
+    except InspectorError as error:
+        for line in str(error).splitlines():
+            print(f"inspector-model: error: {line}", file=sys.stderr)
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING_PACKAGES:
+            raise
+        print(
+            f"inspector-model: error: {options.command} needs {error.name}, which a station does "
+            f"not have; run {install_command('train')}, or 'make train-tools' in a checkout",
+            file=sys.stderr,
+        )
+        return WITHOUT_TORCH
+    except KeyboardInterrupt:
+        resumable = options.command == "train" and (options.output / "run.json").exists()
+        hint = "; go on with --resume" if resumable else ""
+        print(f"inspector-model: interrupted{hint}", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="inspector-model",
+        description="Photos of good parts in, one verified ONNX bundle out.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    asked = next((word for word in argv if not word.startswith("-")), "")
+    for name, words in COMMANDS.items():
+        # An abbreviated option of one release could mean another in the next.
+        made = commands.add_parser(name, help=words, allow_abbrev=False)
+        # Only the command asked for is imported, so that '--help' waits for nothing.
+        if name == asked:
+            command = importlib.import_module(f"export.cli.{name}")
+            command.add_arguments(made)
+            made.set_defaults(run=command.run)
+    return parser

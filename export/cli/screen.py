@@ -1,0 +1,78 @@
+"""What a command shows while it works, and what several tell at the end, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from inspector.detection.manifest import Calibration
+
+if TYPE_CHECKING:
+    from export.training.train import Step
+
+STAGES: Final = {
+    "backbone features": "looking at the photos",
+    "adapting φ": "learning the good parts",
+    "teaching": "learning the new good parts",
+    "proving parity": "checking that the file judges as the model does",
+}
+"""Plain words for the stages of :class:`~export.training.train.Step` that are technical terms."""
+_FITS: Final = {
+    "feature scale": "measuring features",
+    "memory bank": "choosing what to remember",
+    "service": "final model",
+    "fold": "test model",
+}
+"""Plain words for the terms in ``Step.fit``."""
+
+
+def progress_bars() -> Progress:
+    """Bars on standard error, each with a note."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    )
+
+
+def show_step(progress: Progress, tasks: dict[str, Any], step: Step) -> None:
+    """Move the stage's bar, or add one; ``tasks`` maps a stage to its bar."""
+    if step.stage not in tasks:
+        words = STAGES.get(step.stage, step.stage)
+        tasks[step.stage] = progress.add_task(words, total=step.total, note="")
+    note = step.fit
+    for term, words in _FITS.items():
+        note = note.replace(term, words)
+    if step.loss is not None:
+        note += f", loss {step.loss:.4g}"
+    progress.update(tasks[step.stage], completed=step.done, total=step.total, note=note)
+
+
+def print_calibration(calibration: Calibration) -> None:
+    """Print the limit and what it lets one expect."""
+    low, high = calibration.interval
+    first, last = calibration.predicted_rejects
+    print(
+        f"limit: set to reject {calibration.target_false_reject:.2%} of good parts; of "
+        f"{calibration.good_parts} that the model had not seen, {calibration.good_rejected} reach "
+        f"it"
+    )
+    print(
+        f"expect: {low:.2%} to {high:.2%} of good parts rejected, {first} to {last} of the next "
+        f"{calibration.predicted_next} (95 % confidence)"
+    )
+    for remark in calibration.remarks:
+        print(f"note: {remark}")
+
+
+def print_choices(choices: Iterable[str]) -> None:
+    """Print why the number format was chosen."""
+    for why in choices:
+        print(f"precision: {why}")

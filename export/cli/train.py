@@ -1,0 +1,90 @@
+"""``train``: learn a model from photos of good parts."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export.cli.arguments import settings_of, shown
+from export.cli.screen import print_calibration, progress_bars, show_step
+from export.settings import TrainSettings
+from inspector.tables import print_next
+
+if TYPE_CHECKING:
+    from export.training.run import Choice
+    from export.training.train import Step
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``train``."""
+    parser.add_argument("data", type=Path, help="folder in MVTec AD layout, or of good parts only")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="options as YAML; 'inspector examples DIR' writes train.yaml, which has all",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument(
+        "--auto",
+        action="store_true",
+        help="choose size, fit, strides and sigma from the good parts: they must tell parts that "
+        "were kept back from the same parts with defects drawn on them; options given here or in "
+        "--config stay as given",
+    )
+    group = parser.add_argument_group(
+        "options of the model",
+        "They win over --config; docs/training.md explains the terms and symbols.",
+    )
+    for name, field in TrainSettings.model_fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        default = "" if field.default is None else f" [{shown(field.default)}]"
+        text = f"{field.description}{default}"
+        if field.annotation is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+        else:
+            group.add_argument(flag, metavar=name.split("_")[-1].upper(), help=text)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, or go on with an interrupted run; 0. Raises :class:`InspectorError`."""
+    settings = settings_of(vars(options), options.config)
+    from export.training.auto import choose, in_plain_words, recall
+    from export.training.run import Run
+    from export.training.train import train
+
+    run = Run(options.output)
+    run.check(resume=options.resume)
+    choice: Choice | None = None
+    with progress_bars() as progress:
+        tasks: dict[str, Any] = {}
+
+        def on_step(step: Step) -> None:
+            show_step(progress, tasks, step)
+
+        if options.resume and (options.auto or run.facts().choice is not None):
+            settings, choice = recall(run, settings)
+        elif options.auto:
+            settings, choice = choose(options.data, settings, on_step=on_step)
+        train(
+            options.data,
+            options.output,
+            settings,
+            resume=options.resume,
+            on_step=on_step,
+            choice=choice,
+        )
+    outcome = run.outcome()
+    if choice is not None:
+        print(f"settings: {in_plain_words(choice)}")
+        print(
+            f"chosen in {choice.seconds:.0f} s from good parts alone: {choice.held_out} that were "
+            f"kept back, and {choice.defects} defects drawn on them"
+        )
+    print(f"trained in {outcome.train_seconds:.0f} s: {run.folder}")
+    for remark in outcome.remarks:
+        print(f"note: {remark}")
+    print_calibration(outcome.calibration)
+    print_next("inspector-model", "evaluate", run.folder)
+    return 0

@@ -1,0 +1,52 @@
+"""Ctrl-C as a wish that a loop asks for, instead of an exception wherever the program stands."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Final
+
+_NAP_S: Final = 0.1
+
+
+class Interrupt:
+    """While this context manager is active Ctrl-C sets :attr:`requested`; a second one raises.
+
+    Python drops a KeyboardInterrupt that comes while it runs a destructor, and one that comes
+    between two steps that belong together leaves the first of them behind. A loop that asks
+    between its rounds has neither fault. The second Ctrl-C raises KeyboardInterrupt, for a
+    round that does not end. It works in the main thread; in another one Ctrl-C is never noticed.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        """True once Ctrl-C was pressed."""
+        self._before: object = None
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until ``seconds`` are over or Ctrl-C is pressed."""
+        # A handler that sets an Event on which its own thread waits can block for ever.
+        until = time.monotonic() + seconds
+        while not self.requested and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _NAP_S))
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)  # type: ignore[arg-type]
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            signal.default_int_handler(number, frame)
+        self.requested = True

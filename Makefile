@@ -14,7 +14,7 @@ demo: $(RUNTIME)/.installed
 train-tools: $(DEV)/.installed
 
 test: $(DEV)/.installed
-	$(DEV)/bin/python -m pytest --numprocesses auto --dist loadgroup
+	$(DEV)/bin/python -m pytest --numprocesses auto
 
 check: $(DEV)/.installed
 	$(DEV)/bin/ruff format --check .

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -33,13 +34,24 @@ SHARED = ("tests/export/", "tests/benchmarks/")
 MEMORY = "memfd:line-inspector-ring"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests must run in one process (pytest-xdist, ``--dist loadgroup``)."""
-    for item in items:
-        if item.nodeid.startswith(TIMING):
-            item.add_marker(pytest.mark.xdist_group("timing"))
-        elif item.nodeid.startswith(SHARED):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+def group_of(test: str) -> str:
+    """The group of a test by its id: those of one group run in one process, in turn."""
+    if test.startswith(TIMING):
+        return "timing"
+    return test.partition("::")[0] if test.startswith(SHARED) else test
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Have pytest-xdist run the tests side by side in the groups of :func:`group_of`."""
+    # Its own groups, marks that a hook adds, are not seen by every version of pytest.
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Groups(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import torch
 from onnx import TensorProto, helper
 
 from export.model import cfa
-from export.model.backbone import _SPECS, Backbone
+from export.model.backbone import SPECS, Backbone
 from export.settings import TrainSettings
 from export.training.train import Scorer
 from inspector.detection.bundle import INPUT
@@ -34,7 +34,7 @@ def random_scorer(settings: TrainSettings, scratch: Path) -> tuple[Scorer, str]:
         weights = "random"
         path = scratch / f"{settings.backbone}.pth"
         if not path.exists():
-            torch.save(_SPECS[settings.backbone].build().state_dict(), path)
+            torch.save(SPECS[settings.backbone].build().state_dict(), path)
         backbone = Backbone(settings.backbone, settings.strides, path)
     device = torch.device("cpu")
     levels = cfa.pool(backbone.maps(np.stack(random_pictures(settings.input, 4)), device))

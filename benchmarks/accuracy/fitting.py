@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from export.bundle import graph as onnx_graph
+from export.bundle.graph import build_graph
 from export.data import dataset, photos
 from export.evaluation.evaluate import ScoreBatch
 from export.model.backbone import Backbone
@@ -103,4 +103,4 @@ class GoodParts:
 
 def graph_megabytes(scorer: Scorer) -> float:
     """Of what a station is given, float32."""
-    return len(onnx_graph.build(scorer, precision="fp32").SerializeToString()) / 1e6
+    return len(build_graph(scorer, precision="fp32").SerializeToString()) / 1e6

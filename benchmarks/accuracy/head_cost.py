@@ -32,7 +32,7 @@ from rich.table import Table
 from benchmarks.checkout import RESULTS
 from benchmarks.figures import commit, machine
 from benchmarks.graphs import random_scorer, rounds, session, trunk
-from export.bundle import graph as onnx_graph
+from export.bundle.graph import build_graph
 from export.data.dataset import GOOD, open_good, open_test
 from export.data.photos import load_good, load_sample, photo_shapes
 from export.evaluation.metrics import PixelFigures, PixelTally, auroc
@@ -218,7 +218,7 @@ def time_heads(heads: list[Head], count: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for number, head in enumerate(heads):
             scorer, _ = random_scorer(head.settings(size=COST_SIZE), Path(scratch))
-            graph = onnx_graph.build(scorer, precision="fp32")
+            graph = build_graph(scorer, precision="fp32")
             sessions[str(number)] = session(graph, 0)
             if number == 0:
                 sessions["backbone"] = session(trunk(graph), 0)

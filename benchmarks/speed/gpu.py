@@ -95,7 +95,7 @@ def networks(given: Bundle, backbones: list[str]) -> list[Subject]:
     """Untrained networks at 224; none without torch."""
     try:
         from benchmarks.graphs import random_scorer, trunk
-        from export.bundle import graph as onnx_graph
+        from export.bundle.graph import build_graph
         from export.settings import TrainSettings
     except ImportError as error:
         print(f"gpu: {error}: no networks but the bundle's are measured")
@@ -106,7 +106,7 @@ def networks(given: Bundle, backbones: list[str]) -> list[Subject]:
             settings = TrainSettings(backbone=backbone, size=(224, 224))
             scorer, _ = random_scorer(settings, Path(scratch))
             full, half = (
-                _as_bundle(given, onnx_graph.build(scorer, precision=precision), precision)
+                _as_bundle(given, build_graph(scorer, precision=precision), precision)
                 for precision in ("fp32", "fp16")
             )
             alone = _with_outputs(trunk(onnx.load_from_string(half.data)), settings.input)
@@ -147,8 +147,8 @@ def write_bundle(given: Bundle, path: Path) -> None:
     Only its times mean something: nothing is proven of it, and no part reaches its limit.
     """
     from benchmarks.graphs import random_scorer
-    from export.bundle import graph as onnx_graph
     from export.bundle.assemble import serialise
+    from export.bundle.graph import build_graph
     from export.settings import TrainSettings
 
     pictures = [cv2.resize(golden.image(), (224, 224)) for golden in given.manifest.golden]
@@ -156,7 +156,7 @@ def write_bundle(given: Bundle, path: Path) -> None:
         settings = TrainSettings(backbone="wide_resnet50_2", size=(224, 224))
         scorer, _ = random_scorer(settings, Path(scratch))
         scorer.threshold *= 2 * float(scorer(np.stack(pictures))[0].max())
-        model = _as_bundle(given, onnx_graph.build(scorer, precision="fp16"), "fp16")
+        model = _as_bundle(given, build_graph(scorer, precision="fp16"), "fp16")
     backend = start(model, ENGINES["cpu"], 224, 224, 1)
     manifest = model.manifest.model_copy(
         update={

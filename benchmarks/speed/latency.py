@@ -34,9 +34,9 @@ from benchmarks.checkout import DEMO, RESULTS
 from benchmarks.figures import commit, machine
 from benchmarks.graphs import random_pictures, random_scorer, rounds, session, trunk
 from benchmarks.speed.neighbour import busy_neighbour
-from export.bundle import graph as onnx_graph
 from export.bundle import quantise
-from export.bundle import reference_graph as onnx_reference
+from export.bundle.graph import build_graph
+from export.bundle.reference_graph import build_reference
 from export.settings import TrainSettings
 from inspector.detection import bundle
 from inspector.detection.bundle import INPUT
@@ -130,12 +130,12 @@ def measure(settings: TrainSettings, options: argparse.Namespace, scratch: Path)
     """Every graph of one case, in turns."""
     scorer, weights = random_scorer(settings, scratch)
     pictures = random_pictures(settings.input, 8)
-    fast = onnx_graph.build(scorer, precision="fp32")
+    fast = build_graph(scorer, precision="fp32")
     models = {"backbone": trunk(fast), "fp32": fast}
-    models["mixed"] = onnx_graph.build(scorer, precision="mixed")
+    models["mixed"] = build_graph(scorer, precision="mixed")
     if not options.no_reference:
-        models["reference"] = onnx_reference.build(scorer)
-    eight = quantise.quantise(onnx_graph.build(scorer, precision="int8"), pictures)
+        models["reference"] = build_reference(scorer)
+    eight = quantise.quantise(build_graph(scorer, precision="int8"), pictures)
     models |= {"int8 backbone": trunk(eight), "int8": eight}
     sessions: dict[str, Any] = {
         name: session(model, options.threads) for name, model in models.items()

@@ -16,10 +16,9 @@ import cv2
 import numpy as np
 import onnx
 
-from export.bundle import graph as onnx_graph
-from export.bundle import reference_graph as onnx_reference
-from export.bundle.graph import Precision
+from export.bundle.graph import Precision, build_graph
 from export.bundle.parity import prove
+from export.bundle.reference_graph import build_reference
 from export.data.dataset import GOOD, Sample, open_test
 from export.data.photos import load_sample
 from export.training.run import Run
@@ -94,7 +93,7 @@ def export_bundle(
     )
     with output_errors(output):
         if reference:
-            draft = drafts.prove(drafts.draft("fp32", onnx_reference.build(scorer)))
+            draft = drafts.prove(drafts.draft("fp32", build_reference(scorer)))
         elif precision == "auto":
             draft, why = drafts.choose()
             on_choice(why)
@@ -201,7 +200,7 @@ def times_as_fast(one: Detector, other: Detector) -> float:
 def _graph(
     scorer: Scorer, precision: Precision, good: tuple[Path, ...], geometry: Geometry
 ) -> onnx.ModelProto:
-    graph = onnx_graph.build(scorer, precision=precision)
+    graph = build_graph(scorer, precision=precision)
     if precision != "int8":
         return graph
     from export.bundle.quantise import quantise

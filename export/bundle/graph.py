@@ -35,7 +35,7 @@ WIDE = 512
 average, whose results need more than 8 bits."""
 
 
-def build(scorer: Scorer, *, precision: Precision) -> onnx.ModelProto:
+def build_graph(scorer: Scorer, *, precision: Precision) -> onnx.ModelProto:
     """The bundle's graph, without metadata, checked by ``onnx.checker``.
 
     With ``precision`` fp16 the backbone alone is in half precision: distances, softmin and map stay

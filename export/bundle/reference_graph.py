@@ -20,7 +20,7 @@ from export.training.train import Scorer
 from inspector.detection.bundle import BANK, OUTPUTS
 
 
-def build(scorer: Scorer) -> onnx.ModelProto:
+def build_reference(scorer: Scorer) -> onnx.ModelProto:
     """The literal graph in float32, without metadata, checked by ``onnx.checker``."""
     graph = Graph(np.float32)
     levels = add_backbone(graph, scorer.backbone, scorer.settings.input[1], folded=False)

@@ -30,7 +30,9 @@ _TF_LITE = ((127.0 / 255.0,) * 3, (128.0 / 255.0,) * 3)
 
 
 @dataclass(frozen=True)
-class _Spec:
+class Spec:
+    """How a network is built and where its maps are taken; ``nodes`` and ``channels`` by stride."""
+
     build: Callable[[], nn.Module]
     nodes: dict[int, str]
     channels: dict[int, int]
@@ -134,36 +136,36 @@ def _published_key(ours: str) -> str:
     return f"_blocks.{first}.{names.get(layer, ('_project_conv', '_bn2'))[int(part)]}.{name}"
 
 
-_SPECS: dict[BackboneName, _Spec] = {
-    "efficientnet_lite0": _Spec(
+SPECS: dict[BackboneName, Spec] = {
+    "efficientnet_lite0": Spec(
         EfficientNetLite0,
         {4: "stride_4", 8: "stride_8", 16: "stride_16"},
         {4: 24, 8: 40, 16: 112},
         _TF_LITE,
         None,
     ),
-    "resnet18": _Spec(
+    "resnet18": Spec(
         models.resnet18,
         {4: "layer1", 8: "layer2", 16: "layer3"},
         {4: 64, 8: 128, 16: 256},
         _IMAGENET,
         "ResNet18_Weights.IMAGENET1K_V1",
     ),
-    "wide_resnet50_2": _Spec(
+    "wide_resnet50_2": Spec(
         models.wide_resnet50_2,
         {4: "layer1", 8: "layer2", 16: "layer3"},
         {4: 256, 8: 512, 16: 1024},
         _IMAGENET,
         "Wide_ResNet50_2_Weights.IMAGENET1K_V1",
     ),
-    "efficientnet_b5": _Spec(
+    "efficientnet_b5": Spec(
         models.efficientnet_b5,
         {4: "features.2", 8: "features.3", 16: "features.5"},
         {4: 40, 8: 64, 16: 176},
         _IMAGENET,
         "EfficientNet_B5_Weights.IMAGENET1K_V1",
     ),
-    "vgg19_bn": _Spec(
+    "vgg19_bn": Spec(
         models.vgg19_bn,
         {4: "features.25", 8: "features.38", 16: "features.51"},
         {4: 256, 8: 512, 16: 512},
@@ -181,7 +183,7 @@ class Backbone:
     """
 
     def __init__(self, name: BackboneName, strides: tuple[int, ...], weights: Path | None) -> None:
-        spec = _SPECS[name]
+        spec = SPECS[name]
         path = weights if weights is not None else _find_weights(name, spec)
         network = spec.build().eval()
         _load(network, path, name)
@@ -229,7 +231,7 @@ def _fold_norms(network: fx.GraphModule) -> None:
     network.recompile()
 
 
-def _find_weights(name: BackboneName, spec: _Spec) -> Path:
+def _find_weights(name: BackboneName, spec: Spec) -> Path:
     """The file with the published ImageNet weights; torchvision downloads it if it is missing."""
     if spec.weights is None:
         try:

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from export.bundle.quantise import products_saturate
-from export.model.backbone import _SPECS
+from export.model.backbone import SPECS
 from export.model.cfa import pool
 from export.settings import TrainSettings
 from export.training.run import Run
@@ -69,7 +69,7 @@ def random_weights(name: str) -> Path:
     """Weights that nobody trained, in a file, made once: the largest takes seconds."""
     torch.manual_seed(0)
     path = Path(_WEIGHTS.name) / f"{name}.pth"
-    torch.save(_SPECS[name].build().state_dict(), path)
+    torch.save(SPECS[name].build().state_dict(), path)
     return path
 
 

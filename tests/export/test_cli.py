@@ -17,7 +17,7 @@ import onnx
 import pytest
 
 from export.bundle import assemble, quantise
-from export.bundle import graph as onnx_graph
+from export.bundle.graph import build_graph
 from export.cli.main import main
 from export.settings import TrainSettings
 from export.training.run import Run
@@ -161,7 +161,7 @@ def test_fp16_that_changes_verdicts_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = tmp_path / "half.onnx"
-    build = onnx_graph.build
+    build = build_graph
 
     def coarse(scorer: Scorer, *, precision: str) -> onnx.ModelProto:
         graph = build(scorer, precision=precision)
@@ -171,7 +171,7 @@ def test_fp16_that_changes_verdicts_is_refused(
                 tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
         return graph
 
-    monkeypatch.setattr(onnx_graph, "build", coarse)
+    monkeypatch.setattr(assemble, "build_graph", coarse)
     arguments = ["export", str(trained.folder), "-o", str(output), "--precision", "fp16"]
     assert "use --precision fp32" in fails(capsys, arguments, ParityError.exit_code)
     assert not output.exists()

@@ -10,7 +10,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from export.bundle import graph as onnx_graph
+from export.bundle import assemble
+from export.bundle.graph import build_graph
 from export.cli.main import main
 from export.training.run import Run
 from inspector import Detector, Verdict
@@ -25,7 +26,7 @@ def test_08_exported_graph_that_scores_otherwise_leaves_no_file(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    build = onnx_graph.build
+    build = build_graph
 
     def off_by_one_percent(*arguments: object, **options: object) -> onnx.ModelProto:
         model = build(*arguments, **options)  # type: ignore[arg-type]
@@ -35,7 +36,7 @@ def test_08_exported_graph_that_scores_otherwise_leaves_no_file(
                 tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         return model
 
-    monkeypatch.setattr(onnx_graph, "build", off_by_one_percent)
+    monkeypatch.setattr(assemble, "build_graph", off_by_one_percent)
     output = tmp_path / "disc.onnx"
     line = fails(
         capsys, ["export", "--precision", "fp32", str(trained.folder), "-o", str(output)], 25

@@ -62,17 +62,17 @@ def make_ours(_model: str, backbone: str, size: int, photos: Path, folder: Path)
     import onnx
 
     from benchmarks.graphs import random_scorer, trunk
-    from export.bundle import graph as onnx_graph
     from export.bundle import quantise
+    from export.bundle.graph import build_graph
     from export.settings import TrainSettings
 
     good = list(pictures(photos, size))
     settings = TrainSettings(backbone=backbone, size=(size, size))
     scorer, _ = random_scorer(settings, folder)
-    fast = onnx_graph.build(scorer, precision="fp32")
-    eight = quantise.quantise(onnx_graph.build(scorer, precision="int8"), good[:32])
+    fast = build_graph(scorer, precision="fp32")
+    eight = quantise.quantise(build_graph(scorer, precision="int8"), good[:32])
     onnx.save(trunk(fast), folder / "backbone.onnx")
-    mixed = onnx_graph.build(scorer, precision="mixed")
+    mixed = build_graph(scorer, precision="mixed")
     for name, graph in {"fp32": fast, "mixed": mixed, "int8": eight}.items():
         onnx.save(graph, folder / f"{name}.onnx")
         _bundle(graph, settings, good[0], folder / f"{name}-bundle.onnx")

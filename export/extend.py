@@ -49,7 +49,11 @@ class TaughtPart:
 
 @dataclass(frozen=True)
 class Report:
-    """What an extension did; ``limit_otherwise``: with the other choice of ``pooled``."""
+    """What an extension did.
+
+    ``former`` is the parent's calibration. ``limit_otherwise`` is the raw limit that the other
+    choice of ``pooled`` would have set.
+    """
 
     run: Run
     manifest: Manifest
@@ -133,9 +137,9 @@ def extend(
     """Teach the photos in ``good`` to a finished run: a new run ``folder`` and a bundle ``output``.
 
     ``data`` holds the photos the run was trained on; ``rate`` is the false-reject target, None for
-    the run's own. The limit is set by the old held-out parts, rescored: taught parts are no random
-    sample, they were picked from the tail, so pooled with the others they put the limit too high;
-    ``pooled`` does so nevertheless. Both results are whole or are not there. Raises
+    the run's own. The old held-out parts, scored again, set the limit. The taught parts do not,
+    because they were picked from the tail of the scores and would put the limit too high; with
+    ``pooled`` they count nevertheless. Run and bundle are both written whole or not at all. Raises
     :class:`TrainingError`.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)

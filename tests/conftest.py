@@ -42,6 +42,12 @@ def group_of(test: str) -> str:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: many a test waits for a clock or for a child."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Have pytest-xdist run the tests side by side in the groups of :func:`group_of`."""
     # Its own groups, marks that a hook adds, are not seen by every version of pytest.

@@ -71,7 +71,10 @@ class Teacher:
         self._done, self._total = 0, 1
 
     def teach_and_test(self, new_folds: Index) -> Tested:
-        """``new_folds``: fold of each added part, -1 for one that no model can be tested on."""
+        """Teach every model, write it to the child run, and score each on parts new to it.
+
+        ``new_folds`` ``[A]``: fold of each added part, -1 for one that no model can be tested on.
+        """
         old = len(self.old_folds)
         added = old + np.arange(len(new_folds))
         groups = np.unique(new_folds[new_folds >= 0])

@@ -51,7 +51,8 @@ class LessonPhotos:
     def copy(self, folder: Path) -> tuple[tuple[Path, ...], str]:
         """Copy the added photos, numbered, into the run; returns the copies and their fingerprint.
 
-        A run must not depend on the folder the photos came from. Raises :class:`ImageError`, :class:`OutputError`.
+        A run must not depend on the folder the photos came from. Raises :class:`ImageError`,
+        :class:`OutputError`.
         """
         copies = {folder / f"{i:04d}-{path.name[-60:]}": path for i, path in enumerate(self.added)}
         try:

@@ -33,7 +33,8 @@ from benchmarks.checkout import RESULTS
 from benchmarks.figures import commit, machine
 from benchmarks.graphs import random_scorer, rounds, session, trunk
 from export.bundle.graph import build_graph
-from export.data.dataset import GOOD, open_good, open_test
+from export.data.dataset import open_good, open_test
+from export.data.layouts import GOOD
 from export.data.photos import load_good, load_sample, photo_shapes
 from export.evaluation.metrics import PixelFigures, PixelTally, auroc
 from export.model import cfa

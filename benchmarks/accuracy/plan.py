@@ -17,6 +17,7 @@ from torchvision import models
 from benchmarks.accuracy.methods import METHODS, OURS, Method
 from benchmarks.checkout import RESULTS
 from export.data.dataset import Sample, fingerprint, open_good, open_test
+from export.data.layouts import list_photos
 from export.data.photos import load_sample
 from export.model.backbone import Backbone
 from export.settings import BackboneName, TrainSettings
@@ -240,7 +241,12 @@ def load(category: Category) -> Category:
         raise DatasetError(f"{category.root}: no photos under test; nothing to measure")
     for sample in samples:
         load_sample(sample, Geometry(height=64, width=64))
-    masks = [sample.mask for sample in samples if sample.mask is not None]
+    masks = [
+        mask
+        for sample in samples
+        if sample.mask is not None
+        for mask in (list_photos(sample.mask) if sample.mask.is_dir() else [sample.mask])
+    ]
     paths = [*open_good(category.root), *(sample.path for sample in samples), *masks]
     return replace(category, samples=samples, digest=fingerprint(paths, category.root))
 

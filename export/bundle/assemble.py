@@ -19,7 +19,8 @@ import onnx
 from export.bundle.graph import Precision, build_graph
 from export.bundle.parity import prove
 from export.bundle.reference_graph import build_reference
-from export.data.dataset import GOOD, Sample, open_test
+from export.data.dataset import Sample, open_test
+from export.data.layouts import GOOD
 from export.data.photos import load_sample
 from export.training.run import Run
 from export.training.train import Scorer
@@ -88,7 +89,7 @@ def export_bundle(
         name,
         good,
         [Sample(path, GOOD, None) for path in good],
-        open_test(data),
+        open_test(data, run.facts().selection),
         on_image,
     )
     with output_errors(output):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from export.data.dataset import GOOD, Sample
+from export.data.dataset import Sample
+from export.data.layouts import GOOD
 from export.data.photos import RefusedPhotoError, load_sample
 from export.evaluation.metrics import auroc
 from export.training.train import Scorer

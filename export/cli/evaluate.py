@@ -36,6 +36,7 @@ def run(options: argparse.Namespace) -> int:
 
     from export.bundle.describe import say_figure
     from export.data.dataset import open_test
+    from export.data.layouts import WHOLE
     from export.evaluation.evaluate import evaluate
     from export.evaluation.report import headline, write_report
     from export.training.run import Run
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     run = Run(options.folder)
     facts, outcome = run.facts(), run.outcome()
     data = options.data or facts.data
-    samples = open_test(data)
+    samples = open_test(data, facts.selection if run.is_of(data) else WHOLE)
     report = Run(_report_folder(options, run, data))
     scorer = load_scorer(run, pick_device(options.device), options.weights)
     with progress_bars() as progress:

@@ -28,6 +28,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the bundle and say how it was checked; 0. Raises :class:`InspectorError`."""
     from export.bundle.assemble import check_output, export_bundle
     from export.bundle.describe import describe
+    from export.data.dataset import open_layout
     from export.training.run import Run
     from export.training.train import load_scorer, pick_device
 
@@ -54,9 +55,10 @@ def run(options: argparse.Namespace) -> int:
     print_choices(choices)
     print(f"checked: {dict(describe(manifest))['checked']}")
     print(f"bundle: {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
-    test = (options.data or facts.data) / "test"
-    if test.is_dir():
-        print_next("inspector", "judge", options.output, test)
+    layout = open_layout(options.data or facts.data, facts.selection)
+    tests = [layout.test] if layout.test else [folder for folder, _ in layout.kinds]
+    if tests:
+        print_next("inspector", "judge", options.output, tests[0])
     else:
         print_next("inspector", "init", "station.yaml", "--bundle", options.output)
     return 0

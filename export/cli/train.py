@@ -9,16 +9,39 @@ from typing import TYPE_CHECKING, Any
 from export.cli.arguments import settings_of, shown
 from export.cli.screen import print_calibration, progress_bars, show_step
 from export.settings import TrainSettings
-from inspector.tables import print_next
+from inspector.errors import DatasetError
+from inspector.tables import numbers, print_next, show, table
 
 if TYPE_CHECKING:
+    from export.data.layouts import Layout
     from export.training.run import Choice
     from export.training.train import Step
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``train``."""
-    parser.add_argument("data", type=Path, help="folder in MVTec AD layout, or of good parts only")
+    parser.add_argument(
+        "data",
+        type=Path,
+        help="folder of photos: of good parts only, or good parts beside defects in one of the "
+        "layouts of docs/training.md",
+    )
+    parser.add_argument(
+        "--good",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders in the data folder that hold the good parts, where their names do not tell",
+    )
+    parser.add_argument(
+        "--leave-out",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="photos among the good parts that are not to be trained on",
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
     parser.add_argument(
         "--config",
@@ -50,12 +73,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train, or go on with an interrupted run; 0. Raises :class:`InspectorError`."""
     settings = settings_of(vars(options), options.config)
+    from export.data.dataset import open_layout
+    from export.data.layouts import WHOLE, Selection
     from export.training.auto import choose, in_plain_words, recall
     from export.training.run import Run
     from export.training.train import train
 
     run = Run(options.output)
     run.check(resume=options.resume)
+    selection = Selection(
+        good=tuple(_below(options.data, path) for path in options.good),
+        leave_out=tuple(_below(options.data, path) for path in options.leave_out),
+    )
+    if options.resume and selection == WHOLE:
+        selection = run.facts().selection
+    _show_layout(open_layout(options.data, selection))
     choice: Choice | None = None
     with progress_bars() as progress:
         tasks: dict[str, Any] = {}
@@ -66,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
         if options.resume and (options.auto or run.facts().choice is not None):
             settings, choice = recall(run, settings)
         elif options.auto:
-            settings, choice = choose(options.data, settings, on_step=on_step)
+            settings, choice = choose(options.data, settings, on_step=on_step, selection=selection)
         train(
             options.data,
             options.output,
@@ -74,6 +106,7 @@ def run(options: argparse.Namespace) -> int:
             resume=options.resume,
             on_step=on_step,
             choice=choice,
+            selection=selection,
         )
     outcome = run.outcome()
     if choice is not None:
@@ -88,3 +121,23 @@ def run(options: argparse.Namespace) -> int:
     print_calibration(outcome.calibration)
     print_next("inspector-model", "evaluate", run.folder)
     return 0
+
+
+def _below(data: Path, path: Path) -> str:
+    """``path`` relative to the data folder. Raises :class:`DatasetError`."""
+    try:
+        return path.resolve().relative_to(data.resolve()).as_posix()
+    except ValueError:
+        raise DatasetError(
+            f"{path}: does not lie in {data}; name the folder that holds all photos, then this "
+            f"one in it"
+        ) from None
+
+
+def _show_layout(layout: Layout) -> None:
+    """Print which folders were taken for what, so that a wrong guess is seen before training."""
+    found = table("folder", "taken for", numbers("photos"))
+    for row in layout.rows():
+        folder = row.folder.relative_to(layout.root).as_posix()
+        found.add_row(folder, f"{row.role}: {row.kind}" if row.kind else row.role, f"{row.photos}")
+    show(found, f"{layout.root}: {layout.name}")

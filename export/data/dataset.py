@@ -1,106 +1,126 @@
-"""Folders of parts, in MVTec AD layout or with good parts only.
+"""The photos of a data set: good parts to train on, test photos with their masks.
 
-::
-
-    DATA/train/good/*.png                          good parts, the only photos that training opens
-    DATA/test/<kind>/*.png                         kind is "good" or the name of a defect
-    DATA/ground_truth/<kind>/<stem>_mask.png       or <stem>.png; not black is defective
+:mod:`export.data.layouts` says which folders hold what.
 """
 
 from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
+from export.data.layouts import (
+    GOOD,
+    WHOLE,
+    Layout,
+    Selection,
+    is_twin,
+    list_photos,
+    recognise,
+    twin_of,
+)
 from inspector.errors import (
     DatasetError,
     ImageError,
     MaskError,
     TooFewPartsError,
 )
-from inspector.imaging import folders
+from inspector.imaging.images import read_image
 
-GOOD: Final = "good"
+Mask = npt.NDArray[np.bool_]
+"""``[H, W]``."""
+
 FEWEST_GOOD_PARTS: Final = 10
 
 _FORMATS = "PNG, JPEG, BMP or TIFF"
+_ENDINGS: Final = ("", "_mask", "_gt", "_label")
+"""What the name of a mask may have after that of its photo."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One test photo. ``kind`` is ``good`` or the kind of defect; ``mask`` may be missing."""
+    """One test photo. ``kind`` is ``good`` or the kind of defect.
+
+    ``mask`` may be missing, or a folder with a mask for each defect of the photo.
+    """
 
     path: Path
     kind: str
     mask: Path | None
 
 
-def open_good(root: Path) -> tuple[Path, ...]:
-    """The good parts to train on, sorted; nothing under ``test`` or ``ground_truth`` is opened.
+def open_layout(root: Path, selection: Selection = WHOLE) -> Layout:
+    """How ``root`` is laid out. Raises :class:`DatasetError` when that leaves doubt."""
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "no such folder"
+        raise DatasetError(
+            f"{root}: {what}; name a folder of photos of good parts, or one in MVTec AD layout "
+            f"(train/good, test/<kind>, ground_truth/<kind>)"
+        )
+    return recognise(root, selection, is_black=_is_black)
 
-    Raises :class:`DatasetError` (missing, empty, laid out in another way) and
-    :class:`TooFewPartsError` (fewer than ten).
+
+def open_good(root: Path, selection: Selection = WHOLE) -> tuple[Path, ...]:
+    """The good parts to train on, sorted; no test photo and no mask of one is opened.
+
+    Raises :class:`DatasetError` (missing, empty, in doubt) and :class:`TooFewPartsError` (fewer
+    than ten).
     """
-    _check_folder(root)
-    folder = root
-    if any((root / name).is_dir() for name in ("train", "test", "ground_truth")):
+    layout = open_layout(root, selection)
+    left_out = {root / name for name in selection.leave_out}
+    found = tuple(layout.good_photos())
+    missing = left_out - set(found)
+    if missing:
+        raise DatasetError(f"{min(missing)}: is not among the good parts; nothing to leave out")
+    if not layout.good:
         folder = root / "train" / GOOD
-        if not folder.is_dir():
-            raise DatasetError(
-                f"{root}: looked for good parts in {folder}, which is missing; put their photos "
-                f"there, or name a folder that holds nothing but photos of good parts"
-            )
-    paths = list_photos(folder)
-    if not paths:
+        raise DatasetError(
+            f"{root}: looked for good parts in {folder}, which is missing; put their photos "
+            f"there, or name the folder that holds nothing but photos of good parts with --good DIR"
+        )
+    folder = layout.good[0]
+    if not found:
         raise DatasetError(
             f"{folder}: no images; put photos of good parts there ({_FORMATS}), directly or in "
             f"subfolders"
         )
-    if len(paths) < FEWEST_GOOD_PARTS:
+    kept = tuple(path for path in found if path not in left_out)
+    if len(kept) < FEWEST_GOOD_PARTS:
         raise TooFewPartsError(
-            f"{folder}: {len(paths)} good parts, at least {FEWEST_GOOD_PARTS} are needed (100 make "
+            f"{folder}: {len(kept)} good parts, at least {FEWEST_GOOD_PARTS} are needed (100 make "
             f"a good start); add photos"
         )
-    return paths
+    return kept
 
 
-def open_test(root: Path) -> tuple[Sample, ...]:
-    """The test photos with their masks, sorted; empty when there is no ``test`` folder.
+def open_test(root: Path, selection: Selection = WHOLE) -> tuple[Sample, ...]:
+    """The test photos with their masks, sorted; empty when the layout has none.
 
     Raises :class:`DatasetError` for a missing root or photos outside a folder of their kind, and
     :class:`MaskError` for a mask without an image or an image with two masks.
     """
-    _check_folder(root)
-    test, truth = root / "test", root / "ground_truth"
-    samples: list[Sample] = []
-    used: set[Path] = set()
-    masks = _masks(truth)
-    for path in list_photos(test):
-        relative = path.relative_to(test)
-        if len(relative.parts) < 2:
+    layout = open_layout(root, selection)
+    if layout.has_twins:
+        return tuple(_twins(layout))
+    for path in () if layout.test is None else list_photos(layout.test):
+        if path.parent == layout.test:
             raise DatasetError(
-                f"{path}: lies outside a folder of its kind; move it to {test / GOOD} or to a "
-                f"folder named after its defect"
+                f"{path}: lies outside a folder of its kind; move it to {layout.test / GOOD} or "
+                f"to a folder named after its defect"
             )
-        bare = relative.with_suffix("")
-        found = [
-            mask
-            for key in (bare.with_name(f"{bare.name}_mask"), bare)
-            for mask in masks.get(key, ())
-        ]
-        if len(found) > 1:
-            raise MaskError(f"{path}: has two masks, {found[0]} and {found[1]}; keep one")
-        used.update(found)
-        kind = relative.parts[0]
-        samples.append(Sample(path, kind, found[0] if found and kind != GOOD else None))
-    for mask in (mask for group in masks.values() for mask in group):
-        if mask not in used:
-            image = test / mask.relative_to(truth).parent / mask.stem.removesuffix("_mask")
-            raise MaskError(f"{mask}: a mask without an image; add {image}.png, or remove the mask")
+    masks = _Masks(layout)
+    samples = []
+    for folder, kind in layout.tests:
+        for path in list_photos(folder):
+            mask = masks.of(path, folder)
+            samples.append(Sample(path, kind, None if kind == GOOD else mask))
+    masks.refuse_unused()
     return tuple(samples)
 
 
@@ -130,33 +150,94 @@ def fingerprint(
     return whole.hexdigest()
 
 
-def list_photos(folder: Path) -> tuple[Path, ...]:
-    """The photos in ``folder`` (:mod:`inspector.imaging.folders`); empty when there is none.
+def _twins(layout: Layout) -> Iterator[Sample]:
+    """Test photos of a set whose masks lie beside their photos.
 
-    Raises :class:`DatasetError` for a folder that cannot be read.
+    Where nobody divided them into train and test, those with a defect are for testing.
     """
-    if not folder.exists():
-        return ()
+    for folder in [folder for folder, _ in layout.tests] or layout.good:
+        for path in list_photos(folder):
+            if is_twin(path):
+                continue
+            if layout.is_defective(path):
+                yield Sample(path, "defective", twin_of(path))
+            elif layout.tests:
+                yield Sample(path, GOOD, None)
+
+
+class _Masks:
+    """The masks of a layout, and which photos they belong to."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._files: dict[Path, list[Path]] = {}
+        self._folders: dict[Path, list[Path]] = {}
+        """Masks by their path, or by that of their folder, below the folder of all masks."""
+        self._owner: dict[Path, Path] = {}
+        for root in layout.masks:
+            for path in list_photos(root):
+                below = path.relative_to(root)
+                self._files.setdefault(below.with_suffix(""), []).append(path)
+                self._folders.setdefault(below.parent, []).append(path)
+
+    def of(self, photo: Path, folder: Path) -> Path | None:
+        """The mask of a ``photo`` in ``folder``, that of its kind, or the folder of its masks."""
+        bare = photo.relative_to(folder).with_suffix("")
+        for key in (Path(folder.name) / bare, bare):
+            found = [
+                mask
+                for ending in _ENDINGS
+                for mask in self._files.get(key.with_name(f"{key.name}{ending}"), ())
+            ]
+            if len(found) > 1:
+                raise MaskError(f"{photo}: has two masks, {found[0]} and {found[1]}; keep one")
+            several = self._folders.get(key, [])
+            self._own([*found, *several], photo)
+            if found or several:
+                return found[0] if found else several[0].parent
+        return None
+
+    def refuse_unused(self) -> None:
+        """Raise :class:`MaskError` for a mask that belongs to no photo."""
+        for masks in self._files.values():
+            for mask in masks:
+                if mask not in self._owner:
+                    raise MaskError(
+                        f"{mask}: a mask without an image; add {self._image_of(mask)}, or remove "
+                        f"the mask"
+                    )
+
+    def _own(self, masks: Sequence[Path], photo: Path) -> None:
+        for mask in masks:
+            other = self._owner.setdefault(mask, photo)
+            if other != photo:
+                raise MaskError(f"{mask}: belongs to {other} or to {photo}; rename the mask")
+
+    def _image_of(self, mask: Path) -> Path:
+        root = next(root for root in self._layout.masks if root in mask.parents)
+        below = mask.relative_to(root)
+        homes = {folder.name: folder for folder, _ in self._layout.tests}
+        name = f"{mask.stem.removesuffix('_mask')}.png"
+        home = homes.get(below.parts[0]) if len(below.parts) > 1 else None
+        if home is None:
+            test = self._layout.root / "test"
+            return test / below.parent / name
+        return home / Path(*below.parts[1:-1]) / name
+
+
+def read_mask(path: Path) -> Mask:
+    """The marked pixels of a mask, bool ``[H, W]``. Raises :class:`MaskError`."""
     try:
-        return tuple(folders.find_images(folder))
-    except OSError as error:
-        raise DatasetError(
-            f"{error.filename}: {error.strerror}; make the folder readable"
-        ) from None
+        drawn = read_image(path)
+    except ValueError as error:
+        raise MaskError(f"{error}; draw or copy the mask again") from None
+    if drawn.ndim == 3:
+        # An opaque alpha channel would mark every pixel as defective.
+        drawn = drawn[:, :, :3].max(axis=2)
+    # Labels 1, 2, 3 are defects too; in a JPEG, small values are only compression noise.
+    lossy = path.suffix.lower() in {".jpg", ".jpeg"}
+    return np.asarray(drawn >= 128 if lossy else drawn > 0)
 
 
-def _check_folder(root: Path) -> None:
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "no such folder"
-        raise DatasetError(
-            f"{root}: {what}; name a folder of photos of good parts, or one in MVTec AD layout "
-            f"(train/good, test/<kind>, ground_truth/<kind>)"
-        )
-
-
-def _masks(truth: Path) -> dict[Path, list[Path]]:
-    """Mask files by their path below ``truth`` without its suffix."""
-    masks: dict[Path, list[Path]] = {}
-    for path in list_photos(truth):
-        masks.setdefault(path.relative_to(truth).with_suffix(""), []).append(path)
-    return masks
+def _is_black(mask: Path) -> bool:
+    return not read_mask(mask).any()

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from export.data.dataset import FEWEST_GOOD_PARTS, GOOD, Sample
+from export.data.dataset import FEWEST_GOOD_PARTS, Mask, Sample, read_mask
+from export.data.layouts import GOOD, list_photos
 from export.settings import ONE_ASPECT
 from inspector.errors import (
     ConfigError,
@@ -25,14 +26,13 @@ from inspector.errors import (
     TooFewPartsError,
 )
 from inspector.imaging.geometry import Box, Geometry
-from inspector.imaging.images import decode_file, read_image, to_bgr8
+from inspector.imaging.images import decode_file, to_bgr8
 from inspector.verdict import Frame8
 
 OnProgress = Callable[[int, int], None]
 """Called with (done, total) after every image."""
 
 Index = npt.NDArray[np.intp]
-Mask = npt.NDArray[np.bool_]
 
 MOST_KEPT: Final = 256_000_000
 """Bytes of photo files kept in memory for a second decoding, which training needs when photos of
@@ -293,21 +293,16 @@ def load_sample(sample: Sample, geometry: Geometry) -> Loaded:
         return Loaded(image, np.zeros(image.shape[:2], dtype=np.bool_), inner)
     if sample.mask is None:
         return Loaded(image, None, inner)
-    try:
-        drawn = read_image(sample.mask)
-    except ValueError as error:
-        raise MaskError(f"{error}; draw or copy the mask again") from None
-    if drawn.shape[:2] != photo.shape[:2]:
-        raise MaskError(
-            f"{sample.mask}: mask is {_size(drawn)} px, its image {sample.path} is {_size(photo)} "
-            f"px; save the mask at the image's size"
-        )
-    if drawn.ndim == 3:
-        # An opaque alpha channel would mark every pixel as defective.
-        drawn = drawn[:, :, :3].max(axis=2)
-    # Labels 1, 2, 3 are defects too; in a JPEG, small values are only compression noise.
-    lossy = sample.mask.suffix.lower() in {".jpg", ".jpeg"}
-    mask = geometry.apply_mask(drawn >= 128 if lossy else drawn > 0)
+    drawn = np.zeros(photo.shape[:2], dtype=np.bool_)
+    for path in list_photos(sample.mask) if sample.mask.is_dir() else (sample.mask,):
+        mask = read_mask(path)
+        if mask.shape != drawn.shape:
+            raise MaskError(
+                f"{path}: mask is {_size(mask)} px, its image {sample.path} is {_size(photo)} px; "
+                f"save the mask at the image's size"
+            )
+        drawn |= mask
+    mask = geometry.apply_mask(drawn)
     return Loaded(image, mask if mask.any() else None, inner)
 
 

@@ -15,8 +15,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from export.data.dataset import GOOD, Sample
-from export.data.photos import Loaded, Mask, OnProgress, RefusedPhotoError, load_sample
+from export.data.dataset import Mask, Sample
+from export.data.layouts import GOOD
+from export.data.photos import Loaded, OnProgress, RefusedPhotoError, load_sample
 from export.evaluation import metrics
 from inspector.files import write_output
 from inspector.imaging.geometry import Geometry

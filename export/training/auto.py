@@ -21,6 +21,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from export.data.dataset import open_good
+from export.data.layouts import WHOLE, Selection
 from export.data.photos import photo_shapes
 from export.model.backbone import Backbone
 from export.settings import TrainSettings, round_side
@@ -55,7 +56,9 @@ class Pick:
     chosen: int
 
 
-def choose(data: Path, settings: TrainSettings, *, on_step: OnStep) -> tuple[TrainSettings, Choice]:
+def choose(
+    data: Path, settings: TrainSettings, *, on_step: OnStep, selection: Selection = WHOLE
+) -> tuple[TrainSettings, Choice]:
     """Fix size, fit, strides and sigma for the good parts of ``data``, and say why.
 
     Options that ``settings`` was given explicitly stay as they are. No file under ``test/`` is
@@ -63,7 +66,7 @@ def choose(data: Path, settings: TrainSettings, *, on_step: OnStep) -> tuple[Tra
     """
     began = time.monotonic()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    paths = open_good(data)
+    paths = open_good(data, selection)
     options = candidates(settings, settings.resolve(photo_shapes(paths)))
     random = np.random.default_rng([settings.seed, 3])
     sampled = np.sort(random.permutation(len(paths))[:MOST_PARTS])

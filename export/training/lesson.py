@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from export.data.dataset import GOOD, digest_file, fingerprint, list_photos
+from export.data.dataset import digest_file, fingerprint, open_layout
+from export.data.layouts import GOOD, Layout, list_photos, refuse_unless_good_only
 from export.data.photos import MOST_KEPT, Index, KeptFiles, PhotoFile, group_copies
 from export.training.run import Run
 from export.training.teacher import split_added
@@ -111,7 +112,7 @@ def read_lesson(parent: Run, good: Path, data: Path, on_step: OnStep) -> LessonP
         raise RunError(f"{parent.folder / 'heldout.csv'}: not of these photos; train again")
     files = KeptFiles(MOST_KEPT)
     new = {path: files.open(path).digest() for path in added}
-    _refuse_known(new, digests.values(), data / "test")
+    _refuse_known(new, digests.values(), open_layout(data, facts.selection))
     for row, path in enumerate(added, start=len(names)):
         images[row] = files.open(path).apply(geometry)
         count()
@@ -135,12 +136,7 @@ def _find(folder: Path) -> tuple[Path, ...]:
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "no such folder"
         raise DatasetError(f"{folder}: {what}; name a folder of photos of good parts to teach")
-    for layout in ("train", "test", "ground_truth"):
-        if (folder / layout).is_dir():
-            raise DatasetError(
-                f"{folder}: holds a data set ('{layout}'), perhaps with defects; name a folder of "
-                f"nothing but the good parts to teach"
-            )
+    refuse_unless_good_only(folder)
     paths = list_photos(folder)
     if not paths:
         raise DatasetError(
@@ -156,21 +152,22 @@ def _find(folder: Path) -> tuple[Path, ...]:
     return paths
 
 
-def _refuse_known(added: Mapping[Path, bytes], old: Iterable[bytes], test: Path) -> None:
-    """Photos of the run and of ``test``, the folder it is evaluated on, cannot be taught.
+def _refuse_known(added: Mapping[Path, bytes], old: Iterable[bytes], layout: Layout) -> None:
+    """Photos of the run and the test photos it is evaluated on cannot be taught.
 
     ``added``: the SHA-256 of each photo to teach; ``old``: of the run's. Raises
     :class:`DatasetError`.
     """
     known: dict[bytes, str] = {}
-    for path in list_photos(test):
-        place = path.relative_to(test)
+    for folder, kind in layout.tests:
         fate = (
             "would be scored as unseen afterwards; remove it, or take it out of the test photos"
-            if place.parts[0] == GOOD
+            if kind == GOOD
             else "shows a defect, and would pass from now on; remove it"
         )
-        known[digest_file(path)] = f"is the test photo {place.as_posix()}, {fate}"
+        for path in list_photos(folder):
+            place = f"{folder.name}/{path.relative_to(folder).as_posix()}"
+            known[digest_file(path)] = f"is the test photo {place}, {fate}"
     taught = (
         "the run knows this photo already; remove it and teach new ones, or raise the limit with "
         "'inspector-model calibrate'"

@@ -17,6 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from export.data.dataset import digest_file, fingerprint, open_good
+from export.data.layouts import Selection
 from export.settings import TrainSettings
 from inspector.detection.manifest import Calibration, Exposure, Extension
 from inspector.errors import OutputError, RunError, TrainingError
@@ -95,6 +96,8 @@ class Facts(BaseModel):
     fingerprint: str
     parts: int
     weights_sha256: str
+    selection: Selection = Selection()
+    """What a person said about which photos of the data set are the good parts."""
     choice: Choice | None = None
     """Where the settings come from, when they were chosen by ``--auto``."""
     lineage: tuple[Lesson, ...] = ()
@@ -157,7 +160,7 @@ class Run:
                 f"{data}: the photos the run was trained on are not there; give their folder with "
                 f"--data"
             )
-        good = open_good(data)
+        good = open_good(data, facts.selection)
         trained = facts.lineage[0].parent_fingerprint if facts.lineage else facts.fingerprint
         if fingerprint(good, data, digest) != trained:
             raise RunError(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from export.data.dataset import fingerprint, open_good
+from export.data.layouts import WHOLE, Selection
 from export.data.photos import GoodParts, Index, load_good, one_each
 from export.model import cfa
 from export.model.backbone import Backbone
@@ -104,15 +105,17 @@ def train(
     resume: bool,
     on_step: OnStep,
     choice: Choice | None = None,
+    selection: Selection = WHOLE,
 ) -> Run:
     """Train on the good parts of ``data`` and calibrate; opens no file under ``test/``.
 
-    ``choice`` tells how ``--auto`` found the settings; it is kept with the run. Raises
+    ``choice`` tells how ``--auto`` found the settings, and ``selection`` which photos a person
+    takes for good parts; both are kept with the run. Raises
     :class:`TrainingError`. KeyboardInterrupt leaves the last finished epoch on the disk.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = pick_device(settings.device)
-    paths = open_good(data)
+    paths = open_good(data, selection)
     backbone = Backbone(settings.backbone, settings.strides, settings.weights).to(device)
     parts = load_good(
         paths,
@@ -130,6 +133,7 @@ def train(
         fingerprint=fingerprint(paths, data, digests.__getitem__),
         parts=len(paths),
         weights_sha256=backbone.weights_sha256,
+        selection=selection,
         choice=choice,
     )
     run.start(facts, resume=resume)

@@ -49,6 +49,31 @@ def train_arguments(data: Path, output: Path) -> list[str]:
     return ["train", str(data), "-o", str(output), *quick]
 
 
+def test_a_person_sees_what_was_taken_for_what_and_can_say_otherwise(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = tmp_path / "disc", tmp_path / "run"
+    shutil.copytree(parts / "train" / "good", data / "monday")
+    shutil.copytree(parts / "test" / "scratch", data / "scratch")
+    line = fails(capsys, train_arguments(data, run), 20)
+    assert "'scratch'" in line and "--good DIR" in line
+    out = data / "monday" / "003.png"
+    said = ["--good", str(data / "monday"), "--leave-out", str(out)]
+    assert main([*train_arguments(data, run), *said]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "monday good parts 24" in told.replace("│", "").replace("  ", " ")
+    assert "test photos: scratch" in told
+    assert Run(run).facts().parts == 23
+    # Every later command knows which photos were meant.
+    assert main(["evaluate", str(run)]) == 0
+    output = tmp_path / "disc.onnx"
+    assert main(["export", "--precision", "fp32", str(run), "-o", str(output)]) == 0
+    assert f"next: inspector judge {output} {data / 'scratch'}" in capsys.readouterr().out
+    assert "does not lie in" in fails(
+        capsys, [*train_arguments(data, tmp_path / "other"), "--good", "/"], 20
+    )
+
+
 def test_photos_to_bundle_to_verdict(
     parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -382,7 +382,7 @@ def test_another_false_reject_target_may_be_set(roomy: Run, labelled: Path, tmp_
         (lambda good, parts: None, 20, "no such folder"),
         (lambda good, parts: good.mkdir(), 20, "no images"),
         (lambda good, parts: good.write_text("photos"), 20, "is a file"),
-        (lambda good, parts: shutil.copytree(parts, good), 20, "holds a data set"),
+        (lambda good, parts: shutil.copytree(parts, good), 20, "holds 'ground_truth'"),
         (
             lambda good, parts: shutil.copytree(parts / "train" / "good", good / "kept"),
             20,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from export.data.dataset import list_photos
+from export.data.layouts import list_photos
 from inspector.cameras.folder import list_images
 from inspector.cli import judge, tune
 from inspector.cli.album import Album

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from export.data import photos
-from export.data.dataset import GOOD, Sample, digest_file, open_test
+from export.data.dataset import Sample, digest_file, open_test
+from export.data.layouts import GOOD
 from export.data.photos import PhotoFile, Shape, group_copies, load_good, load_sample
 from inspector.errors import ConfigError, ImageError, MaskError, TooFewPartsError
 from inspector.imaging.geometry import Box, Geometry

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from export.data.dataset import GOOD, Sample, open_good, open_test
+from export.data.dataset import Sample, open_good, open_test
+from export.data.layouts import GOOD
 from export.data.photos import load_good, load_sample
 from export.evaluation.evaluate import GALLERY_SIZE, Evaluation, ScoreBatch, evaluate
 from export.evaluation.report import write_report

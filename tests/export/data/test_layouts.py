@@ -1,0 +1,244 @@
+"""Layouts of data sets: recognised for what they are, or refused; no defect is ever trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export.data.dataset import open_good, open_layout, open_test
+from export.data.layouts import GOOD, Selection, sound
+from export.data.photos import load_sample
+from inspector.errors import DatasetError, MaskError
+from inspector.imaging.geometry import Geometry
+from tests.export.conftest import draw_part, save
+
+IMAGE, MASK = draw_part(1, "stain")
+GEOMETRY = Geometry(height=64, width=96)
+BLACK = np.zeros(IMAGE.shape[:2], dtype=np.uint8)
+WHITE_PART = MASK.astype(np.uint8) * 255
+
+
+def photos(folder: Path, count: int, suffix: str = ".png", first: int = 0) -> None:
+    for number in range(first, first + count):
+        save(folder / f"{number:03d}{suffix}", draw_part(number)[0])
+
+
+def masks(folder: Path, count: int, ending: str = "", first: int = 0) -> None:
+    for number in range(first, first + count):
+        save(folder / f"{number:03d}{ending}.png", WHITE_PART)
+
+
+def mvtec(root: Path) -> None:
+    photos(root / "train" / "good", 10)
+    photos(root / "test" / "good", 2, first=20)
+    photos(root / "test" / "crack", 3)
+    masks(root / "ground_truth" / "crack", 3, "_mask")
+
+
+def btad(root: Path) -> None:
+    photos(root / "train" / "ok", 10, ".bmp")
+    photos(root / "test" / "ok", 2, ".bmp", first=20)
+    photos(root / "test" / "ko", 3, ".bmp")
+    masks(root / "ground_truth" / "ko", 3)
+
+
+def visa(root: Path) -> None:
+    photos(root / "Data" / "Images" / "Normal", 10, ".jpg")
+    photos(root / "Data" / "Images" / "Anomaly", 3, ".jpg")
+    masks(root / "Data" / "Masks" / "Anomaly", 3)
+    (root / "image_anno.csv").write_text("image,label,mask\n")
+
+
+def loco(root: Path) -> None:
+    photos(root / "train" / "good", 10)
+    photos(root / "validation" / "good", 2, first=30)
+    photos(root / "test" / "good", 2, first=20)
+    photos(root / "test" / "logical_anomalies", 3)
+    for number in range(3):
+        folder = root / "ground_truth" / "logical_anomalies" / f"{number:03d}"
+        save(folder / "000.png", WHITE_PART)
+        save(folder / "001.png", np.flipud(WHITE_PART))
+
+
+def kolektor_2(root: Path) -> None:
+    for split, first in (("train", 0), ("test", 100)):
+        for number in range(first, first + 15):
+            save(root / split / f"{number}.png", draw_part(number)[0])
+            defective = number % 5 == 0
+            save(root / split / f"{number}_GT.png", WHITE_PART if defective else BLACK)
+
+
+def kolektor(root: Path) -> None:
+    for number in range(15):
+        folder = root / f"kos{number:02d}"
+        save(folder / "Part0.jpg", draw_part(number)[0])
+        save(folder / "Part0_label.bmp", WHITE_PART if number % 5 == 0 else BLACK)
+
+
+def beside(root: Path) -> None:
+    photos(root / "good", 10)
+    photos(root / "crack", 3)
+    masks(root / "mask" / "crack", 3)
+
+
+def ok_ng(root: Path) -> None:
+    photos(root / "OK", 10)
+    photos(root / "NG", 3)
+    masks(root / "masks", 3)
+
+
+def casting(root: Path) -> None:
+    photos(root / "train" / "ok_front", 10)
+    photos(root / "train" / "def_front", 4, first=50)
+    photos(root / "test" / "ok_front", 2, first=20)
+    photos(root / "test" / "def_front", 3)
+
+
+def heap(root: Path) -> None:
+    photos(root / "monday", 6)
+    photos(root / "tuesday" / "camera 2", 4)
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "good", "kinds", "masked"),
+    [
+        (mvtec, "MVTec AD", 10, {GOOD: 2, "crack": 3}, 3),
+        (btad, "MVTec AD with other names", 10, {GOOD: 2, "ko": 3}, 3),
+        (visa, "VisA", 10, {"Anomaly": 3}, 3),
+        (loco, "MVTec AD", 10, {GOOD: 2, "logical_anomalies": 3}, 3),
+        (kolektor_2, "Kolektor", 12, {GOOD: 12, "defective": 3}, 3),
+        (kolektor, "Kolektor", 12, {"defective": 3}, 3),
+        (beside, "good parts beside defects", 10, {"crack": 3}, 3),
+        (ok_ng, "good parts beside defects", 10, {"NG": 3}, 3),
+        (casting, "MVTec AD with other names", 10, {GOOD: 2, "def_front": 3}, 0),
+        (heap, "good parts only", 10, {}, 0),
+    ],
+)
+def test_a_layout_is_recognised(tmp_path, write, name, good, kinds, masked) -> None:
+    write(tmp_path)
+    layout = open_layout(tmp_path)
+    assert layout.name == name
+    parts = open_good(tmp_path)
+    assert len(parts) == good
+    samples = open_test(tmp_path)
+    assert Counter(sample.kind for sample in samples) == kinds
+    assert not set(parts) & {sample.path for sample in samples}
+    assert sum(sample.mask is not None for sample in samples) == masked
+    for sample in samples:
+        mask = load_sample(sample, GEOMETRY).mask
+        assert (mask is None) == (sample.kind != GOOD and sample.mask is None)
+        assert mask is None or mask.any() == (sample.kind != GOOD)
+    counted = sum(row.photos for row in layout.rows() if row.role == "good parts")
+    assert counted == good
+
+
+def test_masks_of_one_photo_are_joined(tmp_path: Path) -> None:
+    loco(tmp_path)
+    sample = next(sample for sample in open_test(tmp_path) if sample.kind != GOOD)
+    mask = load_sample(sample, GEOMETRY).mask
+    both = GEOMETRY.apply_mask(WHITE_PART.astype(bool) | np.flipud(WHITE_PART).astype(bool))
+    assert np.array_equal(mask, both)
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("crack",),
+        ("monday", "mask"),
+        ("monday/defects", "tuesday"),
+        ("good", "ok", "crack"),
+        ("a/good", "a/bad"),
+        ("shift 1/train", "shift 2/train"),
+        ("not_good", "monday"),
+        ("良品/1", "正常"),
+    ],
+)
+def test_what_leaves_doubt_is_refused_with_both_ways_out(tmp_path: Path, folders) -> None:
+    for number, folder in enumerate(folders):
+        photos(tmp_path / folder, 12, first=20 * number)
+    with pytest.raises(DatasetError) as caught:
+        open_good(tmp_path)
+    assert "--good DIR" in str(caught.value)
+    assert "train/good" in str(caught.value)
+    chosen = Selection(good=(folders[0],))
+    assert len(open_good(tmp_path, chosen)) == 12
+    assert {path.relative_to(tmp_path / folders[0]).name for path in open_good(tmp_path, chosen)}
+
+
+def test_photos_beside_a_good_folder_leave_doubt(tmp_path: Path) -> None:
+    photos(tmp_path / "good", 12)
+    photos(tmp_path, 3, first=50)
+    with pytest.raises(DatasetError, match="--good DIR"):
+        open_good(tmp_path)
+
+
+def test_left_out_photos_are_not_trained_on_and_must_be_there(tmp_path: Path) -> None:
+    photos(tmp_path, 13)
+    out = Selection(leave_out=("004.png", "007.png"))
+    kept = open_good(tmp_path, out)
+    assert len(kept) == 11
+    assert not {"004.png", "007.png"} & {path.name for path in kept}
+    with pytest.raises(DatasetError, match=r"nowhere\.png: is not among the good parts"):
+        open_good(tmp_path, Selection(leave_out=("nowhere.png",)))
+
+
+def test_a_mask_that_two_photos_claim_is_refused(tmp_path: Path) -> None:
+    photos(tmp_path / "good", 10)
+    photos(tmp_path / "crack", 2)
+    photos(tmp_path / "stain", 2)
+    masks(tmp_path / "mask", 2)
+    with pytest.raises(MaskError, match=r"belongs to .*crack.*000\.png or to .*stain.*000\.png"):
+        open_test(tmp_path)
+
+
+def test_a_photo_without_its_twin_is_named(tmp_path: Path) -> None:
+    kolektor_2(tmp_path)
+    (tmp_path / "train" / "7_GT.png").unlink()
+    with pytest.raises(DatasetError, match=r"7\.png: has no mask beside it"):
+        open_good(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        *(("good", "good"), ("OK", "good"), ("ok_front", "good"), ("Normal", "good")),
+        *(("良品", "good"), ("不良品", "bad"), ("not good", "bad"), ("no_defect", "bad")),
+        *(("NG", "bad"), ("def_front", "bad"), ("Anomaly", "bad"), ("crack-2", "bad")),
+        *(("ground_truth", "mask"), ("GT", "mask"), ("Masks", "mask")),
+        *(("monday", ""), ("camera 2", ""), ("okra", ""), ("goodyear", ""), ("", "")),
+    ],
+)
+def test_what_a_name_says(name: str, says: str) -> None:
+    assert sound(name) == says
+
+
+WORDS = ["good", "ok", "bad", "crack", "mask", "train", "test", "monday", "camera", "Data"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sets(st.lists(st.sampled_from(WORDS), max_size=3).map("/".join), min_size=1, max_size=4))
+def test_whatever_the_folders_no_defect_is_trained_on(
+    tmp_path_factory: pytest.TempPathFactory, folders: set[str]
+) -> None:
+    root = tmp_path_factory.mktemp("any")
+    small = np.full((8, 8, 3), 90, dtype=np.uint8)
+    for number, folder in enumerate(sorted(folders)):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for one in range(10):
+            assert cv2.imwrite(str(root / folder / f"{number}{one}.png"), small)
+    try:
+        found = open_good(root)
+    except DatasetError:
+        return
+    for path in found:
+        words = path.relative_to(root).parts[:-1]
+        assert not {"bad", "crack", "mask", "test"} & set(words)
+    # Where some are said to be good, no others are taken for good.
+    if any({"good", "ok"} & set(folder.split("/")) for folder in folders):
+        assert all({"good", "ok"} & set(path.relative_to(root).parts) for path in found)

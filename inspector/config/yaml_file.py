@@ -21,6 +21,9 @@ from inspector.errors import ConfigError, Problems
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """Pattern of station, camera and recipe names, which fit a topic, a file name, a PLC's string."""
 
+SIZE = r"^[1-9][0-9]{0,5}x[1-9][0-9]{0,5}$"
+"""Pattern of a picture's size, width before height, such as 1280x1024."""
+
 _DEEPEST: Final = 50
 """Levels that a YAML file may be nested."""
 

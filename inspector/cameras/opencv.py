@@ -32,6 +32,9 @@ _JOIN_S: Final = 1.0
 """Longest time that ``close`` waits for the driver."""
 _MOST_STUCK: Final = 3
 
+_MOST_DAMAGED: Final = 25
+"""Frames after the one that cannot be decoded which are tried, to tell damage from the end."""
+
 _BACKENDS: Final = {
     "ffmpeg": cv2.CAP_FFMPEG,
     "v4l2": cv2.CAP_V4L2,
@@ -247,6 +250,9 @@ class _CaptureThread(threading.Thread):
             return "the camera gives no more frames; is it switched off or unplugged?"
         if count == 0:
             return "the file holds no frame that OpenCV can decode"
+        # What follows a frame that cannot be decoded is drawn on top of it, so it shows no part.
+        if any(capture.read()[0] for _ in range(_MOST_DAMAGED)):
+            return f"frame-{count:06d} of the video is damaged, and so is what follows it"
         # The frame count in a header may be off by a few frames, but not by a tenth.
         promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         if count < 0.9 * promised:

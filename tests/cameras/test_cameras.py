@@ -287,6 +287,21 @@ def test_a_video_of_another_codec_is_decoded_by_opencv(tmp_path: Path, code: str
         assert [frame.image.shape for frame in drain(it)] == [(120, 160, 3)] * 4
 
 
+@needs_ffmpeg
+def test_a_frame_that_cannot_be_decoded_is_not_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "line.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"VP80"), 25, (160, 120))
+    for number in range(40):
+        writer.write(speckled(number))
+    writer.release()
+    # So near the end that the number of frames tells nothing.
+    videos.replace_frame(path, 38, b"")
+    config = OpenCvCamera(kind="opencv", name="top", source=str(path))
+    with opened(cameras.create(config)) as camera, pytest.raises(CameraLostError) as caught:
+        drain(camera)
+    assert "frame-000038 of the video is damaged" in str(caught.value)
+
+
 def test_a_folder_gives_no_part_of_a_photo_and_no_page_of_several(tmp_path: Path) -> None:
     jpeg = videos.encode(speckled(0))
     (tmp_path / "0.jpg").write_bytes(videos.cut(jpeg))

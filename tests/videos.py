@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -16,7 +16,7 @@ END = b"\xff\xd9"
 
 def cut(jpeg: bytes, share: float = 0.4) -> bytes:
     """The first ``share`` of a JPEG with the end marker put back, as after a lost packet."""
-    return jpeg[: int(share * len(jpeg))] + END
+    return jpeg[: int(share * (len(jpeg) - len(END)))] + END
 
 
 def speckled(picture: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -52,20 +52,25 @@ def frames_of(avi: bytes) -> list[slice]:
     return found
 
 
-def replace_frame(path: Path, number: int, jpeg: bytes) -> None:
-    """Put ``jpeg``, which must not be longer, into the place of a frame; zeros follow it."""
+def replace_frames(path: Path, jpegs: Mapping[int, bytes]) -> None:
+    """Put JPEGs, none longer than what stands there, into the places of frames; zeros follow."""
     data = bytearray(path.read_bytes())
-    place = frames_of(bytes(data))[number]
-    room = place.stop - place.start
-    assert len(jpeg) <= room
-    data[place] = jpeg.ljust(room, b"\0")
+    places = frames_of(bytes(data))
+    for number, jpeg in jpegs.items():
+        place = places[number]
+        room = place.stop - place.start
+        assert len(jpeg) <= room
+        data[place] = jpeg.ljust(room, b"\0")
     path.write_bytes(data)
 
 
-def cut_frame(path: Path, number: int, share: float = 0.4) -> None:
-    """Take its tail from a frame of an MJPEG AVI."""
+def cut_frames(path: Path, shares: Mapping[int, float]) -> None:
+    """Take their tails from frames of an MJPEG AVI; ``shares`` says how much of each remains."""
     data = path.read_bytes()
-    replace_frame(path, number, cut(data[frames_of(data)[number]], share)[:-2] + END)
+    places = frames_of(data)
+    replace_frames(
+        path, {number: cut(data[places[number]], share) for number, share in shares.items()}
+    )
 
 
 class StreamServer:

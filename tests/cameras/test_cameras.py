@@ -250,8 +250,7 @@ def test_a_video_frame_that_lost_its_tail_is_a_bad_frame_and_the_others_are_not(
     reader = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     expected = [reader.read()[1] for _ in range(6)]
     reader.release()
-    videos.cut_frame(path, 2)
-    videos.cut_frame(path, 5, 0.9)
+    videos.cut_frames(path, {2: 0.4, 5: 0.9})
     with opened(create(OpenCvCamera(kind="opencv", name="top", source=str(path)))) as camera:
         found = list(grab_all(camera))
     assert [one.part_id for one in found] == [f"frame-{number:06d}" for number in range(6)]
@@ -269,7 +268,7 @@ def test_a_video_frame_that_lost_its_tail_is_a_bad_frame_and_the_others_are_not(
 def test_each_frame_of_a_video_has_its_own_size(tmp_path: Path) -> None:
     path = videos.write_avi(tmp_path / "line.avi", [speckled(number) for number in range(4)])
     small = videos.encode(speckled(2)[:60, :80], cv2.IMWRITE_JPEG_QUALITY, 40)
-    videos.replace_frame(path, 2, small)
+    videos.replace_frames(path, {2: small})
     with opened(cameras.create(OpenCvCamera(kind="opencv", name="top", source=str(path)))) as it:
         sizes = [frame.image.shape[:2] for frame in drain(it)]
     assert sizes == [(120, 160), (120, 160), (60, 80), (120, 160)]
@@ -295,7 +294,7 @@ def test_a_frame_that_cannot_be_decoded_is_not_the_end(tmp_path: Path) -> None:
         writer.write(speckled(number))
     writer.release()
     # So near the end that the number of frames tells nothing.
-    videos.replace_frame(path, 38, b"")
+    videos.replace_frames(path, {38: b""})
     config = OpenCvCamera(kind="opencv", name="top", source=str(path))
     with opened(cameras.create(config)) as camera, pytest.raises(CameraLostError) as caught:
         drain(camera)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import socket
 import sys
 import threading
@@ -262,6 +263,21 @@ def test_a_video_frame_that_lost_its_tail_is_a_bad_frame_and_the_others_are_not(
             assert isinstance(frame, Frame)
             # FFmpeg's own decoder rounds otherwise, by some grey levels.
             np.testing.assert_allclose(frame.image.astype(int), expected[number], atol=9)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov", "mjpeg"])
+def test_jpegs_are_known_in_every_container(tmp_path: Path, suffix: str) -> None:
+    path = videos.write_avi(tmp_path / f"line.{suffix}", [speckled(number) for number in range(6)])
+    data = bytearray(path.read_bytes())
+    begins = [found.start() for found in re.finditer(rb"\xff\xd8\xff", data)]
+    end = data.index(videos.END, begins[3])
+    half = (begins[3] + end) // 2
+    data[half:end] = bytes(end - half)
+    path.write_bytes(data)
+    with opened(cameras.create(OpenCvCamera(kind="opencv", name="top", source=str(path)))) as it:
+        found = list(grab_all(it))
+    assert [isinstance(one, BadFrameError) for one in found] == [n == 3 for n in range(6)]
 
 
 @needs_ffmpeg

@@ -133,6 +133,17 @@ def test_a_jpeg_with_a_scan_for_each_colour_must_have_all():
         decode_jpeg(bytes(one[: scans_of(bytes(one))[1]]) + END)
 
 
+def test_a_jpeg_of_a_camera_that_leaves_out_the_usual_tables_is_whole():
+    whole = JPEGS["baseline"]
+    without, at = whole[:2], 2
+    while whole[at : at + 2] != b"\xff\xda":
+        end = at + 2 + int.from_bytes(whole[at + 2 : at + 4], "big")
+        without += whole[at:end] if whole[at + 1] != 0xC4 else b""
+        at = end
+    assert len(without) + 400 < at
+    np.testing.assert_array_equal(decode_jpeg(without + whole[at:]), decode_jpeg(whole))
+
+
 def test_a_code_that_decoders_fill_up_silently_is_refused():
     for marker in (0xC3, 0xC9, 0xCA):
         coded = bytearray(JPEGS["baseline"])

@@ -117,8 +117,8 @@ class Running:
     def log(self) -> str:
         return self._log_path.read_text(encoding="utf-8")
 
-    def wait_for_log(self, pattern: str) -> re.Match[str]:
-        deadline = time.monotonic() + START_S
+    def wait_for_log(self, pattern: str, timeout_s: float = START_S) -> re.Match[str]:
+        deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             ended = self.child.poll() is not None
             if found := re.search(pattern, self.log):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from inspector.errors import CommandError
 from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.verdict import Reason, Verdict
 from inspector.wire.messages import StatusMessage, VerdictMessage, decode
-from tests import running, tiny
+from tests import running, tiny, videos
 from tests.cameras.isolated.test_process import mapped
 from tests.station.test_triggers import SLOW_JUDGE, ready, write
 
@@ -452,7 +453,8 @@ def test_14_full_shared_memory_is_a_fault_and_heals(tmp_path, bundle_path, parts
     big = {"do": "resize", "width": 1600, "height": 1200}
     steps = frames(2), big, frames(3), {"do": "resize", "width": 64, "height": 64}, frames()
     camera = faulty(parts, *steps)
-    station = running.write_station(tmp_path / "s.yaml", bundle_path, camera)
+    recipe = {"top": {"bundle": str(bundle_path), "sizes": ["64x64", "1600x1200"]}}
+    station = running.write_station(tmp_path / "s.yaml", bundle_path, camera, recipes={"r": recipe})
     # Memory is a file to the kernel: the first process may have 2 MB of it, as if it were full.
     once = tmp_path / "once"
     script = f"if [ ! -e {once} ]; then touch {once}; ulimit -f 4096; fi"
@@ -471,7 +473,8 @@ def test_14_changes_of_size_leave_no_segment_and_no_memory_behind(tmp_path, bund
     for width, height in ((320, 240), (640, 480)):
         steps += [{"do": "resize", "width": width, "height": height}, frames(1)]
     camera = faulty(parts, *steps, loop=True, rate_hz=0)
-    station = running.write_station(tmp_path / "s.yaml", bundle_path, camera)
+    recipe = {"top": {"bundle": str(bundle_path), "sizes": ["320x240", "640x480"]}}
+    station = running.write_station(tmp_path / "s.yaml", bundle_path, camera, recipes={"r": recipe})
     with running.running(station, "--wait-for-subscriber", "20") as daemon:
         process = psutil.Process(daemon.child.pid)
         with heard(daemon) as collect:
@@ -586,3 +589,84 @@ def test_17_nan_is_never_a_pass(tmp_path, bundle_path):
         ("PASS", "", 0.0),
     ]
     assert [heatmap.message.seq for heatmap in heard.heatmaps] == [2]
+
+
+def on_white(good: bool) -> np.ndarray:
+    """A part of 256 px, with its defect, if any, in the lower half; speckled as by a sensor."""
+    picture = tiny.good_picture(256)
+    if not good:
+        picture[160:230, 60:200] = 255
+    return videos.speckled(picture)
+
+
+def has_reason(items: list[Any], reason: str) -> bool:
+    return reason in {verdict.reason for verdict in verdicts(items)}
+
+
+def streaming(server: videos.StreamServer) -> dict[str, Any]:
+    return {
+        "kind": "opencv",
+        "name": "top",
+        "source": server.url,
+        "timeout_ms": 2000,
+        "deadline_ms": 10_000,
+    }
+
+
+def test_18_a_frame_that_lost_its_tail_is_a_fault(tmp_path, bundle_path):
+    """The part before would show in the lower half, where this one has its defect."""
+    good, bad = (videos.encode(on_white(whole)) for whole in (True, False))
+    with videos.StreamServer(lambda _: good) as server:
+        station = running.write_station(
+            tmp_path / "s.yaml",
+            bundle_path,
+            streaming(server),
+            recipes={"r": {"top": {"bundle": str(bundle_path), "check_pictures": False}}},
+        )
+        with running.running(station) as daemon, heard(daemon) as collect:
+            for jpeg, reason in ((good, ""), (videos.cut(bad), "frame_unreadable")):
+                server.jpeg = lambda _, jpeg=jpeg: jpeg
+                collect(lambda items, reason=reason: has_reason(items, reason))
+            server.jpeg = lambda _: bad
+            found = verdicts(collect(lambda items: has_reason(items, "anomaly")))
+    said = [reason for reason, _ in itertools.groupby(v.reason for v in found)]
+    assert said == ["", "frame_unreadable", "anomaly"]
+
+
+def test_18_a_damaged_frame_of_a_video_costs_its_own_part_only(tmp_path, bundle_path):
+    pictures = [on_white(good) for good in (True, False, True, False, True)]
+    path = videos.write_avi(tmp_path / "line.avi", pictures)
+    videos.cut_frames(path, {1: 0.4, 4: 0.9})
+    camera = {"kind": "opencv", "name": "top", "source": str(path), "deadline_ms": 10_000}
+    found = running.judge_all(
+        running.write_station(tmp_path / "s.yaml", bundle_path, camera)
+    ).verdicts
+    assert [(v.part_id, v.reason) for v in found] == [
+        ("frame-000000", ""),
+        ("frame-000001", "frame_unreadable"),
+        ("frame-000002", ""),
+        ("frame-000003", "anomaly"),
+        ("frame-000004", "frame_unreadable"),
+    ]
+
+
+def test_19_a_stream_that_changes_its_resolution_is_a_fault(tmp_path, bundle_path):
+    large, small = (videos.encode(on_white(True)[:side, :side]) for side in (256, 128))
+    with videos.StreamServer(lambda _: large) as server:
+        station = running.write_station(
+            tmp_path / "s.yaml",
+            bundle_path,
+            streaming(server),
+            recipes={"r": {"top": {"bundle": str(bundle_path), "check_pictures": False}}},
+        )
+        with running.running(station) as daemon, heard(daemon) as collect:
+            collect(lambda items: has_reason(items, ""))
+            server.jpeg = lambda _: small
+            collect(lambda items: has_reason(items, "frame_shape"))
+            # Nor is the new size right because the connection is new.
+            server.hang_up()
+            so_far = len(verdicts(collect(lambda items: has_reason(items, LOST))))
+            found = verdicts(collect(lambda items: len(verdicts(items)) >= so_far + 5))
+    said = [reason for reason, _ in itertools.groupby(v.reason for v in found)]
+    assert said == ["", "frame_shape", LOST, "frame_shape"]
+    assert "128x128 px, but the first one was 256x256" in found[-1].detail

@@ -65,7 +65,12 @@ SCRIPTS: Final = (
     Script("tears a frame", ({"do": "tear"},), "frame_unreadable"),
     Script("freezes", ({"do": "frozen", "count": SPOILT},), "frozen", SPOILT),
     Script("blocks for 0.2 s", ({"do": "block", "seconds": 0.2},), faults=0),
-    Script("changes its size", ({"do": "resize", "width": 96, "height": 80},), faults=0),
+    Script(
+        "changes its size",
+        ({"do": "resize", "width": 96, "height": 80},),
+        "frame_shape",
+        GOOD_FRAMES,
+    ),
     _spoilt("black", "too_dark"),
     _spoilt("overexposed", "saturated"),
     _spoilt("blurred", "out_of_focus"),

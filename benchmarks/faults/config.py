@@ -46,6 +46,7 @@ MORE_OF_A_CAMERA: Final = {"trigger": "camera", "latency_ms": 100}
 MORE_OF_A_RECIPE: Final = {
     "region": {"x": 320, "y": 40, "w": 640, "h": 640},
     "check_pictures": True,
+    "sizes": ["1280x1024"],
 }
 
 STARTER: Final = """

@@ -10,6 +10,7 @@ from typing import Any, Final
 from benchmarks.faults import (
     cameras,
     config,
+    frames,
     models,
     soak,
     strangers,
@@ -71,6 +72,13 @@ ROWS: Final = {
         5,
         1,
         cameras.scripts,
+    ),
+    "frames": Row(
+        "a picture that is not whole, or of another size, never passes",
+        "judged although wrong 0, whole pictures refused 0",
+        1000,
+        100,
+        frames.wrong_pictures,
     ),
     "models": Row("corrupted models are refused", "refused 100 %", 1000, 120, models.models),
     "strangers": Row(

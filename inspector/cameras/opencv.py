@@ -21,21 +21,33 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from inspector.cameras.base import CameraLostError, Frame
+from inspector.cameras.base import BadFrameError, CameraLostError, Frame
 from inspector.cameras.pace import Pace, now_us
 from inspector.config.cameras.opencv import OpenCvCamera, SourceKind
 from inspector.errors import CameraError
+from inspector.imaging.jpeg import decode_jpeg
 
 OPEN_TIMEOUT_MS: Final = 10_000
 _JOIN_S: Final = 1.0
 """Longest time that ``close`` waits for the driver."""
 _MOST_STUCK: Final = 3
 
+_MOST_DAMAGED: Final = 25
+"""Frames after the one that cannot be decoded which are tried, to tell damage from the end."""
+
 _BACKENDS: Final = {
     "ffmpeg": cv2.CAP_FFMPEG,
     "v4l2": cv2.CAP_V4L2,
     "gstreamer": cv2.CAP_GSTREAMER,
 }
+
+_JPEG_CODES: Final = frozenset({b"mjpg", b"mjpe", b"jpeg"})
+"""What a source of JPEGs calls its codec; ``mjpe`` is FFmpeg's name for those that have no code."""
+_AS_IT_IS: Final = {
+    "FFMPEG": (cv2.CAP_PROP_FORMAT, -1),
+    "V4L2": (cv2.CAP_PROP_CONVERT_RGB, 0),
+}
+"""For each backend, what makes it hand over frames without decoding them, as uint8 ``[1, n]``."""
 
 # OpenCV's own messages are for those who set its variable; others get the one line of our errors.
 if "OPENCV_LOG_LEVEL" not in os.environ:
@@ -85,7 +97,10 @@ class OpenCv:
             raise
 
     def grab(self, timeout_ms: int) -> Frame | None:
-        """The next frame; None at the end of a file. Raises :class:`CameraLostError`."""
+        """The next frame; None at the end of a file.
+
+        Raises :class:`CameraLostError`, and :class:`BadFrameError` for a JPEG that is not whole.
+        """
         if self._reader is None:
             raise CameraLostError("not open")
         if not self._pace.wait(timeout_ms):
@@ -122,7 +137,7 @@ class _CaptureThread(threading.Thread):
         self._open_timeout_ms = open_timeout_ms
         self._is_file = config.source_kind == "file"
         self._changed = threading.Condition()
-        self._slot: Frame | None = None
+        self._slot: Frame | BadFrameError | None = None
         self._filled_s = 0.0
         self._opened_ns = 0
         self._is_open = False
@@ -174,7 +189,7 @@ class _CaptureThread(threading.Thread):
     def take(self, timeout_ms: int) -> Frame | None:
         """The frame that waits, or the next one; None at the end of a file and after ``stop``.
 
-        Raises :class:`CameraLostError`.
+        Raises :class:`CameraLostError` and :class:`BadFrameError`.
         """
         asked_ns = time.monotonic_ns()
         deadline_s = time.monotonic() + timeout_ms / 1000
@@ -182,10 +197,9 @@ class _CaptureThread(threading.Thread):
             while not self._stopping:
                 frame, self._slot = self._slot, None
                 self._changed.notify_all()
-                if frame is not None and self._is_file:
-                    return dataclasses.replace(frame, grabbed_us=now_us(), exposed_ns=asked_ns)
-                if frame is not None and time.monotonic() - self._filled_s <= timeout_ms / 1000:
-                    return frame
+                fresh_s = time.monotonic() - timeout_ms / 1000
+                if frame is not None and (self._is_file or self._filled_s >= fresh_s):
+                    return _handed_over(frame, asked_ns if self._is_file else frame.exposed_ns)
                 if self._is_over and self._problem:
                     raise CameraLostError(self._problem)
                 if self._is_over:
@@ -219,10 +233,15 @@ class _CaptureThread(threading.Thread):
             part_id = f"frame-{count:06d}" if self._is_file else ""
             exposed_ns = bounds.next(time.monotonic_ns())
             count += 1
+            frame: Frame | BadFrameError
+            try:
+                frame = Frame(_decoded(image), grabbed_us, part_id, exposed_ns)
+            except ValueError as error:
+                frame = BadFrameError(part_id, str(error), exposed_ns)
             with self._changed:
                 if self._is_file:
                     self._changed.wait_for(lambda: self._slot is None or self._stopping)
-                self._slot, self._filled_s = Frame(image, grabbed_us, part_id, exposed_ns), filled_s
+                self._slot, self._filled_s = frame, filled_s
                 self._changed.notify_all()
         return ""
 
@@ -231,6 +250,9 @@ class _CaptureThread(threading.Thread):
             return "the camera gives no more frames; is it switched off or unplugged?"
         if count == 0:
             return "the file holds no frame that OpenCV can decode"
+        # What follows a frame that cannot be decoded is drawn on top of it, so it shows no part.
+        if any(capture.read()[0] for _ in range(_MOST_DAMAGED)):
+            return f"frame-{count:06d} of the video is damaged, and so is what follows it"
         # The frame count in a header may be off by a few frames, but not by a tenth.
         promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         if count < 0.9 * promised:
@@ -294,6 +316,25 @@ class ExposureBounds:
         return self._last_ns
 
 
+def _handed_over(frame: Frame | BadFrameError, exposed_ns: int) -> Frame:
+    """``frame`` as its camera gives it, or raises it; a file's frame is grabbed when asked for."""
+    if isinstance(frame, BadFrameError):
+        raise BadFrameError(frame.part_id, str(frame), exposed_ns)
+    if exposed_ns == frame.exposed_ns:
+        return frame
+    return dataclasses.replace(frame, grabbed_us=now_us(), exposed_ns=exposed_ns)
+
+
+def _decoded(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A frame's picture. Raises ValueError when it is a JPEG that is not whole.
+
+    ``image``: a picture, or the bytes uint8 ``[1, n]`` of a JPEG that OpenCV handed over as it is.
+    """
+    if image.ndim != 2 or image.shape[0] != 1:
+        return image
+    return decode_jpeg(image.tobytes())
+
+
 def _connect(capture: cv2.VideoCapture, config: OpenCvCamera, open_timeout_ms: int) -> None:
     """Open ``capture`` as ``config`` says. Raises CameraError with a cause and a cure."""
     kind, source = config.source_kind, config.source
@@ -329,6 +370,21 @@ def _connect(capture: cv2.VideoCapture, config: OpenCvCamera, open_timeout_ms: i
             f"gives {width}x{height} px, not the {wanted[0]}x{wanted[1]} asked for; correct "
             f"'width' and 'height', or leave them out"
         )
+    _ask_for_jpegs(capture)
+
+
+def _ask_for_jpegs(capture: cv2.VideoCapture) -> None:
+    """Have a source of JPEGs hand them over as they are. Raises CameraError when it cannot.
+
+    OpenCV's own decoders do not tell that a frame is not whole: they leave the frame before in what
+    is missing. They also bring each frame to the size of the first.
+    """
+    code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
+    if code.to_bytes(4, "little").lower() not in _JPEG_CODES:
+        return
+    how = _AS_IT_IS.get(capture.getBackendName())
+    if how is not None and not capture.set(*how):
+        raise CameraError("OpenCV decodes its JPEG frames unchecked; install a newer OpenCV")
 
 
 _CURES: Final[dict[SourceKind, str]] = {

@@ -27,6 +27,9 @@ RETRY_S: Final = (1.0, 2.0, 4.0, 8.0)
 SETTLE_S: Final = 1.0
 """Time that a live camera gets to find its exposure before the first photo."""
 
+UNREADABLE_S: Final = 10.0
+"""Longest time that a live camera may give nothing but pictures that cannot be read."""
+
 _STATION_FILE: Final = re.compile(r"(.+\.ya?ml)(?::(.*))?", re.IGNORECASE)
 _MOST_OLD_FRAMES: Final = 5
 """Frames of a live camera that are thrown away while a later one is asked for."""
@@ -108,7 +111,10 @@ class ReconnectingCamera:
         self._is_open = False
 
     def first(self) -> Frame:
-        """Open the camera and let it settle; its first readable frame. Raises CameraError."""
+        """Open the camera and let it settle; its first readable frame.
+
+        Raises CameraError, also when no picture can be read for ten seconds.
+        """
         self._camera.open()
         self._is_open = True
         settled_s = time.monotonic() + SETTLE_S
@@ -116,6 +122,11 @@ class ReconnectingCamera:
             try:
                 frame = self.grab()
             except BadFrameError as error:
+                if self.source.is_live and time.monotonic() > settled_s + UNREADABLE_S:
+                    raise CameraError(
+                        f"camera {self.source.config.name}: gives no picture that can be read: "
+                        f"{error}; check its cable, or choose another format in its settings"
+                    ) from None
                 self._console.print(f"{error}: left out")
                 continue
             if frame is None:

@@ -20,6 +20,7 @@ from inspector.config.cameras import CameraBase, CameraConfig
 from inspector.config.yaml_file import (
     METRICS_ADDRESS,
     NAME,
+    SIZE,
     Z85_KEY,
     FrozenModel,
     Misplaced,
@@ -45,6 +46,9 @@ class CameraRecipe(FrozenModel):
     """The parts whose heatmap and picture are published."""
     check_pictures: bool = True
     """A picture that is dark, saturated, blurred or frozen by the bundle's limits is a FAULT."""
+    sizes: tuple[Annotated[str, Field(pattern=SIZE)], ...] = ()
+    """Sizes that a picture may have, as WxH in camera pixels; (): that of the camera's first one.
+    Folders of photos are bound by it only when it names any."""
 
 
 class Sockets(FrozenModel):

@@ -21,6 +21,9 @@ from inspector.errors import ConfigError, Problems
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """Pattern of station, camera and recipe names, which fit a topic, a file name, a PLC's string."""
 
+SIZE: Final = r"^[1-9][0-9]{0,5}x[1-9][0-9]{0,5}$"
+"""Pattern of a picture's size, width before height, such as 1280x1024."""
+
 _DEEPEST: Final = 50
 """Levels that a YAML file may be nested."""
 
@@ -148,6 +151,7 @@ _WORDS: Final = {
 _PATTERNS: Final = {
     NAME: "must be letters, digits, '_', '.' or '-', at most 64",
     METRICS_ADDRESS: "must be an address of this machine's own, such as 127.0.0.1:9464",
+    SIZE: "must be a width and a height in pixels, such as 1280x1024",
     Z85_KEY: "must be the 40 characters of a public key, as 'inspector keygen' prints them",
 }
 

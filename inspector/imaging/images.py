@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from inspector.errors import Fault
+from inspector.imaging.jpeg import decode_jpeg, is_jpeg
 from inspector.verdict import FloatMap, Frame8, Reason
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_TIFF: Final = {
+    b"II*\0": ("<", False),
+    b"MM\0*": (">", False),
+    b"II+\0": ("<", True),
+    b"MM\0+": (">", True),
+}
+"""How a TIFF begins: its byte order, and whether its offsets have 64 bits."""
+_TRUNCATED: Final = "the image is truncated"
+_NO_IMAGE: Final = "not a readable image (PNG, JPEG, BMP or TIFF)"
 
 # OpenCV's log is silenced: the errors raised here say in one line what is wrong with a file.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -51,7 +64,8 @@ def to_bgr8(frame: npt.NDArray[Any]) -> Frame8:
 def read_image(path: Path) -> npt.NDArray[Any]:
     """Read an image file as it is: uint8 or uint16, grey ``[H, W]``, BGR or BGRA ``[H, W, C]``.
 
-    Raises ValueError with path and cause when the file is missing, truncated or not an image.
+    Raises ValueError with path and cause when the file is missing, damaged, no PNG, JPEG, BMP or
+    TIFF, or holds more than one page or frame.
     """
     try:
         data = np.fromfile(path, dtype=np.uint8)
@@ -64,25 +78,64 @@ def decode_file(data: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[Any]:
     """The picture in the bytes uint8 ``[n]`` of the file ``path``: as :func:`read_image`."""
     if data.size == 0:
         raise ValueError(f"{path}: the file is empty")
-    if _is_truncated(data):
-        raise ValueError(f"{path}: the image is truncated")
+    try:
+        return _decode_only(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _decode_only(data: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    """The one whole picture in a file. Raises ValueError, which says what "the image" is not."""
+    head = data[:16].tobytes()
+    if is_jpeg(head):
+        return decode_jpeg(data.tobytes())
+    # OpenCV itself refuses what is cut short in these three, and only in these is it known how many
+    # pictures the file holds.
+    if head.startswith(_PNG):
+        several = _is_animated(data)
+    elif head[:4] in _TIFF:
+        several = _has_more_pages(data)
+    elif head.startswith(b"BM"):
+        several = False
+    else:
+        raise ValueError(_NO_IMAGE)
+    if several:
+        raise ValueError("the image has more than one page or frame; save the one to judge alone")
     try:
         image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         image = None
     if image is None:
-        raise ValueError(f"{path}: not a readable image (PNG, JPEG, BMP or TIFF)")
+        raise ValueError(_NO_IMAGE)
     return image
 
 
-def _is_truncated(data: npt.NDArray[np.uint8]) -> bool:
-    """True when a PNG or JPEG lacks its end marker; OpenCV would fill the rest with grey."""
-    raw, tail = data[:8].tobytes(), data[-4096:].tobytes()
-    if raw.startswith(b"\x89PNG\r\n\x1a\n"):
-        return b"IEND" not in tail
-    if raw.startswith(b"\xff\xd8"):
-        return b"\xff\xd9" not in tail
+def _is_animated(data: npt.NDArray[np.uint8]) -> bool:
+    """Whether a PNG announces an animation. Raises ValueError when it lacks its end."""
+    if b"IEND" not in data[-4096:].tobytes():
+        raise ValueError(_TRUNCATED)
+    at = len(_PNG)
+    while at + 8 <= data.size:
+        length, kind = struct.unpack(">I4s", data[at : at + 8].tobytes())
+        if kind in (b"acTL", b"IDAT"):
+            return bool(kind == b"acTL")
+        at += 12 + length
     return False
+
+
+def _has_more_pages(data: npt.NDArray[np.uint8]) -> bool:
+    """Whether the first page's directory in a TIFF names another one. Raises ValueError."""
+    order, big = _TIFF[data[:4].tobytes()]
+    count, offset, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
+    try:
+        (at,) = struct.unpack_from(f"{order}{offset}", data.data, 8 if big else 4)
+        (entries,) = struct.unpack_from(f"{order}{count}", data.data, at)
+        at += struct.calcsize(count) + entries * entry
+        (following,) = struct.unpack_from(f"{order}{offset}", data.data, at)
+    except (struct.error, OverflowError, IndexError):
+        # Offsets of 64 bits may be larger than any index.
+        raise ValueError(_TRUNCATED) from None
+    return bool(following != 0)
 
 
 def encode_png(image: Frame8) -> bytes:

@@ -56,6 +56,46 @@ class RepeatCheck:
         self._previous, self._repeats = None, 0
 
 
+class SizeCheck:
+    """Compares the size of each frame of one camera with those that it may have.
+
+    ``first_counts``: without ``allowed`` sizes (each as WxH, px), the camera's first frame since
+    the start says what size all must have. Else any size will do.
+    """
+
+    def __init__(self, first_counts: bool, allowed: Sequence[str] = ()) -> None:
+        self._first_counts = first_counts
+        self._allowed = frozenset(allowed)
+        self._first = ""
+
+    def check(self, frame: npt.NDArray[Any]) -> Fault | None:
+        """``frame_shape`` when ``frame`` has a size that it may not have, else None."""
+        if frame.ndim < 2:
+            return None
+        size = f"{frame.shape[1]}x{frame.shape[0]}"
+        self._first = self._first or size
+        if self._allowed:
+            may_be = size in self._allowed
+            expected = f"the recipe's 'sizes' are {', '.join(sorted(self._allowed))}"
+        else:
+            may_be = size == self._first or not self._first_counts
+            expected = (
+                f"the first one was {self._first}; set the camera up as before, or list both in "
+                f"the recipe's 'sizes'"
+            )
+        if may_be:
+            return None
+        return Fault(Reason.FRAME_SHAPE.value, f"the picture is {size} px, but {expected}")
+
+    def forget(self) -> None:
+        """Start anew."""
+        self._first = ""
+
+    def go_on_from(self, before: SizeCheck) -> None:
+        """Keep the first size that ``before`` saw: a changeover does not change the camera."""
+        self._first = before._first
+
+
 class Judge:
     """Judges one camera's parts by one bundle; used by one thread."""
 
@@ -77,20 +117,27 @@ class Judge:
         )
         self._check_pictures = recipe.check_pictures
         self._repeat_check = RepeatCheck(live=config.is_live)
+        self._size_check = SizeCheck(config.keeps_size, recipe.sizes)
 
     def judge(self, frame: npt.NDArray[Any]) -> Judgement:
-        """Judge a frame as the detector does; a frame that a live camera repeats is a FAULT."""
-        repeat = self._repetition(frame)
-        judgement = self.detector.judge(frame, check_picture=self._check_pictures and not repeat)
-        return _fault_if_repeated(judgement, repeat)
+        """Judge a frame as the detector does; one that the camera should not send is a FAULT."""
+        amiss = self._amiss(frame)
+        judgement = self.detector.judge(frame, check_picture=self._check_pictures and not amiss)
+        return _fault_if_amiss(judgement, amiss)
 
-    def _repetition(self, frame: npt.NDArray[Any]) -> Fault | None:
+    def _amiss(self, frame: npt.NDArray[Any]) -> Fault | None:
         """Why ``frame`` is a FAULT before it is judged: its light and focus then do not matter."""
-        return self._repeat_check.check(frame) if self._check_pictures else None
+        repeat = self._repeat_check.check(frame) if self._check_pictures else None
+        return self._size_check.check(frame) or repeat
+
+    def reopened(self) -> None:
+        """The camera was opened again: it may send what it sent before, but in no other size."""
+        self._repeat_check.forget()
 
     def forget_frames(self) -> None:
-        """The camera was opened again: it may send what it sent before."""
+        """Forget what was judged so far: those were no frames of the camera."""
         self._repeat_check.forget()
+        self._size_check.forget()
 
     @property
     def key(self) -> tuple[str, str, float]:
@@ -100,6 +147,7 @@ class Judge:
     def take_over(self, before: Judge) -> None:
         """Remember the frames that ``before`` saw of the same camera: none of them may repeat."""
         self._repeat_check = before._repeat_check
+        self._size_check.go_on_from(before._size_check)
 
     def health(self) -> str:
         """Empty while the last inference succeeded, else its error in words."""
@@ -120,21 +168,21 @@ class Judge:
 
 def judge_together(parts: Sequence[tuple[Judge, npt.NDArray[Any]]]) -> list[Judgement]:
     """Judge frames of cameras that share an engine in one batch, in their order."""
-    repeats = [judge._repetition(frame) for judge, frame in parts]
+    amiss = [judge._amiss(frame) for judge, frame in parts]
     judgements = Detector.judge_together(
         [
-            BatchItem(judge.detector, frame, check_picture=judge._check_pictures and not repeat)
-            for (judge, frame), repeat in zip(parts, repeats, strict=True)
+            BatchItem(judge.detector, frame, check_picture=judge._check_pictures and not fault)
+            for (judge, frame), fault in zip(parts, amiss, strict=True)
         ]
     )
-    return list(map(_fault_if_repeated, judgements, repeats))
+    return list(map(_fault_if_amiss, judgements, amiss))
 
 
-def _fault_if_repeated(judgement: Judgement, repeat: Fault | None) -> Judgement:
-    """``judgement``, or the FAULT ``repeat``; what could not be judged stays the FAULT it is."""
-    if repeat is None or judgement.verdict is Verdict.FAULT:
+def _fault_if_amiss(judgement: Judgement, amiss: Fault | None) -> Judgement:
+    """``judgement``, or the FAULT ``amiss``; what could not be judged stays the FAULT it is."""
+    if amiss is None or judgement.verdict is Verdict.FAULT:
         return judgement
-    return judgement.as_fault(Reason(repeat.reason), str(repeat))
+    return judgement.as_fault(Reason(amiss.reason), str(amiss))
 
 
 def _same_bytes(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:

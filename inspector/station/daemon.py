@@ -263,7 +263,7 @@ class _Line:
             self._lost.add(camera)
         elif camera in self._lost:
             self._lost.discard(camera)
-            self._judges[camera].forget_frames()
+            self._judges[camera].reopened()
         self._ledger.note_camera(camera, change.state, change.detail)
         say("camera", camera=camera, state=change.state, detail=change.detail)
 

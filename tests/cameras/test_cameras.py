@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from inspector.config.cameras.folder import FolderCamera
 from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.errors import CameraError, Fault
 from inspector.verdict import Reason
+from tests import videos
+from tests.videos import StreamServer
 
 PARTS = 4
 
@@ -38,6 +41,11 @@ def picture(number: int) -> np.ndarray:
     image = np.full((48, 64, 3), 10 + 5 * (number % 48), np.uint8)
     image[:24, :32] += 4
     return image
+
+
+def numbered(number: int) -> bytes:
+    """The picture as JPEG."""
+    return videos.encode(picture(number))
 
 
 def write_video(path: Path, frames: int = PARTS) -> Path:
@@ -206,10 +214,120 @@ def test_video_that_breaks_off_is_not_the_end(tmp_path: Path) -> None:
     path.write_bytes(data[: len(data) // 2])
     count = 0
     config = OpenCvCamera(kind="opencv", name="top", source=str(path))
-    with opened(cameras.create(config)) as camera, pytest.raises(CameraLostError, match="of 60"):
-        while camera.grab(2000):
-            count += 1
+    with opened(cameras.create(config)) as camera:
+        with pytest.raises(BadFrameError, match="truncated") as caught:
+            while camera.grab(2000):
+                count += 1
+        assert caught.value.part_id == f"frame-{count:06d}"
+        with pytest.raises(CameraLostError, match="of 60"):
+            camera.grab(2000)
     assert 10 < count < 50
+
+
+def speckled(number: int) -> np.ndarray:
+    """A picture 160 x 120 px of which 40 % of a JPEG are more than its tables."""
+    return videos.speckled(np.full((120, 160, 3), 60 + number, np.uint8), number)
+
+
+def grab_all(camera: Camera) -> Iterator[Frame | BadFrameError]:
+    """Every part of a file, also those that cannot be read."""
+    while True:
+        try:
+            frame = camera.grab(2000)
+        except BadFrameError as error:
+            yield error
+            continue
+        if frame is None:
+            return
+        yield frame
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("create", [cameras.create, cameras.isolate])
+def test_a_video_frame_that_lost_its_tail_is_a_bad_frame_and_the_others_are_not(
+    tmp_path: Path, create: Callable[[CameraConfig], Camera]
+) -> None:
+    path = videos.write_avi(tmp_path / "line.avi", [speckled(number) for number in range(6)])
+    reader = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    expected = [reader.read()[1] for _ in range(6)]
+    reader.release()
+    videos.cut_frames(path, {2: 0.4, 5: 0.9})
+    with opened(create(OpenCvCamera(kind="opencv", name="top", source=str(path)))) as camera:
+        found = list(grab_all(camera))
+    assert [one.part_id for one in found] == [f"frame-{number:06d}" for number in range(6)]
+    for number, frame in enumerate(found):
+        if number in (2, 5):
+            assert isinstance(frame, BadFrameError)
+            assert "premature end" in str(frame)
+        else:
+            assert isinstance(frame, Frame)
+            # FFmpeg's own decoder rounds otherwise, by some grey levels.
+            np.testing.assert_allclose(frame.image.astype(int), expected[number], atol=9)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov", "mjpeg"])
+def test_jpegs_are_known_in_every_container(tmp_path: Path, suffix: str) -> None:
+    path = videos.write_avi(tmp_path / f"line.{suffix}", [speckled(number) for number in range(6)])
+    data = bytearray(path.read_bytes())
+    begins = [found.start() for found in re.finditer(rb"\xff\xd8\xff", data)]
+    end = data.index(videos.END, begins[3])
+    half = (begins[3] + end) // 2
+    data[half:end] = bytes(end - half)
+    path.write_bytes(data)
+    with opened(cameras.create(OpenCvCamera(kind="opencv", name="top", source=str(path)))) as it:
+        found = list(grab_all(it))
+    assert [isinstance(one, BadFrameError) for one in found] == [n == 3 for n in range(6)]
+
+
+@needs_ffmpeg
+def test_each_frame_of_a_video_has_its_own_size(tmp_path: Path) -> None:
+    path = videos.write_avi(tmp_path / "line.avi", [speckled(number) for number in range(4)])
+    small = videos.encode(speckled(2)[:60, :80], cv2.IMWRITE_JPEG_QUALITY, 40)
+    videos.replace_frames(path, {2: small})
+    with opened(cameras.create(OpenCvCamera(kind="opencv", name="top", source=str(path)))) as it:
+        sizes = [frame.image.shape[:2] for frame in drain(it)]
+    assert sizes == [(120, 160), (120, 160), (60, 80), (120, 160)]
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("code", ["mp4v", "VP80"])
+def test_a_video_of_another_codec_is_decoded_by_opencv(tmp_path: Path, code: str) -> None:
+    path = tmp_path / "line.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), 25, (160, 120))
+    for number in range(4):
+        writer.write(speckled(number))
+    writer.release()
+    with opened(cameras.create(OpenCvCamera(kind="opencv", name="top", source=str(path)))) as it:
+        assert [frame.image.shape for frame in drain(it)] == [(120, 160, 3)] * 4
+
+
+@needs_ffmpeg
+def test_a_frame_that_cannot_be_decoded_is_not_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "line.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"VP80"), 25, (160, 120))
+    for number in range(40):
+        writer.write(speckled(number))
+    writer.release()
+    # So near the end that the number of frames tells nothing.
+    videos.replace_frames(path, {38: b""})
+    config = OpenCvCamera(kind="opencv", name="top", source=str(path))
+    with opened(cameras.create(config)) as camera, pytest.raises(CameraLostError) as caught:
+        drain(camera)
+    assert "frame-000038 of the video is damaged" in str(caught.value)
+
+
+def test_a_folder_gives_no_part_of_a_photo_and_no_page_of_several(tmp_path: Path) -> None:
+    jpeg = videos.encode(speckled(0))
+    (tmp_path / "0.jpg").write_bytes(videos.cut(jpeg))
+    (tmp_path / "1.jpg").write_bytes(jpeg)
+    assert cv2.imwritemulti(str(tmp_path / "2.tiff"), [speckled(0), speckled(1)])
+    assert cv2.imwrite(str(tmp_path / "3.tiff"), speckled(0))
+    config = FolderCamera(kind="folder", name="top", path=tmp_path)
+    with opened(cameras.create(config)) as camera:
+        found = list(grab_all(camera))
+    assert [one.part_id for one in found] == ["0.jpg", "1.jpg", "2.tiff", "3.tiff"]
+    assert [isinstance(one, BadFrameError) for one in found] == [True, False, True, False]
 
 
 def test_crash_of_the_reader_is_not_the_end(
@@ -267,73 +385,6 @@ def test_gstreamer_pipeline_gives_frames() -> None:
 # Live streams
 
 
-class StreamServer:
-    """An IP camera on loopback: MJPEG over HTTP at 40 frames/s, or whatever it is told not to do.
-
-    ``frames``: how many it sends before it falls silent with the connection open; 0: it accepts
-    and never answers; None: for ever.
-    """
-
-    def __init__(self, frames: int | None) -> None:
-        self.frames = frames
-        self.connections = 0
-        self.sent = 0
-        self._closing = threading.Event()
-        self._hanging_up = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(0.05)
-        self._threads = [threading.Thread(target=self._serve)]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}/video.mjpg"
-
-    def __enter__(self) -> StreamServer:
-        self._threads[0].start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closing.set()
-        self.hang_up()
-        self._threads[0].join()
-        self._listener.close()
-
-    def hang_up(self) -> None:
-        """Close every connection; new ones are served."""
-        self._hanging_up.set()
-        for thread in self._threads[1:]:
-            thread.join()
-        self._hanging_up.clear()
-
-    def _serve(self) -> None:
-        while not self._closing.is_set():
-            with contextlib.suppress(TimeoutError):
-                connection, _ = self._listener.accept()
-                self.connections += 1
-                thread = threading.Thread(target=self._talk, args=(connection,))
-                self._threads.append(thread)
-                thread.start()
-
-    def _talk(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            connection.settimeout(1.0)
-            connection.recv(4096)
-            if self.frames != 0:
-                kind = b"multipart/x-mixed-replace; boundary=frame"
-                connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: " + kind + b"\r\n\r\n")
-            number, silent = 0, False
-            while not self._hanging_up.wait(0.025):
-                # Once silent it stays connected: the failure that no error code shows.
-                silent = silent or (self.frames is not None and number >= self.frames)
-                if not silent:
-                    jpeg = cv2.imencode(".jpg", picture(number))[1].tobytes()
-                    head = "--frame\r\nContent-Type: image/jpeg\r\n"
-                    head += f"Content-Length: {len(jpeg)}\r\n\r\n"
-                    connection.sendall(head.encode() + jpeg + b"\r\n")
-                    number += 1
-                    self.sent = number
-
-
 def stream(
     server: StreamServer, timeout_ms: int = 400, open_timeout_ms: int = 5000, scheme: str = "http"
 ) -> OpenCv:
@@ -345,7 +396,7 @@ def stream(
 @needs_ffmpeg
 @pytest.mark.parametrize("scheme", ["http", "rtsp"])
 def test_server_that_never_answers_is_refused_in_time(scheme: str) -> None:
-    with StreamServer(frames=0) as server:
+    with StreamServer(numbered, frames=0) as server:
         camera = stream(server, open_timeout_ms=500, scheme=scheme)
         start = time.monotonic()
         with pytest.raises(CameraError, match=f"^camera top: {scheme}"):
@@ -359,7 +410,7 @@ def test_server_that_never_answers_is_refused_in_time(scheme: str) -> None:
 
 @needs_ffmpeg
 def test_interrupt_ends_a_waiting_open() -> None:
-    with StreamServer(frames=0) as server:
+    with StreamServer(numbered, frames=0) as server:
         camera = stream(server, open_timeout_ms=2000)
         timer = threading.Timer(0.2, camera.interrupt)
         timer.start()
@@ -374,7 +425,7 @@ def test_interrupt_ends_a_waiting_open() -> None:
 
 @needs_ffmpeg
 def test_stream_that_falls_silent_is_a_lost_camera_and_comes_back() -> None:
-    with StreamServer(frames=60) as server:
+    with StreamServer(numbered, frames=60) as server:
         camera = stream(server)
         with opened(camera):
             assert camera.grab(2000)
@@ -394,8 +445,50 @@ def test_stream_that_falls_silent_is_a_lost_camera_and_comes_back() -> None:
 
 
 @needs_ffmpeg
+@pytest.mark.parametrize("end", [b"", videos.END])
+def test_a_stream_frame_that_lost_its_tail_is_a_bad_frame_and_the_next_one_follows(
+    end: bytes,
+) -> None:
+    def every_third_is_cut(number: int) -> bytes:
+        jpeg = videos.encode(speckled(number))
+        return videos.cut(jpeg)[:-2] + end if number % 3 == 2 else jpeg
+
+    bad: list[str] = []
+    shown: set[int] = set()
+    server = StreamServer(every_third_is_cut)
+    with server, opened(stream(server)) as camera:
+        while len(bad) < 4:
+            try:
+                frame = camera.grab(2000)
+            except BadFrameError as error:
+                bad.append(str(error))
+                continue
+            assert frame is not None
+            shown.add(round(float(frame.image.mean())) - 60)
+    assert all("truncated" in text or "damaged" in text for text in bad), bad
+    assert len(shown) >= 4
+    assert not any(number % 3 == 2 for number in shown)
+
+
+@needs_ffmpeg
+def test_a_stream_that_changes_its_resolution_is_not_rescaled() -> None:
+    def smaller_from_20_on(number: int) -> bytes:
+        return videos.encode(speckled(0)[:60, :80] if number >= 20 else speckled(0))
+
+    sizes: list[tuple[int, ...]] = []
+    server = StreamServer(smaller_from_20_on)
+    with server, opened(stream(server)) as camera:
+        while server.sent < 40:
+            frame = camera.grab(2000)
+            assert frame is not None
+            sizes.append(frame.image.shape[:2])
+    assert set(sizes) == {(120, 160), (60, 80)}
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@needs_ffmpeg
 def test_only_the_newest_frame_of_a_stream_counts() -> None:
-    with StreamServer(frames=None) as server, opened(stream(server)) as camera:
+    with StreamServer(numbered) as server, opened(stream(server)) as camera:
         assert camera.grab(2000)
         for _ in range(3):
             time.sleep(0.3)
@@ -410,7 +503,10 @@ def test_only_the_newest_frame_of_a_stream_counts() -> None:
 
 @needs_ffmpeg
 def test_frame_that_waited_too_long_is_never_handed_over() -> None:
-    with StreamServer(frames=60) as server, opened(stream(server, timeout_ms=3000)) as camera:
+    with (
+        StreamServer(numbered, frames=60) as server,
+        opened(stream(server, timeout_ms=3000)) as camera,
+    ):
         while server.sent < 60:
             time.sleep(0.05)
         time.sleep(0.5)
@@ -421,7 +517,7 @@ def test_frame_that_waited_too_long_is_never_handed_over() -> None:
 
 @needs_ffmpeg
 def test_readers_that_hang_do_not_pile_up() -> None:
-    with StreamServer(frames=None) as server:
+    with StreamServer(numbered) as server:
         camera = stream(server, timeout_ms=20_000)
         for _ in range(3):
             server.frames = None

@@ -25,12 +25,13 @@ from inspector.config.cameras.simulator import SimulatorCamera
 from inspector.errors import CameraError
 from tests.cameras.test_cameras import (
     PARTS,
-    StreamServer,
     needs_ffmpeg,
+    numbered,
     unused_port,
     write_folder,
     write_video,
 )
+from tests.videos import StreamServer
 
 KINDS = ("simulator", "folder", "opencv", "faulty")
 isolated = pytest.param(
@@ -197,7 +198,7 @@ def test_missing_source_is_one_line_and_leaves_nothing(
 
 @needs_ffmpeg
 def test_stream_is_fresh_falls_silent_is_lost_and_comes_back(build: Build) -> None:
-    with StreamServer(frames=None) as server:
+    with StreamServer(numbered) as server:
         config = OpenCvCamera(kind="opencv", name="top", source=server.url, timeout_ms=400)
         camera = build(config)
         with opened(camera):
@@ -225,7 +226,7 @@ def test_stream_is_fresh_falls_silent_is_lost_and_comes_back(build: Build) -> No
 
 @needs_ffmpeg
 def test_interrupt_ends_a_waiting_open(build: Build) -> None:
-    with StreamServer(frames=0) as server:
+    with StreamServer(numbered, frames=0) as server:
         camera = build(OpenCvCamera(kind="opencv", name="top", source=server.url, timeout_ms=1000))
 
         def interrupt_when_connected() -> None:

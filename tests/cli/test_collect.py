@@ -30,7 +30,9 @@ from inspector.cli.photo_source import find_source
 from inspector.errors import CameraError, ConfigError
 from inspector.imaging.geometry import Box
 from inspector.imaging.images import encode_png, read_image
-from tests.cameras.test_cameras import StreamServer, needs_ffmpeg, write_video
+from tests import videos
+from tests.cameras.test_cameras import needs_ffmpeg, numbered, write_video
+from tests.videos import StreamServer
 
 REGION = Box(x=112, y=52, w=416, h=384)
 NUMBERS = "112,52,416,384"
@@ -203,7 +205,7 @@ def test_lost_camera_is_tried_again_then_error_14(tmp_path, capsys, monkeypatch)
     monkeypatch.setattr(photo_source, "RETRY_S", (0.05, 0.1))
     monkeypatch.setattr(photo_source, "SETTLE_S", 0.1)
     out = tmp_path / "parts"
-    with StreamServer(None) as server:
+    with StreamServer(numbered) as server:
         pulling_the_plug = threading.Timer(1.0, server.__exit__)
         pulling_the_plug.start()
         arguments = (server.url, "-o", out, "--keep-all", "--interval-ms", 50, "--count", 10_000)
@@ -216,6 +218,16 @@ def test_lost_camera_is_tried_again_then_error_14(tmp_path, capsys, monkeypatch)
     assert f"{len(kept)} photos, {len(kept)} of them new" in said.out
     assert len(kept) > 3
     assert all(read_image(out / name).shape == (48, 64, 3) for name in kept)
+
+
+@needs_ffmpeg
+def test_a_camera_whose_every_picture_is_cut_is_error_14(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(photo_source, "SETTLE_S", 0.1)
+    monkeypatch.setattr(photo_source, "UNREADABLE_S", 0.2)
+    with StreamServer(lambda number: videos.cut(numbered(number), 0.9)) as server:
+        assert collected(server.url, "-o", tmp_path / "parts") == 14
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "camera stream: gives no picture that can be read: the image is " in last
 
 
 def test_enter_takes_a_photo(tmp_path):

@@ -73,6 +73,19 @@ def test_paths_are_relative_to_the_file(tmp_path):
             "recipes.flange.top.limit_factor",
             "less than or equal to 2",
         ),
+        *(
+            (
+                "      bundle: flange.onnx",
+                f"      bundle: flange.onnx\n      sizes: [1280x1024, {size}]",
+                11,
+                "recipes.flange.top.sizes[1]",
+                words,
+            )
+            for size, words in (
+                ("1024", "must be a valid string (found 1024)"),
+                *((size, "such as 1280x1024") for size in ("640 x 480", "0640x480", "'640×480'")),
+            )
+        ),
         (
             "    top:\n",
             "    side:\n",

@@ -28,6 +28,7 @@ from inspector.detection.bundle import read
 from inspector.errors import ParityError
 from inspector.verdict import FloatMap, Frame8
 from inspector.version import install_command
+from tests import videos
 from tests.export.conftest import CPU, draw_part, write_labelled, write_parts
 from tests.paths import ROOT
 
@@ -519,6 +520,26 @@ def test_a_truncated_photo_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     broken.write_bytes(broken.read_bytes()[:2000])
     assert str(broken) in fails(capsys, train_arguments(data, tmp_path / "run"), 21)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("what", ["cut JPEG", "JPEG without its last scans", "pages"])
+def test_a_photo_that_holds_no_one_whole_picture_is_named(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_parts(tmp_path / "data", good=12)
+    part = draw_part(5)[0]
+    bad = data / "train" / "good" / ("005.tiff" if what == "pages" else "005.jpg")
+    if what == "pages":
+        assert cv2.imwritemulti(str(bad), [part, part])
+    elif what == "cut JPEG":
+        bad.write_bytes(videos.cut(videos.encode(part), 0.8))
+    else:
+        whole = videos.encode(part, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+        bad.write_bytes(whole[: whole.rindex(b"\xff\xda")] + videos.END)
+    (data / "train" / "good" / "005.png").unlink()
+    said = fails(capsys, train_arguments(data, tmp_path / "run"), 21)
+    assert f"{bad}: the image " in said
+    assert "remove the file or take the photo again" in said
 
 
 def test_a_photo_outside_the_region_is_named(

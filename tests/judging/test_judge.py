@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from inspector.config.station_file import load_station
-from inspector.judging.judge import Judge, RepeatCheck, judge_together
+from inspector.judging.judge import Judge, RepeatCheck, SizeCheck, judge_together
 from inspector.judging.judges import Changeover, Judges, load
 from inspector.verdict import Judgement, Reason, Verdict
 from tests import running, tiny
@@ -25,11 +26,17 @@ def live_camera(name: str = "top") -> dict[str, Any]:
     return {"name": name, "kind": "opencv", "source": 0}
 
 
-def load_judges(folder: Path, *cameras: dict[str, Any], unchecked: str = "") -> dict[str, Judge]:
+def load_judges(
+    folder: Path, *cameras: dict[str, Any], unchecked: str = "", sizes: Sequence[str] = ()
+) -> dict[str, Judge]:
     """The judges of a station; the camera named ``unchecked`` has check_pictures: false."""
     bundle = tiny.write_bundle(folder / "lit.onnx", exposure=LIT)
     recipe = {
-        camera["name"]: {"bundle": str(bundle), "check_pictures": camera["name"] != unchecked}
+        camera["name"]: {
+            "bundle": str(bundle),
+            "check_pictures": camera["name"] != unchecked,
+            "sizes": list(sizes),
+        }
         for camera in cameras
     }
     path = running.write_station(folder / "s.yaml", bundle, *cameras, recipes={"r": recipe})
@@ -107,7 +114,7 @@ def test_a_repeated_frame_is_frozen_whatever_its_light(tmp_path):
 def test_a_reopened_camera_may_send_its_last_frame(tmp_path):
     judge = load_judges(tmp_path, live_camera())["top"]
     judge.judge(tiny.good_picture())
-    judge.forget_frames()
+    judge.reopened()
     assert judge.judge(tiny.good_picture()).verdict is Verdict.PASS
     assert judge.judge(tiny.good_picture()).reason is Reason.FROZEN
 
@@ -159,3 +166,75 @@ def test_a_frozen_frame_stays_frozen_when_it_is_judged_again():
         assert "2 times" in str(check.check(repeated))
     assert "3 times" in str(check.check(repeated.copy()))
     assert check.check(np.ones((4, 4), np.uint8)) is None
+
+
+# Sizes
+
+SMALL, LARGE = np.zeros((48, 64, 3), np.uint8), np.zeros((96, 128, 3), np.uint8)
+
+
+def test_a_camera_keeps_the_size_of_its_first_picture():
+    check = SizeCheck(first_counts=True).check
+    assert [check(SMALL), check(SMALL)] == [None, None]
+    fault = check(LARGE)
+    assert fault is not None
+    assert fault.reason == "frame_shape"
+    assert str(fault).startswith("the picture is 128x96 px, but the first one was 64x48")
+    assert check(SMALL.transpose(1, 0, 2)) is not None
+    assert check(SMALL[..., 0]) is None
+
+
+def test_photos_in_a_folder_may_vary_unless_sizes_are_named():
+    assert [SizeCheck(first_counts=False).check(one) for one in (SMALL, LARGE)] == [None, None]
+    named = SizeCheck(first_counts=False, allowed=("128x96",))
+    assert [named.check(one) is None for one in (SMALL, LARGE)] == [False, True]
+
+
+def test_a_recipe_names_the_sizes_that_pictures_may_have():
+    check = SizeCheck(first_counts=True, allowed=("64x48", "128x96")).check
+    assert [check(one) for one in (SMALL, LARGE, SMALL)] == [None] * 3
+    fault = check(SMALL[:40])
+    assert fault is not None
+    assert "64x40 px, but the recipe's 'sizes' are 128x96, 64x48" in str(fault)
+
+
+def test_a_camera_that_comes_back_with_another_resolution_is_a_fault(tmp_path):
+    judge = load_judges(tmp_path, live_camera())["top"]
+    assert judge.judge(tiny.good_picture()).verdict is Verdict.PASS
+    judge.reopened()
+    larger = judge.judge(tiny.good_picture(128))
+    assert (larger.verdict, larger.reason) == (Verdict.FAULT, Reason.FRAME_SHAPE)
+    assert (larger.score, larger.regions) == (None, ())
+    assert judge.judge(tiny.good_picture()).verdict is Verdict.PASS
+
+
+def test_a_batch_has_no_part_of_another_size(tmp_path):
+    judge = load_judges(tmp_path, live_camera())["top"]
+    pictures = [tiny.good_picture(), tiny.good_picture(128), tiny.bad_picture(), tiny.bad_picture()]
+    for number, picture in enumerate(pictures):
+        picture[0, 0] -= number
+    found = judge_together([(judge, picture) for picture in pictures])
+    assert [one.reason.value for one in found] == ["", "frame_shape", "anomaly", "anomaly"]
+
+
+def test_sizes_of_a_recipe_reach_the_judge(tmp_path):
+    judge = load_judges(tmp_path, live_camera(), sizes=["128x128"])["top"]
+    assert judge.judge(tiny.good_picture(128)).verdict is Verdict.PASS
+    assert judge.judge(tiny.good_picture()).reason is Reason.FRAME_SHAPE
+
+
+def test_a_changeover_and_its_roll_back_keep_the_first_size(tmp_path):
+    bundle = tiny.write_bundle(tmp_path / "lit.onnx", exposure=LIT)
+    both = live_camera(), live_camera("side")
+    path = running.write_station(tmp_path / "s.yaml", bundle, *both, batching="auto")
+    judges = Judges(load_station(path))
+    # What is measured for batches is no picture of the camera.
+    assert [problem for _, problem in judges.load()] == [None, None]
+    assert judges["top"].judge(tiny.good_picture(128)).verdict is Verdict.PASS
+    changeover = Changeover(judges.station, lambda _: None, forget=False)
+    changeover.work()
+    judges.switch(changeover)
+    assert judges["top"].judge(tiny.good_picture()).reason is Reason.FRAME_SHAPE
+    judges.roll_back()
+    assert judges["top"].judge(tiny.good_picture()).reason is Reason.FRAME_SHAPE
+    assert judges["top"].judge(tiny.good_picture(128)).verdict is Verdict.PASS

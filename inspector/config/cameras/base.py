@@ -47,6 +47,11 @@ class CameraBase(FrozenModel):
         return False
 
     @property
+    def keeps_size(self) -> bool:
+        """True when a picture of another size than the first one is a FAULT, not another part."""
+        return False
+
+    @property
     def waits_for_judge(self) -> bool:
         """True when the source waits with a part until the judge is free for it.
 

@@ -92,6 +92,11 @@ class FaultyCamera(CameraBase):
         return True
 
     @property
+    def keeps_size(self) -> bool:
+        """Always, since it stands for a real camera."""
+        return True
+
+    @property
     def waits_for_judge(self) -> bool:
         """At ``rate_hz`` 0."""
         return self.rate_hz == 0

@@ -60,6 +60,11 @@ class OpenCvCamera(CameraBase):
         return self.source_kind == "file"
 
     @property
+    def keeps_size(self) -> bool:
+        """Always: a device, stream or video that changes its resolution was set up otherwise."""
+        return True
+
+    @property
     def waits_for_judge(self) -> bool:
         """A video file."""
         return self.source_kind == "file"

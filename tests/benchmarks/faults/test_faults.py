@@ -17,6 +17,7 @@ import inspector
 from benchmarks.faults import (
     cameras,
     config,
+    frames,
     lab,
     models,
     soak,
@@ -65,6 +66,25 @@ def test_kill_loses_nothing_acknowledged(tmp_path):
     found = triggers.kills(tmp_path, 2, quiet)
     assert found.holds, found
     assert found.figures["triggers_acknowledged"] > 0
+
+
+def test_a_wrong_picture_never_passes(tmp_path):
+    found = frames.wrong_pictures(tmp_path, 10, quiet)
+    assert found.holds, found
+    assert found.figures["changed"] > 0
+
+
+def test_a_part_of_a_picture_that_passed_breaks_the_promise():
+    passed = {"verdict": "PASS", "reason": ""}
+    counts = frames.count(
+        [
+            {"camera": "video", "part_id": "frame-000001", **passed},
+            {"camera": "photos", "part_id": "0000-several.tiff", **passed},
+            {"camera": "stream", "part_id": "", "verdict": "FAULT", "reason": "frame_shape"},
+            {"camera": "stream", "part_id": "", **passed},
+        ]
+    )
+    assert (counts["cut"], counts["several"], counts["resized"]) == (1, 1, 1)
 
 
 @pytest.mark.parametrize(("row", "trials"), [(triggers.bursts, 2), (triggers.kills, 1)])

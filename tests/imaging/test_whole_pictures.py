@@ -1,0 +1,202 @@
+"""A photo that is not whole, or that holds several pictures, is refused; it is never filled up."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from inspector.imaging.images import decode_file
+from inspector.imaging.jpeg import decode_jpeg
+from tests.videos import END, cut, encode, speckled
+
+PICTURE = speckled(np.linspace(20, 230, 90 * 121 * 3).reshape(90, 121, 3))
+PROGRESSIVE = (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+RESTARTS = (cv2.IMWRITE_JPEG_RST_INTERVAL, 3)
+UNCHANGED = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+def pillow(kind: str, picture: np.ndarray = PICTURE, mode: str = "", **options: object) -> bytes:
+    image, file = Image.fromarray(picture), io.BytesIO()
+    (image.convert(mode) if mode else image).save(file, kind, **options)
+    return file.getvalue()
+
+
+def opencv(suffix: str, picture: np.ndarray = PICTURE, *options: int) -> bytes:
+    return bytes(cv2.imencode(suffix, picture, options)[1])
+
+
+DEEP = PICTURE.astype(np.uint16) * 257
+JPEGS = {
+    "baseline": encode(PICTURE),
+    "every pixel's colour": encode(
+        PICTURE, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+    ),
+    "restarts": encode(PICTURE, *RESTARTS),
+    "progressive": encode(PICTURE, *PROGRESSIVE),
+    "progressive with restarts": encode(PICTURE, *PROGRESSIVE, *RESTARTS),
+    "grey": encode(PICTURE[..., 0]),
+    "progressive grey": encode(PICTURE[..., 0], *PROGRESSIVE),
+    "printing colours": pillow("JPEG", mode="CMYK"),
+    "RGB": pillow("JPEG", keep_rgb=True),
+    "thumbnail": pillow("JPEG", progressive=True, exif=b"Exif\0\0" + encode(PICTURE[:40, :40])),
+}
+OTHERS = {
+    "png": opencv(".png"),
+    "png of 16 bit": opencv(".png", DEEP),
+    "png by Pillow": pillow("PNG"),
+    "png with a palette": pillow("PNG", mode="P"),
+    "bmp": opencv(".bmp"),
+    "grey bmp": opencv(".bmp", PICTURE[..., 0]),
+    "tiff": opencv(".tiff"),
+    "tiff of 16 bit": opencv(".tiff", DEEP),
+    **{
+        f"tiff by Pillow, {packed}": pillow("TIFF", compression=packed)
+        for packed in (None, "tiff_lzw", "tiff_deflate", "packbits", "jpeg")
+    },
+    "big tiff": pillow("TIFF", big_tiff=True),
+}
+FILES = JPEGS | OTHERS
+
+
+def decode(data: bytes) -> np.ndarray:
+    return decode_file(np.frombuffer(data, np.uint8), Path("part"))
+
+
+def is_same_or_refused(data: bytes, whole: np.ndarray) -> bool:
+    try:
+        found = decode(data)
+    except ValueError:
+        return True
+    return np.array_equal(found, whole)
+
+
+def scans_of(jpeg: bytes) -> list[int]:
+    """Where its scans begin."""
+    return [found.start() for found in re.finditer(rb"\xff\xda", jpeg)]
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_whole_photo_has_the_pixels_that_opencv_reads(kind):
+    data = FILES[kind]
+    expected = cv2.imdecode(np.frombuffer(data, np.uint8), UNCHANGED)
+    found = decode(data)
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(decode(data + b"\0" * 50), expected)
+
+
+@pytest.mark.parametrize("kind", FILES)
+@settings(max_examples=60, deadline=None)
+@given(share=st.floats(0, 1, exclude_max=True), end=st.booleans())
+def test_a_photo_that_is_cut_anywhere_is_the_same_or_refused(kind, share, end):
+    data = FILES[kind]
+    tail = END if end and kind in JPEGS else b""
+    assert is_same_or_refused(data[: int(share * len(data))] + tail, decode(data))
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+@pytest.mark.parametrize("share", [0.4, 0.7, 0.95])
+def test_a_jpeg_that_lost_its_tail_is_refused(kind, share):
+    with pytest.raises(ValueError, match=r"part: the image is "):
+        decode(cut(JPEGS[kind], share))
+
+
+@pytest.mark.parametrize("kind", ["progressive", "progressive grey", "progressive with restarts"])
+def test_a_progressive_jpeg_must_have_all_its_scans(kind):
+    data = JPEGS[kind]
+    begins = scans_of(data)
+    assert len(begins) > 3
+    for at in begins[1:]:
+        with pytest.raises(ValueError, match="some of its scans are missing"):
+            decode_jpeg(data[:at] + END)
+
+
+def test_a_jpeg_with_a_scan_for_each_colour_must_have_all():
+    """Pillow writes no such file, but a progressive one that is declared sequential is read so."""
+    whole = JPEGS["progressive"]
+    frame = whole.index(b"\xff\xc2")
+    one = bytearray(whole)
+    one[frame + 1] = 0xC0
+    # The first scan of the progressive one has all three colours: take one from it.
+    at = scans_of(whole)[0]
+    del one[at + 5 + 2 * 2 : at + 5 + 2 * 3]
+    one[at + 3], one[at + 4] = one[at + 3] - 2, 2
+    with pytest.raises(ValueError, match="some of its scans are missing"):
+        decode_jpeg(bytes(one[: scans_of(bytes(one))[1]]) + END)
+
+
+def test_a_jpeg_of_a_camera_that_leaves_out_the_usual_tables_is_whole():
+    whole = JPEGS["baseline"]
+    without, at = whole[:2], 2
+    while whole[at : at + 2] != b"\xff\xda":
+        end = at + 2 + int.from_bytes(whole[at + 2 : at + 4], "big")
+        without += whole[at:end] if whole[at + 1] != 0xC4 else b""
+        at = end
+    assert len(without) + 400 < at
+    np.testing.assert_array_equal(decode_jpeg(without + whole[at:]), decode_jpeg(whole))
+
+
+def test_a_code_that_decoders_fill_up_silently_is_refused():
+    for marker in (0xC3, 0xC9, 0xCA):
+        coded = bytearray(JPEGS["baseline"])
+        coded[coded.index(b"\xff\xc0") + 1] = marker
+        with pytest.raises(ValueError, match="arithmetic-coded or lossless JPEG; save it as PNG"):
+            decode_jpeg(bytes(coded))
+
+
+def test_a_second_jpeg_in_one_file_is_refused_unless_it_is_a_preview():
+    first, second = JPEGS["baseline"], JPEGS["grey"]
+    with pytest.raises(ValueError, match="followed by another one"):
+        decode_jpeg(first + second)
+    # As phones save a photo with its depth or brightness map behind it.
+    index = b"\xff\xe2" + (2 + 8).to_bytes(2, "big") + b"MPF\0II*\0"
+    preview = first[:2] + index + first[2:] + second
+    np.testing.assert_array_equal(decode_jpeg(preview), decode_jpeg(first))
+
+
+def several(kind: str) -> bytes:
+    pages = [Image.fromarray(page) for page in (PICTURE, 255 - PICTURE)]
+    file = io.BytesIO()
+    pages[0].save(file, kind, save_all=True, append_images=pages[1:])
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PNG"])
+def test_a_photo_with_more_than_one_page_or_frame_is_refused(kind):
+    with pytest.raises(ValueError, match=r"^part: the image has more than one page or frame"):
+        decode(several(kind))
+
+
+def test_a_tiff_is_refused_for_a_second_page_that_was_cut_off():
+    whole = several("TIFF")
+    one = len(pillow("TIFF"))
+    for length in (one, one + 500, len(whole) - 1):
+        with pytest.raises(ValueError, match=r"more than one page|truncated|not a readable image"):
+            decode(whole[:length])
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PPM", "JPEG2000"])
+def test_a_format_of_which_it_is_not_known_what_it_holds_is_refused(kind):
+    for data in (pillow(kind), several(kind)) if kind in ("GIF", "WEBP") else (pillow(kind),):
+        with pytest.raises(ValueError, match=r"not a readable image \(PNG, JPEG, BMP or TIFF\)"):
+            decode(data)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    start=st.sampled_from([b"\xff\xd8\xff", b"II*\0", b"MM\0+", b"\x89PNG\r\n\x1a\n", b"BM", b""]),
+    rest=st.binary(max_size=300),
+)
+def test_no_bytes_raise_anything_but_one_line(start, rest):
+    try:
+        decode(start + rest)
+    except ValueError as error:
+        assert "\n" not in str(error)

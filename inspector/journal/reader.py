@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from inspector.errors import JournalError
-from inspector.journal.schema import FILE, PLACES_PER_EPOCH, check_version, damaged, epochs
+from inspector.journal.schema import FILE, PLACES_PER_EPOCH, damaged, epochs, version_of
 
 _CHUNK: Final = 1000
 """Verdicts that ``walk`` has in memory at once."""
@@ -114,7 +114,7 @@ class Reader:
                     uri, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False
                 )
                 undo.callback(db.close)
-                check_version(db, self._path)
+                version_of(db, self._path)
             except sqlite3.OperationalError as error:
                 raise JournalError(f"{self._path}: cannot be read: {error}") from None
             except sqlite3.Error as error:

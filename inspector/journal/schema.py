@@ -5,8 +5,9 @@ They run on any connection that has ``execute`` and ``executemany``, and know no
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -26,7 +27,6 @@ of the verdicts.
 """
 
 _APPLICATION: Final = 0x4C494A31
-_VERSION: Final = 1
 _REMEMBERED: Final = 10_000
 _NEVER_DELETED: Final = 100_000
 """Verdicts of the running epoch that stay however old they are."""
@@ -41,20 +41,6 @@ _PRAGMAS: Final = (
     "journal_size_limit=67108864",
     "cell_size_check=ON",
     "trusted_schema=OFF",
-)
-_SCHEMA: Final = (
-    "CREATE TABLE epoch (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, "
-    "started_us INTEGER NOT NULL)",
-    # latest_us is the highest judged_us of its epoch so far: it never falls, whatever the clock
-    # does, so that a moment can be searched for.
-    "CREATE TABLE verdict (place INTEGER PRIMARY KEY, latest_us INTEGER NOT NULL, "
-    "json TEXT NOT NULL)",
-    "CREATE INDEX verdict_age ON verdict (latest_us)",
-    "CREATE TABLE open_trigger (camera TEXT NOT NULL, client TEXT NOT NULL, "
-    "session TEXT NOT NULL, number INTEGER NOT NULL, part_id TEXT NOT NULL, "
-    "triggered_us INTEGER NOT NULL, PRIMARY KEY (number, part_id, client, session, camera))",
-    f"PRAGMA application_id={_APPLICATION}",
-    f"PRAGMA user_version={_VERSION}",
 )
 
 
@@ -115,13 +101,12 @@ class Recovered:
 
 
 def prepare(db: Database, path: Path) -> None:
-    """Make a connection durable, and the tables where there are none; ``path`` is for errors.
+    """Make a connection durable, and its tables those of :data:`VERSION`; ``path`` is for errors.
 
-    Raises :class:`JournalError` for another program's database, and what ``db`` raises.
+    Raises :class:`JournalError` for another program's database or a newer version's, and what
+    ``db`` raises.
     """
-    fresh = not db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-    if not fresh:
-        check_version(db, path)
+    version = version_of(db, path)
     for pragma in _PRAGMAS:
         # Fetched to its end: a statement that is not would hold a lock.
         found = db.execute(f"PRAGMA {pragma}").fetchall()
@@ -130,23 +115,75 @@ def prepare(db: Database, path: Path) -> None:
                 f"{path}: this file system cannot hold a journal (no shared memory); choose a "
                 f"journal.folder on a local disk"
             )
-    if fresh:
+    for made, step in enumerate(STEPS[version:], version + 1):
         db.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA:
-            db.execute(statement)
-        db.execute("COMMIT")
+        try:
+            step(db)
+            db.execute(f"PRAGMA user_version={made}")
+            db.execute("COMMIT")
+        except BaseException:
+            # A full disk may have rolled it back already, and says so.
+            with contextlib.suppress(Exception):
+                db.execute("ROLLBACK")
+            raise
 
 
-def check_version(db: Database, path: Path) -> None:
-    """Raise :class:`JournalError` unless ``db`` is a journal of this version."""
+def version_of(db: Database, path: Path) -> int:
+    """Version of the journal's tables, 1 to :data:`VERSION`; 0 when there are none yet.
+
+    Raises :class:`JournalError` for another program's database, and for a newer version's.
+    """
+    if not db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        return 0
     if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
         raise JournalError(f"{path}: not a journal; choose another journal.folder")
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version != _VERSION:
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if not 1 <= version <= VERSION:
         raise JournalError(
-            f"{path}: a journal of version {version}, this inspector has {_VERSION}; use the "
+            f"{path}: a journal of version {version}, this inspector has {VERSION}; use the "
             f"inspector that wrote it, or choose another journal.folder"
         )
+    return version
+
+
+def _make_first(db: Database) -> None:
+    for statement in (
+        "CREATE TABLE epoch (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, "
+        "started_us INTEGER NOT NULL)",
+        # latest_us is the highest judged_us of its epoch so far: it never falls, whatever the clock
+        # does, so that a moment can be searched for.
+        "CREATE TABLE verdict (place INTEGER PRIMARY KEY, latest_us INTEGER NOT NULL, "
+        "json TEXT NOT NULL)",
+        "CREATE INDEX verdict_age ON verdict (latest_us)",
+        "CREATE TABLE open_trigger (camera TEXT NOT NULL, client TEXT NOT NULL, "
+        "session TEXT NOT NULL, number INTEGER NOT NULL, part_id TEXT NOT NULL, "
+        "triggered_us INTEGER NOT NULL, PRIMARY KEY (number, part_id, client, session, camera))",
+        f"PRAGMA application_id={_APPLICATION}",
+    ):
+        db.execute(statement)
+
+
+def _add_damaged(db: Database) -> None:
+    """Rows of ``origin``, a table, that could not be read: as they were, when found, and why.
+
+    ``place``: of a verdict; None of a trigger.
+    """
+    db.execute(
+        "CREATE TABLE damaged (found_us INTEGER NOT NULL, origin TEXT NOT NULL, place INTEGER, "
+        "content BLOB, why TEXT NOT NULL)"
+    )
+    db.execute("CREATE INDEX damaged_place ON damaged (place)")
+
+
+STEPS: Final[tuple[Callable[[Database], None], ...]] = (_make_first, _add_damaged)
+"""The step at ``i`` brings the tables from version ``i`` to ``i + 1``, in one transaction.
+
+A step that a release contains is never changed: later ones are added. Version 0 has no tables, so
+that a new journal takes every step. A fixture of each released version is tested.
+"""
+
+VERSION: Final = len(STEPS)
+"""Version of the tables that this inspector writes; those of earlier ones are brought to it."""
 
 
 def begin(db: Database, epoch: str, started_us: int, before_us: int) -> int:

@@ -31,10 +31,10 @@ from inspector.journal.schema import (
     Recovered,
     begin,
     damaged,
-    prepare,
     record,
     recover,
 )
+from inspector.journal.upgrade import check, upgrade
 from inspector.logs import say
 from inspector.wire.messages import VerdictMessage
 
@@ -42,7 +42,6 @@ _RESERVE_BYTES: Final = 16 * 2**20
 _RESERVE_STEP: Final = 2**19
 """Bytes that are added to the reserve with one commit."""
 _DAY_US: Final = 86_400_000_000
-_CHECK_S: Final = 1.0
 
 
 class Journal:
@@ -56,7 +55,8 @@ class Journal:
     def __init__(self, folder: Path, verdict_days: int = 365) -> None:
         """Open the journal in ``folder``, or make it. Raises :class:`JournalError`.
 
-        A journal that is damaged, or of another version, is refused and left as it is.
+        A journal of an earlier version is brought to this one's. One that is damaged, or of a newer
+        version, is refused and left as it is.
         """
         self._folder = folder
         self._path = folder / FILE
@@ -71,7 +71,7 @@ class Journal:
             undo.callback(self._unlock)
             self._db = self._open()
             undo.callback(self._db.close)
-            self._check()
+            check(self._db, self._path)
             self._fill_reserve(_RESERVE_BYTES)
             undo.pop_all()
 
@@ -142,7 +142,7 @@ class Journal:
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
         try:
-            prepare(db, self._path)
+            upgrade(db, self._path)
         except BaseException:
             db.close()
             raise
@@ -152,21 +152,6 @@ class Journal:
             with contextlib.suppress(PermissionError):
                 sync_folder(folder)
         return db
-
-    def _check(self) -> None:
-        """Look for damage, for a second at most: a big journal must not keep the line waiting."""
-        until = time.monotonic() + _CHECK_S
-        self._db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
-        try:
-            found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        except sqlite3.OperationalError:
-            found = "ok"
-        except sqlite3.Error as error:
-            raise damaged(self._path, error) from None
-        finally:
-            self._db.set_progress_handler(None, 0)
-        if found != "ok":
-            raise damaged(self._path, " ".join(found.split()))
 
     def _transact(self, work: Callable[[], int]) -> int:
         try:

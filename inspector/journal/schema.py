@@ -6,15 +6,20 @@ They run on any connection that has ``execute`` and ``executemany``, and know no
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
-from inspector.errors import JournalError, WireError
-from inspector.logs import say
-from inspector.wire.messages import VerdictMessage, decode_verdict, encode
+from pydantic import Strict, StrictStr
+
+from inspector.errors import JournalError
+from inspector.wire.messages import (
+    Microseconds,
+    TriggerNumber,
+    VerdictMessage,
+    encode,
+)
 
 FILE: Final = "verdicts.sqlite3"
 """Name of the database in the journal's folder."""
@@ -27,10 +32,14 @@ of the verdicts.
 """
 
 _APPLICATION: Final = 0x4C494A31
-_REMEMBERED: Final = 10_000
+MOST_NUMBER: Final = 2**63 // PLACES_PER_EPOCH - 1
+"""Highest number of an epoch whose places SQLite can hold."""
 _NEVER_DELETED: Final = 100_000
 """Verdicts of the running epoch that stay however old they are."""
 _MOST_EPOCHS: Final = 1000
+
+WAL_LIMIT_BYTES: Final = 64 * 2**20
+"""To which SQLite cuts a write-ahead log that has grown beyond, when it begins anew."""
 
 _PRAGMAS: Final = (
     "journal_mode=WAL",
@@ -38,10 +47,17 @@ _PRAGMAS: Final = (
     # macOS: a plain fsync leaves the data in the drive's cache.
     "fullfsync=ON",
     "checkpoint_fullfsync=ON",
-    "journal_size_limit=67108864",
+    f"journal_size_limit={WAL_LIMIT_BYTES}",
     "cell_size_check=ON",
     "trusted_schema=OFF",
 )
+
+
+_LAST_PLACES: Final = (
+    "SELECT max(place) FROM verdict WHERE place BETWEEN ? AND ?",
+    "SELECT max(place) FROM damaged WHERE place BETWEEN ? AND ?",
+)
+"""Where the last verdict of an epoch may stand; the second since version 2 of the tables."""
 
 
 class Database(Protocol):
@@ -74,12 +90,12 @@ class Accepted(Protocol):
 class TriggerRow:
     """An accepted trigger, as the journal keeps it until its verdict is there."""
 
-    camera: str
-    client: str
-    session: str
-    number: int
-    part_id: str
-    triggered_us: int
+    camera: StrictStr
+    client: StrictStr
+    session: StrictStr
+    number: Annotated[TriggerNumber, Strict()]
+    part_id: StrictStr
+    triggered_us: Annotated[Microseconds, Strict()]
 
     @property
     def key(self) -> tuple[str, str, str, int, str]:
@@ -187,7 +203,7 @@ VERSION: Final = len(STEPS)
 
 
 def begin(db: Database, epoch: str, started_us: int, before_us: int) -> int:
-    """Insert an epoch, and return its number.
+    """Insert an epoch, and return its number; the caller has begun a transaction.
 
     Epochs without a verdict that started before ``before_us`` are deleted.
     """
@@ -196,8 +212,14 @@ def begin(db: Database, epoch: str, started_us: int, before_us: int) -> int:
         "BETWEEN epoch.number * ? AND epoch.number * ? + ?)",
         (before_us, PLACES_PER_EPOCH, PLACES_PER_EPOCH, PLACES_PER_EPOCH - 1),
     )
-    db.execute("INSERT INTO epoch (name, started_us) VALUES (?, ?)", (epoch, started_us))
-    return int(db.execute("SELECT max(number) FROM epoch").fetchone()[0])
+    last = db.execute(
+        "SELECT max(number) FROM epoch WHERE number BETWEEN 1 AND ?", (MOST_NUMBER - 1,)
+    ).fetchone()[0]
+    number = 1 if last is None else int(last) + 1
+    db.execute(
+        "INSERT INTO epoch (number, name, started_us) VALUES (?, ?, ?)", (number, epoch, started_us)
+    )
+    return number
 
 
 def record(
@@ -246,48 +268,31 @@ def record(
     return latest_us
 
 
-def recover(db: Database) -> Recovered:
-    """What earlier epochs left.
-
-    A row that is no verdict is left out and logged: it would answer no trigger.
-    """
-    unanswered = db.execute(
-        "SELECT camera, client, session, number, part_id, triggered_us FROM open_trigger "
-        "ORDER BY rowid"
-    ).fetchall()
-    newest = db.execute(
-        "SELECT place, CAST(json AS BLOB) FROM verdict ORDER BY place DESC LIMIT ?",
-        (_REMEMBERED,),
-    ).fetchall()
-    answered: list[VerdictMessage] = []
-    damages: list[str] = []
-    for place, json in reversed(newest):
-        try:
-            verdict = decode_verdict(json)
-        except WireError as error:
-            damages.append(f"place {place}: {error}")
-            continue
-        if verdict.trigger_seq is not None:
-            answered.append(verdict)
-    if damages:
-        say("damaged", logging.WARNING, rows=len(damages), why=damages[0])
-    return Recovered(tuple(TriggerRow(*row) for row in unanswered), tuple(answered))
+def read_text(raw: bytes) -> str:
+    """A text of the database, which may be damaged: what is not UTF-8 is written out."""
+    return raw.decode("utf-8", "backslashreplace")
 
 
-def epochs(db: Database) -> list[tuple[str, int]]:
-    """(epoch, its last seq) of the newest 1,000 epochs, oldest first."""
+def numbers(db: Database) -> list[tuple[int, str]]:
+    """Number and name of the newest 1,000 epochs, oldest first."""
     found = db.execute(
-        "SELECT number, name FROM epoch ORDER BY number DESC LIMIT ?", (_MOST_EPOCHS,)
+        "SELECT number, name FROM epoch WHERE number BETWEEN 1 AND ? ORDER BY number DESC LIMIT ?",
+        (MOST_NUMBER, _MOST_EPOCHS),
     ).fetchall()
-    ends = []
-    for number, name in reversed(found):
-        base = number * PLACES_PER_EPOCH
-        last = db.execute(
-            "SELECT max(place) FROM verdict WHERE place BETWEEN ? AND ?",
-            (base, base + PLACES_PER_EPOCH - 1),
-        ).fetchone()[0]
-        ends.append((str(name), 0 if last is None else int(last - base)))
-    return ends
+    return [(number, str(name)) for number, name in reversed(found)]
+
+
+def last_seq(db: Database, number: int, version: int) -> int:
+    """The last seq that epoch ``number`` has, readable or set aside; 0 without one.
+
+    ``version`` is that of the tables.
+    """
+    base = number * PLACES_PER_EPOCH
+    places = [base]
+    for query in _LAST_PLACES[:version]:
+        row = db.execute(query, (base, base + PLACES_PER_EPOCH - 1)).fetchone()
+        places.append(int(row[0] or 0))
+    return max(places) - base
 
 
 def _escaped(value: object) -> object:

@@ -161,7 +161,7 @@ class _Line:
             opened.commands,
             handle=self._orders.hear,
             status=lambda: readiness.status,
-            reader=lambda: Reader(station.state_folder),
+            reader=lambda: Reader(station.state_folder, opened.journal.suspect),
         )
         readiness.speak_through(self._publish)
 
@@ -278,9 +278,10 @@ class _Line:
         readiness.obstruct("disk", Reason.JOURNAL_FAILED, detail)
         troubles = self._opened.journal.trouble, self._opened.archive.trouble
         readiness.storage = "; ".join(filter(None, troubles))
+        readiness.damaged = self._opened.journal.damaged
         for camera, statistic in self._judges.drift():
             metrics.drift(camera, statistic)
-        metrics.journal(recorder.lag, bool(recorder.trouble), recorder.forgotten)
+        metrics.journal(recorder.lag, bool(recorder.trouble), recorder.forgotten, readiness.damaged)
         readiness.tell()
         status = readiness.status
         metrics.status(status)

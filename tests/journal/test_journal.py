@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from inspector.errors import JournalError
-from inspector.journal import schema
+from inspector.journal import recovery, schema
 from inspector.journal.reader import Reader
 from inspector.journal.schema import FILE, TriggerRow
 from inspector.journal.writer import Journal
@@ -162,7 +162,7 @@ def test_unanswered_triggers_come_back_until_they_are_answered(tmp_path: Path) -
 def test_last_answers_are_remembered_over_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "_REMEMBERED", 30)
+    monkeypatch.setattr(recovery, "_REMEMBERED", 30)
     with contextlib.closing(Journal(tmp_path)) as journal:
         journal.begin(EPOCH, 1)
         both = [answer(s, trigger(s)) if s % 2 else verdict(s) for s in range(1, 101)]
@@ -309,4 +309,4 @@ def test_damaged_row_among_the_last_answers_does_not_stop_the_next_start(
         found = journal.begin("second", 2)
     assert [each.seq for each in found.answered] == [1, 4]
     (record,) = caplog.records
-    assert f'damaged rows=2 why="place {schema.PLACES_PER_EPOCH + 2}: ' in record.getMessage()
+    assert f'damaged rows=2 which="{EPOCH}/2, {EPOCH}/3" why="' in record.getMessage()

@@ -40,6 +40,9 @@ class Disk:
         self.kept += verdicts
         self.bodies |= set(map(encode, verdicts))
 
+    def tend(self) -> None:
+        pass
+
 
 class Wire:
     """Remembers, for each verdict, how much was on the disk when it was sent."""

@@ -18,9 +18,11 @@ from typing import Final
 
 from inspector.errors import JournalError
 from inspector.files import reason_of
-from inspector.journal.schema import WAL_LIMIT_BYTES, prepare
-from inspector.journal.upgrade import check
+from inspector.journal.recovery import read_row
+from inspector.journal.schema import WAL_LIMIT_BYTES, prepare, read_text
+from inspector.journal.upgrade import first_damage
 from inspector.logs import say
+from inspector.wire.messages import VerdictMessage
 
 _PAGES: Final = 1000
 """Pages that are saved in one go, after which a stop is heard."""
@@ -78,12 +80,14 @@ class Rescue(threading.Thread):
     """Saves what ``db`` still has of the database at ``path``, into a new file beside it.
 
     Nobody may use ``db`` until it has ended. What was saved, and under which name, is logged.
+    ``log_is_lost``: the database itself is still the one that ``db`` has open.
     """
 
-    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, db: sqlite3.Connection, path: Path, *, log_is_lost: bool) -> None:
         super().__init__(name="rescue", daemon=True)
         self._db = db
         self._path = path
+        self._log_is_lost = log_is_lost
         self._give_up_s = float("inf")
 
     def finish(self) -> None:
@@ -119,7 +123,8 @@ class Rescue(threading.Thread):
             self._db.backup(copy, pages=_PAGES, progress=self._go_on)
             # Rolled into one file, which is moved and copied as such.
             copy.execute("PRAGMA journal_mode=DELETE").fetchall()
-            check(copy, to)
+            if found := first_damage(copy):
+                raise sqlite3.DatabaseError(found)
             return int(copy.execute("SELECT count(*) FROM verdict").fetchone()[0])
 
     def _copy_rows(self, to: Path) -> int:
@@ -130,12 +135,23 @@ class Rescue(threading.Thread):
             tables = copy.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             for (table,) in tables:
                 # From its other end, too, where a row in between cannot be read.
-                if not self._copy_table(copy, table, "ASC"):
-                    self._copy_table(copy, table, "DESC")
+                if not self._copy_table(self._db, copy, table, "ASC"):
+                    self._copy_table(self._db, copy, table, "DESC")
+                if self._log_is_lost:
+                    self._copy_table_without_log(copy, table)
             copy.execute("COMMIT")
             return int(copy.execute("SELECT count(*) FROM verdict").fetchone()[0])
 
-    def _copy_table(self, copy: sqlite3.Connection, table: str, order: str) -> bool:
+    def _copy_table_without_log(self, copy: sqlite3.Connection, table: str) -> None:
+        """What was there at the last checkpoint, of which nothing stands in the log."""
+        uri = f"{self._path.resolve().as_uri()}?immutable=1"
+        with closing(sqlite3.connect(uri, uri=True)) as database:
+            database.text_factory = read_text
+            self._copy_table(database, copy, table, "ASC")
+
+    def _copy_table(
+        self, source: sqlite3.Connection, copy: sqlite3.Connection, table: str, order: str
+    ) -> bool:
         """Copy its rows in order of their keys; False when one could not be read."""
         columns = ", ".join(row[1] for row in copy.execute(f"PRAGMA table_info({table})"))
         marks = ", ".join("?" * (columns.count(",") + 2))
@@ -143,9 +159,10 @@ class Rescue(threading.Thread):
         read = f"SELECT rowid, {columns} FROM {table} ORDER BY rowid {order}"  # noqa: S608
         write = f"INSERT OR IGNORE INTO {table} (rowid, {columns}) VALUES ({marks})"  # noqa: S608
         try:
-            for row in self._db.execute(read):
+            for rowid, *row in source.execute(read):
                 self._go_on()
-                copy.execute(write, row)
+                if table != "verdict" or _is_verdict(rowid, row[-1]):
+                    copy.execute(write, (rowid, *row))
         except sqlite3.Error:
             return False
         return True
@@ -153,3 +170,7 @@ class Rescue(threading.Thread):
     def _go_on(self, *_pages: int) -> None:
         if time.monotonic() > self._give_up_s:
             raise JournalError("the station stopped before all was saved")
+
+
+def _is_verdict(place: int, json: object) -> bool:
+    return isinstance(json, str) and isinstance(read_row(place, json.encode()), VerdictMessage)

@@ -43,22 +43,27 @@ def upgrade(db: sqlite3.Connection, path: Path) -> None:
 
 
 def check(db: sqlite3.Connection, path: Path) -> None:
-    """Look for damage, for a second at most: a big journal must not keep the line waiting.
+    """Raise :class:`JournalError` if :func:`first_damage` finds some; ``path`` is named in it."""
+    if found := first_damage(db):
+        raise damaged(path, found)
 
-    Raises :class:`JournalError`.
+
+def first_damage(db: sqlite3.Connection) -> str:
+    """What is wrong with a database, in SQLite's words; "" when nothing was found.
+
+    It is looked at for a second at most: a big journal must not keep the line waiting.
     """
     until = time.monotonic() + _CHECK_S
     db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
     try:
-        found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        found = " ".join(db.execute("PRAGMA quick_check(1)").fetchone()[0].split())
     except sqlite3.OperationalError:
-        found = "ok"
+        return ""
     except sqlite3.Error as error:
-        raise damaged(path, error) from None
+        return str(error)
     finally:
         db.set_progress_handler(None, 0)
-    if found != "ok":
-        raise damaged(path, " ".join(found.split()))
+    return "" if found == "ok" else found
 
 
 def _try_on_copy(db: sqlite3.Connection, path: Path, version: int) -> None:

@@ -272,7 +272,9 @@ class Journal:
             why = f"{self._path} is back, and is being saved"
         elif self._rescue is None:
             say("journal lost", logging.ERROR, why=why)
-            self._rescue = Rescue(self._db, self._path)
+            self._rescue = Rescue(
+                self._db, self._path, log_is_lost=why.startswith(f"{self._path}-")
+            )
             self._rescue.start()
         raise JournalError(
             f"{why}; nothing can be recorded there: put it back, or stop the station, and start "

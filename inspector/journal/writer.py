@@ -311,6 +311,10 @@ class Journal:
         if self._has_reserve:
             return
         try:
+            if self._reserve.exists() and not self._reserve.is_file():
+                # Opening a pipe would wait for its reader for ever.
+                self._lack_reserve(f"{self._reserve} is no file; delete it")
+                return
             there = self._reserve.stat().st_size if self._reserve.exists() else 0
             missing = _RESERVE_BYTES - there
             free = shutil.disk_usage(self._folder).free

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from inspector.clock import ClockWatch
 from inspector.config.station_file import Station
 from inspector.errors import StartupError
 from inspector.journal.reader import Reader
@@ -124,6 +125,7 @@ class _Line:
         self._readiness = readiness
         self._systemd = systemd
         self._lost: set[str] = set()
+        self._clock_watch = ClockWatch()
         inbox = self._inbox = Inbox(station.queue_size)
         self._pictures = Pictures(opened.publisher, opened.archive, inbox, metrics.dropped)
         self._recorder = Recorder(
@@ -268,7 +270,9 @@ class _Line:
         say("camera", camera=camera, state=change.state, detail=change.detail)
 
     def _keep_house(self) -> None:
-        """Once a second: self-tests, the disk, figures and the status."""
+        """Once a second: the clock, self-tests, the disk, figures and the status."""
+        if jumped_s := self._clock_watch.jumped_s():
+            say("clock", logging.WARNING, set_by_s=f"{jumped_s:+.0f}")
         readiness, recorder, metrics = self._readiness, self._recorder, self._metrics
         if missed := self._test_next_judge():
             readiness.obstruct("self-test", Reason.NOT_READY, missed)

@@ -3,11 +3,12 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -282,14 +283,16 @@ def test_missing_reserve_is_told_and_made_good(
         assert journal.trouble == ""
 
 
-def test_reserve_that_cannot_be_written_is_trouble_and_no_end(tmp_path: Path) -> None:
-    (tmp_path / "reserve").mkdir()
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_reserve_that_cannot_be_written_is_trouble_and_no_end(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "reserve")
     with contextlib.closing(Journal(tmp_path)) as journal:
         journal.begin(EPOCH, 1)
         journal.commit([], [verdict(1)])
         assert journal.trouble == (
-            f"{tmp_path}: the journal has no reserve: it cannot be written: Is a directory; look "
-            f"after the disk"
+            f"{tmp_path}: the journal has no reserve: {tmp_path}/reserve is no file; delete it"
         )
 
 

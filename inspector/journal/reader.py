@@ -26,6 +26,7 @@ from inspector.journal.schema import (
 
 T = TypeVar("T")
 
+_MOST_EPOCHS: Final = 1000
 _CHUNK: Final = 1000
 """Verdicts that ``walk`` has in memory at once."""
 
@@ -100,10 +101,8 @@ class Reader:
 
     def epochs(self) -> list[tuple[str, int]]:
         """(epoch, its last seq, 0 without a verdict) of the newest 1,000 starts, oldest first."""
-        return [
-            (name, self._last_seq(number))
-            for number, name in self._asked(lambda: numbers(self._db))
-        ]
+        newest = self._asked(lambda: numbers(self._db))[-_MOST_EPOCHS:]
+        return [(name, self._last_seq(number)) for number, name in newest]
 
     def last_seq(self, epoch: str) -> int:
         """The last seq of ``epoch``, also where its row was damaged; 0 for one without a verdict.
@@ -120,8 +119,8 @@ class Reader:
         number = self._number_of(epoch)
         if number is None:
             raise LookupError(epoch)
-        for later, name in self._asked(lambda: numbers(self._db)):
-            if later > number and self._last_seq(later):
+        for later, name in self._asked(lambda: numbers(self._db, number)):
+            if self._last_seq(later):
                 return name
         return None
 

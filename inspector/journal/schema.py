@@ -36,7 +36,6 @@ MOST_NUMBER: Final = 2**63 // PLACES_PER_EPOCH - 1
 """Highest number of an epoch whose places SQLite can hold."""
 _NEVER_DELETED: Final = 100_000
 """Verdicts of the running epoch that stay however old they are."""
-_MOST_EPOCHS: Final = 1000
 
 WAL_LIMIT_BYTES: Final = 64 * 2**20
 """To which SQLite cuts a write-ahead log that has grown beyond, when it begins anew."""
@@ -273,13 +272,14 @@ def read_text(raw: bytes) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
-def numbers(db: Database) -> list[tuple[int, str]]:
-    """Number and name of the newest 1,000 epochs, oldest first."""
+def numbers(db: Database, after: int = 0) -> list[tuple[int, str]]:
+    """Number and name of the epochs beyond number ``after``, oldest first."""
     found = db.execute(
-        "SELECT number, name FROM epoch WHERE number BETWEEN 1 AND ? ORDER BY number DESC LIMIT ?",
-        (MOST_NUMBER, _MOST_EPOCHS),
+        "SELECT number, name FROM epoch WHERE number > ? AND number BETWEEN 1 AND ? "
+        "ORDER BY number",
+        (after, MOST_NUMBER),
     ).fetchall()
-    return [(number, str(name)) for number, name in reversed(found)]
+    return [(number, str(name)) for number, name in found]
 
 
 def last_seq(db: Database, number: int, version: int) -> int:

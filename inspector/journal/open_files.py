@@ -24,6 +24,7 @@ from inspector.journal.upgrade import first_damage
 from inspector.logs import say
 from inspector.wire.messages import VerdictMessage
 
+_SECOND_NS: Final = 10**9
 _PAGES: Final = 1000
 """Pages that are saved in one go, after which a stop is heard."""
 _LAST_S: Final = 20.0
@@ -69,7 +70,9 @@ class OpenFiles:
             if found.st_size < min(self._sizes[i], self._limits[i]):
                 return f"{path} was cut from {self._sizes[i]} to {found.st_size} bytes"
             if i == 0:
-                if not written and found.st_mtime_ns != self._written_ns:
+                # A file system may round the time down once it has let go of the file's record.
+                before_ns = self._written_ns - found.st_mtime_ns
+                if not written and not 0 <= before_ns < _SECOND_NS:
                     return f"{path} was written by another program"
                 self._written_ns = found.st_mtime_ns
             self._sizes[i] = found.st_size

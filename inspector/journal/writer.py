@@ -289,6 +289,8 @@ class Journal:
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
+            # What was written by then is no other program's; what else changed is found again.
+            self._files.look(written=True)
             raise
         return result
 

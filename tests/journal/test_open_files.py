@@ -82,6 +82,12 @@ def overwrite(path: Path) -> None:
     shutil.copyfile(other_journal(path.parent.parent / "other"), path)
 
 
+def overwrite_and_date_back(path: Path) -> None:
+    """``cp -p backup journal``."""
+    overwrite(path)
+    os.utime(path, ns=(0, NOW_US * 1000))
+
+
 def delete_log(path: Path) -> None:
     Path(f"{path}-wal").unlink()
 
@@ -112,7 +118,7 @@ WHOLE = {delete, move, replace, delete_log, delete_index, move_folder, replace_f
 WHOLE |= {delete_folder}
 """After these the open handle still has everything."""
 ATTACKS = [
-    *(delete, move, cut, replace, overwrite, delete_log, cut_log),
+    *(delete, move, cut, replace, overwrite, overwrite_and_date_back, delete_log, cut_log),
     *(delete_index, move_folder, replace_folder, delete_folder),
 ]
 
@@ -153,7 +159,7 @@ def test_nothing_is_acknowledged_and_what_is_left_is_saved(
         left = restored.begin("next", NOW_US).unanswered
     with Reader(tmp_path / "restored") as reader:
         found = [json.loads(each)["seq"] for each in reader.verdicts(EPOCH, 1, None, 100_000)]
-    if attack is overwrite:
+    if attack in {overwrite, overwrite_and_date_back}:
         # What was not in memory is the other journal's.
         assert len(found) <= count
         return

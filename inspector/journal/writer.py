@@ -160,6 +160,11 @@ class Journal:
         Of these only the ones that were suspected. Raises :class:`JournalError`.
         """
         self._look(written=False)
+        if self._has_reserve and not self._reserve_is_whole():
+            say(
+                "reserve missing", logging.WARNING, folder=self._folder, why="it was deleted or cut"
+            )
+            self._has_reserve = False
         if not self._suspects:
             return
         places = [self._suspects.pop() for _ in range(min(len(self._suspects), _MOST_SET_ASIDE))]
@@ -335,6 +340,12 @@ class Journal:
         if self._has_reserve and self._trouble:
             self._trouble = ""
             say("reserve filled", folder=self._folder)
+
+    def _reserve_is_whole(self) -> bool:
+        try:
+            return self._reserve.stat().st_size >= _RESERVE_BYTES
+        except OSError:
+            return False
 
     def _lack_reserve(self, why: str) -> None:
         """Remember why there is no reserve, and log it, unless that was done already."""

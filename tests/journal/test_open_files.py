@@ -287,3 +287,23 @@ def test_disk_without_room_for_what_is_saved_is_told(
         journal.tend()
     journal.close()
     assert caplog.records[-1].getMessage().startswith("journal not saved journal=")
+
+
+@pytest.mark.parametrize("attack", [Path.unlink, lambda path: os.truncate(path, 100)])
+def test_reserve_that_was_deleted_or_cut_is_filled_again(
+    journal: Journal,
+    tmp_path: Path,
+    attack: Callable[[Path], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """When the disk is full it is too late."""
+    reserve = tmp_path / "journal" / "reserve"
+    size = reserve.stat().st_size
+    attack(reserve)
+    journal.tend()
+    for seq in range(RECORDED + 1, RECORDED + 40):
+        journal.commit([], [verdict(seq)])
+        journal.tend()
+    assert reserve.stat().st_size == size
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("reserve missing ")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -24,6 +25,8 @@ from inspector.journal.upgrade import first_damage
 from inspector.logs import say
 from inspector.wire.messages import VerdictMessage
 
+_INDEX: Final = 2
+"""Place of the index among the files."""
 _SECOND_NS: Final = 10**9
 _PAGES: Final = 1000
 """Pages that are saved in one go, after which a stop is heard."""
@@ -68,6 +71,11 @@ class OpenFiles:
             if identity != self._known[i]:
                 return f"{path} was replaced by another file while the station had it open"
             if found.st_size < min(self._sizes[i], self._limits[i]):
+                if i == _INDEX:
+                    # It is mapped into memory: whoever touches what is missing is ended by the
+                    # system. SQLite makes the index anew where it finds zeros.
+                    with contextlib.suppress(OSError):
+                        os.truncate(path, self._sizes[i])
                 return f"{path} was cut from {self._sizes[i]} to {found.st_size} bytes"
             if i == 0:
                 # A file system may round the time down once it has let go of the file's record.

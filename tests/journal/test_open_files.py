@@ -100,6 +100,11 @@ def delete_index(path: Path) -> None:
     Path(f"{path}-shm").unlink()
 
 
+def cut_index(path: Path) -> None:
+    """What is mapped into memory and has gone ends whoever touches it (SIGBUS)."""
+    os.truncate(f"{path}-shm", 0)
+
+
 def move_folder(path: Path) -> None:
     path.parent.rename(path.parent.with_name("moved"))
 
@@ -115,11 +120,11 @@ def delete_folder(path: Path) -> None:
 
 
 WHOLE = {delete, move, replace, delete_log, delete_index, move_folder, replace_folder}
-WHOLE |= {delete_folder}
+WHOLE |= {cut_index, delete_folder}
 """After these the open handle still has everything."""
 ATTACKS = [
     *(delete, move, cut, replace, overwrite, overwrite_and_date_back, delete_log, cut_log),
-    *(delete_index, move_folder, replace_folder, delete_folder),
+    *(delete_index, cut_index, move_folder, replace_folder, delete_folder),
 ]
 
 
@@ -140,11 +145,12 @@ def test_nothing_is_acknowledged_and_what_is_left_is_saved(
 ) -> None:
     folder = tmp_path / "journal"
     attack(folder / FILE)
-    for seq in (1, 2):
+    for seq in (1, 2) if attack is not cut_index else (1,):
         with pytest.raises(JournalError, match="nothing can be recorded there: put it back"):
             journal.commit([trigger(RECORDED + 1 + seq)], [verdict(RECORDED + seq)])
-    with pytest.raises(JournalError):
-        journal.tend()
+    if attack is not cut_index:
+        with pytest.raises(JournalError):
+            journal.tend()
     saved = saved_in(folder)
     journal.close()
     lost, *rest = [(record.levelname, record.getMessage()) for record in caplog.records]
@@ -219,6 +225,19 @@ def test_what_was_committed_as_the_files_went_is_no_record(
     with Reader(folder) as reader:
         found = reader.verdicts(EPOCH, RECORDED + 1, None, 10)
     assert [json.loads(each)["verdict"] for each in found] == ["FAULT", "PASS"]
+
+
+def test_index_that_was_cut_is_made_anew(journal: Journal, tmp_path: Path) -> None:
+    folder = tmp_path / "journal"
+    cut_index(folder / FILE)
+    with pytest.raises(JournalError, match="-shm was cut from"):
+        journal.tend()
+    saved_in(folder)
+    while any(isinstance(one, Rescue) for one in threading.enumerate()):
+        time.sleep(0.01)
+    journal.commit([], [verdict(RECORDED + 1)])
+    with Reader(folder) as reader:
+        assert reader.count() == RECORDED + 1
 
 
 def test_readers_and_copies_are_no_attack(journal: Journal, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from inspector.client.subscriber import Item, Subscriber
 from inspector.config.station_file import Security
 from inspector.journal.reader import Reader
+from inspector.journal.recovery import Damage
 from inspector.journal.schema import FILE, PLACES_PER_EPOCH
 from inspector.journal.writer import Journal
 from inspector.wire.command_server import Commands, CommandSocket
@@ -98,6 +99,21 @@ class Recorded:
         self._journal.commit((), new)
         self.verdicts += new
 
+    def suspect(self, damage: Damage) -> None:
+        """A reader met this."""
+        if self._journal is not None:
+            self._journal.suspect(damage)
+
+    def tend(self) -> None:
+        """What the recorder does once a second."""
+        assert self._journal is not None
+        self._journal.tend()
+
+    @property
+    def damaged(self) -> int:
+        assert self._journal is not None
+        return self._journal.damaged
+
     def damage(self, seq: int, row: str) -> None:
         """Have the journal say ``row`` instead of verdict ``seq`` of the first epoch."""
         with contextlib.closing(sqlite3.connect(self.folder / FILE)) as db, db:
@@ -142,7 +158,7 @@ def serving(
             CommandSocket(gate, address),
             handle=handle,
             status=recorded.status,
-            reader=lambda: Reader(recorded.folder),
+            reader=lambda: Reader(recorded.folder, recorded.suspect),
             **options,
         )
         commands.start()

@@ -11,6 +11,7 @@ from benchmarks.faults import (
     cameras,
     config,
     frames,
+    journals,
     models,
     soak,
     strangers,
@@ -90,6 +91,20 @@ ROWS: Final = {
         10_000,
         10_000,
         config.config,
+    ),
+    "journal": Row(
+        "without its journal a station passes no part",
+        "judged without a record 0; lost of what was recorded 0; Error within 3 s",
+        70,
+        7,
+        journals.taken_away,
+    ),
+    "odd": Row(
+        "odd rows, files and messages end nothing, and a wrong clock deletes nothing at a glance",
+        "a gap of one for each damaged verdict, other verdicts missing 0, workers ended 0",
+        30,
+        1,
+        journals.odd_things,
     ),
     "soak": Row(
         "it holds for hours",

@@ -17,8 +17,9 @@ from inspector.cli.recorded import add_journal, find_journal, is_within, progres
 from inspector.errors import ConfigError, OutputError
 from inspector.files import output_errors, whole_file
 from inspector.journal.reader import Reader
+from inspector.journal.recovery import Damage
 from inspector.version import install_command
-from inspector.wire.messages import VerdictMessage
+from inspector.wire.messages import VerdictMessage, decode_verdict
 
 _CHUNK: Final = 10_000
 
@@ -56,18 +57,25 @@ def run(options: argparse.Namespace) -> int:
         _pyarrow(out)
     folder, _ = find_journal(options.source)
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-    with closing(Reader(folder)) as reader, progress_bar(console) as bar:
+    damages: list[Damage] = []
+    with closing(Reader(folder, damages.append)) as reader, progress_bar(console) as bar:
         task = bar.add_task("verdicts", total=None)
 
         def rows() -> Iterator[dict[str, Any]]:
             for json in reader.walk(options.since or 0):
-                verdict = VerdictMessage.model_validate_json(json)
+                verdict = decode_verdict(json)
                 if is_within(verdict.judged_us, options):
                     bar.advance(task)
                     yield row_of(verdict)
 
         with output_errors(out), whole_file(out) as path:
             count = write(path, rows())
+        first = reader.name_of(damages[0]) if damages else ""
+    if damages:
+        console.print(
+            f"{folder}: {len(damages)} damaged rows left out, the first is {first} "
+            f"({damages[0].why}); docs/journal.md says what becomes of them"
+        )
     print(f"{out}: {count} verdicts")
     return 0
 

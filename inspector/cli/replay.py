@@ -73,12 +73,12 @@ def run(options: argparse.Namespace) -> int:
     :class:`ProviderError`.
     """
     folder, station = find_journal(options.source)
-    chosen = _choose(folder, station, options)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    chosen = _choose(folder, station, options, console)
     if not chosen:
         raise JournalError(f"{folder}: no pictures to replay; docs/journal.md says what is kept")
     provider: Provider = station.provider if station else "auto"
     detector = Detector.load(options.bundle, provider, station.threads if station else 0)
-    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     comparison = Comparison()
     judge = _judge(detector, options.limit_factor)
     with progress_bar(console) as bar:
@@ -98,11 +98,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _choose(
-    folder: Path, station: Station | None, options: argparse.Namespace
+    folder: Path, station: Station | None, options: argparse.Namespace, console: Console
 ) -> list[KeptPicture]:
     if not folder.is_dir():
         raise JournalError(f"{folder}: no such folder; give the one that the station's log names")
-    kept = list(pictures(folder))
+    kept = list(pictures(folder, lambda trouble: console.print(f"{trouble}; left out")))
     known = {picture.camera for picture in kept}
     known |= {camera.name for camera in station.cameras} if station else set()
     if known and options.camera not in {None, *known}:

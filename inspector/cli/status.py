@@ -131,6 +131,9 @@ def assess(status: StatusMessage, provider: str = "") -> list[Finding]:
         findings.insert(0, Finding(Level.CRITICAL, status.trouble))
     if status.storage:
         findings.append(Finding(Level.WARNING, status.storage))
+    if status.damaged:
+        rows = f"{status.damaged} damaged rows of the journal were set aside"
+        findings.append(Finding(Level.WARNING, rows))
     if status.drift:
         findings.append(Finding(Level.WARNING, f"drift: {status.drift}"))
     if status.inference:

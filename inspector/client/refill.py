@@ -198,7 +198,14 @@ class Refill:
         if reply.more:
             if progress.last == before:
                 yield from self.give_up()
-        elif progress.epoch != self._epoch:
+            return
+        # The journal had verdicts up to there, and cannot give those that did not come.
+        is_last = progress.epoch == self._epoch
+        end = min(reply.last_seq, self._seq) if is_last else reply.last_seq
+        if progress.last < end:
+            yield Gap(self._station, progress.epoch, progress.last + 1, end)
+            progress.reach(end)
+        if progress.epoch != self._epoch:
             following = reply.next_epoch
             known = following is None or following in progress
             progress.turn_to(self._epoch if following is None or known else following)

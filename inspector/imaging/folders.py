@@ -2,12 +2,14 @@
 
 Image files at any depth, by path. Links are followed, and each real folder counts once, under the
 first path that leads to it: a link in a circle ends. Hidden files and folders are left out: they
-are thumbnails, notes, and the "._" twins that macOS leaves on memory cards.
+are thumbnails, notes, and the "._" twins that macOS leaves on memory cards. So are pipes, sockets
+and devices, whatever their names.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +26,7 @@ def find_images(root: Path) -> list[Path]:
         here / name
         for here, _, files in walk(root)
         for name in files
-        if Path(name).suffix.lower() in IMAGE_SUFFIXES
+        if Path(name).suffix.lower() in IMAGE_SUFFIXES and _ends(here / name)
     ]
     return sorted(found, key=lambda path: path.relative_to(root).parts)
 
@@ -44,6 +46,15 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield Path(here), folders, sorted(name for name in files if not name.startswith("."))
+
+
+def _ends(path: Path) -> bool:
+    """False for what may be read for ever; what cannot be looked at is left to its reader."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return True
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
 def _refuse(error: OSError) -> None:

@@ -9,12 +9,13 @@ on the disk, so that every file with a name can be read. The names are the only 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import struct
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -25,9 +26,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from inspector.clock import SYSTEM_CLOCK, Clock, ClockWatch
 from inspector.config.station_file import JournalSettings
 from inspector.errors import JournalError
-from inspector.files import write_whole
+from inspector.files import reason_of, write_whole
 from inspector.imaging.geometry import Box
 from inspector.imaging.heatmaps import map_to_grey
 from inspector.imaging.images import encode_png, read_image
@@ -37,13 +39,15 @@ from inspector.wire.messages import VerdictMessage
 FOLDER: Final = "pictures"
 
 _NAME: Final = re.compile(
-    r"(?P<time>\d{8}T\d{6}\.\d{6})_(?P<camera>.+)_(?P<verdict>PASS|FAIL|FAULT)"
-    r"_(?P<epoch>[^_]+)_(?P<seq>\d+)\.png"
+    r"(?P<time>[0-9]{8}T[0-9]{6}\.[0-9]{6})_(?P<camera>.+)_(?P<verdict>PASS|FAIL|FAULT)"
+    r"_(?P<epoch>[^_]+)_(?P<seq>[0-9]+)\.png"
 )
 _TIME: Final = "%Y%m%dT%H%M%S.%f"
 _MAP: Final = ".map.png"
-_MOST_AGED: Final = 20
+_MOST_AGED: Final = 2
 """Aged pictures, of PASS and of the others each, that are deleted when one is kept."""
+_STEP_S: Final = 60.0
+"""A clock that is set by less makes no picture old."""
 _MEGABYTE: Final = 2**20
 _HEAD_BYTES: Final = 33
 """A PNG's signature and its first chunk, after which others may stand."""
@@ -88,13 +92,16 @@ class Archive:
     Whatever the disk does, no method raises.
     """
 
-    def __init__(self, folder: Path, settings: JournalSettings) -> None:
+    def __init__(
+        self, folder: Path, settings: JournalSettings, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         """``folder`` is the journal's; nothing is read or written before the first picture."""
         self._folder = folder / FOLDER
         self._settings = settings
         self._passed = _Kept()
         self._others = _Kept()
         self._known = False
+        self._clock_watch = ClockWatch(_STEP_S, clock)
         self._trouble = ""
 
     @property
@@ -146,9 +153,14 @@ class Archive:
         size = len(data) + len(heat)
         try:
             self._folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-            if not self._known:
+            is_first = not self._known
+            if is_first:
                 self._look()
-            self._forget_aged(verdict.judged_us)
+            # A clock may be wrong until somebody sets it, and then again: no picture is deleted by
+            # a time that was not there before.
+            is_steady = self._clock_watch.jumped_s(verdict.judged_us) == 0.0
+            if is_steady and not is_first:
+                self._forget_aged(verdict.judged_us)
             self._trouble = self._shortage(size)
             if self._trouble or not self._make_room(size, is_pass):
                 return False
@@ -156,10 +168,10 @@ class Archive:
             if heat:
                 write_whole(_map_of(path), heat)
             write_whole(path, data)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             _delete(path)
             self._trouble = (
-                f"{self._folder}: no picture can be kept: {error.strerror}; look after the disk"
+                f"{self._folder}: no picture can be kept: {reason_of(error)}; look after the disk"
             )
             return False
         except JournalError as error:
@@ -220,8 +232,9 @@ class Archive:
             is_pass = picture.verdict is Verdict.PASS
             (self._passed if is_pass else self._others).add(picture.path.name, size)
         for path in self._folder.glob(f"*/*{_MAP}"):
-            if not path.with_name(path.name.removesuffix(_MAP) + ".png").exists():
-                _delete(path)
+            with suppress(OSError):
+                if not path.with_name(path.name.removesuffix(_MAP) + ".png").exists():
+                    _delete(path)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name[:4]}-{name[4:6]}-{name[6:8]}" / name
@@ -253,24 +266,42 @@ def _time(us: int) -> str:
     return datetime.fromtimestamp(us / 1e6, timezone.utc).strftime(_TIME)
 
 
-def pictures(folder: Path) -> Iterator[KeptPicture]:
+def pictures(
+    folder: Path, on_trouble: Callable[[str], None] = lambda _text: None
+) -> Iterator[KeptPicture]:
     """The pictures kept beside the journal in ``folder``, oldest first.
 
-    A station may keep and delete some meanwhile. Raises :class:`JournalError`.
+    A station may keep and delete some meanwhile. Whatever else lies there is passed over;
+    ``on_trouble`` hears of a day that cannot be read. Raises :class:`JournalError` where none can.
     """
     root = folder / FOLDER
     try:
         days = sorted(root.iterdir()) if root.exists() else []
-        for day in days:
-            with suppress(FileNotFoundError, NotADirectoryError):
-                for path in sorted(day.iterdir()):
-                    found = _NAME.fullmatch(path.name)
-                    if found and not path.name.endswith(_MAP):
-                        yield KeptPicture(
-                            path, _us(found), found["camera"], Verdict(found["verdict"])
-                        )
     except OSError as error:
         raise JournalError(f"{root}: cannot be read: {error.strerror}") from None
+    for day in days:
+        try:
+            with os.scandir(day) as entries:
+                # Neither folders nor links nor pipes: a station keeps plain files.
+                names = sorted(one.name for one in entries if one.is_file(follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            on_trouble(f"{day}: cannot be read: {error.strerror}")
+            continue
+        yield from filter(None, (_kept_at(day / name) for name in names))
+
+
+def _kept_at(path: Path) -> KeptPicture | None:
+    """What the name of a file says; None where no station gave it."""
+    found = _NAME.fullmatch(path.name)
+    if found is None or path.name.endswith(_MAP):
+        return None
+    with suppress(ValueError):
+        moment = datetime.strptime(found["time"], _TIME).replace(tzinfo=timezone.utc)
+        judged_us = round(moment.timestamp() * 1e6)
+        return KeptPicture(path, judged_us, found["camera"], Verdict(found["verdict"]))
+    return None
 
 
 def with_text(png: bytes, text: str) -> bytes:
@@ -305,11 +336,6 @@ def _is_picture(frame: npt.NDArray[Any]) -> bool:
 
 def _map_of(path: Path) -> Path:
     return path.with_suffix(_MAP)
-
-
-def _us(found: re.Match[str]) -> int:
-    moment = datetime.strptime(found["time"], _TIME).replace(tzinfo=timezone.utc)
-    return round(moment.timestamp() * 1e6)
 
 
 def _size(path: Path) -> int:

@@ -8,11 +8,25 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from inspector.errors import JournalError
-from inspector.journal.schema import FILE, PLACES_PER_EPOCH, check_version, damaged, epochs
+from inspector.journal.recovery import Damage, name_of, read_row
+from inspector.journal.schema import (
+    FILE,
+    MOST_NUMBER,
+    PLACES_PER_EPOCH,
+    VERSION,
+    damaged,
+    last_seq,
+    numbers,
+    read_text,
+    version_of,
+)
 
+T = TypeVar("T")
+
+_MOST_EPOCHS: Final = 1000
 _CHUNK: Final = 1000
 """Verdicts that ``walk`` has in memory at once."""
 
@@ -23,9 +37,17 @@ class Reader:
     Every method may raise :class:`JournalError`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Open the journal in ``folder``. Raises :class:`JournalError` where there is none."""
+    def __init__(
+        self, folder: Path, on_damage: Callable[[Damage], None] = lambda _damage: None
+    ) -> None:
+        """Open the journal in ``folder``. Raises :class:`JournalError` where there is none.
+
+        A row that is no verdict is left out of all that is read, and ``on_damage`` hears of it,
+        each time that it is met.
+        """
         self._path = folder / FILE
+        self._on_damage = on_damage
+        self._version = VERSION
         try:
             found = self._path.is_file()
         except OSError as error:
@@ -54,12 +76,13 @@ class Reader:
 
         At most ``limit``, in the order of seq; [] for an epoch that is not known.
         """
-        known = self._fetch("SELECT number FROM epoch WHERE name = ?", epoch)
-        if not known:
+        number = self._number_of(epoch)
+        if number is None:
             return []
-        base = known[0][0] * PLACES_PER_EPOCH
-        until = base + min(PLACES_PER_EPOCH - 1, PLACES_PER_EPOCH - 1 if last is None else last)
-        return self._jsons(base + max(first, 0), until, limit)
+        base = number * PLACES_PER_EPOCH
+        until = PLACES_PER_EPOCH - 1 if last is None else min(last, PLACES_PER_EPOCH - 1)
+        begin = min(max(first, 0), PLACES_PER_EPOCH - 1)
+        return list(islice(self._verdicts(base + begin, base + until, limit), limit))
 
     def since(self, us: int, limit: int) -> list[bytes]:
         """Verdicts judged at ``us`` (µs since the Unix epoch) or later, JSON as published.
@@ -71,33 +94,40 @@ class Reader:
 
     def walk(self, since_us: int = 0) -> Iterator[bytes]:
         """Like ``since``, but all of them, and only some in memory at once."""
-        for (number,) in self._fetch("SELECT number FROM epoch ORDER BY number"):
+        for number, _ in self._asked(lambda: numbers(self._db)):
             place = self._first_since(number, since_us)
-            until = (number + 1) * PLACES_PER_EPOCH - 1
-            while place is not None:
-                rows = self._fetch(
-                    "SELECT place, CAST(json AS BLOB) FROM verdict WHERE place BETWEEN ? AND ? "
-                    "ORDER BY place LIMIT ?",
-                    *(place, until, _CHUNK),
-                )
-                yield from (json for _, json in rows)
-                place = rows[-1][0] + 1 if rows else None
+            if place is not None:
+                yield from self._verdicts(place, (number + 1) * PLACES_PER_EPOCH - 1, _CHUNK)
 
     def epochs(self) -> list[tuple[str, int]]:
         """(epoch, its last seq, 0 without a verdict) of the newest 1,000 starts, oldest first."""
-        return self._asked(lambda: epochs(self._db))
+        newest = self._asked(lambda: numbers(self._db))[-_MOST_EPOCHS:]
+        return [(name, self._last_seq(number)) for number, name in newest]
+
+    def last_seq(self, epoch: str) -> int:
+        """The last seq of ``epoch``, also where its row was damaged; 0 for one without a verdict.
+
+        Raises LookupError for an epoch that is not known.
+        """
+        number = self._number_of(epoch)
+        if number is None:
+            raise LookupError(epoch)
+        return self._last_seq(number)
 
     def following(self, epoch: str) -> str | None:
         """The next epoch that has verdicts. Raises LookupError for one that is not known."""
-        known = self._fetch("SELECT number FROM epoch WHERE name = ?", epoch)
-        if not known:
+        number = self._number_of(epoch)
+        if number is None:
             raise LookupError(epoch)
-        found = self._fetch(
-            "SELECT name FROM epoch WHERE number > ? AND EXISTS (SELECT 1 FROM verdict WHERE place "
-            "BETWEEN epoch.number * ? AND epoch.number * ? + ?) ORDER BY number LIMIT 1",
-            *(known[0][0], PLACES_PER_EPOCH, PLACES_PER_EPOCH, PLACES_PER_EPOCH - 1),
-        )
-        return str(found[0][0]) if found else None
+        for later, name in self._asked(lambda: numbers(self._db, number)):
+            if self._last_seq(later):
+                return name
+        return None
+
+    def name_of(self, damage: Damage) -> str:
+        """What people call a damaged row: EPOCH/SEQ of a verdict, else the table it stands in."""
+        place = damage.place
+        return damage.origin if place is None else self._asked(lambda: name_of(self._db, place))
 
     def count(self) -> int:
         """How many verdicts are in the journal; this reads all of it."""
@@ -114,7 +144,8 @@ class Reader:
                     uri, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False
                 )
                 undo.callback(db.close)
-                check_version(db, self._path)
+                db.text_factory = read_text
+                self._version = version_of(db, self._path)
             except sqlite3.OperationalError as error:
                 raise JournalError(f"{self._path}: cannot be read: {error}") from None
             except sqlite3.Error as error:
@@ -133,7 +164,7 @@ class Reader:
             "ORDER BY place DESC LIMIT 1",
             *(low, high),
         )
-        if not last or last[0][1] < us:
+        if not last or _moment(last[0][1]) < us:
             return None
         high = last[0][0]
         while low < high:
@@ -143,24 +174,43 @@ class Reader:
                 "SELECT place, latest_us FROM verdict WHERE place >= ? ORDER BY place LIMIT 1",
                 middle,
             )[0]
-            low, high = (low, min(middle, place)) if latest_us >= us else (place + 1, high)
+            low, high = (low, min(middle, place)) if _moment(latest_us) >= us else (place + 1, high)
         return low
 
-    def _jsons(self, first: int, last: int, limit: int) -> list[bytes]:
-        rows = self._fetch(
-            "SELECT CAST(json AS BLOB) FROM verdict WHERE place BETWEEN ? AND ? "
+    def _verdicts(self, first: int, last: int, chunk: int) -> Iterator[bytes]:
+        """Those from place ``first`` to ``last`` that can be read, ``chunk`` in memory at once."""
+        while rows := self._fetch(
+            "SELECT place, CAST(json AS BLOB) FROM verdict WHERE place BETWEEN ? AND ? "
             "ORDER BY place LIMIT ?",
-            *(first, last, limit),
-        )
-        return [json for (json,) in rows]
+            *(first, last, chunk),
+        ):
+            for place, json in rows:
+                found = read_row(place, json)
+                if isinstance(found, Damage):
+                    self._on_damage(found)
+                else:
+                    yield json
+            first = rows[-1][0] + 1
+
+    def _number_of(self, epoch: str) -> int | None:
+        found = self._fetch("SELECT number FROM epoch WHERE name = ?", epoch)
+        return found[0][0] if found and 0 < found[0][0] <= MOST_NUMBER else None
+
+    def _last_seq(self, number: int) -> int:
+        return self._asked(lambda: last_seq(self._db, number, self._version))
 
     def _fetch(self, sql: str, *parameters: object) -> list[Any]:
         return self._asked(lambda: self._db.execute(sql, parameters).fetchall())
 
-    def _asked(self, ask: Callable[[], list[Any]]) -> list[Any]:
+    def _asked(self, ask: Callable[[], T]) -> T:
         try:
             return ask()
         except sqlite3.OperationalError as error:
             raise JournalError(f"{self._path}: cannot be read: {error}") from None
         except sqlite3.Error as error:
             raise damaged(self._path, error) from None
+
+
+def _moment(latest_us: object) -> int:
+    """``latest_us``, of a damaged one the end of time: rather too many verdicts than too few."""
+    return latest_us if isinstance(latest_us, int) else 2**63

@@ -5,15 +5,21 @@ They run on any connection that has ``execute`` and ``executemany``, and know no
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
-from inspector.errors import JournalError, WireError
-from inspector.logs import say
-from inspector.wire.messages import VerdictMessage, decode_verdict, encode
+from pydantic import Strict, StrictStr
+
+from inspector.errors import JournalError
+from inspector.wire.messages import (
+    Microseconds,
+    TriggerNumber,
+    VerdictMessage,
+    encode,
+)
 
 FILE: Final = "verdicts.sqlite3"
 """Name of the database in the journal's folder."""
@@ -26,11 +32,13 @@ of the verdicts.
 """
 
 _APPLICATION: Final = 0x4C494A31
-_VERSION: Final = 1
-_REMEMBERED: Final = 10_000
+MOST_NUMBER: Final = 2**63 // PLACES_PER_EPOCH - 1
+"""Highest number of an epoch whose places SQLite can hold."""
 _NEVER_DELETED: Final = 100_000
 """Verdicts of the running epoch that stay however old they are."""
-_MOST_EPOCHS: Final = 1000
+
+WAL_LIMIT_BYTES: Final = 64 * 2**20
+"""To which SQLite cuts a write-ahead log that has grown beyond, when it begins anew."""
 
 _PRAGMAS: Final = (
     "journal_mode=WAL",
@@ -38,24 +46,17 @@ _PRAGMAS: Final = (
     # macOS: a plain fsync leaves the data in the drive's cache.
     "fullfsync=ON",
     "checkpoint_fullfsync=ON",
-    "journal_size_limit=67108864",
+    f"journal_size_limit={WAL_LIMIT_BYTES}",
     "cell_size_check=ON",
     "trusted_schema=OFF",
 )
-_SCHEMA: Final = (
-    "CREATE TABLE epoch (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, "
-    "started_us INTEGER NOT NULL)",
-    # latest_us is the highest judged_us of its epoch so far: it never falls, whatever the clock
-    # does, so that a moment can be searched for.
-    "CREATE TABLE verdict (place INTEGER PRIMARY KEY, latest_us INTEGER NOT NULL, "
-    "json TEXT NOT NULL)",
-    "CREATE INDEX verdict_age ON verdict (latest_us)",
-    "CREATE TABLE open_trigger (camera TEXT NOT NULL, client TEXT NOT NULL, "
-    "session TEXT NOT NULL, number INTEGER NOT NULL, part_id TEXT NOT NULL, "
-    "triggered_us INTEGER NOT NULL, PRIMARY KEY (number, part_id, client, session, camera))",
-    f"PRAGMA application_id={_APPLICATION}",
-    f"PRAGMA user_version={_VERSION}",
+
+
+_LAST_PLACES: Final = (
+    "SELECT max(place) FROM verdict WHERE place BETWEEN ? AND ?",
+    "SELECT max(place) FROM damaged WHERE place BETWEEN ? AND ?",
 )
+"""Where the last verdict of an epoch may stand; the second since version 2 of the tables."""
 
 
 class Database(Protocol):
@@ -88,12 +89,12 @@ class Accepted(Protocol):
 class TriggerRow:
     """An accepted trigger, as the journal keeps it until its verdict is there."""
 
-    camera: str
-    client: str
-    session: str
-    number: int
-    part_id: str
-    triggered_us: int
+    camera: StrictStr
+    client: StrictStr
+    session: StrictStr
+    number: Annotated[TriggerNumber, Strict()]
+    part_id: StrictStr
+    triggered_us: Annotated[Microseconds, Strict()]
 
     @property
     def key(self) -> tuple[str, str, str, int, str]:
@@ -115,13 +116,12 @@ class Recovered:
 
 
 def prepare(db: Database, path: Path) -> None:
-    """Make a connection durable, and the tables where there are none; ``path`` is for errors.
+    """Make a connection durable, and its tables those of :data:`VERSION`; ``path`` is for errors.
 
-    Raises :class:`JournalError` for another program's database, and what ``db`` raises.
+    Raises :class:`JournalError` for another program's database or a newer version's, and what
+    ``db`` raises.
     """
-    fresh = not db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-    if not fresh:
-        check_version(db, path)
+    version = version_of(db, path)
     for pragma in _PRAGMAS:
         # Fetched to its end: a statement that is not would hold a lock.
         found = db.execute(f"PRAGMA {pragma}").fetchall()
@@ -130,27 +130,79 @@ def prepare(db: Database, path: Path) -> None:
                 f"{path}: this file system cannot hold a journal (no shared memory); choose a "
                 f"journal.folder on a local disk"
             )
-    if fresh:
+    for made, step in enumerate(STEPS[version:], version + 1):
         db.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA:
-            db.execute(statement)
-        db.execute("COMMIT")
+        try:
+            step(db)
+            db.execute(f"PRAGMA user_version={made}")
+            db.execute("COMMIT")
+        except BaseException:
+            # A full disk may have rolled it back already, and says so.
+            with contextlib.suppress(Exception):
+                db.execute("ROLLBACK")
+            raise
 
 
-def check_version(db: Database, path: Path) -> None:
-    """Raise :class:`JournalError` unless ``db`` is a journal of this version."""
+def version_of(db: Database, path: Path) -> int:
+    """Version of the journal's tables, 1 to :data:`VERSION`; 0 when there are none yet.
+
+    Raises :class:`JournalError` for another program's database, and for a newer version's.
+    """
+    if not db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        return 0
     if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
         raise JournalError(f"{path}: not a journal; choose another journal.folder")
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version != _VERSION:
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if not 1 <= version <= VERSION:
         raise JournalError(
-            f"{path}: a journal of version {version}, this inspector has {_VERSION}; use the "
+            f"{path}: a journal of version {version}, this inspector has {VERSION}; use the "
             f"inspector that wrote it, or choose another journal.folder"
         )
+    return version
+
+
+def _make_first(db: Database) -> None:
+    for statement in (
+        "CREATE TABLE epoch (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, "
+        "started_us INTEGER NOT NULL)",
+        # latest_us is the highest judged_us of its epoch so far: it never falls, whatever the clock
+        # does, so that a moment can be searched for.
+        "CREATE TABLE verdict (place INTEGER PRIMARY KEY, latest_us INTEGER NOT NULL, "
+        "json TEXT NOT NULL)",
+        "CREATE INDEX verdict_age ON verdict (latest_us)",
+        "CREATE TABLE open_trigger (camera TEXT NOT NULL, client TEXT NOT NULL, "
+        "session TEXT NOT NULL, number INTEGER NOT NULL, part_id TEXT NOT NULL, "
+        "triggered_us INTEGER NOT NULL, PRIMARY KEY (number, part_id, client, session, camera))",
+        f"PRAGMA application_id={_APPLICATION}",
+    ):
+        db.execute(statement)
+
+
+def _add_damaged(db: Database) -> None:
+    """Rows of ``origin``, a table, that could not be read: as they were, when found, and why.
+
+    ``place``: of a verdict; None of a trigger.
+    """
+    db.execute(
+        "CREATE TABLE damaged (found_us INTEGER NOT NULL, origin TEXT NOT NULL, place INTEGER, "
+        "content BLOB, why TEXT NOT NULL)"
+    )
+    db.execute("CREATE INDEX damaged_place ON damaged (place)")
+
+
+STEPS: Final[tuple[Callable[[Database], None], ...]] = (_make_first, _add_damaged)
+"""The step at ``i`` brings the tables from version ``i`` to ``i + 1``, in one transaction.
+
+A step that a release contains is never changed: later ones are added. Version 0 has no tables, so
+that a new journal takes every step. A fixture of each released version is tested.
+"""
+
+VERSION: Final = len(STEPS)
+"""Version of the tables that this inspector writes; those of earlier ones are brought to it."""
 
 
 def begin(db: Database, epoch: str, started_us: int, before_us: int) -> int:
-    """Insert an epoch, and return its number.
+    """Insert an epoch, and return its number; the caller has begun a transaction.
 
     Epochs without a verdict that started before ``before_us`` are deleted.
     """
@@ -159,8 +211,14 @@ def begin(db: Database, epoch: str, started_us: int, before_us: int) -> int:
         "BETWEEN epoch.number * ? AND epoch.number * ? + ?)",
         (before_us, PLACES_PER_EPOCH, PLACES_PER_EPOCH, PLACES_PER_EPOCH - 1),
     )
-    db.execute("INSERT INTO epoch (name, started_us) VALUES (?, ?)", (epoch, started_us))
-    return int(db.execute("SELECT max(number) FROM epoch").fetchone()[0])
+    last = db.execute(
+        "SELECT max(number) FROM epoch WHERE number BETWEEN 1 AND ?", (MOST_NUMBER - 1,)
+    ).fetchone()[0]
+    number = 1 if last is None else int(last) + 1
+    db.execute(
+        "INSERT INTO epoch (number, name, started_us) VALUES (?, ?, ?)", (number, epoch, started_us)
+    )
+    return number
 
 
 def record(
@@ -209,48 +267,32 @@ def record(
     return latest_us
 
 
-def recover(db: Database) -> Recovered:
-    """What earlier epochs left.
-
-    A row that is no verdict is left out and logged: it would answer no trigger.
-    """
-    unanswered = db.execute(
-        "SELECT camera, client, session, number, part_id, triggered_us FROM open_trigger "
-        "ORDER BY rowid"
-    ).fetchall()
-    newest = db.execute(
-        "SELECT place, CAST(json AS BLOB) FROM verdict ORDER BY place DESC LIMIT ?",
-        (_REMEMBERED,),
-    ).fetchall()
-    answered: list[VerdictMessage] = []
-    damages: list[str] = []
-    for place, json in reversed(newest):
-        try:
-            verdict = decode_verdict(json)
-        except WireError as error:
-            damages.append(f"place {place}: {error}")
-            continue
-        if verdict.trigger_seq is not None:
-            answered.append(verdict)
-    if damages:
-        say("damaged", logging.WARNING, rows=len(damages), why=damages[0])
-    return Recovered(tuple(TriggerRow(*row) for row in unanswered), tuple(answered))
+def read_text(raw: bytes) -> str:
+    """A text of the database, which may be damaged: what is not UTF-8 is written out."""
+    return raw.decode("utf-8", "backslashreplace")
 
 
-def epochs(db: Database) -> list[tuple[str, int]]:
-    """(epoch, its last seq) of the newest 1,000 epochs, oldest first."""
+def numbers(db: Database, after: int = 0) -> list[tuple[int, str]]:
+    """Number and name of the epochs beyond number ``after``, oldest first."""
     found = db.execute(
-        "SELECT number, name FROM epoch ORDER BY number DESC LIMIT ?", (_MOST_EPOCHS,)
+        "SELECT number, name FROM epoch WHERE number > ? AND number BETWEEN 1 AND ? "
+        "ORDER BY number",
+        (after, MOST_NUMBER),
     ).fetchall()
-    ends = []
-    for number, name in reversed(found):
-        base = number * PLACES_PER_EPOCH
-        last = db.execute(
-            "SELECT max(place) FROM verdict WHERE place BETWEEN ? AND ?",
-            (base, base + PLACES_PER_EPOCH - 1),
-        ).fetchone()[0]
-        ends.append((str(name), 0 if last is None else int(last - base)))
-    return ends
+    return [(number, str(name)) for number, name in found]
+
+
+def last_seq(db: Database, number: int, version: int) -> int:
+    """The last seq that epoch ``number`` has, readable or set aside; 0 without one.
+
+    ``version`` is that of the tables.
+    """
+    base = number * PLACES_PER_EPOCH
+    places = [base]
+    for query in _LAST_PLACES[:version]:
+        row = db.execute(query, (base, base + PLACES_PER_EPOCH - 1)).fetchone()
+        places.append(int(row[0] or 0))
+    return max(places) - base
 
 
 def _escaped(value: object) -> object:

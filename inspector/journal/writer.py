@@ -21,28 +21,43 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from inspector.errors import JournalError
 from inspector.files import lock_file, sync_folder
+from inspector.journal.open_files import OpenFiles, Rescue
+from inspector.journal.recovery import (
+    Damage,
+    count_damaged,
+    damaged_at,
+    name_of,
+    recover,
+    set_aside,
+)
 from inspector.journal.schema import (
     FILE,
+    PLACES_PER_EPOCH,
     Accepted,
     Recovered,
     begin,
     damaged,
-    prepare,
+    read_text,
     record,
-    recover,
 )
+from inspector.journal.upgrade import check, upgrade
 from inspector.logs import say
 from inspector.wire.messages import VerdictMessage
+
+T = TypeVar("T")
 
 _RESERVE_BYTES: Final = 16 * 2**20
 _RESERVE_STEP: Final = 2**19
 """Bytes that are added to the reserve with one commit."""
 _DAY_US: Final = 86_400_000_000
-_CHECK_S: Final = 1.0
+_MOST_SUSPECTS: Final = 100_000
+_MOST_SET_ASIDE: Final = 100
+"""Damaged rows that are moved in one transaction, for which verdicts wait."""
+_MOST_NAMED: Final = 10
 
 
 class Journal:
@@ -56,7 +71,8 @@ class Journal:
     def __init__(self, folder: Path, verdict_days: int = 365) -> None:
         """Open the journal in ``folder``, or make it. Raises :class:`JournalError`.
 
-        A journal that is damaged, or of another version, is refused and left as it is.
+        A journal of an earlier version is brought to this one's. One that is damaged, or of a newer
+        version, is refused and left as it is.
         """
         self._folder = folder
         self._path = folder / FILE
@@ -66,12 +82,17 @@ class Journal:
         self._keep_us = verdict_days * _DAY_US
         self._number = 0
         self._latest_us = 0
+        self._damaged = 0
+        self._rescue: Rescue | None = None
+        self._unsure: list[tuple[int]] = []
+        self._suspects: set[int] = set()
         with contextlib.ExitStack() as undo:
             self._lock = _lock(folder)
             undo.callback(self._unlock)
             self._db = self._open()
             undo.callback(self._db.close)
-            self._check()
+            check(self._db, self._path)
+            self._files = OpenFiles(self._path)
             self._fill_reserve(_RESERVE_BYTES)
             undo.pop_all()
 
@@ -83,6 +104,11 @@ class Journal:
         """
         return self._trouble
 
+    @property
+    def damaged(self) -> int:
+        """Rows that could not be read and were set aside, ever. Any thread may read it."""
+        return self._damaged
+
     def begin(self, epoch: str, started_us: int) -> Recovered:
         """Begin an epoch, and return what the earlier ones left. Raises :class:`JournalError`.
 
@@ -91,10 +117,10 @@ class Journal:
         before_us = time.time_ns() // 1000 - self._keep_us
         self._number = self._transact(lambda: begin(self._db, epoch, started_us, before_us))
         self._latest_us = 0
-        try:
-            return recover(self._db)
-        except sqlite3.Error as error:
-            raise damaged(self._path, error) from None
+        recovered, damages = self._transact(lambda: recover(self._db, self._number, started_us))
+        self._damaged = self._transact(lambda: count_damaged(self._db))
+        self._tell_damages(damages)
+        return recovered
 
     def commit(self, triggers: Sequence[Accepted], verdicts: Sequence[VerdictMessage]) -> None:
         """Record accepted triggers and verdicts of the epoch, all or nothing.
@@ -105,17 +131,76 @@ class Journal:
         others with their numbers, may then be tried again.
         """
         before_us = time.time_ns() // 1000 - self._keep_us
-        self._latest_us = self._transact(
-            lambda: record(
+
+        def write() -> int:
+            self._db.executemany("DELETE FROM verdict WHERE place = ?", self._unsure)
+            return record(
                 self._db, self._number, self._latest_us, triggers, verdicts, before_us=before_us
             )
-        )
+
+        try:
+            self._latest_us = self._transact(write)
+        except _OvertakenError:
+            # They may be on the disk, and will have been published as something else.
+            base = self._number * PLACES_PER_EPOCH
+            self._unsure = [(base + verdict.seq,) for verdict in verdicts]
+            raise
+        self._unsure = []
         # A piece with each commit, so that no verdict waits until all of the reserve is written.
         self._fill_reserve(_RESERVE_STEP)
+
+    def suspect(self, damage: Damage) -> None:
+        """A reader could not read this row: ``tend`` looks at it. Any thread may call."""
+        if damage.place is not None and len(self._suspects) < _MOST_SUSPECTS:
+            self._suspects.add(damage.place)
+
+    def tend(self) -> None:
+        """What is due once a second: look after the files, and set aside rows that are damaged.
+
+        Of these only the ones that were suspected. Raises :class:`JournalError`.
+        """
+        self._look(written=False)
+        if self._has_reserve and not self._reserve_is_whole():
+            say(
+                "reserve missing", logging.WARNING, folder=self._folder, why="it was deleted or cut"
+            )
+            self._has_reserve = False
+        if not self._suspects:
+            return
+        places = [self._suspects.pop() for _ in range(min(len(self._suspects), _MOST_SET_ASIDE))]
+        now_us = time.time_ns() // 1000
+
+        def move() -> list[Damage]:
+            damages = damaged_at(self._db, sorted(places))
+            set_aside(self._db, damages, now_us)
+            return damages
+
+        damages = self._transact(move)
+        self._damaged += len(damages)
+        self._tell_damages(damages)
+
+    def _tell_damages(self, damages: Sequence[Damage]) -> None:
+        """Name the rows that were set aside."""
+        if not damages:
+            return
+        names = [
+            each.origin if each.place is None else name_of(self._db, each.place)
+            for each in damages[:_MOST_NAMED]
+        ]
+        more = f" and {len(damages) - _MOST_NAMED} more" if len(damages) > _MOST_NAMED else ""
+        say(
+            "damaged",
+            logging.WARNING,
+            rows=len(damages),
+            which=f"{', '.join(names)}{more}",
+            why=damages[0].why,
+        )
 
     def close(self) -> None:
         """Let the journal go; twice does no harm."""
         if self._lock >= 0:
+            if self._rescue is not None:
+                self._rescue.finish()
             self._db.close()
             self._unlock()
 
@@ -141,8 +226,9 @@ class Journal:
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
+        db.text_factory = read_text
         try:
-            prepare(db, self._path)
+            upgrade(db, self._path)
         except BaseException:
             db.close()
             raise
@@ -153,29 +239,15 @@ class Journal:
                 sync_folder(folder)
         return db
 
-    def _check(self) -> None:
-        """Look for damage, for a second at most: a big journal must not keep the line waiting."""
-        until = time.monotonic() + _CHECK_S
-        self._db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
-        try:
-            found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        except sqlite3.OperationalError:
-            found = "ok"
-        except sqlite3.Error as error:
-            raise damaged(self._path, error) from None
-        finally:
-            self._db.set_progress_handler(None, 0)
-        if found != "ok":
-            raise damaged(self._path, " ".join(found.split()))
-
-    def _transact(self, work: Callable[[], int]) -> int:
+    def _transact(self, work: Callable[[], T]) -> T:
+        self._look(written=False)
         try:
             try:
-                return self._attempt(work)
+                result = self._attempt(work)
             except sqlite3.OperationalError as error:
                 if not self._free_reserve(error):
                     raise
-                return self._attempt(work)
+                result = self._attempt(work)
         except (sqlite3.OperationalError, sqlite3.IntegrityError) as error:
             raise JournalError(
                 f"{self._path}: not written: {error}; free some space, look after the disk"
@@ -183,7 +255,38 @@ class Journal:
         except sqlite3.Error as error:
             raise damaged(self._path, error) from None
 
-    def _attempt(self, work: Callable[[], int]) -> int:
+        try:
+            self._look(written=True)
+        except JournalError as error:
+            raise _OvertakenError(str(error)) from None
+        return result
+
+    def _look(self, *, written: bool) -> None:
+        """Raise :class:`JournalError` unless the files are still those under their names.
+
+        What the open ones have is saved, the first time that they are not.
+        """
+        why = self._files.look(written=written)
+        if not why:
+            if self._rescue is None:
+                return
+            if not self._rescue.is_alive():
+                say("journal is back", journal=self._path)
+                self._rescue = None
+                return
+            why = f"{self._path} is back, and is being saved"
+        elif self._rescue is None:
+            say("journal lost", logging.ERROR, why=why)
+            self._rescue = Rescue(
+                self._db, self._path, log_is_lost=why.startswith(f"{self._path}-")
+            )
+            self._rescue.start()
+        raise JournalError(
+            f"{why}; nothing can be recorded there: put it back, or stop the station, and start "
+            f"it again (the log names the file in which the verdicts were saved)"
+        )
+
+    def _attempt(self, work: Callable[[], T]) -> T:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             result = work()
@@ -191,6 +294,8 @@ class Journal:
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
+            # What was written by then is no other program's; what else changed is found again.
+            self._files.look(written=True)
             raise
         return result
 
@@ -213,6 +318,10 @@ class Journal:
         if self._has_reserve:
             return
         try:
+            if self._reserve.exists() and not self._reserve.is_file():
+                # Opening a pipe would wait for its reader for ever.
+                self._lack_reserve(f"{self._reserve} is no file; delete it")
+                return
             there = self._reserve.stat().st_size if self._reserve.exists() else 0
             missing = _RESERVE_BYTES - there
             free = shutil.disk_usage(self._folder).free
@@ -232,11 +341,21 @@ class Journal:
             self._trouble = ""
             say("reserve filled", folder=self._folder)
 
+    def _reserve_is_whole(self) -> bool:
+        try:
+            return self._reserve.stat().st_size >= _RESERVE_BYTES
+        except OSError:
+            return False
+
     def _lack_reserve(self, why: str) -> None:
         """Remember why there is no reserve, and log it, unless that was done already."""
         if not self._trouble:
             self._trouble = f"{self._folder}: the journal has no reserve: {why}"
             say("reserve missing", logging.WARNING, folder=self._folder, why=why)
+
+
+class _OvertakenError(JournalError):
+    """It was committed, and by then the files were no longer those under their names."""
 
 
 def _lock(folder: Path) -> int:

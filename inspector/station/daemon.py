@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from inspector.clock import ClockWatch
 from inspector.config.station_file import Station
 from inspector.errors import StartupError
 from inspector.journal.reader import Reader
@@ -124,6 +125,7 @@ class _Line:
         self._readiness = readiness
         self._systemd = systemd
         self._lost: set[str] = set()
+        self._clock_watch = ClockWatch()
         inbox = self._inbox = Inbox(station.queue_size)
         self._pictures = Pictures(opened.publisher, opened.archive, inbox, metrics.dropped)
         self._recorder = Recorder(
@@ -161,7 +163,7 @@ class _Line:
             opened.commands,
             handle=self._orders.hear,
             status=lambda: readiness.status,
-            reader=lambda: Reader(station.state_folder),
+            reader=lambda: Reader(station.state_folder, opened.journal.suspect),
         )
         readiness.speak_through(self._publish)
 
@@ -268,7 +270,9 @@ class _Line:
         say("camera", camera=camera, state=change.state, detail=change.detail)
 
     def _keep_house(self) -> None:
-        """Once a second: self-tests, the disk, figures and the status."""
+        """Once a second: the clock, self-tests, the disk, figures and the status."""
+        if jumped_s := self._clock_watch.jumped_s():
+            say("clock", logging.WARNING, set_by_s=f"{jumped_s:+.0f}")
         readiness, recorder, metrics = self._readiness, self._recorder, self._metrics
         if missed := self._test_next_judge():
             readiness.obstruct("self-test", Reason.NOT_READY, missed)
@@ -278,9 +282,10 @@ class _Line:
         readiness.obstruct("disk", Reason.JOURNAL_FAILED, detail)
         troubles = self._opened.journal.trouble, self._opened.archive.trouble
         readiness.storage = "; ".join(filter(None, troubles))
+        readiness.damaged = self._opened.journal.damaged
         for camera, statistic in self._judges.drift():
             metrics.drift(camera, statistic)
-        metrics.journal(recorder.lag, bool(recorder.trouble), recorder.forgotten)
+        metrics.journal(recorder.lag, bool(recorder.trouble), recorder.forgotten, readiness.damaged)
         readiness.tell()
         status = readiness.status
         metrics.status(status)

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
+from inspector.clock import SYSTEM_CLOCK, Clock
 from inspector.config.cameras import CameraConfig
 from inspector.config.station_file import Station
 from inspector.errors import CommandError
-from inspector.station.clock import SYSTEM_CLOCK, Clock
 from inspector.station.part import Part, Picture, Requester
 from inspector.station.states import NEXT, WORKING
 from inspector.station.triggers import REMEMBERED, Trigger, TriggerMemory, trigger_of

@@ -100,6 +100,7 @@ class Metrics:
         self._queue = gauge("queue_depth", "Pictures that wait for judgement.", "camera")
         self._journal = gauge("journal_waiting", "Triggers and verdicts not yet on the disk.")
         self._journal_failing = gauge("journal_failing", "1 while commits fail.")
+        self._damaged = gauge("journal_damaged_rows", "Rows that were set aside.")
         self._forgotten = counter("forgotten_verdicts", "Published, and in no journal for good.")
         self._dropped = counter("pictures_dropped", "Pictures dropped.", "kind")
         self._model = gauge("model_info", "Constant 1.", "camera", "name", "version", "sha256")
@@ -175,11 +176,13 @@ class Metrics:
         """Pictures of ``camera`` that wait for judgement."""
         self._queue.labels(camera).set(waiting)
 
-    def journal(self, waiting: int, failing: bool, forgotten: int) -> None:
+    def journal(self, waiting: int, failing: bool, forgotten: int, damaged: int) -> None:
         """Triggers and verdicts that are not on the disk, and whether the last commit failed.
 
         ``forgotten``: verdicts since the start that were published and will never be recorded.
+        ``damaged``: rows that could not be read and were set aside.
         """
+        self._damaged.set(damaged)
         self._journal.set(waiting)
         self._journal_failing.set(failing)
         self._advance(self._forgotten, forgotten)

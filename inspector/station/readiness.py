@@ -22,6 +22,8 @@ class Readiness:
     def __init__(self, ledger: Ledger, judges: Judges) -> None:
         self.storage = ""
         """What is wrong with the disk that does not keep the station from judging; or ""."""
+        self.damaged = 0
+        """Rows of the journal that could not be read and were set aside."""
         self._ledger = ledger
         self._judges = judges
         self._obstacles: dict[str, tuple[Reason, str]] = {}
@@ -80,6 +82,7 @@ class Readiness:
                 "trouble": trouble,
                 "drift": self._judges.drifting,
                 "storage": self.storage,
+                "damaged": self.damaged,
             }
         )
         self._publish(self._status)

@@ -19,7 +19,8 @@ from inspector.wire.messages import StatusMessage, VerdictMessage
 
 _MOST_A_COMMIT: Final = 1000
 _MOST_UNRECORDED: Final = 100_000
-_RETRY_S: Final = 1.0
+_TEND_S: Final = 1.0
+"""How often what was not recorded is tried again, and the journal looks after itself."""
 
 
 class Records(Protocol):
@@ -27,6 +28,10 @@ class Records(Protocol):
 
     def commit(self, triggers: Sequence[Trigger], verdicts: Sequence[VerdictMessage]) -> None:
         """All or nothing, and on the disk when it returns. Raises :class:`JournalError`."""
+        ...
+
+    def tend(self) -> None:
+        """What is due once a second. Raises :class:`JournalError` when nothing can be recorded."""
         ...
 
 
@@ -112,6 +117,8 @@ class Recorder(Worker):
         self._group: list[Entry] = []
         self._began: float | None = None
         self._forgotten = self._told = 0
+        self._tended_s = 0.0
+        self._untended = False
 
     @property
     def stalled_s(self) -> float:
@@ -152,8 +159,7 @@ class Recorder(Worker):
         """Commit and publish until ``finish``."""
         while True:
             with self._changed:
-                idle_s = _RETRY_S if self._unrecorded else None
-                self._changed.wait_for(lambda: self._waiting or self._closing, idle_s)
+                self._changed.wait_for(lambda: self._waiting or self._closing, _TEND_S)
                 if not self._waiting and self._closing:
                     break
                 count = min(len(self._waiting), _MOST_A_COMMIT)
@@ -164,6 +170,8 @@ class Recorder(Worker):
             ]
             self._began = time.monotonic()
             self._settle(self._group)
+            if time.monotonic() - self._tended_s >= _TEND_S:
+                self._tend()
             self._began = None
             self._group = []
         # Once more: what fails now is in no journal for good.
@@ -208,16 +216,32 @@ class Recorder(Worker):
         try:
             self._journal.commit(triggers, [*late, *verdicts])
         except JournalError as error:
-            if not self._trouble:
-                self._trouble = str(error)
-                self._on_trouble(self._trouble)
+            self._note_trouble(str(error))
             return False
         self._unrecorded.clear()
         self._tell_forgotten()
-        if self._trouble:
-            self._trouble = ""
-            self._on_trouble("")
+        self._note_trouble("")
         return True
+
+    def _tend(self) -> None:
+        """Have the journal look after itself, also while there is nothing to record."""
+        self._tended_s = time.monotonic()
+        try:
+            self._journal.tend()
+        except JournalError as error:
+            self._untended = True
+            self._note_trouble(str(error))
+        else:
+            if self._untended and not self._unrecorded:
+                self._note_trouble("")
+
+    def _note_trouble(self, text: str) -> None:
+        """Tell why recording fails, or "" when it works again; only if that is news."""
+        if not text:
+            self._untended = False
+        if bool(text) != bool(self._trouble):
+            self._trouble = text
+            self._on_trouble(text)
 
     def _forget(self) -> None:
         """The oldest that waits for the journal makes room for another."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SCHEMA: Final = 1
 
 Microseconds = Annotated[int, Field(ge=0, lt=2**53, description="µs since the Unix epoch")]
+TriggerNumber = Annotated[int, Field(ge=0, lt=2**53)]
 Milliseconds = Annotated[float, Field(ge=0, description="ms")]
 
 State = Literal[
@@ -169,6 +170,9 @@ class StatusMessage(_Message):
     storage: Text = Field(
         default="", description="what is wrong with the disk, though the station judges; or empty"
     )
+    damaged: int = Field(
+        default=0, description="rows of the journal that could not be read and were set aside"
+    )
     cameras: tuple[CameraStatus, ...]
     sent_us: Microseconds
 
@@ -205,7 +209,7 @@ class TriggerCommand(_Command):
     session: Text = Field(
         default="", max_length=64, description="another one whenever trigger_seq begins anew"
     )
-    trigger_seq: int = Field(ge=0, lt=2**53, description="the client's number of the trigger")
+    trigger_seq: TriggerNumber = Field(description="the client's number of the trigger")
     part_id: Text = Field(default="", max_length=256)
 
 
@@ -275,6 +279,12 @@ class ReplyMessage(_Message):
     more: bool = Field(default=False, description="what was asked for goes on after verdicts")
     next_epoch: str | None = Field(
         default=None, description="the epoch with verdicts that follows the one asked for"
+    )
+    last_seq: int = Field(
+        default=0,
+        ge=0,
+        description="at the end of an epoch: the last seq that the journal had of it; what did not "
+        "come up to there was damaged or deleted",
     )
 
 

@@ -284,6 +284,29 @@ def test_damaged_row_of_the_journal_is_a_gap_of_one(station):
     assert found == expected
 
 
+@pytest.mark.parametrize("aside", [False, True], ids=["in its place", "set aside"])
+def test_damaged_last_row_of_an_epoch_is_a_gap_of_one(station, aside):
+    """Nothing follows it by which a subscriber could tell that a number is missing."""
+    with Subscriber(station.verdicts, commands=station.commands) as subscriber:
+        station.wait()
+        station.publish(1)
+        assert subscriber.receive(5000).seq == 1
+        station.lose(3)
+        station.recorded.damage(4, "{}")
+        station.go_down()
+        if aside:
+            # Another start finds it among the last ones.
+            station.rest(0)
+        station.come_up()
+        found = station.wait(subscriber)
+        station.publish(2)
+        station.say_status("Halted")
+        found += until_halted(subscriber)
+    expected: list[Any] = list(station.recorded.verdicts)[1:]
+    expected[2] = Gap(NAME, "epoch-1", 4, 4)
+    assert [one for one in found if not isinstance(one, StatusMessage)] == expected
+
+
 @pytest.mark.parametrize("told_by", ["verdict", "status", "answer"])
 def test_what_a_journal_that_fails_records_late_still_comes(station, monkeypatch, told_by):
     """Published, lost on the way, and in the journal only later than it is usually waited for."""

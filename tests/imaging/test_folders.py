@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -198,3 +199,19 @@ def test_a_folder_that_cannot_be_read_is_named(
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(error, match=rf"{tree / 'a'}: .*Permission denied"):
         count(tree)
+
+
+def test_pipes_and_sockets_are_no_photos_whatever_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opened one would wait for ever."""
+    (tmp_path / "a.png").write_bytes(b"")
+    os.mkfifo(tmp_path / "b.png")
+    (tmp_path / "c.png").symlink_to("b.png")
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("d.png")
+    # What cannot be read is left to its reader, who names it.
+    (tmp_path / "e.png").symlink_to("nowhere")
+    (tmp_path / "f.png").symlink_to("f.png")
+    assert [path.name for path in find_images(tmp_path)] == ["a.png", "e.png", "f.png"]

@@ -19,7 +19,7 @@ import pytest
 
 from inspector.errors import JournalError
 from inspector.journal.reader import Reader
-from inspector.journal.schema import FILE, Recovered
+from inspector.journal.schema import FILE, VERSION, Recovered
 from inspector.journal.writer import Journal
 from tests.journal.powerloss import cut_often
 from tests.paths import ROOT
@@ -256,10 +256,11 @@ def test_foreign_or_newer_database_is_refused_untouched(tmp_path: Path) -> None:
     with opened(tmp_path) as journal:
         journal.begin(EPOCH, 1)
     with contextlib.closing(sqlite3.connect(path)) as newer:
-        newer.execute("PRAGMA user_version=2")
-    with pytest.raises(JournalError, match="of version 2, this inspector has 1"):
+        newer.execute(f"PRAGMA user_version={VERSION + 1}")
+    told = f"of version {VERSION + 1}, this inspector has {VERSION}; use the inspector that wrote"
+    with pytest.raises(JournalError, match=told):
         Journal(tmp_path)
-    with pytest.raises(JournalError, match="of version 2"):
+    with pytest.raises(JournalError, match=told):
         Reader(tmp_path)
 
 

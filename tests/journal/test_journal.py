@@ -3,17 +3,18 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from inspector.errors import JournalError
-from inspector.journal import schema
+from inspector.journal import recovery, schema
 from inspector.journal.reader import Reader
 from inspector.journal.schema import FILE, TriggerRow
 from inspector.journal.writer import Journal
@@ -162,7 +163,7 @@ def test_unanswered_triggers_come_back_until_they_are_answered(tmp_path: Path) -
 def test_last_answers_are_remembered_over_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "_REMEMBERED", 30)
+    monkeypatch.setattr(recovery, "_REMEMBERED", 30)
     with contextlib.closing(Journal(tmp_path)) as journal:
         journal.begin(EPOCH, 1)
         both = [answer(s, trigger(s)) if s % 2 else verdict(s) for s in range(1, 101)]
@@ -282,14 +283,16 @@ def test_missing_reserve_is_told_and_made_good(
         assert journal.trouble == ""
 
 
-def test_reserve_that_cannot_be_written_is_trouble_and_no_end(tmp_path: Path) -> None:
-    (tmp_path / "reserve").mkdir()
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_reserve_that_cannot_be_written_is_trouble_and_no_end(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "reserve")
     with contextlib.closing(Journal(tmp_path)) as journal:
         journal.begin(EPOCH, 1)
         journal.commit([], [verdict(1)])
         assert journal.trouble == (
-            f"{tmp_path}: the journal has no reserve: it cannot be written: Is a directory; look "
-            f"after the disk"
+            f"{tmp_path}: the journal has no reserve: {tmp_path}/reserve is no file; delete it"
         )
 
 
@@ -309,4 +312,4 @@ def test_damaged_row_among_the_last_answers_does_not_stop_the_next_start(
         found = journal.begin("second", 2)
     assert [each.seq for each in found.answered] == [1, 4]
     (record,) = caplog.records
-    assert f'damaged rows=2 why="place {schema.PLACES_PER_EPOCH + 2}: ' in record.getMessage()
+    assert f'damaged rows=2 which="{EPOCH}/2, {EPOCH}/3" why="' in record.getMessage()

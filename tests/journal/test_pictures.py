@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from datetime import datetime, timezone
 from pathlib import Path
@@ -7,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from inspector.clock import Clock
 from inspector.config.station_file import JournalSettings
 from inspector.imaging.geometry import Box
-from inspector.imaging.images import read_image
+from inspector.imaging.images import encode_png, read_image
 from inspector.journal.pictures import Archive, pictures, read_record
 from inspector.verdict import Verdict
+from tests import running, tiny
 from tests.records import NOW_US, verdict
 
 DAY_US = 86_400_000_000
@@ -120,17 +123,57 @@ def test_next_start_goes_on_where_this_one_ended(tmp_path: Path) -> None:
     assert kept(tmp_path) == [("FAIL", s) for s in range(4, 10)]
 
 
-def test_old_pictures_go_a_few_at_a_time(tmp_path: Path) -> None:
-    archive = Archive(tmp_path, settings(pictures_days=30))
-    for seq in range(1, 31):
-        archive.keep(fail(seq), frame(1))
-    # A clock that is years ahead for one part does not take them all.
-    archive.keep(fail(31, judged_us=NOW_US + 3650 * DAY_US), frame(1))
-    assert len(kept(tmp_path)) == 11
-    archive.keep(fail(32, judged_us=NOW_US + 31 * DAY_US), frame(1))
-    assert [seq for _, seq in kept(tmp_path)] == [32, 31]
-    days = sorted(path.name for path in (tmp_path / "pictures").iterdir())
-    assert days == ["2024-06-01", "2034-04-29"]
+class Clocks:
+    """A wall clock and a monotonic one that a test moves."""
+
+    def __init__(self) -> None:
+        self.us, self.ran_us = NOW_US, 0
+        self.clock = Clock(lambda: self.us, lambda: self.ran_us * 1000)
+
+    def run(self, us: int) -> None:
+        self.us += us
+        self.ran_us += us
+
+
+def keep_each_second(archive: Archive, clocks: Clocks, first: int, count: int) -> None:
+    for seq in range(first, first + count):
+        clocks.run(1_000_000)
+        assert archive.keep(fail(seq, judged_us=clocks.us), frame(1))
+
+
+def test_old_pictures_go_two_for_each_new_one(tmp_path: Path) -> None:
+    clocks = Clocks()
+    archive = Archive(tmp_path, settings(pictures_days=30), clocks.clock)
+    keep_each_second(archive, clocks, 1, 30)
+    # The line stood still for a while, with the station on.
+    clocks.run(31 * DAY_US)
+    left = []
+    for seq in range(31, 50):
+        keep_each_second(archive, clocks, seq, 1)
+        left.append(len(kept(tmp_path)))
+    assert left[:3] == [29, 28, 27]
+    assert left[-1] == 19
+    assert [seq for _, seq in kept(tmp_path)] == list(range(31, 50))
+    assert len(list((tmp_path / "pictures").iterdir())) == 1
+
+
+@pytest.mark.parametrize("start", ["wrong at the start", "set while it runs"])
+def test_clock_that_is_wrong_takes_no_pictures_at_a_glance(tmp_path: Path, start: str) -> None:
+    clocks = Clocks()
+    archive = Archive(tmp_path, settings(pictures_days=30), clocks.clock)
+    keep_each_second(archive, clocks, 1, 124)
+    clocks.us += 40 * DAY_US
+    if start == "wrong at the start":
+        archive = Archive(tmp_path, settings(pictures_days=30), clocks.clock)
+    # The first picture after a start or a step deletes none; then two go for each.
+    keep_each_second(archive, clocks, 125, 1)
+    assert len(kept(tmp_path)) == 125
+    keep_each_second(archive, clocks, 126, 2)
+    assert len(kept(tmp_path)) == 123
+    # Set right again, nothing more goes.
+    clocks.us -= 40 * DAY_US
+    keep_each_second(archive, clocks, 128, 5)
+    assert len(kept(tmp_path)) == 128
 
 
 def test_filling_disk_stops_the_pictures_and_only_these(
@@ -218,3 +261,79 @@ def test_copies_in_other_folders_are_their_owners(tmp_path: Path) -> None:
     assert archive.size_bytes == sum(
         path.stat().st_size for path in own.path.parent.iterdir() if path.is_file()
     )
+
+
+OLDEST = "20240401T100000.000000_top_FAIL_a1b2c3d4_000000001.png"
+
+
+def put_odd_things(root: Path, own: Path) -> None:
+    """What people, programs and disks leave in a folder of pictures."""
+    day = own.parent
+    for name in (b"\xff\xfe.png", b"a\nb.png", own.name.encode().replace(b"top", b"t\xffp")):
+        (Path(os.fsdecode(os.fsencode(day) + b"/" + name))).write_bytes(b"odd")
+    # Names as a station gives them, and no time, number or file that one could have kept.
+    for time in ("99999999T999999.999999", "00000000T000000.000000", "20240230T100000.000000"):
+        (day / f"{time}_top_FAIL_a1b2c3d4_000000001.png").write_bytes(b"no time")
+    digits = own.name.translate(str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩"))
+    (day / digits).write_bytes(b"other digits")
+    old = day.with_name("2024-04-01")
+    (old / OLDEST).mkdir(parents=True)
+    (old / OLDEST.replace(".png", ".map.png")).mkdir()
+    (old / "folder.map.png").mkdir()
+    os.mkfifo(old / OLDEST.replace("_top_", "_pipe_"))
+    os.mkfifo(old / "pipe.map.png")
+    (old / OLDEST.replace("_top_", "_link_")).symlink_to("nowhere")
+    (old / OLDEST.replace("_top_", "_round_")).symlink_to(OLDEST.replace("_top_", "_round_"))
+    (old / OLDEST.replace("_top_", "_empty_")).write_bytes(b"")
+    (old / OLDEST.replace("_top_", "_png_")).write_bytes(encode_png(frame(1)))
+    (root / "note.txt").write_text("a file where days are")
+    os.mkfifo(root / "pipe")
+    (root / "loop").symlink_to("loop")
+    (root / "gone").symlink_to("nowhere")
+    (root / "2024-03-01.part").mkdir()
+    (root / "2024-03-01.part" / ".half.part").mkdir()
+
+
+def test_nothing_that_lies_there_ends_the_thread_or_a_replay(tmp_path: Path) -> None:
+    Archive(tmp_path, settings()).keep(fail(1), frame(600))
+    (own,) = pictures(tmp_path)
+    put_odd_things(tmp_path / "pictures", own.path)
+    archive = Archive(tmp_path, settings(pictures_mb=2))
+    for seq in range(2, 6):
+        assert archive.keep(fail(seq), frame(600)), archive.trouble
+        assert archive.trouble == ""
+    told: list[str] = []
+    seqs = []
+    for picture in pictures(tmp_path, told.append):
+        try:
+            seqs.append(picture.load()[0].verdict.seq)
+        except ValueError as error:
+            assert "not a picture that a station kept" in str(error)
+    assert seqs == [3, 4, 5]
+    assert [line.split(": ")[-1] for line in told] == ["Too many levels of symbolic links"]
+    code, out, error = running.inside(
+        "replay", tmp_path, "--bundle", tiny.write_bundle(tmp_path / "new.onnx")
+    )
+    assert (code, out[:18]) == (0, "3 pictures judged "), error
+    assert "loop: cannot be read: Too many levels of symbolic links; left out" in error
+
+
+def test_day_that_nobody_may_read_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Archive(tmp_path, settings())
+    for seq, days in ((1, 0), (2, 1)):
+        archive.keep(fail(seq, judged_us=NOW_US + days * DAY_US), frame(1))
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("2024-05-01"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    # Not by chmod: whoever runs the tests as root may read everything.
+    monkeypatch.setattr(os, "scandir", scandir)
+    told: list[str] = []
+    assert [picture.load()[0].verdict.seq for picture in pictures(tmp_path, told.append)] == [2]
+    assert told == [f"{tmp_path}/pictures/2024-05-01: cannot be read: Permission denied"]
+    assert Archive(tmp_path, settings()).keep(fail(3), frame(1))

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from inspector.clock import Clock
 from inspector.config.station_file import Station
 from inspector.errors import CommandError
-from inspector.station.clock import Clock
 from inspector.station.ledger import Closed, Ledger
 from inspector.station.part import Part
 from inspector.station.triggers import Trigger

@@ -18,8 +18,8 @@ from hypothesis.stateful import (
     rule,
 )
 
+from inspector.clock import Clock
 from inspector.config.station_file import Station
-from inspector.station.clock import Clock
 from inspector.station.ledger import Ledger
 from inspector.station.part import Part
 from inspector.station.triggers import Trigger, TriggerMemory, trigger_of

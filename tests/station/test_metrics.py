@@ -165,7 +165,7 @@ def test_a_count_since_the_start_is_taken_over_and_never_twice(metrics, scrape):
 
 def test_the_rest_of_the_station(metrics, scrape):
     metrics.queue("top", 3)
-    metrics.journal(17, failing=True, forgotten=3)
+    metrics.journal(17, failing=True, forgotten=3, damaged=2)
     metrics.dropped("published")
     metrics.dropped("kept", 4)
     metrics.drift("top", 0.7)
@@ -176,6 +176,7 @@ def test_the_rest_of_the_station(metrics, scrape):
     assert seen("queue_depth", camera="top") == 3
     assert (seen("journal_waiting"), seen("journal_failing")) == (17, 1)
     assert seen("forgotten_verdicts_total") == 3
+    assert seen("journal_damaged_rows") == 2
     assert seen("pictures_dropped_total", kind="published") == 1
     assert seen("pictures_dropped_total", kind="kept") == 4
     assert seen("drift_statistic", camera="top") == 0.7

@@ -28,6 +28,7 @@ class Disk:
         self.triggers: list[Trigger] = []
         self.commits = 0
         self.full = False
+        self.gone = False
         self.gate = threading.Event()
         self.gate.set()
 
@@ -39,6 +40,10 @@ class Disk:
         self.triggers += triggers
         self.kept += verdicts
         self.bodies |= set(map(encode, verdicts))
+
+    def tend(self) -> None:
+        if self.gone:
+            raise JournalError("the file was deleted")
 
 
 class Wire:
@@ -193,3 +198,30 @@ def test_what_waits_at_the_end_is_tried_once_more(caplog, cured):
     assert recorder.forgotten == (0 if cured else 1)
     assert disk.kept == (wire.sent if cured else [])
     assert caplog.messages == ([] if cured else ["forgotten verdicts=1"])
+
+
+def test_journal_that_has_gone_is_told_while_nothing_is_recorded():
+    disk = Disk()
+    with at_work(disk) as (_recorder, _wire, troubles):
+        time.sleep(0.1)
+        assert troubles == []
+        disk.gone = True
+        began = time.monotonic()
+        wait_until(lambda: troubles == ["the file was deleted"])
+        assert time.monotonic() - began < 2.0
+        disk.gone = False
+        wait_until(lambda: troubles == ["the file was deleted", ""])
+
+
+def test_journal_that_has_gone_works_again_only_once_what_waits_is_recorded():
+    disk = Disk()
+    with at_work(disk) as (recorder, wire, troubles):
+        disk.gone = disk.full = True
+        recorder.put(VerdictEntry(stations.verdict(1)))
+        wait_until(lambda: len(wire.sent) == 1)
+        disk.gone = False
+        time.sleep(1.5)
+        assert troubles == ["disk full"]
+        disk.full = False
+        wait_until(lambda: troubles == ["disk full", ""])
+    assert disk.kept == wire.sent

@@ -97,6 +97,7 @@ def test_trigger_is_accepted_then_answered_by_another_thread(recorded):
             "verdicts": [],
             "more": False,
             "next_epoch": None,
+            "last_seq": 0,
         }
         second = peer.receive()
         assert (second["id"], second["kind"]) == ("a", "verdict")
@@ -217,7 +218,7 @@ def test_replay_gives_chunks_of_a_hundred_as_they_were_published(recorded):
         assert (none["kind"], none["verdicts"], none["more"]) == ("replayed", [], False)
 
 
-def test_damaged_rows_are_left_out_of_a_replay_and_logged(recorded, caplog):
+def test_damaged_rows_are_left_out_of_a_replay_and_set_aside(recorded, caplog):
     sent = [json.loads(wire.encode(one)) for one in recorded.record(12)]
     for seq, row in (
         (3, ""),
@@ -235,13 +236,16 @@ def test_damaged_rows_are_left_out_of_a_replay_and_logged(recorded, caplog):
         assert (whole["more"], part["more"]) == (False, False)
         none = peer.ask(command="replay", epoch="epoch-1", from_seq=12)
         assert (none["kind"], none["verdicts"], none["more"]) == ("replayed", [], False)
-    lines = [record.getMessage() for record in caplog.records]
-    assert [line.split(" why=")[0] for line in lines] == [
-        "damaged rows=5 epoch=epoch-1 after_seq=2",
-        "damaged rows=5 epoch=epoch-1 after_seq=2",
-        "damaged rows=4 epoch=epoch-1 after_seq=2",
-        "damaged rows=1 epoch=epoch-1 after_seq=11",
-    ]
+        assert none["last_seq"] == 12
+        assert (whole["last_seq"], part["last_seq"], since["last_seq"]) == (12, 12, 0)
+        recorded.tend()
+        assert (recorded.damaged, len(caplog.records)) == (5, 1)
+        assert peer.ask(command="replay", epoch="epoch-1") == whole
+        recorded.tend()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(
+        'damaged rows=5 which="epoch-1/3, epoch-1/4, epoch-1/7, epoch-1/8, epoch-1/12" why='
+    )
     assert {record.levelname for record in caplog.records} == {"WARNING"}
 
 

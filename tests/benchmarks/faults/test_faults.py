@@ -18,6 +18,7 @@ from benchmarks.faults import (
     cameras,
     config,
     frames,
+    journals,
     lab,
     models,
     soak,
@@ -36,6 +37,16 @@ commands._MOST_OUTSTANDING = 0
 sys.exit(cli.main(["run", sys.argv[1]]))
 """
 """A station that takes no trigger."""
+
+
+BLIND = """
+import sys
+from inspector.cli import main as cli
+from inspector.journal.open_files import OpenFiles
+OpenFiles.look = lambda self, *, written: ""
+sys.exit(cli.main(["run", sys.argv[1]]))
+"""
+"""A station that does not look at its journal's files."""
 
 
 def quiet(done: float, total: float) -> None:
@@ -239,3 +250,20 @@ def test_children_import_this_checkout(tmp_path, monkeypatch):
     assert running.environment()["PYTHONPATH"] == f"{running.ROOT}{os.pathsep}{tmp_path}"
     code, said, _ = running.inspector("--version")
     assert (code, said.strip()) == (0, inspector.__version__)
+
+
+def test_without_its_journal_a_station_passes_no_part(tmp_path, monkeypatch):
+    found = journals.taken_away(tmp_path, 1, quiet)
+    assert found.holds, found
+    assert (found.figures["asked"], found.figures["before"]) == (5, 10)
+    blind = functools.partial(running.running, program=BLIND)
+    monkeypatch.setattr(running, "running", blind)
+    found = journals.taken_away(tmp_path, 1, quiet)
+    assert not found.holds
+    assert (found.figures["judged"], found.figures["lost"]) == (5, 10)
+
+
+def test_odd_things_end_nothing(tmp_path):
+    found = journals.odd_things(tmp_path, 1, quiet)
+    assert found.holds, found
+    assert found.figures["damaged"] >= 1

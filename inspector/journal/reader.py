@@ -15,6 +15,7 @@ from inspector.journal.schema import FILE, PLACES_PER_EPOCH, check_version, dama
 
 _CHUNK: Final = 1000
 """Verdicts that ``walk`` has in memory at once."""
+_NO_PLACE: Final = 2**63 - 1
 
 
 class Reader:
@@ -23,9 +24,16 @@ class Reader:
     Every method may raise :class:`JournalError`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Open the journal in ``folder``. Raises :class:`JournalError` where there is none."""
+    def __init__(
+        self, folder: Path, published: Callable[[], tuple[str, int]] | None = None
+    ) -> None:
+        """Open the journal in ``folder``. Raises :class:`JournalError` where there is none.
+
+        ``published`` tells the epoch that is being written, and the last seq of it that may be
+        read: the station may still replace those after it. None: all may be read.
+        """
         self._path = folder / FILE
+        self._published = published
         try:
             found = self._path.is_file()
         except OSError as error:
@@ -59,7 +67,7 @@ class Reader:
             return []
         base = known[0][0] * PLACES_PER_EPOCH
         until = base + min(PLACES_PER_EPOCH - 1, PLACES_PER_EPOCH - 1 if last is None else last)
-        return self._jsons(base + max(first, 0), until, limit)
+        return self._jsons(base + max(first, 0), min(until, self._last_place()), limit)
 
     def since(self, us: int, limit: int) -> list[bytes]:
         """Verdicts judged at ``us`` (µs since the Unix epoch) or later, JSON as published.
@@ -73,7 +81,7 @@ class Reader:
         """Like ``since``, but all of them, and only some in memory at once."""
         for (number,) in self._fetch("SELECT number FROM epoch ORDER BY number"):
             place = self._first_since(number, since_us)
-            until = (number + 1) * PLACES_PER_EPOCH - 1
+            until = min((number + 1) * PLACES_PER_EPOCH - 1, self._last_place())
             while place is not None:
                 rows = self._fetch(
                     "SELECT place, CAST(json AS BLOB) FROM verdict WHERE place BETWEEN ? AND ? "
@@ -85,7 +93,9 @@ class Reader:
 
     def epochs(self) -> list[tuple[str, int]]:
         """(epoch, its last seq, 0 without a verdict) of the newest 1,000 starts, oldest first."""
-        return self._asked(lambda: epochs(self._db))
+        running, last_seq = ("", 0) if self._published is None else self._published()
+        ends = self._asked(lambda: epochs(self._db))
+        return [(name, min(last, last_seq) if name == running else last) for name, last in ends]
 
     def following(self, epoch: str) -> str | None:
         """The next epoch that has verdicts. Raises LookupError for one that is not known."""
@@ -94,8 +104,9 @@ class Reader:
             raise LookupError(epoch)
         found = self._fetch(
             "SELECT name FROM epoch WHERE number > ? AND EXISTS (SELECT 1 FROM verdict WHERE place "
-            "BETWEEN epoch.number * ? AND epoch.number * ? + ?) ORDER BY number LIMIT 1",
+            "BETWEEN epoch.number * ? AND min(epoch.number * ? + ?, ?)) ORDER BY number LIMIT 1",
             *(known[0][0], PLACES_PER_EPOCH, PLACES_PER_EPOCH, PLACES_PER_EPOCH - 1),
+            self._last_place(),
         )
         return str(found[0][0]) if found else None
 
@@ -145,6 +156,15 @@ class Reader:
             )[0]
             low, high = (low, min(middle, place)) if latest_us >= us else (place + 1, high)
         return low
+
+    def _last_place(self) -> int:
+        """The place of the last verdict that may be read, or one that no verdict has."""
+        if self._published is None:
+            return _NO_PLACE
+        # Asked for before the rows, so that what is published meanwhile is at most left out.
+        epoch, last_seq = self._published()
+        known = self._fetch("SELECT number FROM epoch WHERE name = ?", epoch)
+        return known[0][0] * PLACES_PER_EPOCH + last_seq if known else _NO_PLACE
 
     def _jsons(self, first: int, last: int, limit: int) -> list[bytes]:
         rows = self._fetch(

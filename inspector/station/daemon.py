@@ -161,7 +161,9 @@ class _Line:
             opened.commands,
             handle=self._orders.hear,
             status=lambda: readiness.status,
-            reader=lambda: Reader(station.state_folder),
+            reader=lambda: Reader(
+                station.state_folder, lambda: (ledger.epoch, self._recorder.published)
+            ),
         )
         readiness.speak_through(self._publish)
 

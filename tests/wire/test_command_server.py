@@ -64,7 +64,7 @@ class Peer:
 
 
 def trigger(seq: int = 1, **fields: Any) -> dict[str, Any]:
-    return {"command": "trigger", "camera": "top", "trigger_seq": seq} | fields
+    return {"command": "trigger", "camera": "top", "session": "s", "trigger_seq": seq} | fields
 
 
 def accept_and_answer(request: Request) -> None:
@@ -86,7 +86,7 @@ def test_trigger_is_accepted_then_answered_by_another_thread(recorded):
         other = threading.Thread(target=accept_and_answer, args=(request,))
         other.start()
         assert peer.receive() == {
-            "schema": 1,
+            "schema": 2,
             "id": "a",
             "kind": "accepted",
             "code": "",
@@ -130,17 +130,45 @@ def test_only_the_first_answer_counts(recorded):
         (b'{"id":"a"}', "a", "command"),
         (b'{"id":"a","command":"open the door"}', "a", "open the door"),
         (b'{"id":"a","command":"trigger"}', "a", "camera"),
-        (b'{"id":"a","command":"trigger","camera":"top","trigger_seq":"1"}', "a", "trigger_seq"),
-        (b'{"id":"a","command":"trigger","camera":"top","trigger_seq":-1}', "a", "trigger_seq"),
-        (b'{"id":"a","command":"trigger","camera":"top","trigger_seq":1.5}', "a", "trigger_seq"),
-        (b'{"id":"a","command":"trigger","camera":"top","trigger_seq":true}', "a", "trigger_seq"),
         (
-            b'{"id":"a","command":"trigger","camera":"top","trigger_seq":9007199254740992}',
+            b'{"id":"a","command":"trigger","camera":"top","session":"s","trigger_seq":"1"}',
+            "a",
+            "trigger_seq",
+        ),
+        (
+            b'{"id":"a","command":"trigger","camera":"top","session":"s","trigger_seq":-1}',
+            "a",
+            "trigger_seq",
+        ),
+        (
+            b'{"id":"a","command":"trigger","camera":"top","session":"s","trigger_seq":1.5}',
+            "a",
+            "trigger_seq",
+        ),
+        (
+            b'{"id":"a","command":"trigger","camera":"top","session":"s","trigger_seq":true}',
+            "a",
+            "trigger_seq",
+        ),
+        (
+            b'{"id":"a","command":"trigger","camera":"top","session":"s","trigger_seq":9007199254740992}',
             "a",
             "trigger_seq",
         ),
         (b'{"id":"a","command":"status","sttion":"1"}', "a", "sttion"),
-        (b'{"id":"a","command":"status","schema":2}', "a", "schema"),
+        (b'{"id":"a","command":"status","schema":3}', "a", "schema"),
+        (b'{"id":"a","command":"status","schema":1}', "a", "send schema 2"),
+        (
+            b'{"id":"a","schema":1,"command":"trigger","camera":"top","trigger_seq":1}',
+            "a",
+            "repeat",
+        ),
+        (b'{"id":"a","command":"trigger","camera":"top","trigger_seq":1}', "a", "session"),
+        (
+            b'{"id":"a","command":"trigger","camera":"top","session":"","trigger_seq":1}',
+            "a",
+            "session",
+        ),
         (b'{"id":"a","command":"replay"}', "a", "epoch or since_us"),
         (b'{"id":"a","command":"replay","epoch":"e","since_us":1}', "a", "epoch or since_us"),
         (b'{"id":"a","command":"replay","epoch":"e","from_seq":0}', "a", "from_seq"),
@@ -148,10 +176,14 @@ def test_only_the_first_answer_counts(recorded):
         (b'{"command":"status","id":"' + b"x" * 65 + b'"}', "", "id"),
         (b'{"command":"recipe","recipe":"' + b"x" * 60_000 + b'"}', "", "recipe"),
         (b"[" * 60_000, "", "JSON"),
-        (b'{"id":"a","command":"trigger","camera":"\\ud800","trigger_seq":1}', "a", "JSON"),
+        (
+            b'{"id":"a","command":"trigger","camera":"\\ud800","session":"s","trigger_seq":1}',
+            "a",
+            "JSON",
+        ),
         (b'{"id":"\\ud800","command":"status"}', "", "JSON"),
     ],
-    ids=range(23),
+    ids=range(27),
 )
 def test_malformed_command_is_refused_with_its_id(recorded, body, id_, words):
     reached: list[Request] = []

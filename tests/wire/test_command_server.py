@@ -421,7 +421,7 @@ def test_client_with_a_thousand_open_commands_is_told_that_it_is_busy(recorded):
         with Peer(commands.address) as other:
             other.send(**trigger(5, id="o"))
             requests[0].answer(verdict(1))
-            assert peer.receive()["id"] == "0"
+            assert [peer.receive()["id"] for _ in range(2)] == ["0", "0"]
             assert other.receive(50) is None
         peer.send(**trigger(1002))
         assert peer.receive(100) is None

@@ -207,8 +207,8 @@ class Ledger:
 
         ``repeat``: its sender says that it was sent before, for the same part. Only then is a used
         number no new part, and only for ``repeat_window_s`` after its verdict does that come again:
-        a sender that counts from 1 anew must not get an old verdict for a new part. Where it tells
-        when it was sent first, that too must be the same.
+        a sender that counts from 1 anew must not get an old verdict for a new part. Where both tell
+        when they were sent first, that must be the same too.
 
         ``age_us``: how long it was on its way, None when that is not known. After
         ``stale_trigger_ms`` the part is no longer before the camera.
@@ -225,7 +225,8 @@ class Ledger:
             known = self._triggers.find(trigger)
             if known is None or self._is_expired(known):
                 return TriggerAnswer("expired")
-            if trigger.sent_us in (None, _sent_us_of(known)):
+            sent_us = {trigger.sent_us, _sent_us_of(known)} - {None}
+            if len(sent_us) <= 1:
                 self._repeated += 1
                 if isinstance(known, Past):
                     return TriggerAnswer("repeated", None, known.verdict.told_again())

@@ -284,6 +284,15 @@ def test_repetition_that_was_sent_first_at_another_time_is_another_part():
     assert parts(made.close()) == [("p1", "trigger_conflict")]
 
 
+def test_trigger_that_a_crash_left_is_repeated_though_its_first_sending_is_forgotten():
+    hand = Hand()
+    made = Ledger(only_triggered(), "epoch-2", hand.clock())
+    made.recover([hand.trigger(1)])
+    again = made.trigger(hand.trigger(1, sent_us=7), repeat=True)
+    assert again.kind == "repeated"
+    assert parts(made.close()) == [("p1", "restarted")]
+
+
 def test_trigger_that_was_long_on_its_way_gets_no_picture():
     hand = Hand()
     made = ready(hand)

@@ -54,7 +54,7 @@ class Thing:
     def accept(self) -> None:
         pass
 
-    def answer(self, verdict: VerdictMessage, recorded: bool = True) -> None:
+    def answer(self, verdict: VerdictMessage, _recorded: bool = True) -> None:
         self.told.append(verdict)
 
     def refuse(self, code: str, detail: str) -> None:

@@ -20,6 +20,8 @@ _MOST_SENDERS: Final = 1000
 class _Sender:
     asked: tuple[int, int] | None = None
     """Its last question: when it was sent, by the sender's clock, and when it arrived, by ours."""
+    answered_us: int | None = None
+    """What it said last of when it was answered."""
     trips: collections.deque[tuple[int, int]] = field(
         default_factory=lambda: collections.deque(maxlen=_TRIPS)
     )
@@ -45,12 +47,13 @@ class Clocks:
         does not say.
         """
         known = self._senders.pop(sender, None) or _Sender()
-        if known.asked is not None and answered_us is not None:
+        # A question that is sent again, or ahead of the last one's answer, tells of no new one.
+        if known.asked is not None and answered_us not in (None, known.answered_us):
             asked_us, arrived_us = known.asked
-            # A reply before its question is one to an earlier question, sent again.
             if answered_us >= asked_us:
                 middle_us = (asked_us + answered_us) // 2
                 known.trips.append((answered_us - asked_us, arrived_us - middle_us))
+        known.answered_us = answered_us
         known.asked = None if sent_us is None else (sent_us, received_us)
         self._senders[sender] = known
         if len(self._senders) > _MOST_SENDERS:

@@ -503,8 +503,77 @@ def test_commander_repeats_the_same_trigger_until_it_is_answered(recorded):
 
     with serving(recorded, handle) as commands, Commander(commands.address) as commander:
         assert commander.trigger("top", 9, "w").part_id == "w"
-    assert len({(one.session, one.trigger_seq, one.part_id) for one in heard}) == 1
-    assert len(heard) == 3
+    assert len({(one.session, one.trigger_seq, one.part_id, one.sent_us) for one in heard}) == 1
+    assert [one.repeat for one in heard] == [False, True, True]
+    assert heard[0].sent_us is not None
+
+
+def test_commander_repeats_for_its_caller_without_a_time_that_it_does_not_know(recorded):
+    heard: list[wire.TriggerCommand] = []
+
+    def handle(request: Request) -> None:
+        heard.append(request.command)
+        request.answer(verdict(1).told_again())
+
+    with serving(recorded, handle) as commands, Commander(commands.address) as commander:
+        assert commander.trigger("top", 9, "w", repeat=True).repeated
+    assert [(one.repeat, one.sent_us) for one in heard] == [(True, None)]
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, 0, 3600])
+def test_station_knows_the_age_of_a_trigger_by_the_commanders_round_trips(recorded, ahead_s):
+    ages: list[int | None] = []
+
+    def handle(request: Request) -> None:
+        ages.append(request.age_us)
+        request.answer(verdict(1))
+
+    with serving(recorded, handle) as commands, Commander(commands.address) as commander:
+        commander._clock_us += ahead_s * 1_000_000
+        for number in range(1, 4):
+            commander.trigger("top", number)
+    assert all(-50_000 < age < 2_000_000 for age in ages), ages
+
+
+def test_trigger_that_waited_for_a_station_that_was_down_says_so(recorded):
+    [address] = free_ports(1)
+    ages: list[int | None] = []
+
+    def handle(request: Request) -> None:
+        ages.append(request.age_us)
+        request.answer(verdict(1))
+
+    with Commander(address) as commander:
+        caller = threading.Thread(target=commander.trigger, args=("top", 1))
+        begun = time.monotonic()
+        caller.start()
+        time.sleep(0.7)
+        with serving(recorded, handle, address):
+            caller.join(10)
+    assert len(ages) == 1
+    assert 650_000 < ages[0] < (time.monotonic() - begun) * 1e6
+
+
+def test_sender_that_measured_nothing_is_taken_to_have_the_stations_clock(recorded):
+    ages: list[int | None] = []
+
+    def handle(request: Request) -> None:
+        ages.append(request.age_us)
+        request.answer(verdict(1))
+
+    with serving(recorded, handle) as commands, Peer(commands.address) as peer:
+        now_us = time.time_ns() // 1000
+        for number, fields in enumerate(({}, {"sent_us": now_us - 700_000}), 1):
+            assert peer.ask(**trigger(number, **fields))["kind"] == "accepted"
+            assert peer.receive()["kind"] == "verdict"
+        # From its second question on the station knows better.
+        now_us = time.monotonic_ns() // 1000
+        peer.ask(command="status", sent_us=now_us)
+        peer.ask(command="status", sent_us=now_us + 1, answered_us=time.monotonic_ns() // 1000)
+        peer.ask(**trigger(3, sent_us=time.monotonic_ns() // 1000))
+    assert ages[0] is None
+    assert 690_000 < ages[1] < 2_000_000
+    assert abs(ages[2]) < 500_000
 
 
 def test_commander_outlives_a_restart_of_the_station(recorded):

@@ -139,11 +139,12 @@ class Commander(Connection):
         return StatusCommand(id=new_id(), sent_us=self._now_us(), answered_us=self._answered_us)
 
     def _have_clock_measured(self, trigger: Command, timeout_s: float, until: float) -> None:
-        """Make a round trip, and tell the station how long it took. Raises CommandError.
+        """Make two round trips, and tell the station how long they took. Raises CommandError.
 
-        ``trigger`` is what waits for this, which an error is about.
+        The first may have waited for the connection. ``trigger`` is what waits for this, which an
+        error is about.
         """
-        for _ in range(2):
+        for _ in range(3):
             question = self._question()
             reply = self._ask(question, timeout_s, question, until, about=trigger)
             self._answered_us = self._now_us()

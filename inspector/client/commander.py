@@ -67,6 +67,8 @@ class Commander(Connection):
         """When (monotonic) this clock was measured last; None: not by the station at work."""
         self._answered_us: int | None = None
         self._epoch = ""
+        self._called: tuple[tuple[str, int, str] | None, int] = None, 0
+        """The last trigger that was not a repetition, and when it was called for."""
 
     def close(self) -> None:
         """Close the connection; may be called more than once."""
@@ -98,9 +100,13 @@ class Commander(Connection):
                 trigger_seq=trigger_seq,
                 part_id=part_id,
                 repeat=repeat,
-                # Only this object knows when it called for the part first.
-                sent_us=None if repeat else called_us,
             )
+        key = camera, trigger_seq, part_id
+        if not repeat:
+            self._called = key, called_us
+        # Another object's trigger may be repeated, whose time is not known here.
+        sent_us = self._called[1] if self._called[0] == key else None
+        command = command.model_copy(update={"sent_us": sent_us})
         if self._measured_s is None or time.monotonic() > self._measured_s + _MEASURE_S:
             self._have_clock_measured(command, timeout_s, until)
         again = command.model_copy(update={"repeat": True})

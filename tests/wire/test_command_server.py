@@ -517,7 +517,12 @@ def test_commander_repeats_for_its_caller_without_a_time_that_it_does_not_know(r
 
     with serving(recorded, handle) as commands, Commander(commands.address) as commander:
         assert commander.trigger("top", 9, "w", repeat=True).repeated
-    assert [(one.repeat, one.sent_us) for one in heard] == [(True, None)]
+        for repeat in (False, True):
+            commander.trigger("top", 10, "w", repeat=repeat)
+    assert [one.repeat for one in heard] == [True, False, True]
+    unknown, first, again = (one.sent_us for one in heard)
+    assert unknown is None
+    assert first == again is not None
 
 
 @pytest.mark.parametrize("ahead_s", [-3600, 0, 3600])

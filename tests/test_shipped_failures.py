@@ -26,6 +26,7 @@ import zmq
 from onnx import helper, numpy_helper
 
 from inspector.cameras.isolated import ring
+from inspector.client.commander import Commander
 from inspector.client.subscriber import Subscriber
 from inspector.detection.detector import Detector
 from inspector.errors import CommandError
@@ -586,3 +587,27 @@ def test_17_nan_is_never_a_pass(tmp_path, bundle_path):
         ("PASS", "", 0.0),
     ]
     assert [heatmap.message.seq for heatmap in heard.heatmaps] == [2]
+
+
+def test_24_plc_that_counts_from_1_again_gets_no_old_pass(tmp_path, bundle_path):
+    """Neither at once nor after a restart of the station, whether or not it changed its session."""
+    station = write(tmp_path, bundle_path)
+    with running.running(station) as daemon, ready(daemon):
+        with Commander(daemon.commands, session="plc") as plc:
+            before = plc.trigger("top", 1)
+        with Commander(daemon.commands, session="plc") as plc:
+            at_once = plc.trigger("top", 1)
+        daemon.child.kill()
+    with running.running(station) as daemon, ready(daemon):
+        with Commander(daemon.commands, session="plc") as plc:
+            after = plc.trigger("top", 1)
+        with Commander(daemon.commands, session="plc, second run") as plc:
+            fresh = plc.trigger("top", 1)
+            again = plc.trigger("top", 1, repeat=True)
+    assert before.verdict is Verdict.PASS
+    conflict = Verdict.FAULT, "trigger_conflict"
+    assert (at_once.verdict, at_once.reason) == (after.verdict, after.reason) == conflict
+    assert (fresh.verdict, fresh.reason, fresh.repeated) == (Verdict.PASS, "", False)
+    assert fresh.epoch != before.epoch
+    assert again == fresh.told_again()
+    assert len({(v.epoch, v.seq) for v in (before, at_once, after, fresh)}) == 4

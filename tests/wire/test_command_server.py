@@ -674,6 +674,23 @@ def test_trigger_command_ends_with_the_verdict(recorded, capsys, kind, code):
     assert said.count("\n") == 1
 
 
+def test_trigger_command_that_repeats_says_that_it_is_a_record(recorded, capsys):
+    heard: list[wire.TriggerCommand] = []
+
+    def handle(request: Request) -> None:
+        heard.append(request.command)
+        request.answer(verdict(7).told_again())
+
+    with serving(recorded, handle) as commands:
+        arguments = ["top", "--session", "s", "--repeat", "--address", commands.address]
+        assert trigger_command.run(options(trigger_command.add_arguments, *arguments)) == 0
+        assert "(again; it was judged at " in capsys.readouterr().out
+        del arguments[1:3]
+        with pytest.raises(CommandError, match="--repeat needs the --session"):
+            trigger_command.run(options(trigger_command.add_arguments, *arguments))
+    assert [(one.session, one.repeat) for one in heard] == [("s", True)]
+
+
 def test_recipe_and_reload_commands_print_what_was_done(recorded, capsys):
     seen: list[Any] = []
 

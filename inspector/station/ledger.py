@@ -32,6 +32,7 @@ from inspector.wire.messages import (
 
 CameraState = Literal["opening", "running", "ended", "lost"]
 
+_CONFLICT: Final = Reason.TRIGGER_CONFLICT.value
 _OVERRUNS: Final = (Reason.QUEUE_FULL.value, Reason.DEADLINE_MISSED.value)
 
 
@@ -40,7 +41,8 @@ class TriggerAnswer:
     """What a trigger is told at once.
 
     ``refused``: the part's verdict is a FAULT, which comes in its turn like any other.
-    ``conflict``: likewise, and the journal may have another trigger of the same name.
+    ``conflict``: likewise, and the journal may have another trigger of the same name; also for
+    what repeats such a trigger while its verdict waits for its turn.
     ``repeated``: no new part. ``part`` is the one that the trigger had, while its verdict is owed;
     ``verdict`` is that verdict, marked as repeated, once the part was closed.
     ``expired``: no part and no verdict; what it repeats is too old.
@@ -231,7 +233,8 @@ class Ledger:
                 if isinstance(known, Past):
                     return TriggerAnswer("repeated", None, known.verdict.told_again())
                 known.requests += requests
-                return TriggerAnswer("repeated", known)
+                is_conflict = known.draft is not None and known.draft.reason == _CONFLICT
+                return TriggerAnswer("conflict" if is_conflict else "repeated", known)
         for waiting in tuple(queue.waiting):
             self._expire(waiting)
         part = self._open(trigger.camera, trigger=trigger)

@@ -178,9 +178,12 @@ class LedgerMachine(RuleBasedStateMachine):
             elif isinstance(first, Past) or trigger.key not in self.known:
                 assert (answer.kind, answer.part, answer.verdict) == ("expired", None, None)
             else:
-                assert (answer.kind, answer.verdict) == ("repeated", None)
                 assert answer.part is not None
                 assert first in (None, answer.part)
+                draft = answer.part.draft
+                conflict = draft is not None and draft.reason == "trigger_conflict"
+                kind = "conflict" if conflict else "repeated"
+                assert (answer.kind, answer.verdict) == (kind, None)
             return
         owed = Owed(camera, start_ns, trigger)
         if used:

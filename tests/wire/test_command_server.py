@@ -104,6 +104,29 @@ def test_trigger_is_accepted_then_answered_by_another_thread(recorded):
         other.join()
 
 
+def test_trigger_is_accepted_by_its_verdict_or_by_nothing(recorded):
+    """Where it was not accepted before; what is accepted is in the journal."""
+
+    def handle(request: Request) -> None:
+        recorded_first, recorded_then = map(int, request.command.part_id)
+        if recorded_first:
+            request.accept()
+        request.answer(verdict(1), bool(recorded_then))
+
+    with serving(recorded, handle) as commands, Peer(commands.address) as peer:
+        for part, kinds in (
+            ("11", ["accepted", "verdict"]),
+            ("10", ["accepted", "verdict"]),
+            ("01", ["accepted", "verdict"]),
+            ("00", ["refused"]),
+        ):
+            peer.send(**trigger(1, part_id=part))
+            replies = [peer.receive() for _ in kinds]
+            assert [reply["kind"] for reply in replies] == kinds
+            assert replies[-1]["code"] == ("journal" if part == "00" else "")
+        assert peer.receive(100) is None
+
+
 def test_only_the_first_answer_counts(recorded):
     def handle(request: Request) -> None:
         request.refuse("unknown", "no camera 'top'")

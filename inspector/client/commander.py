@@ -33,6 +33,7 @@ from inspector.wire.messages import (
 )
 
 _RELOAD_S: Final = 120.0
+_ENTER_S: Final = 1.0
 _MEASURE_S: Final = 60.0
 """How often the station measures this side's clock, which drifts by some ms meanwhile."""
 
@@ -43,7 +44,8 @@ class Commander(Connection):
     The station knows a trigger by session, number and part. So trigger numbers (``trigger_seq``)
     may begin anew only in another ``session``; the default is a new one for each ``Commander``.
     Every trigger tells when it was called for, so that the station takes no picture of a part that
-    has gone by. Every command raises :class:`CommandError` when the station refuses it
+    has gone by; so enter it before the first part comes, which waits for the station for a second
+    at most. Every command raises :class:`CommandError` when the station refuses it
     or does not answer in time; its ``code`` is the refusal's (docs/wire.md), or "".
     """
 
@@ -108,7 +110,7 @@ class Commander(Connection):
         sent_us = self._called[1] if self._called[0] == key else None
         command = command.model_copy(update={"sent_us": sent_us})
         if self._measured_s is None or time.monotonic() > self._measured_s + _MEASURE_S:
-            self._have_clock_measured(command, timeout_s, until)
+            self._have_clock_measured(timeout_s, until, about=command)
         again = command.model_copy(update={"repeat": True})
         reply = self._ask(command, timeout_s, again, until)
         if reply.verdict is None:
@@ -144,15 +146,17 @@ class Commander(Connection):
         """The next status command, which has the station measure this side's clock."""
         return StatusCommand(id=new_id(), sent_us=self._now_us(), answered_us=self._answered_us)
 
-    def _have_clock_measured(self, trigger: Command, timeout_s: float, until: float) -> None:
+    def _have_clock_measured(
+        self, timeout_s: float, until: float | None = None, about: Command | None = None
+    ) -> None:
         """Make two round trips, and tell the station how long they took. Raises CommandError.
 
-        The first may have waited for the connection. ``trigger`` is what waits for this, which an
-        error is about.
+        The first may have waited for the connection. ``about`` is what waits for this, which the
+        error names.
         """
         for _ in range(3):
             question = self._question()
-            reply = self._ask(question, timeout_s, question, until, about=trigger)
+            reply = self._ask(question, timeout_s, question, until, about=about)
             self._answered_us = self._now_us()
             if reply.status is not None:
                 self._epoch = reply.status.epoch
@@ -211,6 +215,9 @@ class Commander(Connection):
     def _connect(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         self._channel = Channel(context, self._address, self._keys)
         self._open.callback(self._channel.close)
+        # The first trigger shall not have to wait for this; a station that is down is no error yet.
+        with contextlib.suppress(CommandError):
+            self._have_clock_measured(min(_ENTER_S, self._timeout_s))
 
     def _wrong(self, command: Command, reply: ReplyMessage) -> CommandError:
         return CommandError(f"{self._address}: answered {command.command} with {reply.kind}")

@@ -556,10 +556,12 @@ def test_station_knows_the_age_of_a_trigger_by_the_commanders_round_trips(record
         ages.append(request.age_us)
         request.answer(verdict(1))
 
-    with serving(recorded, handle) as commands, Commander(commands.address) as commander:
+    with serving(recorded, handle) as commands:
+        commander = Commander(commands.address)
         commander._clock_us += ahead_s * 1_000_000
-        for number in range(1, 4):
-            commander.trigger("top", number)
+        with commander:
+            for number in range(1, 4):
+                commander.trigger("top", number)
     assert all(-50_000 < age < 2_000_000 for age in ages), ages
 
 

@@ -27,6 +27,7 @@ import zmq
 from onnx import helper, numpy_helper
 
 from inspector.cameras.isolated import ring
+from inspector.client.commander import Commander
 from inspector.client.subscriber import Subscriber
 from inspector.detection.detector import Detector
 from inspector.errors import CommandError
@@ -670,3 +671,27 @@ def test_19_a_stream_that_changes_its_resolution_is_a_fault(tmp_path, bundle_pat
     said = [reason for reason, _ in itertools.groupby(v.reason for v in found)]
     assert said == ["", "frame_shape", LOST, "frame_shape"]
     assert "128x128 px, but the first one was 256x256" in found[-1].detail
+
+
+def test_24_plc_that_counts_from_1_again_gets_no_old_pass(tmp_path, bundle_path):
+    """Neither at once nor after a restart of the station, whether or not it changed its session."""
+    station = write(tmp_path, bundle_path)
+    with running.running(station) as daemon, ready(daemon):
+        with Commander(daemon.commands, session="plc") as plc:
+            before = plc.trigger("top", 1)
+        with Commander(daemon.commands, session="plc") as plc:
+            at_once = plc.trigger("top", 1)
+        daemon.child.kill()
+    with running.running(station) as daemon, ready(daemon):
+        with Commander(daemon.commands, session="plc") as plc:
+            after = plc.trigger("top", 1)
+        with Commander(daemon.commands, session="plc, second run") as plc:
+            fresh = plc.trigger("top", 1)
+            again = plc.trigger("top", 1, repeat=True)
+    assert before.verdict is Verdict.PASS
+    conflict = Verdict.FAULT, "trigger_conflict"
+    assert (at_once.verdict, at_once.reason) == (after.verdict, after.reason) == conflict
+    assert (fresh.verdict, fresh.reason, fresh.repeated) == (Verdict.PASS, "", False)
+    assert fresh.epoch != before.epoch
+    assert again == fresh.told_again()
+    assert len({(v.epoch, v.seq) for v in (before, at_once, after, fresh)}) == 4

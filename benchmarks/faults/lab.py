@@ -116,6 +116,7 @@ class Plc:
 
     def send(self, key: Key) -> None:
         """Send it, or send it again."""
+        repeat = key in self.attempted
         self.attempted.add(key)
         if key not in self.answers:
             self.waiting.setdefault(key, time.monotonic())
@@ -127,6 +128,7 @@ class Plc:
             "session": key[0],
             "trigger_seq": key[1],
             "part_id": key[2],
+            "repeat": repeat,
         }
         self._ids[str(self._sent)] = key
         self._socket.send(json.dumps(body).encode())

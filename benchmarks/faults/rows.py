@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.faults import (
+    answers,
     cameras,
     config,
     frames,
@@ -49,6 +50,27 @@ ROWS: Final = {
         500,
         10,
         triggers.kills,
+    ),
+    "repeats": Row(
+        "two parts never share a verdict",
+        "parts with another part's verdict: 0",
+        2000,
+        40,
+        answers.repeats,
+    ),
+    "late": Row(
+        "no PASS after its deadline",
+        "late PASS or FAIL 0, replayed otherwise 0, pictures for stale triggers 0",
+        120,
+        6,
+        answers.late,
+    ),
+    "accepted": Row(
+        "accepted means recorded",
+        "accepted while nothing can be recorded: 0",
+        100,
+        3,
+        answers.accepted,
     ),
     "power": Row(
         "power loss loses nothing acknowledged",

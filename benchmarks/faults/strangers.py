@@ -24,7 +24,13 @@ _QUIET_S: Final = 2.0
 """So long nothing is answered, on a machine with other work, too."""
 
 COMMANDS: Final[dict[str, dict[str, Any]]] = {
-    "trigger": {"command": "trigger", "camera": "top", "trigger_seq": 9, "part_id": "strange"},
+    "trigger": {
+        "command": "trigger",
+        "camera": "top",
+        "session": "strange",
+        "trigger_seq": 9,
+        "part_id": "strange",
+    },
     "status": {"command": "status"},
     "recipe": {"command": "recipe", "recipe": "other"},
     "reload": {"command": "reload"},

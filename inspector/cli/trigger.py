@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from datetime import datetime
 
 from inspector.cli.arguments import add_station, add_timeout, client_keys, whole
 from inspector.client.commander import Commander
+from inspector.errors import CommandError
 from inspector.verdict import EXIT_CODES
 
 
@@ -23,7 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--session",
         metavar="NAME",
-        help="repeat session, number and part to ask for the same verdict again [a new one]",
+        help="what the number is counted in: another one whenever numbers begin anew [a new one]",
+    )
+    parser.add_argument(
+        "--repeat",
+        action="store_true",
+        help="ask again for the verdict that session, number and part had a moment ago",
     )
     add_timeout(parser, 10.0)
     add_station(parser)
@@ -34,11 +41,17 @@ def run(options: argparse.Namespace) -> int:
 
     Raises :class:`CommandError` and :class:`SecretError`.
     """
+    if options.repeat and options.session is None:
+        raise CommandError("trigger: --repeat needs the --session that the trigger was sent in")
     keys = client_keys(options)
     with Commander(options.address, session=options.session, keys=keys) as commander:
-        verdict = commander.trigger(options.camera, options.seq, options.part, options.timeout)
+        verdict = commander.trigger(
+            options.camera, options.seq, options.part, options.timeout, repeat=options.repeat
+        )
     score = "" if verdict.score is None else f" score {verdict.score:.3f}"
     why = ": ".join(text for text in (verdict.reason, verdict.detail) if text)
     part = f" part {verdict.part_id}" if verdict.part_id else ""
-    print(f"{verdict.verdict} seq {verdict.seq}{part}{score}{f' {why}' if why else ''}")
+    judged = datetime.fromtimestamp(verdict.judged_us / 1e6).astimezone()
+    again = f" (again; it was judged at {judged:%H:%M:%S})" if verdict.repeated else ""
+    print(f"{verdict.verdict} seq {verdict.seq}{part}{score}{f' {why}' if why else ''}{again}")
     return EXIT_CODES[verdict.verdict]

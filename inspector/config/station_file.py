@@ -155,6 +155,10 @@ class Station(FrozenModel):
     """Inference threads; 0: all cores but one, or both of two."""
     queue_size: Whole = Field(default=8, ge=1, le=1000)
     """Frames of each camera that may wait to be judged; one more is a FAULT, never dropped."""
+    repeat_window_s: Number = Field(default=60.0, ge=0, le=86_400)
+    """So long after its verdict a trigger that is repeated gets the verdict again."""
+    stale_trigger_ms: Whole = Field(default=500, ge=1, le=3_600_000)
+    """A trigger that says when it was sent, and is older than this on arrival, gets no picture."""
     batching: Literal["never", "auto"] = "never"
     """``auto``: parts of cameras that share a bundle are judged in batches where these are measured
     to be quicker; a start and a changeover then take some seconds more."""

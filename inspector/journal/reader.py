@@ -29,6 +29,7 @@ T = TypeVar("T")
 _MOST_EPOCHS: Final = 1000
 _CHUNK: Final = 1000
 """Verdicts that ``walk`` has in memory at once."""
+_NO_PLACE: Final = 2**63 - 1
 
 
 class Reader:
@@ -38,15 +39,22 @@ class Reader:
     """
 
     def __init__(
-        self, folder: Path, on_damage: Callable[[Damage], None] = lambda _damage: None
+        self,
+        folder: Path,
+        on_damage: Callable[[Damage], None] = lambda _damage: None,
+        *,
+        published: Callable[[], tuple[str, int]] | None = None,
     ) -> None:
         """Open the journal in ``folder``. Raises :class:`JournalError` where there is none.
 
         A row that is no verdict is left out of all that is read, and ``on_damage`` hears of it,
-        each time that it is met.
+        each time that it is met. ``published`` tells the epoch that is being written, and the last
+        seq of it that may be read: the station may still replace those after it. None: all may be
+        read.
         """
         self._path = folder / FILE
         self._on_damage = on_damage
+        self._published = published
         self._version = VERSION
         try:
             found = self._path.is_file()
@@ -177,8 +185,18 @@ class Reader:
             low, high = (low, min(middle, place)) if _moment(latest_us) >= us else (place + 1, high)
         return low
 
+    def _last_place(self) -> int:
+        """The place of the last verdict that may be read, or one that no verdict has."""
+        if self._published is None:
+            return _NO_PLACE
+        # Asked for before the rows, so that what is published meanwhile is at most left out.
+        epoch, last_seq = self._published()
+        number = self._number_of(epoch)
+        return _NO_PLACE if number is None else number * PLACES_PER_EPOCH + last_seq
+
     def _verdicts(self, first: int, last: int, chunk: int) -> Iterator[bytes]:
         """Those from place ``first`` to ``last`` that can be read, ``chunk`` in memory at once."""
+        last = min(last, self._last_place())
         while rows := self._fetch(
             "SELECT place, CAST(json AS BLOB) FROM verdict WHERE place BETWEEN ? AND ? "
             "ORDER BY place LIMIT ?",
@@ -197,7 +215,9 @@ class Reader:
         return found[0][0] if found and 0 < found[0][0] <= MOST_NUMBER else None
 
     def _last_seq(self, number: int) -> int:
-        return self._asked(lambda: last_seq(self._db, number, self._version))
+        running, published = divmod(self._last_place(), PLACES_PER_EPOCH)
+        found = self._asked(lambda: last_seq(self._db, number, self._version))
+        return min(found, published) if number == running else found
 
     def _fetch(self, sql: str, *parameters: object) -> list[Any]:
         return self._asked(lambda: self._db.execute(sql, parameters).fetchall())

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Protocol
 from pydantic import Strict, StrictStr
 
 from inspector.errors import JournalError
+from inspector.verdict import Verdict
 from inspector.wire.messages import (
     Microseconds,
     TriggerNumber,
@@ -233,7 +234,8 @@ def record(
     """Write triggers and verdicts of epoch ``number``; the caller has begun a transaction.
 
     ``latest_us`` is the highest ``judged_us`` of the epoch so far; the new one is returned. At most
-    two verdicts judged before ``before_us`` are deleted for each new one.
+    two verdicts judged before ``before_us`` are deleted for each new one. A FAULT takes the place
+    of a verdict with its number; a PASS or FAIL never does.
     """
     if triggers:
         db.executemany(
@@ -242,10 +244,13 @@ def record(
             [(*map(_escaped, trigger.key), trigger.triggered_us) for trigger in triggers],
         )
     rows: list[tuple[int, int, str]] = []
+    faults: list[tuple[int, int, str]] = []
     answered: list[tuple[object, ...]] = []
     for verdict in verdicts:
         latest_us = max(latest_us, verdict.judged_us)
-        rows.append((number * PLACES_PER_EPOCH + verdict.seq, latest_us, encode(verdict).decode()))
+        place = number * PLACES_PER_EPOCH + verdict.seq
+        row = place, latest_us, encode(verdict).decode()
+        (faults if verdict.verdict is Verdict.FAULT else rows).append(row)
         if verdict.trigger_seq is not None:
             part = (verdict.trigger_seq, verdict.part_id)
             answered.append((*part, verdict.client, verdict.session, verdict.camera))
@@ -255,14 +260,21 @@ def record(
             "AND session = ? AND camera = ?",
             answered,
         )
-    if rows:
-        db.executemany("INSERT INTO verdict (place, latest_us, json) VALUES (?, ?, ?)", rows)
+    if verdicts:
+        insert = "INSERT INTO verdict (place, latest_us, json) VALUES (?, ?, ?)"
+        if rows:
+            db.executemany(insert, rows)
+        if faults:
+            db.executemany(
+                f"{insert} ON CONFLICT (place) DO UPDATE SET json = excluded.json", faults
+            )
         # A subscriber may still want the newest of the running epoch, whatever the clock said.
-        before = max(number * PLACES_PER_EPOCH, rows[-1][0] - _NEVER_DELETED)
+        base = number * PLACES_PER_EPOCH
+        before = max(base, base + verdicts[-1].seq - _NEVER_DELETED)
         db.execute(
             "DELETE FROM verdict WHERE place IN (SELECT place FROM verdict WHERE latest_us < ? "
             "AND place < ? ORDER BY latest_us LIMIT ?)",
-            (before_us, before, 2 * len(rows)),
+            (before_us, before, 2 * len(verdicts)),
         )
     return latest_us
 

@@ -127,8 +127,9 @@ class Journal:
 
         They are on the disk when it returns; a verdict closes the trigger that it answers. For each
         new verdict at most two older than ``verdict_days`` are deleted, so that an hour with a
-        wrong clock does not empty the journal. Raises :class:`JournalError`; the same verdicts, or
-        others with their numbers, may then be tried again.
+        wrong clock does not empty the journal. A FAULT takes the place of what was recorded under
+        its number; a second PASS or FAIL is refused. Raises :class:`JournalError`; the same
+        verdicts, or others with their numbers, may then be tried again.
         """
         before_us = time.time_ns() // 1000 - self._keep_us
 

@@ -163,7 +163,11 @@ class _Line:
             opened.commands,
             handle=self._orders.hear,
             status=lambda: readiness.status,
-            reader=lambda: Reader(station.state_folder, opened.journal.suspect),
+            reader=lambda: Reader(
+                station.state_folder,
+                opened.journal.suspect,
+                published=lambda: (ledger.epoch, self._recorder.published),
+            ),
         )
         readiness.speak_through(self._publish)
 

@@ -72,7 +72,7 @@ class Delivery:
     ) -> None:
         """In the recorder's thread: the verdict is on the disk and on the wire."""
         for request in part.requests:
-            request.answer(published)
+            request.answer(published, recorded)
         self._metrics.verdict(published)
         if part.is_begun:
             taken_s = (time.monotonic_ns() - part.start_ns) / 1e9

@@ -32,6 +32,7 @@ from inspector.wire.messages import (
 
 CameraState = Literal["opening", "running", "ended", "lost"]
 
+_CONFLICT: Final = Reason.TRIGGER_CONFLICT.value
 _OVERRUNS: Final = (Reason.QUEUE_FULL.value, Reason.DEADLINE_MISSED.value)
 
 
@@ -40,13 +41,23 @@ class TriggerAnswer:
     """What a trigger is told at once.
 
     ``refused``: the part's verdict is a FAULT, which comes in its turn like any other.
+    ``conflict``: likewise, and the journal may have another trigger of the same name; also for
+    what repeats such a trigger while its verdict waits for its turn.
     ``repeated``: no new part. ``part`` is the one that the trigger had, while its verdict is owed;
-    ``verdict`` is that verdict once the part was closed. One of the two is None.
+    ``verdict`` is that verdict, marked as repeated, once the part was closed.
+    ``expired``: no part and no verdict; what it repeats is too old.
     """
 
-    kind: Literal["accepted", "repeated", "refused"]
-    part: Part | None
+    kind: Literal["accepted", "refused", "conflict", "repeated", "expired"]
+    part: Part | None = None
     verdict: VerdictMessage | None = None
+
+
+class Past(NamedTuple):
+    """The verdict that a trigger had, and when (monotonic) it was judged."""
+
+    verdict: VerdictMessage
+    judged_ns: int
 
 
 class Closed(NamedTuple):
@@ -89,7 +100,8 @@ class Ledger:
         self._counts = dict.fromkeys(Verdict, 0)
         self._reasons: Counter[str] = Counter()
         self._late = self._repeated = 0
-        self._triggers: TriggerMemory[Part | VerdictMessage] = TriggerMemory(remembered)
+        self._repeat_window_ns = round(station.repeat_window_s * 1e9)
+        self._triggers: TriggerMemory[Part | Past] = TriggerMemory(remembered)
         self._queues = {camera.name: _CameraQueue(camera) for camera in station.cameras}
         self._models: dict[str, ModelField] = {}
         self._troubles: dict[str, str] = {}
@@ -129,9 +141,9 @@ class Ledger:
         self._not_ready = (reason, detail)
 
     def find(self, trigger: Trigger) -> VerdictMessage | None:
-        """The verdict that ``trigger`` had when it was here before; None while it is owed."""
+        """The verdict that ``trigger`` had, as it is told again; None while it is owed."""
         known = self._triggers.find(trigger)
-        return known if isinstance(known, VerdictMessage) else None
+        return known.verdict.told_again() if isinstance(known, Past) else None
 
     def start(self) -> None:
         """From Ready on, take parts.
@@ -167,22 +179,41 @@ class Ledger:
         """Take over from the daemon before, ahead of every part.
 
         The triggers that it left ``unanswered`` become FAULT ``restarted``; ``answered`` are its
-        last verdicts, oldest first, so that a trigger repeated now gets the one it had. Raises
+        last verdicts, oldest first, so that a trigger repeated now gets the one it had. Their age
+        is told by the wall clock, and one that it says is still to come is too old. Raises
         ValueError when there was a part already.
         """
         if self._last_seq or any(queue.open for queue in self._queues.values()):
             raise ValueError("recover comes before the first part")
+        now_us, now_ns = self._clock.wall_us(), self._clock.monotonic_ns()
         for verdict in answered:
             if (trigger := trigger_of(verdict)) is not None:
-                self._triggers.add(trigger, verdict)
+                age_ns = (now_us - verdict.judged_us) * 1000
+                judged_ns = now_ns - (age_ns if age_ns >= 0 else self._repeat_window_ns + 1)
+                self._triggers.add(trigger, Past(verdict, judged_ns))
         for trigger in unanswered:
             # A camera that the station file no longer has still owes its verdicts.
             self._queues.setdefault(trigger.camera, _CameraQueue(None))
             part = self._open(trigger.camera, trigger=trigger)
             self._settle(part, Reason.RESTARTED, "the station restarted before the verdict")
 
-    def trigger(self, trigger: Trigger, request: Requester | None = None) -> TriggerAnswer:
-        """Open a part, unless ``trigger`` was here before; ``request`` waits for its verdict.
+    def trigger(
+        self,
+        trigger: Trigger,
+        request: Requester | None = None,
+        *,
+        repeat: bool = False,
+        age_us: int | None = None,
+    ) -> TriggerAnswer:
+        """Open a part, unless ``trigger`` repeats another; ``request`` waits for its verdict.
+
+        ``repeat``: its sender says that it was sent before, for the same part. Only then is a used
+        number no new part, and only for ``repeat_window_s`` after its verdict does that come again:
+        a sender that counts from 1 anew must not get an old verdict for a new part. Where both tell
+        when they were sent first, that must be the same too.
+
+        ``age_us``: how long it was on its way, None when that is not known. After
+        ``stale_trigger_ms`` the part is no longer before the camera.
 
         Raises :class:`CommandError` when the camera takes no triggers; then there is no part.
         """
@@ -191,23 +222,39 @@ class Ledger:
             why = "there is no such camera" if queue is None else "it takes no triggers"
             raise CommandError(f"trigger: camera '{trigger.camera}': {why}")
         requests = [] if request is None else [request]
-        known = self._triggers.find(trigger)
-        if known is not None:
-            self._repeated += 1
-            if isinstance(known, VerdictMessage):
-                return TriggerAnswer("repeated", None, known)
-            known.requests += requests
-            return TriggerAnswer("repeated", known)
         used = self._triggers.is_used(trigger)
+        if repeat and used:
+            known = self._triggers.find(trigger)
+            if known is None or self._is_expired(known):
+                return TriggerAnswer("expired")
+            sent_us = {trigger.sent_us, _sent_us_of(known)} - {None}
+            if len(sent_us) <= 1:
+                self._repeated += 1
+                if isinstance(known, Past):
+                    return TriggerAnswer("repeated", None, known.verdict.told_again())
+                known.requests += requests
+                is_conflict = known.draft is not None and known.draft.reason == _CONFLICT
+                return TriggerAnswer("conflict" if is_conflict else "repeated", known)
         for waiting in tuple(queue.waiting):
             self._expire(waiting)
         part = self._open(trigger.camera, trigger=trigger)
         part.requests += requests
         if used:
-            detail = f"number {trigger.number} was used before, for another part or long ago"
+            detail = (
+                f"number {trigger.number} was used before in session '{trigger.session}'; a sender "
+                f"that counts anew needs a new session, one that repeats a trigger says so"
+            )
             self._settle(part, Reason.TRIGGER_CONFLICT, detail)
-        elif self._state not in WORKING:
+            return TriggerAnswer("conflict", part)
+        stale_ms = self._station.stale_trigger_ms
+        if self._state not in WORKING:
             self._settle(part, *self._not_ready)
+        elif age_us is not None and age_us > stale_ms * 1000:
+            detail = (
+                f"the trigger was sent {age_us / 1000:.0f} ms before it arrived, by its sender's "
+                f"clock; no picture is taken after {stale_ms} ms"
+            )
+            self._settle(part, Reason.DEADLINE_MISSED, detail)
         elif self._cameras[trigger.camera].state == "ended":
             self._settle(part, Reason.CAMERA_LOST, "the camera has ended")
         elif len(queue.waiting) >= self._station.queue_size:
@@ -355,8 +402,10 @@ class Ledger:
         for one, change in ((verdict, -1), (published, 1)):
             self._counts[one.verdict] += change
             self._reasons[one.reason] += change
-        if (trigger := trigger_of(verdict)) is not None:
-            self._triggers.replace(trigger, published)
+        trigger = trigger_of(verdict)
+        known = None if trigger is None else self._triggers.find(trigger)
+        if trigger is not None and isinstance(known, Past) and known.verdict == verdict:
+            self._triggers.replace(trigger, known, known._replace(verdict=published))
 
     def status(self) -> StatusMessage:
         """The station as it stands."""
@@ -405,6 +454,12 @@ class Ledger:
         if trigger is not None:
             self._triggers.add(trigger, part)
         return part
+
+    def _is_expired(self, known: Part | Past) -> bool:
+        """True when ``known`` was judged too long ago to be told again."""
+        if not isinstance(known, Past):
+            return False
+        return self._clock.monotonic_ns() - known.judged_ns > self._repeat_window_ns
 
     def _expire(self, part: Part) -> bool:
         """True when ``part`` is settled, if need be now by its deadline."""
@@ -467,6 +522,7 @@ class Ledger:
             judged_us=self._clock.wall_us(),
             queue_ms=queue_ms,
             judge_ms=judge_ms,
+            sent_us=None if trigger is None else trigger.sent_us,
         )
         # Here, so that a message that cannot be sent takes no number.
         encode(draft)
@@ -482,5 +538,13 @@ class Ledger:
         self._counts[verdict.verdict] += 1
         self._reasons[verdict.reason] += 1
         if part.trigger is not None:
-            self._triggers.replace(part.trigger, verdict)
+            judged_ns = self._clock.monotonic_ns() if part.settled_ns is None else part.settled_ns
+            self._triggers.replace(part.trigger, part, Past(verdict, judged_ns))
         return Closed(verdict, part)
+
+
+def _sent_us_of(known: Part | Past) -> int | None:
+    """When the trigger that is remembered as ``known`` was sent first, by its sender's clock."""
+    if isinstance(known, Past):
+        return known.verdict.sent_us
+    return None if known.trigger is None else known.trigger.sent_us

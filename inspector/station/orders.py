@@ -107,16 +107,30 @@ class Orders:
             part_id=command.part_id,
             triggered_us=request.received_us,
             triggered_ns=request.received_ns,
+            sent_us=command.sent_us,
         )
         try:
-            answer = self._ledger.trigger(trigger, request)
+            answer = self._ledger.trigger(
+                trigger, request, repeat=command.repeat, age_us=request.age_us
+            )
         except CommandError as error:
             request.refuse("unknown", str(error))
             return
-        is_new = answer.kind != "repeated"
+        if answer.kind == "expired":
+            window_s = self._judges.station.repeat_window_s
+            request.refuse(
+                "expired",
+                f"no verdict of trigger {trigger.number} of the last {window_s:g} s; it makes no "
+                f"part, as it is said to be a repetition",
+            )
+            return
+        if answer.kind == "conflict":
+            # The journal knows an open trigger by its name, which this one shares with another: it
+            # is accepted when its verdict, which it has already, is recorded.
+            return
 
         def acknowledge(recorded: bool) -> None:
-            if is_new and not recorded:
+            if not recorded:
                 request.refuse("journal", "the trigger could not be recorded; part not accepted")
                 return
             request.accept()
@@ -129,8 +143,10 @@ class Orders:
             if verdict is not None:
                 request.answer(verdict)
 
-        # A repetition waits for its turn too: what it repeats may not be recorded yet.
-        self._recorder.put(TriggerEntry(trigger if is_new else None, acknowledge))
+        # A repetition waits for its turn too: what it repeats may not be recorded yet. While its
+        # verdict is owed it is recorded again, which makes sure that it is in the journal.
+        owed = trigger if answer.verdict is None else None
+        self._recorder.put(TriggerEntry(owed, acknowledge))
         if answer.kind == "accepted":
             self._want(trigger.camera, trigger.triggered_ns, accepted=True)
 

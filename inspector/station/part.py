@@ -20,8 +20,8 @@ class Requester(Protocol):
         """The trigger is in the journal: it will get a verdict."""
         ...
 
-    def answer(self, verdict: VerdictMessage) -> None:
-        """The verdict on the part."""
+    def answer(self, verdict: VerdictMessage, recorded: bool = True) -> None:
+        """The verdict on the part, and whether it is in the journal."""
         ...
 
     def refuse(self, code: RefusalCode, detail: str) -> None:

@@ -45,7 +45,7 @@ class Wire(Protocol):
 
 @dataclass(frozen=True)
 class TriggerEntry:
-    """A trigger to record; None: one that was recorded when it first came, and waits for that.
+    """A trigger to record; None: one that has its verdict, and waits until that is recorded.
 
     ``then`` is called in the recorder's thread, with whether it is recorded.
     """
@@ -58,7 +58,7 @@ class TriggerEntry:
 class VerdictEntry:
     """A verdict to record, then to publish.
 
-    One that comes to its commit at ``deadline_ns`` (monotonic) or later is a FAULT by then.
+    A PASS or FAIL that is not on the wire before ``deadline_ns`` (monotonic) goes out as a FAULT.
     ``then`` is called in the recorder's thread with the verdict as it was published, and whether
     it is recorded.
     """
@@ -66,6 +66,13 @@ class VerdictEntry:
     verdict: VerdictMessage
     deadline_ns: int | None = None
     then: Callable[[VerdictMessage, bool], None] = lambda _verdict, _recorded: None
+
+    @property
+    def is_late(self) -> bool:
+        """True for a PASS or FAIL whose deadline has passed."""
+        if self.deadline_ns is None or self.verdict.verdict is Verdict.FAULT:
+            return False
+        return time.monotonic_ns() >= self.deadline_ns
 
 
 @dataclass(frozen=True)
@@ -90,9 +97,11 @@ class Timing:
 class Recorder(Worker):
     """Group commit: what waits while one commit runs is the next one.
 
-    What cannot be recorded is published as a FAULT ``journal_failed``, never as a PASS or FAIL,
-    kept, and recorded before anything else as soon as that works again. ``on_trouble`` hears, in
-    the recorder's thread, why recording fails, and "" when it works again.
+    A PASS or FAIL whose deadline passes during its commit is overwritten as a FAULT by another
+    commit before it is published. What cannot be recorded is published as a FAULT
+    ``journal_failed``, never as a PASS or FAIL, kept, and recorded before anything else as soon as
+    that works again. ``on_trouble`` hears, in the recorder's thread, why recording fails, and ""
+    when it works again.
     """
 
     def __init__(
@@ -119,6 +128,7 @@ class Recorder(Worker):
         self._forgotten = self._told = 0
         self._tended_s = 0.0
         self._untended = False
+        self._sent = self._published = 0
 
     @property
     def stalled_s(self) -> float:
@@ -135,6 +145,14 @@ class Recorder(Worker):
     def forgotten(self) -> int:
         """Verdicts that were published and will never be recorded: too many waited for it."""
         return self._forgotten
+
+    @property
+    def published(self) -> int:
+        """Seq of the last verdict that may be replayed: it is recorded as it was published.
+
+        None after it may be, for what is recorded may still be overwritten. Any thread may read it.
+        """
+        return self._published
 
     @property
     def lag(self) -> int:
@@ -164,10 +182,6 @@ class Recorder(Worker):
                     break
                 count = min(len(self._waiting), _MOST_A_COMMIT)
                 self._group = [self._waiting.popleft() for _ in range(count)]
-            self._group = [
-                _in_time(entry) if isinstance(entry, VerdictEntry) else entry
-                for entry in self._group
-            ]
             self._began = time.monotonic()
             self._settle(self._group)
             if time.monotonic() - self._tended_s >= _TEND_S:
@@ -181,37 +195,70 @@ class Recorder(Worker):
 
     def _settle(self, group: list[Entry]) -> None:
         began = time.monotonic()
+        self._overrule(group, "before it was recorded")
         recorded = self._commit(group)
         committed = time.monotonic()
         verdicts = 0
-        for entry in group:
+        lost: set[int] = set()
+        for i, entry in enumerate(group):
             if isinstance(entry, TriggerEntry):
                 entry.then(recorded)
             elif isinstance(entry, StatusEntry):
                 self._wire.send_status(entry.status)
             else:
                 verdicts += 1
-                verdict = entry.verdict
-                if not recorded:
-                    verdict = _unrecorded(verdict, self._trouble)
-                    if len(self._unrecorded) == _MOST_UNRECORDED:
-                        self._forget()
-                    self._unrecorded.append(verdict)
-                self._wire.send_verdict(verdict)
-                entry.then(verdict, recorded)
+                final = entry
+                if recorded and entry.is_late:
+                    # Whatever else is late by now goes into the same commit.
+                    final, *others = self._overrule(group, "while it was recorded", i)
+                    if not self._commit([final, *others]):
+                        lost |= {one.verdict.seq for one in (final, *others)}
+                self._publish(final, recorded and final.verdict.seq not in lost)
         if verdicts:
             published = time.monotonic()
             self._on_group(
                 Timing(verdicts, (committed - began) * 1e3, (published - committed) * 1e3)
             )
 
-    def _commit(self, group: list[Entry]) -> bool:
+    def _overrule(self, group: list[Entry], when: str, first: int = 0) -> list[VerdictEntry]:
+        """Make a FAULT of what is late in ``group`` from ``first`` on; returns those FAULTs."""
+        overruled: list[VerdictEntry] = []
+        for i, entry in enumerate(group[first:], first):
+            if isinstance(entry, VerdictEntry) and entry.is_late:
+                verdict = entry.verdict
+                detail = f"judged {verdict.verdict} in time, but its deadline passed {when}"
+                fault = verdict.overruled(Reason.DEADLINE_MISSED, detail)
+                overruled.append(replace(entry, verdict=fault))
+                group[i] = overruled[-1]
+        return overruled
+
+    def _publish(self, entry: VerdictEntry, recorded: bool) -> None:
+        verdict = entry.verdict
+        if not recorded:
+            known = verdict.detail or f"judged {verdict.verdict}"
+            detail = f"{known}, not recorded: {self._trouble}"
+            verdict = verdict.overruled(Reason.JOURNAL_FAILED, detail)
+            if len(self._unrecorded) == _MOST_UNRECORDED:
+                self._forget()
+            self._unrecorded.append(verdict)
+        self._wire.send_verdict(verdict)
+        self._sent = verdict.seq
+        self._allow_replay()
+        entry.then(verdict, recorded)
+
+    def _allow_replay(self) -> None:
+        """Let be replayed what was sent, unless some of it is not recorded as it was sent."""
+        if not self._unrecorded:
+            self._published = self._sent
+
+    def _commit(self, group: Sequence[Entry]) -> bool:
         triggers = [
             entry.trigger for entry in group if isinstance(entry, TriggerEntry) and entry.trigger
         ]
         verdicts = [entry.verdict for entry in group if isinstance(entry, VerdictEntry)]
         if not triggers and not verdicts and not self._unrecorded:
-            return True
+            # What is repeated was recorded, but while nothing can be, nothing is accepted.
+            return not self._trouble
         late = list(self._unrecorded)
         try:
             self._journal.commit(triggers, [*late, *verdicts])
@@ -219,6 +266,7 @@ class Recorder(Worker):
             self._note_trouble(str(error))
             return False
         self._unrecorded.clear()
+        self._allow_replay()
         self._tell_forgotten()
         self._note_trouble("")
         return True
@@ -254,35 +302,3 @@ class Recorder(Worker):
         if self._forgotten > self._told:
             self._told = self._forgotten
             say("forgotten", logging.ERROR, verdicts=self._forgotten)
-
-
-def _in_time(entry: VerdictEntry) -> VerdictEntry:
-    """``entry``, its verdict a FAULT when the journal could not take it before its deadline."""
-    verdict = entry.verdict
-    if entry.deadline_ns is None or verdict.verdict is Verdict.FAULT:
-        return entry
-    late_ms = (time.monotonic_ns() - entry.deadline_ns) / 1e6
-    if late_ms < 0:
-        return entry
-    detail = f"judged {verdict.verdict} in time, but the journal came {late_ms:.0f} ms too late"
-    changed = {
-        "verdict": Verdict.FAULT,
-        "score": None,
-        "regions": (),
-        "reason": Reason.DEADLINE_MISSED.value,
-        "detail": detail,
-    }
-    return replace(entry, verdict=verdict.model_copy(update=changed))
-
-
-def _unrecorded(verdict: VerdictMessage, trouble: str) -> VerdictMessage:
-    """What is published of a verdict that the journal does not have."""
-    return verdict.model_copy(
-        update={
-            "verdict": Verdict.FAULT,
-            "score": None,
-            "regions": (),
-            "reason": Reason.JOURNAL_FAILED.value,
-            "detail": f"judged {verdict.verdict}, not recorded: {trouble}",
-        }
-    )

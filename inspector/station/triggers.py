@@ -20,6 +20,7 @@ class Trigger:
 
     ``number`` is the client's own (the PLC's TriggerSeq); it rises within a ``session``, for each
     camera. ``triggered_us`` is wall time, ``triggered_ns`` the same moment on the monotonic clock.
+    ``sent_us`` is when the client first sent it, by its own clock; None: it did not say.
     """
 
     camera: str
@@ -29,6 +30,7 @@ class Trigger:
     part_id: str
     triggered_us: int
     triggered_ns: int
+    sent_us: int | None = None
 
     @property
     def key(self) -> tuple[str, str, str, int, str]:
@@ -48,6 +50,7 @@ def trigger_of(verdict: VerdictMessage) -> Trigger | None:
         part_id=verdict.part_id,
         triggered_us=verdict.triggered_us or 0,
         triggered_ns=0,
+        sent_us=verdict.sent_us,
     )
 
 
@@ -74,7 +77,7 @@ class TriggerMemory(Generic[Item]):
         return highest is not None and trigger.number <= highest
 
     def add(self, trigger: Trigger, item: Item) -> None:
-        """Remember a trigger that came for the first time."""
+        """Remember what becomes of a trigger, in the place of what became of one like it."""
         self._items[trigger.key] = item
         session = trigger.key[:3]
         self._highest[session] = max(trigger.number, self._highest.get(session, trigger.number))
@@ -83,7 +86,7 @@ class TriggerMemory(Generic[Item]):
             if len(known) > self._size:
                 known.popitem(last=False)
 
-    def replace(self, trigger: Trigger, item: Item) -> None:
-        """Put ``item`` in the place of the one it was added with, if it is still remembered."""
-        if trigger.key in self._items:
+    def replace(self, trigger: Trigger, before: Item, item: Item) -> None:
+        """Put ``item`` in the place of ``before``, if that is what is remembered of the trigger."""
+        if self._items.get(trigger.key) == before:
             self._items[trigger.key] = item

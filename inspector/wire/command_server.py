@@ -21,6 +21,7 @@ import zmq
 from inspector.config.station_file import Role
 from inspector.errors import JournalError, WireError
 from inspector.threads import Worker
+from inspector.wire.clocks import Clocks
 from inspector.wire.gate import ALL_ROLES, Gate
 from inspector.wire.messages import (
     Command,
@@ -129,6 +130,7 @@ class Commands(Worker):
         self._replay_per_s = replay_per_s
         self._clients: collections.OrderedDict[bytes, _Client] = collections.OrderedDict()
         self._all = Bucket.full(5 * replay_per_s)
+        self._clocks = Clocks()
         self._replies: collections.deque[tuple[bytes, bytes, ReplyMessage, bool]] = (
             collections.deque()
         )
@@ -204,6 +206,8 @@ class Commands(Worker):
             self._refuse(identity, command.id, "forbidden", detail)
             return
         if isinstance(command, StatusCommand):
+            received_us = time.monotonic_ns() // 1000
+            self._clocks.hear(identity, command.sent_us, command.answered_us, received_us)
             self._send(identity, encode(self._describe(command.id)))
             return
         key = peer.encode() or identity
@@ -215,7 +219,13 @@ class Commands(Worker):
             self._refuse(identity, command.id, "busy", detail)
         else:
             client.outstanding += 1
-            self._handle(Request(command, peer, self._sender(key, identity)))
+            request = Request(command, peer, self._sender(key, identity))
+            if isinstance(command, TriggerCommand) and command.sent_us is not None:
+                received_us = request.received_ns // 1000
+                age_us = self._clocks.age_us(identity, command.sent_us, received_us)
+                # A sender that has not measured its clock is taken to have the station's.
+                request.age_us = request.received_us - command.sent_us if age_us is None else age_us
+            self._handle(request)
 
     def _sender(self, key: bytes, identity: bytes) -> Callable[[ReplyMessage, bool], None]:
         def send(reply: ReplyMessage, last: bool) -> None:

@@ -16,16 +16,17 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from inspector.errors import WireError
-from inspector.verdict import Verdict
+from inspector.verdict import Reason, Verdict
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 
 Microseconds = Annotated[int, Field(ge=0, lt=2**53, description="µs since the Unix epoch")]
 TriggerNumber = Annotated[int, Field(ge=0, lt=2**53)]
@@ -46,7 +47,15 @@ TopicKind = Literal["verdict", "heatmap", "status"]
 """What is published: the first word of a topic."""
 
 RefusalCode = Literal[
-    "malformed", "forbidden", "busy", "unknown", "not_ready", "journal", "failed", "stopping"
+    "malformed",
+    "forbidden",
+    "busy",
+    "unknown",
+    "expired",
+    "not_ready",
+    "journal",
+    "failed",
+    "stopping",
 ]
 """Why a command was refused; stable identifiers, documented in docs/wire.md."""
 
@@ -89,7 +98,9 @@ class ModelField(_Message):
 class VerdictMessage(_Message):
     """One verdict on one part: the second frame of ``verdict/<station>/``."""
 
-    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    schema_: Literal[1, 2] = Field(
+        default=SCHEMA, alias="schema", description="1: recorded by an earlier version"
+    )
     station: str
     camera: str
     epoch: str = Field(description="UUID, new at every daemon start")
@@ -111,16 +122,39 @@ class VerdictMessage(_Message):
     judged_us: Microseconds
     queue_ms: Milliseconds | None = Field(description="from grab to the start of judgement")
     judge_ms: Milliseconds | None = Field(description="geometry, inference and decision")
+    sent_us: Microseconds | None = Field(
+        default=None, description="the trigger's own, by its sender's clock; null without one"
+    )
+    repeated: bool = Field(
+        default=False,
+        description="a record of judged_us, as its trigger was repeated",
+    )
 
     def numbered(self, seq: int) -> Self:
         """The same verdict with another ``seq``."""
         return self.model_copy(update={"seq": seq})
 
+    def told_again(self) -> Self:
+        """The same verdict as a repeated trigger is answered with it."""
+        return self.model_copy(update={"schema_": SCHEMA, "repeated": True})
+
+    def overruled(self, reason: Reason, detail: str) -> Self:
+        """The FAULT that takes the place of this verdict, under the same ``seq``."""
+        return self.model_copy(
+            update={
+                "verdict": Verdict.FAULT,
+                "score": None,
+                "regions": (),
+                "reason": reason.value,
+                "detail": detail,
+            }
+        )
+
 
 class HeatmapMessage(_Message):
     """Second frame of ``heatmap/<station>/``; a PNG and a JPEG follow it."""
 
-    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    schema_: Literal[2] = Field(default=SCHEMA, alias="schema")
     station: str
     camera: str
     epoch: str
@@ -144,7 +178,7 @@ class CameraStatus(_Message):
 class StatusMessage(_Message):
     """Second frame of ``status/<station>/``, every second and on every change of state."""
 
-    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    schema_: Literal[2] = Field(default=SCHEMA, alias="schema")
     station: str
     epoch: str
     state: State
@@ -197,8 +231,19 @@ class _Command(BaseModel):
         frozen=True, extra="forbid", strict=True, json_schema_extra=_require_command
     )
 
-    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    schema_: Literal[2] = Field(default=SCHEMA, alias="schema")
     id: str = Field(default="", max_length=64, description="comes back in every reply")
+
+    @field_validator("schema_", mode="before")
+    @classmethod
+    def _upgraded(cls, value: Any) -> Any:
+        if value == 1 and not isinstance(value, bool):
+            raise ValueError(
+                "schema 1 is no longer spoken, because a trigger could then get another part's "
+                "verdict; send schema 2: every trigger names its session, and one that is sent "
+                "again says repeat: true (docs/wire.md)"
+            )
+        return value
 
 
 class TriggerCommand(_Command):
@@ -207,16 +252,28 @@ class TriggerCommand(_Command):
     command: Literal["trigger"] = "trigger"
     camera: Text = Field(max_length=64)
     session: Text = Field(
-        default="", max_length=64, description="another one whenever trigger_seq begins anew"
+        min_length=1, max_length=64, description="another one whenever trigger_seq begins anew"
     )
     trigger_seq: TriggerNumber = Field(description="the client's number of the trigger")
     part_id: Text = Field(default="", max_length=256)
+    repeat: bool = Field(
+        default=False, description="this trigger was sent before, for the same part"
+    )
+    sent_us: Microseconds | None = Field(
+        default=None, description="when it was sent first, by the sender's clock"
+    )
 
 
 class StatusCommand(_Command):
     """Say how the station stands."""
 
     command: Literal["status"] = "status"
+    sent_us: Microseconds | None = Field(
+        default=None, description="when it was sent, by the sender's clock"
+    )
+    answered_us: Microseconds | None = Field(
+        default=None, description="when the reply to the sender's status command before came to it"
+    )
 
 
 class RecipeCommand(_Command):
@@ -267,7 +324,7 @@ class EpochField(_Message):
 class ReplyMessage(_Message):
     """The answer to a command."""
 
-    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    schema_: Literal[2] = Field(default=SCHEMA, alias="schema")
     id: str = Field(description="that of the command")
     kind: Literal["accepted", "verdict", "status", "replayed", "done", "refused"]
     code: RefusalCode | Literal[""] = Field(default="", description="why it was refused")

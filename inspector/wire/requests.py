@@ -21,7 +21,8 @@ class Request:
 
     Any thread may call; what comes after the first of these is ignored. ``client`` is the name the
     peer's key has in the station file, "" without keys. ``received_us`` is wall time since the
-    Unix epoch, ``received_ns`` monotonic.
+    Unix epoch, ``received_ns`` monotonic. ``age_us`` is how long before that a trigger was sent;
+    None for one that does not say.
     """
 
     def __init__(
@@ -34,16 +35,28 @@ class Request:
         self.client = client
         self.received_us = time.time_ns() // 1000
         self.received_ns = time.monotonic_ns()
+        self.age_us: int | None = None
         self._send = send
         self._open = True
+        self._accepted = False
         self._lock = threading.Lock()
 
     def accept(self) -> None:
         """The trigger is in the journal: it will get a verdict."""
+        self._accepted = True
         self._reply(ReplyMessage(id=self.command.id, kind="accepted"), last=False)
 
-    def answer(self, verdict: VerdictMessage) -> None:
-        """The verdict on the part that was triggered."""
+    def answer(self, verdict: VerdictMessage, recorded: bool = True) -> None:
+        """The verdict on the part that was triggered, and whether it is ``recorded``.
+
+        A trigger that was not accepted is accepted by its recorded verdict, and refused by one that
+        the journal does not have.
+        """
+        if not self._accepted:
+            if not recorded:
+                self.refuse("journal", "the trigger could not be recorded; part not accepted")
+                return
+            self.accept()
         self._reply(ReplyMessage(id=self.command.id, kind="verdict", verdict=verdict))
 
     def finish(self, detail: str = "") -> None:

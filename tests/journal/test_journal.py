@@ -18,7 +18,9 @@ from inspector.journal import recovery, schema
 from inspector.journal.reader import Reader
 from inspector.journal.schema import FILE, TriggerRow
 from inspector.journal.writer import Journal
-from inspector.wire.messages import VerdictMessage, encode
+from inspector.verdict import Reason
+from inspector.wire.messages import ReplayCommand, VerdictMessage, encode
+from inspector.wire.replay import read_replay
 from tests.records import EPOCH, NOW_US, answer, trigger, verdict
 
 DAY_US = 86_400_000_000
@@ -117,6 +119,60 @@ def test_commit_is_all_or_nothing(journal: Journal, reader: Reader) -> None:
         journal.commit([trigger(5)], [verdict(2), verdict(1)])
     assert reader.count() == 1
     assert journal.begin("next", NOW_US).unanswered == ()
+
+
+def test_fault_takes_the_place_of_a_late_verdict_and_nothing_else_does(
+    journal: Journal, reader: Reader
+) -> None:
+    judged = [verdict(seq) for seq in range(1, 4)]
+    journal.commit([], judged)
+    late = judged[1].overruled(Reason.DEADLINE_MISSED, "too late")
+    journal.commit([], [late, verdict(4)])
+    with pytest.raises(JournalError, match="not written"):
+        journal.commit([], [judged[1]])
+    with pytest.raises(JournalError, match="not written"):
+        journal.commit([], [verdict(1, verdict="FAIL", score=1.5, reason="anomaly")])
+    wanted = [judged[0], late, judged[2], verdict(4)]
+    assert reader.verdicts(EPOCH, 1, None, 10) == [encode(one) for one in wanted]
+    # A moment can still be searched for.
+    assert seqs(reader.since(late.judged_us, 10)) == [2, 3, 4]
+
+
+def test_what_is_not_published_yet_is_not_read(journal: Journal, tmp_path: Path) -> None:
+    journal.commit([], [verdict(seq) for seq in range(1, 4)])
+    journal.begin("second", NOW_US)
+    journal.commit([], [verdict(seq, epoch="second") for seq in range(1, 4)])
+    published = 0
+    with Reader(tmp_path, published=lambda: ("second", published)) as reader:
+        for published in range(4):
+            until = list(range(1, published + 1))
+            assert seqs(reader.verdicts("second", 1, None, 10)) == until
+            assert seqs(reader.verdicts("second", 1, 10**15, 10)) == until
+            assert seqs(reader.since(0, 10)) == [1, 2, 3, *until]
+            assert reader.epochs() == [(EPOCH, 3), ("second", published)]
+            assert reader.following(EPOCH) == ("second" if published else None)
+            assert seqs(reader.verdicts(EPOCH, 1, None, 10)) == [1, 2, 3]
+
+
+def test_verdicts_of_schema_1_are_read_and_answer_their_triggers(
+    journal: Journal, reader: Reader
+) -> None:
+    """As version 0.1 recorded them, by the byte."""
+    fields = json.loads(encode(answer(1, trigger(7))))
+    for name in ("sent_us", "repeated"):
+        del fields[name]
+    old = json.dumps(fields | {"schema": 1})
+    with contextlib.closing(sqlite3.connect(reader._path)) as db, db:
+        db.execute(
+            "INSERT INTO verdict VALUES (?, ?, ?)", (schema.PLACES_PER_EPOCH + 1, NOW_US, old)
+        )
+    assert reader.verdicts(EPOCH, 1, None, 10) == [old.encode()]
+    reply, found = read_replay(reader, ReplayCommand(epoch=EPOCH))
+    assert (reply.kind, found) == ("replayed", [old.encode()])
+    (known,) = journal.begin("second", NOW_US).answered
+    assert (known.schema_, known.trigger_seq, known.repeated) == (1, 7, False)
+    again = json.loads(encode(known.told_again()))
+    assert (again["schema"], again["repeated"], again["seq"]) == (2, True, 1)
 
 
 def test_unanswered_triggers_come_back_until_they_are_answered(tmp_path: Path) -> None:

@@ -218,13 +218,92 @@ def test_repeated_trigger_gets_its_first_verdict_again():
     made = ready(hand)
     first = made.trigger(hand.trigger(1))
     hand.ns += MS
-    again = made.trigger(hand.trigger(1))
+    again = made.trigger(hand.trigger(1), repeat=True)
     assert (again.kind, again.part, again.verdict) == ("repeated", first.part, None)
     verdict = judge(made, hand, expose(made, hand), judgement())
-    again = made.trigger(hand.trigger(1))
-    assert (again.kind, again.part, again.verdict) == ("repeated", None, verdict)
+    assert not verdict.repeated
+    hand.ns += 60_000 * MS
+    again = made.trigger(hand.trigger(1), repeat=True)
+    assert (again.kind, again.part) == ("repeated", None)
+    assert again.verdict.repeated
+    assert again.verdict == made.find(hand.trigger(1))
+    assert again.verdict.model_copy(update={"repeated": False}) == verdict
     assert made.close() == []
     assert made.status().repeated == 2
+
+
+def test_trigger_that_is_repeated_too_late_is_no_part_and_gets_no_verdict():
+    hand = Hand()
+    made = ready(hand)
+    made.trigger(hand.trigger(1))
+    judge(made, hand, expose(made, hand), judgement())
+    hand.ns += 60_000 * MS + 1
+    again = made.trigger(hand.trigger(1), repeat=True)
+    assert (again.kind, again.part, again.verdict) == ("expired", None, None)
+    assert made.close() == []
+    assert (made.status().last_seq, made.status().repeated) == (1, 0)
+
+
+def test_sender_that_counts_from_1_again_gets_no_old_verdict():
+    hand = Hand()
+    made = ready(hand)
+    made.trigger(hand.trigger(1))
+    assert judge(made, hand, expose(made, hand), judgement()).verdict is Verdict.PASS
+    hand.ns += MS
+    answer = made.trigger(hand.trigger(1))
+    assert answer.kind == "conflict"
+    (closed,) = made.close()
+    assert (closed.verdict.seq, closed.verdict.reason) == (2, "trigger_conflict")
+    # Nobody can say any more which of the two parts a repetition is of.
+    again = made.trigger(hand.trigger(1), repeat=True)
+    assert again.verdict == closed.verdict.told_again()
+
+
+def test_used_number_while_the_first_part_is_open_takes_nothing_from_it():
+    hand = Hand()
+    made = ready(hand)
+    first = made.trigger(hand.trigger(1))
+    assert made.trigger(hand.trigger(1)).kind == "conflict"
+    part = expose(made, hand)
+    assert part is first.part
+    made.judged(part, judgement(), hand.ns)
+    assert parts(made.close()) == [("p1", "PASS"), ("p1", "trigger_conflict")]
+    assert made.find(hand.trigger(1)).reason == "trigger_conflict"
+
+
+def test_repetition_that_was_sent_first_at_another_time_is_another_part():
+    hand = Hand()
+    made = ready(hand)
+    made.trigger(hand.trigger(1, sent_us=7))
+    verdict = judge(made, hand, expose(made, hand), judgement())
+    assert verdict.sent_us == 7
+    for sent_us in (7, None):
+        again = made.trigger(hand.trigger(1, sent_us=sent_us), repeat=True)
+        assert (again.kind, again.verdict.seq) == ("repeated", 1)
+    assert made.trigger(hand.trigger(1, sent_us=8), repeat=True).kind == "conflict"
+    assert parts(made.close()) == [("p1", "trigger_conflict")]
+
+
+def test_trigger_that_a_crash_left_is_repeated_though_its_first_sending_is_forgotten():
+    hand = Hand()
+    made = Ledger(only_triggered(), "epoch-2", hand.clock())
+    made.recover([hand.trigger(1)])
+    again = made.trigger(hand.trigger(1, sent_us=7), repeat=True)
+    assert again.kind == "repeated"
+    assert parts(made.close()) == [("p1", "restarted")]
+
+
+def test_trigger_that_was_long_on_its_way_gets_no_picture():
+    hand = Hand()
+    made = ready(hand)
+    assert made.trigger(hand.trigger(1), age_us=500_001).kind == "refused"
+    assert expose(made, hand) is None
+    (closed,) = made.close()
+    assert (closed.verdict.reason, closed.verdict.grabbed_us) == ("deadline_missed", None)
+    assert "500 ms" in closed.verdict.detail
+    for number, age_us in enumerate((500_000, -3, None), 2):
+        assert made.trigger(hand.trigger(number), age_us=age_us).kind == "accepted"
+        judge(made, hand, expose(made, hand), judgement())
 
 
 def test_same_number_with_another_part_is_a_fault_and_repeats_as_one():
@@ -232,7 +311,7 @@ def test_same_number_with_another_part_is_a_fault_and_repeats_as_one():
     made = ready(hand)
     made.trigger(hand.trigger(5, "a"))
     for number, part_id in ((5, "b"), (4, "c")):
-        assert made.trigger(hand.trigger(number, part_id)).kind == "refused"
+        assert made.trigger(hand.trigger(number, part_id)).kind == "conflict"
     part = expose(made, hand)
     made.judged(part, judgement(), hand.ns)
     assert parts(made.close()) == [
@@ -240,7 +319,7 @@ def test_same_number_with_another_part_is_a_fault_and_repeats_as_one():
         ("b", "trigger_conflict"),
         ("c", "trigger_conflict"),
     ]
-    again = made.trigger(hand.trigger(5, "b"))
+    again = made.trigger(hand.trigger(5, "b"), repeat=True)
     assert (again.kind, again.verdict.reason) == ("repeated", "trigger_conflict")
 
 
@@ -261,11 +340,11 @@ def test_trigger_older_than_the_memory_is_no_new_part():
     kinds = []
     for number in (1, 2, 3, 3, 2, 1, 4):
         hand.ns += MS
-        kinds.append(made.trigger(hand.trigger(number)).kind)
+        kinds.append(made.trigger(hand.trigger(number), repeat=True).kind)
         if part := expose(made, hand):
             judge(made, hand, part, Judgement(Verdict.PASS, 0.5, Reason.NONE))
         made.close()
-    assert kinds == ["accepted"] * 3 + ["repeated"] * 2 + ["refused", "accepted"]
+    assert kinds == ["accepted"] * 3 + ["repeated"] * 2 + ["expired", "accepted"]
 
 
 def test_picture_from_before_the_trigger_is_never_used():
@@ -389,7 +468,7 @@ def test_nothing_is_judged_while_the_station_is_not_ready():
     assert answer.kind == "refused"
     assert expose(made, hand, "top", part_id="t1") is None
     assert parts(made.close()) == [("t1", "not_ready"), ("p1", "not_ready")]
-    assert made.trigger(hand.trigger(1)).verdict.reason == "not_ready"
+    assert made.trigger(hand.trigger(1), repeat=True).verdict.reason == "not_ready"
 
 
 def test_leaving_ready_faults_every_open_part_with_the_reason():
@@ -437,11 +516,28 @@ def test_triggers_that_a_crash_left_are_faults_before_anything_else():
         (1, "epoch-2", "restarted"),
         (2, "epoch-2", "restarted"),
     ]
-    assert made.trigger(hand.trigger(1)).verdict == answered
-    assert made.trigger(hand.trigger(2)).verdict.reason == "restarted"
-    assert made.trigger(hand.trigger(2, "other")).kind == "refused"
+    assert made.trigger(hand.trigger(1), repeat=True).verdict == answered.told_again()
+    assert made.trigger(hand.trigger(2), repeat=True).verdict.reason == "restarted"
+    assert made.trigger(hand.trigger(2, "other")).kind == "conflict"
     with pytest.raises(ValueError, match="before the first part"):
         made.recover([])
+
+
+@pytest.mark.parametrize(
+    ("gap_s", "kind"), [(59, "repeated"), (61, "expired"), (86_400, "expired"), (-60, "expired")]
+)
+def test_verdict_from_before_a_restart_ages_by_the_wall_clock(gap_s, kind):
+    """A clock that was set back makes no old verdict young."""
+    hand = Hand()
+    before = ready(hand)
+    before.trigger(hand.trigger(1))
+    answered = judge(before, hand, expose(before, hand), judgement())
+    hand.wall_us += hand.ns // 1000 + gap_s * 1_000_000
+    hand.ns = 5
+    made = Ledger(only_triggered(), "epoch-2", hand.clock())
+    made.recover([], [answered])
+    assert made.trigger(hand.trigger(1), repeat=True).kind == kind
+    assert made.trigger(hand.trigger(1)).kind == "conflict"
 
 
 def test_verdict_that_could_not_be_journalled_is_counted_and_repeated_as_published():
@@ -453,7 +549,7 @@ def test_verdict_that_could_not_be_journalled_is_counted_and_repeated_as_publish
     made.amend(verdict, published)
     status = made.status()
     assert (status.passed, status.faults, status.last_seq) == (0, 1, 1)
-    assert made.trigger(hand.trigger(1)).verdict == published
+    assert made.trigger(hand.trigger(1), repeat=True).verdict == published.told_again()
 
 
 def test_fault_without_a_model_names_none():

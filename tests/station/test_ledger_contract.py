@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 
 from inspector.clock import Clock
 from inspector.config.station_file import Station
-from inspector.station.ledger import Ledger
+from inspector.station.ledger import Ledger, Past
 from inspector.station.part import Part
 from inspector.station.triggers import Trigger, TriggerMemory, trigger_of
 from inspector.verdict import Judgement, Reason, Verdict
@@ -29,10 +29,12 @@ from inspector.wire.messages import ModelField, VerdictMessage
 MS = 1_000_000
 DEADLINES_MS = {"belt": 50, "gate": 100, "exit": 40}
 QUEUE = 3
+WINDOW_NS = 50 * MS
 STATION = Station.model_validate(
     {
         "station": "line-1",
         "queue_size": QUEUE,
+        "repeat_window_s": WINDOW_NS / 1e9,
         "cameras": [
             {
                 "name": name,
@@ -73,6 +75,7 @@ class Owed:
     judged_by: str = ""
     """The recipe in force when the judge answered."""
     accepted: bool = True
+    conflict: bool = False
     exposed: bool = False
     reasons: Collection[str] = ("deadline_missed", "camera_lost")
     """What it may be when it ended overdue."""
@@ -90,6 +93,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.wall_us = 1_700_000_000_000_000
         self.epochs = itertools.count(1)
         self.numbers = itertools.count(1)
+        self.conflicts: set[tuple[str, int]] = set()
+        """The verdicts on triggers whose number was used: their epochs and numbers."""
         self.journal: list[Trigger | VerdictMessage] = []
         self.uncommitted: list[Trigger | VerdictMessage] = []
         self.start_epoch()
@@ -101,7 +106,7 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         self.owed: dict[str, list[Owed]] = {name: [] for name in DEADLINES_MS}
         self.pictured: list[tuple[Part, Owed]] = []
-        self.known: dict[tuple, VerdictMessage | Part | None] = {}
+        self.known: dict[tuple, Past | Part | None] = {}
         self.highest: Counter[tuple] = Counter()
         self.seq = 0
         self.published: dict[int, VerdictMessage] = {}
@@ -110,7 +115,9 @@ class LedgerMachine(RuleBasedStateMachine):
         answered = [item for item in self.journal if isinstance(item, VerdictMessage)]
         for verdict in answered:
             if trigger := trigger_of(verdict):
-                self.know(trigger, verdict)
+                age_ns = (self.wall_us - verdict.judged_us) * 1000
+                judged_ns = self.ns - (age_ns if age_ns >= 0 else 10**18)
+                self.know(trigger, Past(verdict, judged_ns))
         unanswered = [
             item
             for item in self.journal
@@ -126,7 +133,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.enter("Ready")
         self.ledger.start()
 
-    def know(self, trigger: Trigger, item: VerdictMessage | Part | None) -> None:
+    def know(self, trigger: Trigger, item: Past | Part | None) -> None:
         self.known[trigger.key] = item
         session = trigger.key[:3]
         self.highest[session] = max(self.highest[session], trigger.number)
@@ -141,47 +148,58 @@ class LedgerMachine(RuleBasedStateMachine):
         step=st.sampled_from([-1, 0, 1, 1, 1, 2]),
         part=st.sampled_from("ab"),
         ago_ns=DELAYS_NS,
+        repeat=st.booleans(),
     )
-    def trigger(self, camera: str, session: str, step: int, part: str, ago_ns: int) -> None:
+    def trigger(
+        self, camera: str, session: str, step: int, part: str, ago_ns: int, repeat: bool = False
+    ) -> None:
         number = max(1, self.highest[(camera, "plc", session)] + step)
-        self.send(Trigger(camera, "plc", session, number, part, self.wall_us, self.ns - ago_ns))
+        trigger = Trigger(camera, "plc", session, number, part, self.wall_us, self.ns - ago_ns)
+        self.send(trigger, repeat)
 
     @precondition(lambda self: self.known)
-    @rule(data=st.data(), part=st.sampled_from("ab") | st.none())
-    def trigger_again(self, data: st.DataObject, part: str | None) -> None:
+    @rule(data=st.data(), part=st.sampled_from("ab") | st.none(), repeat=st.booleans())
+    def trigger_again(self, data: st.DataObject, part: str | None, repeat: bool) -> None:
         *key, first = data.draw(st.sampled_from(list(self.known)))
-        self.send(Trigger(*key, part or first, self.wall_us, self.ns))
+        self.send(Trigger(*key, part or first, self.wall_us, self.ns), repeat)
 
-    def send(self, trigger: Trigger) -> None:
+    def send(self, trigger: Trigger, repeat: bool) -> None:
         camera, start_ns = trigger.camera, trigger.triggered_ns
         room = QUEUE - sum(
             not (one.exposed or one.outcome or one.overdue(self.ns)) for one in self.owed[camera]
         )
         used = trigger.number <= self.highest[trigger.key[:3]]
-        answer = self.ledger.trigger(trigger)
-        if trigger.key in self.known:
-            first = self.known[trigger.key]
-            assert answer.kind == "repeated"
-            if isinstance(first, VerdictMessage):
-                assert (answer.verdict, answer.part) == (first, None)
+        answer = self.ledger.trigger(trigger, repeat=repeat)
+        if repeat and used:
+            first = self.known.get(trigger.key)
+            if isinstance(first, Past) and self.ns - first.judged_ns <= WINDOW_NS:
+                assert (answer.kind, answer.part) == ("repeated", None)
+                assert answer.verdict == first.verdict.told_again()
+            elif isinstance(first, Past) or trigger.key not in self.known:
+                assert (answer.kind, answer.part, answer.verdict) == ("expired", None, None)
             else:
-                assert answer.verdict is None
                 assert answer.part is not None
                 assert first in (None, answer.part)
+                draft = answer.part.draft
+                conflict = draft is not None and draft.reason == "trigger_conflict"
+                kind = "conflict" if conflict else "repeated"
+                assert (answer.kind, answer.verdict) == (kind, None)
             return
         owed = Owed(camera, start_ns, trigger)
         if used:
-            owed.outcome = (Verdict.FAULT, "trigger_conflict")
+            owed.outcome, owed.conflict = (Verdict.FAULT, "trigger_conflict"), True
         elif self.broken is not None:
             owed.outcome = (Verdict.FAULT, self.broken)
         elif room <= 0:
             owed.outcome = (Verdict.FAULT, "over_trigger")
         owed.accepted = owed.outcome is None
-        assert answer.kind == ("accepted" if owed.accepted else "refused")
+        refused = "conflict" if owed.conflict else "refused"
+        assert answer.kind == ("accepted" if owed.accepted else refused)
         assert answer.part is not None
         self.know(trigger, answer.part)
         self.owed[camera].append(owed)
-        self.uncommitted.append(trigger)
+        if not owed.conflict:
+            self.uncommitted.append(trigger)
 
     @rule(
         camera=CAMERAS,
@@ -346,7 +364,10 @@ class LedgerMachine(RuleBasedStateMachine):
             assert part.trigger is owed.trigger
             if owed.trigger is not None:
                 assert trigger_of(verdict).key == owed.trigger.key
-                self.known[owed.trigger.key] = verdict
+                if owed.conflict:
+                    self.conflicts.add((verdict.epoch, verdict.seq))
+                if self.known[owed.trigger.key] in (None, part):
+                    self.known[owed.trigger.key] = Past(verdict, part.settled_ns)
             elif owed.part_id:
                 assert verdict.part_id == owed.part_id
             if owed.outcome is not None:
@@ -398,8 +419,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.uncommitted[self.uncommitted.index(verdict)] = published
         self.published[verdict.seq] = published
         if trigger := trigger_of(verdict):
-            self.known[trigger.key] = published
-            assert self.ledger.find(trigger) == published
+            known = self.known[trigger.key]
+            if isinstance(known, Past) and known.verdict == verdict:
+                self.known[trigger.key] = known._replace(verdict=published)
+                assert self.ledger.find(trigger) == published.told_again()
 
     @rule()
     def commit(self) -> None:
@@ -424,7 +447,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.commit()
         accepted = [item for item in self.journal if isinstance(item, Trigger)]
         verdicts = [item for item in self.journal if isinstance(item, VerdictMessage)]
-        answers = Counter(trigger.key for verdict in verdicts if (trigger := trigger_of(verdict)))
+        firsts = [one for one in verdicts if (one.epoch, one.seq) not in self.conflicts]
+        answers = Counter(trigger.key for verdict in firsts if (trigger := trigger_of(verdict)))
         assert answers == Counter(trigger.key for trigger in accepted)
         assert set(answers.values()) <= {1}
         for _, group in itertools.groupby(verdicts, lambda verdict: verdict.epoch):
@@ -432,7 +456,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert seqs == list(range(1, len(seqs) + 1))
         for camera in DEADLINES_MS:
             order = [one.key for one in accepted if one.camera == camera]
-            answered = [trigger_of(one).key for one in verdicts if one.camera == camera != "belt"]
+            answered = [trigger_of(one).key for one in firsts if one.camera == camera != "belt"]
             assert answered == order[: len(answered)] or camera == "belt"
 
 
@@ -453,7 +477,9 @@ def test_memory_is_that_of_the_last_triggers_and_sessions(sent, size):
         assert memory.find(trigger) == items.get((session, number, part))
         assert memory.is_used(trigger) == (number <= sessions.get(session, 0))
         if memory.find(trigger) is not None:
-            memory.replace(trigger, i)
+            assert memory.find(trigger) is not None
+            memory.replace(trigger, -1, 0)
+            memory.replace(trigger, items[session, number, part], i)
             items[session, number, part] = i
             continue
         memory.add(trigger, i)
@@ -473,5 +499,5 @@ def test_what_is_remembered_is_never_taken_for_new(sent):
         else:
             assert memory.is_used(trigger)
         forgotten = Trigger("gate", "plc", "other", 1, "x", 0, 0)
-        memory.replace(forgotten, i)
+        memory.replace(forgotten, i, i)
         assert memory.find(forgotten) is None

@@ -72,10 +72,10 @@ def verdict(kind: Verdict = Verdict.PASS, reason: str = "", **fields: Any) -> Ve
     judged = kind is not Verdict.FAULT
     return VerdictMessage.model_validate(
         blank
-        | {"schema": 1, "station": "line-1", "camera": "top", "epoch": "e", "seq": 1}
+        | {"schema": 2, "station": "line-1", "camera": "top", "epoch": "e", "seq": 1}
         | {"part_id": "", "verdict": kind, "score": 0.5 if judged else None, "reason": reason}
         | {"detail": "", "limit_factor": 1.0, "regions": (), "recipe": "r", "judged_us": 0}
-        | {"client": "", "session": ""}
+        | {"client": "", "session": "", "repeated": False}
         | fields
     )
 

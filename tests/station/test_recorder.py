@@ -167,6 +167,108 @@ def test_what_the_journal_takes_after_its_deadline_is_a_fault():
     assert disk.kept == wire.sent
 
 
+def slow_to_sync(disk: Disk, monkeypatch: pytest.MonkeyPatch, **slow_s: float) -> None:
+    """Have the commits of a PASS or a FAULT take so long."""
+    commit = disk.commit
+
+    def committed(triggers: Sequence[Trigger], verdicts: Sequence[VerdictMessage]) -> None:
+        for verdict in verdicts:
+            time.sleep(slow_s.get(verdict.verdict.value, 0.0))
+        commit(triggers, verdicts)
+
+    monkeypatch.setattr(disk, "commit", committed)
+
+
+def due(ms: float) -> int:
+    return time.monotonic_ns() + round(ms * 1e6)
+
+
+def test_what_is_late_after_its_commit_is_overwritten_before_it_goes_out(monkeypatch):
+    disk = Disk()
+    slow_to_sync(disk, monkeypatch, PASS=0.1, FAULT=0.3)
+    told: list[tuple[str, bool]] = []
+    with at_work(disk) as (recorder, wire, _):
+        recorder.put(
+            VerdictEntry(
+                stations.verdict(1),
+                due(50),
+                lambda verdict, recorded: told.append((verdict.reason, recorded)),
+            )
+        )
+        wait_until(lambda: [one.reason for one in disk.kept] == [""])
+        # The PASS is on the disk, and its FAULT on its way there.
+        assert (wire.sent, told, recorder.published) == ([], [], 0)
+        wait_until(lambda: recorder.published == 1)
+        recorder.put(VerdictEntry(stations.verdict(2), due(60_000)))
+        wait_until(lambda: recorder.published == 2)
+    assert [(one.seq, one.verdict.value, one.score, one.reason) for one in wire.sent] == [
+        (1, "FAULT", None, "deadline_missed"),
+        (2, "PASS", 0.5, ""),
+    ]
+    assert told == [("deadline_missed", True)]
+    assert [(one.seq, one.reason) for one in disk.kept] == [
+        (1, ""),
+        (1, "deadline_missed"),
+        (2, ""),
+    ]
+    assert wire.early == []
+
+
+def test_late_verdict_that_cannot_be_overwritten_is_no_pass_and_no_record(monkeypatch):
+    disk = Disk()
+    commit = disk.commit
+
+    def committed(triggers: Sequence[Trigger], verdicts: Sequence[VerdictMessage]) -> None:
+        time.sleep(0.05)
+        commit(triggers, verdicts)
+        # What is written under a number that is taken finds the disk full.
+        disk.full = not cured
+
+    cured = False
+    monkeypatch.setattr(disk, "commit", committed)
+    with at_work(disk) as (recorder, wire, troubles):
+        recorder.put(VerdictEntry(stations.verdict(1), due(20)))
+        wait_until(lambda: len(wire.sent) == 1)
+        assert (wire.sent[0].reason, troubles) == ("journal_failed", ["disk full"])
+        assert (recorder.published, recorder.lag) == (0, 1)
+        cured, disk.full = True, False
+        wait_until(lambda: recorder.published == 1)
+        assert troubles == ["disk full", ""]
+    assert [one.reason for one in disk.kept] == ["", "journal_failed"]
+
+
+def test_what_becomes_late_while_others_go_out_is_overwritten_too():
+    disk = Disk()
+    with at_work(disk) as (recorder, wire, _):
+        disk.gate.clear()
+        recorder.put(VerdictEntry(stations.verdict(1), then=lambda _, __: time.sleep(0.2)))
+        recorder.put(VerdictEntry(stations.verdict(2), due(150)))
+        recorder.put(VerdictEntry(stations.verdict(3), due(60_000)))
+        disk.gate.set()
+        wait_until(lambda: len(wire.sent) == 3)
+    assert [one.reason for one in wire.sent] == ["", "deadline_missed", ""]
+    assert wire.early == []
+
+
+def test_nothing_is_accepted_while_nothing_can_be_recorded():
+    """A repetition of what is on the disk adds nothing to it, and yet it waits for the disk."""
+    disk = Disk()
+    accepted: list[tuple[str, bool]] = []
+
+    def put(recorder: Recorder, name: str, trigger: Trigger | None) -> None:
+        recorder.put(TriggerEntry(trigger, lambda recorded: accepted.append((name, recorded))))
+        wait_until(lambda: accepted[-1:] == [(name, not disk.full)])
+
+    with at_work(disk) as (recorder, _, __):
+        put(recorder, "first", TRIGGER)
+        disk.full = True
+        put(recorder, "second", TRIGGER)
+        put(recorder, "has its verdict", None)
+        disk.full = False
+        put(recorder, "second again", TRIGGER)
+        put(recorder, "has its verdict still", None)
+
+
 def test_what_is_never_recorded_is_counted_and_told(monkeypatch, caplog):
     monkeypatch.setattr(recorder_module, "_MOST_UNRECORDED", 3)
     caplog.set_level(logging.ERROR, "inspector")

@@ -15,7 +15,7 @@ import yaml
 from inspector.client.commander import Commander
 from inspector.errors import CommandError
 from inspector.journal.reader import Reader
-from inspector.wire.messages import VerdictMessage
+from inspector.wire.messages import ReplayCommand, VerdictMessage
 from tests import running, tiny
 
 FAIL_WHILE = """
@@ -76,15 +76,18 @@ def ready(daemon: running.Running) -> Commander:
 def test_one_trigger_one_verdict_however_often_it_is_sent(station):
     with running.running(station) as daemon, ready(daemon) as plc:
         first = [plc.trigger("top", number, f"p{number}") for number in range(1, 21)]
-        again = [plc.trigger("top", number, f"p{number}") for number in range(1, 21)]
+        again = [plc.trigger("top", number, f"p{number}", repeat=True) for number in range(1, 21)]
         with Commander(daemon.commands, session=plc.session) as restarted:
-            once_more = restarted.trigger("top", 7, "p7")
-        conflict = plc.trigger("top", 7, "another")
+            once_more = restarted.trigger("top", 7, "p7", repeat=True)
+            counted_anew = restarted.trigger("top", 1, "p1")
+        conflict = plc.trigger("top", 8, "another")
     assert [v.trigger_seq for v in first] == list(range(1, 21))
     assert [v.seq for v in first] == list(range(1, 21))
     assert {v.verdict.value for v in first} == {"PASS", "FAIL"}
-    assert again == first
-    assert once_more == first[6]
+    assert again == [verdict.told_again() for verdict in first]
+    assert once_more == again[6]
+    assert not any(verdict.repeated for verdict in first)
+    assert (counted_anew.seq, counted_anew.reason) == (21, "trigger_conflict")
     assert (conflict.verdict.value, conflict.reason) == ("FAULT", "trigger_conflict")
     assert [v.part_id for v in recorded(station)][:20] == [f"p{n}" for n in range(1, 21)]
 
@@ -259,12 +262,15 @@ def test_repeated_trigger_never_gets_what_was_not_recorded(station):
     full = station.with_name("full")
     with running.running(station, program=FAIL_WHILE) as daemon, ready(daemon) as plc:
         full.touch()
-        for _ in range(3):
-            with pytest.raises(CommandError, match="recorded"):
-                plc.trigger("top", 1, "p1")
-            break
-        again = plc.trigger("top", 1, "p1")
+        for repeat in (False, True, True):
+            with pytest.raises(CommandError, match="recorded") as refused:
+                plc.trigger("top", 1, "p1", repeat=repeat)
+            assert refused.value.code == "journal"
+        full.unlink()
+        daemon.wait_for_log(r"cured")
+        again = plc.trigger("top", 1, "p1", repeat=True)
         assert (again.verdict.value, again.reason) == ("FAULT", "journal_failed")
+        assert again.repeated
 
 
 def test_two_changeovers_without_a_part_then_a_failing_model_is_rolled_back(tmp_path, bundle_path):
@@ -309,6 +315,86 @@ def test_disk_that_stalls_lets_ready_fall_and_no_late_pass_out(station):
         daemon.wait_for_log(r"cured")
     late = next(verdict for verdict in found if verdict.trigger_seq == 3)
     assert (late.verdict.value, late.reason) == ("FAULT", "deadline_missed")
+
+
+SLOW_SYNC = """
+import sys, time
+from pathlib import Path
+from inspector.cli import main as cli
+from inspector.journal import writer as journal
+commit = journal.Journal.commit
+def slow(self, triggers, verdicts):
+    commit(self, triggers, verdicts)
+    if verdicts and Path(sys.argv[1]).with_name("slow").exists():
+        time.sleep(0.6)
+journal.Journal.commit = slow
+sys.exit(cli.main(["run", sys.argv[1]]))
+"""
+"""A disk on which a verdict is written at once, and synced after 600 ms."""
+
+
+def test_late_pass_is_overwritten_before_anybody_hears_of_it(station):
+    text = station.read_text().replace("deadline_ms: 2000", "deadline_ms: 300")
+    station.write_text(text)
+    late = (3, "FAULT", "deadline_missed")
+    with contextlib.ExitStack() as stack:
+        daemon = stack.enter_context(running.running(station, program=SLOW_SYNC))
+        plc = stack.enter_context(ready(daemon))
+        subscriber = stack.enter_context(daemon.subscriber())
+        assert [plc.trigger("top", n).verdict.value for n in (1, 2)] == ["PASS", "FAIL"]
+        station.with_name("slow").touch()
+        found: list[VerdictMessage] = []
+        asking = threading.Thread(target=lambda: found.append(plc.trigger("top", 3)))
+        asking.start()
+        replayed, on_disk = _watch(daemon, station, asking)
+        asking.join()
+        station.with_name("slow").unlink()
+        again = plc.trigger("top", 3, repeat=True)
+        *_, heard = running.until(subscriber, lambda one: getattr(one, "seq", 0) == 3)
+    assert [(one.seq, one.verdict.value, one.reason) for one in found] == [late]
+    assert (again.seq, again.reason, again.repeated) == (3, "deadline_missed", True)
+    assert (heard.seq, heard.verdict.value, heard.reason) == late
+    # The PASS lay on the disk, while the station replayed nothing of it.
+    assert on_disk == ["", "deadline_missed"]
+    assert replayed == ["deadline_missed"]
+    assert [one.reason for one in recorded(station)] == ["", "anomaly", "deadline_missed"]
+
+
+def _watch(
+    daemon: running.Running, station: Path, asking: threading.Thread
+) -> tuple[list[str], list[str]]:
+    """Reasons that verdict 3 had: by replay, and in the file."""
+    replayed: list[str] = []
+    on_disk: list[str] = []
+    with Commander(daemon.commands) as desk:
+        while True:
+            is_over = not asking.is_alive()
+            for reasons, verdicts in (
+                (on_disk, [one for one in recorded(station) if one.seq == 3]),
+                (replayed, [one for one in _replay(desk) if one.seq == 3]),
+            ):
+                if verdicts and reasons[-1:] != [verdicts[0].reason]:
+                    reasons.append(verdicts[0].reason)
+            if is_over:
+                return replayed, on_disk
+            time.sleep(0.02)
+
+
+def _replay(desk: Commander) -> tuple[VerdictMessage, ...]:
+    command = ReplayCommand(id="replay", since_us=0)
+    return desk._ask(command, 5.0, command).verdicts
+
+
+def test_station_that_stood_still_takes_no_picture_for_what_it_missed(station):
+    with running.running(station) as daemon, ready(daemon) as plc:
+        assert plc.trigger("top", 1).verdict.value == "PASS"
+        daemon.child.send_signal(signal.SIGSTOP)
+        threading.Timer(0.8, daemon.child.send_signal, (signal.SIGCONT,)).start()
+        missed = plc.trigger("top", 2)
+        # Had it taken a picture, the next part would be the good one again.
+        after = plc.trigger("top", 3)
+    assert (missed.reason, missed.grabbed_us) == ("deadline_missed", None)
+    assert (after.verdict.value, after.reason) == ("FAIL", "anomaly")
 
 
 def test_commands_of_the_last_moments_are_answered(station):

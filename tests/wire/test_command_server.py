@@ -64,7 +64,7 @@ class Peer:
 
 
 def trigger(seq: int = 1, **fields: Any) -> dict[str, Any]:
-    return {"command": "trigger", "camera": "top", "trigger_seq": seq} | fields
+    return {"command": "trigger", "camera": "top", "session": "s", "trigger_seq": seq} | fields
 
 
 def accept_and_answer(request: Request) -> None:
@@ -86,7 +86,7 @@ def test_trigger_is_accepted_then_answered_by_another_thread(recorded):
         other = threading.Thread(target=accept_and_answer, args=(request,))
         other.start()
         assert peer.receive() == {
-            "schema": 1,
+            "schema": 2,
             "id": "a",
             "kind": "accepted",
             "code": "",
@@ -103,6 +103,29 @@ def test_trigger_is_accepted_then_answered_by_another_thread(recorded):
         assert (second["id"], second["kind"]) == ("a", "verdict")
         assert second["verdict"]["part_id"] == "widget"
         other.join()
+
+
+def test_trigger_is_accepted_by_its_verdict_or_by_nothing(recorded):
+    """Where it was not accepted before; what is accepted is in the journal."""
+
+    def handle(request: Request) -> None:
+        recorded_first, recorded_then = map(int, request.command.part_id)
+        if recorded_first:
+            request.accept()
+        request.answer(verdict(1), bool(recorded_then))
+
+    with serving(recorded, handle) as commands, Peer(commands.address) as peer:
+        for part, kinds in (
+            ("11", ["accepted", "verdict"]),
+            ("10", ["accepted", "verdict"]),
+            ("01", ["accepted", "verdict"]),
+            ("00", ["refused"]),
+        ):
+            peer.send(**trigger(1, part_id=part))
+            replies = [peer.receive() for _ in kinds]
+            assert [reply["kind"] for reply in replies] == kinds
+            assert replies[-1]["code"] == ("journal" if part == "00" else "")
+        assert peer.receive(100) is None
 
 
 def test_only_the_first_answer_counts(recorded):
@@ -131,17 +154,45 @@ def test_only_the_first_answer_counts(recorded):
         (b'{"id":"a"}', "a", "command"),
         (b'{"id":"a","command":"open the door"}', "a", "open the door"),
         (b'{"id":"a","command":"trigger"}', "a", "camera"),
-        (b'{"id":"a","command":"trigger","camera":"top","trigger_seq":"1"}', "a", "trigger_seq"),
-        (b'{"id":"a","command":"trigger","camera":"top","trigger_seq":-1}', "a", "trigger_seq"),
-        (b'{"id":"a","command":"trigger","camera":"top","trigger_seq":1.5}', "a", "trigger_seq"),
-        (b'{"id":"a","command":"trigger","camera":"top","trigger_seq":true}', "a", "trigger_seq"),
         (
-            b'{"id":"a","command":"trigger","camera":"top","trigger_seq":9007199254740992}',
+            b'{"id":"a","command":"trigger","camera":"top","session":"s","trigger_seq":"1"}',
+            "a",
+            "trigger_seq",
+        ),
+        (
+            b'{"id":"a","command":"trigger","camera":"top","session":"s","trigger_seq":-1}',
+            "a",
+            "trigger_seq",
+        ),
+        (
+            b'{"id":"a","command":"trigger","camera":"top","session":"s","trigger_seq":1.5}',
+            "a",
+            "trigger_seq",
+        ),
+        (
+            b'{"id":"a","command":"trigger","camera":"top","session":"s","trigger_seq":true}',
+            "a",
+            "trigger_seq",
+        ),
+        (
+            b'{"id":"a","command":"trigger","camera":"top","session":"s","trigger_seq":9007199254740992}',
             "a",
             "trigger_seq",
         ),
         (b'{"id":"a","command":"status","sttion":"1"}', "a", "sttion"),
-        (b'{"id":"a","command":"status","schema":2}', "a", "schema"),
+        (b'{"id":"a","command":"status","schema":3}', "a", "schema"),
+        (b'{"id":"a","command":"status","schema":1}', "a", "send schema 2"),
+        (
+            b'{"id":"a","schema":1,"command":"trigger","camera":"top","trigger_seq":1}',
+            "a",
+            "repeat",
+        ),
+        (b'{"id":"a","command":"trigger","camera":"top","trigger_seq":1}', "a", "session"),
+        (
+            b'{"id":"a","command":"trigger","camera":"top","session":"","trigger_seq":1}',
+            "a",
+            "session",
+        ),
         (b'{"id":"a","command":"replay"}', "a", "epoch or since_us"),
         (b'{"id":"a","command":"replay","epoch":"e","since_us":1}', "a", "epoch or since_us"),
         (b'{"id":"a","command":"replay","epoch":"e","from_seq":0}', "a", "from_seq"),
@@ -149,10 +200,14 @@ def test_only_the_first_answer_counts(recorded):
         (b'{"command":"status","id":"' + b"x" * 65 + b'"}', "", "id"),
         (b'{"command":"recipe","recipe":"' + b"x" * 60_000 + b'"}', "", "recipe"),
         (b"[" * 60_000, "", "JSON"),
-        (b'{"id":"a","command":"trigger","camera":"\\ud800","trigger_seq":1}', "a", "JSON"),
+        (
+            b'{"id":"a","command":"trigger","camera":"\\ud800","session":"s","trigger_seq":1}',
+            "a",
+            "JSON",
+        ),
         (b'{"id":"\\ud800","command":"status"}', "", "JSON"),
     ],
-    ids=range(23),
+    ids=range(27),
 )
 def test_malformed_command_is_refused_with_its_id(recorded, body, id_, words):
     reached: list[Request] = []
@@ -393,7 +448,7 @@ def test_client_with_a_thousand_open_commands_is_told_that_it_is_busy(recorded):
         with Peer(commands.address) as other:
             other.send(**trigger(5, id="o"))
             requests[0].answer(verdict(1))
-            assert peer.receive()["id"] == "0"
+            assert [peer.receive()["id"] for _ in range(2)] == ["0", "0"]
             assert other.receive(50) is None
         peer.send(**trigger(1002))
         assert peer.receive(100) is None
@@ -475,8 +530,84 @@ def test_commander_repeats_the_same_trigger_until_it_is_answered(recorded):
 
     with serving(recorded, handle) as commands, Commander(commands.address) as commander:
         assert commander.trigger("top", 9, "w").part_id == "w"
-    assert len({(one.session, one.trigger_seq, one.part_id) for one in heard}) == 1
-    assert len(heard) == 3
+    assert len({(one.session, one.trigger_seq, one.part_id, one.sent_us) for one in heard}) == 1
+    assert [one.repeat for one in heard] == [False, True, True]
+    assert heard[0].sent_us is not None
+
+
+def test_commander_repeats_for_its_caller_without_a_time_that_it_does_not_know(recorded):
+    heard: list[wire.TriggerCommand] = []
+
+    def handle(request: Request) -> None:
+        heard.append(request.command)
+        request.answer(verdict(1).told_again())
+
+    with serving(recorded, handle) as commands, Commander(commands.address) as commander:
+        assert commander.trigger("top", 9, "w", repeat=True).repeated
+        for repeat in (False, True):
+            commander.trigger("top", 10, "w", repeat=repeat)
+    assert [one.repeat for one in heard] == [True, False, True]
+    unknown, first, again = (one.sent_us for one in heard)
+    assert unknown is None
+    assert first == again is not None
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, 0, 3600])
+def test_station_knows_the_age_of_a_trigger_by_the_commanders_round_trips(recorded, ahead_s):
+    ages: list[int | None] = []
+
+    def handle(request: Request) -> None:
+        ages.append(request.age_us)
+        request.answer(verdict(1))
+
+    with serving(recorded, handle) as commands:
+        commander = Commander(commands.address)
+        commander._clock_us += ahead_s * 1_000_000
+        with commander:
+            for number in range(1, 4):
+                commander.trigger("top", number)
+    assert all(-50_000 < age < 2_000_000 for age in ages), ages
+
+
+def test_trigger_that_waited_for_a_station_that_was_down_says_so(recorded):
+    [address] = free_ports(1)
+    ages: list[int | None] = []
+
+    def handle(request: Request) -> None:
+        ages.append(request.age_us)
+        request.answer(verdict(1))
+
+    with Commander(address) as commander:
+        caller = threading.Thread(target=commander.trigger, args=("top", 1))
+        begun = time.monotonic()
+        caller.start()
+        time.sleep(0.7)
+        with serving(recorded, handle, address):
+            caller.join(10)
+    assert len(ages) == 1
+    assert 650_000 < ages[0] < (time.monotonic() - begun) * 1e6
+
+
+def test_sender_that_measured_nothing_is_taken_to_have_the_stations_clock(recorded):
+    ages: list[int | None] = []
+
+    def handle(request: Request) -> None:
+        ages.append(request.age_us)
+        request.answer(verdict(1))
+
+    with serving(recorded, handle) as commands, Peer(commands.address) as peer:
+        now_us = time.time_ns() // 1000
+        for number, fields in enumerate(({}, {"sent_us": now_us - 700_000}), 1):
+            assert peer.ask(**trigger(number, **fields))["kind"] == "accepted"
+            assert peer.receive()["kind"] == "verdict"
+        # From its second question on the station knows better.
+        now_us = time.monotonic_ns() // 1000
+        peer.ask(command="status", sent_us=now_us)
+        peer.ask(command="status", sent_us=now_us + 1, answered_us=time.monotonic_ns() // 1000)
+        peer.ask(**trigger(3, sent_us=time.monotonic_ns() // 1000))
+    assert ages[0] is None
+    assert 690_000 < ages[1] < 2_000_000
+    assert abs(ages[2]) < 500_000
 
 
 def test_commander_outlives_a_restart_of_the_station(recorded):
@@ -570,6 +701,23 @@ def test_trigger_command_ends_with_the_verdict(recorded, capsys, kind, code):
     assert said.startswith(f"{kind} seq 7 part w")
     assert ("1.250" in said) == (score is not None)
     assert said.count("\n") == 1
+
+
+def test_trigger_command_that_repeats_says_that_it_is_a_record(recorded, capsys):
+    heard: list[wire.TriggerCommand] = []
+
+    def handle(request: Request) -> None:
+        heard.append(request.command)
+        request.answer(verdict(7).told_again())
+
+    with serving(recorded, handle) as commands:
+        arguments = ["top", "--session", "s", "--repeat", "--address", commands.address]
+        assert trigger_command.run(options(trigger_command.add_arguments, *arguments)) == 0
+        assert "(again; it was judged at " in capsys.readouterr().out
+        del arguments[1:3]
+        with pytest.raises(CommandError, match="--repeat needs the --session"):
+            trigger_command.run(options(trigger_command.add_arguments, *arguments))
+    assert [(one.session, one.repeat) for one in heard] == [("s", True)]
 
 
 def test_recipe_and_reload_commands_print_what_was_done(recorded, capsys):

@@ -288,7 +288,7 @@ def test_nobody_gets_in_once_nothing_answers_at_all(parties):
 
 
 COMMANDS = {
-    "trigger": wire.TriggerCommand(camera="top", trigger_seq=1),
+    "trigger": wire.TriggerCommand(camera="top", session="s", trigger_seq=1),
     "recipe": wire.RecipeCommand(recipe="r"),
     "reload": wire.ReloadCommand(),
 }

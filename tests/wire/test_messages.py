@@ -140,6 +140,8 @@ def violations(schema: dict[str, Any], value: Any, root: dict[str, Any], where: 
         wrong.append(f"{where}: {value} is too large")
     if "maxLength" in schema and len(value) > schema.pop("maxLength"):
         wrong.append(f"{where}: {value!r} is too long")
+    if "minLength" in schema and len(value) < schema.pop("minLength"):
+        wrong.append(f"{where}: {value!r} is too short")
     properties = schema.pop("properties", {})
     wrong += [f"{where}.{key} is missing" for key in schema.pop("required", []) if key not in value]
     for key, entry in value.items() if isinstance(value, dict) else ():
@@ -441,7 +443,7 @@ def test_heatmaps_are_wanted_while_somebody_subscribes_to_them(publisher):
         ([b"verdict/1/", wire.encode(verdict()), b""], "of 3 frames"),
         ([b"verdict/2/", wire.encode(verdict())], "under another topic"),
         ([b"verdict/1/", wire.encode(verdict()).replace(b"PASS", b"GOOD")], "field 'verdict'"),
-        ([b"verdict/1/", wire.encode(verdict()).replace(b'"schema":1', b'"schema":2')], "'schema'"),
+        ([b"verdict/1/", wire.encode(verdict()).replace(b'"schema":2', b'"schema":3')], "'schema'"),
         ([b"status/1/", wire.encode(verdict())], "field 'state'"),
         ([b"heatmap/1/", wire.encode(heatmap(1)), b"", b""], ""),
     ],
@@ -469,7 +471,7 @@ def test_watch_goes_on_after_a_message_that_is_none():
     body = wire.encode(verdict(2))
     strange = [
         [b"verdict/1/", b"{}"],
-        [b"verdict/1/", body.replace(b'"schema":1', b'"schema":2')],
+        [b"verdict/1/", body.replace(b'"schema":2', b'"schema":3')],
         [b"status/1/"],
     ]
     context = zmq.Context()

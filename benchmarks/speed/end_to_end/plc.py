@@ -110,7 +110,6 @@ class Plc:
 
     def _command(self, name: str, number: int) -> bytes:
         command = {
-            "schema": 1,
             "command": "trigger",
             "camera": name,
             "session": self._session,

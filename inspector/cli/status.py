@@ -170,7 +170,8 @@ def _show(status: StatusMessage, findings: Iterable[Finding]) -> None:
         row(finding.level.name.lower(), finding.text, finding.level)
     row("station", status.station)
     row("state", status.state, _STATES[status.state])
-    row("recipe", status.recipe)
+    since = " (in force since before this start)" if status.recipe_from == "journal" else ""
+    row("recipe", f"{status.recipe}{since}")
     row("provider", status.provider or "-")
     row("verdicts", _counts(status))
     row(

@@ -166,7 +166,7 @@ class Station(FrozenModel):
         min_length=1
     )
     recipe: str
-    """The recipe in force at start."""
+    """The recipe that a new journal begins with; later starts go on with the one in force."""
 
     @model_validator(mode="after")
     def _cross_check(self) -> Station:

@@ -8,10 +8,20 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from inspector.errors import JournalError
-from inspector.journal.schema import FILE, PLACES_PER_EPOCH, check_version, damaged, epochs
+from inspector.journal.schema import (
+    FILE,
+    PLACES_PER_EPOCH,
+    RecipeInForce,
+    check_version,
+    damaged,
+    epochs,
+    in_force,
+)
+
+T = TypeVar("T")
 
 _CHUNK: Final = 1000
 """Verdicts that ``walk`` has in memory at once."""
@@ -99,6 +109,10 @@ class Reader:
         )
         return str(found[0][0]) if found else None
 
+    def in_force(self, station: str) -> RecipeInForce | None:
+        """The recipe that ``station`` judged by at last; None: the journal does not say."""
+        return self._asked(lambda: in_force(self._db, station))
+
     def count(self) -> int:
         """How many verdicts are in the journal; this reads all of it."""
         return int(self._fetch("SELECT count(*) FROM verdict")[0][0])
@@ -157,7 +171,7 @@ class Reader:
     def _fetch(self, sql: str, *parameters: object) -> list[Any]:
         return self._asked(lambda: self._db.execute(sql, parameters).fetchall())
 
-    def _asked(self, ask: Callable[[], list[Any]]) -> list[Any]:
+    def _asked(self, ask: Callable[[], T]) -> T:
         try:
             return ask()
         except sqlite3.OperationalError as error:

@@ -42,6 +42,11 @@ _PRAGMAS: Final = (
     "cell_size_check=ON",
     "trusted_schema=OFF",
 )
+# One row a station: a changeover writes over the one before it.
+_RECIPE_IN_FORCE: Final = (
+    "CREATE TABLE IF NOT EXISTS recipe_in_force (station TEXT PRIMARY KEY, recipe TEXT NOT NULL, "
+    "of_file TEXT NOT NULL)"
+)
 _SCHEMA: Final = (
     "CREATE TABLE epoch (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, "
     "started_us INTEGER NOT NULL)",
@@ -53,6 +58,7 @@ _SCHEMA: Final = (
     "CREATE TABLE open_trigger (camera TEXT NOT NULL, client TEXT NOT NULL, "
     "session TEXT NOT NULL, number INTEGER NOT NULL, part_id TEXT NOT NULL, "
     "triggered_us INTEGER NOT NULL, PRIMARY KEY (number, part_id, client, session, camera))",
+    _RECIPE_IN_FORCE,
     f"PRAGMA application_id={_APPLICATION}",
     f"PRAGMA user_version={_VERSION}",
 )
@@ -102,6 +108,15 @@ class TriggerRow:
 
 
 @dataclass(frozen=True)
+class RecipeInForce:
+    """The recipe that ``station`` judges by, and the one that its file named when it started."""
+
+    station: str
+    recipe: str
+    of_file: str
+
+
+@dataclass(frozen=True)
 class Recovered:
     """What earlier starts left.
 
@@ -135,6 +150,9 @@ def prepare(db: Database, path: Path) -> None:
         for statement in _SCHEMA:
             db.execute(statement)
         db.execute("COMMIT")
+    else:
+        # An inspector from before this table leaves it alone, so the version stays what it is.
+        db.execute(_RECIPE_IN_FORCE)
 
 
 def check_version(db: Database, path: Path) -> None:
@@ -207,6 +225,25 @@ def record(
             (before_us, before, 2 * len(rows)),
         )
     return latest_us
+
+
+def keep_in_force(db: Database, recipe: RecipeInForce) -> None:
+    """Write which recipe a station judges by; the caller has begun a transaction."""
+    db.execute(
+        "INSERT OR REPLACE INTO recipe_in_force (station, recipe, of_file) VALUES (?, ?, ?)",
+        (recipe.station, recipe.recipe, recipe.of_file),
+    )
+
+
+def in_force(db: Database, station: str) -> RecipeInForce | None:
+    """The recipe that ``station`` judged by at last; None in a journal that does not say."""
+    known = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'recipe_in_force'"
+    if not db.execute(known).fetchall():
+        return None
+    found = db.execute(
+        "SELECT station, recipe, of_file FROM recipe_in_force WHERE station = ?", (station,)
+    ).fetchall()
+    return RecipeInForce(*found[0]) if found else None
 
 
 def recover(db: Database) -> Recovered:

@@ -28,9 +28,12 @@ from inspector.files import lock_file, sync_folder
 from inspector.journal.schema import (
     FILE,
     Accepted,
+    RecipeInForce,
     Recovered,
     begin,
     damaged,
+    in_force,
+    keep_in_force,
     prepare,
     record,
     recover,
@@ -82,6 +85,28 @@ class Journal:
         Any thread may read it.
         """
         return self._trouble
+
+    def in_force(self, station: str) -> RecipeInForce | None:
+        """The recipe that ``station`` judged by at last; None: the journal does not say.
+
+        Raises :class:`JournalError`.
+        """
+        try:
+            return in_force(self._db, station)
+        except sqlite3.Error as error:
+            raise damaged(self._path, error) from None
+
+    def keep(self, recipe: RecipeInForce) -> None:
+        """Record the recipe that a station judges by from now on. Raises :class:`JournalError`.
+
+        It is on the disk when this returns.
+        """
+
+        def work() -> int:
+            keep_in_force(self._db, recipe)
+            return 1
+
+        self._transact(work)
 
     def begin(self, epoch: str, started_us: int) -> Recovered:
         """Begin an epoch, and return what the earlier ones left. Raises :class:`JournalError`.

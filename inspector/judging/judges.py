@@ -35,6 +35,10 @@ class Judges:
     def __getitem__(self, camera: str) -> Judge:
         return self._judges[camera]
 
+    def select(self, recipe: str) -> None:
+        """Have ``load`` load this recipe of the station file."""
+        self.station = self.station.model_copy(update={"recipe": recipe})
+
     def load(self) -> Iterator[tuple[str, StartupError | None]]:
         """Load every camera's judge; yields (camera, None), or why the camera has none."""
         for name, found in load(self.station):

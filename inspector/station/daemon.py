@@ -50,8 +50,10 @@ _STALLED_S: Final = 1.0
 class Daemon:
     """A station that can be run once, and asked to stop by any thread or signal handler."""
 
-    def __init__(self, station: Station) -> None:
+    def __init__(self, station: Station, recipe: str | None = None) -> None:
+        """``recipe``: judge by this one of the station's; None: by the one of before the start."""
         self._station = station
+        self._recipe = recipe
         self._stop_asked = False
 
     def ask_to_stop(self) -> None:
@@ -75,12 +77,13 @@ class Daemon:
             start = Start(
                 station,
                 leave,
+                self._recipe,
                 tell=readiness.tell,
                 speak_through=readiness.speak_through,
                 announce=lambda camera: announce(camera, judges, ledger, metrics),
             )
             try:
-                opened = start.open(judges, metrics, ledger.epoch)
+                opened = start.open(judges, metrics, ledger)
             except StartupError:
                 readiness.enter("Error")
                 raise
@@ -148,6 +151,8 @@ class _Line:
             inbox=inbox,
         )
         self._orders = Orders(
+            station,
+            opened.choice,
             ledger=ledger,
             judges=judges,
             inbox=inbox,
@@ -177,6 +182,7 @@ class _Line:
             say("recovered", logging.WARNING, unanswered=len(unanswered))
         missed = [self._test_next_judge() for _ in self._grabbers]
         self._readiness.enter("Ready")
+        self._readiness.obstruct("recipe", Reason.NOT_READY, self._opened.choice.question)
         for why in filter(None, missed):
             self._readiness.obstruct("self-test", Reason.NOT_READY, why)
 

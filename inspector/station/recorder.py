@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from inspector.errors import JournalError
+from inspector.journal.schema import RecipeInForce
 from inspector.logs import say
 from inspector.station.triggers import Trigger
 from inspector.threads import Worker
@@ -27,6 +28,10 @@ class Records(Protocol):
 
     def commit(self, triggers: Sequence[Trigger], verdicts: Sequence[VerdictMessage]) -> None:
         """All or nothing, and on the disk when it returns. Raises :class:`JournalError`."""
+        ...
+
+    def keep(self, recipe: RecipeInForce) -> None:
+        """On the disk when it returns. Raises :class:`JournalError`."""
         ...
 
 
@@ -64,13 +69,26 @@ class VerdictEntry:
 
 
 @dataclass(frozen=True)
+class RecipeEntry:
+    """A recipe that judges the parts whose verdicts are put after this.
+
+    It is recorded before the first of them, so that a restart goes on with the recipe of the last
+    verdict that anybody heard. ``then`` is called in the recorder's thread, with whether
+    it is recorded; if it is not, it will be as soon as that works again.
+    """
+
+    recipe: RecipeInForce
+    then: Callable[[bool], None] = lambda _: None
+
+
+@dataclass(frozen=True)
 class StatusEntry:
     """A status to publish after what was put before it."""
 
     status: StatusMessage
 
 
-Entry = TriggerEntry | VerdictEntry | StatusEntry
+Entry = TriggerEntry | VerdictEntry | RecipeEntry | StatusEntry
 
 
 @dataclass(frozen=True)
@@ -106,6 +124,8 @@ class Recorder(Worker):
         self._unrecorded: collections.deque[VerdictMessage] = collections.deque(
             maxlen=_MOST_UNRECORDED
         )
+        self._recipe: RecipeInForce | None = None
+        """The recipe in force, while the journal does not have it."""
         self._changed = threading.Condition()
         self._closing = False
         self._trouble = ""
@@ -152,7 +172,7 @@ class Recorder(Worker):
         """Commit and publish until ``finish``."""
         while True:
             with self._changed:
-                idle_s = _RETRY_S if self._unrecorded else None
+                idle_s = _RETRY_S if self._unrecorded or self._recipe else None
                 self._changed.wait_for(lambda: self._waiting or self._closing, idle_s)
                 if not self._waiting and self._closing:
                     break
@@ -167,7 +187,7 @@ class Recorder(Worker):
             self._began = None
             self._group = []
         # Once more: what fails now is in no journal for good.
-        if self._unrecorded and not self._commit([]):
+        if (self._unrecorded or self._recipe) and not self._commit([]):
             self._forgotten += len(self._unrecorded)
             self._tell_forgotten()
 
@@ -177,7 +197,7 @@ class Recorder(Worker):
         committed = time.monotonic()
         verdicts = 0
         for entry in group:
-            if isinstance(entry, TriggerEntry):
+            if isinstance(entry, TriggerEntry | RecipeEntry):
                 entry.then(recorded)
             elif isinstance(entry, StatusEntry):
                 self._wire.send_status(entry.status)
@@ -202,10 +222,16 @@ class Recorder(Worker):
             entry.trigger for entry in group if isinstance(entry, TriggerEntry) and entry.trigger
         ]
         verdicts = [entry.verdict for entry in group if isinstance(entry, VerdictEntry)]
-        if not triggers and not verdicts and not self._unrecorded:
+        for entry in group:
+            if isinstance(entry, RecipeEntry):
+                self._recipe = entry.recipe
+        if not triggers and not verdicts and not self._unrecorded and not self._recipe:
             return True
         late = list(self._unrecorded)
         try:
+            if self._recipe:
+                self._journal.keep(self._recipe)
+                self._recipe = None
             self._journal.commit(triggers, [*late, *verdicts])
         except JournalError as error:
             if not self._trouble:

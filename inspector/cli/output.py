@@ -32,7 +32,7 @@ class Lines:
     def __init__(self, console: Console, with_truth: bool = False) -> None:
         self._console = console
         self._with_truth = with_truth
-        self._state = ""
+        self._state = self._alarm = ""
         self._begun = False
 
     def verdict(self, message: VerdictMessage, truth: str = "") -> None:
@@ -73,7 +73,7 @@ class Lines:
         self._print(Text(lost, "bold red"))
 
     def status(self, message: StatusMessage) -> None:
-        """Print the state of station and cameras, if it is another than the last one printed."""
+        """Print the state of station and cameras, and the alarms, where they changed."""
         cameras = ", ".join(
             f"{camera.name} {camera.state}" + (f" ({camera.detail})" if camera.detail else "")
             for camera in message.cameras
@@ -84,6 +84,10 @@ class Lines:
         if state != self._state:
             self._state = state
             self._print(Text(state, style="dim"))
+        if message.alarm != self._alarm:
+            self._alarm = message.alarm
+            words = f"ALARM {message.alarm}" if message.alarm else "the alarm is over"
+            self._print(Text(words, style="bold yellow"))
 
     def _print(self, line: Text) -> None:
         self._console.print(line, soft_wrap=True)

@@ -133,6 +133,8 @@ def assess(status: StatusMessage, provider: str = "") -> list[Finding]:
         findings.append(Finding(Level.WARNING, status.storage))
     if status.drift:
         findings.append(Finding(Level.WARNING, f"drift: {status.drift}"))
+    if status.alarm:
+        findings.append(Finding(Level.WARNING, f"alarm: {status.alarm}"))
     if status.inference:
         findings.append(Finding(Level.CRITICAL, f"inference: {status.inference}"))
     if provider and status.provider != provider:

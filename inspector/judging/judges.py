@@ -128,7 +128,7 @@ class Changeover(Worker):
     """A thread that loads, warms and checks the judges of ``station`` beside those at work.
 
     It calls ``done`` at its end: then ``judges`` is complete, or ``problems`` says why not.
-    ``forget``: the operator wants the watch over drift to begin anew.
+    ``forget``: the operator wants the watches over drift and alarms to begin anew.
     """
 
     def __init__(

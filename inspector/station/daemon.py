@@ -20,6 +20,7 @@ from inspector.config.station_file import Station
 from inspector.errors import StartupError
 from inspector.journal.reader import Reader
 from inspector.journal.schema import Recovered
+from inspector.judging.alarms import Alarms
 from inspector.judging.judges import Judges
 from inspector.logs import say
 from inspector.station.delivery import Delivery, note_group
@@ -69,7 +70,8 @@ class Daemon:
         ledger = Ledger(station, str(uuid.uuid4()))
         judges = Judges(station)
         metrics = Metrics(station.station, [camera.name for camera in station.cameras])
-        readiness = Readiness(ledger, judges)
+        alarms = Alarms(station.alarm)
+        readiness = Readiness(ledger, judges, alarms)
         systemd = Notifier()
         say("state", state=ledger.state, station=station.station)
         with contextlib.ExitStack() as leave:
@@ -93,6 +95,7 @@ class Daemon:
                 opened,
                 ledger=ledger,
                 judges=judges,
+                alarms=alarms,
                 metrics=metrics,
                 readiness=readiness,
                 systemd=systemd,
@@ -116,6 +119,7 @@ class _Line:
         *,
         ledger: Ledger,
         judges: Judges,
+        alarms: Alarms,
         metrics: Metrics,
         readiness: Readiness,
         systemd: Notifier,
@@ -123,6 +127,7 @@ class _Line:
         self._opened = opened
         self._ledger = ledger
         self._judges = judges
+        self._alarms = alarms
         self._metrics = metrics
         self._readiness = readiness
         self._systemd = systemd
@@ -145,6 +150,7 @@ class _Line:
         self._delivery = Delivery(
             ledger=ledger,
             judges=judges,
+            alarms=alarms,
             recorder=self._recorder,
             pictures=self._pictures,
             metrics=metrics,
@@ -155,6 +161,7 @@ class _Line:
             opened.choice,
             ledger=ledger,
             judges=judges,
+            alarms=alarms,
             inbox=inbox,
             recorder=self._recorder,
             readiness=readiness,
@@ -290,6 +297,7 @@ class _Line:
         readiness.tell()
         status = readiness.status
         metrics.status(status)
+        metrics.alarms({one[:2] for one in self._alarms.standing(status.recipe)})
         metrics.refused(self._opened.gate.refused)
         metrics.unsent(self._commands.unsent)
         for name in self._grabbers:

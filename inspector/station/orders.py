@@ -8,6 +8,7 @@ from functools import partial
 
 from inspector.config.station_file import Station
 from inspector.errors import CommandError
+from inspector.judging.alarms import Alarms
 from inspector.judging.judges import Changeover, Judges
 from inspector.logs import say
 from inspector.station.grabber import Grabber
@@ -40,6 +41,7 @@ class Orders:
         *,
         ledger: Ledger,
         judges: Judges,
+        alarms: Alarms,
         inbox: Inbox,
         recorder: Recorder,
         readiness: Readiness,
@@ -51,6 +53,7 @@ class Orders:
         self._choice = self._choice_before = choice
         self._ledger = ledger
         self._judges = judges
+        self._alarms = alarms
         self._inbox = inbox
         self._recorder = recorder
         self._readiness = readiness
@@ -164,6 +167,8 @@ class Orders:
             request.refuse("failed", "; ".join(str(problem) for problem in changeover.problems))
             return
         self._judges.switch(changeover)
+        if changeover.forget:
+            self._alarms.forget()
         recipe, choice = changeover.station.recipe, self._choice
         if isinstance(request.command, RecipeCommand):
             choice = settled(self._station, recipe, "command")

@@ -174,6 +174,11 @@ class StatusMessage(_Message):
     drift: Text = Field(
         default="", description="cameras whose good parts no longer score as calibrated; or empty"
     )
+    alarm: Text = Field(
+        default="",
+        description="cameras of which clearly more parts FAIL, or FAULT, than is usual, and where "
+        "to look first; or empty",
+    )
     storage: Text = Field(
         default="", description="what is wrong with the disk, though the station judges; or empty"
     )

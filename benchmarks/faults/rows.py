@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.faults import (
+    alarms,
     cameras,
+    changeovers,
     config,
     models,
     soak,
@@ -47,6 +49,20 @@ ROWS: Final = {
         500,
         10,
         triggers.kills,
+    ),
+    "changeovers": Row(
+        "a changeover outlives a crash",
+        "judged by another recipe than the one in force: 0",
+        100,
+        3,
+        changeovers.changeovers,
+    ),
+    "alarms": Row(
+        "a station whose parts all fail says so",
+        "an alarm within 10 parts, none at usual rejects",
+        5000,
+        200,
+        alarms.alarms,
     ),
     "power": Row(
         "power loss loses nothing acknowledged",

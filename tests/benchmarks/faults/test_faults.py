@@ -15,7 +15,9 @@ if sys.platform != "linux":
 
 import inspector
 from benchmarks.faults import (
+    alarms,
     cameras,
+    changeovers,
     config,
     lab,
     models,
@@ -219,3 +221,20 @@ def test_children_import_this_checkout(tmp_path, monkeypatch):
     assert running.environment()["PYTHONPATH"] == f"{running.ROOT}{os.pathsep}{tmp_path}"
     code, said, _ = running.inspector("--version")
     assert (code, said.strip()) == (0, inspector.__version__)
+
+
+def test_changeovers_outlive_kills_and_the_row_can_fail(tmp_path, monkeypatch):
+    found = changeovers.changeovers(tmp_path / "kept", 1, quiet)
+    assert found.holds, found
+    assert found.figures["answered"] == 1
+    (tmp_path / "sitecustomize.py").write_text(
+        "from inspector.journal import writer\nwriter.Journal.keep = lambda *_: None\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert changeovers.changeovers(tmp_path / "lost", 1, quiet).figures["wrong_recipe"] == 1
+
+
+def test_alarms_come_where_they_must_and_only_there(tmp_path):
+    found = alarms.alarms(tmp_path, 20, quiet)
+    assert found.holds, found
+    assert set(found.figures) == {"parts_until_alarm_FAIL", "parts_until_alarm_FAULT"}

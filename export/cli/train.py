@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from export.cli.arguments import settings_of, shown
 from export.cli.screen import print_calibration, progress_bars, show_step
 from export.settings import TrainSettings
+from inspector.shown import plain
 from inspector.tables import print_next
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
         )
     print(f"trained in {outcome.train_seconds:.0f} s: {run.folder}")
     for remark in outcome.remarks:
-        print(f"note: {remark}")
+        print(plain(f"note: {remark}"))
     print_calibration(outcome.calibration)
     print_next("inspector-model", "evaluate", run.folder)
     return 0

@@ -20,6 +20,7 @@ from inspector.config.yaml_file import NAME
 from inspector.detection import bundle
 from inspector.errors import BundleError, ConfigError, OutputError
 from inspector.files import write_output
+from inspector.shown import masked
 from inspector.tables import print_next
 
 _BUNDLE: Final = "part.onnx"
@@ -91,7 +92,8 @@ def run(options: argparse.Namespace) -> int:
         raise OutputError(f"{path}: exists and is never overwritten; choose another name")
     write_output(path, _written(path, station, camera, recipe, bundle_path), mode=None)
     print(
-        f"{path}: station {station}, camera {options.camera}, recipe {recipe}, bundle {bundle_path}"
+        f"{path}: station {station}, camera {masked(options.camera)}, recipe {recipe}, bundle "
+        f"{bundle_path}"
     )
     if has_bundle:
         print_next("inspector", "check", path)

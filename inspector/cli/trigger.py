@@ -6,6 +6,7 @@ import argparse
 
 from inspector.cli.arguments import add_station, add_timeout, client_keys, whole
 from inspector.client.commander import Commander
+from inspector.shown import plain
 from inspector.verdict import EXIT_CODES
 
 
@@ -40,5 +41,5 @@ def run(options: argparse.Namespace) -> int:
     score = "" if verdict.score is None else f" score {verdict.score:.3f}"
     why = ": ".join(text for text in (verdict.reason, verdict.detail) if text)
     part = f" part {verdict.part_id}" if verdict.part_id else ""
-    print(f"{verdict.verdict} seq {verdict.seq}{part}{score}{f' {why}' if why else ''}")
+    print(plain(f"{verdict.verdict} seq {verdict.seq}{part}{score}{f' {why}' if why else ''}"))
     return EXIT_CODES[verdict.verdict]

@@ -204,6 +204,6 @@ class Alarms:
 
 
 def _log(verdict: VerdictMessage, kind: Verdict, words: str) -> None:
-    event, level = ("alarm", logging.WARNING) if words else ("alarm over", logging.INFO)
+    level = logging.WARNING if words else logging.INFO
     where = {"recipe": verdict.recipe, "camera": verdict.camera, "seq": verdict.seq}
-    say(event, level, verdict=kind, **where, detail=words)
+    say("alarm" if words else "alarm over", level, verdict=kind, **where, detail=words)

@@ -82,28 +82,10 @@ def test_a_recipe_may_be_called_none(tmp_path, bundle_path):
     assert (choice.recipe, choice.source, choice.question) == ("none", "journal", "")
 
 
-def test_a_changeover_is_not_forgotten_at_a_crash(tmp_path, bundle_path):
+def test_a_changed_station_file_is_asked_about_until_somebody_answers(tmp_path, bundle_path):
     path = station_file(tmp_path, bundle_path)
-    with running.running(path) as daemon, Commander(daemon.commands) as plc:
-        status = plc.status()
-        assert (status.recipe, status.recipe_from) == ("a", "file")
-        plc.recipe("b")
-        assert plc.status().recipe_from == "command"
-        # Answered, so it is on the disk, although no part was judged.
-        daemon.child.send_signal(signal.SIGKILL)
-        daemon.child.wait(10)
-    with running.running(path) as daemon, Commander(daemon.commands) as plc:
-        daemon.wait_for_log(r"WARNING recipe name=b source=journal file=a ")
-        daemon.wait_for_log(r"state=Ready")
-        found = plc.trigger("top", 1)
-        assert (found.recipe, found.limit_factor, found.verdict) == ("b", 2.0, Verdict.PASS)
-        status = plc.status()
-        assert (status.recipe, status.recipe_from, status.trouble) == ("b", "journal", "")
-        code, out, _ = running.inside("status", daemon.commands)
-        assert code == 0
-        assert "b (in force since before this start)" in out
-        daemon.child.send_signal(signal.SIGKILL)
-        daemon.child.wait(10)
+    with contextlib.closing(Journal(tmp_path / "journal")) as journal:
+        journal.keep(RecipeInForce(LINE, "b", "a"))
     # The file begins with another recipe than at the last start: only the line knows.
     station_file(tmp_path, bundle_path, recipe="c")
     code, out, _ = running.inside("check", path)

@@ -16,6 +16,8 @@ import time
 from types import TracebackType
 from typing import Final
 
+from inspector.shown import plain
+
 _log: Final = logging.getLogger("inspector")
 
 _PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4))
@@ -43,7 +45,7 @@ def to_stderr() -> None:
     if _stderr_is_journal():
         handler.setFormatter(_ForJournal("%(message)s"))
     else:
-        formatter = logging.Formatter(
+        formatter = _Plain(
             "%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"
         )
         formatter.converter = time.gmtime
@@ -54,7 +56,14 @@ def to_stderr() -> None:
     threading.excepthook = _log_thread_crash
 
 
-class _ForJournal(logging.Formatter):
+class _Plain(logging.Formatter):
+    """Escapes what cannot be printed: an error that nobody caught may say anything."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(plain, super().format(record).split("\n")))
+
+
+class _ForJournal(_Plain):
     def format(self, record: logging.LogRecord) -> str:
         priority = next((p for level, p in _PRIORITIES if record.levelno >= level), 6)
         # journald takes every line of a traceback for a message of its own.

@@ -7,26 +7,45 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import Final
+from typing import Any, Final
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Column, Table
+from rich.text import Text
+
+from inspector.shown import plain
 
 _UNLIMITED: Final = 100_000
 """Width of a table in a file or pipe; rich pads a table to its longest row only."""
 
 
+class _PlainTable(Table):
+    """A table whose cells act on no terminal, whoever wrote their text."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """As rich's, each cell with escapes for characters that cannot be printed."""
+        super().add_row(*map(_plain_cell, cells), **options)
+
+
+def _plain_cell(content: RenderableType | None) -> RenderableType | None:
+    if isinstance(content, str):
+        return plain(content)
+    if isinstance(content, Text) and not content.plain.isprintable():
+        return Text(plain(content.plain), content.style)
+    return content
+
+
 def table(*columns: str | Column) -> Table:
     """An empty table with these columns, without a head where none has a name.
 
-    A cell is text as it stands or a rich ``Text``. Where the terminal is too narrow cells are
-    folded; nothing is ever cut off.
+    A cell is a text or a rich ``Text``; characters that cannot be printed are escaped in it. Where
+    the terminal is too narrow cells are folded; nothing is ever cut off.
     """
     made = [column if isinstance(column, Column) else Column(column) for column in columns]
     for column in made:
-        column.overflow = "fold"
+        column.overflow, column.header = "fold", _plain_cell(column.header) or ""
     has_head = any(column.header for column in made)
-    return Table(*made, box=None, pad_edge=False, show_header=has_head)
+    return _PlainTable(*made, box=None, pad_edge=False, show_header=has_head)
 
 
 def numbers(name: str) -> Column:
@@ -36,14 +55,14 @@ def numbers(name: str) -> Column:
 
 def print_next(*command: str | os.PathLike[str]) -> None:
     """Print ``next: COMMAND``, quoted for a shell: the last line of a command that took a while."""
-    print(f"next: {shlex.join(os.fspath(word) for word in command)}", flush=True)
+    print(plain(f"next: {shlex.join(os.fspath(word) for word in command)}"), flush=True)
 
 
 def show(filled: Table, title: str = "") -> None:
     """Print a table on standard output, at once, under its title if it has one."""
     console = Console(highlight=False, markup=False, emoji=False)
     if title:
-        console.print(title, style="bold", soft_wrap=True)
+        console.print("\n".join(map(plain, title.split("\n"))), style="bold", soft_wrap=True)
     if console.file.isatty():
         console.print(filled)
         return

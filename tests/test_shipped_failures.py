@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import signal
 import socket
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from inspector.verdict import Reason, Verdict
 from inspector.wire.messages import StatusMessage, VerdictMessage, decode
 from tests import running, tiny, videos
 from tests.cameras.isolated.test_process import mapped
+from tests.station.test_recipes import station_file
 from tests.station.test_triggers import SLOW_JUDGE, ready, write
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="isolated cameras are Linux's")
@@ -695,3 +697,27 @@ def test_24_plc_that_counts_from_1_again_gets_no_old_pass(tmp_path, bundle_path)
     assert fresh.epoch != before.epoch
     assert again == fresh.told_again()
     assert len({(v.epoch, v.seq) for v in (before, at_once, after, fresh)}) == 4
+
+
+def test_25_changeover_is_not_forgotten_at_a_crash(tmp_path, bundle_path):
+    path = station_file(tmp_path, bundle_path)
+    with running.running(path) as daemon, Commander(daemon.commands) as plc:
+        status = plc.status()
+        assert (status.recipe, status.recipe_from) == ("a", "file")
+        plc.recipe("b")
+        assert plc.status().recipe_from == "command"
+        # Answered, so it is on the disk, although no part was judged.
+        daemon.child.send_signal(signal.SIGKILL)
+        daemon.child.wait(10)
+    with running.running(path) as daemon, Commander(daemon.commands) as plc:
+        daemon.wait_for_log(r"WARNING recipe name=b source=journal file=a ")
+        daemon.wait_for_log(r"state=Ready")
+        found = plc.trigger("top", 1)
+        assert (found.recipe, found.limit_factor, found.verdict) == ("b", 2.0, Verdict.PASS)
+        status = plc.status()
+        assert (status.recipe, status.recipe_from, status.trouble) == ("b", "journal", "")
+        code, out, _ = running.inside("status", daemon.commands)
+        assert code == 0
+        assert "b (in force since before this start)" in out
+        daemon.child.send_signal(signal.SIGKILL)
+        daemon.child.wait(10)

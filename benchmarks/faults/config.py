@@ -40,6 +40,7 @@ MORE: Final[dict[str, Any]] = {
     "batching": "auto",
     "self_test": {"every_s": 3600.0, "defect": "defect.png"},
     "drift": {"parts_between_false_alarms": 100_000},
+    "alarm": {"fail_share": 0.2, "fault_share": 0.02, "parts_between_false_alarms": 100_000},
     "metrics": "127.0.0.1:9464",
 }
 MORE_OF_A_CAMERA: Final = {"trigger": "camera", "latency_ms": 100}

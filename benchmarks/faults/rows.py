@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.faults import (
+    alarms,
     answers,
     cameras,
+    changeovers,
     config,
     frames,
     journals,
@@ -71,6 +73,20 @@ ROWS: Final = {
         100,
         3,
         answers.accepted,
+    ),
+    "changeovers": Row(
+        "a changeover outlives a crash",
+        "judged by another recipe than the one in force: 0",
+        100,
+        3,
+        changeovers.changeovers,
+    ),
+    "alarms": Row(
+        "a station whose parts all fail says so",
+        "an alarm within 10 parts, none at usual rejects",
+        5000,
+        200,
+        alarms.alarms,
     ),
     "power": Row(
         "power loss loses nothing acknowledged",

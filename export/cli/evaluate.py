@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from export.cli.arguments import add_device, add_sources, shown
 from export.cli.screen import progress_bars
 from inspector.errors import OutputError
+from inspector.shown import plain
 from inspector.tables import numbers, print_next, show, table
 from inspector.verdict import Verdict
 
@@ -89,10 +90,10 @@ def run(options: argparse.Namespace) -> int:
             figures.add_row(say_figure(key), f"{value:.4g}")
         show(figures, f"{facts.name}: {len(samples)} test photos")
     for line in headline(evaluation, outcome.calibration):
-        print(line)
+        print(plain(line))
     escaped = [part.row for part in evaluation.missed if part.row.verdict is Verdict.PASS]
     for row in escaped:
-        print(f"escaped: {row.path} (score {row.score:.3f})")
+        print(plain(f"escaped: {row.path} (score {row.score:.3f})"))
     if evaluation.escapes.hits > len(escaped):
         print(f"escaped: {evaluation.escapes.hits - len(escaped)} more, all in scores.csv")
     print(f"report: {report.folder / 'report.html'}\nscores: {report.folder / 'scores.csv'}")

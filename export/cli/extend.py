@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.cli.arguments import add_bundle, add_device, add_sources, settings_of
 from export.cli.screen import print_calibration, print_choices, progress_bars, show_step
+from inspector.shown import plain
 from inspector.tables import numbers, print_next, show, table
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
         scores.add_row(part.name, f"{part.before:.3f}", unseen, f"{part.now:.3f}")
     show(scores, "scores; 1 is the limit")
     for line in report.lines():
-        print(line)
+        print(plain(line))
     print_calibration(report.manifest.calibration)
     print_choices(report.choices)
     print(f"checked: {dict(describe(report.manifest))['checked']}")

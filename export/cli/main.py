@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from inspector import __version__
-from inspector.errors import InspectorError
+from inspector.errors import InspectorError, Problems
+from inspector.shown import Parser, plain
 from inspector.version import install_command
 
 COMMANDS: Final = {
@@ -36,8 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except InspectorError as error:
-        for line in str(error).splitlines():
-            print(f"inspector-model: error: {line}", file=sys.stderr)
+        problems = error.problems if isinstance(error, Problems) else [error]
+        for problem in problems:
+            print(f"inspector-model: error: {plain(str(problem))}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         if error.name not in TRAINING_PACKAGES:
@@ -56,17 +58,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="inspector-model",
+        words=argv,
         description="Photos of good parts in, one verified ONNX bundle out.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     asked = next((word for word in argv if not word.startswith("-")), "")
-    for name, words in COMMANDS.items():
+    for name, explained in COMMANDS.items():
         # An abbreviated option of one release could mean another in the next.
-        made = commands.add_parser(name, help=words, allow_abbrev=False)
+        made = commands.add_parser(name, help=explained, allow_abbrev=False, words=argv)
         # Only the command asked for is imported, so that '--help' waits for nothing.
         if name == asked:
             command = importlib.import_module(f"export.cli.{name}")

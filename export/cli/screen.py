@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from inspector.detection.manifest import Calibration
+from inspector.shown import plain
 
 if TYPE_CHECKING:
     from export.training.train import Step
@@ -69,7 +70,7 @@ def print_calibration(calibration: Calibration) -> None:
         f"{calibration.predicted_next} (95 % confidence)"
     )
     for remark in calibration.remarks:
-        print(f"note: {remark}")
+        print(plain(f"note: {remark}"))
 
 
 def print_choices(choices: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ from export.cli.arguments import settings_of, shown
 from export.cli.screen import print_calibration, progress_bars, show_step
 from export.settings import TrainSettings
 from inspector.errors import DatasetError
+from inspector.shown import plain
 from inspector.tables import numbers, print_next, show, table
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
         )
     print(f"trained in {outcome.train_seconds:.0f} s: {run.folder}")
     for remark in outcome.remarks:
-        print(f"note: {remark}")
+        print(plain(f"note: {remark}"))
     print_calibration(outcome.calibration)
     print_next("inspector-model", "evaluate", run.folder)
     return 0

@@ -22,6 +22,7 @@ from export.evaluation import metrics
 from inspector.files import write_output
 from inspector.imaging.geometry import Geometry
 from inspector.imaging.heatmaps import map_to_grey
+from inspector.shown import cell
 from inspector.verdict import Frame8, Verdict, decide
 
 ScoreBatch = Callable[[Frame8], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
@@ -145,7 +146,7 @@ class Evaluation:
         writer.writerow(("path", "kind", "score", "verdict"))
         for row in self.rows:
             score = repr(row.score) if row.verdict is not Verdict.FAULT else ""
-            writer.writerow((row.path, row.kind, score, row.verdict.value))
+            writer.writerow((cell(row.path), cell(row.kind), score, row.verdict.value))
         write_output(path, text.getvalue())
 
     def _judged(self) -> Iterable[Row]:

@@ -23,6 +23,7 @@ from inspector.detection.manifest import Calibration, Exposure, Extension
 from inspector.errors import OutputError, RunError, TrainingError
 from inspector.files import output_errors, write_output
 from inspector.imaging.geometry import Geometry
+from inspector.shown import no_formula, with_formula
 
 Scores = npt.NDArray[np.float64]
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -268,7 +269,7 @@ class Run:
         writer = csv.writer(text)
         writer.writerow(("path", "fold", "score"))
         for path, fold, score in zip(paths, folds, scores, strict=True):
-            writer.writerow((path, int(fold), repr(float(score))))
+            writer.writerow((no_formula(path), int(fold), repr(float(score))))
         self.write("heldout.csv", text.getvalue().encode("utf-8", "backslashreplace"))
 
     def held_out(self) -> tuple[npt.NDArray[np.intp], Scores]:
@@ -282,7 +283,7 @@ class Run:
         try:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file))
-            names = [row["path"] for row in rows]
+            names = [with_formula(row["path"]) for row in rows]
             folds = np.array([int(row["fold"]) for row in rows], dtype=np.intp)
             scores = np.array([float(row["score"]) for row in rows], dtype=np.float64)
         except (OSError, KeyError, ValueError, TypeError):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import sys
 import threading
 import time
@@ -26,6 +25,7 @@ from inspector.cameras.pace import Pace, now_us
 from inspector.config.cameras.opencv import OpenCvCamera, SourceKind
 from inspector.errors import CameraError
 from inspector.imaging.jpeg import decode_jpeg
+from inspector.shown import masked
 
 OPEN_TIMEOUT_MS: Final = 10_000
 _JOIN_S: Final = 1.0
@@ -160,7 +160,9 @@ class _CaptureThread(threading.Thread):
         except CameraError as error:
             problem = str(error)
         except cv2.error as error:
-            problem = f"OpenCV: {' '.join(str(error).split())}"
+            source = str(self._config.source)
+            said = str(error).replace(source, masked(source))
+            problem = f"OpenCV: {' '.join(said.split())}"
         finally:
             capture.release()
             with self._changed:
@@ -169,7 +171,7 @@ class _CaptureThread(threading.Thread):
 
     def wait_open(self) -> None:
         """Wait until the source is open. Raises CameraError when it cannot be opened in time."""
-        who = f"camera {self._config.name}: {_shown(self._config)}"
+        who = f"camera {self._config.name}: {masked(str(self._config.source))}"
         with self._changed:
             self._changed.wait_for(
                 lambda: self._is_open or self._is_over or self._stopping,
@@ -429,8 +431,3 @@ def _device(source: int | str) -> int | str:
     if not os.access(path, os.R_OK | os.W_OK):
         raise CameraError(f"{path}: permission denied; add this user to the group 'video'")
     return source
-
-
-def _shown(config: OpenCvCamera) -> str:
-    """The source as messages may show it: without its password."""
-    return re.sub(r"://[^/@\s]*@", "://***@", str(config.source))

@@ -24,15 +24,19 @@ from inspector.errors import (
     ConfigError,
     Fault,
     GoldenError,
+    JournalError,
     Problems,
     ProviderError,
     SecretError,
     StartupError,
 )
+from inspector.journal.reader import Reader
+from inspector.journal.schema import RecipeInForce
 from inspector.journal.writer import Journal
 from inspector.judging.judge import Judge
 from inspector.judging.judges import load
 from inspector.station.metrics import Metrics
+from inspector.station.recipes import choose
 from inspector.tables import print_next, show, table
 from inspector.wire.command_server import CommandSocket
 from inspector.wire.gate import Gate
@@ -90,6 +94,12 @@ def check(path: Path) -> Iterator[CheckResult]:
         f"{path}: station '{station.station}', recipe '{station.recipe}', "
         f"{len(station.cameras)} camera(s)",
     )
+    choice = choose(station, _in_force(station))
+    if choice.question:
+        yield _wrong("recipe", ConfigError(f"{path}: recipe: {choice.question}"))
+    elif choice.recipe != station.recipe:
+        yield CheckResult("recipe", f"'{choice.recipe}' goes on: the journal has it in force")
+    station = station.model_copy(update={"recipe": choice.recipe})
     detectors = {}
     for name, found in load(station):
         if isinstance(found, Judge):
@@ -101,6 +111,14 @@ def check(path: Path) -> Iterator[CheckResult]:
         yield from _check_camera(camera, detectors.get(camera.name))
     yield from _check_ports(station)
     yield _check_journal(station)
+
+
+def _in_force(station: Station) -> RecipeInForce | None:
+    """What the journal has of the start before; None where there is none, or it cannot be read."""
+    # What is wrong with a journal is said by the check that opens it as a station does.
+    with contextlib.suppress(JournalError), Reader(station.state_folder) as reader:
+        return reader.in_force(station.station)
+    return None
 
 
 def _describe(camera: str, judge: Judge) -> Iterator[CheckResult]:

@@ -27,6 +27,7 @@ from inspector.cli.region import as_argument, choose_region, stdin_is_terminal
 from inspector.config.cameras.folder import FolderCamera
 from inspector.errors import ConfigError, Fault, OutputError
 from inspector.imaging.geometry import Box
+from inspector.shown import plain
 from inspector.tables import print_next
 
 FEWEST: Final = 10
@@ -143,7 +144,7 @@ class _Session:
                 region, lambda done, total: bar.update(task, completed=done, total=total)
             )
         for problem in problems:
-            self._console.print(problem)
+            self._console.print(plain(problem))
 
     def take(self, first: Frame | None, options: argparse.Namespace, manual: bool) -> None:
         """Fill the album up to ``--count``; ``first`` is a frame that was grabbed before."""
@@ -185,7 +186,7 @@ class _Session:
         """Print what the album holds, what that is enough for, and the command to train on it."""
         album = self._album
         for line in album.doubtful()[:10]:
-            print(f"look again at {line}")
+            print(plain(f"look again at {line}"))
         refused = ", ".join(f"{number} {kind}" for kind, number in self._refused.most_common())
         total = f"; not kept: {refused}" if refused else ""
         print(f"{album.folder}: {len(album)} photos, {self._new} of them new{total}")
@@ -216,7 +217,7 @@ class _Session:
         self._in_a_row, self._last_kinds = 0, ()
         self._note = _figures(measures)
         if objections:
-            self._console.print(f"{_label(Path(name).stem, frame.part_id)}: {text}; kept")
+            self._console.print(plain(f"{_label(Path(name).stem, frame.part_id)}: {text}; kept"))
         elif manual:
             self._console.print(f"{name}: kept, {len(self._album)} photos; {self._note}")
 
@@ -227,7 +228,7 @@ class _Session:
         if always or tuple(kinds) != self._last_kinds:
             more = "" if always else " (further ones like it are only counted)"
             label = _label(self._album.next_name, part_id)
-            self._console.print(f"{label}: {text}; not kept{more}")
+            self._console.print(plain(f"{label}: {text}; not kept{more}"))
         self._last_kinds = tuple(kinds)
         if self._in_a_row == _HINT_AFTER and kinds[0] != "already there" and not self._keep_all:
             self._console.print(

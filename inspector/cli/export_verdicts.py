@@ -18,6 +18,7 @@ from inspector.errors import ConfigError, OutputError
 from inspector.files import output_errors, whole_file
 from inspector.journal.reader import Reader
 from inspector.journal.recovery import Damage
+from inspector.shown import cell
 from inspector.version import install_command
 from inspector.wire.messages import VerdictMessage, decode_verdict
 
@@ -101,7 +102,9 @@ def _write_csv(path: Path, rows: Iterator[dict[str, Any]]) -> int:
         table.writeheader()
         for row in rows:
             row["judged_at"] = row["judged_at"].isoformat(timespec="microseconds")
-            table.writerow(row)
+            table.writerow(
+                {name: cell(each) if isinstance(each, str) else each for name, each in row.items()}
+            )
             count += 1
     return count
 

@@ -15,10 +15,12 @@ from inspector.cli.photo_source import find_camera
 from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.folder import FolderCamera
 from inspector.config.cameras.opencv import OpenCvCamera
+from inspector.config.cameras.simulator import SimulatorCamera
 from inspector.config.yaml_file import NAME
 from inspector.detection import bundle
 from inspector.errors import BundleError, ConfigError, OutputError
 from inspector.files import write_output
+from inspector.shown import masked
 from inspector.tables import print_next
 
 _BUNDLE: Final = "part.onnx"
@@ -90,7 +92,8 @@ def run(options: argparse.Namespace) -> int:
         raise OutputError(f"{path}: exists and is never overwritten; choose another name")
     write_output(path, _written(path, station, camera, recipe, bundle_path), mode=None)
     print(
-        f"{path}: station {station}, camera {options.camera}, recipe {recipe}, bundle {bundle_path}"
+        f"{path}: station {station}, camera {masked(options.camera)}, recipe {recipe}, bundle "
+        f"{bundle_path}"
     )
     if has_bundle:
         print_next("inspector", "check", path)
@@ -123,6 +126,9 @@ def _written(path: Path, station: str, camera: CameraConfig, recipe: str, bundle
         text = re.sub(
             r"(?s)    kind: opencv\n.*?(?=    # What makes a part)", lambda _: keys, text, count=1
         )
+        if isinstance(camera, SimulatorCamera):
+            # The alarm must not begin with what the simulator does on purpose.
+            text = _set(text, "fail_share", 0.5)
         for key in ("latency_ms", "timeout_ms"):
             text = re.sub(rf"(?m)(?:^    # .*\n)+^    {key}: .*\n", "", text)
     text = re.sub(r"(?m)^  flange:$", f"  {_scalar(recipe)}:", text)
@@ -130,14 +136,14 @@ def _written(path: Path, station: str, camera: CameraConfig, recipe: str, bundle
     return _set(text, "bundle", _seen_from(path, bundle_path))
 
 
-def _set(text: str, key: str, value: str | int) -> str:
+def _set(text: str, key: str, value: str | float) -> str:
     """``text`` with another value for the one ``key`` of this name, wherever it stands."""
     changed, times = re.subn(rf"(?m)^( *{key}: ).*$", lambda found: found[1] + _scalar(value), text)
     assert times == 1, key
     return changed
 
 
-def _scalar(value: str | int) -> str:
+def _scalar(value: str | float) -> str:
     """``value`` in YAML, in quotes where it needs them."""
     return yaml.safe_dump(value, width=float("inf")).removesuffix("\n").removesuffix("\n...")
 

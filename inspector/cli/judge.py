@@ -19,6 +19,7 @@ from inspector.errors import ImageError
 from inspector.imaging.folders import find_images
 from inspector.imaging.heatmaps import map_to_grey, overlay
 from inspector.imaging.images import IMAGE_SUFFIXES, encode_jpeg, read_image
+from inspector.shown import plain
 from inspector.tables import numbers, print_next, show, table
 from inspector.verdict import EXIT_CODES, FloatMap, Frame8, Judgement, Reason, Verdict
 
@@ -69,7 +70,10 @@ def run(options: argparse.Namespace) -> int:
     show(judged)
     verdicts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in Verdict if tally[verdict])
     print(
-        f"{len(photos)} judged by {detector.manifest.name} {detector.manifest.version}: {verdicts}"
+        plain(
+            f"{len(photos)} judged by {detector.manifest.name} {detector.manifest.version}: "
+            f"{verdicts}"
+        )
         + (f"; heatmaps: {made} in {out}" if out else "")
     )
     print_next("inspector", "init", "station.yaml", "--bundle", options.bundle)
@@ -118,10 +122,8 @@ def _judge(detector: Detector, path: Path) -> Judgement:
 def _row(path: Path, judgement: Judgement) -> tuple[str | Text, ...]:
     score = "-" if judgement.score is None else f"{judgement.score:.3f}"
     why = ": ".join(text for text in (judgement.reason.value, judgement.detail) if text)
-    # No terminal can show the bytes of a name that are not UTF-8, so they are escaped.
-    name = str(path).encode("utf-8", "backslashreplace").decode()
     verdict = judgement.verdict
-    return name, Text(verdict.value, STYLES[verdict]), score, why
+    return str(path), Text(verdict.value, STYLES[verdict]), score, why
 
 
 def _picture(judged: Frame8, anomaly_map: FloatMap | None) -> bytes:

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from inspector.errors import InspectorError
+from inspector.errors import InspectorError, Problems
+from inspector.shown import Parser, plain
 from inspector.version import VERSION
 
 COMMANDS: Final = {
@@ -48,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except InspectorError as error:
-        for line in str(error).splitlines():
-            print(f"inspector: error: {line}", file=sys.stderr)
+        problems = error.problems if isinstance(error, Problems) else [error]
+        for problem in problems:
+            print(f"inspector: error: {plain(str(problem))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -60,15 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="inspector",
+        words=argv,
         description="Judges parts on a production line with a bundle made by inspector-model.",
     )
     parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     asked = next((word for word in argv if not word.startswith("-")), "")
-    for name, words in COMMANDS.items():
-        made = commands.add_parser(name, help=words)
+    for name, explained in COMMANDS.items():
+        made = commands.add_parser(name, help=explained, words=argv)
         # Only the command asked for is imported, so that '--help' waits for no ONNX Runtime.
         if name == asked:
             module = importlib.import_module(f"inspector.cli.{name.replace('-', '_')}")

@@ -14,6 +14,7 @@ from inspector.client import Gap, Heatmap
 from inspector.files import output_errors, write_output
 from inspector.imaging.heatmaps import overlay
 from inspector.imaging.images import encode_jpeg
+from inspector.shown import plain
 from inspector.verdict import Frame8, Verdict
 from inspector.wire.messages import StatusMessage, VerdictMessage
 
@@ -32,7 +33,7 @@ class Lines:
     def __init__(self, console: Console, with_truth: bool = False) -> None:
         self._console = console
         self._with_truth = with_truth
-        self._state = ""
+        self._state = self._alarm = ""
         self._begun = False
 
     def verdict(self, message: VerdictMessage, truth: str = "") -> None:
@@ -50,19 +51,19 @@ class Lines:
         line = Text(
             _ROW.format(
                 moment.strftime("%H:%M:%S"),
-                message.camera,
-                message.part_id or "-",
+                plain(message.camera),
+                plain(message.part_id) or "-",
                 message.verdict.value,
                 "-" if message.score is None else f"{message.score:.3f}",
                 latency,
-                message.reason,
+                plain(message.reason),
             )
         )
         line.highlight_words([f" {message.verdict.value} "], STYLES[message.verdict])
         if self._with_truth:
-            line.append(f"  {truth}")
+            line.append(plain(f"  {truth}"))
         if message.verdict is Verdict.FAULT:
-            line.append(f"  {message.detail}", style="yellow")
+            line.append(plain(f"  {message.detail}"), style="yellow")
         self._print(line)
 
     def gap(self, gap: Gap) -> None:
@@ -70,10 +71,10 @@ class Lines:
         lost = f"LOST {gap.count} verdicts, {gap.first} to {gap.last}, of {gap.epoch}"
         if gap.last is None:
             lost = f"LOST perhaps: what followed verdict {gap.first - 1} of {gap.epoch}"
-        self._print(Text(lost, "bold red"))
+        self._print(Text(plain(lost), "bold red"))
 
     def status(self, message: StatusMessage) -> None:
-        """Print the state of station and cameras, if it is another than the last one printed."""
+        """Print the state of station and cameras, and the alarms, where they changed."""
         cameras = ", ".join(
             f"{camera.name} {camera.state}" + (f" ({camera.detail})" if camera.detail else "")
             for camera in message.cameras
@@ -83,7 +84,11 @@ class Lines:
             state += f"; inference: {message.inference}"
         if state != self._state:
             self._state = state
-            self._print(Text(state, style="dim"))
+            self._print(Text(plain(state), style="dim"))
+        if message.alarm != self._alarm:
+            self._alarm = message.alarm
+            words = f"ALARM {message.alarm}" if message.alarm else "the alarm is over"
+            self._print(Text(plain(words), style="bold yellow"))
 
     def _print(self, line: Text) -> None:
         self._console.print(line, soft_wrap=True)

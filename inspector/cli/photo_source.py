@@ -21,6 +21,7 @@ from inspector.config.yaml_file import in_words
 from inspector.errors import CameraError, ConfigError
 from inspector.imaging.geometry import Box
 from inspector.imaging.images import IMAGE_SUFFIXES
+from inspector.shown import masked, plain
 
 RETRY_S: Final = (1.0, 2.0, 4.0, 8.0)
 """Waits before a lost camera is opened again; after the last one it stays lost."""
@@ -76,14 +77,14 @@ def find_camera(text: str) -> FolderCamera | OpenCvCamera | SimulatorCamera:
     is_file = path.exists() and not _STATION_FILE.fullmatch(text)
     if not text or not (is_named or is_file):
         raise CameraError(
-            f"'{text}': no such camera; give a device number (0), a video file, a URL "
+            f"'{masked(text)}': no such camera; give a device number (0), a video file, a URL "
             f"(rtsp://...), a folder of images, or 'simulator'"
         )
     number_or_text = int(text) if text.isdecimal() else text
     try:
         config = OpenCvCamera(name="camera", kind="opencv", source=number_or_text)
     except ValidationError as error:
-        raise CameraError(f"'{text}': {in_words(error.errors()[0])}") from None
+        raise CameraError(f"'{masked(text)}': {in_words(error.errors()[0])}") from None
     return config.model_copy(update={"name": config.source_kind})
 
 
@@ -127,7 +128,7 @@ class ReconnectingCamera:
                         f"camera {self.source.config.name}: gives no picture that can be read: "
                         f"{error}; check its cable, or choose another format in its settings"
                     ) from None
-                self._console.print(f"{error}: left out")
+                self._console.print(plain(f"{error}: left out"))
                 continue
             if frame is None:
                 raise CameraError(f"camera {self.source.config.name}: gave no picture")
@@ -161,8 +162,10 @@ class ReconnectingCamera:
                         f"it goes on where it stopped"
                     ) from None
                 self._console.print(
-                    f"camera {who}: lost: {error}; trying again in {wait_s:g} s "
-                    f"({number} of {len(RETRY_S)})"
+                    plain(
+                        f"camera {who}: lost: {error}; trying again in {wait_s:g} s "
+                        f"({number} of {len(RETRY_S)})"
+                    )
                 )
                 time.sleep(wait_s)
         raise AssertionError("the last round returns or raises")

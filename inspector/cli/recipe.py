@@ -6,6 +6,7 @@ import argparse
 
 from inspector.cli.arguments import add_station, add_timeout, client_keys
 from inspector.client.commander import Commander
+from inspector.shown import plain
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,5 +22,5 @@ def run(options: argparse.Namespace) -> int:
     Raises :class:`CommandError` and :class:`SecretError`.
     """
     with Commander(options.address, keys=client_keys(options)) as commander:
-        print(commander.recipe(options.name, options.timeout) or f"recipe {options.name}")
+        print(plain(commander.recipe(options.name, options.timeout) or f"recipe {options.name}"))
     return 0

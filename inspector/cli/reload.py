@@ -6,6 +6,7 @@ import argparse
 
 from inspector.cli.arguments import add_station, add_timeout, client_keys
 from inspector.client.commander import Commander
+from inspector.shown import plain
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,5 +21,5 @@ def run(options: argparse.Namespace) -> int:
     Raises :class:`CommandError` and :class:`SecretError`.
     """
     with Commander(options.address, keys=client_keys(options)) as commander:
-        print(commander.reload(options.timeout) or "reloaded")
+        print(plain(commander.reload(options.timeout) or "reloaded"))
     return 0

@@ -19,6 +19,7 @@ from inspector.detection.detector import Detector
 from inspector.errors import ConfigError, JournalError
 from inspector.imaging.geometry import Box
 from inspector.journal.pictures import KeptPicture, PictureRecord, pictures
+from inspector.shown import plain
 from inspector.tables import numbers, show, table
 from inspector.verdict import Judgement, Verdict
 from inspector.wire.messages import VerdictMessage
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
             else:
                 comparison.add(record.verdict, judge(record, frame))
     for line in comparison.unreadable:
-        console.print(f"{line}; left out")
+        console.print(plain(f"{line}; left out"))
     _print(comparison, detector, options.show)
     return 0
 
@@ -140,7 +141,7 @@ def _print(comparison: Comparison, detector: Detector, most: int) -> None:
     total = counts.total()
     gone = f"; {comparison.gone} were deleted meanwhile" if comparison.gone else ""
     left = f"; {len(comparison.unreadable)} cannot be read" if comparison.unreadable else ""
-    print(f"{total} pictures judged with {manifest.name} {manifest.version}{gone}{left}")
+    print(plain(f"{total} pictures judged with {manifest.name} {manifest.version}{gone}{left}"))
     if not total:
         return
     against = table("then", *map(numbers, ("now PASS", "FAIL", "FAULT", "changed")))

@@ -16,6 +16,7 @@ from inspector.cli.arguments import add_keys, add_timeout, client_keys
 from inspector.client.commander import Commander
 from inspector.config.addresses import COMMANDS
 from inspector.errors import CommandError, InspectorError
+from inspector.shown import plain
 from inspector.tables import show, table
 from inspector.wire.messages import CameraStatus, State, StatusMessage
 
@@ -136,6 +137,8 @@ def assess(status: StatusMessage, provider: str = "") -> list[Finding]:
         findings.append(Finding(Level.WARNING, rows))
     if status.drift:
         findings.append(Finding(Level.WARNING, f"drift: {status.drift}"))
+    if status.alarm:
+        findings.append(Finding(Level.WARNING, f"alarm: {status.alarm}"))
     if status.inference:
         findings.append(Finding(Level.CRITICAL, f"inference: {status.inference}"))
     if provider and status.provider != provider:
@@ -158,7 +161,7 @@ def _hangs(status: StatusMessage, station: Commander) -> bool:
 def _summarise(console: Console, level: Level, text: str, figures: str = "") -> int:
     # Monitoring takes what follows the first '|' for figures, so the text must hold none.
     shown = Text(f"{level.name} ", _STYLES[level])
-    shown.append(_plain(text).replace("|", "/"), "default")
+    shown.append(_in_a_line(text).replace("|", "/"), "default")
     console.print(shown.append(f" | {figures}" if figures else "", "dim"), soft_wrap=True)
     return level
 
@@ -167,13 +170,15 @@ def _show(status: StatusMessage, findings: Iterable[Finding]) -> None:
     rows = table("", "")
 
     def row(name: str, text: str, level: Level = Level.OK) -> None:
-        rows.add_row(_plain(name), Text(_plain(text), "" if level is Level.OK else _STYLES[level]))
+        style = "" if level is Level.OK else _STYLES[level]
+        rows.add_row(name, Text(_in_a_line(text), style))
 
     for finding in findings:
         row(finding.level.name.lower(), finding.text, finding.level)
     row("station", status.station)
     row("state", status.state, _STATES[status.state])
-    row("recipe", status.recipe)
+    since = " (in force since before this start)" if status.recipe_from == "journal" else ""
+    row("recipe", f"{status.recipe}{since}")
     row("provider", status.provider or "-")
     row("verdicts", _counts(status))
     row(
@@ -188,9 +193,9 @@ def _show(status: StatusMessage, findings: Iterable[Finding]) -> None:
     show(rows)
 
 
-def _plain(text: str) -> str:
-    """``text`` in one line, without characters that move a cursor: it comes from outside."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+def _in_a_line(text: str) -> str:
+    """``text``, which comes from outside, with spaces for ends of lines."""
+    return plain(" ".join(text.split()))
 
 
 def _counts(status: StatusMessage) -> str:

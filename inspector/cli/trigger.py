@@ -8,6 +8,7 @@ from datetime import datetime
 from inspector.cli.arguments import add_station, add_timeout, client_keys, whole
 from inspector.client.commander import Commander
 from inspector.errors import CommandError
+from inspector.shown import plain
 from inspector.verdict import EXIT_CODES
 
 
@@ -53,5 +54,6 @@ def run(options: argparse.Namespace) -> int:
     part = f" part {verdict.part_id}" if verdict.part_id else ""
     judged = datetime.fromtimestamp(verdict.judged_us / 1e6).astimezone()
     again = f" (again; it was judged at {judged:%H:%M:%S})" if verdict.repeated else ""
-    print(f"{verdict.verdict} seq {verdict.seq}{part}{score}{f' {why}' if why else ''}{again}")
+    line = f"{verdict.verdict} seq {verdict.seq}{part}{score}{f' {why}' if why else ''}{again}"
+    print(plain(line))
     return EXIT_CODES[verdict.verdict]

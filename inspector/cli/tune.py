@@ -36,6 +36,7 @@ from inspector.detection.engines.base import Engine, usable_cores
 from inspector.errors import BundleError, Fault, ImageError
 from inspector.imaging.folders import find_images
 from inspector.imaging.images import read_image
+from inspector.shown import plain
 from inspector.tables import numbers, print_next, show, table
 from inspector.verdict import Frame8
 
@@ -156,7 +157,7 @@ def _photos(folder: Path, detector: Detector, console: Console) -> list[Photo]:
         raise ImageError(f"{folder}: no photo can be judged: {skipped}")
     if skipped:
         left = f"{len(found) - len(images)} of {len(found)}"
-        console.print(f"{left} photos would be a FAULT and are left out: {skipped}")
+        console.print(plain(f"{left} photos would be a FAULT and are left out: {skipped}"))
     good = ["good" in path.relative_to(folder).parts for path, _ in images]
     labelled = len(set(good)) == 2
     return [

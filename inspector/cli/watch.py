@@ -15,6 +15,7 @@ from inspector.cli.output import Lines, save_heatmap
 from inspector.client import Gap, Heatmap, Subscriber
 from inspector.config.addresses import VERDICTS
 from inspector.errors import ConfigError, WireError
+from inspector.shown import plain
 from inspector.wire.messages import StatusMessage, VerdictMessage
 
 _IMAGES_GRACE_S: Final = 1.0
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
                 item = subscriber.receive(200)
             except WireError as error:
                 # The operator must still see what follows a message that cannot be read.
-                print(f"inspector: {error}", file=sys.stderr, flush=True)
+                print(plain(f"inspector: {error}"), file=sys.stderr, flush=True)
                 heard = time.monotonic()
                 continue
             if item is not None:

@@ -143,6 +143,17 @@ class Drift(FrozenModel):
     """Mean number of good parts between two false alarms, at least; 0: no watch."""
 
 
+class Alarm(FrozenModel):
+    """The watch over the shares of parts that FAIL and that FAULT, for each camera by itself."""
+
+    fail_share: Number = Field(default=0.2, gt=0, lt=1)
+    """Share of judged parts that may FAIL without an alarm."""
+    fault_share: Number = Field(default=0.02, gt=0, lt=1)
+    """Share of parts that may be a FAULT without an alarm."""
+    parts_between_false_alarms: Whole = Field(default=100_000, ge=0, le=1_000_000_000)
+    """Mean number of parts between two false alarms, at least; 0: no watch."""
+
+
 class Station(FrozenModel):
     """A station file: cameras, recipes, sockets, and everything else (docs/station.md)."""
 
@@ -167,6 +178,7 @@ class Station(FrozenModel):
     journal: JournalSettings = JournalSettings()
     self_test: SelfTest = SelfTest()
     drift: Drift = Drift()
+    alarm: Alarm = Alarm()
     metrics: str | None = Field(default=None, pattern=METRICS_ADDRESS)
     """Address of the Prometheus metrics, such as 127.0.0.1:9464; loopback only."""
     cameras: tuple[CameraConfig, ...] = Field(min_length=1)
@@ -174,7 +186,7 @@ class Station(FrozenModel):
         min_length=1
     )
     recipe: str
-    """The recipe in force at start."""
+    """The recipe that a new journal begins with; later starts go on with the one in force."""
 
     @model_validator(mode="after")
     def _cross_check(self) -> Station:

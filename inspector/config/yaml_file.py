@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from inspector.config.addresses import PORT
 from inspector.errors import ConfigError, Problems
+from inspector.shown import masked
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """Pattern of station, camera and recipe names, which fit a topic, a file name, a PLC's string."""
@@ -79,7 +80,7 @@ class _Loader(yaml.SafeLoader):
         except (ValueError, LookupError, AttributeError, OverflowError):
             # For example '2024-13-45' looks like a date, and '0x_' like a number.
             kind = node.tag.rpartition(":")[2]
-            problem = f"{str(node.value)[:40]!r} is not a valid {kind}; put it in quotes"
+            problem = f"{masked(str(node.value))[:40]!r} is not a valid {kind}; put it in quotes"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
 
@@ -164,13 +165,14 @@ def in_words(detail: ErrorDetails) -> str:
         message = _PATTERNS.get(detail["ctx"]["pattern"], "must be as docs/station.md shows")
     if detail["type"] == "union_tag_invalid":
         context = detail["ctx"]
-        return f"must be one of {context['expected_tags']} (found '{context['tag']}')"
+        return f"must be one of {context['expected_tags']} (found '{masked(context['tag'])}')"
     cause = detail.get("ctx", {}).get("error")
     if detail["type"] in {"missing", "too_short"} or isinstance(cause, Misplaced):
         return message
     if isinstance(detail["input"], dict | list):
         return message
-    return f"{message} (found {detail['input']!r})"
+    found = detail["input"]
+    return f"{message} (found {masked(found) if isinstance(found, str) else found!r})"
 
 
 def _describe(path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel]) -> ConfigError:
@@ -186,7 +188,7 @@ def _describe(path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel
     message = in_words(detail)
     if detail["type"] == "extra_forbidden":
         message = f"unknown key; {_known(model)}"
-    return ConfigError(f"{path}:{line}: {shown or 'file'}: {message}")
+    return ConfigError(f"{path}:{line}: {masked(shown) or 'file'}: {message}")
 
 
 def _begin(path: Path, model: type[BaseModel]) -> str:
@@ -247,7 +249,8 @@ def _check_nodes(node: Any, path: Path, above: set[int], done: set[int]) -> None
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigError(f"{where}: a key must be a word, not a list or a mapping")
             if key_node.value in seen:
-                raise ConfigError(f"{where}: {key_node.value}: key stands twice; keep one")
+                shown = masked(str(key_node.value))
+                raise ConfigError(f"{where}: {shown}: key stands twice; keep one")
             seen.add(key_node.value)
     for child in node.value:
         _check_nodes(child[1] if isinstance(child, tuple) else child, path, above, done)

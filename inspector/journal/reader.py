@@ -17,7 +17,9 @@ from inspector.journal.schema import (
     MOST_NUMBER,
     PLACES_PER_EPOCH,
     VERSION,
+    RecipeInForce,
     damaged,
+    in_force,
     last_seq,
     numbers,
     read_text,
@@ -136,6 +138,10 @@ class Reader:
         """What people call a damaged row: EPOCH/SEQ of a verdict, else the table it stands in."""
         place = damage.place
         return damage.origin if place is None else self._asked(lambda: name_of(self._db, place))
+
+    def in_force(self, station: str) -> RecipeInForce | None:
+        """The recipe that ``station`` judged by at last; None: the journal does not say."""
+        return self._asked(lambda: in_force(self._db, station))
 
     def count(self) -> int:
         """How many verdicts are in the journal; this reads all of it."""

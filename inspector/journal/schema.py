@@ -104,6 +104,15 @@ class TriggerRow:
 
 
 @dataclass(frozen=True)
+class RecipeInForce:
+    """The recipe that ``station`` judges by, and the one that its file named when it started."""
+
+    station: str
+    recipe: str
+    of_file: str
+
+
+@dataclass(frozen=True)
 class Recovered:
     """What earlier starts left.
 
@@ -179,19 +188,24 @@ def _make_first(db: Database) -> None:
         db.execute(statement)
 
 
-def _add_damaged(db: Database) -> None:
-    """Rows of ``origin``, a table, that could not be read: as they were, when found, and why.
+def _add_damaged_and_recipe(db: Database) -> None:
+    """Rows that could not be read, and the recipe that each station judges by.
 
-    ``place``: of a verdict; None of a trigger.
+    ``origin``: the table a row stood in, ``content`` as it was; ``place``: of a verdict, None of a
+    trigger. A station has one recipe: a changeover writes over the one before it.
     """
     db.execute(
         "CREATE TABLE damaged (found_us INTEGER NOT NULL, origin TEXT NOT NULL, place INTEGER, "
         "content BLOB, why TEXT NOT NULL)"
     )
     db.execute("CREATE INDEX damaged_place ON damaged (place)")
+    db.execute(
+        "CREATE TABLE recipe_in_force (station TEXT PRIMARY KEY, recipe TEXT NOT NULL, "
+        "of_file TEXT NOT NULL)"
+    )
 
 
-STEPS: Final[tuple[Callable[[Database], None], ...]] = (_make_first, _add_damaged)
+STEPS: Final[tuple[Callable[[Database], None], ...]] = (_make_first, _add_damaged_and_recipe)
 """The step at ``i`` brings the tables from version ``i`` to ``i + 1``, in one transaction.
 
 A step that a release contains is never changed: later ones are added. Version 0 has no tables, so
@@ -282,6 +296,26 @@ def record(
 def read_text(raw: bytes) -> str:
     """A text of the database, which may be damaged: what is not UTF-8 is written out."""
     return raw.decode("utf-8", "backslashreplace")
+
+
+def keep_in_force(db: Database, recipe: RecipeInForce) -> None:
+    """Write which recipe a station judges by; the caller has begun a transaction."""
+    db.execute(
+        "INSERT OR REPLACE INTO recipe_in_force (station, recipe, of_file) VALUES (?, ?, ?)",
+        (recipe.station, recipe.recipe, recipe.of_file),
+    )
+
+
+def in_force(db: Database, station: str) -> RecipeInForce | None:
+    """The recipe that ``station`` judged by at last; None in a journal that does not say."""
+    known = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'recipe_in_force'"
+    if not db.execute(known).fetchall():
+        return None
+    found = db.execute(
+        "SELECT station, recipe, of_file FROM recipe_in_force WHERE station = ?", (station,)
+    ).fetchall()
+    # A row that was damaged says nothing.
+    return RecipeInForce(*found[0]) if found and all(isinstance(t, str) for t in found[0]) else None
 
 
 def numbers(db: Database, after: int = 0) -> list[tuple[int, str]]:

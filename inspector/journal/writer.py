@@ -38,9 +38,12 @@ from inspector.journal.schema import (
     FILE,
     PLACES_PER_EPOCH,
     Accepted,
+    RecipeInForce,
     Recovered,
     begin,
     damaged,
+    in_force,
+    keep_in_force,
     read_text,
     record,
 )
@@ -108,6 +111,28 @@ class Journal:
     def damaged(self) -> int:
         """Rows that could not be read and were set aside, ever. Any thread may read it."""
         return self._damaged
+
+    def in_force(self, station: str) -> RecipeInForce | None:
+        """The recipe that ``station`` judged by at last; None: the journal does not say.
+
+        Raises :class:`JournalError`.
+        """
+        try:
+            return in_force(self._db, station)
+        except sqlite3.Error as error:
+            raise damaged(self._path, error) from None
+
+    def keep(self, recipe: RecipeInForce) -> None:
+        """Record the recipe that a station judges by from now on. Raises :class:`JournalError`.
+
+        It is on the disk when this returns.
+        """
+
+        def work() -> int:
+            keep_in_force(self._db, recipe)
+            return 1
+
+        self._transact(work)
 
     def begin(self, epoch: str, started_us: int) -> Recovered:
         """Begin an epoch, and return what the earlier ones left. Raises :class:`JournalError`.

@@ -35,6 +35,10 @@ class Judges:
     def __getitem__(self, camera: str) -> Judge:
         return self._judges[camera]
 
+    def select(self, recipe: str) -> None:
+        """Have ``load`` load this recipe of the station file."""
+        self.station = self.station.model_copy(update={"recipe": recipe})
+
     def load(self) -> Iterator[tuple[str, StartupError | None]]:
         """Load every camera's judge; yields (camera, None), or why the camera has none."""
         for name, found in load(self.station):
@@ -124,7 +128,7 @@ class Changeover(Worker):
     """A thread that loads, warms and checks the judges of ``station`` beside those at work.
 
     It calls ``done`` at its end: then ``judges`` is complete, or ``problems`` says why not.
-    ``forget``: the operator wants the watch over drift to begin anew.
+    ``forget``: the operator wants the watches over drift and alarms to begin anew.
     """
 
     def __init__(

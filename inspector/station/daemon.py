@@ -21,6 +21,7 @@ from inspector.config.station_file import Station
 from inspector.errors import StartupError
 from inspector.journal.reader import Reader
 from inspector.journal.schema import Recovered
+from inspector.judging.alarms import Alarms
 from inspector.judging.judges import Judges
 from inspector.logs import say
 from inspector.station.delivery import Delivery, note_group
@@ -51,8 +52,10 @@ _STALLED_S: Final = 1.0
 class Daemon:
     """A station that can be run once, and asked to stop by any thread or signal handler."""
 
-    def __init__(self, station: Station) -> None:
+    def __init__(self, station: Station, recipe: str | None = None) -> None:
+        """``recipe``: judge by this one of the station's; None: by the one of before the start."""
         self._station = station
+        self._recipe = recipe
         self._stop_asked = False
 
     def ask_to_stop(self) -> None:
@@ -68,7 +71,8 @@ class Daemon:
         ledger = Ledger(station, str(uuid.uuid4()))
         judges = Judges(station)
         metrics = Metrics(station.station, [camera.name for camera in station.cameras])
-        readiness = Readiness(ledger, judges)
+        alarms = Alarms(station.alarm)
+        readiness = Readiness(ledger, judges, alarms)
         systemd = Notifier()
         say("state", state=ledger.state, station=station.station)
         with contextlib.ExitStack() as leave:
@@ -76,12 +80,13 @@ class Daemon:
             start = Start(
                 station,
                 leave,
+                self._recipe,
                 tell=readiness.tell,
                 speak_through=readiness.speak_through,
                 announce=lambda camera: announce(camera, judges, ledger, metrics),
             )
             try:
-                opened = start.open(judges, metrics, ledger.epoch)
+                opened = start.open(judges, metrics, ledger)
             except StartupError:
                 readiness.enter("Error")
                 raise
@@ -91,6 +96,7 @@ class Daemon:
                 opened,
                 ledger=ledger,
                 judges=judges,
+                alarms=alarms,
                 metrics=metrics,
                 readiness=readiness,
                 systemd=systemd,
@@ -114,6 +120,7 @@ class _Line:
         *,
         ledger: Ledger,
         judges: Judges,
+        alarms: Alarms,
         metrics: Metrics,
         readiness: Readiness,
         systemd: Notifier,
@@ -121,6 +128,7 @@ class _Line:
         self._opened = opened
         self._ledger = ledger
         self._judges = judges
+        self._alarms = alarms
         self._metrics = metrics
         self._readiness = readiness
         self._systemd = systemd
@@ -144,14 +152,18 @@ class _Line:
         self._delivery = Delivery(
             ledger=ledger,
             judges=judges,
+            alarms=alarms,
             recorder=self._recorder,
             pictures=self._pictures,
             metrics=metrics,
             inbox=inbox,
         )
         self._orders = Orders(
+            station,
+            opened.choice,
             ledger=ledger,
             judges=judges,
+            alarms=alarms,
             inbox=inbox,
             recorder=self._recorder,
             readiness=readiness,
@@ -183,6 +195,7 @@ class _Line:
             say("recovered", logging.WARNING, unanswered=len(unanswered))
         missed = [self._test_next_judge() for _ in self._grabbers]
         self._readiness.enter("Ready")
+        self._readiness.obstruct("recipe", Reason.NOT_READY, self._opened.choice.question)
         for why in filter(None, missed):
             self._readiness.obstruct("self-test", Reason.NOT_READY, why)
 
@@ -293,6 +306,7 @@ class _Line:
         readiness.tell()
         status = readiness.status
         metrics.status(status)
+        metrics.alarms({one[:2] for one in self._alarms.standing(status.recipe)})
         metrics.refused(self._opened.gate.refused)
         metrics.unsent(self._commands.unsent)
         for name in self._grabbers:

@@ -7,6 +7,7 @@ import time
 from functools import partial
 from typing import Final
 
+from inspector.judging.alarms import Alarms
 from inspector.judging.judges import Judges
 from inspector.logs import say
 from inspector.station.inbox import Inbox
@@ -30,6 +31,7 @@ class Delivery:
         *,
         ledger: Ledger,
         judges: Judges,
+        alarms: Alarms,
         recorder: Recorder,
         pictures: Pictures,
         metrics: Metrics,
@@ -37,6 +39,7 @@ class Delivery:
     ) -> None:
         self._ledger = ledger
         self._judges = judges
+        self._alarms = alarms
         self._recorder = recorder
         self._pictures = pictures
         self._metrics = metrics
@@ -74,6 +77,7 @@ class Delivery:
         for request in part.requests:
             request.answer(published, recorded)
         self._metrics.verdict(published)
+        self._alarms.note(published)
         if part.is_begun:
             taken_s = (time.monotonic_ns() - part.start_ns) / 1e9
             self._metrics.stage("trigger_to_verdict", taken_s, published.camera)

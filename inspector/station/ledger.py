@@ -23,6 +23,7 @@ from inspector.verdict import Judgement, Reason, Verdict
 from inspector.wire.messages import (
     CameraStatus,
     ModelField,
+    RecipeSource,
     RegionField,
     State,
     StatusMessage,
@@ -93,6 +94,7 @@ class Ledger:
         self.epoch = epoch
         self.provider = ""
         self._station = station
+        self._recipe_from: RecipeSource = "file"
         self._clock = clock
         self._state: State = "Preoperational"
         self._not_ready = (Reason.NOT_READY, "the station is Preoperational")
@@ -154,11 +156,12 @@ class Ledger:
         if any(camera.trigger != "software" for camera in self._station.cameras):
             self.enter("ContinuousExecution")
 
-    def select(self, recipe: str) -> None:
+    def select(self, recipe: str, source: RecipeSource = "command") -> None:
         """Put another recipe of the station file in force, between two parts."""
         if recipe not in self._station.recipes:
             raise ValueError(f"no recipe '{recipe}'")
         self._station = self._station.model_copy(update={"recipe": recipe})
+        self._recipe_from = source
 
     def install(self, camera: str, model: ModelField) -> None:
         """Name the model that judges ``camera`` from now on."""
@@ -422,6 +425,7 @@ class Ledger:
             late=self._late,
             repeated=self._repeated,
             recipe=self._station.recipe,
+            recipe_from=self._recipe_from,
             provider=self.provider,
             inference="; ".join(f"{name}: {text}" for name, text in self._troubles.items() if text),
             cameras=tuple(self._cameras.values()),

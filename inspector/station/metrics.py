@@ -10,7 +10,7 @@ import socketserver
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from http import HTTPStatus
@@ -62,6 +62,7 @@ class Metrics:
         registry = self._registry = CollectorRegistry()
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
+        self._names = tuple(cameras)
         self._models: dict[str, tuple[str, ...]] = {}
         self._totals: dict[Counter, int] = {}
         self._lost: set[str] = set()
@@ -106,6 +107,9 @@ class Metrics:
         self._model = gauge("model_info", "Constant 1.", "camera", "name", "version", "sha256")
         self._model_age = gauge("model_age_seconds", "Since the bundle was made.", "camera")
         self._drift = gauge("drift_statistic", "Evidence of drift; 1 is the alarm.", "camera")
+        self._alarm = gauge(
+            "alarm", "1 while clearly more parts are so than is usual.", "camera", "verdict"
+        )
         self._self_tests = counter("self_tests", "Golden defects sent.", "camera", "result")
 
         for name in cameras:
@@ -122,6 +126,7 @@ class Metrics:
             self._stages.labels(stage, "")
         for kind in ("published", "kept"):
             self._dropped.labels(kind)
+        self.alarms(())
         self.state("Preoperational")
 
     def verdict(self, message: VerdictMessage) -> None:
@@ -209,6 +214,12 @@ class Metrics:
     def drift(self, camera: str, statistic: float) -> None:
         """Evidence that good parts of ``camera`` drift: 0 none, 1 the alarm."""
         self._drift.labels(camera).set(statistic)
+
+    def alarms(self, standing: Collection[tuple[str, Verdict]]) -> None:
+        """The alarms that stand: (camera, FAIL or FAULT)."""
+        for camera in self._names:
+            for kind in (Verdict.FAIL, Verdict.FAULT):
+                self._alarm.labels(camera, kind.value).set((camera, kind) in standing)
 
     def self_test(self, camera: str, missed: bool) -> None:
         """A golden defect went through ``camera``'s path and was found, or was not."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
+from inspector.config.station_file import Station
 from inspector.errors import CommandError
+from inspector.judging.alarms import Alarms
 from inspector.judging.judges import Changeover, Judges
 from inspector.logs import say
 from inspector.station.grabber import Grabber
@@ -14,7 +16,8 @@ from inspector.station.inbox import Inbox
 from inspector.station.ledger import Ledger
 from inspector.station.metrics import Metrics
 from inspector.station.readiness import Readiness
-from inspector.station.recorder import Recorder, TriggerEntry
+from inspector.station.recipes import RecipeChoice, settled
+from inspector.station.recorder import RecipeEntry, Recorder, TriggerEntry
 from inspector.station.systemd import Notifier
 from inspector.station.triggers import Trigger
 from inspector.verdict import Reason
@@ -27,13 +30,18 @@ class Orders:
 
     A changeover loads, warms and checks its bundles in a thread beside the judges at work; it
     takes over between two parts. Until its judge has judged a part it can be rolled back.
+
+    ``station`` is as its file has it, ``choice`` the recipe that the start went on with.
     """
 
     def __init__(
         self,
+        station: Station,
+        choice: RecipeChoice,
         *,
         ledger: Ledger,
         judges: Judges,
+        alarms: Alarms,
         inbox: Inbox,
         recorder: Recorder,
         readiness: Readiness,
@@ -41,8 +49,11 @@ class Orders:
         metrics: Metrics,
         systemd: Notifier,
     ) -> None:
+        self._station = station
+        self._choice = self._choice_before = choice
         self._ledger = ledger
         self._judges = judges
+        self._alarms = alarms
         self._inbox = inbox
         self._recorder = recorder
         self._readiness = readiness
@@ -71,7 +82,8 @@ class Orders:
     def roll_back(self, why: str) -> None:
         """Put what was before the last changeover in force again."""
         say("changeover rolled back", logging.ERROR, detail=why)
-        self._take_over(self._judges.roll_back().recipe)
+        self._judges.roll_back()
+        self._take_over(self._choice_before)
         for name, missed in self._judges.missed:
             self._readiness.obstruct("self-test", Reason.NOT_READY, f"{name}: {missed}")
         self._readiness.tell()
@@ -171,20 +183,37 @@ class Orders:
             request.refuse("failed", "; ".join(str(problem) for problem in changeover.problems))
             return
         self._judges.switch(changeover)
-        self._take_over(changeover.station.recipe)
-        self._readiness.obstruct("self-test", Reason.NOT_READY, "")
-        self._readiness.tell()
-        station = self._judges.station
-        models = {camera.name: self._judges[camera.name].model for camera in station.cameras}
-        request.finish(
-            f"recipe {station.recipe}: "
-            + ", ".join(f"{name} by {one.name} {one.version}" for name, one in models.items())
+        if changeover.forget:
+            self._alarms.forget()
+        recipe, choice = changeover.station.recipe, self._choice
+        if isinstance(request.command, RecipeCommand):
+            choice = settled(self._station, recipe, "command")
+        models = {camera.name: self._judges[camera.name].model for camera in self._station.cameras}
+        done = f"recipe {recipe}: " + ", ".join(
+            f"{name} by {one.name} {one.version}" for name, one in models.items()
         )
 
-    def _take_over(self, recipe: str) -> None:
-        self._ledger.select(recipe)
+        def answer(recorded: bool) -> None:
+            if recorded:
+                request.finish(done)
+            else:
+                request.refuse("journal", f"{recipe} is in force, but could not be recorded yet")
+
+        self._choice_before = self._choice
+        self._take_over(choice, answer)
+        self._readiness.obstruct("self-test", Reason.NOT_READY, "")
+        self._readiness.tell()
+
+    def _take_over(
+        self, choice: RecipeChoice, then: Callable[[bool], None] = lambda _: None
+    ) -> None:
+        """The judges were changed: judge by ``choice``, and record it before its first verdict."""
+        self._choice = choice
+        self._ledger.select(choice.recipe, choice.source)
         for camera in self._judges.station.cameras:
             announce(camera.name, self._judges, self._ledger, self._metrics)
+        self._readiness.obstruct("recipe", Reason.NOT_READY, choice.question)
+        self._recorder.put(RecipeEntry(choice.kept, then))
 
 
 def announce(camera: str, judges: Judges, ledger: Ledger, metrics: Metrics) -> None:

@@ -18,16 +18,20 @@ _M_ARENA_MAX: Final = -8
 
 
 def run(
-    station: Station, wait_for_subscriber_s: float = 0.0, stop_on_stdin_eof: bool = False
+    station: Station,
+    wait_for_subscriber_s: float = 0.0,
+    stop_on_stdin_eof: bool = False,
+    recipe: str | None = None,
 ) -> None:
     """Run a station in this process until its cameras end or SIGTERM/SIGINT.
 
     The first signal judges and publishes what was grabbed; a second one leaves at once. With
     ``stop_on_stdin_eof`` the end of standard input is a first signal: a station that a program
-    started does not outlive it. Raises :class:`StartupError`.
+    started does not outlive it. ``recipe``, one of the station's, is in force whatever was before.
+    Raises :class:`StartupError`.
     """
     _keep_heap_small()
-    daemon = Daemon(station)
+    daemon = Daemon(station, recipe)
     asked = False
 
     def on_signal(number: int, _frame: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from inspector.judging.alarms import Alarms
 from inspector.judging.judges import Judges
 from inspector.logs import say
 from inspector.station.ledger import Ledger
@@ -19,13 +20,14 @@ class Readiness:
     written, a self-test that was missed. While there is one the state is Error.
     """
 
-    def __init__(self, ledger: Ledger, judges: Judges) -> None:
+    def __init__(self, ledger: Ledger, judges: Judges, alarms: Alarms) -> None:
         self.storage = ""
         """What is wrong with the disk that does not keep the station from judging; or ""."""
         self.damaged = 0
         """Rows of the journal that could not be read and were set aside."""
         self._ledger = ledger
         self._judges = judges
+        self._alarms = alarms
         self._obstacles: dict[str, tuple[Reason, str]] = {}
         self._status = ledger.status()
         self._publish: Callable[[StatusMessage], None] = lambda _: None
@@ -77,10 +79,12 @@ class Readiness:
     def tell(self) -> None:
         """Publish the status."""
         trouble = "; ".join(f"{what}: {detail}" for what, (_, detail) in self._obstacles.items())
-        self._status = self._ledger.status().model_copy(
+        status = self._ledger.status()
+        self._status = status.model_copy(
             update={
                 "trouble": trouble,
                 "drift": self._judges.drifting,
+                "alarm": self._alarms.in_words(status.recipe),
                 "storage": self.storage,
                 "damaged": self.damaged,
             }

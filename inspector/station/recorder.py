@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from inspector.errors import JournalError
+from inspector.journal.schema import RecipeInForce
 from inspector.logs import say
 from inspector.station.triggers import Trigger
 from inspector.threads import Worker
@@ -32,6 +33,10 @@ class Records(Protocol):
 
     def tend(self) -> None:
         """What is due once a second. Raises :class:`JournalError` when nothing can be recorded."""
+        ...
+
+    def keep(self, recipe: RecipeInForce) -> None:
+        """On the disk when it returns. Raises :class:`JournalError`."""
         ...
 
 
@@ -76,13 +81,26 @@ class VerdictEntry:
 
 
 @dataclass(frozen=True)
+class RecipeEntry:
+    """A recipe that judges the parts whose verdicts are put after this.
+
+    It is recorded before the first of them, so that a restart goes on with the recipe of the last
+    verdict that anybody heard. ``then`` is called in the recorder's thread, with whether
+    it is recorded; if it is not, it will be as soon as that works again.
+    """
+
+    recipe: RecipeInForce
+    then: Callable[[bool], None] = lambda _: None
+
+
+@dataclass(frozen=True)
 class StatusEntry:
     """A status to publish after what was put before it."""
 
     status: StatusMessage
 
 
-Entry = TriggerEntry | VerdictEntry | StatusEntry
+Entry = TriggerEntry | VerdictEntry | RecipeEntry | StatusEntry
 
 
 @dataclass(frozen=True)
@@ -120,6 +138,8 @@ class Recorder(Worker):
         self._unrecorded: collections.deque[VerdictMessage] = collections.deque(
             maxlen=_MOST_UNRECORDED
         )
+        self._recipe: RecipeInForce | None = None
+        """The recipe in force, while the journal does not have it."""
         self._changed = threading.Condition()
         self._closing = False
         self._trouble = ""
@@ -189,7 +209,7 @@ class Recorder(Worker):
             self._began = None
             self._group = []
         # Once more: what fails now is in no journal for good.
-        if self._unrecorded and not self._commit([]):
+        if (self._unrecorded or self._recipe) and not self._commit([]):
             self._forgotten += len(self._unrecorded)
             self._tell_forgotten()
 
@@ -201,7 +221,7 @@ class Recorder(Worker):
         verdicts = 0
         lost: set[int] = set()
         for i, entry in enumerate(group):
-            if isinstance(entry, TriggerEntry):
+            if isinstance(entry, TriggerEntry | RecipeEntry):
                 entry.then(recorded)
             elif isinstance(entry, StatusEntry):
                 self._wire.send_status(entry.status)
@@ -256,11 +276,17 @@ class Recorder(Worker):
             entry.trigger for entry in group if isinstance(entry, TriggerEntry) and entry.trigger
         ]
         verdicts = [entry.verdict for entry in group if isinstance(entry, VerdictEntry)]
-        if not triggers and not verdicts and not self._unrecorded:
+        for entry in group:
+            if isinstance(entry, RecipeEntry):
+                self._recipe = entry.recipe
+        if not triggers and not verdicts and not self._unrecorded and not self._recipe:
             # What is repeated was recorded, but while nothing can be, nothing is accepted.
             return not self._trouble
         late = list(self._unrecorded)
         try:
+            if self._recipe:
+                self._journal.keep(self._recipe)
+                self._recipe = None
             self._journal.commit(triggers, [*late, *verdicts])
         except JournalError as error:
             self._note_trouble(str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from inspector.journal.schema import Recovered
 from inspector.journal.writer import Journal
 from inspector.judging.judges import Judges
 from inspector.logs import say
+from inspector.station.ledger import Ledger
 from inspector.station.metrics import Metrics
+from inspector.station.recipes import RecipeChoice, choose
 from inspector.wire.command_server import CommandSocket
 from inspector.wire.gate import Gate
 from inspector.wire.messages import StatusMessage
@@ -38,12 +41,14 @@ class Opened:
     journal: Journal
     archive: Archive
     recovered: Recovered
+    choice: RecipeChoice
     cameras: tuple[tuple[CameraConfig, Camera], ...]
 
 
 class Start:
     """One try to open everything; ``leave`` closes what was opened, the last one first.
 
+    ``recipe`` is the one that was ordered for this start; None: that of the journal or the file.
     ``tell`` is called after each step, so that the status never stands still; ``speak_through``
     with what publishes it, once there is one; ``announce`` with each camera whose judge is loaded.
     """
@@ -52,6 +57,7 @@ class Start:
         self,
         station: Station,
         leave: contextlib.ExitStack,
+        recipe: str | None,
         *,
         tell: Callable[[], None],
         speak_through: Callable[[Callable[[StatusMessage], None]], None],
@@ -59,13 +65,14 @@ class Start:
     ) -> None:
         self._station = station
         self._leave = leave
+        self._recipe = recipe
         self._tell = tell
         self._speak_through = speak_through
         self._announce = announce
         self._problems: list[StartupError] = []
 
-    def open(self, judges: Judges, metrics: Metrics, epoch: str) -> Opened:
-        """Open sockets, journal, judges and cameras, and begin ``epoch`` in the journal.
+    def open(self, judges: Judges, metrics: Metrics, ledger: Ledger) -> Opened:
+        """Open sockets, journal, judges and cameras, and begin the ledger's epoch in the journal.
 
         Raises :class:`StartupError`, several of them together as :class:`Problems`. Those of
         bundles and cameras come first: what stands between the user and a verdict.
@@ -79,6 +86,9 @@ class Start:
             self._try(partial(self._serve_metrics, metrics, self._station.metrics))
         journal = self._try(self._open_journal)
         archive = Archive(self._station.state_folder, self._station.journal)
+        choice = self._choose_recipe(journal)
+        judges.select(choice.recipe)
+        ledger.select(choice.recipe, choice.source)
         later, self._problems = self._problems, []
         for camera, problem in judges.load():
             if problem is not None:
@@ -90,9 +100,10 @@ class Start:
         problems = [*self._problems, *later]
         if problems or gate is None or publisher is None or commands is None or journal is None:
             raise problems[0] if len(problems) == 1 else Problems(problems)
-        recovered = journal.begin(epoch, time.time_ns() // 1000)
+        journal.keep(choice.kept)
+        recovered = journal.begin(ledger.epoch, time.time_ns() // 1000)
         opened = tuple(camera for camera in held if camera is not None)
-        return Opened(gate, publisher, commands, journal, archive, recovered, opened)
+        return Opened(gate, publisher, commands, journal, archive, recovered, choice, opened)
 
     def _try(self, step: Callable[[], T]) -> T | None:
         """What ``step`` opened; None where it has a problem, which is kept until all are known."""
@@ -136,6 +147,22 @@ class Start:
         self._leave.callback(journal.close)
         say("journal", folder=folder)
         return journal
+
+    def _choose_recipe(self, journal: Journal | None) -> RecipeChoice:
+        station, before = self._station, None
+        if journal is not None:
+            before = self._try(partial(journal.in_force, station.station))
+        choice = choose(station, before, self._recipe)
+        if choice.recipe != station.recipe:
+            say(
+                "recipe",
+                logging.WARNING,
+                name=choice.recipe,
+                source=choice.source,
+                file=station.recipe,
+                detail="" if choice.source == "command" else "it was in force before this start",
+            )
+        return choice
 
     def _open_camera(self, config: CameraConfig) -> tuple[CameraConfig, Camera]:
         camera = cameras.isolate(config)

@@ -46,6 +46,9 @@ State = Literal[
 TopicKind = Literal["verdict", "heatmap", "status"]
 """What is published: the first word of a topic."""
 
+RecipeSource = Literal["file", "journal", "command"]
+"""Who said which recipe is in force; stable identifiers, documented in docs/wire.md."""
+
 RefusalCode = Literal[
     "malformed",
     "forbidden",
@@ -191,6 +194,11 @@ class StatusMessage(_Message):
     late: int = Field(default=0, description="results for parts that had their verdict by then")
     repeated: int = Field(default=0, description="triggers sent again, answered as the first time")
     recipe: str
+    recipe_from: RecipeSource | Literal[""] = Field(
+        default="",
+        description="who said so: the station file, the journal (it was in force before the "
+        "start) or a command; empty from a station that does not say",
+    )
     provider: str = Field(
         description="what inference runs on, as ONNX Runtime names it; or OpenVINO"
     )
@@ -200,6 +208,11 @@ class StatusMessage(_Message):
     trouble: Text = Field(default="", description="why the station is not Ready; or empty")
     drift: Text = Field(
         default="", description="cameras whose good parts no longer score as calibrated; or empty"
+    )
+    alarm: Text = Field(
+        default="",
+        description="cameras of which clearly more parts FAIL, or FAULT, than is usual, and where "
+        "to look first; or empty",
     )
     storage: Text = Field(
         default="", description="what is wrong with the disk, though the station judges; or empty"

@@ -15,7 +15,9 @@ if sys.platform != "linux":
 
 import inspector
 from benchmarks.faults import (
+    alarms,
     cameras,
+    changeovers,
     config,
     frames,
     journals,
@@ -267,3 +269,20 @@ def test_odd_things_end_nothing(tmp_path):
     found = journals.odd_things(tmp_path, 1, quiet)
     assert found.holds, found
     assert found.figures["damaged"] >= 1
+
+
+def test_changeovers_outlive_kills_and_the_row_can_fail(tmp_path, monkeypatch):
+    found = changeovers.changeovers(tmp_path / "kept", 1, quiet)
+    assert found.holds, found
+    assert found.figures["answered"] == 1
+    (tmp_path / "sitecustomize.py").write_text(
+        "from inspector.journal import writer\nwriter.Journal.keep = lambda *_: None\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert changeovers.changeovers(tmp_path / "lost", 1, quiet).figures["wrong_recipe"] == 1
+
+
+def test_alarms_come_where_they_must_and_only_there(tmp_path):
+    found = alarms.alarms(tmp_path, 20, quiet)
+    assert found.holds, found
+    assert set(found.figures) == {"parts_until_alarm_FAIL", "parts_until_alarm_FAULT"}

@@ -1,0 +1,73 @@
+"""Which recipe a start goes on with: the one that was in force before it.
+
+A changeover outlives a crash, a restart and a power cut, because the line still makes the product
+that it was for. Only somebody at the line can say what it makes when the station file was changed
+meanwhile: then the station is not Ready until it is told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inspector.config.station_file import Station
+from inspector.journal.schema import RecipeInForce
+from inspector.wire.messages import RecipeSource
+
+
+@dataclass(frozen=True)
+class RecipeChoice:
+    """What a station judges by, and why.
+
+    ``recipe`` is loaded. ``question`` says why somebody must choose before a part is judged; ""
+    when the choice is plain. ``kept`` is what the journal has to say: while there is a question,
+    what it said before, so that another start asks it again.
+    """
+
+    recipe: str
+    source: RecipeSource
+    question: str
+    kept: RecipeInForce
+
+
+def choose(
+    station: Station, before: RecipeInForce | None, ordered: str | None = None
+) -> RecipeChoice:
+    """The recipe that a start of ``station`` goes on with.
+
+    ``before`` is what the journal has of the start before, None in a new journal. ``ordered`` is
+    the recipe of ``run --recipe``, one of the station's.
+    """
+    if ordered is not None:
+        return settled(station, ordered, "command")
+    if before is None or before.recipe == station.recipe:
+        return settled(station, station.recipe, "file")
+    is_known = before.recipe in station.recipes
+    if is_known and before.of_file == station.recipe:
+        return settled(station, before.recipe, "journal")
+    # Judges of some recipe are needed while the question stands; they judge no part.
+    recipe = before.recipe if is_known else station.recipe
+    question = _question(station, before)
+    return RecipeChoice(recipe, "journal" if is_known else "file", question, before)
+
+
+def settled(station: Station, recipe: str, source: RecipeSource) -> RecipeChoice:
+    """``recipe`` is in force: ``source`` says so, and there is no question.
+
+    ``station`` is as its file has it.
+    """
+    return RecipeChoice(recipe, source, "", RecipeInForce(station.station, recipe, station.recipe))
+
+
+def _question(station: Station, before: RecipeInForce) -> str:
+    if before.recipe not in station.recipes:
+        why = f"recipe '{before.recipe}' was in force, and the station file no longer has it"
+    else:
+        why = (
+            f"recipe '{before.recipe}' was in force, and the station file now names "
+            f"'{station.recipe}', no longer '{before.of_file}'"
+        )
+    there = ", ".join(sorted(station.recipes))
+    return (
+        f"{why}: say what the line makes with 'inspector recipe NAME', or start with 'inspector "
+        f"run --recipe NAME' (there are {there})"
+    )

@@ -1,0 +1,326 @@
+"""No secret and no control character of others is ever shown, whatever it looks like."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import re
+import shlex
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from inspector.cli import main as cli
+from inspector.cli import output
+from inspector.cli.export_verdicts import _write_csv, row_of
+from inspector.client.subscriber import Gap
+from inspector.logs import _Plain, quoted
+from inspector.shown import cell, masked, no_formula, plain, with_formula
+from inspector.wire.messages import CameraStatus, StatusMessage
+from tests import running, stations
+
+SECRET = "s3cr3t"
+
+FORMS = [
+    "rtsp://admin:{}@10.0.0.9:554/live",
+    "rtsp://{}@10.0.0.9/live",
+    "rtsp://admin:{}@10.0.0.9/live?user=a@b",
+    "rtsp:/admin:{}@10.0.0.9/one-slash",
+    "admin:{}@10.0.0.9/no-scheme",
+    "http://10.0.0.9/video?user=a&password={}",
+    "http://10.0.0.9/video?PASSWD={}&size=1",
+    "http://10.0.0.9/video?api_key={}&size=1",
+    "http://10.0.0.9/video?size=1&access-token={}",
+    "http://10.0.0.9/video?p%61ss={}",
+    "http://10.0.0.9/video?login[pwd]={}",
+    "rtsp://10.0.0.9:554/user=admin_password={}_channel=1_stream=0.sdp",
+    "rtsp://10.0.0.9/api/token/{}",
+    "rtsp://10.0.0.9/key:{}",
+    "rtspsrc location=rtsp://10.0.0.9 user-id=admin user-pw={} ! decodebin ! appsink",
+    'rtspsrc location=rtsp://10.0.0.9 user-pw="{}" ! decodebin ! appsink',
+    "rtspsrc user-pw = '{}' location=rtsp://10.0.0.9 ! appsink",
+    "rtspsrc location=rtsp://admin:{}@10.0.0.9 ! appsink",
+    'souphttpsrc location="http://10.0.0.9/?secret={}" ! appsink',
+    'souphttpsrc extra-headers="a,authorization={}" location=http://10.0.0.9 ! appsink',
+    'souphttpsrc location="http://10.0.0.9" proxy-pw={} ! appsink name=x@y',
+]
+
+PIPELINES = [form for form in FORMS if "!" in form]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_secret_is_masked(form):
+    shown = masked(form.format(SECRET))
+    assert SECRET not in shown
+    assert "***" in shown
+    assert masked(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "0",
+        "/dev/video0",
+        "line@2.avi",
+        "parts/line.avi",
+        "rtsp://10.0.0.9:554/live?channel=1",
+        "videotestsrc ! video/x-raw,format=BGR ! x264enc key-int-max=30 ! appsink",
+    ],
+)
+def test_what_has_no_secret_is_shown_whole(source):
+    assert masked(source) == source
+
+
+def test_what_is_no_secret_stays_readable():
+    assert masked("rtsp://admin:a@b:c/d@10.0.0.9:554/live") == "rtsp://***@10.0.0.9:554/live"
+    assert masked("http://h/v?password=a b&size=1") == "http://h/v?password=***&size=1"
+    assert masked("rtspsrc location=rtsp://h user-pw='a b' ! appsink") == (
+        "rtspsrc location=rtsp://h user-pw=*** ! appsink"
+    )
+
+
+SYLLABLES = st.sampled_from(
+    [
+        *"@:/?#=!%;+ _-.\\$\t\"'",
+        *("://", " ! ", "pass=", "token/", "%40", "é", "user-pw="),
+        *("Kq7", "Zx9", "Wv4", "Jf2"),
+    ]
+)
+MARK = "Hd5Hd5"
+
+
+@settings(max_examples=800, deadline=None)
+@given(st.sampled_from(FORMS), st.lists(SYLLABLES, max_size=8), st.lists(SYLLABLES, max_size=8))
+def test_no_secret_shows_whatever_is_in_it(form, before, after):
+    """Of a secret no letter may show; only ``&`` ends the value of a query."""
+    secret = "".join(before) + MARK + "".join(after)
+    if form in PIPELINES:
+        secret = quoted_for(form, secret)
+        if secret is None:
+            return
+    shown = masked(form.format(secret))
+    for piece in re.findall(r"Kq7|Zx9|Wv4|Jf2|Hd5", secret):
+        assert piece not in shown, (form.format(secret), shown)
+
+
+def quoted_for(form: str, secret: str) -> str | None:
+    """The secret as a pipeline can carry it in this place; None: it cannot."""
+    escaped = secret.replace("\\", "\\\\")
+    if '"{}"' in form or '={}"' in form:
+        return escaped.replace('"', '\\"')
+    if "'{}'" in form:
+        return escaped.replace("'", "\\'")
+    if "://admin" in form:
+        return secret
+    return re.sub(r"([\s\"'])", r"\\\1", escaped)
+
+
+HOSTILE = st.text(
+    st.characters(blacklist_categories=())
+    | st.sampled_from("\x1b\x9b\r\n\t\0\x7f\u202e\u2028\u200b\udcff"),
+    max_size=40,
+)
+
+
+@given(HOSTILE)
+def test_plain_text_is_one_line_that_moves_nothing(text):
+    assert plain(text).isprintable()
+    assert not text.isprintable() or plain(text) == text
+
+
+@given(HOSTILE, HOSTILE, HOSTILE)
+@settings(max_examples=150, deadline=None)
+def test_watch_shows_one_line_for_a_verdict(part_id, detail, camera):
+    shown = said(
+        lambda lines: lines.verdict(
+            stations.verdict(
+                1, part_id=part_id, camera=camera, verdict="FAULT", score=None, detail=detail
+            )
+        )
+    )
+    assert shown.count("\n") == 2, "the head and the line"
+    assert shown.replace("\n", "").isprintable()
+
+
+def said(tell) -> str:
+    stream = io.StringIO()
+    tell(output.Lines(Console(file=stream, highlight=False, width=200)))
+    return stream.getvalue()
+
+
+FORGED = "p1\x1b[2K\r12:00:00 top      p1                 PASS      0.012\n\u202eend"
+
+
+def test_a_part_id_forges_no_line_anywhere(caplog, capsys):
+    camera = CameraStatus(name=FORGED, state="lost", detail=FORGED, frames=1)
+    status = StatusMessage(
+        **dict.fromkeys(("station", "epoch", "recipe", "provider", "inference"), FORGED),
+        **dict.fromkeys(("trouble", "drift", "alarm", "storage"), FORGED),
+        **dict.fromkeys(("last_seq", "passed", "failed", "faults", "sent_us"), 1),
+        state="Error",
+        cameras=(camera,),
+    )
+    lines = said(lambda made: (made.status(status), made.gap(Gap("s", FORGED, 1, 2))))
+    assert lines.count("\n") == 3
+    assert lines.replace("\n", "").isprintable()
+    from inspector import tables
+    from inspector.cli.status import _show, assess
+
+    _show(status, assess(status))
+    filled = tables.table("part", FORGED)
+    filled.add_row(FORGED, FORGED)
+    tables.show(filled)
+    tables.print_next("inspector", FORGED)
+    shown = capsys.readouterr().out
+    assert shown.replace("\n", "").isprintable()
+    assert not re.search(r"(?m)^12:00:00", shown)
+    assert quoted(FORGED).isprintable()
+
+
+def test_a_file_name_forges_no_line_of_judge(tmp_path, bundle_path):
+    from tests import tiny
+
+    folder = running.write_parts(tmp_path / "parts", tiny.good_picture())
+    (folder / "000.png").rename(folder / f"{FORGED.replace('/', '_')}.png")
+    code, out, err = running.inside("judge", bundle_path, folder)
+    assert (code, err) == (0, "")
+    assert out.replace("\n", "").isprintable()
+    assert not re.search(r"(?m)^12:00:00", out)
+    code, _, err = running.inside("judge", bundle_path, folder / FORGED)
+    assert code != 0
+    assert err.count("\n") == 1
+    assert err.rstrip("\n").isprintable()
+
+
+def test_a_traceback_in_the_log_moves_no_cursor():
+    import logging
+
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        import sys
+
+        record = logging.LogRecord("x", 40, "f", 1, "crash", None, sys.exc_info())
+    assert _Plain("%(message)s").format(record).replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("secret", [SECRET, "p@ss/w0rd"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("init", "{file}", "--camera", "{source}"),
+        ("init", "{file}", "--camera", "0", "{source}"),
+        ("init", "{file}", "--camera={source}", "--no-such"),
+        ("collect", "{source}", "-o", "{folder}", "--count", "{source}"),
+        ("collect", "rtsp:/a:{secret}@h", "-o", "{folder}"),
+        ("check", "{wrong}"),
+        ("run", "{twice}"),
+        ("check", "{lost}"),
+        ("run", "{lost}"),
+    ],
+)
+def test_no_command_shows_a_secret(tmp_path, bundle_path, words, secret):
+    source = f"http://admin:{secret}@127.0.0.1:9/?password={secret}"
+    lost = running.write_station(
+        tmp_path / "lost.yaml",
+        bundle_path,
+        {"name": "top", "kind": "opencv", "source": source, "timeout_ms": 200},
+    )
+    wrong = tmp_path / "wrong.yaml"
+    text = lost.read_text(encoding="utf-8")
+    wrong.write_text(
+        f"{text}queue_size: '{source}'\nmetrics: '{source}'\n'{source}': 1\n", encoding="utf-8"
+    )
+    twice = tmp_path / "twice.yaml"
+    twice.write_text(f"'{source}': 1\n'{source}': 2\n", encoding="utf-8")
+    names = {
+        "twice": str(twice),
+        "file": str(tmp_path / "new.yaml"),
+        "folder": str(tmp_path / "photos"),
+        "lost": str(lost),
+        "wrong": str(wrong),
+        "source": source,
+        "secret": secret,
+    }
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+        try:
+            code = cli.main([word.format(**names) for word in words])
+        except SystemExit as ended:
+            code = ended.code
+    out = told.getvalue()
+    assert "inspector" in out or "***" in out
+    assert secret not in out, shlex.join(words)
+    if words[2:] == ("--camera", "{source}"):
+        assert (code, "***" in out) == (0, True)
+
+
+def test_argparse_complains_without_the_secret(capsys):
+    source = f"rtsp://admin:{SECRET}@10.0.0.9/live"
+    for words in (
+        ["collect", "-o", "x", source, source],
+        ["watch", "--count", source],
+        [source],
+    ):
+        with pytest.raises(SystemExit):
+            cli.main(words)
+        said_so = capsys.readouterr().err
+        assert "***" in said_so
+        assert SECRET not in said_so
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
+        ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+        ("-1+1", "'-1+1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\\t=1"),
+        ("\r=1", "'\\r=1"),
+        ("-5", "-5"),
+        ("+4.5e3", "+4.5e3"),
+        ("S/N 7", "S/N 7"),
+        ("'=1", "''=1"),
+        ("a\nb", "a\nb"),
+        ("a\x1b[2J", "a\\x1b[2J"),
+    ],
+)
+def test_no_cell_is_a_formula(text, shown):
+    assert cell(text) == shown
+
+
+@given(st.text("'=+-@\t\r1.eE x", max_size=8))
+def test_what_a_cell_was_given_comes_back(text):
+    made = no_formula(text)
+    assert with_formula(made) == text
+    number = re.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", made)
+    assert number or not made.startswith(tuple("=+-@\t\r"))
+
+
+def test_exported_verdicts_hold_no_formula_and_numbers_stay_numbers(tmp_path):
+    verdict = stations.verdict(
+        1, part_id="=1+1", session="@x", client="-2-3", detail="\t=1", score=0.25
+    )
+    path = tmp_path / "out.csv"
+    assert _write_csv(path, iter([row_of(verdict)])) == 1
+    with path.open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert [row[name] for name in ("part_id", "session", "client", "detail")] == [
+        "'=1+1",
+        "'@x",
+        "'-2-3",
+        "'\\t=1",
+    ]
+    assert float(row["score"]) == 0.25
+    assert int(row["seq"]) == 1
+    assert row["regions"] == "[]"
+
+
+def test_letters_of_a_name_are_kept():
+    assert plain(string.printable[:94]) == string.printable[:94]
+    assert plain("S/N 0815 Prüfling 部品") == "S/N 0815 Prüfling 部品"

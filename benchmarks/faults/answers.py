@@ -90,7 +90,7 @@ def _run_of_a_plc(
 
 def late(folder: Path, trials: int, tick: Tick) -> Found:
     """A disk that syncs too slowly, and a station that stands still; a third of each, in turns."""
-    station = triggered_station(folder)
+    station = triggered_station(folder, stale_trigger_ms=500)
     text = station.read_text(encoding="utf-8")
     station.write_text(text.replace("deadline_ms: 5000", f"deadline_ms: {_DEADLINE_MS}"))
     address = load_station(station).sockets

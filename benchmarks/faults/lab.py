@@ -102,6 +102,7 @@ class Plc:
         self.refused: Counter[str] = Counter()
         self.waiting: dict[Key, float] = {}
         """Triggers without a verdict, oldest first, and when each was sent first (monotonic)."""
+        self._sent_us: dict[Key, int] = {}
         self._ids: dict[str, Key] = {}
         self._sent = 0
         self._context = zmq.Context()
@@ -129,6 +130,7 @@ class Plc:
             "trigger_seq": key[1],
             "part_id": key[2],
             "repeat": repeat,
+            "sent_us": self._sent_us.setdefault(key, time.time_ns() // 1000),
         }
         self._ids[str(self._sent)] = key
         self._socket.send(json.dumps(body).encode())
@@ -306,7 +308,11 @@ def triggered_station(folder: Path, **keys: Any) -> Path:
     parts = running.write_parts(folder / "parts", tiny.good_picture(), tiny.bad_picture())
     camera = running.folder_camera(parts, trigger="software", loop=True, deadline_ms=5000)
     return running.write_station(
-        folder / "station.yaml", bundle, camera, **{"sockets": fixed_sockets()} | keys
+        folder / "station.yaml",
+        bundle,
+        camera,
+        # What is sent again after a crash is to be judged, and not only refused a picture.
+        **{"sockets": fixed_sockets(), "stale_trigger_ms": 600_000} | keys,
     )
 
 

@@ -213,7 +213,8 @@ class Ledger:
         ``repeat``: its sender says that it was sent before, for the same part. Only then is a used
         number no new part, and only for ``repeat_window_s`` after its verdict does that come again:
         a sender that counts from 1 anew must not get an old verdict for a new part. Where both tell
-        when they were sent first, that must be the same too.
+        when they were sent first, that must be the same too; and if it is, this is the same trigger
+        also without ``repeat``, overtaken by its repetition on another connection.
 
         ``age_us``: how long it was on its way, None when that is not known. After
         ``stale_trigger_ms`` the part is no longer before the camera.
@@ -226,12 +227,13 @@ class Ledger:
             raise CommandError(f"trigger: camera '{trigger.camera}': {why}")
         requests = [] if request is None else [request]
         used = self._triggers.is_used(trigger)
-        if repeat and used:
-            known = self._triggers.find(trigger)
+        known = self._triggers.find(trigger) if used else None
+        sent_us = {trigger.sent_us, None if known is None else _sent_us_of(known)}
+        is_overtaken = known is not None and len(sent_us) == 1 and None not in sent_us
+        if used and (repeat or is_overtaken):
             if known is None or self._is_expired(known):
                 return TriggerAnswer("expired")
-            sent_us = {trigger.sent_us, _sent_us_of(known)} - {None}
-            if len(sent_us) <= 1:
+            if len(sent_us - {None}) <= 1:
                 self._repeated += 1
                 if isinstance(known, Past):
                     return TriggerAnswer("repeated", None, known.verdict.told_again())

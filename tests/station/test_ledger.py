@@ -284,6 +284,20 @@ def test_repetition_that_was_sent_first_at_another_time_is_another_part():
     assert parts(made.close()) == [("p1", "trigger_conflict")]
 
 
+def test_trigger_that_its_repetition_overtook_is_no_second_part():
+    """As a connection is dropped and made anew, what was sent by the old one may come later."""
+    hand = Hand()
+    made = ready(hand)
+    assert made.trigger(hand.trigger(1, sent_us=7), repeat=True).kind == "accepted"
+    assert made.trigger(hand.trigger(1, sent_us=7)).kind == "repeated"
+    verdict = judge(made, hand, expose(made, hand), judgement())
+    assert made.trigger(hand.trigger(1, sent_us=7)).verdict == verdict.told_again()
+    assert made.trigger(hand.trigger(1, sent_us=8)).kind == "conflict"
+    assert parts(made.close()) == [("p1", "trigger_conflict")]
+    hand.ns += 60_000 * MS + 1
+    assert made.trigger(hand.trigger(1, sent_us=8)).kind == "expired"
+
+
 def test_trigger_that_a_crash_left_is_repeated_though_its_first_sending_is_forgotten():
     hand = Hand()
     made = Ledger(only_triggered(), "epoch-2", hand.clock())

@@ -130,6 +130,12 @@ class Line(RuleBasedStateMachine):
     def sender_repeats(self, data: st.DataObject) -> None:
         self.send(data.draw(st.sampled_from(self.mine)), repeat=True)
 
+    @precondition(lambda self: self.mine)
+    @rule(data=st.data())
+    def message_comes_late(self, data: st.DataObject) -> None:
+        """Overtaken by its repetition, or twice."""
+        self.send(data.draw(st.sampled_from(self.mine)), repeat=False)
+
     def send(self, thing: Thing, *, repeat: bool) -> None:
         fields = {**vars(thing.trigger), "triggered_ns": self.ns, "triggered_us": self.wall_us}
         trigger = Trigger(**fields)

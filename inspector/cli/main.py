@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import io
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from typing import Final
 
 from inspector.errors import InspectorError
+from inspector.streams import complain, silence
 from inspector.version import VERSION
 
 COMMANDS: Final = {
@@ -48,14 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except InspectorError as error:
-        for line in str(error).splitlines():
-            print(f"inspector: error: {line}", file=sys.stderr)
+        complain("\n".join(f"inspector: error: {line}" for line in str(error).splitlines()))
         return error.exit_code
     except KeyboardInterrupt:
+        # Python's own end would wait for a reader that does not read.
+        with contextlib.suppress(OSError, ValueError):
+            silence(sys.stdout.fileno())
         return 128 + signal.SIGINT
     except BrokenPipeError:
         # The reader of our output ended first, as in 'inspector check | head': nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout.fileno())
         return 0
 
 

@@ -21,7 +21,7 @@ from inspector.errors import StartupError
 from inspector.journal.reader import Reader
 from inspector.journal.schema import Recovered
 from inspector.judging.judges import Judges
-from inspector.logs import say
+from inspector.logs import dropped, say
 from inspector.station.delivery import Delivery, note_group
 from inspector.station.grabber import Grabber
 from inspector.station.inbox import Arrival, Call, Change, Inbox
@@ -286,6 +286,7 @@ class _Line:
         metrics.status(status)
         metrics.refused(self._opened.gate.refused)
         metrics.unsent(self._commands.unsent)
+        metrics.log_dropped(dropped())
         for name in self._grabbers:
             metrics.queue(name, self._inbox.waiting(name))
         self._systemd.status(

@@ -27,6 +27,7 @@ from inspector.config.yaml_file import (
     Whole,
     load_yaml,
 )
+from inspector.files import READ_TIMEOUT_S
 from inspector.imaging.geometry import Box
 from inspector.verdict import LIMIT_FACTOR_RANGE
 
@@ -154,6 +155,8 @@ class Station(FrozenModel):
     batching: Literal["never", "auto"] = "never"
     """``auto``: parts of cameras that share a bundle are judged in batches where these are measured
     to be quicker; a start and a changeover then take some seconds more."""
+    load_timeout_s: Number = Field(default=READ_TIMEOUT_S, ge=1, le=600)
+    """Longest time that a bundle's file may take to be read, at a start and at a changeover."""
     sockets: Sockets = Sockets()
     security: Security = Security()
     journal: JournalSettings = JournalSettings()

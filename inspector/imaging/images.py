@@ -14,6 +14,8 @@ import numpy.typing as npt
 from inspector.errors import Fault
 from inspector.verdict import FloatMap, Frame8, Reason
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 
 # OpenCV's log is silenced: the errors raised here say in one line what is wrong with a file.
@@ -78,7 +80,7 @@ def decode_file(data: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[Any]:
 def _is_truncated(data: npt.NDArray[np.uint8]) -> bool:
     """True when a PNG or JPEG lacks its end marker; OpenCV would fill the rest with grey."""
     raw, tail = data[:8].tobytes(), data[-4096:].tobytes()
-    if raw.startswith(b"\x89PNG\r\n\x1a\n"):
+    if raw.startswith(_PNG):
         return b"IEND" not in tail
     if raw.startswith(b"\xff\xd8"):
         return b"\xff\xd9" not in tail
@@ -123,6 +125,13 @@ def decode(data: bytes) -> Frame8:
     if image is None:
         raise ValueError("not a readable picture")
     return np.asarray(image, dtype=np.uint8)
+
+
+def png_size(data: bytes) -> tuple[int, int]:
+    """(width, height) that the bytes of a PNG name. Raises ValueError when they are no PNG."""
+    if data[:8] != _PNG or data[12:16] != b"IHDR" or len(data) < 24:
+        raise ValueError("not a PNG")
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
 def exposure(picture: Frame8) -> tuple[float, float]:

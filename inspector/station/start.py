@@ -46,6 +46,7 @@ class Start:
 
     ``tell`` is called after each step, so that the status never stands still; ``speak_through``
     with what publishes it, once there is one; ``announce`` with each camera whose judge is loaded.
+    After ``stop_asked()`` no bundle's file is waited for, and ``open`` raises.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class Start:
         tell: Callable[[], None],
         speak_through: Callable[[Callable[[StatusMessage], None]], None],
         announce: Callable[[str], None],
+        stop_asked: Callable[[], bool],
     ) -> None:
         self._station = station
         self._leave = leave
         self._tell = tell
         self._speak_through = speak_through
         self._announce = announce
+        self._stop_asked = stop_asked
         self._problems: list[StartupError] = []
 
     def open(self, judges: Judges, metrics: Metrics, epoch: str) -> Opened:
@@ -80,7 +83,7 @@ class Start:
         journal = self._try(self._open_journal)
         archive = Archive(self._station.state_folder, self._station.journal)
         later, self._problems = self._problems, []
-        for camera, problem in judges.load():
+        for camera, problem in judges.load(self._stop_asked):
             if problem is not None:
                 self._problems.append(problem)
             else:

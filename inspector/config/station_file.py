@@ -31,6 +31,9 @@ from inspector.files import READ_TIMEOUT_S
 from inspector.imaging.geometry import Box
 from inspector.verdict import LIMIT_FACTOR_RANGE
 
+_LONGEST_IPC = 107
+"""Bytes of a socket's path on Linux (sun_path, unix(7))."""
+
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
 
 
@@ -58,6 +61,8 @@ class Sockets(FrozenModel):
     @field_validator("verdicts", "images", "commands")
     @classmethod
     def _address(cls, value: str) -> str:
+        if len(os.fsencode(value.removeprefix("ipc://"))) > _LONGEST_IPC:
+            raise ValueError(f"is too long: the path after ipc:// may have {_LONGEST_IPC} bytes")
         if re.fullmatch(rf"{LOOPBACK}|tcp://(\*|[\w.-]+|\[[0-9a-fA-F:.]+\]):({PORT}|\*)", value):
             return value
         raise ValueError("must be an address such as tcp://127.0.0.1:5555, or ipc://PATH")

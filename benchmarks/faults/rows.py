@@ -10,6 +10,7 @@ from typing import Any, Final
 from benchmarks.faults import (
     cameras,
     config,
+    hangs,
     models,
     soak,
     strangers,
@@ -82,6 +83,20 @@ ROWS: Final = {
         10_000,
         10_000,
         config.config,
+    ),
+    "unread": Row(
+        "a log that nobody reads holds up nothing",
+        "lost 0, stopped within 8 s",
+        2000,
+        100,
+        hangs.unread,
+    ),
+    "shares": Row(
+        "a share that hangs in a changeover holds up nothing",
+        "accepted but without a verdict: 0, stopped within 8 s",
+        20,
+        1,
+        hangs.shares,
     ),
     "soak": Row(
         "it holds for hours",

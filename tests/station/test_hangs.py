@@ -119,10 +119,11 @@ def test_a_demo_whose_screen_is_stopped_obeys_sigterm(tmp_path, bundle_path):
 
 def blocked_station(folder: Path, other: Path, **keys: Any) -> tuple[Path, dict[str, str]]:
     """Two cameras that take a picture a minute after it was wanted, and two recipes."""
+    parts = running.write_parts(folder / "parts", tiny.good_picture())
     steps = [{"do": "frames", "count": 1}, {"do": "block", "seconds": 60}]
     cameras = [
-        {"name": name, "kind": "faulty", "steps": steps, "trigger": "software"}
-        | {"timeout_ms": 60_000, "deadline_ms": 60_000}
+        {"name": name, "kind": "faulty", "path": str(parts), "steps": steps}
+        | {"trigger": "software", "timeout_ms": 60_000, "deadline_ms": 60_000}
         for name in ("a", "b")
     ]
     sockets = fixed()

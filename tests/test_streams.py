@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-
-import pytest
 
 from inspector.streams import LineSink
 from tests import hanging, running
@@ -126,23 +123,6 @@ os.write(2, b"no line break")
     lines = done.stderr.splitlines()
     assert {"half a line", "a child", "no line break"} < set(lines)
     assert len(lines) == 4
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_command_whose_output_nobody_reads_can_be_ended(number):
-    with (
-        hanging.unread_pipe() as (_, write_fd),
-        subprocess.Popen(
-            [sys.executable, "-m", "inspector", "schema"],
-            stdout=write_fd,
-            stderr=subprocess.PIPE,
-            env=running.environment(),
-        ) as child,
-    ):
-        with pytest.raises(subprocess.TimeoutExpired):
-            child.wait(1.5)
-        child.send_signal(number)
-        child.wait(3)
 
 
 def test_an_error_that_nobody_reads_ends_the_command_all_the_same(tmp_path):

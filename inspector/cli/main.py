@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import io
 import signal
@@ -52,9 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain("\n".join(f"inspector: error: {line}" for line in str(error).splitlines()))
         return error.exit_code
     except KeyboardInterrupt:
-        # Python's own end would wait for a reader that does not read.
-        with contextlib.suppress(OSError, ValueError):
-            silence(sys.stdout.fileno())
         return 128 + signal.SIGINT
     except BrokenPipeError:
         # The reader of our output ended first, as in 'inspector check | head': nothing is wrong.

@@ -63,8 +63,6 @@ _MOST_BYTES: Final = 2**20
 """Of a YAML file; the longest of ours has some kilobytes."""
 _MOST_DIGITS: Final = 40
 """Python takes minutes for a number of a million digits, and refuses to print one of 5,000."""
-_LONGEST: Final = 600
-"""Letters of a key or of a message that are shown."""
 _NUMBERS: Final = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 _NO_TEXT: Final = re.compile("[\0\ud800-\udfff]")
 """NUL ends a path or an address for the system, and a lone surrogate cannot be written."""
@@ -123,7 +121,7 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         cure = "use spaces, not tabs" if "\\t" in str(error.problem) else "check colons and indents"
-        raise ConfigError(f"{where}: not YAML: {_plain(error.problem)}; {cure}") from None
+        raise ConfigError(f"{where}: not YAML: {plain(error.problem)}; {cure}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(
@@ -172,10 +170,10 @@ def _read(path: Path, model: type[BaseModel]) -> str:
         raise ConfigError(f"{path}:{line}: not UTF-8 text; save it as UTF-8") from None
 
 
-def _plain(text: object) -> str:
-    """``text`` as one line of a bearable length, whatever stands in the file."""
+def plain(text: object, most: int = 600) -> str:
+    """``text`` as one line of at most ``most`` letters, whatever stands in the file it is from."""
     line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
+    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def _shown(value: object) -> str:
@@ -238,7 +236,7 @@ def _describe(path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel
     message = in_words(detail)
     if detail["type"] == "extra_forbidden":
         message = f"unknown key; {_known(model)}"
-    return ConfigError(f"{path}:{line}: {_plain(shown) or 'file'}: {_plain(message)}")
+    return ConfigError(f"{path}:{line}: {plain(shown) or 'file'}: {plain(message)}")
 
 
 def _begin(path: Path, model: type[BaseModel]) -> str:
@@ -305,7 +303,7 @@ def _check_nodes(node: Any, path: Path, place: str, above: set[int], done: set[i
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigError(f"{where}: a key must be a word, not a list or a mapping")
             if key_node.value in seen:
-                raise ConfigError(f"{where}: {_plain(key_node.value)}: key stands twice; keep one")
+                raise ConfigError(f"{where}: {plain(key_node.value)}: key stands twice; keep one")
             seen.add(key_node.value)
         for key_node, child in node.value:
             _check_nodes(child, path, f"{place}.{key_node.value}".lstrip("."), above, done)
@@ -317,7 +315,7 @@ def _check_nodes(node: Any, path: Path, place: str, above: set[int], done: set[i
 
 
 def _check_scalar(node: yaml.ScalarNode, path: Path, place: str) -> None:
-    where = f"{path}:{node.start_mark.line + 1}: {_plain(place) or 'file'}"
+    where = f"{path}:{node.start_mark.line + 1}: {plain(place) or 'file'}"
     found = _NO_TEXT.search(node.value)
     if found is not None:
         raise ConfigError(

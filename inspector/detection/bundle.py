@@ -11,6 +11,7 @@ parsed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from pydantic import ValidationError
 
+from inspector.config.yaml_file import plain
 from inspector.detection.manifest import Manifest
 from inspector.errors import BundleError, SignatureError
 from inspector.files import read_within
@@ -94,6 +96,22 @@ def read(
     within a time, or raises OSError. Raises :class:`BundleError` and :class:`SignatureError` with
     one line that names the cause.
     """
+    with in_one_line():
+        return _read(path, keys, read_file)
+
+
+@contextlib.contextmanager
+def in_one_line() -> Iterator[None]:
+    """Have an error name what a bundle holds in one line of a bearable length, whatever it is."""
+    try:
+        yield
+    except BundleError as error:
+        raise type(error)(plain(error, 1000)) from None
+
+
+def _read(
+    path: Path, keys: Sequence[Ed25519PublicKey], read_file: Callable[[Path], bytes]
+) -> Bundle:
     try:
         data = read_file(path)
     except FileNotFoundError:
@@ -179,7 +197,7 @@ def _read_manifest(model: onnx.ModelProto, path: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BundleError(
-            f"{path}: manifest key '{where}': {' '.join(first['msg'].split())} (made by another "
+            f"{path}: manifest key '{where}': {first['msg']} (made by another "
             f"version?); export it again"
         ) from None
     _check_contents(model, path)

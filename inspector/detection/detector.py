@@ -109,13 +109,14 @@ class Detector:
         cls, bundle: Bundle, engine: Engine, region: Box | None, limit_factor: float, verify: bool
     ) -> Detector:
         backend = engines.create(engine)
-        try:
-            backend.load(bundle)
-        except BundleError as error:
-            raise BundleError(f"{bundle.path}: {error}") from None
-        detector = cls(bundle, backend, region, limit_factor, engine)
-        detector._warm_up(verify)
-        return detector
+        with bundles.in_one_line():
+            try:
+                backend.load(bundle)
+            except BundleError as error:
+                raise BundleError(f"{bundle.path}: {error}") from None
+            detector = cls(bundle, backend, region, limit_factor, engine)
+            detector._warm_up(verify)
+            return detector
 
     def adapted(self, region: Box | None = None, limit_factor: float = 1.0) -> Detector:
         """A detector on the same session, for another region (camera pixels) and limit factor.

@@ -320,6 +320,16 @@ def test_a_constant_of_an_unknown_type_is_refused():
     assert caught.value.exit_code == 11
 
 
+def test_what_a_bundle_holds_is_told_in_one_line_of_a_bearable_length():
+    document = copy.deepcopy(MANIFEST)
+    for name in ("a\nb", "x" * 5000):
+        document["evaluation"] = {name: None}
+        with pytest.raises(BundleError, match="evaluation") as caught:
+            bundle.read(PATH, read_file=one_file(sealed(MODEL, json.dumps(document))))
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) <= 1000
+
+
 def test_the_bundle_that_all_of_these_are_made_of_is_sound(judge):
     found: list[Detector] = []
     loadable(sealed(MODEL), lambda detector: found.append(detector) or judge(detector))

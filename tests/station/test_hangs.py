@@ -214,6 +214,36 @@ def test_a_share_that_hangs_is_given_up_after_the_load_timeout(tmp_path, bundle_
 NAMES = (("r", "tiny.onnx"), ("other", "other.onnx"))
 
 
+SLOW_SESSION = """
+import sys, time
+from inspector.cli import main as cli
+from inspector.detection.engines import onnxruntime
+load, calls = onnxruntime.OnnxRuntimeBackend.load, []
+def slow(self, bundle):
+    calls.append(bundle)
+    if len(calls) == 2:
+        time.sleep(60)
+    load(self, bundle)
+onnxruntime.OnnxRuntimeBackend.load = slow
+sys.exit(cli.main(["run", sys.argv[1]]))
+"""
+"""A library that takes a minute to build the session of a changeover, and cannot be interrupted."""
+
+
+def test_a_session_that_is_still_built_does_not_hold_up_a_stop(tmp_path, bundle_path, parts):
+    camera = running.folder_camera(parts, trigger="software", loop=True)
+    station = running.write_station(tmp_path / "s.yaml", bundle_path, camera)
+    with running.running(station, program=SLOW_SESSION) as daemon:
+        daemon.wait_for_log("state=Ready")
+        reload = Asking(daemon.commands, "reload")
+        daemon.wait_for_log("changeover recipe=r")
+        daemon.child.terminate()
+        assert daemon.child.wait(10) == 0, daemon.log
+        assert "changeover left recipe=r" in daemon.log
+        reload.join()
+    assert reload.answer.code == "stopping"
+
+
 def test_a_stop_while_a_share_hangs_at_the_start_is_a_stop_in_order(tmp_path, bundle_path, parts):
     station = running.write_station(tmp_path / "s.yaml", bundle_path, running.folder_camera(parts))
     with hanging.hanging_file(bundle_path), running.running(station) as daemon:

@@ -1,13 +1,18 @@
-"""Files written whole or not at all, and key files that nobody else could have put there."""
+"""Files written whole or not at all, read within a time, and keys that nobody else put there."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import math
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +22,33 @@ _SUFFIX: Final = ".part"
 """Ending of files and folders that are being filled, or were when the power was cut."""
 _LARGEST: Final = 4096
 """Bytes of a key file that are read; no key is longer."""
+READ_TIMEOUT_S: Final = 30.0
+"""Longest time that a file may take to be read, unless somebody says otherwise."""
+_MOST_BYTES: Final = 2**31 - 1
+"""Of a file that is read; an ONNX file cannot be longer."""
+_ASK_S: Final = 0.1
+_REAP_S: Final = 0.5
+_NO_FILE: Final = 255
+_READER: Final = f"""
+import os, signal, stat, sys
+path, most, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+if hasattr(signal, "alarm"):
+    signal.alarm(seconds)
+try:
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        sys.exit({errno.EISDIR} if stat.S_ISDIR(found.st_mode) else {_NO_FILE})
+    if found.st_size > most:
+        sys.exit({errno.EFBIG})
+    with open(path, "rb", buffering=0) as file:
+        while most and (piece := file.read(min(most, 1 << 20))):
+            sys.stdout.buffer.write(piece)
+            most -= len(piece)
+    sys.stdout.buffer.flush()
+except OSError as error:
+    sys.exit(error.errno or {errno.EIO})
+"""
+"""The program of the process that reads; its exit code is an error's number."""
 _READ: Final = (
     os.O_RDONLY
     | getattr(os, "O_NOFOLLOW", 0)
@@ -119,15 +151,85 @@ def lock_file(path: Path, mode: int) -> int:
     The kernel drops the lock when its holder ends, however that comes. Raises BlockingIOError
     when another handle has the lock, OSError when the file cannot be opened. POSIX alone.
     """
+    return _locked(os.open(path, os.O_RDWR | os.O_CREAT, mode))
+
+
+def lock_folder(path: Path) -> int:
+    """Lock the folder ``path`` as :func:`lock_file` does a file; nobody can delete this lock."""
+    return _locked(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+
+
+def _locked(handle: int) -> int:
     import fcntl
 
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, mode)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:
         os.close(handle)
         raise
     return handle
+
+
+_stuck: list[subprocess.Popen[bytes]] = []
+"""Reading processes that were killed and have not ended, since the kernel holds them."""
+
+
+def read_within(
+    path: Path, timeout_s: float = READ_TIMEOUT_S, given_up: Callable[[], bool] = lambda: False
+) -> bytes:
+    """Read a file by a child process, which is killed after ``timeout_s``.
+
+    A network share that hangs can keep a thread for ever, and with it the process and its sockets;
+    so no thread of this process waits for the file. ``given_up`` is asked ten times a second
+    whether it is still wanted. Raises OSError with the cause in words (TimeoutError and
+    InterruptedError among them); what is no file, such as a pipe, is refused.
+    """
+    _stuck[:] = [child for child in _stuck if child.poll() is None]
+    deadline_s = time.monotonic() + timeout_s
+    numbers = (str(_MOST_BYTES), str(math.ceil(timeout_s) + 1))
+    command = [sys.executable, "-I", "-S", "-c", _READER, os.fspath(path), *numbers]
+    try:
+        child = subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            # Ctrl-C is for this process, which decides what becomes of the file.
+            start_new_session=True,
+        )
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error)) from None
+    try:
+        while True:
+            left_s = deadline_s - time.monotonic()
+            try:
+                data, _ = child.communicate(timeout=max(0.0, min(left_s, _ASK_S)))
+                break
+            except subprocess.TimeoutExpired:
+                if given_up():
+                    raise InterruptedError(errno.EINTR, "given up before it was read") from None
+                if left_s <= 0:
+                    text = f"no answer within {timeout_s:g} s; is the disk or network share there?"
+                    raise TimeoutError(errno.ETIMEDOUT, text) from None
+    finally:
+        _end(child)
+    if child.returncode == _NO_FILE:
+        raise OSError(errno.EINVAL, "it is no file; name a file, not a pipe or a device")
+    if child.returncode:
+        number = max(child.returncode, 0) or errno.EINTR
+        raise OSError(number, os.strerror(number))
+    return data
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        child.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_REAP_S)
+        if child.poll() is None:
+            _stuck.append(child)
+    if child.stdout is not None:
+        child.stdout.close()
 
 
 def read_guarded(path: Path, secret: bool) -> bytes:

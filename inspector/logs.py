@@ -2,14 +2,23 @@
 
 Under systemd each line begins with its priority (``<4>``, see sd-daemon(3)), which journald takes
 off, and bears no time, which journald adds.
+
+Nobody waits for whoever reads the log. Lines go to a bounded queue (:mod:`inspector.streams`), and
+what does not fit is dropped and counted. While the log is on, file descriptor 2 is a pipe that this
+process itself empties into the same queue: so what libraries and camera processes write there
+cannot stop them either.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import faulthandler
 import json
 import logging
 import os
 import re
+import select
 import sys
 import threading
 import time
@@ -17,10 +26,18 @@ from types import TracebackType
 from typing import Final
 
 from inspector.shown import plain
+from inspector.streams import LineSink
 
 _log: Final = logging.getLogger("inspector")
 
+_PIPE_BYTES: Final = 2**20
+_LONGEST_LINE: Final = 65536
+"""A longer one that comes by the pipe is cut in two."""
+
 _PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4))
+
+
+_output: _Output | None = None
 
 
 def say(event: str, level: int = logging.INFO, **fields: object) -> None:
@@ -40,20 +57,98 @@ def quoted(value: str) -> str:
 
 
 def to_stderr() -> None:
-    """Send the log to standard error, and what nobody caught into the log; once a process."""
-    handler = logging.StreamHandler()
-    if _stderr_is_journal():
-        handler.setFormatter(_ForJournal("%(message)s"))
-    else:
-        formatter = _Plain(
-            "%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"
-        )
-        formatter.converter = time.gmtime
-        handler.setFormatter(formatter)
+    """Send the log to standard error, and what nobody caught into the log; once a process.
+
+    What waits for its reader at the end of the process gets a second more.
+    """
+    global _output  # noqa: PLW0603
+    if _output is not None:
+        return
+    handler: logging.Handler
+    formatter = _formatter()
+    try:
+        _output = _Output(sys.stderr.fileno())
+        handler = _SinkHandler(_output.sink)
+    except (OSError, ValueError, AttributeError):
+        # Standard error is closed, or is no file: what a test has put there blocks nobody.
+        handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
     _log.addHandler(handler)
     _log.setLevel(logging.INFO)
     sys.excepthook = _log_crash
     threading.excepthook = _log_thread_crash
+
+
+def dropped() -> int:
+    """How many lines were dropped so far because nobody read the log."""
+    return 0 if _output is None else _output.sink.dropped
+
+
+class _Output:
+    """Standard error in the hands of a sink, and the pipe that stands in its place."""
+
+    def __init__(self, fd: int) -> None:
+        sys.stderr.flush()
+        self._fd = fd
+        self._real_fd = os.dup(fd)
+        self.sink = LineSink(
+            self._real_fd, lambda lines: say("log lines dropped", logging.WARNING, lines=lines)
+        )
+        self._pipe_fd, ours = os.pipe()
+        self._ending_fd, self._end_fd = os.pipe()
+        _widen(ours)
+        os.dup2(ours, fd)
+        os.close(ours)
+        if faulthandler.is_enabled():
+            # The stacks that it writes when the process dies would stay in the pipe.
+            faulthandler.enable(file=self._real_fd)
+        self._relay = threading.Thread(target=self._pass_on, name="log-relay", daemon=True)
+        self._relay.start()
+        atexit.register(self._end)
+
+    def _pass_on(self) -> None:
+        """Empty the pipe into the sink, in whole lines, until the process ends."""
+        os.set_blocking(self._pipe_fd, False)
+        rest = b""
+        while True:
+            ready, _, _ = select.select([self._pipe_fd, self._ending_fd], [], [])
+            data = b""
+            with contextlib.suppress(BlockingIOError):
+                data = os.read(self._pipe_fd, 65536)
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                self.sink.put(line + b"\n")
+            if len(rest) > _LONGEST_LINE or (rest and not data):
+                self.sink.put(rest + b"\n")
+                rest = b""
+            if not data and self._ending_fd in ready:
+                return
+
+    def _end(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os.close(self._end_fd)
+        self._relay.join()
+        if self.sink.close():
+            os.dup2(self._real_fd, self._fd)
+
+
+class _SinkHandler(logging.Handler):
+    def __init__(self, sink: LineSink) -> None:
+        super().__init__()
+        self._sink = sink
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record) + "\n"
+        self._sink.put(text.encode("utf-8", "backslashreplace"))
+
+
+def _formatter() -> logging.Formatter:
+    if _stderr_is_journal():
+        return _ForJournal("%(message)s")
+    formatter = _Plain("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    return formatter
 
 
 class _Plain(logging.Formatter):
@@ -61,6 +156,15 @@ class _Plain(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(map(plain, super().format(record).split("\n")))
+
+
+def _widen(pipe_fd: int) -> None:
+    """Let a pipe hold a megabyte, if the system allows it."""
+    if sys.platform == "linux":
+        import fcntl
+
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 class _ForJournal(_Plain):

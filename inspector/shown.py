@@ -31,18 +31,21 @@ _FORMULA: Final = tuple("=+-@\t\r\n＝＋－＠")
 _NUMBER: Final = re.compile(r"[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?")
 
 
-def plain(text: str) -> str:
+def plain(text: str, most: int = 0) -> str:
     r"""``text`` in one line, every character that is not printable as an escape such as ``\x1b``.
+
+    Of more than ``most`` letters the first are taken; 0: all are.
 
     So it can neither begin a line of its own nor move a cursor, turn the direction of writing, or
     carry bytes that are not UTF-8.
     """
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
+    line = text
+    if not text.isprintable():
+        line = "".join(
+            letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+            for letter in text
+        )
+    return f"{line[: most - 3]}..." if 0 < most < len(line) else line
 
 
 def no_formula(text: str) -> str:

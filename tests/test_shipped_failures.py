@@ -87,7 +87,9 @@ def healed(items: list[Any], camera: str = "", losses: int = 1) -> bool:
 def wrapped(station: Path, script: str) -> str:
     """A program for ``running``: the cameras of the station start by way of a shell script."""
     wrapper = station.with_name("python")
-    wrapper.write_text(f'#!/bin/sh\n{script}\nexec {sys.executable} "$@"\n')
+    # What reads the bundle is started by the same name, but not as a module.
+    run = f'exec {sys.executable} "$@"'
+    wrapper.write_text(f'#!/bin/sh\n[ "$1" = -m ] || {run}\n{script}\n{run}\n')
     wrapper.chmod(0o755)
     return (
         "import sys\n"

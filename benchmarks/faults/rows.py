@@ -14,6 +14,7 @@ from benchmarks.faults import (
     changeovers,
     config,
     frames,
+    hangs,
     journals,
     models,
     soak,
@@ -143,6 +144,20 @@ ROWS: Final = {
         30,
         1,
         journals.odd_things,
+    ),
+    "unread": Row(
+        "a log that nobody reads holds up nothing",
+        "lost 0, stopped within 8 s",
+        2000,
+        100,
+        hangs.unread,
+    ),
+    "shares": Row(
+        "a share that hangs in a changeover holds up nothing",
+        "accepted but without a verdict: 0, stopped within 8 s",
+        20,
+        1,
+        hangs.shares,
     ),
     "soak": Row(
         "it holds for hours",

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from inspector.cameras.base import BadFrameError, Frame
-from inspector.cameras.pace import Pace, now_us
+from inspector.cameras.pace import Pace, Place, now_us
 from inspector.config.cameras.folder import FolderCamera
 from inspector.errors import CameraError
 from inspector.imaging.folders import find_images
@@ -16,26 +19,29 @@ from inspector.imaging.images import IMAGE_SUFFIXES, read_image
 class Folder:
     """Images under a folder; each is a part, named by its path below it (docs/cameras.md)."""
 
-    def __init__(self, config: FolderCamera) -> None:
+    def __init__(self, config: FolderCamera, memory: npt.NDArray[np.int64] | None = None) -> None:
         self._config = config
         self._pace = Pace(config.name, config.rate_hz, config.timeout_ms)
         self._files: list[Path] = []
-        self._next = 0
+        self._place = Place(memory)
 
     def open(self) -> None:
-        """List the folder. Raises CameraError when it is missing or has no image."""
+        """List the folder, to begin with its first image or where the camera was cut off.
+
+        Raises CameraError when it is missing or has no image.
+        """
         self._files = list_images(self._config.path, self._config.name)
-        self._next = 0
+        self._place.open()
         self._pace.start()
 
     def grab(self, timeout_ms: int) -> Frame | None:
         """Next image when it is due; None after the last. Raises :class:`BadFrameError`."""
-        if self._next == len(self._files) and self._config.loop:
-            self._next = 0
-        if self._next == len(self._files) or not self._pace.wait(timeout_ms):
+        if self._place.next >= len(self._files) and self._config.loop:
+            self._place.rewind()
+        if self._place.next >= len(self._files) or not self._pace.wait(timeout_ms):
             return None
         exposed_ns = time.monotonic_ns()
-        path, self._next = self._files[self._next], self._next + 1
+        path = self._files[self._place.take()]
         part_id = path.relative_to(self._config.path).as_posix()
         try:
             image = read_image(path)
@@ -50,7 +56,6 @@ class Folder:
     def close(self) -> None:
         """Forget the listing."""
         self._files = []
-        self._next = 0
         self._pace.reset()
 
 

@@ -1,9 +1,12 @@
-"""The rate of cameras that make their own frames, and waits that can be cut short."""
+"""Cameras that make their own frames: their rate, waits that can be cut short, and their place."""
 
 from __future__ import annotations
 
 import threading
 import time
+
+import numpy as np
+import numpy.typing as npt
 
 from inspector.cameras.base import CameraLostError
 from inspector.errors import CameraError
@@ -59,6 +62,41 @@ class Pace:
     def reset(self) -> None:
         """End an interrupt."""
         self._stop.clear()
+
+
+class Place:
+    """The number of the next part of a source that counts its parts.
+
+    ``memory``: int64 that outlives this process and belongs to the parent, which sets it to 0 for a
+    source that begins anew. None: the source has its own, and begins anew whenever it is opened.
+    """
+
+    def __init__(self, memory: npt.NDArray[np.int64] | None = None) -> None:
+        self._memory = np.zeros(1, np.int64) if memory is None else memory
+        self._is_own = memory is None
+
+    @property
+    def next(self) -> int:
+        """The number of the next part, from 0."""
+        return int(self._memory[0])
+
+    def take(self) -> int:
+        """The number of the next part, which is then the one after it.
+
+        A part is taken before it is made: should that crash the process, the next one goes on.
+        """
+        number = self.next
+        self._memory[0] = number + 1
+        return number
+
+    def rewind(self) -> None:
+        """Begin with part 0 again."""
+        self._memory[0] = 0
+
+    def open(self) -> None:
+        """Begin with part 0, unless the memory outlives this source and says otherwise."""
+        if self._is_own:
+            self.rewind()
 
 
 def now_us() -> int:

@@ -17,18 +17,18 @@ from typing import Final
 
 import numpy as np
 import yaml
-from rich.console import Console
 
 from inspector.cameras.simulated import conveyor as simulator
 from inspector.cli.arguments import count
 from inspector.cli.examples import examples_folder
-from inspector.cli.output import Lines, save_heatmap, write_picture
+from inspector.cli.output import Lines, Screen, save_heatmap, write_picture
 from inspector.client import Gap, Heatmap, Subscriber
 from inspector.config.cameras.simulator import SimulatorCamera
 from inspector.config.station_file import Sockets, Station, load_station
 from inspector.errors import WireError
 from inspector.imaging.heatmaps import contact_sheet
 from inspector.imaging.images import encode_png
+from inspector.streams import complain
 from inspector.tables import numbers, print_next, show, table
 from inspector.verdict import Frame8, Verdict
 from inspector.wire.messages import StatusMessage, VerdictMessage
@@ -70,9 +70,11 @@ def run(options: argparse.Namespace) -> int:
         with _station(_isolated(station, parts, Path(folder)), Path(folder), log) as child:
             addresses = _addresses(child, log)
             if addresses is not None:
-                lines = Lines(Console(highlight=False), with_truth=True)
-                with Subscriber(*addresses, from_start=True) as subscriber:
-                    _watch(subscriber, child, seen, lines, save)
+                with (
+                    Screen() as screen,
+                    Subscriber(*addresses, from_start=True) as subscriber,
+                ):
+                    _watch(subscriber, child, seen, Lines(screen, with_truth=True), save)
         if child.returncode != 0:
             _relay(log)
             return child.returncode if child.returncode > 0 else 1
@@ -234,7 +236,7 @@ def _relay(log: Path) -> None:
     """Print why the daemon ended on standard error: its error lines, or all of its log."""
     lines = log.read_text(encoding="utf-8").splitlines()
     errors = [line for line in lines if line.startswith("inspector: error: ")]
-    print("\n".join(errors or lines), file=sys.stderr)
+    complain("\n".join(errors or lines))
 
 
 def _addresses(child: subprocess.Popen[bytes], log: Path) -> tuple[str, str] | None:
@@ -265,7 +267,7 @@ def _watch(
 ) -> None:
     """Receive until the station has halted and its last pictures have come.
 
-    SIGINT or SIGTERM stop the station; the second of them kills it.
+    SIGINT, SIGTERM or a closed terminal stop the station; the second of them kills it.
     """
 
     def on_signal(_number: int, _frame: object) -> None:
@@ -276,7 +278,8 @@ def _watch(
         seen.stopped = True
 
     before = {
-        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
     }
     halted = False
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Final
 
 from inspector.errors import InspectorError, Problems
 from inspector.shown import Parser, plain
+from inspector.streams import complain, silence
 from inspector.version import VERSION
 
 COMMANDS: Final = {
@@ -50,14 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except InspectorError as error:
         problems = error.problems if isinstance(error, Problems) else [error]
-        for problem in problems:
-            print(f"inspector: error: {plain(str(problem))}", file=sys.stderr)
+        complain("\n".join(f"inspector: error: {plain(str(problem))}" for problem in problems))
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         # The reader of our output ended first, as in 'inspector check | head': nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout.fileno())
         return 0
 
 

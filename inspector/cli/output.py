@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from inspector.files import output_errors, write_output
 from inspector.imaging.heatmaps import overlay
 from inspector.imaging.images import encode_jpeg
 from inspector.shown import plain
+from inspector.streams import LineSink, silence
 from inspector.verdict import Frame8, Verdict
 from inspector.wire.messages import StatusMessage, VerdictMessage
 
@@ -24,14 +26,63 @@ _LONGEST_NAME: Final = 80
 _ROW: Final = "{:<8} {:<8} {:<18} {:<7}{:>7} {:>7}  {:<12}"
 
 
+class Screen:
+    """Standard output, or with ``stderr`` standard error, for a command that never waits for it.
+
+    A terminal may be stopped (Ctrl-S), a pipe may not be read: lines then wait in a bounded queue,
+    and those that do not fit are left out and counted. A context manager; at its end lines that
+    wait get a second more.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        self._console = Console(highlight=False, stderr=stderr)
+        self._sink: LineSink | None = None
+        try:
+            self._console.file.flush()
+            self._sink = LineSink(self._console.file.fileno(), self._say_missing)
+        except (io.UnsupportedOperation, AttributeError):
+            # What a program has put in the place of its standard output blocks nobody.
+            self._sink = None
+
+    def print(self, text: Text | str) -> None:
+        """Print one line. Raises BrokenPipeError when whoever read it has ended."""
+        if self._sink is None:
+            self._console.print(text, soft_wrap=True)
+            return
+        if self._sink.broken:
+            raise BrokenPipeError
+        self._put(text)
+
+    def close(self) -> bool:
+        """Have what waits written, within a second; True when all of it is."""
+        return self._sink is None or self._sink.close()
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.close():
+            # Python's own end would wait for the reader, too.
+            silence(self._console.file.fileno())
+
+    def _say_missing(self, lines: int) -> None:
+        self._put(Text(f"... {lines} lines are missing here: the screen took none", "bold red"))
+
+    def _put(self, text: Text | str) -> None:
+        with self._console.capture() as captured:
+            self._console.print(text, soft_wrap=True)
+        if self._sink is not None:
+            self._sink.put(captured.get().encode("utf-8", "backslashreplace"))
+
+
 class Lines:
     """Prints a line for each verdict, for lost verdicts, and for each change of state.
 
     ``with_truth`` adds a column for what a simulated part really is.
     """
 
-    def __init__(self, console: Console, with_truth: bool = False) -> None:
-        self._console = console
+    def __init__(self, screen: Screen, with_truth: bool = False) -> None:
+        self._screen = screen
         self._with_truth = with_truth
         self._state = self._alarm = ""
         self._begun = False
@@ -91,7 +142,7 @@ class Lines:
             self._print(Text(plain(words), style="bold yellow"))
 
     def _print(self, line: Text) -> None:
-        self._console.print(line, soft_wrap=True)
+        self._screen.print(line)
 
 
 def save_heatmap(folder: Path, heatmap: Heatmap) -> Frame8:

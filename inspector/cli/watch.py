@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-
 from inspector.cli.arguments import add_keys, client_keys, count
-from inspector.cli.output import Lines, save_heatmap
+from inspector.cli.output import Lines, Screen, save_heatmap
 from inspector.client import Gap, Heatmap, Subscriber
 from inspector.config.addresses import VERDICTS
 from inspector.errors import ConfigError, WireError
@@ -43,45 +40,54 @@ def run(arguments: argparse.Namespace) -> int:
     """
     keys = client_keys(arguments)
     images = arguments.images or (_images_beside(arguments.address) if arguments.save else None)
-    lines = Lines(Console(highlight=False))
+    with (
+        Screen() as screen,
+        Screen(stderr=True) as notes,
+        Subscriber(arguments.address, images, arguments.station, keys=keys) as subscriber,
+    ):
+        _watch(subscriber, Lines(screen), notes, arguments)
+    return 0
+
+
+def _watch(
+    subscriber: Subscriber, lines: Lines, notes: Screen, arguments: argparse.Namespace
+) -> None:
     seen, heard, until = 0, time.monotonic(), float("inf")
     pending: set[tuple[str, int]] = set()
-    with Subscriber(arguments.address, images, arguments.station, keys=keys) as subscriber:
-        while time.monotonic() < until:
-            try:
-                item = subscriber.receive(200)
-            except WireError as error:
-                # The operator must still see what follows a message that cannot be read.
-                print(plain(f"inspector: {error}"), file=sys.stderr, flush=True)
-                heard = time.monotonic()
-                continue
-            if item is not None:
-                heard = time.monotonic()
-            elif time.monotonic() > heard + _SILENCE_S:
-                print(
-                    f"inspector: nothing from {arguments.address} for {_SILENCE_S:.0f} s; "
-                    f"is the station running{'' if keys else ', and without keys'}?",
-                    file=sys.stderr,
-                )
-                heard = float("inf")
-            if isinstance(item, Gap):
-                lines.gap(item)
-            elif isinstance(item, StatusMessage):
-                lines.status(item)
-            elif isinstance(item, Heatmap):
-                if arguments.save:
-                    save_heatmap(arguments.save, item)
-                pending.discard((item.message.epoch, item.message.seq))
-            elif isinstance(item, VerdictMessage) and seen != arguments.count:
-                lines.verdict(item)
-                seen += 1
-                if arguments.save and item.verdict != "FAULT":
-                    pending.add((item.epoch, item.seq))
-            if seen == arguments.count:
-                if not pending:
-                    return 0
-                until = min(until, time.monotonic() + _IMAGES_GRACE_S)
-    return 0
+    while time.monotonic() < until:
+        try:
+            item = subscriber.receive(200)
+        except WireError as error:
+            # The operator must still see what follows a message that cannot be read.
+            notes.print(plain(f"inspector: {error}"))
+            heard = time.monotonic()
+            continue
+        if item is not None:
+            heard = time.monotonic()
+        elif time.monotonic() > heard + _SILENCE_S:
+            has_keys = arguments.key is not None
+            notes.print(
+                f"inspector: nothing from {arguments.address} for {_SILENCE_S:.0f} s; "
+                f"is the station running{'' if has_keys else ', and without keys'}?"
+            )
+            heard = float("inf")
+        if isinstance(item, Gap):
+            lines.gap(item)
+        elif isinstance(item, StatusMessage):
+            lines.status(item)
+        elif isinstance(item, Heatmap):
+            if arguments.save:
+                save_heatmap(arguments.save, item)
+            pending.discard((item.message.epoch, item.message.seq))
+        elif isinstance(item, VerdictMessage) and seen != arguments.count:
+            lines.verdict(item)
+            seen += 1
+            if arguments.save and item.verdict != "FAULT":
+                pending.add((item.epoch, item.seq))
+        if seen == arguments.count:
+            if not pending:
+                return
+            until = min(until, time.monotonic() + _IMAGES_GRACE_S)
 
 
 def _images_beside(address: str) -> str:

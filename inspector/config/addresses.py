@@ -11,5 +11,7 @@ COMMANDS: Final = "tcp://127.0.0.1:5557"
 PORT: Final = r"(6553[0-5]|655[0-2]\d|65[0-4]\d\d|6[0-4]\d{3}|[1-5]\d{4}|\d{1,4})"
 """Pattern of a port number."""
 
-LOOPBACK: Final = rf"ipc://\S+|tcp://(127(\.\d{{1,3}}){{3}}|localhost|\[::1\]):({PORT}|\*)"
+LOOPBACK: Final = (
+    rf"ipc://[^\s\x00-\x1f\x7f]+|tcp://(127(\.\d{{1,3}}){{3}}|localhost|\[::1\]):({PORT}|\*)"
+)
 """Pattern of a ZeroMQ address that no other machine can reach."""

@@ -28,8 +28,12 @@ from inspector.config.yaml_file import (
     Whole,
     load_yaml,
 )
+from inspector.files import READ_TIMEOUT_S
 from inspector.imaging.geometry import Box
 from inspector.verdict import LIMIT_FACTOR_RANGE
+
+_LONGEST_IPC = 107
+"""Bytes of a socket's path on Linux (sun_path, unix(7))."""
 
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
 
@@ -61,6 +65,8 @@ class Sockets(FrozenModel):
     @field_validator("verdicts", "images", "commands")
     @classmethod
     def _address(cls, value: str) -> str:
+        if len(os.fsencode(value.removeprefix("ipc://"))) > _LONGEST_IPC:
+            raise ValueError(f"is too long: the path after ipc:// may have {_LONGEST_IPC} bytes")
         if re.fullmatch(rf"{LOOPBACK}|tcp://(\*|[\w.-]+|\[[0-9a-fA-F:.]+\]):({PORT}|\*)", value):
             return value
         raise ValueError("must be an address such as tcp://127.0.0.1:5555, or ipc://PATH")
@@ -173,6 +179,8 @@ class Station(FrozenModel):
     batching: Literal["never", "auto"] = "never"
     """``auto``: parts of cameras that share a bundle are judged in batches where these are measured
     to be quicker; a start and a changeover then take some seconds more."""
+    load_timeout_s: Number = Field(default=READ_TIMEOUT_S, ge=1, le=600)
+    """Longest time that a bundle's file may take to be read, at a start and at a changeover."""
     sockets: Sockets = Sockets()
     security: Security = Security()
     journal: JournalSettings = JournalSettings()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
 import shlex
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -17,7 +19,11 @@ from pydantic_core import ErrorDetails
 
 from inspector.config.addresses import PORT
 from inspector.errors import ConfigError, Problems
-from inspector.shown import masked
+from inspector.files import reason_of
+from inspector.shown import masked, plain
+
+_MOST_LETTERS: Final = 600
+"""Of a text of the file that is shown."""
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """Pattern of station, camera and recipe names, which fit a topic, a file name, a PLC's string."""
@@ -60,6 +66,17 @@ Z85_KEY: Final = r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$"
 """Pattern of a CURVE key in Z85."""
 
 
+_MOST_BYTES: Final = 2**20
+"""Of a YAML file; the longest of ours has some kilobytes."""
+_MOST_DIGITS: Final = 40
+"""Python takes minutes for a number of a million digits, and refuses to print one of 5,000."""
+_NUMBERS: Final = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
+_NO_TEXT: Final = re.compile("[\0\ud800-\udfff]")
+"""NUL ends a path or an address for the system, and a lone surrogate cannot be written."""
+_REPR: Final = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, with an error that names the line where PyYAML has only a traceback."""
 
@@ -74,10 +91,18 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         return node
 
+    def fetch_more_tokens(self) -> Any:
+        try:
+            return super().fetch_more_tokens()
+        except ValueError:
+            # Such as an escape of a character that there is not, "\\U00110000".
+            mark = self.get_mark()
+            raise yaml.scanner.ScannerError(None, None, "no such character", mark) from None
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, LookupError, AttributeError, OverflowError):
+        except (ValueError, LookupError, AttributeError, OverflowError, TypeError):
             # For example '2024-13-45' looks like a date, and '0x_' like a number.
             kind = node.tag.rpartition(":")[2]
             problem = f"{masked(str(node.value))[:40]!r} is not a valid {kind}; put it in quotes"
@@ -93,26 +118,23 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
     Raises :class:`ConfigError`, or :class:`Problems` with a :class:`ConfigError` for each wrong
     key if there are several.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; {_begin(path, model)}") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not UTF-8 text") from None
+    text = _read(path, model)
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
-        _check_nodes(root, path, set(), set())
+        _check_nodes(root, path, "", set(), set())
         data = loader.construct_document(root) if root else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         cure = "use spaces, not tabs" if "\\t" in str(error.problem) else "check colons and indents"
-        raise ConfigError(f"{where}: not YAML: {error.problem}; {cure}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{where}: not YAML: {_line(error.problem)}; {cure}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(
+            f"{path}:{line}: not YAML: it holds a character that no text may have "
+            f"({_shown(chr(int(error.character)))}); take it out"
+        ) from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}:1: expected keys and values, such as 'station: line-1'")
     try:
@@ -129,6 +151,40 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
             if detail["type"] != "too_short" or detail["loc"] not in deeper
         ]
     raise problems[0] if len(problems) == 1 else Problems(problems)
+
+
+def _read(path: Path, model: type[BaseModel]) -> str:
+    """The text of a file. Raises :class:`ConfigError`."""
+    try:
+        # A pipe would be waited for without a limit, and a device may never end.
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path}: is no file; name the file itself")
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; {_begin(path, model)}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: cannot be read: {reason_of(error)}; correct its name, or give this user the "
+            f"right to read it"
+        ) from None
+    if len(data) > _MOST_BYTES:
+        raise ConfigError(f"{path}: has more than a megabyte; name the right file")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8 text; save it as UTF-8") from None
+
+
+def _line(text: object) -> str:
+    """``text`` as one short line without secrets, whatever stands in the file it is from."""
+    return plain(masked(str(text)), _MOST_LETTERS)
+
+
+def _shown(value: object) -> str:
+    """A value of the file in one short line, however deep, long or large it is."""
+    return _REPR.repr(masked(value) if isinstance(value, str) else value)
 
 
 _WORDS: Final = {
@@ -160,19 +216,18 @@ _PATTERNS: Final = {
 def in_words(detail: ErrorDetails) -> str:
     """What is wrong, for somebody who never saw Python, with the value found in the file."""
     message = _WORDS.get(detail["type"], detail["msg"].removeprefix("Value error, "))
-    message = message.replace("Input should be", "must be")
+    message = " ".join(message.replace("Input should be", "must be").split())
     if detail["type"] == "string_pattern_mismatch":
         message = _PATTERNS.get(detail["ctx"]["pattern"], "must be as docs/station.md shows")
     if detail["type"] == "union_tag_invalid":
         context = detail["ctx"]
-        return f"must be one of {context['expected_tags']} (found '{masked(context['tag'])}')"
+        return f"must be one of {context['expected_tags']} (found {_shown(context['tag'])})"
     cause = detail.get("ctx", {}).get("error")
     if detail["type"] in {"missing", "too_short"} or isinstance(cause, Misplaced):
         return message
     if isinstance(detail["input"], dict | list):
         return message
-    found = detail["input"]
-    return f"{message} (found {masked(found) if isinstance(found, str) else found!r})"
+    return f"{message} (found {_shown(detail['input'])})"
 
 
 def _describe(path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel]) -> ConfigError:
@@ -188,7 +243,7 @@ def _describe(path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel
     message = in_words(detail)
     if detail["type"] == "extra_forbidden":
         message = f"unknown key; {_known(model)}"
-    return ConfigError(f"{path}:{line}: {masked(shown) or 'file'}: {message}")
+    return ConfigError(f"{path}:{line}: {_line(shown) or 'file'}: {plain(message, _MOST_LETTERS)}")
 
 
 def _begin(path: Path, model: type[BaseModel]) -> str:
@@ -231,12 +286,17 @@ def _locate(
     return line, shown
 
 
-def _check_nodes(node: Any, path: Path, above: set[int], done: set[int]) -> None:
-    """Refuse keys that stand twice or are no words, and nodes that contain themselves by an alias.
+def _check_nodes(node: Any, path: Path, place: str, above: set[int], done: set[int]) -> None:
+    """Refuse what no file should hold, wherever it stands.
 
-    ``above`` holds the ids of the nodes around this one, ``done`` those of the nodes already
+    That is keys that stand twice or are no words, nodes that contain themselves by an alias, text
+    that no path or address can have, and numbers of many digits. ``place`` is the dotted name of
+    the node; ``above`` holds the ids of the nodes around it, ``done`` those of the nodes already
     checked. Raises :class:`ConfigError`.
     """
+    if isinstance(node, yaml.ScalarNode):
+        _check_scalar(node, path, place)
+        return
     if not isinstance(node, yaml.CollectionNode) or id(node) in done:
         return
     if id(node) in above:
@@ -246,13 +306,30 @@ def _check_nodes(node: Any, path: Path, above: set[int], done: set[int]) -> None
         seen: set[str] = set()
         for key_node, _ in node.value:
             where = f"{path}:{key_node.start_mark.line + 1}"
+            _check_nodes(key_node, path, "key", above, done)
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigError(f"{where}: a key must be a word, not a list or a mapping")
             if key_node.value in seen:
-                shown = masked(str(key_node.value))
-                raise ConfigError(f"{where}: {shown}: key stands twice; keep one")
+                raise ConfigError(f"{where}: {_line(key_node.value)}: key stands twice; keep one")
             seen.add(key_node.value)
-    for child in node.value:
-        _check_nodes(child[1] if isinstance(child, tuple) else child, path, above, done)
+        for key_node, child in node.value:
+            _check_nodes(child, path, f"{place}.{key_node.value}".lstrip("."), above, done)
+    else:
+        for number, child in enumerate(node.value):
+            _check_nodes(child, path, f"{place}[{number}]", above, done)
     above.remove(id(node))
     done.add(id(node))
+
+
+def _check_scalar(node: yaml.ScalarNode, path: Path, place: str) -> None:
+    where = f"{path}:{node.start_mark.line + 1}: {_line(place) or 'file'}"
+    found = _NO_TEXT.search(node.value)
+    if found is not None:
+        raise ConfigError(
+            f"{where}: holds the character {found[0]!r}, which no name, path or address can have; "
+            f"take it out"
+        )
+    if node.tag in _NUMBERS and len(node.value) > _MOST_DIGITS:
+        raise ConfigError(
+            f"{where}: a number of {len(node.value)} digits; give one of at most {_MOST_DIGITS}"
+        )

@@ -11,9 +11,10 @@ parsed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,6 +27,9 @@ from pydantic import ValidationError
 
 from inspector.detection.manifest import Manifest
 from inspector.errors import BundleError, SignatureError
+from inspector.files import read_within
+from inspector.imaging.images import png_size
+from inspector.shown import plain
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -51,6 +55,9 @@ SIGNATURE_HEAD: Final = b"\x72\xcc\x01\x0a\x07ed25519\x12\xc0\x01"
 SIGNATURE_SIZE: Final = len(SIGNATURE_HEAD) + 192
 _SIGNED_PREFIX: Final = b"line-inspector bundle 1\n"
 """Comes before the digest that is signed: no signature made for another purpose fits a bundle."""
+
+_OUTPUT_AXES: Final = (1, 3)
+_CONTROL_FLOW: Final = frozenset({"If", "Loop", "Scan"})
 
 _FLOAT_TYPES: Final = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
@@ -78,14 +85,35 @@ def sign(bundle: Bundle, key: Ed25519PrivateKey) -> bytes:
     return seal(body + SIGNATURE_HEAD + public + signature)
 
 
-def read(path: Path, keys: Sequence[Ed25519PublicKey] = ()) -> Bundle:
+def read(
+    path: Path,
+    keys: Sequence[Ed25519PublicKey] = (),
+    read_file: Callable[[Path], bytes] = read_within,
+) -> Bundle:
     """Read a bundle and check digest, signature, manifest and graph.
 
-    With ``keys``, one of them must have signed the bundle. Raises :class:`BundleError` and
-    :class:`SignatureError` with one line that names the cause.
+    With ``keys``, one of them must have signed the bundle. ``read_file`` gives the bytes of a file,
+    within a time, or raises OSError. Raises :class:`BundleError` and :class:`SignatureError` with
+    one line that names the cause.
     """
+    with in_one_line():
+        return _read(path, keys, read_file)
+
+
+@contextlib.contextmanager
+def in_one_line() -> Iterator[None]:
+    """Have an error name what a bundle holds in one line of a bearable length, whatever it is."""
     try:
-        data = path.read_bytes()
+        yield
+    except BundleError as error:
+        raise type(error)(plain(str(error), 1000)) from None
+
+
+def _read(
+    path: Path, keys: Sequence[Ed25519PublicKey], read_file: Callable[[Path], bytes]
+) -> Bundle:
+    try:
+        data = read_file(path)
     except FileNotFoundError:
         raise BundleError(
             f"{path}: no such bundle; export one with 'inspector-model export RUN -o {path.name}'"
@@ -169,11 +197,48 @@ def _read_manifest(model: onnx.ModelProto, path: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BundleError(
-            f"{path}: manifest key '{where}': {first['msg']} (made by another version?); "
-            f"export it again"
+            f"{path}: manifest key '{where}': {first['msg']} (made by another "
+            f"version?); export it again"
         ) from None
+    _check_contents(model, path)
     _check_graph(model.graph, manifest, path)
+    _check_golden(manifest, path)
     return manifest
+
+
+def _check_contents(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse what the file does not hold itself, and what may run for ever; CFA has neither."""
+    if model.functions:
+        raise BundleError(f"{path}: graph has functions of its own; export it again")
+    for node in model.graph.node:
+        if node.op_type in _CONTROL_FLOW or any(_is_graph(one) for one in node.attribute):
+            raise BundleError(
+                f"{path}: graph has a loop or a branch ({node.op_type}), which might never end; "
+                f"export it again"
+            )
+    for tensor in _tensors(model.graph):
+        if tensor.data_location != onnx.TensorProto.DEFAULT or tensor.external_data:
+            raise BundleError(
+                f"{path}: constant '{tensor.name}' lies in another file, and a bundle is one file; "
+                f"export it again"
+            )
+
+
+def _is_graph(attribute: onnx.AttributeProto) -> bool:
+    kinds = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+    return attribute.type in kinds or attribute.HasField("g") or bool(attribute.graphs)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every constant of a graph, in its initializers and in the attributes of its nodes."""
+    yield from graph.initializer
+    sparse = list(graph.sparse_initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            sparse += (attribute.sparse_tensor, *attribute.sparse_tensors)
+    for one in sparse:
+        yield from (one.values, one.indices)
 
 
 def _check_graph(graph: onnx.GraphProto, manifest: Manifest, path: Path) -> None:
@@ -199,12 +264,34 @@ def _check_graph(graph: onnx.GraphProto, manifest: Manifest, path: Path) -> None
             f"{path}: memory bank of shape {list(bank.dims)}, manifest says "
             f"{manifest.cfa.bank_items} items; export it again"
         )
-    _check_constants(graph, path)
-    for image in manifest.golden:
-        if image.image().shape != expected:
+    for value, axes in zip(graph.output, _OUTPUT_AXES, strict=True):
+        found_type = value.type.tensor_type
+        shape_given = found_type.HasField("shape")
+        if found_type.elem_type != onnx.TensorProto.FLOAT or (
+            shape_given and len(found_type.shape.dim) != axes
+        ):
             raise BundleError(
-                f"{path}: golden image '{image.name}' is not {expected[1]}x{expected[0]} px; "
-                f"export it again"
+                f"{path}: graph output '{value.name}' is not float32 with {axes} axes; export it "
+                f"again"
+            )
+    _check_constants(graph, path)
+
+
+def _check_golden(manifest: Manifest, path: Path) -> None:
+    """Refuse golden images that are no pictures of the network's size."""
+    height, width = manifest.geometry.height, manifest.geometry.width
+    for golden in manifest.golden:
+        try:
+            # The size is read first: a small file can hold a picture of gigabytes.
+            fits = png_size(golden.data()) == (width, height)
+            fits = fits and golden.image().shape == (height, width, 3)
+        except ValueError as error:
+            raise BundleError(
+                f"{path}: golden image '{golden.name}' cannot be read ({error}); export it again"
+            ) from None
+        if not fits:
+            raise BundleError(
+                f"{path}: golden image '{golden.name}' is not {width}x{height} px; export it again"
             )
 
 

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -25,6 +25,7 @@ from inspector.detection.bundle import Bundle
 from inspector.detection.engines import Engine, InferenceBackend, tuned
 from inspector.detection.manifest import Manifest
 from inspector.errors import BundleError, Fault, GoldenError, StartupError
+from inspector.files import read_within
 from inspector.imaging.geometry import Box, Geometry
 from inspector.logs import say
 from inspector.verdict import FloatMap, Frame8, Judgement, Reason, Verdict, decide
@@ -81,6 +82,7 @@ class Detector:
         limit_factor: float = 1.0,
         verify: bool = True,
         keys: Sequence[Ed25519PublicKey] = (),
+        read_file: Callable[[Path], bytes] = read_within,
     ) -> Detector:
         """Read and check a bundle, start its session, warm it, replay its golden images.
 
@@ -88,12 +90,13 @@ class Detector:
         default, the engine is the one that ``inspector tune`` found for the bundle on this machine,
         if it did. ``engine`` replaces both. ``region`` (camera pixels) replaces the bundle's;
         ``limit_factor`` multiplies the limit; ``verify=False`` skips the golden images. With
-        ``keys``, one of them must have signed the bundle. Raises :class:`BundleError`,
-        :class:`SignatureError`, :class:`GoldenError` or :class:`ProviderError`.
+        ``keys``, one of them must have signed the bundle. ``read_file`` gives the bytes of a file,
+        within a time, or raises OSError. Raises :class:`BundleError`, :class:`SignatureError`,
+        :class:`GoldenError` or :class:`ProviderError`.
         """
-        bundle = bundles.read(Path(path), keys)
+        bundle = bundles.read(Path(path), keys, read_file)
         asked = engine or Engine(provider=provider, threads=threads)
-        found = tuned.recall(bundle) if asked == Engine() else None
+        found = tuned.recall(bundle, read_file) if asked == Engine() else None
         if found is not None:
             try:
                 return cls._load(bundle, found, region, limit_factor, verify)
@@ -106,13 +109,14 @@ class Detector:
         cls, bundle: Bundle, engine: Engine, region: Box | None, limit_factor: float, verify: bool
     ) -> Detector:
         backend = engines.create(engine)
-        try:
-            backend.load(bundle)
-        except BundleError as error:
-            raise BundleError(f"{bundle.path}: {error}") from None
-        detector = cls(bundle, backend, region, limit_factor, engine)
-        detector._warm_up(verify)
-        return detector
+        with bundles.in_one_line():
+            try:
+                backend.load(bundle)
+            except BundleError as error:
+                raise BundleError(f"{bundle.path}: {error}") from None
+            detector = cls(bundle, backend, region, limit_factor, engine)
+            detector._warm_up(verify)
+            return detector
 
     def adapted(self, region: Box | None = None, limit_factor: float = 1.0) -> Detector:
         """A detector on the same session, for another region (camera pixels) and limit factor.

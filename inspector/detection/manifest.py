@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -41,13 +41,13 @@ class Cfa(FrozenModel):
 class Quantiles(FrozenModel):
     """Quantiles of the held-out good scores, in units of the threshold: the calibrated limit."""
 
-    q05: float
-    q25: float
-    q50: float
-    q75: float
-    q95: float
-    q99: float
-    maximum: float
+    q05: float = Field(ge=0)
+    q25: float = Field(ge=0)
+    q50: float = Field(ge=0)
+    q75: float = Field(ge=0)
+    q95: float = Field(ge=0)
+    q99: float = Field(ge=0)
+    maximum: float = Field(ge=0)
 
 
 class Calibration(FrozenModel):
@@ -56,7 +56,7 @@ class Calibration(FrozenModel):
     method: str
     pooling: str
     target_false_reject: float
-    good_parts: int
+    good_parts: int = Field(ge=0, le=10_000_000)
     """Number of held-out good parts that the limit rests on."""
     good_rejected: int
     """How many of them reach the limit."""
@@ -70,7 +70,7 @@ class Calibration(FrozenModel):
     extrapolated: bool
     """True when there were too few parts for the target, so the tail of scores was extrapolated."""
     quantiles: Quantiles
-    scores: tuple[float, ...] = ()
+    scores: tuple[Annotated[float, Field(ge=0)], ...] = ()
     """The held-out good scores in units of the threshold, ascending; () in older bundles."""
     remarks: tuple[str, ...] = ()
 
@@ -115,9 +115,13 @@ class Golden(FrozenModel):
     score: float
     """In units of the calibrated limit."""
 
+    def data(self) -> bytes:
+        """The bytes of the PNG. Raises ValueError when there are none."""
+        return base64.b64decode(self.png, validate=True)
+
     def image(self) -> Frame8:
-        """The picture, uint8 BGR ``[H, W, 3]``."""
-        return decode(base64.b64decode(self.png))
+        """The picture, uint8 BGR ``[H, W, 3]``. Raises ValueError when it is none."""
+        return decode(self.data())
 
 
 class Compared(FrozenModel):
@@ -183,6 +187,6 @@ class Manifest(FrozenModel):
     lineage: tuple[Extension, ...] = ()
     """Extensions since training, oldest first."""
     golden: tuple[Golden, ...] = Field(min_length=1)
-    golden_tolerance: float = Field(gt=0)
+    golden_tolerance: float = Field(gt=0, le=0.1)
     """How far a golden score may move on another machine, in units of the calibrated limit."""
     parity: Parity | None = None

@@ -178,6 +178,13 @@ def decode(data: bytes) -> Frame8:
     return np.asarray(image, dtype=np.uint8)
 
 
+def png_size(data: bytes) -> tuple[int, int]:
+    """(width, height) that the bytes of a PNG name. Raises ValueError when they are no PNG."""
+    if data[:8] != _PNG or data[12:16] != b"IHDR" or len(data) < 24:
+        raise ValueError("not a PNG")
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
 def exposure(picture: Frame8) -> tuple[float, float]:
     """Brightness (mean grey level, 0..255) and sharpness (variance of the Laplacian).
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from inspector.errors import JournalError
-from inspector.files import lock_file, sync_folder
+from inspector.files import lock_file, lock_folder, sync_folder
 from inspector.journal.open_files import OpenFiles, Rescue
 from inspector.journal.recovery import (
     Damage,
@@ -90,7 +90,7 @@ class Journal:
         self._unsure: list[tuple[int]] = []
         self._suspects: set[int] = set()
         with contextlib.ExitStack() as undo:
-            self._lock = _lock(folder)
+            self._locks = _lock(folder)
             undo.callback(self._unlock)
             self._db = self._open()
             undo.callback(self._db.close)
@@ -224,15 +224,16 @@ class Journal:
 
     def close(self) -> None:
         """Let the journal go; twice does no harm."""
-        if self._lock >= 0:
+        if self._locks:
             if self._rescue is not None:
                 self._rescue.finish()
             self._db.close()
             self._unlock()
 
     def _unlock(self) -> None:
-        os.close(self._lock)
-        self._lock = -1
+        for handle in self._locks:
+            os.close(handle)
+        self._locks = ()
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -384,11 +385,20 @@ class _OvertakenError(JournalError):
     """It was committed, and by then the files were no longer those under their names."""
 
 
-def _lock(folder: Path) -> int:
-    """Make the folder, and hold its lock. Raises :class:`JournalError`."""
+def _lock(folder: Path) -> tuple[int, ...]:
+    """Make the folder, and hold its locks. Raises :class:`JournalError`.
+
+    The folder itself is locked, since somebody may delete the file ``lock`` in it; the file is for
+    inspectors of earlier versions, which know only that.
+    """
     try:
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-        return lock_file(folder / "lock", 0o640)
+        with contextlib.ExitStack() as undo:
+            handles = [lock_folder(folder)]
+            undo.callback(os.close, handles[0])
+            handles.append(lock_file(folder / "lock", 0o640))
+            undo.pop_all()
+        return tuple(handles)
     except BlockingIOError:
         raise JournalError(
             f"{folder}: another inspector keeps its journal there; stop it, or give this station "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from inspector.config.cameras import CameraConfig
 from inspector.config.station_file import Station
 from inspector.detection.detector import BatchItem, Detector
 from inspector.errors import Fault
+from inspector.files import read_within
 from inspector.judging import self_test
 from inspector.judging.drift import Watch
 from inspector.verdict import Judgement, Reason, Verdict
@@ -99,7 +101,13 @@ class SizeCheck:
 class Judge:
     """Judges one camera's parts by one bundle; used by one thread."""
 
-    def __init__(self, station: Station, config: CameraConfig, detector: Detector) -> None:
+    def __init__(
+        self,
+        station: Station,
+        config: CameraConfig,
+        detector: Detector,
+        read_file: Callable[[Path], bytes] = read_within,
+    ) -> None:
         manifest, recipe = detector.manifest, station.active(config.name)
         self.name = config.name
         self.detector = detector
@@ -111,7 +119,7 @@ class Judge:
         self.drift = Watch(
             manifest.calibration, station.drift.parts_between_false_alarms, recipe.limit_factor
         )
-        self.defect = self_test.choose(station.self_test, manifest, recipe.limit_factor)
+        self.defect = self_test.choose(station.self_test, manifest, recipe.limit_factor, read_file)
         self.schedule = self_test.Schedule(
             station.self_test.every_s if self.defect else 0.0, time.monotonic_ns
         )

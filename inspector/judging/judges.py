@@ -7,13 +7,16 @@ as they did when the limit was set?
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from inspector.config.station_file import Station
 from inspector.detection.detector import Detector
 from inspector.detection.signing import load_bundle_keys
 from inspector.errors import StartupError
+from inspector.files import read_within
 from inspector.judging.batches import Batching
 from inspector.judging.drift import Watch
 from inspector.judging.judge import Judge
@@ -39,9 +42,14 @@ class Judges:
         """Have ``load`` load this recipe of the station file."""
         self.station = self.station.model_copy(update={"recipe": recipe})
 
-    def load(self) -> Iterator[tuple[str, StartupError | None]]:
-        """Load every camera's judge; yields (camera, None), or why the camera has none."""
-        for name, found in load(self.station):
+    def load(
+        self, given_up: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[str, StartupError | None]]:
+        """Load every camera's judge; yields (camera, None), or why the camera has none.
+
+        ``given_up`` is asked meanwhile whether the judges are still wanted.
+        """
+        for name, found in load(self.station, given_up):
             if isinstance(found, Judge):
                 self._judges[name] = found
                 self._watches[found.key] = found.drift
@@ -128,7 +136,8 @@ class Changeover(Worker):
     """A thread that loads, warms and checks the judges of ``station`` beside those at work.
 
     It calls ``done`` at its end: then ``judges`` is complete, or ``problems`` says why not.
-    ``forget``: the operator wants the watches over drift and alarms to begin anew.
+    ``forget``: the operator wants the watches over drift and alarms to begin anew. After
+    :meth:`give_up` no file is waited for, and ``problems`` says so.
     """
 
     def __init__(
@@ -141,12 +150,17 @@ class Changeover(Worker):
         self.batching = Batching()
         self.problems: list[StartupError] = []
         self._done = done
+        self._given_up = False
+
+    def give_up(self) -> None:
+        """The judges are no longer wanted; any thread may call, and does not wait."""
+        self._given_up = True
 
     def work(self) -> None:
         """Load the judges, and tell ``done``."""
         whole = False
         try:
-            for name, found in load(self.station):
+            for name, found in load(self.station, lambda: self._given_up):
                 if isinstance(found, Judge):
                     self.judges[name] = found
                 else:
@@ -163,12 +177,16 @@ class Changeover(Worker):
             self._done(self)
 
 
-def load(station: Station) -> Iterator[tuple[str, Judge | StartupError]]:
+def load(
+    station: Station, given_up: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[str, Judge | StartupError]]:
     """Load a judge for every camera under the recipe in force; yields why where that fails.
 
-    Cameras with the same bundle share its session.
+    Cameras with the same bundle share its session. A file that is not read within the station's
+    ``load_timeout_s``, or before ``given_up()``, is a problem.
     """
     loaded: dict[Path, Detector | StartupError] = {}
+    read_file = partial(read_within, timeout_s=station.load_timeout_s, given_up=given_up)
     try:
         keys = load_bundle_keys(station.security.bundle_keys)
     except StartupError as problem:
@@ -176,16 +194,21 @@ def load(station: Station) -> Iterator[tuple[str, Judge | StartupError]]:
         return
     for camera in station.cameras:
         recipe = station.active(camera.name)
-        path = recipe.bundle.resolve()
+        # Not Path.resolve, which asks the disk: it may hang.
+        path = Path(os.path.normpath(recipe.bundle))
         try:
             if path not in loaded:
                 loaded[path] = Detector.load(
-                    recipe.bundle, station.provider, station.threads, keys=keys
+                    recipe.bundle,
+                    station.provider,
+                    station.threads,
+                    keys=keys,
+                    read_file=read_file,
                 )
             found = loaded[path]
             if isinstance(found, Detector):
                 detector = found.adapted(recipe.region, recipe.limit_factor)
-                yield camera.name, Judge(station, camera, detector)
+                yield camera.name, Judge(station, camera, detector, read_file)
             else:
                 yield camera.name, found
         except StartupError as problem:

@@ -17,7 +17,8 @@ from inspector.config.station_file import SelfTest
 from inspector.detection.detector import Detector
 from inspector.detection.manifest import Manifest
 from inspector.errors import ConfigError
-from inspector.imaging.images import read_image
+from inspector.files import read_within, reason_of
+from inspector.imaging.images import decode_file
 from inspector.verdict import LIMIT, Judgement, Verdict
 
 
@@ -64,16 +65,22 @@ class Defect:
         return ""
 
 
-def choose(settings: SelfTest, manifest: Manifest, limit_factor: float) -> Defect | None:
+def choose(
+    settings: SelfTest,
+    manifest: Manifest,
+    limit_factor: float,
+    read_file: Callable[[Path], bytes] = read_within,
+) -> Defect | None:
     """Choose the defect: the photo that the station file names, else the worst golden picture.
 
     None when ``every_s`` is 0, or when no golden picture of the bundle must fail at the operator's
-    ``limit_factor``. Raises :class:`ConfigError` when the photo cannot be read.
+    ``limit_factor``. ``read_file`` gives the bytes of a file, within a time, or raises OSError.
+    Raises :class:`ConfigError` when the photo cannot be read.
     """
     if settings.every_s == 0:
         return None
     if settings.defect is not None:
-        return Defect(settings.defect.name, _photo(settings.defect))
+        return Defect(settings.defect.name, _photo(settings.defect, read_file))
     golden = max(manifest.golden, key=lambda picture: picture.score)
     if golden.score < (LIMIT + manifest.golden_tolerance) * limit_factor:
         return None
@@ -113,10 +120,11 @@ class Schedule:
         self.missed = self.missed or missed
 
 
-def _photo(path: Path) -> npt.NDArray[np.generic]:
+def _photo(path: Path, read_file: Callable[[Path], bytes]) -> npt.NDArray[np.generic]:
     try:
-        return read_image(path)
-    except ValueError as error:
+        return decode_file(np.frombuffer(read_file(path), np.uint8), path)
+    except (OSError, ValueError) as error:
+        cause = f"{path}: {reason_of(error)}" if isinstance(error, OSError) else str(error)
         raise ConfigError(
-            f"self_test.defect: {error}; name a photo of a defective part at camera size"
+            f"self_test.defect: {cause}; name a photo of a defective part at camera size"
         ) from None

@@ -23,7 +23,7 @@ from inspector.journal.reader import Reader
 from inspector.journal.schema import Recovered
 from inspector.judging.alarms import Alarms
 from inspector.judging.judges import Judges
-from inspector.logs import say
+from inspector.logs import dropped, say
 from inspector.station.delivery import Delivery, note_group
 from inspector.station.grabber import Grabber
 from inspector.station.inbox import Arrival, Call, Change, Inbox
@@ -57,6 +57,11 @@ class Daemon:
         self._station = station
         self._recipe = recipe
         self._stop_asked = False
+        self._reload_asked = False
+
+    def ask_to_reload(self) -> None:
+        """Read the bundles of the recipe in force again, as the command ``reload`` does."""
+        self._reload_asked = True
 
     def ask_to_stop(self) -> None:
         """Finish what was grabbed, then return from ``run``."""
@@ -84,10 +89,15 @@ class Daemon:
                 tell=readiness.tell,
                 speak_through=readiness.speak_through,
                 announce=lambda camera: announce(camera, judges, ledger, metrics),
+                stop_asked=lambda: self._stop_asked,
             )
             try:
                 opened = start.open(judges, metrics, ledger)
-            except StartupError:
+            except StartupError as problem:
+                if self._stop_asked:
+                    say("stopping", detail=problem)
+                    readiness.enter("Halted")
+                    return
                 readiness.enter("Error")
                 raise
             readiness.enter("Initialized")
@@ -107,7 +117,11 @@ class Daemon:
                     wait_for_subscriber_s, lambda: self._stop_asked
                 )
                 say("subscriber" if heard else "no subscriber")
-            line.work(lambda: self._stop_asked)
+            line.work(lambda: self._stop_asked, self._reload_is_due)
+
+    def _reload_is_due(self) -> bool:
+        due, self._reload_asked = self._reload_asked, False
+        return due
 
 
 class _Line:
@@ -199,8 +213,11 @@ class _Line:
         for why in filter(None, missed):
             self._readiness.obstruct("self-test", Reason.NOT_READY, why)
 
-    def work(self, stop_asked: Callable[[], bool]) -> None:
-        """Judge until every camera has ended or ``stop_asked()``, then leave in order."""
+    def work(self, stop_asked: Callable[[], bool], reload_is_due: Callable[[], bool]) -> None:
+        """Judge until every camera has ended or ``stop_asked()``, then leave in order.
+
+        ``reload_is_due()`` tells once of each time that the bundles are to be read again.
+        """
         workers = (self._pictures, self._recorder, self._commands, *self._grabbers.values())
         last: State = "Error"
         try:
@@ -210,27 +227,31 @@ class _Line:
                 self._ledger.start()
             self._readiness.tell_state()
             self._systemd.ready(f"judging with {self._ledger.provider}")
-            self._serve(stop_asked)
+            self._serve(stop_asked, reload_is_due)
             last = "Halted"
         finally:
             with contextlib.ExitStack() as leave:
+                leave.callback(self._orders.finish)
                 leave.callback(self._commands.finish)
                 leave.callback(self._answer_last_questions)
                 leave.callback(self._pictures.finish)
                 leave.callback(self._recorder.finish)
                 self._systemd.stopping()
-                self._stop_cameras()
                 self._readiness.leave()
-                self._orders.finish()
-                # Parts and commands that still wait get their answer before the last status.
+                self._orders.give_up()
+                # Parts and commands that still wait get their answer before the last status, and
+                # before anything is waited for.
                 if self._ledger.state != last:
                     self._ledger.enter(last)
+                self._do_calls()
+                self._delivery.close_parts()
+                self._stop_cameras()
                 self._do_calls()
                 self._delivery.close_parts()
                 self._readiness.tell_state()
         _check_alive(self._pictures, self._recorder, self._commands)
 
-    def _serve(self, stop_asked: Callable[[], bool]) -> None:
+    def _serve(self, stop_asked: Callable[[], bool], reload_is_due: Callable[[], bool]) -> None:
         grabbers = self._grabbers.values()
         housekeeping = give_up = 0.0
         while True:
@@ -241,6 +262,8 @@ class _Line:
                 give_up = time.monotonic() + longest_s + _STOP_GRACE_S
                 for grabber in grabbers:
                     grabber.stop()
+            if reload_is_due():
+                self._orders.reload()
             # Before the crashes are looked for: a thread that dies in between has not ended.
             over = not any(grabber.is_alive() for grabber in grabbers)
             _check_alive(self._pictures, self._recorder, self._commands, *grabbers)
@@ -309,6 +332,7 @@ class _Line:
         metrics.alarms({one[:2] for one in self._alarms.standing(status.recipe)})
         metrics.refused(self._opened.gate.refused)
         metrics.unsent(self._commands.unsent)
+        metrics.log_dropped(dropped())
         for name in self._grabbers:
             metrics.queue(name, self._inbox.waiting(name))
         self._systemd.status(

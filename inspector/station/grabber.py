@@ -24,7 +24,7 @@ _MOST_WANTED: Final = 1000
 class Grabber(Worker):
     """Grabs from one camera until it ends or ``stop``; a lost camera is opened again for ever.
 
-    Not so a replay, which would begin anew and have its parts judged twice: lost, it has ended.
+    Not so a source that would begin anew and have its parts judged twice: lost, it has ended.
     With software triggers only wanted pictures are handed over: of a live camera the first that
     was exposed after its trigger, of a source that waits the next one.
     """
@@ -95,7 +95,7 @@ class Grabber(Worker):
                 if not lost:
                     self._wanted.clear()
                     self._inbox.put(Change(name, "lost", str(error)))
-                    if self.config.is_replay:
+                    if not self.config.can_go_on:
                         why_ended = str(error)
                         break
                 lost = True

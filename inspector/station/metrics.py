@@ -111,6 +111,7 @@ class Metrics:
             "alarm", "1 while clearly more parts are so than is usual.", "camera", "verdict"
         )
         self._self_tests = counter("self_tests", "Golden defects sent.", "camera", "result")
+        self._log_dropped = counter("log_lines_dropped", "Lines of the log that nobody read.")
 
         for name in cameras:
             for verdict, reason in _possible():
@@ -176,6 +177,10 @@ class Metrics:
     def unsent(self, total: int) -> None:
         """Replies that were dropped since the start, as their client had gone or did not read."""
         self._advance(self._unsent, total)
+
+    def log_dropped(self, total: int) -> None:
+        """Lines of the log that were dropped since the start, as nobody read them."""
+        self._advance(self._log_dropped, total)
 
     def queue(self, camera: str, waiting: int) -> None:
         """Pictures of ``camera`` that wait for judgement."""

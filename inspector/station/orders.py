@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Final
 
 from inspector.config.station_file import Station
 from inspector.errors import CommandError
@@ -23,6 +24,8 @@ from inspector.station.triggers import Trigger
 from inspector.verdict import Reason
 from inspector.wire.messages import RecipeCommand, TriggerCommand
 from inspector.wire.requests import Request
+
+_CHANGEOVER_GRACE_S: Final = 2.0
 
 
 class Orders:
@@ -61,6 +64,7 @@ class Orders:
         self._metrics = metrics
         self._systemd = systemd
         self._changeover: Changeover | None = None
+        self._ordered_by: Request | None = None
         self._leaving = False
 
     def hear(self, request: Request) -> None:
@@ -74,10 +78,23 @@ class Orders:
         """The station stops: whatever is ordered from here on is refused."""
         self._leaving = True
 
-    def finish(self) -> None:
-        """Wait for the end of a changeover that is under way."""
+    def give_up(self) -> None:
+        """Refuse a changeover that is under way, without waiting for it."""
         if self._changeover is not None:
-            self._changeover.join()
+            self._changeover.give_up()
+            if self._ordered_by is not None:
+                self._ordered_by.refuse("stopping", "the station stops")
+
+    def finish(self) -> None:
+        """Wait for the thread of a changeover that was given up, but not for ever.
+
+        A library that still builds its session cannot be interrupted: its thread is left, and ends
+        with the process.
+        """
+        if self._changeover is not None:
+            self._changeover.join(_CHANGEOVER_GRACE_S)
+            if self._changeover.is_alive():
+                say("changeover left", logging.WARNING, recipe=self._changeover.station.recipe)
 
     def roll_back(self, why: str) -> None:
         """Put what was before the last changeover in force again."""
@@ -162,31 +179,40 @@ class Orders:
         if answer.kind == "accepted":
             self._want(trigger.camera, trigger.triggered_ns, accepted=True)
 
-    def _change_over(self, request: Request, recipe: str) -> None:
+    def reload(self) -> None:
+        """Read the bundles of the recipe in force again: what nobody waits for to be done."""
+        if self._changeover is None and not self._leaving:
+            self._change_over(None, self._judges.station.recipe)
+
+    def _change_over(self, request: Request | None, recipe: str) -> None:
         say("changeover", recipe=recipe)
+        self._ordered_by = request
         self._systemd.reloading(f"loading recipe {recipe}")
         station = self._judges.station
         self._changeover = Changeover(
             station.model_copy(update={"recipe": recipe}),
-            lambda done: self._inbox.call_in_turn(partial(self._switch, request, done)),
+            lambda done: self._inbox.call_in_turn(partial(self._switch, done)),
             forget=recipe == station.recipe,
         )
         self._changeover.start()
 
-    def _switch(self, request: Request, changeover: Changeover) -> None:
+    def _switch(self, changeover: Changeover) -> None:
         """Between two parts: the bundles loaded, warmed and golden-checked take over."""
+        request, self._ordered_by = self._ordered_by, None
         self._changeover = None
         self._systemd.ready(f"judging with {self._ledger.provider}")
         if changeover.problems:
             for problem in changeover.problems:
                 say("changeover refused", logging.ERROR, detail=problem)
-            request.refuse("failed", "; ".join(str(problem) for problem in changeover.problems))
+            if request is not None:
+                why = "; ".join(str(problem) for problem in changeover.problems)
+                request.refuse("failed", why)
             return
         self._judges.switch(changeover)
         if changeover.forget:
             self._alarms.forget()
         recipe, choice = changeover.station.recipe, self._choice
-        if isinstance(request.command, RecipeCommand):
+        if request is not None and isinstance(request.command, RecipeCommand):
             choice = settled(self._station, recipe, "command")
         models = {camera.name: self._judges[camera.name].model for camera in self._station.cameras}
         done = f"recipe {recipe}: " + ", ".join(
@@ -194,6 +220,8 @@ class Orders:
         )
 
         def answer(recorded: bool) -> None:
+            if request is None:
+                return
             if recorded:
                 request.finish(done)
             else:

@@ -51,6 +51,7 @@ class Start:
     ``recipe`` is the one that was ordered for this start; None: that of the journal or the file.
     ``tell`` is called after each step, so that the status never stands still; ``speak_through``
     with what publishes it, once there is one; ``announce`` with each camera whose judge is loaded.
+    After ``stop_asked()`` no bundle's file is waited for, and ``open`` raises.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Start:
         tell: Callable[[], None],
         speak_through: Callable[[Callable[[StatusMessage], None]], None],
         announce: Callable[[str], None],
+        stop_asked: Callable[[], bool],
     ) -> None:
         self._station = station
         self._leave = leave
@@ -69,6 +71,7 @@ class Start:
         self._tell = tell
         self._speak_through = speak_through
         self._announce = announce
+        self._stop_asked = stop_asked
         self._problems: list[StartupError] = []
 
     def open(self, judges: Judges, metrics: Metrics, ledger: Ledger) -> Opened:
@@ -90,7 +93,7 @@ class Start:
         judges.select(choice.recipe)
         ledger.select(choice.recipe, choice.source)
         later, self._problems = self._problems, []
-        for camera, problem in judges.load():
+        for camera, problem in judges.load(self._stop_asked):
             if problem is not None:
                 self._problems.append(problem)
             else:

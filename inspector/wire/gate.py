@@ -8,10 +8,12 @@ peer away with a 400, after which a client never tries again, and knows no roles
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import re
+import socket as sockets
 import sys
 import threading
 import time
@@ -167,6 +169,10 @@ class Gate:
         self._locks.append(lock_file(Path(f"{path}.lock"), 0o600))
         if Path(path).exists() and not Path(path).is_socket():
             raise FileExistsError(errno.EEXIST, "not a socket")
+        # Somebody may have deleted the lock of a station that runs.
+        with contextlib.closing(sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)) as probe:
+            if probe.connect_ex(os.fsencode(path)) == 0:
+                raise OSError(errno.EADDRINUSE, "a station listens there")
 
 
 class _Guard(threading.Thread):

@@ -35,7 +35,7 @@ _CLOSE_S: Final = 1.2
 def main(channel: socket.socket, lease_fd: int, memory_fd: int | None) -> None:
     """Serve the camera that standard input describes until the parent closes ``channel``."""
     _die_with_parent(lease_fd)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # systemd signals all processes of a service; the parent closes its cameras in order.
         signal.signal(number, signal.SIG_IGN)
     config: CameraConfig = TypeAdapter(CameraConfig).validate_python(json.load(sys.stdin))

@@ -114,8 +114,14 @@ class CameraProcess:
         os.eventfd_write(self._wake_fd, 1)
 
     def close(self) -> None:
-        """Ask the child to end, then kill it and its process group."""
+        """Ask the child to end, then kill it and its process group.
+
+        What the camera keeps in memory outlives a child that was lost, and no other.
+        """
+        was_well = self._child is not None and not self._child.lost
         self._let_go()
+        if was_well and self._memory_fd is not None:
+            os.pwrite(self._memory_fd, bytes(self._config.memory_bytes), 0)
         self._interrupted = False
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake_fd)

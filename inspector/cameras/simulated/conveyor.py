@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inspector.cameras.base import Frame
-from inspector.cameras.pace import Pace, now_us
+from inspector.cameras.pace import Pace, Place, now_us
 from inspector.cameras.simulated import flange
 from inspector.cameras.simulated.defects import KINDS, spoil
 from inspector.config.cameras.simulator import SimulatorCamera
@@ -69,23 +69,28 @@ class SimulatedPart:
 class Simulator:
     """The conveyor as a camera (docs/cameras.md)."""
 
-    def __init__(self, config: SimulatorCamera) -> None:
+    def __init__(
+        self, config: SimulatorCamera, memory: npt.NDArray[np.int64] | None = None
+    ) -> None:
         self._config = config
         self._pace = Pace(config.name, config.rate_hz, config.timeout_ms)
-        self._next = 0
+        self._place = Place(memory)
 
     def open(self) -> None:
-        """Start the belt at part 0. Raises CameraError when no part could come in time."""
+        """Start the belt, at part 0 or where it was cut off.
+
+        Raises CameraError when no part could come in time.
+        """
         flange.warm()
-        self._next = 0
+        self._place.open()
         self._pace.start()
 
     def grab(self, timeout_ms: int) -> Frame | None:
         """The next part when it is due; None when the belt is empty."""
-        if self._next == self._config.parts or not self._pace.wait(timeout_ms):
+        if self._place.next == self._config.parts or not self._pace.wait(timeout_ms):
             return None
         exposed_ns = time.monotonic_ns()
-        index, self._next = self._next, self._next + 1
+        index = self._place.take()
         part = draw(self._config.seed, index, self._config.defect_rate)
         return Frame(part.image, now_us(), part_id(index), exposed_ns)
 

@@ -41,8 +41,8 @@ class CameraBase(FrozenModel):
     def is_replay(self) -> bool:
         """True when the source starts from its beginning whenever it is opened.
 
-        A replay that is lost has ended, since its parts would be judged twice. Any of its pictures
-        serves a trigger, whereas a live picture must have been exposed after the trigger.
+        Any of its pictures serves a trigger, whereas a live picture must have been exposed after
+        the trigger.
         """
         return False
 
@@ -50,6 +50,15 @@ class CameraBase(FrozenModel):
     def keeps_size(self) -> bool:
         """True when a picture of another size than the first one is a FAULT, not another part."""
         return False
+
+    @property
+    def can_go_on(self) -> bool:
+        """False when a source that is opened again would give the parts again that it gave.
+
+        Such a source that is lost has ended, since its parts would be judged twice. A replay goes
+        on if it keeps its place in memory that outlives its process.
+        """
+        return not self.is_replay or self.memory_bytes > 0
 
     @property
     def waits_for_judge(self) -> bool:

@@ -18,6 +18,9 @@ class FolderCamera(CameraBase):
     """The images under a folder, replayed in the order of their paths, once or for ever."""
 
     camera: ClassVar[str] = "inspector.cameras.folder:Folder"
+    memory_bytes: ClassVar[int] = 8
+    """The number of the next part, so that a process that crashed is replaced by one that goes on.
+    """
 
     kind: Literal["folder"]
     path: Path

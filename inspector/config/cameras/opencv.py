@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -74,4 +75,6 @@ class OpenCvCamera(CameraBase):
         if isinstance(self.source, int) or "://" in self.source or self.backend == "gstreamer":
             return self
         path = folder / self.source
-        return self.model_copy(update={"source": str(path)}) if path.is_file() else self
+        # Unlike Path.is_file it raises no error for a name that is too long, or not allowed.
+        is_file = os.path.isfile(path)  # noqa: PTH113
+        return self.model_copy(update={"source": str(path)}) if is_file else self

@@ -17,6 +17,9 @@ class SimulatorCamera(CameraBase):
     """A conveyor with drawn parts, good and defective, which are the same for the same seed."""
 
     camera: ClassVar[str] = "inspector.cameras.simulated.conveyor:Simulator"
+    memory_bytes: ClassVar[int] = 8
+    """The number of the next part, so that a process that crashed is replaced by one that goes on.
+    """
 
     kind: Literal["simulator"]
     rate_hz: Number = Field(default=2.0, ge=0, le=10_000)

@@ -44,6 +44,7 @@ _ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
     ),
     RuntimeError,
     ValueError,
+    TypeError,
     MemoryError,
 )
 _FATAL_ONLY: Final = 4
@@ -126,11 +127,13 @@ class OnnxRuntimeBackend:
                 options = _run_options("-1") if self._captures else None
                 with _pinned_to(self._caller_cores):
                     score, anomaly_map = session.run(list(OUTPUTS), {INPUT: batch}, options)
+            # Outputs that are no numbers refuse it: such a graph is no bundle's.
+            found = np.asarray(score, np.float32), np.asarray(anomaly_map, np.float32)
         except _ORT_ERRORS as error:
             self._last_error = one_line(error)
             raise Fault(Reason.INFERENCE_ERROR.value, self._last_error) from None
         self._last_error = ""
-        return np.asarray(score, dtype=np.float32), np.asarray(anomaly_map, dtype=np.float32)
+        return found
 
     @property
     def _loaded(self) -> ort.InferenceSession:

@@ -60,7 +60,7 @@ class OpenVinoBackend:
             found = self._program(batch.shape).infer({INPUT: batch})
             # These are copies: the next inference writes to the request's own memory.
             score, anomaly_map = (np.array(found[name], dtype=np.float32) for name in OUTPUTS)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, TypeError, LookupError) as error:
             self._last_error = one_line(error)
             raise Fault(Reason.INFERENCE_ERROR.value, self._last_error) from None
         self._last_error = ""

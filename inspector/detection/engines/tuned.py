@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ from inspector.config.yaml_file import FrozenModel
 from inspector.detection.bundle import Bundle
 from inspector.detection.engines.base import Engine, usable_cores
 from inspector.errors import OutputError
-from inspector.files import write_output
+from inspector.files import read_within, write_output
 from inspector.logs import say
 
 
@@ -58,14 +59,15 @@ def forget(bundle: Path) -> bool:
     return True
 
 
-def recall(bundle: Bundle) -> Engine | None:
+def recall(bundle: Bundle, read_file: Callable[[Path], bytes] = read_within) -> Engine | None:
     """The engine chosen for ``bundle`` on this machine, or None.
 
-    A record that cannot be used, and why, goes to the log.
+    ``read_file`` gives the bytes of a file, within a time, or raises OSError. A record that cannot
+    be used, and why, goes to the log.
     """
     path = file_of(bundle.path)
     try:
-        record = TunedEngine.model_validate_json(path.read_bytes())
+        record = TunedEngine.model_validate_json(read_file(path))
     except FileNotFoundError:
         return None
     except (OSError, ValidationError):

@@ -20,6 +20,7 @@ from benchmarks.faults import (
     changeovers,
     config,
     frames,
+    hangs,
     journals,
     lab,
     models,
@@ -139,6 +140,17 @@ def test_slow_subscriber_fills_no_memory(tmp_path):
     sizes = {"mark": 1000, "remembered": 1000, "past": 6000, "filled": 0, "compared": 500}
     growth, _, _ = subscribers.flood(tmp_path, **sizes)
     assert growth < 0.06
+
+
+def test_a_log_that_nobody_reads_holds_up_nothing(tmp_path):
+    found = hangs.unread(tmp_path, 20, quiet)
+    assert found.holds, found
+
+
+def test_a_share_that_hangs_holds_up_nothing(tmp_path):
+    found = hangs.shares(tmp_path, 1, quiet)
+    assert found.holds, found
+    assert found.figures["refused"] == 1
 
 
 def test_camera_loss_is_a_fault_and_heals(tmp_path):

@@ -12,7 +12,6 @@ import string
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from inspector.cli import main as cli
 from inspector.cli import output
@@ -148,7 +147,8 @@ def test_watch_shows_one_line_for_a_verdict(part_id, detail, camera):
 
 def said(tell) -> str:
     stream = io.StringIO()
-    tell(output.Lines(Console(file=stream, highlight=False, width=200)))
+    with contextlib.redirect_stdout(stream), output.Screen() as screen:
+        tell(output.Lines(screen))
     return stream.getvalue()
 
 

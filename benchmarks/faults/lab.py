@@ -103,6 +103,8 @@ class Plc:
         self.waiting: dict[Key, float] = {}
         """Triggers without a verdict, oldest first, and when each was sent first (monotonic)."""
         self._sent_us: dict[Key, int] = {}
+        self.tells_time = True
+        """False: its triggers do not say when they were sent."""
         self._ids: dict[str, Key] = {}
         self._sent = 0
         self._context = zmq.Context()
@@ -130,7 +132,9 @@ class Plc:
             "trigger_seq": key[1],
             "part_id": key[2],
             "repeat": repeat,
-            "sent_us": self._sent_us.setdefault(key, time.time_ns() // 1000),
+            "sent_us": self._sent_us.setdefault(key, time.time_ns() // 1000)
+            if self.tells_time
+            else None,
         }
         self._ids[str(self._sent)] = key
         self._socket.send(json.dumps(body).encode())

@@ -260,6 +260,7 @@ def _visa(root: Path, inner: Path) -> Layout:
     good = [kind for kind in kinds if sound(kind.name) == "good"]
     if len(good) != 1:
         raise unclear(images, f"has no one folder of good parts among {_names(kinds)}")
+    _refuse_doubtful(good[0])
     masks = _subfolder(inner, "masks")
     return Layout(
         "VisA",
@@ -292,6 +293,8 @@ def _split(
     good = [child for child in inner if sound(child.name) == "good"]
     if len(good) > 1 or (good and train is not None and _direct(train)):
         raise unclear(train or root, f"has good parts in {_names(good)} and others beside them")
+    for folder in good:
+        _refuse_doubtful(folder)
     unused += tuple(child for child in inner if child not in good)
     is_usual = all(folder.name == GOOD for folder in good)
     name = "MVTec AD" if is_usual else "MVTec AD with other names"

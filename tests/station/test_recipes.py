@@ -140,10 +140,10 @@ import os, signal, sys
 from inspector.cli import main as cli
 from inspector.judging import judges
 load = judges.load
-def dying(station):
+def dying(station, *rest):
     if station.recipe == "b":
         os.kill(os.getpid(), signal.SIGKILL)
-    return load(station)
+    return load(station, *rest)
 judges.load = dying
 sys.exit(cli.main(["run", sys.argv[1]]))
 """
@@ -184,7 +184,9 @@ def test_a_journal_from_before_recipes_were_kept_goes_on(tmp_path):
         journal.begin("e", 1)
         journal.commit((), [stations.verdict(1, "e")])
     with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db, db:
-        db.execute("DROP TABLE recipe_in_force")
+        for table in ("recipe_in_force", "damaged"):
+            db.execute(f"DROP TABLE {table}")
+        db.execute("PRAGMA user_version=1")
     with Reader(tmp_path) as reader:
         assert reader.in_force(LINE) is None
     with contextlib.closing(Journal(tmp_path)) as journal:
@@ -212,6 +214,9 @@ class Disk:
         self._check()
         self.written.append(recipe.recipe)
 
+    def tend(self):
+        self._check()
+
     def _check(self) -> None:
         if self.full:
             raise JournalError("disk full")
@@ -226,7 +231,7 @@ class Wire:
 
 
 def test_a_recipe_is_recorded_before_the_first_verdict_that_it_gave(monkeypatch):
-    monkeypatch.setattr(recorder_module, "_RETRY_S", 0.02)
+    monkeypatch.setattr(recorder_module, "_TEND_S", 0.02)
     disk = Disk()
     recorder = Recorder(disk, Wire(), on_trouble=lambda _: None)
     heard: list[bool] = []

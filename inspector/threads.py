@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import threading
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
 
 
 class Worker(threading.Thread):
@@ -25,3 +29,32 @@ class Worker(threading.Thread):
     def work(self) -> None:
         """What the thread does."""
         raise NotImplementedError
+
+
+class QueueWorker(Worker, Generic[Item]):
+    """A worker that works off a queue, which other threads fill.
+
+    ``_waiting`` is the queue; whoever changes it holds ``_changed``, and notifies it.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._waiting: collections.deque[Item] = collections.deque()
+        self._changed = threading.Condition()
+        self._closing = False
+
+    def finish(self) -> None:
+        """Have it work off what waits and end, and wait for that; at once if it never began."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self.ident is not None:
+            self.join()
+
+    def _take(self, most: int, idle_s: float | None = None) -> list[Item] | None:
+        """The oldest items, at most ``most``; [] after ``idle_s`` without one, None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing, idle_s)
+            if not self._waiting and self._closing:
+                return None
+            return [self._waiting.popleft() for _ in range(min(len(self._waiting), most))]

@@ -14,8 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
+from inspector.wire.publisher import Publisher
 from tests import running, tiny
 from tests.parties import Parties
+from tests.stations import Recorded
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So it is in a job that a script put into the background, and in all that it starts.
@@ -127,3 +129,19 @@ def station(tmp_path: Path, bundle_path: Path, parts: Path) -> Path:
 def parties(tmp_path_factory: pytest.TempPathFactory) -> Parties:
     """Keys of a station and of its peers."""
     return Parties(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Iterator[Recorded]:
+    """A journal to record verdicts in, and to serve them from."""
+    made = Recorded(tmp_path / "journal")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    """A publisher at free addresses."""
+    made = Publisher(running.FREE["verdicts"], running.FREE["images"])
+    yield made
+    made.close(linger_ms=0)

@@ -295,3 +295,9 @@ class Relay:
                 if end is not None:
                     self._pairs.pop(end, None)
                     end.close()
+
+
+def accept_and_answer(request: Request) -> None:
+    """A handler that has judged every part at once."""
+    request.accept()
+    request.answer(verdict(7, part_id=request.command.part_id))

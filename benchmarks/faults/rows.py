@@ -103,7 +103,7 @@ ROWS: Final = {
         "a slow subscriber never stalls the line",
         "99 % within 1.1 times or 0.5 ms (95 % interval); memory bounded",
         10_000,
-        1000,
+        600,
         subscribers.slow,
     ),
     "cameras": Row(
@@ -116,7 +116,7 @@ ROWS: Final = {
     "frames": Row(
         "a picture that is not whole, or of another size, never passes",
         "judged although wrong 0, whole pictures refused 0",
-        1000,
+        600,
         100,
         frames.wrong_pictures,
     ),

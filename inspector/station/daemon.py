@@ -218,7 +218,10 @@ class _Line:
 
         ``reload_is_due()`` tells once of each time that the bundles are to be read again.
         """
-        workers = (self._pictures, self._recorder, self._commands, *self._grabbers.values())
+        workers: tuple[Worker, ...] = (
+            *(self._pictures, self._recorder, self._commands),
+            *self._grabbers.values(),
+        )
         last: State = "Error"
         try:
             for worker in workers:

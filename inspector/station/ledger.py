@@ -17,8 +17,9 @@ from inspector.config.cameras import CameraConfig
 from inspector.config.station_file import Station
 from inspector.errors import CommandError
 from inspector.station.part import Part, Picture, Requester
+from inspector.station.repetitions import Past, Repetitions, is_conflict
 from inspector.station.states import NEXT, WORKING
-from inspector.station.triggers import REMEMBERED, Trigger, TriggerMemory, trigger_of
+from inspector.station.triggers import REMEMBERED, Trigger
 from inspector.verdict import Judgement, Reason, Verdict
 from inspector.wire.messages import (
     CameraStatus,
@@ -33,7 +34,6 @@ from inspector.wire.messages import (
 
 CameraState = Literal["opening", "running", "ended", "lost"]
 
-_CONFLICT: Final = Reason.TRIGGER_CONFLICT.value
 _OVERRUNS: Final = (Reason.QUEUE_FULL.value, Reason.DEADLINE_MISSED.value)
 
 
@@ -52,13 +52,6 @@ class TriggerAnswer:
     kind: Literal["accepted", "refused", "conflict", "repeated", "expired"]
     part: Part | None = None
     verdict: VerdictMessage | None = None
-
-
-class Past(NamedTuple):
-    """The verdict that a trigger had, and when (monotonic) it was judged."""
-
-    verdict: VerdictMessage
-    judged_ns: int
 
 
 class Closed(NamedTuple):
@@ -102,8 +95,7 @@ class Ledger:
         self._counts = dict.fromkeys(Verdict, 0)
         self._reasons: Counter[str] = Counter()
         self._late = self._repeated = 0
-        self._repeat_window_ns = round(station.repeat_window_s * 1e9)
-        self._triggers: TriggerMemory[Part | Past] = TriggerMemory(remembered)
+        self._repetitions = Repetitions(remembered, station.repeat_window_s, clock)
         self._queues = {camera.name: _CameraQueue(camera) for camera in station.cameras}
         self._models: dict[str, ModelField] = {}
         self._troubles: dict[str, str] = {}
@@ -144,8 +136,7 @@ class Ledger:
 
     def find(self, trigger: Trigger) -> VerdictMessage | None:
         """The verdict that ``trigger`` had, as it is told again; None while it is owed."""
-        known = self._triggers.find(trigger)
-        return known.verdict.told_again() if isinstance(known, Past) else None
+        return self._repetitions.find(trigger)
 
     def start(self) -> None:
         """From Ready on, take parts.
@@ -188,12 +179,7 @@ class Ledger:
         """
         if self._last_seq or any(queue.open for queue in self._queues.values()):
             raise ValueError("recover comes before the first part")
-        now_us, now_ns = self._clock.wall_us(), self._clock.monotonic_ns()
-        for verdict in answered:
-            if (trigger := trigger_of(verdict)) is not None:
-                age_ns = (now_us - verdict.judged_us) * 1000
-                judged_ns = now_ns - (age_ns if age_ns >= 0 else self._repeat_window_ns + 1)
-                self._triggers.add(trigger, Past(verdict, judged_ns))
+        self._repetitions.recover(answered)
         for trigger in unanswered:
             # A camera that the station file no longer has still owes its verdicts.
             self._queues.setdefault(trigger.camera, _CameraQueue(None))
@@ -210,11 +196,8 @@ class Ledger:
     ) -> TriggerAnswer:
         """Open a part, unless ``trigger`` repeats another; ``request`` waits for its verdict.
 
-        ``repeat``: its sender says that it was sent before, for the same part. Only then is a used
-        number no new part, and only for ``repeat_window_s`` after its verdict does that come again:
-        a sender that counts from 1 anew must not get an old verdict for a new part. Where both tell
-        when they were sent first, that must be the same too; and if it is, this is the same trigger
-        also without ``repeat``, overtaken by its repetition on another connection.
+        ``repeat``: its sender says that it was sent before, for the same part; see
+        :meth:`Repetitions.look`.
 
         ``age_us``: how long it was on its way, None when that is not known. After
         ``stale_trigger_ms`` the part is no longer before the camera.
@@ -226,25 +209,20 @@ class Ledger:
             why = "there is no such camera" if queue is None else "it takes no triggers"
             raise CommandError(f"trigger: camera '{trigger.camera}': {why}")
         requests = [] if request is None else [request]
-        used = self._triggers.is_used(trigger)
-        known = self._triggers.find(trigger) if used else None
-        sent_us = {trigger.sent_us, None if known is None else _sent_us_of(known)}
-        is_overtaken = known is not None and len(sent_us) == 1 and None not in sent_us
-        if used and (repeat or is_overtaken):
-            if known is None or self._is_expired(known):
-                return TriggerAnswer("expired")
-            if len(sent_us - {None}) <= 1:
-                self._repeated += 1
-                if isinstance(known, Past):
-                    return TriggerAnswer("repeated", None, known.verdict.told_again())
-                known.requests += requests
-                is_conflict = known.draft is not None and known.draft.reason == _CONFLICT
-                return TriggerAnswer("conflict" if is_conflict else "repeated", known)
+        known = self._repetitions.look(trigger, repeat)
+        if known == "expired":
+            return TriggerAnswer("expired")
+        if isinstance(known, Part | Past):
+            self._repeated += 1
+            if isinstance(known, Past):
+                return TriggerAnswer("repeated", None, known.verdict.told_again())
+            known.requests += requests
+            return TriggerAnswer("conflict" if is_conflict(known) else "repeated", known)
         for waiting in tuple(queue.waiting):
             self._expire(waiting)
         part = self._open(trigger.camera, trigger=trigger)
         part.requests += requests
-        if used:
+        if known == "used":
             detail = (
                 f"number {trigger.number} was used before in session '{trigger.session}'; a sender "
                 f"that counts anew needs a new session, one that repeats a trigger says so"
@@ -407,10 +385,7 @@ class Ledger:
         for one, change in ((verdict, -1), (published, 1)):
             self._counts[one.verdict] += change
             self._reasons[one.reason] += change
-        trigger = trigger_of(verdict)
-        known = None if trigger is None else self._triggers.find(trigger)
-        if trigger is not None and isinstance(known, Past) and known.verdict == verdict:
-            self._triggers.replace(trigger, known, known._replace(verdict=published))
+        self._repetitions.amend(verdict, published)
 
     def status(self) -> StatusMessage:
         """The station as it stands."""
@@ -458,14 +433,8 @@ class Ledger:
         )
         queue.open.append(part)
         if trigger is not None:
-            self._triggers.add(trigger, part)
+            self._repetitions.opened(trigger, part)
         return part
-
-    def _is_expired(self, known: Part | Past) -> bool:
-        """True when ``known`` was judged too long ago to be told again."""
-        if not isinstance(known, Past):
-            return False
-        return self._clock.monotonic_ns() - known.judged_ns > self._repeat_window_ns
 
     def _expire(self, part: Part) -> bool:
         """True when ``part`` is settled, if need be now by its deadline."""
@@ -543,14 +512,5 @@ class Ledger:
         verdict = draft.numbered(self._last_seq)
         self._counts[verdict.verdict] += 1
         self._reasons[verdict.reason] += 1
-        if part.trigger is not None:
-            judged_ns = self._clock.monotonic_ns() if part.settled_ns is None else part.settled_ns
-            self._triggers.replace(part.trigger, part, Past(verdict, judged_ns))
+        self._repetitions.closed(part, verdict)
         return Closed(verdict, part)
-
-
-def _sent_us_of(known: Part | Past) -> int | None:
-    """When the trigger that is remembered as ``known`` was sent first, by its sender's clock."""
-    if isinstance(known, Past):
-        return known.verdict.sent_us
-    return None if known.trigger is None else known.trigger.sent_us

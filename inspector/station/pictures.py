@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import os
 import sys
@@ -18,7 +17,7 @@ from inspector.imaging.geometry import Box
 from inspector.imaging.heatmaps import map_to_grey
 from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.station.inbox import Inbox
-from inspector.threads import Worker
+from inspector.threads import QueueWorker
 from inspector.verdict import FloatMap, Judgement, Verdict
 from inspector.wire.messages import HeatmapMessage, VerdictMessage
 from inspector.wire.publisher import Publisher
@@ -72,7 +71,7 @@ class _Job:
     """Published with the heatmap; None: nothing is published."""
 
 
-class Pictures(Worker):
+class Pictures(QueueWorker[_Job]):
     """Encodes, publishes and keeps pictures, so that none delays a verdict; owns the images socket.
 
     When the line is faster, the oldest waiting picture goes, which ``on_drop`` hears: pictures are
@@ -91,9 +90,6 @@ class Pictures(Worker):
         self._store = store
         self._inbox = inbox
         self._on_drop = on_drop
-        self._waiting: collections.deque[_Job] = collections.deque()
-        self._changed = threading.Condition()
-        self._closing = False
 
     def has_room(self) -> bool:
         """False when the next picture would push out one that waits."""
@@ -117,27 +113,14 @@ class Pictures(Worker):
             self._waiting.append(job)
             self._changed.notify()
 
-    def finish(self) -> None:
-        """Publish and keep what waits, then end."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        if self.ident is not None:
-            self.join()
-
     def work(self) -> None:
         """Publish and keep until ``finish``."""
         _yield_to_others()
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
-                if not self._waiting:
-                    return
-                job = self._waiting.popleft()
-            self._publish(job)
-            self._keep(job)
+        while jobs := self._take(1):
+            self._publish(jobs[0])
+            self._keep(jobs[0])
             # Or the last part's pictures would stay in memory until the next part's come.
-            del job
+            jobs.clear()
             self._inbox.wake()
 
     def _publish(self, job: _Job) -> None:

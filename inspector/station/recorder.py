@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from inspector.errors import JournalError
 from inspector.journal.schema import RecipeInForce
 from inspector.logs import say
 from inspector.station.triggers import Trigger
-from inspector.threads import Worker
+from inspector.threads import QueueWorker
 from inspector.verdict import Reason, Verdict
 from inspector.wire.messages import StatusMessage, VerdictMessage
 
@@ -112,7 +111,7 @@ class Timing:
     publish_ms: float
 
 
-class Recorder(Worker):
+class Recorder(QueueWorker[Entry]):
     """Group commit: what waits while one commit runs is the next one.
 
     A PASS or FAIL whose deadline passes during its commit is overwritten as a FAULT by another
@@ -134,14 +133,11 @@ class Recorder(Worker):
         self._wire = wire
         self._on_trouble = on_trouble
         self._on_group = on_group
-        self._waiting: collections.deque[Entry] = collections.deque()
         self._unrecorded: collections.deque[VerdictMessage] = collections.deque(
             maxlen=_MOST_UNRECORDED
         )
         self._recipe: RecipeInForce | None = None
         """The recipe in force, while the journal does not have it."""
-        self._changed = threading.Condition()
-        self._closing = False
         self._trouble = ""
         self._group: list[Entry] = []
         self._began: float | None = None
@@ -185,23 +181,10 @@ class Recorder(Worker):
             self._waiting.append(entry)
             self._changed.notify()
 
-    def finish(self) -> None:
-        """Record and say what waits, then end."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        if self.ident is not None:
-            self.join()
-
     def work(self) -> None:
         """Commit and publish until ``finish``."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing, _TEND_S)
-                if not self._waiting and self._closing:
-                    break
-                count = min(len(self._waiting), _MOST_A_COMMIT)
-                self._group = [self._waiting.popleft() for _ in range(count)]
+        while (group := self._take(_MOST_A_COMMIT, _TEND_S)) is not None:
+            self._group = group
             self._began = time.monotonic()
             self._settle(self._group)
             if time.monotonic() - self._tended_s >= _TEND_S:

@@ -11,8 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+import zmq
 
+from inspector.wire import messages as wire
 from tests import running
+from tests.messages import verdict
 
 
 def test_watch_shows_and_saves(tmp_path, station):
@@ -109,3 +112,42 @@ def test_station_file_of_the_demo_round_trips(tmp_path, bundle_path):
     again = tmp_path / "again.yaml"
     again.write_text(yaml.safe_dump(station.model_dump(mode="json")), encoding="utf-8")
     assert load_station(again) == station
+
+
+def test_watch_goes_on_after_a_message_that_is_none():
+    body = wire.encode(verdict(2))
+    strange = [
+        [b"verdict/1/", b"{}"],
+        [b"verdict/1/", body.replace(b'"schema":2', b'"schema":3')],
+        [b"status/1/"],
+    ]
+    context = zmq.Context()
+    socket = context.socket(zmq.XPUB)
+    try:
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
+        command = [sys.executable, "-m", "inspector", "watch", f"tcp://127.0.0.1:{port}"]
+        with subprocess.Popen(
+            [*command, "--count", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as watch:
+            for _ in range(2):
+                assert socket.poll(10_000)
+                socket.recv()
+            good = [[b"verdict/1/", wire.encode(verdict(seq))] for seq in (1, 3)]
+            for frames in (good[0], *strange, good[1]):
+                socket.send_multipart(frames)
+            try:
+                out, err = watch.communicate(timeout=20)
+            finally:
+                watch.kill()
+    finally:
+        socket.close(linger=0)
+        context.term()
+    assert watch.returncode == 0
+    assert [word for line in out.splitlines() for word in line.split() if word in {"p1", "p3"}] == [
+        "p1",
+        "p3",
+    ]
+    # What it could not read is counted as lost, not forgotten.
+    assert "LOST 1 verdicts, 2 to 2" in out
+    assert [line.split(":")[0] for line in err.splitlines()] == ["inspector"] * 3
+    assert "'schema'" in err.splitlines()[1]

@@ -20,8 +20,9 @@ from hypothesis.stateful import (
 
 from inspector.clock import Clock
 from inspector.config.station_file import Station
-from inspector.station.ledger import Ledger, Past
+from inspector.station.ledger import Ledger
 from inspector.station.part import Part
+from inspector.station.repetitions import Past
 from inspector.station.triggers import Trigger, TriggerMemory, trigger_of
 from inspector.verdict import Judgement, Reason, Verdict
 from inspector.wire.messages import ModelField, VerdictMessage

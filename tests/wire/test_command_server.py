@@ -1,34 +1,22 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import queue
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
 
-from inspector.cli import keygen, recipe, reload
-from inspector.cli import trigger as trigger_command
-from inspector.client.commander import Commander
+from inspector.cli import keygen
 from inspector.client.keys import ClientKeys, configure_client
 from inspector.config.station_file import Security
-from inspector.errors import CommandError, PortError, SecretError
+from inspector.errors import PortError
 from inspector.wire import messages as wire
 from inspector.wire.requests import Request
-from tests.stations import Recorded, free_ports, serving, verdict
-
-
-@pytest.fixture
-def recorded(tmp_path: Path) -> Iterator[Recorded]:
-    made = Recorded(tmp_path / "journal")
-    yield made
-    made.close()
+from tests.stations import accept_and_answer, serving, verdict
 
 
 class Peer:
@@ -65,11 +53,6 @@ class Peer:
 
 def trigger(seq: int = 1, **fields: Any) -> dict[str, Any]:
     return {"command": "trigger", "camera": "top", "session": "s", "trigger_seq": seq} | fields
-
-
-def accept_and_answer(request: Request) -> None:
-    request.accept()
-    request.answer(verdict(7, part_id=request.command.part_id))
 
 
 def test_trigger_is_accepted_then_answered_by_another_thread(recorded):
@@ -507,87 +490,6 @@ def test_port_in_use_is_one_line(recorded):
         pass
 
 
-def test_commander_gets_the_verdict_of_its_part(recorded):
-    with (
-        serving(recorded, accept_and_answer) as commands,
-        Commander(commands.address, session="s") as commander,
-    ):
-        assert commander.trigger("top", 1, "widget").part_id == "widget"
-        assert commander.status() == recorded.status()
-
-
-def test_commander_repeats_the_same_trigger_until_it_is_answered(recorded):
-    heard: list[wire.TriggerCommand] = []
-
-    def handle(request: Request) -> None:
-        heard.append(request.command)
-        if len(heard) == 1:
-            return
-        if len(heard) == 2:
-            request.accept()
-            return
-        accept_and_answer(request)
-
-    with serving(recorded, handle) as commands, Commander(commands.address) as commander:
-        assert commander.trigger("top", 9, "w").part_id == "w"
-    assert len({(one.session, one.trigger_seq, one.part_id, one.sent_us) for one in heard}) == 1
-    assert [one.repeat for one in heard] == [False, True, True]
-    assert heard[0].sent_us is not None
-
-
-def test_commander_repeats_for_its_caller_without_a_time_that_it_does_not_know(recorded):
-    heard: list[wire.TriggerCommand] = []
-
-    def handle(request: Request) -> None:
-        heard.append(request.command)
-        request.answer(verdict(1).told_again())
-
-    with serving(recorded, handle) as commands, Commander(commands.address) as commander:
-        assert commander.trigger("top", 9, "w", repeat=True).repeated
-        for repeat in (False, True):
-            commander.trigger("top", 10, "w", repeat=repeat)
-    assert [one.repeat for one in heard] == [True, False, True]
-    unknown, first, again = (one.sent_us for one in heard)
-    assert unknown is None
-    assert first == again is not None
-
-
-@pytest.mark.parametrize("ahead_s", [-3600, 0, 3600])
-def test_station_knows_the_age_of_a_trigger_by_the_commanders_round_trips(recorded, ahead_s):
-    ages: list[int | None] = []
-
-    def handle(request: Request) -> None:
-        ages.append(request.age_us)
-        request.answer(verdict(1))
-
-    with serving(recorded, handle) as commands:
-        commander = Commander(commands.address)
-        commander._clock_us += ahead_s * 1_000_000
-        with commander:
-            for number in range(1, 4):
-                commander.trigger("top", number)
-    assert all(-50_000 < age < 2_000_000 for age in ages), ages
-
-
-def test_trigger_that_waited_for_a_station_that_was_down_says_so(recorded):
-    [address] = free_ports(1)
-    ages: list[int | None] = []
-
-    def handle(request: Request) -> None:
-        ages.append(request.age_us)
-        request.answer(verdict(1))
-
-    with Commander(address) as commander:
-        caller = threading.Thread(target=commander.trigger, args=("top", 1))
-        begun = time.monotonic()
-        caller.start()
-        time.sleep(0.7)
-        with serving(recorded, handle, address):
-            caller.join(10)
-    assert len(ages) == 1
-    assert 650_000 < ages[0] < (time.monotonic() - begun) * 1e6
-
-
 def test_sender_that_measured_nothing_is_taken_to_have_the_stations_clock(recorded):
     ages: list[int | None] = []
 
@@ -608,137 +510,3 @@ def test_sender_that_measured_nothing_is_taken_to_have_the_stations_clock(record
     assert ages[0] is None
     assert 690_000 < ages[1] < 2_000_000
     assert abs(ages[2]) < 500_000
-
-
-def test_commander_outlives_a_restart_of_the_station(recorded):
-    [address] = free_ports(1)
-    silent = threading.Event()
-    with contextlib.ExitStack() as first:
-        first.enter_context(serving(recorded, lambda request: silent.set(), address))
-        found: list[wire.VerdictMessage] = []
-
-        def work() -> None:
-            with Commander(address) as commander:
-                found.append(commander.trigger("top", 1, "w", timeout_s=20.0))
-
-        caller = threading.Thread(target=work)
-        caller.start()
-        assert silent.wait(5)
-    with serving(recorded, accept_and_answer, address):
-        caller.join(15)
-    assert [one.part_id for one in found] == ["w"]
-
-
-def test_commander_names_what_the_station_refused(recorded):
-    def handle(request: Request) -> None:
-        request.refuse("unknown", "no recipe 'x'; there are r, s")
-
-    with (
-        serving(recorded, handle) as commands,
-        Commander(commands.address) as commander,
-        pytest.raises(CommandError, match="refused recipe: unknown: no recipe 'x'") as caught,
-    ):
-        commander.recipe("x")
-    assert (caught.value.code, caught.value.exit_code) == ("unknown", 30)
-
-
-def test_trigger_for_a_station_that_is_down_does_not_come_later(recorded):
-    [address] = free_ports(1)
-    reached: list[Request] = []
-    with Commander(address) as commander:
-        with pytest.raises(CommandError, match=r"no answer to trigger in 0\.2 s; is the station"):
-            commander.trigger("top", 1, "gone", timeout_s=0.2)
-        with serving(recorded, reached.append, address):
-            assert commander.status() == recorded.status()
-    assert reached == []
-
-
-def test_late_answer_is_not_taken_for_the_next_one(recorded):
-    requests: queue.Queue[Request] = queue.Queue()
-    with serving(recorded, requests.put) as commands, Commander(commands.address) as commander:
-        with pytest.raises(CommandError, match="still running"):
-            commander.trigger("top", 1, "first", timeout_s=0.2)
-        late = requests.get(timeout=5)
-        late.answer(verdict(1, part_id="first"))
-        answering = threading.Thread(target=lambda: accept_and_answer(requests.get(timeout=5)))
-        answering.start()
-        assert commander.trigger("top", 2, "second").part_id == "second"
-        answering.join()
-
-
-def test_command_that_cannot_be_written_is_one_line():
-    with Commander(free_ports(1)[0]) as commander:
-        for call in (
-            lambda: commander.trigger("top", -1),
-            lambda: commander.trigger("t" * 65, 1),
-            lambda: commander.trigger("top", 1, "p" * 257),
-            lambda: commander.recipe("r" * 65),
-        ):
-            with pytest.raises(CommandError) as caught:
-                call()
-            assert (caught.value.code, "\n" in str(caught.value)) == ("malformed", False)
-
-
-def options(add: Any, *arguments: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add(parser)
-    return parser.parse_args(arguments)
-
-
-@pytest.mark.parametrize(("kind", "code"), [("PASS", 0), ("FAIL", 1), ("FAULT", 2)])
-def test_trigger_command_ends_with_the_verdict(recorded, capsys, kind, code):
-    score = None if kind == "FAULT" else 1.25
-
-    def handle(request: Request) -> None:
-        reason = "" if kind == "PASS" else "why"
-        part = request.command.part_id
-        request.answer(verdict(7, verdict=kind, score=score, reason=reason, part_id=part))
-
-    with serving(recorded, handle) as commands:
-        arguments = ["top", "--part", "w", "--seq", "3", "--address", commands.address]
-        assert trigger_command.run(options(trigger_command.add_arguments, *arguments)) == code
-    said = capsys.readouterr().out
-    assert said.startswith(f"{kind} seq 7 part w")
-    assert ("1.250" in said) == (score is not None)
-    assert said.count("\n") == 1
-
-
-def test_trigger_command_that_repeats_says_that_it_is_a_record(recorded, capsys):
-    heard: list[wire.TriggerCommand] = []
-
-    def handle(request: Request) -> None:
-        heard.append(request.command)
-        request.answer(verdict(7).told_again())
-
-    with serving(recorded, handle) as commands:
-        arguments = ["top", "--session", "s", "--repeat", "--address", commands.address]
-        assert trigger_command.run(options(trigger_command.add_arguments, *arguments)) == 0
-        assert "(again; it was judged at " in capsys.readouterr().out
-        del arguments[1:3]
-        with pytest.raises(CommandError, match="--repeat needs the --session"):
-            trigger_command.run(options(trigger_command.add_arguments, *arguments))
-    assert [(one.session, one.repeat) for one in heard] == [("s", True)]
-
-
-def test_recipe_and_reload_commands_print_what_was_done(recorded, capsys):
-    seen: list[Any] = []
-
-    def handle(request: Request) -> None:
-        seen.append(request.command)
-        request.finish("2 cameras")
-
-    with serving(recorded, handle) as commands:
-        at = ["--address", commands.address]
-        assert recipe.run(options(recipe.add_arguments, "flange", *at)) == 0
-        assert reload.run(options(reload.add_arguments, *at)) == 0
-    assert [(type(one).__name__, getattr(one, "recipe", "")) for one in seen] == [
-        ("RecipeCommand", "flange"),
-        ("ReloadCommand", ""),
-    ]
-    assert capsys.readouterr().out == "2 cameras\n2 cameras\n"
-
-
-def test_half_of_the_keys_is_refused(tmp_path):
-    arguments = ["top", "--key", str(tmp_path / "me.secret")]
-    with pytest.raises(SecretError, match="give both"):
-        trigger_command.run(options(trigger_command.add_arguments, *arguments))

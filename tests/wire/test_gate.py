@@ -21,8 +21,8 @@ from inspector.wire.gate import ALL_ROLES, Gate
 from inspector.wire.keys import load_public_key
 from inspector.wire.messages import VerdictMessage
 from inspector.wire.publisher import Publisher
+from tests.messages import status, verdict
 from tests.parties import ANY, Tap, connected, make_keys, plain, wait_until, was_cut_off
-from tests.wire.test_messages import status, verdict
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"%s" + bytes(32)
 """ZMTP 3.0, client side; the mechanism is 20 bytes."""

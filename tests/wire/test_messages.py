@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any, get_args
 
 import numpy as np
@@ -14,90 +13,18 @@ import pytest
 import zmq
 from pydantic import ValidationError
 
-from inspector.client.subscriber import Gap, Subscriber
+from inspector.client.subscriber import Subscriber
 from inspector.errors import PortError, WireError
-from inspector.imaging.images import encode_jpeg, encode_png
-from inspector.verdict import Reason, Verdict
+from inspector.verdict import Reason
 from inspector.wire import messages as wire
 from inspector.wire.messages import HeatmapMessage, StatusMessage, VerdictMessage
 from inspector.wire.publisher import Publisher
 from tests import running, tiny
+from tests.messages import heatmap, status, subscribed, verdict
 from tests.paths import ROOT
 
 DOCS = ROOT / "docs"
 PAGE = (DOCS / "wire.md").read_text(encoding="utf-8")
-EPOCH = "5b0c3a52-8f5e-4bb8-9a55-0d1f7c0f6c1e"
-
-
-def verdict(seq: int = 1, **changes: Any) -> VerdictMessage:
-    fields: dict[str, Any] = {
-        "station": "1",
-        "camera": "top",
-        "epoch": EPOCH,
-        "seq": seq,
-        "part_id": f"p{seq}",
-        "trigger_seq": None,
-        "verdict": "PASS",
-        "score": 0.5,
-        "reason": "",
-        "detail": "",
-        "limit_factor": 1.0,
-        "regions": (),
-        "model": None,
-        "recipe": "r",
-        "triggered_us": None,
-        "grabbed_us": 1,
-        "judged_us": 2,
-        "queue_ms": 0.1,
-        "judge_ms": 3.0,
-    }
-    return VerdictMessage.model_validate(fields | changes)
-
-
-def status(last_seq: int, state: str = "ContinuousExecution", **changes: Any) -> StatusMessage:
-    fields: dict[str, Any] = {
-        "station": "1",
-        "epoch": EPOCH,
-        "state": state,
-        "last_seq": last_seq,
-        "passed": last_seq,
-        "failed": 0,
-        "faults": 0,
-        "recipe": "r",
-        "provider": "CPUExecutionProvider",
-        "inference": "",
-        "cameras": (),
-        "sent_us": 3,
-    }
-    return StatusMessage.model_validate(fields | changes)
-
-
-def heatmap(seq: int, side: int = 64) -> HeatmapMessage:
-    return HeatmapMessage(
-        station="1",
-        camera="top",
-        epoch=EPOCH,
-        seq=seq,
-        part_id="p",
-        verdict=Verdict.PASS,
-        score=0.5,
-        width=side,
-        height=side,
-    )
-
-
-@pytest.fixture
-def publisher():
-    made = Publisher(running.FREE["verdicts"], running.FREE["images"])
-    yield made
-    made.close(linger_ms=0)
-
-
-@contextlib.contextmanager
-def subscribed(publisher: Publisher, **options: Any) -> Iterator[Subscriber]:
-    with Subscriber(*publisher.addresses, **options) as subscriber:
-        assert publisher.wait_for_subscriber(5.0)
-        yield subscriber
 
 
 def violations(schema: dict[str, Any], value: Any, root: dict[str, Any], where: str) -> list[str]:
@@ -323,22 +250,6 @@ def test_what_a_station_sends_is_what_the_page_says(tmp_path, bundle_path):
     assert states.index("ContinuousExecution") < states.index("Halted")
 
 
-def test_station_1_does_not_receive_station_10(publisher):
-    with subscribed(publisher, station="1") as subscriber:
-        publisher.send_verdict(verdict(1, station="10"))
-        publisher.send_status(status(1, station="10"))
-        publisher.send_verdict(verdict(1))
-        assert subscriber.receive(2000).station == "1"
-        assert subscriber.receive(100) is None
-
-
-def test_no_station_means_all(publisher):
-    with subscribed(publisher) as subscriber:
-        for name in ("1", "10"):
-            publisher.send_verdict(verdict(1, station=name))
-        assert [subscriber.receive(2000).station for _ in range(2)] == ["1", "10"]
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_nan_cannot_be_put_into_a_message(value):
     with pytest.raises(ValidationError):
@@ -351,60 +262,6 @@ def test_integers_stay_below_2_to_the_53():
     assert verdict(judged_us=2**53 - 1).judged_us == 2**53 - 1
     with pytest.raises(ValidationError):
         verdict(judged_us=2**53)
-
-
-def test_lost_verdicts_are_noticed_by_seq(publisher):
-    with subscribed(publisher) as subscriber:
-        for seq in (7, 8, 11):
-            publisher.send_verdict(verdict(seq))
-        found = [subscriber.receive(2000) for _ in range(4)]
-    assert [getattr(item, "seq", item) for item in found] == [7, 8, Gap("1", EPOCH, 9, 10), 11]
-
-
-def test_lost_last_verdict_is_noticed_by_status(publisher):
-    with subscribed(publisher) as subscriber:
-        publisher.send_status(status(0))
-        publisher.send_verdict(verdict(1))
-        publisher.send_status(status(1))
-        publisher.send_status(status(3, "Halted"))
-        found = [subscriber.receive(2000) for _ in range(5)]
-    assert found[3] == Gap("1", EPOCH, 2, 3)
-    assert found[4].state == "Halted"
-
-
-@pytest.mark.parametrize("from_start", [False, True])
-def test_late_joiner_has_no_gap_unless_it_asks(publisher, from_start):
-    with subscribed(publisher, from_start=from_start) as subscriber:
-        publisher.send_verdict(verdict(5))
-        if from_start:
-            assert subscriber.receive(2000) == Gap("1", EPOCH, 1, 4)
-        assert subscriber.receive(2000).seq == 5
-
-
-def test_new_epoch_starts_at_one(publisher):
-    with subscribed(publisher) as subscriber:
-        publisher.send_verdict(verdict(5))
-        publisher.send_verdict(verdict(1, epoch="second"))
-        publisher.send_verdict(verdict(3, epoch="third"))
-        found = [subscriber.receive(2000) for _ in range(4)]
-    assert [getattr(item, "seq", item) for item in found] == [5, 1, Gap("1", "third", 1, 2), 3]
-
-
-def test_stations_are_counted_apart(publisher):
-    with subscribed(publisher) as subscriber:
-        for seq, name in ((1, "a"), (5, "b"), (2, "a"), (6, "b")):
-            publisher.send_verdict(verdict(seq, station=name))
-        assert [subscriber.receive(2000).seq for _ in range(4)] == [1, 5, 2, 6]
-
-
-def test_heatmap_arrives_as_arrays(publisher):
-    heat, picture = np.full((64, 64), 128, np.uint8), tiny.good_picture()
-    with subscribed(publisher) as subscriber:
-        publisher.send_heatmap(heatmap(1), encode_png(heat), encode_jpeg(picture))
-        found = subscriber.receive(2000)
-    assert np.array_equal(found.map, heat)
-    assert np.abs(found.picture.astype(int) - picture).max() <= 3
-    assert found.message == heatmap(1)
 
 
 def test_heatmaps_are_wanted_while_somebody_subscribes_to_them(publisher):
@@ -457,55 +314,6 @@ def test_message_that_the_page_does_not_allow_is_refused(frames, words):
         assert wire.decode(frames) == heatmap(1)
 
 
-@pytest.mark.parametrize(
-    "png", [encode_png(np.zeros((32, 32), np.uint8)), b"no picture", b""], ids=len
-)
-def test_picture_that_is_none_is_refused(publisher, png):
-    with subscribed(publisher) as subscriber:
-        publisher.send_heatmap(heatmap(1), png, encode_jpeg(tiny.good_picture()))
-        with pytest.raises(WireError, match=r"received heatmap 1 of '1'"):
-            subscriber.receive(2000)
-
-
-def test_watch_goes_on_after_a_message_that_is_none():
-    body = wire.encode(verdict(2))
-    strange = [
-        [b"verdict/1/", b"{}"],
-        [b"verdict/1/", body.replace(b'"schema":2', b'"schema":3')],
-        [b"status/1/"],
-    ]
-    context = zmq.Context()
-    socket = context.socket(zmq.XPUB)
-    try:
-        port = socket.bind_to_random_port("tcp://127.0.0.1")
-        command = [sys.executable, "-m", "inspector", "watch", f"tcp://127.0.0.1:{port}"]
-        with subprocess.Popen(
-            [*command, "--count", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as watch:
-            for _ in range(2):
-                assert socket.poll(10_000)
-                socket.recv()
-            good = [[b"verdict/1/", wire.encode(verdict(seq))] for seq in (1, 3)]
-            for frames in (good[0], *strange, good[1]):
-                socket.send_multipart(frames)
-            try:
-                out, err = watch.communicate(timeout=20)
-            finally:
-                watch.kill()
-    finally:
-        socket.close(linger=0)
-        context.term()
-    assert watch.returncode == 0
-    assert [word for line in out.splitlines() for word in line.split() if word in {"p1", "p3"}] == [
-        "p1",
-        "p3",
-    ]
-    # What it could not read is counted as lost, not forgotten.
-    assert "LOST 1 verdicts, 2 to 2" in out
-    assert [line.split(":")[0] for line in err.splitlines()] == ["inspector"] * 3
-    assert "'schema'" in err.splitlines()[1]
-
-
 def test_unknown_fields_are_ignored():
     body = wire.encode(verdict()).replace(b'"seq":1', b'"seq":1,"news":[1]')
     assert wire.decode([b"verdict/1/", body]) == verdict()
@@ -552,8 +360,3 @@ def test_file_at_an_ipc_path_is_left_alone(tmp_path):
     with pytest.raises(PortError, match="cannot be bound"):
         Publisher(f"ipc://{tmp_path}/part.onnx", running.FREE["images"])
     assert (tmp_path / "part.onnx").read_bytes() == b"a model"
-
-
-def test_address_that_is_none_is_one_line():
-    with pytest.raises(WireError, match="nonsense: not an address"):
-        Subscriber("nonsense").__enter__()

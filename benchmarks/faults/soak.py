@@ -255,7 +255,8 @@ def _judge(folder: Path, runs: list[list[Sample]], total_s: float) -> Found:
         if not first or not last:
             continue
         longest_s = max(longest_s, _compared_s(run))
-        # The least of each end: buffers come and go, and a leak raises the least as well.
+        # The least of each half: buffers come and go by some per cent, and a leak raises the least
+        # as well.
         before = min(one.memory for one in first)
         growths.append(min(one.memory for one in last) / before - 1)
         for what in leaks:
@@ -297,7 +298,7 @@ def _judge(folder: Path, runs: list[list[Sample]], total_s: float) -> Found:
 
 
 def _ends(run: list[Sample]) -> tuple[list[Sample], list[Sample]]:
-    """The first and the last quarter of what comes after the warm-up."""
+    """The two halves of what comes after the warm-up."""
     warm = [sample for sample in run if sample.at_s >= _warm_at_s(run[-1].at_s)]
-    quarter = len(warm) // 4
-    return warm[:quarter], warm[len(warm) - quarter :]
+    half = len(warm) // 2
+    return warm[:half], warm[half:]

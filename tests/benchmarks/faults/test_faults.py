@@ -207,7 +207,7 @@ def write_soak(folder):
 )
 def test_soak_finds_what_grows(tmp_path, what, grown, holds):
     write_soak(tmp_path)
-    run = [soak_sample(at_s, **{what: grown if at_s > 2400 else 100}) for at_s in range(0, 3601, 4)]
+    run = [soak_sample(at_s, **{what: grown if at_s > 2096 else 100}) for at_s in range(0, 3601, 4)]
     assert soak._judge(tmp_path, [run], 3600.0).holds == holds
 
 

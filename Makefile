@@ -5,7 +5,7 @@ DATA ?= demo-parts
 RUNTIME := .venv
 DEV := .venv-dev
 
-.PHONY: demo test train-tools check demo-bundle clean
+.PHONY: demo test test-benchmarks train-tools check demo-bundle clean
 
 demo: $(RUNTIME)/.installed
 	@$(RUNTIME)/bin/inspector demo $(if $(PARTS),--parts $(PARTS))
@@ -15,6 +15,10 @@ train-tools: $(DEV)/.installed
 
 test: $(DEV)/.installed
 	$(DEV)/bin/python -m pytest --numprocesses auto
+
+# The benchmarks' own tests: that each measures what it says, and can fail.
+test-benchmarks: $(DEV)/.installed
+	$(DEV)/bin/python -m pytest --numprocesses auto -m benchmarks
 
 check: $(DEV)/.installed
 	$(DEV)/bin/ruff format --check .

@@ -37,6 +37,7 @@ from benchmarks.accuracy.report import headline, publish
 from benchmarks.figures import commit
 from export.training.train import Step
 from inspector.errors import InspectorError, WeightsError
+from inspector.interrupt import Interrupt
 
 CELL_FAILURES = (InspectorError, OSError, RuntimeError, ValueError, MemoryError)
 INTERRUPTED = 130
@@ -85,14 +86,17 @@ def run(options: argparse.Namespace, store: Store, console: Console) -> int:
         failed.append(f"{what}: {' '.join(text.split())}")
         say(f"accuracy: failed: {failed[-1]}")
 
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-        console=console,
-    ) as progress:
+    with (
+        Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=console,
+        ) as progress,
+        Interrupt(at_once=True) as interrupt,
+    ):
         cells: list[Cell] = []
         task = progress.add_task("checking photos", total=len(categories), note="")
         for category in categories:
@@ -117,9 +121,11 @@ def run(options: argparse.Namespace, store: Store, console: Console) -> int:
         for number, cell in enumerate(cells):
             if number in results:
                 continue
+            interrupt.check()
             progress.update(task, note=str(cell))
 
             def on_step(step: Step) -> None:
+                interrupt.check()
                 note = step.fit if step.loss is None else f"{step.fit}: loss {step.loss:.4g}"
                 progress.update(
                     detail,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.cli.arguments import add_bundle, add_device, add_sources, settings_of
 from export.cli.screen import print_calibration, print_choices, progress_bars, show_step
+from inspector.interrupt import Interrupt
 from inspector.shown import plain
 from inspector.tables import numbers, print_next, show, table
 
@@ -53,11 +54,12 @@ def run(options: argparse.Namespace) -> int:
     from export.training.train import pick_device
 
     run = Run(options.folder)
-    with progress_bars() as progress:
+    with progress_bars() as progress, Interrupt(at_once=True) as interrupt:
         tasks: dict[str, Any] = {}
 
         def on_step(step: Step) -> None:
             show_step(progress, tasks, step)
+            interrupt.check()
 
         report = extend(
             run,

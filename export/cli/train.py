@@ -10,6 +10,7 @@ from export.cli.arguments import settings_of, shown
 from export.cli.screen import print_calibration, progress_bars, show_step
 from export.settings import TrainSettings
 from inspector.errors import DatasetError
+from inspector.interrupt import Interrupt
 from inspector.shown import plain
 from inspector.tables import numbers, print_next, show, table
 
@@ -90,11 +91,12 @@ def run(options: argparse.Namespace) -> int:
         selection = run.facts().selection
     _show_layout(open_layout(options.data, selection))
     choice: Choice | None = None
-    with progress_bars() as progress:
+    with progress_bars() as progress, Interrupt(at_once=True) as interrupt:
         tasks: dict[str, Any] = {}
 
         def on_step(step: Step) -> None:
             show_step(progress, tasks, step)
+            interrupt.check()
 
         if options.resume and (options.auto or run.facts().choice is not None):
             settings, choice = recall(run, settings)

@@ -20,13 +20,13 @@ from inspector import cameras
 from inspector.cameras.base import BadFrameError, Frame
 from inspector.cli.album import Album
 from inspector.cli.arguments import box, count
-from inspector.cli.interrupt import Interrupt
 from inspector.cli.photo_check import PhotoMeasures, measure
 from inspector.cli.photo_source import ReconnectingCamera, find_source
 from inspector.cli.region import as_argument, choose_region, stdin_is_terminal
 from inspector.config.cameras.folder import FolderCamera
 from inspector.errors import ConfigError, Fault, OutputError
 from inspector.imaging.geometry import Box
+from inspector.interrupt import Interrupt
 from inspector.shown import plain
 from inspector.tables import print_next
 

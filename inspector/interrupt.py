@@ -17,10 +17,12 @@ class Interrupt:
     Python drops a KeyboardInterrupt that comes while it runs a destructor, and one that comes
     between two steps that belong together leaves the first of them behind. A loop that asks
     between its rounds has neither fault. The second Ctrl-C raises KeyboardInterrupt, for a
-    round that does not end. It works in the main thread; in another one Ctrl-C is never noticed.
+    round that does not end; with ``at_once`` the first one does, for rounds that take long. It
+    works in the main thread; in another one Ctrl-C is never noticed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: bool = False) -> None:
+        self._at_once = at_once
         self.requested = False
         """True once Ctrl-C was pressed."""
         self._before: object = None
@@ -31,6 +33,11 @@ class Interrupt:
         until = time.monotonic() + seconds
         while not self.requested and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, _NAP_S))
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt once Ctrl-C was pressed, if that was dropped at the time."""
+        if self.requested:
+            raise KeyboardInterrupt
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
@@ -47,6 +54,7 @@ class Interrupt:
             signal.signal(signal.SIGINT, self._before)  # type: ignore[arg-type]
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            signal.default_int_handler(number, frame)
+        raises = self._at_once or self.requested
         self.requested = True
+        if raises:
+            signal.default_int_handler(number, frame)

@@ -14,6 +14,7 @@ which parts are good is refused: one defect trained as good passes for ever.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -50,6 +51,7 @@ _MASK: Final = frozenset(
 _NOT: Final = frozenset({"not", "no", "non", "un"})
 _TRAIN: Final = frozenset({"train", "training"})
 _TEST: Final = frozenset({"test", "testing"})
+_SHORTEST_MISSPELT: Final = 4
 _TWINS: Final = ("_label", "_GT")
 
 
@@ -129,7 +131,11 @@ class Layout:
 
     def rows(self) -> list[Row]:
         """Every folder with its role, its kind and its number of photos."""
-        found = [Row(folder, "good parts", "", self._count(folder)) for folder in self.good]
+        found = [
+            Row(part, "good parts", "", count)
+            for folder in self.good
+            for part, count in self._parts_of(folder)
+        ]
         if self.has_twins:
             defective = [
                 sum(self.is_defective(p) for p in list_photos(folder) if not is_twin(p))
@@ -148,6 +154,13 @@ class Layout:
         found += [Row(path, "masks", "", self._count(path)) for path in self.masks]
         found += [Row(path, "not used", "", self._count(path)) for path in self.unused]
         return found
+
+    def _parts_of(self, folder: Path) -> list[tuple[Path, int]]:
+        """``folder`` by its subfolders, so that one that does not belong there is seen."""
+        inner = [] if self.has_twins else subfolders(folder)
+        rest = self._count(folder) - sum(self._count(part) for part in inner)
+        own = [(folder, rest)] if rest or not inner else []
+        return own + [(part, self._count(part)) for part in inner]
 
     def _count(self, folder: Path) -> int:
         return sum(not (self.has_twins and is_twin(path)) for path in list_photos(folder))
@@ -171,6 +184,9 @@ def recognise(
     if _have_twins(root):
         return Layout("Kolektor", root, (root,), has_twins=True, is_defective=_by_twin(is_black))
     children = subfolders(root)
+    for child in children:
+        if meant := _misspelt(child.name):
+            raise unclear(root, f"has a folder '{child.name}' (is '{meant}' meant?)")
     good = [child for child in children if sound(child.name) == "good"]
     if len(good) == 1 and not _direct(root):
         return _beside(root, good[0], [child for child in children if child != good[0]])
@@ -323,6 +339,14 @@ def _refuse_doubtful(root: Path) -> None:
             if sound(name) or name.lower() in _TRAIN | _TEST:
                 what = (here / name).relative_to(root).as_posix()
                 raise unclear(root, f"has photos in '{what}' and others beside it")
+
+
+def _misspelt(name: str) -> str:
+    """The word for good parts that ``name`` is nearly; "" when it is none."""
+    bare = "".join(re.findall(r"[^\W_]+", name.lower()))
+    if sound(name) or len(bare) < _SHORTEST_MISSPELT:
+        return ""
+    return next(iter(difflib.get_close_matches(bare, sorted(_GOOD), 1, 0.85)), "")
 
 
 def _kind(folder: Path) -> str:

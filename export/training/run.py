@@ -203,7 +203,8 @@ class Run:
         if (self.folder / "run.json").exists():
             if not resume:
                 raise RunError(
-                    f"{self.folder}: holds a run already; add --resume, or choose another folder"
+                    f"{self.folder}: holds a run already; choose another folder with -o, or go on "
+                    f"with it by --resume"
                 )
         elif resume:
             raise RunError(f"{self.folder}: nothing to resume; leave out --resume")

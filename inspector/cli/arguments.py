@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _UNITS: Final = {"d": "days", "h": "hours", "m": "minutes"}
 
 
+ANSWERS_S: Final = 3.0
+"""Time in which a station that runs answers a question."""
+
+
 def whole(text: str) -> int:
     """A whole number from 0 that JSON can carry. Raises ArgumentTypeError."""
     if not (text.isascii() and text.isdecimal() and int(text) < 2**53):

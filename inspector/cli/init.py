@@ -16,6 +16,7 @@ from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.folder import FolderCamera
 from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.config.cameras.simulator import SimulatorCamera
+from inspector.config.station_file import load_station
 from inspector.config.yaml_file import NAME
 from inspector.detection import bundle
 from inspector.errors import BundleError, ConfigError, OutputError
@@ -95,6 +96,12 @@ def run(options: argparse.Namespace) -> int:
         f"{path}: station {station}, camera {masked(options.camera)}, recipe {recipe}, bundle "
         f"{bundle_path}"
     )
+    journal = load_station(path).state_folder
+    if journal.exists():
+        print(
+            f"note: a station called {station} ran here before and goes on with its journal in "
+            f"{journal}; if this is another line, change 'station' in the file"
+        )
     if has_bundle:
         print_next("inspector", "check", path)
         return 0

@@ -16,7 +16,7 @@ from rich.text import Text
 from inspector.cli.output import STYLES, write_picture
 from inspector.detection.detector import Detector
 from inspector.errors import ImageError
-from inspector.imaging.folders import find_images
+from inspector.imaging.folders import find_images, left_out
 from inspector.imaging.heatmaps import map_to_grey, overlay
 from inspector.imaging.images import IMAGE_SUFFIXES, encode_jpeg, read_image
 from inspector.shown import plain
@@ -68,6 +68,9 @@ def run(options: argparse.Namespace) -> int:
                 write_picture(_free(out / name, taken), picture)
                 made += 1
     show(judged)
+    for folder in options.photos:
+        if folder.is_dir() and (others := left_out(folder)):
+            print(plain(f"not read in {folder}, since they are no photos: {others}"))
     verdicts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in Verdict if tally[verdict])
     print(
         plain(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from inspector.cli.arguments import add_station, add_timeout, client_keys
+from inspector.cli.arguments import ANSWERS_S, add_station, add_timeout, client_keys
 from inspector.client.commander import Commander
 from inspector.shown import plain
 
@@ -20,6 +20,9 @@ def run(options: argparse.Namespace) -> int:
 
     Raises :class:`CommandError` and :class:`SecretError`.
     """
-    with Commander(options.address, keys=client_keys(options)) as commander:
+    keys = client_keys(options)
+    with Commander(options.address, timeout_s=ANSWERS_S, keys=keys) as commander:
+        # Loading takes minutes at times, but a station that is there says so at once.
+        commander.status()
         print(plain(commander.reload(options.timeout) or "reloaded"))
     return 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,21 @@ def find_images(root: Path) -> list[Path]:
         if Path(name).suffix.lower() in IMAGE_SUFFIXES and _ends(here / name)
     ]
     return sorted(found, key=lambda path: path.relative_to(root).parts)
+
+
+def left_out(root: Path) -> str:
+    """The files under ``root`` that :func:`find_images` leaves out, such as "5 .webp, 1 .txt".
+
+    "" when there is none; hidden ones are not counted. Raises OSError.
+    """
+    suffixes = Counter(
+        Path(name).suffix.lower() or "without a suffix"
+        for _, _, files in walk(root)
+        for name in files
+        if Path(name).suffix.lower() not in IMAGE_SUFFIXES
+    )
+    often = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count} {suffix}" for suffix, count in often)
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:

@@ -16,7 +16,9 @@ from inspector.errors import Fault
 from inspector.imaging.jpeg import decode_jpeg, is_jpeg
 from inspector.verdict import FloatMap, Frame8, Reason
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff"}
+)
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _TIFF: Final = {

@@ -69,5 +69,6 @@ def _question(station: Station, before: RecipeInForce) -> str:
     there = ", ".join(sorted(station.recipes))
     return (
         f"{why}: say what the line makes with 'inspector recipe NAME', or start with 'inspector "
-        f"run --recipe NAME' (there are {there})"
+        f"run --recipe NAME' (recipes of the file: {there}; for another line give it a 'station' "
+        f"name of its own: this one's journal is in {station.state_folder})"
     )

@@ -104,7 +104,11 @@ def test_what_it_wrote_is_no_photo_and_no_photo_is_overwritten(bundle_path, phot
     ("words", "code", "said"),
     [
         (("{bundle}", "{folder}/none.png"), 21, "none.png: no such photo or folder"),
-        (("{bundle}", "{folder}/empty"), 21, "empty: holds no photo (bmp, jpeg, jpg, png, tif"),
+        (
+            ("{bundle}", "{folder}/empty"),
+            21,
+            "empty: holds no photo (bmp, dib, jfif, jpe, jpeg, jpg, png, tif",
+        ),
         (("{folder}/photos/000.png", "{folder}/photos"), 11, "000.png: "),
         (("{folder}/none.onnx", "{folder}/photos"), 11, "none.onnx: "),
         (("{bundle}", "{folder}/photos", "-o", "{bundle}"), 26, "cannot be written: "),

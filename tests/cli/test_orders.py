@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from inspector.cli import trigger as trigger_command
 from inspector.errors import CommandError, SecretError
 from inspector.wire import messages as wire
 from inspector.wire.requests import Request
-from tests.stations import serving, verdict
+from tests.stations import free_ports, serving, verdict
 
 
 def options(add: Any, *arguments: str) -> argparse.Namespace:
@@ -72,6 +73,16 @@ def test_recipe_and_reload_commands_print_what_was_done(recorded, capsys):
         ("ReloadCommand", ""),
     ]
     assert capsys.readouterr().out == "2 cameras\n2 cameras\n"
+
+
+@pytest.mark.parametrize("command", [recipe, reload])
+def test_a_changeover_where_no_station_is_is_told_within_seconds(command):
+    begun = time.monotonic()
+    words = ["flange"] if command is recipe else []
+    made = options(command.add_arguments, *words, "--address", free_ports(1)[0])
+    with pytest.raises(CommandError, match="is the station running"):
+        command.run(made)
+    assert time.monotonic() - begun < 10
 
 
 def test_half_of_the_keys_is_refused(tmp_path):

@@ -19,7 +19,7 @@ from inspector.cli import judge, tune
 from inspector.cli.album import Album
 from inspector.detection.detector import Detector
 from inspector.errors import CameraError, DatasetError, ImageError, OutputError
-from inspector.imaging.folders import find_images
+from inspector.imaging.folders import find_images, left_out
 from inspector.imaging.images import IMAGE_SUFFIXES, encode_png
 from tests import tiny
 
@@ -40,6 +40,14 @@ def test_images_at_any_depth_whatever_their_suffix_s_case(tmp_path: Path) -> Non
     names = ["1.png", "2.JPG", "a/3.jpeg", "a/b/4.Bmp", "a/b/c/5.tif", "a/b/c/6.TIFF"]
     others = ["notes.txt", "a/7.png.part", "a/png", "a/b/8.gif"]
     assert found(fill(tmp_path, *names, *others)) == names
+
+
+def test_what_is_left_out_is_counted_by_suffix(tmp_path: Path) -> None:
+    fill(tmp_path, "a.webp", "b.WEBP", "in/c.webp", "notes.txt", "README", ".hidden.webp", "d.jfif")
+    assert left_out(tmp_path) == "3 .webp, 1 .txt, 1 without a suffix"
+    assert [path.name for path in find_images(tmp_path)] == ["d.jfif"]
+    (tmp_path / "only").mkdir()
+    assert left_out(tmp_path / "only") == ""
 
 
 def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:

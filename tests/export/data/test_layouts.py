@@ -171,6 +171,22 @@ def test_what_leaves_doubt_is_refused_with_both_ways_out(tmp_path: Path, folders
     assert {path.relative_to(tmp_path / folders[0]).name for path in open_good(tmp_path, chosen)}
 
 
+@pytest.mark.parametrize(("name", "meant"), [("goood", "good"), ("normall", "normal")])
+def test_a_misspelt_folder_is_asked_about(tmp_path: Path, name: str, meant: str) -> None:
+    photos(tmp_path / name, 12)
+    photos(tmp_path / "good", 12, first=20)
+    with pytest.raises(DatasetError, match=f"'{name}' .is '{meant}' meant"):
+        open_good(tmp_path)
+
+
+def test_subfolders_of_good_parts_are_shown_one_by_one(tmp_path: Path) -> None:
+    heap(tmp_path)
+    save(tmp_path / "0.png", IMAGE)
+    rows = open_layout(tmp_path).rows()
+    shown = [(row.folder.relative_to(tmp_path).as_posix(), row.photos) for row in rows]
+    assert shown == [(".", 1), ("monday", 6), ("tuesday", 4)]
+
+
 def test_photos_beside_a_good_folder_leave_doubt(tmp_path: Path) -> None:
     photos(tmp_path / "good", 12)
     photos(tmp_path, 3, first=50)

@@ -22,6 +22,9 @@ from tests.stations import Recorded
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So it is in a job that a script put into the background, and in all that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # Likewise under nohup, which a station would respect.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 TIMING = (
     "tests/benchmarks/faults/",

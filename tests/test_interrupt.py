@@ -6,14 +6,24 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from inspector.interrupt import Interrupt
 
 
+@pytest.fixture(autouse=True)
+def pythons_own_handler() -> Iterator[None]:
+    """What a program begins with, whatever the tests before left."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before or signal.default_int_handler)
+
+
 def press() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+    # To this very thread: it is handled before the next line.
+    signal.raise_signal(signal.SIGINT)
 
 
 def test_the_first_is_a_wish_and_the_second_raises():
@@ -51,7 +61,7 @@ def test_at_once_raises_and_is_remembered():
 def test_a_wait_ends_with_it():
     begun = time.monotonic()
     with Interrupt() as interrupt:
-        timer = threading.Timer(0.1, press)
+        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
         interrupt.wait(10.0)
         timer.join()

@@ -388,7 +388,7 @@ def test_a_folder_in_use_is_refused_before_anything_is_measured(
 ) -> None:
     assert main(["train", str(parts), "-o", str(trained.folder), "--auto"]) != 0
     said = capsys.readouterr().err
-    assert "add --resume" in said
+    assert "by --resume" in said
     assert trial.CHOOSING not in said
 
 

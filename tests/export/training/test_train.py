@@ -212,7 +212,7 @@ def test_a_resumed_run_must_be_the_same_run(parts: Path, trained: Run, tmp_path:
     folder = tmp_path / "run"
     fit(parts, folder, epochs=0)
     options = QUICK.model_copy(update={"epochs": 0})
-    with pytest.raises(RunError, match="add --resume"):
+    with pytest.raises(RunError, match="by --resume"):
         train(parts, folder, options, resume=False, on_step=lambda step: None)
     with pytest.raises(RunError, match=r"alpha = 0\.1, not 0\.2"):
         changed = options.model_copy(update={"alpha": 0.2})

@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Final
+from typing import Any, Final
 
 _NAP_S: Final = 0.1
+_Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers
 
 
 class Interrupt:
@@ -25,7 +27,8 @@ class Interrupt:
         self._at_once = at_once
         self.requested = False
         """True once Ctrl-C was pressed."""
-        self._before: object = None
+        self._before: _Handler = signal.default_int_handler
+        self._is_installed = False
 
     def wait(self, seconds: float) -> None:
         """Sleep until ``seconds`` are over or Ctrl-C is pressed."""
@@ -41,7 +44,10 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._on_signal)
+            # A handler that is not Python's own cannot be put back.
+            before = signal.signal(signal.SIGINT, self._on_signal)
+            self._before = before or signal.default_int_handler
+            self._is_installed = True
         return self
 
     def __exit__(
@@ -50,8 +56,8 @@ class Interrupt:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)  # type: ignore[arg-type]
+        if self._is_installed:
+            signal.signal(signal.SIGINT, self._before)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         raises = self._at_once or self.requested

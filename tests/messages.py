@@ -10,33 +10,13 @@ from inspector.client.subscriber import Subscriber
 from inspector.verdict import Verdict
 from inspector.wire.messages import HeatmapMessage, StatusMessage, VerdictMessage
 from inspector.wire.publisher import Publisher
+from tests import stations
 
 EPOCH = "5b0c3a52-8f5e-4bb8-9a55-0d1f7c0f6c1e"
 
 
 def verdict(seq: int = 1, **changes: Any) -> VerdictMessage:
-    fields: dict[str, Any] = {
-        "station": "1",
-        "camera": "top",
-        "epoch": EPOCH,
-        "seq": seq,
-        "part_id": f"p{seq}",
-        "trigger_seq": None,
-        "verdict": "PASS",
-        "score": 0.5,
-        "reason": "",
-        "detail": "",
-        "limit_factor": 1.0,
-        "regions": (),
-        "model": None,
-        "recipe": "r",
-        "triggered_us": None,
-        "grabbed_us": 1,
-        "judged_us": 2,
-        "queue_ms": 0.1,
-        "judge_ms": 3.0,
-    }
-    return VerdictMessage.model_validate(fields | changes)
+    return stations.verdict(seq, **{"station": "1", "epoch": EPOCH, "judged_us": 2} | changes)
 
 
 def status(last_seq: int, state: str = "ContinuousExecution", **changes: Any) -> StatusMessage:

@@ -608,26 +608,23 @@ def has_reason(items: list[Any], reason: str) -> bool:
     return reason in {verdict.reason for verdict in verdicts(items)}
 
 
-def streaming(server: videos.StreamServer) -> dict[str, Any]:
-    return {
+def write_streaming(folder: Path, bundle: Path, server: videos.StreamServer) -> Path:
+    camera = {
         "kind": "opencv",
         "name": "top",
         "source": server.url,
         "timeout_ms": 2000,
         "deadline_ms": 10_000,
     }
+    recipes = {"r": {"top": {"bundle": str(bundle), "check_pictures": False}}}
+    return running.write_station(folder / "s.yaml", bundle, camera, recipes=recipes)
 
 
 def test_18_a_frame_that_lost_its_tail_is_a_fault(tmp_path, bundle_path):
     """The part before would show in the lower half, where this one has its defect."""
     good, bad = (videos.encode(on_white(whole)) for whole in (True, False))
     with videos.StreamServer(lambda _: good) as server:
-        station = running.write_station(
-            tmp_path / "s.yaml",
-            bundle_path,
-            streaming(server),
-            recipes={"r": {"top": {"bundle": str(bundle_path), "check_pictures": False}}},
-        )
+        station = write_streaming(tmp_path, bundle_path, server)
         with running.running(station) as daemon, heard(daemon) as collect:
             for jpeg, reason in ((good, ""), (videos.cut(bad), "frame_unreadable")):
                 server.jpeg = lambda _, jpeg=jpeg: jpeg
@@ -658,12 +655,7 @@ def test_18_a_damaged_frame_of_a_video_costs_its_own_part_only(tmp_path, bundle_
 def test_19_a_stream_that_changes_its_resolution_is_a_fault(tmp_path, bundle_path):
     large, small = (videos.encode(on_white(True)[:side, :side]) for side in (256, 128))
     with videos.StreamServer(lambda _: large) as server:
-        station = running.write_station(
-            tmp_path / "s.yaml",
-            bundle_path,
-            streaming(server),
-            recipes={"r": {"top": {"bundle": str(bundle_path), "check_pictures": False}}},
-        )
+        station = write_streaming(tmp_path, bundle_path, server)
         with running.running(station) as daemon, heard(daemon) as collect:
             collect(lambda items: has_reason(items, ""))
             server.jpeg = lambda _: small

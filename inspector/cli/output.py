@@ -151,7 +151,10 @@ def save_heatmap(folder: Path, heatmap: Heatmap) -> Frame8:
     Raises :class:`OutputError`.
     """
     message = heatmap.message
-    camera, part = _plain(message.camera), _plain(re.sub(r"\.[^./]*$", "", message.part_id))
+    camera, part = (
+        _for_a_file_name(message.camera),
+        _for_a_file_name(re.sub(r"\.[^./]*$", "", message.part_id)),
+    )
     name = f"{camera}_{message.seq:06d}_{part or 'part'}_{message.verdict.value}"
     picture = overlay(heatmap.picture, heatmap.map)
     write_picture(folder / f"{name}_map.png", heatmap.png)
@@ -160,7 +163,7 @@ def save_heatmap(folder: Path, heatmap: Heatmap) -> Frame8:
     return picture
 
 
-def _plain(text: str) -> str:
+def _for_a_file_name(text: str) -> str:
     # Names come from the wire, so they may hold separators, and be too long for a file system.
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text)[-_LONGEST_NAME:]
 

@@ -5,7 +5,7 @@ DATA ?= demo-parts
 RUNTIME := .venv
 DEV := .venv-dev
 
-.PHONY: demo test test-benchmarks train-tools check demo-bundle clean
+.PHONY: demo test test-benchmarks test-lowest train-tools check demo-bundle clean
 
 demo: $(RUNTIME)/.installed
 	@$(RUNTIME)/bin/inspector demo $(if $(PARTS),--parts $(PARTS))
@@ -19,6 +19,10 @@ test: $(DEV)/.installed
 # The benchmarks' own tests: that each measures what it says, and can fail.
 test-benchmarks: $(DEV)/.installed
 	$(DEV)/bin/python -m pytest --numprocesses auto -m benchmarks
+
+# The quick tests with every dependency at the lowest version that pyproject.toml declares.
+test-lowest: $(DEV)/.installed
+	$(DEV)/bin/python .ci/lowest
 
 check: $(DEV)/.installed
 	$(DEV)/bin/ruff format --check .
@@ -49,4 +53,4 @@ $(DEV)/.installed: pyproject.toml requirements-dev.txt
 	touch $@
 
 clean:
-	rm -rf $(RUNTIME) $(DEV) demo-output $(DATA) runs build *.egg-info
+	rm -rf $(RUNTIME) $(DEV) .venv-lowest demo-output $(DATA) runs build *.egg-info

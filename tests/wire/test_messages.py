@@ -93,7 +93,9 @@ def check_json(kind: str, body: bytes | str) -> dict[str, Any]:
 
 
 def test_documented_schema_is_the_one_in_force():
-    assert (DOCS / "wire.schema.json").read_text(encoding="utf-8") == wire.dump_schemas()
+    # Versions of Pydantic write the same number as 0 or as 0.0.
+    documented = json.loads((DOCS / "wire.schema.json").read_text(encoding="utf-8"))
+    assert documented == json.loads(wire.dump_schemas())
 
 
 def test_schema_check_finds_what_is_wrong():

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--auto",
         action="store_true",
-        help="choose size, fit, strides and sigma from the good parts: they must tell parts that "
+        help="choose size, fit, strides, scales and sigma from the good parts: they must tell parts that "
         "were kept back from the same parts with defects drawn on them; options given here or in "
         "--config stay as given",
     )

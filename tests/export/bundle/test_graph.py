@@ -36,7 +36,7 @@ def random_scorer(
 ) -> Scorer:
     weights = None if name == "efficientnet_lite0" else random_weights(name)
     torch.manual_seed(seed)
-    backbone = Backbone(name, options.strides, weights)
+    backbone = Backbone(name, options.strides, options.scales, weights)
     device = torch.device("cpu")
     pooled = cfa.pool(backbone.maps(pictures(4, options.size, seed), device))
     channels = backbone.channels
@@ -77,9 +77,12 @@ def in_float64(scorer: Scorer, images: np.ndarray) -> np.ndarray:
         for values in (backbone.mean, backbone.std)
     )
     picture = torch.from_numpy(images[..., ::-1].copy()).permute(0, 3, 1, 2).double() / 255.0
+    corners = [picture[:, :, row::2, column::2] for row in (0, 1) for column in (0, 1)]
+    shown = {1.0: picture, 0.5: sum(corners) / 4}
     with torch.no_grad():
-        found = network((picture - mean) / std)
-        pooled = cfa.pool([found[f"stride_{stride}"] for stride in backbone.strides])
+        passes = {scale: network((shown[scale] - mean) / std) for scale in backbone.scales}
+        maps = [passes[one.scale][f"stride_{one.stride}"] for one in backbone.levels]
+        pooled = cfa.pool(maps)
         finest = [
             torch.nn.functional.interpolate(level, descriptor.grid, mode="bilinear")
             for level in pooled
@@ -125,6 +128,7 @@ def test_every_backbone_scores_as_in_float64(name: str) -> None:
     seed=st.integers(0, 10_000),
     size=st.tuples(st.sampled_from([64, 96]), st.sampled_from([64, 96, 128])),
     strides=st.sampled_from([(4, 8, 16), (8, 16), (16,), (4,), (4, 16)]),
+    scales=st.sampled_from([(1.0, 0.5), (0.5,), (1.0,)]),
     items=st.one_of(st.integers(6, 120), st.sampled_from([128, 144, 256])),
     width=st.one_of(st.none(), st.integers(4, 60)),
     neighbours=st.integers(1, 6),
@@ -138,6 +142,7 @@ def test_any_model_scores_as_in_float64(
     seed: int,
     size: tuple[int, int],
     strides: tuple[int, ...],
+    scales: tuple[float, ...],
     items: int,
     width: int | None,
     neighbours: int,
@@ -149,6 +154,7 @@ def test_any_model_scores_as_in_float64(
     options = TrainSettings(
         size=size,
         strides=strides,
+        scales=scales,
         bank_items=items,
         descriptor_width=width,
         neighbours=neighbours,

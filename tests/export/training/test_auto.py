@@ -170,7 +170,7 @@ def test_no_candidate_is_smaller_than_a_backbone_can_use() -> None:
 def test_cost_is_what_the_operations_add_up_to() -> None:
     cpu = torch.device("cpu")
     option = SMALL.model_copy(update={"size": (128, 192), "fit": "stretch", "bank_items": 300})
-    backbone = Backbone(option.backbone, (16,), None)
+    backbone = Backbone(option.backbone, (16,), (1.0,), None)
     picture = np.zeros((1, 128, 192, 3), dtype=np.uint8)
 
     def batches() -> list[cfa.Levels]:

@@ -163,9 +163,7 @@ def ask_photos(heads: list[Head], name: str, data: Path, seed: int) -> None:
     paths = open_good(data)
     settings = heads[0].settings(seed=seed).resolve(photo_shapes(paths))
     device = torch.device("cpu")
-    backbone = Backbone(
-        settings.backbone, settings.strides, settings.scales, settings.weights
-    )
+    backbone = Backbone(settings.backbone, settings.strides, settings.scales, settings.weights)
     parts = load_good(paths, settings.geometry(), quiet)
     good = features(backbone, list(parts.images))
     loaded = [(sample.kind, load_sample(sample, parts.geometry)) for sample in open_test(data)]

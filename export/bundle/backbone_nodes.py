@@ -59,7 +59,9 @@ def add_backbone(graph: Graph, backbone: Backbone, width: int, *, folded: bool =
 
 def _halved(graph: Graph, picture: str, name: str) -> str:
     """The mean of each 2x2 pixels of ``[N, 3, H, W]``."""
-    return graph.node("AveragePool", [picture], f"{name}/halved", kernel_shape=[2, 2], strides=[2, 2])
+    return graph.node(
+        "AveragePool", [picture], f"{name}/halved", kernel_shape=[2, 2], strides=[2, 2]
+    )
 
 
 def add_local_averages(

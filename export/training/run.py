@@ -106,7 +106,6 @@ class Facts(BaseModel):
     lineage: tuple[Lesson, ...] = ()
     """Extensions since training, oldest first; ``parts`` counts theirs too."""
 
-
     @field_validator("settings", mode="before")
     @classmethod
     def _older(cls, value: Any) -> Any:

@@ -116,9 +116,9 @@ def train(
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = pick_device(settings.device)
     paths = open_good(data, selection)
-    backbone = Backbone(
-        settings.backbone, settings.strides, settings.scales, settings.weights
-    ).to(device)
+    backbone = Backbone(settings.backbone, settings.strides, settings.scales, settings.weights).to(
+        device
+    )
     parts = load_good(
         paths,
         lambda shapes: settings.resolve(shapes).geometry(),

@@ -222,6 +222,7 @@ def spoil(model: onnx.ModelProto, initializer: str, value: float) -> onnx.ModelP
         BANK,
         "memory_bank.squared_norms",
         "descriptor.stride_8.weight",
+        "descriptor.half.stride_16.weight",
         "descriptor.constant",
         "map.rows",
         "map.columns",
@@ -248,6 +249,39 @@ def test_openvino_scores_a_backbone_in_8_bits_alike(graphs: dict[str, onnx.Model
     assert np.sqrt(np.square(exact - found).mean()) <= 0.02 * exact.mean()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "mixed", "fp16", "int8"])
+def test_both_scales_read_one_set_of_weights(
+    graphs: dict[str, onnx.ModelProto], precision: str
+) -> None:
+    nodes, tensors = graphs[precision].graph.node, graphs[precision].graph.initializer
+    read: dict[bool, list[str]] = {False: [], True: []}
+    makers = {output: node for node in nodes for output in node.output}
+    for node in nodes:
+        if node.op_type == "Conv" and "average" not in node.input[1]:
+            maker = makers.get(node.input[1])
+            read[node.name.startswith("half/")].append(maker.input[0] if maker else node.input[1])
+    assert len(read[True]) > 30
+    assert read[True] == read[False]
+    contents = [tensor.raw_data for tensor in tensors if len(tensor.raw_data) > 1024]
+    # No large constant is stored twice, under whichever name.
+    assert len(contents) == len(set(contents))
+
+
+def test_int8_leaves_the_same_layers_float_in_both_passes() -> None:
+    scorer = random_scorer("efficientnet_lite0", QUICK)
+    graph = build_graph(scorer, precision="int8")
+    with mock.patch.object(quantise, "FLOAT_SHARES", (0.3,)):
+        made = quantise.quantise(graph, list(pictures(4, QUICK.size, 8)))
+    makers = {output: node.op_type for node in made.graph.node for output in node.output}
+    rounded: dict[bool, list[bool]] = {False: [], True: []}
+    for node in made.graph.node:
+        if node.op_type == "Conv" and not node.name.endswith("/averaged"):
+            of_half = node.name.startswith("half/")
+            rounded[of_half].append(makers.get(node.input[1]) == "DequantizeLinear")
+    assert rounded[True] == rounded[False]
+    assert 0.6 < np.mean(rounded[True]) < 0.8
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_nan_before_a_max_pool_reaches_the_score(precision: str) -> None:
     options = QUICK.model_copy(update={"backbone": "resnet18"})
@@ -266,7 +300,7 @@ def test_graph_is_readable_and_keeps_the_fixed_names(graph: onnx.ModelProto) -> 
     shape = graph.graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_param or dim.dim_value for dim in shape] == ["N", 64, 64, 3]
     bank = next(t for t in graph.graph.initializer if t.name == BANK)
-    assert list(bank.dims) == [30, 152]
+    assert list(bank.dims) == [30, 2 * 152]
     assert not any(node.op_type == "BatchNormalization" for node in graph.graph.node)
 
 
@@ -335,8 +369,9 @@ def test_a_wide_descriptor_in_8_bits_comes_before_the_average() -> None:
     np.testing.assert_allclose(run(turned, images)[1], exact, atol=2e-2)
     rounded = quantise.quantise(turned, list(images))
     kinds = {tensor.name: tensor.data_type for tensor in rounded.graph.initializer}
-    for stride in QUICK.strides:
-        assert kinds[f"descriptor.stride_{stride}.weight_quantized"] == onnx.TensorProto.INT8
+    for level in scorer.backbone.levels:
+        at = level.name.replace("/", ".")
+        assert kinds[f"descriptor.{at}.weight_quantized"] == onnx.TensorProto.INT8
     for engine in (run, run_openvino):
         gap = engine(rounded, images)[1] - exact
         assert 0 < np.sqrt(np.square(gap).mean()) <= 0.03 * exact.mean()

@@ -39,13 +39,35 @@ def test_lite0_is_the_published_network(
 
 @pytest.mark.parametrize("name", ALL)
 def test_maps_have_the_strides_and_channels_they_say(name: str) -> None:
-    backbone = Backbone(name, (4, 8, 16), (1.0,), random_weights(name))
+    backbone = Backbone(name, (4, 8, 16), (1.0, 0.5), random_weights(name))
+    # Half of 96 is an odd multiple of 16.
     images = np.zeros((1, 64, 96, 3), dtype=np.uint8)
     maps = backbone.maps(images, torch.device("cpu"))
+    channels = SPECS[name].channels
     assert [tuple(m.shape) for m in maps] == [
-        (1, channels, 64 // stride, 96 // stride)
-        for channels, stride in zip(backbone.channels, backbone.strides, strict=True)
+        (1, channels[stride], 64 // stride // by, 96 // stride // by)
+        for by in (1, 2)
+        for stride in (4, 8, 16)
     ]
+    assert [level.patch_px for level in backbone.levels] == [4, 8, 16, 8, 16, 32]
+    assert backbone.channels == tuple(m.shape[1] for m in maps)
+
+
+def test_half_a_picture_is_the_mean_of_each_four_pixels() -> None:
+    rng = np.random.default_rng(0)
+    both = Backbone("efficientnet_lite0", (8, 16), (1.0, 0.5), None)
+    full = Backbone("efficientnet_lite0", (8, 16), (1.0,), None)
+    small = rng.integers(0, 64, (2, 48, 80, 3), dtype=np.uint8)
+    # Each value becomes four pixels, whose mean it is.
+    large = 4 * small.repeat(2, axis=1).repeat(2, axis=2)
+    for row, column, off in ((0, 0, 3), (0, 1, -3), (1, 0, 1), (1, 1, -1)):
+        large[:, row::2, column::2] += np.uint8(off % 256) * (small > 0).astype(np.uint8)
+    cpu = torch.device("cpu")
+    found = both.maps(large, cpu)
+    for half, expected in zip(found[2:], full.maps(4 * small, cpu), strict=True):
+        torch.testing.assert_close(half, expected, atol=1e-5, rtol=1e-5)
+    for whole, expected in zip(found[:2], full.maps(large, cpu), strict=True):
+        assert torch.equal(whole, expected)
 
 
 def test_paper_widths() -> None:

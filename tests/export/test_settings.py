@@ -89,5 +89,5 @@ def test_a_patch_is_the_finest_map_at_the_largest_scale(
 
 @pytest.mark.parametrize("scales", ["0.5,1", "1,1", "2", "0.25", "", "half", "nan", "1;0.5"])
 def test_other_scales_are_refused(scales: str) -> None:
-    with pytest.raises(ValidationError, match=r"1,0\.5"):
+    with pytest.raises(ValidationError, match=r"1,0\.5|finite"):
         TrainSettings(scales=scales)

@@ -30,7 +30,7 @@ def test_every_scale_counts_for_the_memory(
         backbone,
         images,
         device=CPU,
-        cache_gb=more * FULL_BYTES / 1e9,
+        cache_gb=(more * FULL_BYTES + 1) / 1e9,
         folder=tmp_path,
         on_progress=lambda done, total: None,
     ) as cache:

@@ -279,7 +279,7 @@ def test_photos_of_two_shapes_are_tried_both_ways(tmp_path: Path) -> None:
     for i in range(6):
         turned = np.rot90(draw_part(50 + i)[0])
         assert cv2.imwrite(str(data / "train" / "good" / f"t{i}.png"), np.ascontiguousarray(turned))
-    fixed = SMALL.model_copy(update={"size": (128, 128), "strides": (16,)})
+    fixed = SMALL.model_copy(update={"size": (128, 128), "strides": (16,), "scales": (0.5,)})
     _, choice = auto.choose(data, fixed, on_step=quiet)
     assert {one.fit for one in choice.candidates} == {"letterbox", "stretch"}
     assert len({one.signal for one in choice.candidates}) == 4

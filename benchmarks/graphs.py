@@ -29,13 +29,13 @@ def random_scorer(settings: TrainSettings, scratch: Path) -> tuple[Scorer, str]:
     torch.manual_seed(0)
     weights = "published"
     try:
-        backbone = Backbone(settings.backbone, settings.strides, None)
+        backbone = Backbone(settings.backbone, settings.strides, settings.scales, None)
     except WeightsError:
         weights = "random"
         path = scratch / f"{settings.backbone}.pth"
         if not path.exists():
             torch.save(SPECS[settings.backbone].build().state_dict(), path)
-        backbone = Backbone(settings.backbone, settings.strides, path)
+        backbone = Backbone(settings.backbone, settings.strides, settings.scales, path)
     device = torch.device("cpu")
     levels = cfa.pool(backbone.maps(np.stack(random_pictures(settings.input, 4)), device))
     scale = cfa.FeatureScale.measure(iter([levels]), backbone.channels)

@@ -38,8 +38,14 @@ def parse_rate(value: Any) -> Any:
     return value
 
 
-BANK_ITEMS = 4096
+BANK_ITEMS = 2048
 """Default of M, for every grid and every number of parts."""
+
+ONE_SCALE = {"scales": (1.0,), "bank_items": 4096}
+"""Defaults of the versions that knew no ``scales``."""
+
+SCALES = (1.0, 0.5)
+"""Scales that ``scales`` may name; half a picture is the mean of each 2x2 pixels."""
 
 SIGMA_SHARE = 32
 """The default σ is the input's shorter side divided by this."""
@@ -86,6 +92,16 @@ def parse_strides(value: Any) -> Any:
     return (value,) if isinstance(value, int) else value
 
 
+def parse_scales(value: Any) -> Any:
+    """``"1,0.5"`` → (1.0, 0.5)."""
+    if isinstance(value, str):
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            raise ValueError("expected some of 1,0.5, such as 1,0.5") from None
+    return (value,) if isinstance(value, int | float) else value
+
+
 def parse_region(value: Any) -> Any:
     """``"x,y,w,h"`` in camera pixels → Box."""
     if isinstance(value, str):
@@ -120,6 +136,11 @@ class TrainSettings(BaseModel):
     )
     strides: Annotated[tuple[int, ...], BeforeValidator(parse_strides)] = Field(
         (16,), description="feature maps used, of 4,8,16; the smallest is the grid's"
+    )
+    scales: Annotated[tuple[float, ...], BeforeValidator(parse_scales)] = Field(
+        SCALES,
+        description="sizes at which the network sees the picture, of 1,0.5; with both, a patch is "
+        "described by its detail and by what lies around it",
     )
     standardise: bool = Field(
         True,
@@ -189,6 +210,10 @@ class TrainSettings(BaseModel):
             raise ValueError(f"size must be multiples of {STRIDE} from 64 to 2048")
         if list(self.strides) != sorted(set(self.strides) & {4, 8, 16}) or not self.strides:
             raise ValueError("strides must be some of 4,8,16 in rising order")
+        if list(self.scales) != [scale for scale in SCALES if scale in self.scales] or (
+            not self.scales
+        ):
+            raise ValueError("scales must be 1,0.5 or one of them")
         if self.gamma_c is not None and self.bank_items is not None:
             raise ValueError("give gamma_c or bank_items, not both")
         if self.gamma_d != 1.0 and self.descriptor_width is not None:
@@ -250,12 +275,17 @@ class TrainSettings(BaseModel):
         """σ of the Gaussian, input pixels; by default no less than half a patch."""
         if self.sigma is not None:
             return self.sigma
-        return max(min(self.input) / SIGMA_SHARE, self.strides[0] / 2)
+        return max(min(self.input) / SIGMA_SHARE, self.patch_px / 2)
+
+    @property
+    def patch_px(self) -> int:
+        """Input pixels from one patch of the grid to the next."""
+        return round(self.strides[0] / max(self.scales))
 
     @property
     def grid(self) -> tuple[int, int]:
         """H', W': the patch grid."""
-        return self.input[0] // self.strides[0], self.input[1] // self.strides[0]
+        return self.input[0] // self.patch_px, self.input[1] // self.patch_px
 
     @property
     def items(self) -> int:
@@ -274,3 +304,8 @@ class TrainSettings(BaseModel):
 def round_side(side: float) -> int:
     """The nearest side, in px, that a network's input may have."""
     return max(64, round(side / STRIDE) * STRIDE)
+
+
+def say_scales(scales: Sequence[float]) -> str:
+    """At which resolutions the network sees a picture, in plain words."""
+    return f"at {' and '.join('full' if scale == 1.0 else 'half' for scale in scales)} resolution"

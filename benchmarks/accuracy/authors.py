@@ -30,6 +30,7 @@ def recipe(base: TrainSettings) -> TrainSettings:
         size=(224, 224),
         fit="stretch",
         strides=(4, 8, 16),
+        scales=(1.0,),
         standardise=False,
         descriptor_init="random",
         gamma_d=1.0,

@@ -54,7 +54,9 @@ class GoodParts:
         paths = dataset.open_good(data)
         chosen = self.settings = chosen.resolve(photos.photo_shapes(paths))
         self.device = pick_device(chosen.device)
-        self.backbone = Backbone(chosen.backbone, chosen.strides, chosen.weights).to(self.device)
+        self.backbone = Backbone(chosen.backbone, chosen.strides, chosen.scales, chosen.weights).to(
+            self.device
+        )
         parts = photos.load_good(
             paths,
             chosen.geometry(),

@@ -48,7 +48,7 @@ from inspector.files import write_output
 mpl.use("Agg")
 
 GAMMAS: Final = (1.0, 1.75, 2.5, 4.0)
-ITEMS: Final = (BANK_ITEMS, 2048, 1024)
+ITEMS: Final = (2 * BANK_ITEMS, BANK_ITEMS, BANK_ITEMS // 2)
 STRIDES: Final = ((16,), (8, 16))
 COST_SIZE: Final = (256, 256)
 
@@ -163,7 +163,7 @@ def ask_photos(heads: list[Head], name: str, data: Path, seed: int) -> None:
     paths = open_good(data)
     settings = heads[0].settings(seed=seed).resolve(photo_shapes(paths))
     device = torch.device("cpu")
-    backbone = Backbone(settings.backbone, settings.strides, settings.weights)
+    backbone = Backbone(settings.backbone, settings.strides, settings.scales, settings.weights)
     parts = load_good(paths, settings.geometry(), quiet)
     good = features(backbone, list(parts.images))
     loaded = [(sample.kind, load_sample(sample, parts.geometry)) for sample in open_test(data)]

@@ -101,7 +101,18 @@ _GRID = (
 )
 _EVERY_SETTING = frozenset(TrainSettings.model_fields) - {"weights", "device", "cache_gb"}
 _RIVAL_SETTINGS = frozenset(
-    {"backbone", "size", "region", "fit", "strides", "sigma", "false_reject", "folds", "seed"}
+    {
+        "backbone",
+        "size",
+        "region",
+        "fit",
+        "strides",
+        "scales",
+        "sigma",
+        "false_reject",
+        "folds",
+        "seed",
+    }
 )
 
 _RIVAL = digest_code(*_SHARED, *_GRID)

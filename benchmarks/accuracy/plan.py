@@ -266,7 +266,9 @@ def find_backbones(wanted: Sequence[str], shared: Overrides) -> tuple[dict[str, 
                 file = Path(models.get_model_weights(name).IMAGENET1K_V1.url).name
                 if not (Path(torch.hub.get_dir()) / "checkpoints" / file).exists():
                     raise WeightsError(f"{file} is not in $TORCH_HOME/hub/checkpoints")
-            networks[name] = Backbone(made.backbone, made.strides, made.weights).weights_sha256
+            networks[name] = Backbone(
+                made.backbone, made.strides, made.scales, made.weights
+            ).weights_sha256
         except WeightsError as error:
             skipped.append(f"{name} skipped: {shorten(str(error), made.weights, '')}")
     return networks, skipped

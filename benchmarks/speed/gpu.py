@@ -168,6 +168,7 @@ def write_bundle(given: Bundle, path: Path) -> None:
                 update={
                     "backbone": settings.backbone,
                     "strides": settings.strides,
+                    "scales": settings.scales,
                     "bank_items": settings.items,
                     "descriptor_width": scorer.model.descriptor.width,
                     "grid": settings.grid,

@@ -245,6 +245,7 @@ def _manifest(
         cfa=Cfa(
             backbone=settings.backbone,
             strides=settings.strides,
+            scales=settings.scales,
             weights_sha256=facts.weights_sha256,
             gamma_c=settings.grid[0] * settings.grid[1] / len(model.bank),
             gamma_d=sum(scorer.backbone.channels) / model.descriptor.width,

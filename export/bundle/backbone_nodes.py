@@ -13,16 +13,17 @@ from torch import fx, nn
 from torchvision.ops import stochastic_depth
 
 from export.bundle.graph_builder import Array, Graph, carry_nan, to_numpy
-from export.model.backbone import Backbone
+from export.model.backbone import Backbone, prefix
 from inspector.detection.bundle import INPUT
 
 
 def add_backbone(graph: Graph, backbone: Backbone, width: int, *, folded: bool = True) -> list[str]:
     """Add the nodes from the uint8 BGR input to the float32 feature maps.
 
-    Returns the maps' names, the finest first. ``width`` is that of the input in pixels. With
-    ``folded`` scale and channel order are part of the first convolution's weights. The mean stays
-    a node of its own: under zero padding it does not fold into a bias.
+    Returns the names of the maps of ``backbone.levels``. ``width`` is that of the input in pixels.
+    With ``folded`` scale and channel order are part of the first convolution's weights. The mean
+    stays a node of its own: under zero padding it does not fold into a bias. The network is written
+    once for each scale, and every pass of it reads the same initializers.
     """
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(graph.dtype))
     picture = graph.node("Cast", [INPUT], "input/float", to=kind)
@@ -32,24 +33,35 @@ def add_backbone(graph: Graph, backbone: Backbone, width: int, *, folded: bool =
         row = np.tile(255.0 * mean[:, ::-1].ravel(), (width, 1)).astype(graph.dtype)
         picture = graph.node("Sub", [picture, graph.constant("input.mean", row)], "input/centred")
     picture = graph.node("Transpose", [picture], "input/nchw", perm=[0, 3, 1, 2])
-    if not folded:
-        order = graph.constant("input.rgb", np.array([2, 1, 0], dtype=np.int64))
-        picture = graph.node("Gather", [picture, order], "input/rgb", axis=1)
-        for what, step, value in (
-            ("Div", "scaled", np.array(255.0)),
-            ("Sub", "centred", mean),
-            ("Div", "standardised", std),
-        ):
-            constant = graph.constant(f"input.{step}", value.astype(graph.dtype))
-            picture = graph.node(what, [picture, constant], f"input/{step}")
-    outputs = _Tracer(graph, backbone.network, picture, std if folded else None).run()
     levels = []
-    for stride in backbone.strides:
-        name = outputs[f"stride_{stride}"]
-        if graph.dtype is np.float16:
-            name = graph.node("Cast", [name], f"stride_{stride}/float", to=TensorProto.FLOAT)
-        levels.append(name)
+    for scale in backbone.scales:
+        at = prefix(scale)
+        shown = picture if scale == 1.0 else _halved(graph, picture, f"{at}input")
+        if not folded:
+            order = graph.constant("input.rgb", np.array([2, 1, 0], dtype=np.int64))
+            shown = graph.node("Gather", [shown, order], f"{at}input/rgb", axis=1)
+            for what, step, value in (
+                ("Div", "scaled", np.array(255.0)),
+                ("Sub", "centred", mean),
+                ("Div", "standardised", std),
+            ):
+                constant = graph.constant(f"input.{step}", value.astype(graph.dtype))
+                shown = graph.node(what, [shown, constant], f"{at}input/{step}")
+        outputs = _Tracer(graph, backbone.network, shown, std if folded else None, at).run()
+        for stride in backbone.strides:
+            name = outputs[f"stride_{stride}"]
+            if graph.dtype is np.float16:
+                to = f"{at}stride_{stride}/float"
+                name = graph.node("Cast", [name], to, to=TensorProto.FLOAT)
+            levels.append(name)
     return levels
+
+
+def _halved(graph: Graph, picture: str, name: str) -> str:
+    """The mean of each 2x2 pixels of ``[N, 3, H, W]``."""
+    return graph.node(
+        "AveragePool", [picture], f"{name}/halved", kernel_shape=[2, 2], strides=[2, 2]
+    )
 
 
 def add_local_averages(
@@ -62,27 +74,28 @@ def add_local_averages(
     """
     around = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
     averaged = []
-    for level, stride, channels in zip(levels, backbone.strides, backbone.channels, strict=True):
-        at = f"stride_{stride}"
+    for level, of in zip(levels, backbone.levels, strict=True):
+        at = f"{of.name}/averaged"
         if convolved:
-            kernel = np.full((channels, 1, 3, 3), 1 / 9, dtype=np.float32)
-            inputs = [level, graph.constant(f"{at}.average", kernel)]
-            name = graph.node("Conv", inputs, f"{at}/averaged", group=channels, **around)
+            kernel = np.full((of.channels, 1, 3, 3), 1 / 9, dtype=np.float32)
+            inputs = [level, graph.constant(f"stride_{of.stride}.average", kernel)]
+            name = graph.node("Conv", inputs, at, group=of.channels, **around)
         else:
-            name = graph.node(
-                "AveragePool", [level], f"{at}/averaged", count_include_pad=1, **around
-            )
+            name = graph.node("AveragePool", [level], at, count_include_pad=1, **around)
         averaged.append(name)
     return averaged
 
 
 class _Tracer:
-    """Walks the traced backbone and writes each operation as an ONNX node of the same name."""
+    """Walks the traced backbone and writes each operation as an ONNX node of the same name.
+
+    ``at`` stands before the names of this pass's nodes; initializers are shared by all passes.
+    """
 
     def __init__(
-        self, graph: Graph, network: fx.GraphModule, picture: str, std: Array | None
+        self, graph: Graph, network: fx.GraphModule, picture: str, std: Array | None, at: str
     ) -> None:
-        self.graph, self.network, self.picture = graph, network, picture
+        self.graph, self.network, self.picture, self.at = graph, network, picture, at
         self._unfolded_std = std
 
     def run(self) -> dict[str, str]:
@@ -138,7 +151,7 @@ class _Tracer:
                 self.graph.constant(f"{name}.weight", weight.astype(dtype)),
                 self.graph.constant(f"{name}.bias", bias.astype(dtype)),
             ],
-            name,
+            f"{self.at}{name}",
             kernel_shape=list(conv.kernel_size),
             strides=list(conv.stride),
             group=conv.groups,
@@ -148,7 +161,9 @@ class _Tracer:
     def _module(self, name: str, module: nn.Module, source: str) -> str:
         graph = self.graph
         # An in-place activation has one name wherever it is used, but a node's name is unique.
-        output = name if all(node.output[0] != name for node in graph.nodes) else f"{source}/{name}"
+        output = f"{self.at}{name}"
+        if any(node.output[0] == output for node in graph.nodes):
+            output = f"{source}/{name}"
         if isinstance(module, nn.ReLU6):
             low = graph.constant("relu6.low", np.array(0, dtype=graph.dtype))
             high = graph.constant("relu6.high", np.array(6, dtype=graph.dtype))
@@ -185,7 +200,7 @@ class _Tracer:
         if not kind:
             raise NotImplementedError(f"no ONNX node for {node.target} ({node.name})")
         return self.graph.node(
-            kind, [names[cast(fx.Node, arg)] for arg in node.args[:2]], node.name
+            kind, [names[cast(fx.Node, arg)] for arg in node.args[:2]], f"{self.at}{node.name}"
         )
 
 

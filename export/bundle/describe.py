@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from export.settings import say_scales
 from inspector.detection.manifest import Manifest, Parity
 
 _FIGURES: Final = {
@@ -48,7 +49,10 @@ def describe(manifest: Manifest) -> list[tuple[str, str]]:
                 else "whole frame"
             ),
         ),
-        ("network", f"{cfa.backbone}, strides {', '.join(map(str, cfa.strides))}"),
+        (
+            "network",
+            f"{cfa.backbone}, strides {', '.join(map(str, cfa.strides))}, {say_scales(cfa.scales)}",
+        ),
         (
             "remembers",
             f"{cfa.bank_items} patches of good parts, {cfa.descriptor_width} numbers each; a photo "

@@ -57,7 +57,7 @@ def _patch_scores(
     """w_1 · d_1 of every patch, ``[N, H', W']``."""
     model = scorer.model
     descriptor = model.descriptor
-    (grid_h, grid_w), strides = descriptor.grid, scorer.backbone.strides
+    grid_h, grid_w = descriptor.grid
     with torch.no_grad():
         weights, constant = descriptor.folded()
     bank = to_numpy(model.bank)
@@ -75,13 +75,13 @@ def _patch_scores(
     ahead = int8 and descriptor.width >= WIDE
     if not ahead:
         levels = add_local_averages(graph, levels, scorer.backbone, convolved=int8)
-    for name, weight, stride in zip(levels, slices, strides, strict=True):
-        at = f"descriptor/stride_{stride}"
+    for name, weight, level in zip(levels, slices, scorer.backbone.levels, strict=True):
+        at = f"descriptor/{level.name}"
         part = _project(graph, name, weight, at)
-        if ahead or stride != strides[0]:
-            finest = grid_h, grid_w, width
-            part = _spread(graph, part, at, finest, stride // strides[0], averaged=ahead)
-        phi = graph.node("Add", [part, phi], f"descriptor/sum_{stride}")
+        factor = level.patch_px // scorer.settings.patch_px
+        if ahead or factor > 1:
+            part = _spread(graph, part, at, (grid_h, grid_w, width), factor, averaged=ahead)
+        phi = graph.node("Add", [part, phi], f"{at}/sum")
     shape = graph.constant("patches.shape", np.array([-1, width], dtype=np.int64))
     phi = graph.node("Reshape", [phi, shape], "patches")
 

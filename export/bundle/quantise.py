@@ -8,9 +8,10 @@ limit is not set anew, so a bundle is proven as it is, or refused.
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from onnxruntime.quantization import (
 from scipy.ndimage import uniform_filter
 
 from export.bundle.graph_builder import IR_VERSION, OPSET
+from export.model.backbone import prefix
 from inspector.detection.bundle import INPUT
 from inspector.verdict import Frame8
 
@@ -55,15 +57,17 @@ def quantise(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> onnx.ModelPr
     """
     nodes = _backbone_nodes(graph)
     projection = _projection(graph)
-    convolutions = [name for name in nodes if nodes[name].op_type == "Conv"]
+    # Each scale is a pass of its own through the network, from its own first layer on.
+    passes = [
+        [name for name in nodes if name.startswith(prefix(0.5)) is half] for half in (False, True)
+    ]
     model = graph
     with tempfile.TemporaryDirectory() as folder, _quiet():
         before = Path(folder) / "float.onnx"
         onnx.save(graph, before)
         exact = _features(graph, pictures[:CHECKED])
         for share in FLOAT_SHARES:
-            first = convolutions[round(share * len(convolutions))]
-            kept = [*list(nodes)[list(nodes).index(first) :], *projection]
+            kept = [*itertools.chain(*(_after(nodes, one, share) for one in passes)), *projection]
             after = Path(folder) / "int8.onnx"
             quantize_static(
                 before,
@@ -91,6 +95,14 @@ def quantise(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> onnx.ModelPr
     return model
 
 
+def _after(nodes: Mapping[str, onnx.NodeProto], names: list[str], share: float) -> list[str]:
+    """``names`` of one pass through the network, without those before this share of its layers."""
+    convolutions = [name for name in names if nodes[name].op_type == "Conv"]
+    if not convolutions:
+        return []
+    return names[names.index(convolutions[round(share * len(convolutions))]) :]
+
+
 @functools.cache
 def products_saturate() -> bool:
     """True where ONNX Runtime's 8-bit products saturate: on x86 processors without VNNI.
@@ -116,7 +128,7 @@ def products_saturate() -> bool:
 
 
 def _features(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> list[npt.NDArray[Any]]:
-    """Averaged feature maps of the pictures, stacked, for each stride."""
+    """Averaged feature maps of the pictures, stacked, for each level."""
     bare = onnx.ModelProto()
     bare.CopyFrom(graph)
     names = [node.input[0] for node in _flattened(graph)]
@@ -133,9 +145,12 @@ def _features(graph: onnx.ModelProto, pictures: Sequence[Frame8]) -> list[npt.ND
 
 
 def _flattened(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The first node of φ at each stride; its input is the feature map."""
-    names = (node for node in graph.graph.node if node.name.startswith("descriptor/stride_"))
-    return [node for node in names if node.name.endswith("/flat")]
+    """The first node of φ at each level, by name; its input is the feature map."""
+    nodes = (node for node in graph.graph.node if node.name.startswith("descriptor/"))
+    # The quantiser sorts the nodes anew, and may change the order of the passes.
+    return sorted(
+        (node for node in nodes if node.name.endswith("/flat")), key=lambda node: node.name
+    )
 
 
 def _projection(graph: onnx.ModelProto) -> list[str]:

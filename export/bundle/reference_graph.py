@@ -33,18 +33,18 @@ def build_reference(scorer: Scorer) -> onnx.ModelProto:
 
 def _descriptor(graph: Graph, scorer: Scorer, levels: list[str]) -> str:
     """φ of every patch, ``[N·H'·W', D']`` (section III-B)."""
-    descriptor, strides = scorer.model.descriptor, scorer.backbone.strides
+    descriptor = scorer.model.descriptor
     finest: list[str] = []
-    for name, stride in zip(levels, strides, strict=True):
-        factor = stride // strides[0]
+    for name, level in zip(levels, scorer.backbone.levels, strict=True):
+        factor = level.patch_px // scorer.settings.patch_px
         scales = graph.constant(
-            f"features.stride_{stride}.scales", np.array([1, 1, factor, factor], dtype=np.float32)
+            f"features.by_{factor}.scales", np.array([1, 1, factor, factor], dtype=np.float32)
         )
         finest.append(
             graph.node(
                 "Resize",
                 [name, "", scales],
-                f"features/stride_{stride}",
+                f"features/{level.name}",
                 mode="linear",
                 coordinate_transformation_mode="half_pixel",
             )
@@ -113,7 +113,7 @@ def _patch_scores(graph: Graph, model: CFA, phi: str) -> str:
 def _map_and_score(graph: Graph, scorer: Scorer, patch_scores: str) -> None:
     """Bilinear up-sampling to the input size, Gaussian σ, and the map's maximum (section III-D)."""
     settings = scorer.settings
-    factor = settings.strides[0]
+    factor = settings.patch_px
     scales = graph.constant("map.scales", np.array([1, 1, factor, factor], dtype=np.float32))
     anomaly_map = graph.node(
         "Resize",

@@ -36,7 +36,7 @@ def shown(value: Any) -> str:
     """A setting as it would be typed."""
     if isinstance(value, tuple) and len(value) == 2 and max(value) >= STRIDE:
         return "x".join(map(str, value))
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ",".join(f"{one:g}" for one in value) if isinstance(value, tuple) else str(value)
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:

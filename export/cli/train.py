@@ -55,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--auto",
         action="store_true",
-        help="choose size, fit, strides and sigma from the good parts: they must tell parts that "
-        "were kept back from the same parts with defects drawn on them; options given here or in "
-        "--config stay as given",
+        help="choose size, fit, strides, scales and sigma from the good parts: they must tell "
+        "parts that were kept back from the same parts with defects drawn on them; options given "
+        "here or in --config stay as given",
     )
     group = parser.add_argument_group(
         "options of the model",

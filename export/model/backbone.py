@@ -15,6 +15,7 @@ from urllib.error import URLError
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision import models
@@ -38,6 +39,30 @@ class Spec:
     channels: dict[int, int]
     normalisation: tuple[tuple[float, ...], tuple[float, ...]]
     weights: str | None
+
+
+@dataclass(frozen=True)
+class Level:
+    """One feature map: the network's map at ``stride`` of the picture at ``scale``."""
+
+    scale: float
+    stride: int
+    channels: int
+
+    @property
+    def patch_px(self) -> int:
+        """Pixels of the picture at full resolution from one patch to the next."""
+        return round(self.stride / self.scale)
+
+    @property
+    def name(self) -> str:
+        """``stride_16``, ``half/stride_16``."""
+        return f"{prefix(self.scale)}stride_{self.stride}"
+
+
+def prefix(scale: float) -> str:
+    """What the names of a pass of the network begin with."""
+    return "" if scale == 1.0 else "half/"
 
 
 class LiteBlock(nn.Module):
@@ -176,20 +201,30 @@ SPECS: dict[BackboneName, Spec] = {
 
 
 class Backbone:
-    """A frozen network that gives feature maps at some strides.
+    """A frozen network that gives feature maps at some strides, of the picture at some scales.
 
-    ``network`` is a traced :class:`torch.fx.GraphModule` from normalised RGB ``[N, 3, H, W]`` to a
-    dict ``"stride_8"`` → ``[N, C, H/8, W/8]``; ``mean`` and ``std`` (RGB, in 0..1) normalise.
+    ``levels`` describes the maps, those of the largest scale first, and of one scale the finest
+    first. ``network`` is a traced :class:`torch.fx.GraphModule` from normalised RGB
+    ``[N, 3, H, W]`` to a dict ``"stride_8"`` → ``[N, C, H/8, W/8]``, the same at every scale;
+    ``mean`` and ``std`` (RGB, in 0..1) normalise.
     """
 
-    def __init__(self, name: BackboneName, strides: tuple[int, ...], weights: Path | None) -> None:
+    def __init__(
+        self,
+        name: BackboneName,
+        strides: tuple[int, ...],
+        scales: tuple[float, ...],
+        weights: Path | None,
+    ) -> None:
         spec = SPECS[name]
         path = weights if weights is not None else _find_weights(name, spec)
         network = spec.build().eval()
         _load(network, path, name)
         self.name = name
-        self.strides = strides
-        self.channels = tuple(spec.channels[stride] for stride in strides)
+        self.strides, self.scales = strides, scales
+        self.levels = tuple(
+            Level(scale, stride, spec.channels[stride]) for scale in scales for stride in strides
+        )
         self.mean, self.std = spec.normalisation
         self.weights_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         wanted = {spec.nodes[stride]: f"stride_{stride}" for stride in strides}
@@ -198,6 +233,11 @@ class Backbone:
         _fold_norms(self.network.eval())
         self.network.requires_grad_(False)
 
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Number of channels of each level."""
+        return tuple(level.channels for level in self.levels)
+
     def to(self, device: torch.device) -> Backbone:
         """Move the network."""
         self.network.to(device)
@@ -205,13 +245,24 @@ class Backbone:
 
     @torch.inference_mode()
     def maps(self, images: npt.NDArray[np.uint8], device: torch.device) -> list[Tensor]:
-        """Raw feature maps of uint8 BGR ``[N, H, W, 3]``: ``[N, C, H/s, W/s]`` for a stride s."""
+        """Raw feature maps of uint8 BGR ``[N, H, W, 3]``, one for each of ``levels``.
+
+        Each is float32 ``[N, C, H/p, W/p]`` with p = ``patch_px``; H and W are multiples of 32.
+        """
         x = torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).to(device)
-        x = x.permute(0, 3, 1, 2).float().div_(255.0)
+        x = x.permute(0, 3, 1, 2).float()
         mean = torch.tensor(self.mean, device=device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=device).view(1, 3, 1, 1)
-        out = self.network((x - mean) / std)
-        return [out[f"stride_{stride}"] for stride in self.strides]
+        found = []
+        for scale in self.scales:
+            out = self.network((at_scale(x, scale) / 255.0 - mean) / std)
+            found += [out[f"stride_{stride}"] for stride in self.strides]
+        return found
+
+
+def at_scale(pictures: Tensor, scale: float) -> Tensor:
+    """Float ``[N, 3, H, W]`` at full resolution, or the mean of each 2x2 pixels at half."""
+    return pictures if scale == 1.0 else F.avg_pool2d(pictures, 2)
 
 
 def _fold_norms(network: fx.GraphModule) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from export.settings import TrainSettings
 
 Levels = list[Tensor]
-"""Pooled feature maps of a batch, one float32 ``[N, C_l, H_l, W_l]`` a stride."""
+"""Pooled feature maps of a batch, one float32 ``[N, C_l, H_l, W_l]`` a scale and stride."""
 
 CORESET_POOL = 100_000
 """Patches that the greedy coreset chooses from; rare but normal patches must be among them."""

@@ -21,7 +21,7 @@ BATCH = 8
 
 
 class FeatureCache:
-    """Pooled features of N images, one float32 ``[N, C_l, H_l, W_l]`` array for each stride.
+    """Pooled features of N images, one float32 ``[N, C_l, H_l, W_l]`` array for each level.
 
     Arrays larger together than ``cache_gb`` lie in memory-mapped files under ``folder``, removed
     on close. Raises :class:`OutputError` when the disk cannot hold them.
@@ -40,8 +40,8 @@ class FeatureCache:
         self.device = device
         height, width = images.shape[1:3]
         shapes = [
-            (len(images), channels, height // stride, width // stride)
-            for channels, stride in zip(backbone.channels, backbone.strides, strict=True)
+            (len(images), level.channels, height // level.patch_px, width // level.patch_px)
+            for level in backbone.levels
         ]
         size = sum(4 * int(np.prod(shape, dtype=np.int64)) for shape in shapes)
         self._folder: tempfile.TemporaryDirectory[str] | None = None

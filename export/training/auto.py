@@ -24,7 +24,7 @@ from export.data.dataset import open_good
 from export.data.layouts import WHOLE, Selection
 from export.data.photos import photo_shapes
 from export.model.backbone import Backbone
-from export.settings import TrainSettings, round_side
+from export.settings import TrainSettings, round_side, say_scales
 from export.training.run import Candidate, Choice, Run
 from export.training.train import OnStep
 from export.training.trial import Trial, image_auroc, pixel_auroc
@@ -36,10 +36,12 @@ Floats = npt.NDArray[np.float64]
 MOST_PARTS: Final = 150
 """At most this many good parts are looked at: more make the choice slower, but no surer."""
 
-CHOSEN: Final = ("size", "fit", "strides", "sigma")
+CHOSEN: Final = ("size", "fit", "strides", "scales", "sigma")
 SIZE_SHARES: Final = (1.0, 0.75, 0.5)
 SMALLEST_PX: Final = 128
-STRIDE_SETS: Final = ((16,), (8, 16))
+FEATURE_SETS: Final = (((16,), (1.0, 0.5)), ((8, 16), (1.0, 0.5)), ((8, 16), (0.5,)))
+"""Strides and scales that are tried: the last has the grid of the first for a quarter of the work.
+"""
 SIGMA_SHARES: Final = (1.0, 0.5)
 """Sigmas that are tried, as shares of the default for an input and its strides."""
 
@@ -59,7 +61,7 @@ class Pick:
 def choose(
     data: Path, settings: TrainSettings, *, on_step: OnStep, selection: Selection = WHOLE
 ) -> tuple[TrainSettings, Choice]:
-    """Fix size, fit, strides and sigma for the good parts of ``data``, and say why.
+    """Fix size, fit, strides, scales and sigma for the good parts of ``data``, and say why.
 
     Options that ``settings`` was given explicitly stay as they are. No file under ``test/`` is
     opened; the same seed gives the same choice. Raises :class:`TrainingError`.
@@ -85,6 +87,7 @@ def choose(
             size=option.input,
             fit=option.geometry().fit,
             strides=option.strides,
+            scales=option.scales,
             sigma=option.sigma_px,
             gmacs=gmacs[i],
             signal=float(signal[0, i]),
@@ -140,11 +143,19 @@ def candidates(settings: TrainSettings, resolved: TrainSettings) -> list[TrainSe
     sizes = [resolved.input] if "size" in fixed else _sizes(resolved.input)
     mixed = "fit" not in fixed and resolved.fit == "letterbox"
     fits = ("letterbox", "stretch") if mixed else (resolved.fit,)
-    strides = [settings.strides] if "strides" in fixed else STRIDE_SETS
+    features = dict.fromkeys(
+        (
+            settings.strides if "strides" in fixed else strides,
+            settings.scales if "scales" in fixed else scales,
+        )
+        for strides, scales in FEATURE_SETS
+    )
     kept = settings.sigma if "sigma" in fixed else None
     grids = [
-        resolved.model_copy(update={"size": size, "fit": fit, "strides": stride, "sigma": kept})
-        for size, fit, stride in itertools.product(sizes, fits, strides)
+        resolved.model_copy(
+            update={"size": size, "fit": fit, "strides": strides, "scales": scales, "sigma": kept}
+        )
+        for size, fit, (strides, scales) in itertools.product(sizes, fits, features)
     ]
     made = [
         one.model_copy(update={"sigma": one.sigma_px * share})
@@ -175,20 +186,32 @@ def estimate_gmacs(
 ) -> list[float]:
     """Work of each option in 10^9 multiply-adds a part: backbone, φ level by level, distances to C.
 
-    ``backbone`` has the strides of all ``options``; its cost is that of its deepest map.
+    ``backbone`` has the strides and scales of all ``options``; a pass of it costs what its deepest
+    map costs.
     """
     side = 4 * STRIDE
-    with FlopCounterMode(display=False) as counter:
-        backbone.maps(np.zeros((1, side, side, 3), dtype=np.uint8), device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        backbone.network(torch.zeros(1, 3, side, side, device=device))
     frozen = cast(int, counter.get_total_flops()) / 2 / side**2
-    channels = dict(zip(backbone.strides, backbone.channels, strict=True))
     found = []
     for option in options:
+        levels = [
+            level
+            for level in backbone.levels
+            if level.scale in option.scales and level.stride in option.strides
+        ]
         pixels = math.prod(option.input)
-        width = option.width(sum(channels[stride] for stride in option.strides))
-        phi = sum(channels[stride] / stride**2 for stride in option.strides) * width
-        distances = option.items * width / option.strides[0] ** 2
-        found.append((frozen + phi + distances) * pixels / 1e9)
+        rows, columns = option.grid
+        width = option.width(sum(level.channels for level in levels))
+        work = frozen * sum(scale**2 for scale in option.scales) * pixels
+        work += option.items * width * rows * columns
+        for level in levels:
+            height, across = (side // level.patch_px for side in option.input)
+            work += level.channels * width * height * across
+            if level.patch_px > option.patch_px:
+                # It is up-sampled by one matrix along the rows and one along the columns.
+                work += width * rows * across * (height + columns)
+        found.append(work / 1e9)
     return found
 
 
@@ -232,8 +255,8 @@ def describe(candidate: Candidate, fit: bool) -> str:
     strides = candidate.strides
     return (
         f"{candidate.size[0]}x{candidate.size[1]}{f' {candidate.fit}' if fit else ''}, "
-        f"stride{'s' if len(strides) > 1 else ''} {' and '.join(map(str, strides))}, "
-        f"sigma {candidate.sigma:g}"
+        f"stride{'s' if len(strides) > 1 else ''} {' and '.join(map(str, strides))} "
+        f"{say_scales(candidate.scales)}, sigma {candidate.sigma:g}"
     )
 
 

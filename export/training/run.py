@@ -14,11 +14,11 @@ from typing import Any, Final, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from export.data.dataset import digest_file, fingerprint, open_good
 from export.data.layouts import Selection
-from export.settings import TrainSettings
+from export.settings import ONE_SCALE, TrainSettings
 from inspector.detection.manifest import Calibration, Exposure, Extension
 from inspector.errors import OutputError, RunError, TrainingError
 from inspector.files import output_errors, write_output
@@ -41,6 +41,8 @@ class Candidate(BaseModel):
     size: tuple[int, int]
     fit: Literal["stretch", "letterbox"]
     strides: tuple[int, ...]
+    scales: tuple[float, ...] = (1.0,)
+    """Absent in runs of older versions, which knew one scale."""
     sigma: float
     gmacs: float
     """Multiply-adds a part, in 10^9: backbone, descriptor and distances."""
@@ -103,6 +105,17 @@ class Facts(BaseModel):
     """Where the settings come from, when they were chosen by ``--auto``."""
     lineage: tuple[Lesson, ...] = ()
     """Extensions since training, oldest first; ``parts`` counts theirs too."""
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _older(cls, value: Any) -> Any:
+        """Settings of a version that knew no ``scales`` keep that version's defaults."""
+        if not isinstance(value, dict) or "scales" in value:
+            return value
+        kept = dict(ONE_SCALE)
+        if value.get("bank_items") is not None or value.get("gamma_c") is not None:
+            del kept["bank_items"]
+        return value | kept
 
 
 class Outcome(BaseModel):

@@ -116,7 +116,9 @@ def train(
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = pick_device(settings.device)
     paths = open_good(data, selection)
-    backbone = Backbone(settings.backbone, settings.strides, settings.weights).to(device)
+    backbone = Backbone(settings.backbone, settings.strides, settings.scales, settings.weights).to(
+        device
+    )
     parts = load_good(
         paths,
         lambda shapes: settings.resolve(shapes).geometry(),
@@ -167,7 +169,9 @@ def load_scorer(run: Run, device: torch.device, weights: Path | None = None) -> 
     """Load a finished run's model; scores are in units of its limit. Raises :class:`RunError`."""
     facts, outcome = run.facts(), run.outcome()
     settings = facts.settings
-    backbone = Backbone(settings.backbone, settings.strides, weights or settings.weights).to(device)
+    backbone = Backbone(
+        settings.backbone, settings.strides, settings.scales, weights or settings.weights
+    ).to(device)
     if backbone.weights_sha256 != facts.weights_sha256:
         raise RunError(
             f"{run.folder}: was trained with other backbone weights; give --weights FILE"

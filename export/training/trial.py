@@ -22,7 +22,7 @@ from export.data.synthetic import defective
 from export.model import cfa
 from export.model.backbone import Backbone
 from export.model.features import FeatureCache
-from export.settings import TrainSettings, round_side
+from export.settings import SCALES, TrainSettings, round_side
 from export.training.train import OnStep, Step, pick_device
 from inspector.errors import TooFewPartsError
 from inspector.imaging.geometry import Box, Geometry
@@ -78,7 +78,8 @@ class Trial:
         first = options[0]
         self.device = pick_device(first.device)
         strides = tuple(sorted({stride for option in options for stride in option.strides}))
-        self.backbone = Backbone(first.backbone, strides, first.weights).to(self.device)
+        scales = tuple(s for s in SCALES if any(s in option.scales for option in options))
+        self.backbone = Backbone(first.backbone, strides, scales, first.weights).to(self.device)
         photos = _Photos(paths, first.region, KeptFiles(MOST_KEPT))
         inputs = {_input(option) for option in options}
         heads = [key for key, _ in itertools.groupby(options, _bank)]
@@ -159,7 +160,11 @@ class Trial:
     ) -> list[Answers]:
         """Answers of candidates that differ only in sigma, or in the number of items of a bank."""
         first = max(options, key=lambda option: option.items)
-        levels = [self.backbone.strides.index(stride) for stride in first.strides]
+        levels = [
+            number
+            for number, level in enumerate(self.backbone.levels)
+            if level.scale in first.scales and level.stride in first.strides
+        ]
         channels = tuple(self.backbone.channels[level] for level in levels)
 
         def batches(index: Index) -> Iterator[cfa.Levels]:

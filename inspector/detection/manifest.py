@@ -20,6 +20,8 @@ class Cfa(FrozenModel):
 
     backbone: str
     strides: tuple[int, ...]
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes at which the network sees the picture; older bundles do not name them."""
     weights_sha256: str
     gamma_c: float
     gamma_d: float

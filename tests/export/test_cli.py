@@ -614,6 +614,7 @@ def test_a_wrong_training_file_names_line_and_key(
         ("--false-reject", "half"),
         ("--false-reject", "100%"),
         ("--strides", "8;16"),
+        ("--scales", "full"),
         ("--alpha", "inf"),
         ("--bank-items", "5000000000"),
     ],
@@ -628,6 +629,7 @@ def test_shipped_configurations_load_and_hold_the_defaults() -> None:
     assert load_yaml(CONFIG / "train.yaml", TrainSettings) == TrainSettings()
     paper = load_yaml(CONFIG / "train-paper.yaml", TrainSettings)
     assert (paper.bank_init, paper.epochs, paper.strides) == ("ema", 30, (4, 8, 16))
+    assert paper.scales == (1.0,)
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from export.settings import LONGEST_PX, SHORTEST_PX, TrainSettings
 from inspector.errors import ConfigError
@@ -40,7 +41,7 @@ def test_any_photos_get_a_size_and_keep_their_shape(shapes: list[tuple[int, int]
     height, width = found.input
     assert height % STRIDE == 0 == width % STRIDE
     assert SHORTEST_PX - STRIDE / 2 <= max(height, width) <= LONGEST_PX
-    assert found.sigma_px >= found.strides[0] / 2
+    assert found.sigma_px >= found.patch_px / 2
     if found.fit == "stretch":
         for w, h in shapes:
             assert 1 / 1.13 <= (width / height) / (w / h) <= 1.13
@@ -65,3 +66,28 @@ def test_a_bank_too_small_for_the_photos_is_refused_in_one_line() -> None:
 def test_before_resolving_there_is_no_size() -> None:
     with pytest.raises(ValueError, match="resolve"):
         _ = TrainSettings().grid
+
+
+@pytest.mark.parametrize(
+    ("strides", "scales", "patch"),
+    [
+        ("16", "1,0.5", 16),
+        ("16", "1", 16),
+        ("16", "0.5", 32),
+        ("8,16", "0.5", 16),
+        ("4", "1,.5", 4),
+    ],
+)
+def test_a_patch_is_the_finest_map_at_the_largest_scale(
+    strides: str, scales: str, patch: int
+) -> None:
+    found = TrainSettings(size=(128, 96), strides=strides, scales=scales)
+    assert found.patch_px == patch
+    assert found.grid == (128 // patch, 96 // patch)
+    assert found.sigma_px >= patch / 2
+
+
+@pytest.mark.parametrize("scales", ["0.5,1", "1,1", "2", "0.25", "", "half", "nan", "1;0.5"])
+def test_other_scales_are_refused(scales: str) -> None:
+    with pytest.raises(ValidationError, match=r"1,0\.5|finite"):
+        TrainSettings(scales=scales)

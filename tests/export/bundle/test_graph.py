@@ -36,7 +36,7 @@ def random_scorer(
 ) -> Scorer:
     weights = None if name == "efficientnet_lite0" else random_weights(name)
     torch.manual_seed(seed)
-    backbone = Backbone(name, options.strides, weights)
+    backbone = Backbone(name, options.strides, options.scales, weights)
     device = torch.device("cpu")
     pooled = cfa.pool(backbone.maps(pictures(4, options.size, seed), device))
     channels = backbone.channels
@@ -77,9 +77,12 @@ def in_float64(scorer: Scorer, images: np.ndarray) -> np.ndarray:
         for values in (backbone.mean, backbone.std)
     )
     picture = torch.from_numpy(images[..., ::-1].copy()).permute(0, 3, 1, 2).double() / 255.0
+    corners = [picture[:, :, row::2, column::2] for row in (0, 1) for column in (0, 1)]
+    shown = {1.0: picture, 0.5: sum(corners) / 4}
     with torch.no_grad():
-        found = network((picture - mean) / std)
-        pooled = cfa.pool([found[f"stride_{stride}"] for stride in backbone.strides])
+        passes = {scale: network((shown[scale] - mean) / std) for scale in backbone.scales}
+        maps = [passes[one.scale][f"stride_{one.stride}"] for one in backbone.levels]
+        pooled = cfa.pool(maps)
         finest = [
             torch.nn.functional.interpolate(level, descriptor.grid, mode="bilinear")
             for level in pooled
@@ -125,6 +128,7 @@ def test_every_backbone_scores_as_in_float64(name: str) -> None:
     seed=st.integers(0, 10_000),
     size=st.tuples(st.sampled_from([64, 96]), st.sampled_from([64, 96, 128])),
     strides=st.sampled_from([(4, 8, 16), (8, 16), (16,), (4,), (4, 16)]),
+    scales=st.sampled_from([(1.0, 0.5), (0.5,), (1.0,)]),
     items=st.one_of(st.integers(6, 120), st.sampled_from([128, 144, 256])),
     width=st.one_of(st.none(), st.integers(4, 60)),
     neighbours=st.integers(1, 6),
@@ -138,6 +142,7 @@ def test_any_model_scores_as_in_float64(
     seed: int,
     size: tuple[int, int],
     strides: tuple[int, ...],
+    scales: tuple[float, ...],
     items: int,
     width: int | None,
     neighbours: int,
@@ -149,6 +154,7 @@ def test_any_model_scores_as_in_float64(
     options = TrainSettings(
         size=size,
         strides=strides,
+        scales=scales,
         bank_items=items,
         descriptor_width=width,
         neighbours=neighbours,
@@ -216,6 +222,7 @@ def spoil(model: onnx.ModelProto, initializer: str, value: float) -> onnx.ModelP
         BANK,
         "memory_bank.squared_norms",
         "descriptor.stride_8.weight",
+        "descriptor.half.stride_16.weight",
         "descriptor.constant",
         "map.rows",
         "map.columns",
@@ -242,6 +249,39 @@ def test_openvino_scores_a_backbone_in_8_bits_alike(graphs: dict[str, onnx.Model
     assert np.sqrt(np.square(exact - found).mean()) <= 0.02 * exact.mean()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "mixed", "fp16", "int8"])
+def test_both_scales_read_one_set_of_weights(
+    graphs: dict[str, onnx.ModelProto], precision: str
+) -> None:
+    nodes, tensors = graphs[precision].graph.node, graphs[precision].graph.initializer
+    read: dict[bool, list[str]] = {False: [], True: []}
+    makers = {output: node for node in nodes for output in node.output}
+    for node in nodes:
+        if node.op_type == "Conv" and "average" not in node.input[1]:
+            maker = makers.get(node.input[1])
+            read[node.name.startswith("half/")].append(maker.input[0] if maker else node.input[1])
+    assert len(read[True]) > 30
+    assert read[True] == read[False]
+    # No matrix is stored twice, under whichever name. Biases in 8 bits belong to one pass each.
+    large = [tensor.raw_data for tensor in tensors if len(tensor.raw_data) > 4096]
+    assert len(large) == len(set(large)) > 15
+
+
+def test_int8_leaves_the_same_layers_float_in_both_passes() -> None:
+    scorer = random_scorer("efficientnet_lite0", QUICK)
+    graph = build_graph(scorer, precision="int8")
+    with mock.patch.object(quantise, "FLOAT_SHARES", (0.3,)):
+        made = quantise.quantise(graph, list(pictures(4, QUICK.size, 8)))
+    makers = {output: node.op_type for node in made.graph.node for output in node.output}
+    rounded: dict[bool, list[bool]] = {False: [], True: []}
+    for node in made.graph.node:
+        if node.op_type == "Conv" and not node.name.endswith("/averaged"):
+            of_half = node.name.startswith("half/")
+            rounded[of_half].append(makers.get(node.input[1]) == "DequantizeLinear")
+    assert rounded[True] == rounded[False]
+    assert 0.6 < np.mean(rounded[True]) < 0.8
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_nan_before_a_max_pool_reaches_the_score(precision: str) -> None:
     options = QUICK.model_copy(update={"backbone": "resnet18"})
@@ -260,7 +300,7 @@ def test_graph_is_readable_and_keeps_the_fixed_names(graph: onnx.ModelProto) -> 
     shape = graph.graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_param or dim.dim_value for dim in shape] == ["N", 64, 64, 3]
     bank = next(t for t in graph.graph.initializer if t.name == BANK)
-    assert list(bank.dims) == [30, 152]
+    assert list(bank.dims) == [30, 2 * 152]
     assert not any(node.op_type == "BatchNormalization" for node in graph.graph.node)
 
 
@@ -329,8 +369,9 @@ def test_a_wide_descriptor_in_8_bits_comes_before_the_average() -> None:
     np.testing.assert_allclose(run(turned, images)[1], exact, atol=2e-2)
     rounded = quantise.quantise(turned, list(images))
     kinds = {tensor.name: tensor.data_type for tensor in rounded.graph.initializer}
-    for stride in QUICK.strides:
-        assert kinds[f"descriptor.stride_{stride}.weight_quantized"] == onnx.TensorProto.INT8
+    for level in scorer.backbone.levels:
+        at = level.name.replace("/", ".")
+        assert kinds[f"descriptor.{at}.weight_quantized"] == onnx.TensorProto.INT8
     for engine in (run, run_openvino):
         gap = engine(rounded, images)[1] - exact
         assert 0 < np.sqrt(np.square(gap).mean()) <= 0.03 * exact.mean()

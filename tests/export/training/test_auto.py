@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -124,20 +125,29 @@ def test_candidates_lie_around_the_default() -> None:
     found = grid_of(SMALL, (1000, 750))
     assert found[0].input == SMALL.resolve([(1000, 750)]).input == (384, 512)
     assert values(found, "size") == {(384, 512), (288, 384), (192, 256)}
-    assert values(found, "strides") == {(16,), (8, 16)}
+    features = {(option.strides, option.scales) for option in found}
+    assert features == {((16,), (1.0, 0.5)), ((8, 16), (1.0, 0.5)), ((8, 16), (0.5,))}
+    assert (found[0].strides, found[0].scales) == (SMALL.strides, SMALL.scales)
     assert values(found, "fit") == {"stretch"}
     assert found[0].sigma == found[0].model_copy(update={"sigma": None}).sigma_px
     defaults = [option.model_copy(update={"sigma": None}).sigma_px for option in found]
     shares = [option.sigma_px / by for option, by in zip(found, defaults, strict=True)]
-    assert shares == [1.0, 0.5] * 6
+    assert shares == [1.0, 0.5] * 9
 
 
 def test_the_default_smoothing_of_a_long_part_is_tried_first() -> None:
     default = SMALL.resolve([(2048, 256)])
     assert (default.input, default.sigma_px) == ((64, 512), 8.0)
     found = [option for option in grid_of(SMALL, (2048, 256)) if option.input == (64, 512)]
-    tried = [(option.strides, option.sigma) for option in found]
-    assert tried == [((16,), 8.0), ((16,), 4.0), ((8, 16), 4.0), ((8, 16), 2.0)]
+    tried = [(option.strides, option.scales[0], option.sigma) for option in found]
+    assert tried == [
+        ((16,), 1.0, 8.0),
+        ((16,), 1.0, 4.0),
+        ((8, 16), 1.0, 4.0),
+        ((8, 16), 1.0, 2.0),
+        ((8, 16), 0.5, 8.0),
+        ((8, 16), 0.5, 4.0),
+    ]
 
 
 def test_fit_is_a_question_only_when_photos_differ_in_shape() -> None:
@@ -148,7 +158,8 @@ def test_fit_is_a_question_only_when_photos_differ_in_shape() -> None:
 
 
 def test_what_is_given_stays() -> None:
-    given = {"size": (256, 320), "strides": (4, 8), "sigma": 5.0, "fit": "stretch"}
+    given: dict[str, Any] = {"size": (256, 320), "strides": (4, 8), "sigma": 5.0}
+    given |= {"fit": "stretch", "scales": (0.5,)}
     for name, value in given.items():
         found = grid_of(SMALL.model_copy(update={name: value}), (640, 480), (480, 640))
         assert values(found, name) == {value}
@@ -167,10 +178,23 @@ def test_no_candidate_is_smaller_than_a_backbone_can_use() -> None:
     assert all(option.items >= 4 for option in grid_of(tiny, (256, 256)))
 
 
-def test_cost_is_what_the_operations_add_up_to() -> None:
+@pytest.mark.parametrize(
+    ("strides", "scales"), [((16,), (1.0,)), ((16,), (1.0, 0.5)), ((8, 16), (0.5,))]
+)
+def test_cost_is_what_the_operations_add_up_to(
+    strides: tuple[int, ...], scales: tuple[float, ...]
+) -> None:
     cpu = torch.device("cpu")
-    option = SMALL.model_copy(update={"size": (128, 192), "fit": "stretch", "bank_items": 300})
-    backbone = Backbone(option.backbone, (16,), None)
+    option = SMALL.model_copy(
+        update={
+            "size": (128, 192),
+            "fit": "stretch",
+            "bank_items": 300,
+            "strides": strides,
+            "scales": scales,
+        }
+    )
+    backbone = Backbone(option.backbone, strides, scales, None)
     picture = np.zeros((1, 128, 192, 3), dtype=np.uint8)
 
     def batches() -> list[cfa.Levels]:
@@ -186,8 +210,10 @@ def test_cost_is_what_the_operations_add_up_to() -> None:
     )
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.patch_scores(batches()[0])
-    (found,) = auto.estimate_gmacs([option], backbone, cpu)
-    assert found == pytest.approx(counter.get_total_flops() / 2e9, rel=0.01)
+    every = Backbone(option.backbone, (8, 16), (1.0, 0.5), None)
+    for network in (backbone, every):
+        (found,) = auto.estimate_gmacs([option], network, cpu)
+        assert found == pytest.approx(counter.get_total_flops() / 2e9, rel=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +279,7 @@ def test_photos_of_two_shapes_are_tried_both_ways(tmp_path: Path) -> None:
     for i in range(6):
         turned = np.rot90(draw_part(50 + i)[0])
         assert cv2.imwrite(str(data / "train" / "good" / f"t{i}.png"), np.ascontiguousarray(turned))
-    fixed = SMALL.model_copy(update={"size": (128, 128), "strides": (16,)})
+    fixed = SMALL.model_copy(update={"size": (128, 128), "strides": (16,), "scales": (0.5,)})
     _, choice = auto.choose(data, fixed, on_step=quiet)
     assert {one.fit for one in choice.candidates} == {"letterbox", "stretch"}
     assert len({one.signal for one in choice.candidates}) == 4

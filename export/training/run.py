@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from export.data.dataset import digest_file, fingerprint, open_good
 from export.data.layouts import Selection
@@ -31,6 +31,11 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 OTHER_DATA: Final = "evaluation-"
 """Folders in the run's folder whose names begin so hold reports on other data."""
+
+NORMALISATION: Final = "normalisation.pt"
+
+_OLDER_RUNS: Final[dict[str, Any]] = {"normalise": "none"}
+"""How runs were made that do not have the setting yet; its default is another one now."""
 
 
 class Candidate(BaseModel):
@@ -104,6 +109,11 @@ class Facts(BaseModel):
     lineage: tuple[Lesson, ...] = ()
     """Extensions since training, oldest first; ``parts`` counts theirs too."""
 
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _complete(cls, settings: Any) -> Any:
+        return {**_OLDER_RUNS, **settings} if isinstance(settings, dict) else settings
+
 
 class Outcome(BaseModel):
     """What a finished run knows beside its weights."""
@@ -125,8 +135,9 @@ class Run:
     """The folder of one run.
 
     ``run.json`` facts, ``checkpoint-<fit>.pt`` each fit's last finished epoch, ``heldout.csv``,
-    ``epochs.jsonl``, ``model.pt``, ``fold-<k>.pt`` each cross-fitting fold's model, ``added/<n>/``
-    photos of the n-th extension, ``outcome.json`` (written last: the run is finished).
+    ``epochs.jsonl``, ``model.pt``, ``normalisation.pt`` gain and offset of each grid position,
+    ``fold-<k>.pt`` each cross-fitting fold's model, ``added/<n>/`` photos of the n-th extension,
+    ``outcome.json`` (written last: the run is finished).
     """
 
     folder: Path

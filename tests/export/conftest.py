@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -18,6 +18,7 @@ import torch
 from export.bundle.quantise import products_saturate
 from export.model.backbone import SPECS
 from export.model.cfa import pool, smoothing
+from export.model.memory import teach
 from export.settings import TrainSettings
 from export.training.run import Run
 from export.training.train import load_model, load_scorer, train
@@ -89,10 +90,27 @@ def features(run: Run, images: list[np.ndarray]) -> list[torch.Tensor]:
         )
 
 
-def distances(run: Run, name: str, images: list[np.ndarray]) -> np.ndarray:
-    """Distances ``[N, H', W']`` of ``images`` by the run's model ``name``, as they are."""
-    model = load_model(run, name, load_scorer(run, CPU).backbone, CPU)
+def distances(
+    run: Run, name: str, images: list[np.ndarray], taught: Sequence[np.ndarray] = ()
+) -> np.ndarray:
+    """Distances ``[N, H', W']`` by the run's model ``name``, after it was taught parts."""
+    scorer = load_scorer(run, CPU)
+    model = load_model(run, name, scorer.backbone, CPU)
+    if taught:
+        limit = run.outcome().calibration.threshold
+        teach(model, [features(run, list(taught))], limit, scorer.normaliser)
     return model.patch_scores(features(run, images)).numpy()
+
+
+def held_out_distances(run: Run, data: Path, taught: Sequence[np.ndarray] = ()) -> np.ndarray:
+    """Of the 24 parts that the run was trained on, each by its fold's model."""
+    names, folds, _ = run.held_out_parts()
+    images = [cv2.imread(str(data / name)) for name in names[:24]]
+    found = np.empty((24, *run.facts().settings.grid), dtype=np.float32)
+    for fold in range(3):
+        (index,) = np.nonzero(folds[:24] == fold)
+        found[index] = distances(run, f"fold-{fold}.pt", [images[i] for i in index], taught)
+    return found
 
 
 def normalised(one: np.ndarray, others: np.ndarray) -> np.ndarray:

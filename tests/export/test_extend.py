@@ -16,10 +16,10 @@ import torch
 
 from export.cli.main import main
 from export.extend import Report, extend
-from export.model.memory import MOST_REPLACED, teach
+from export.model.memory import MOST_REPLACED
 from export.training.calibrate import calibrate
 from export.training.run import Run
-from export.training.train import Step, load_model, load_scorer, train
+from export.training.train import Step, train
 from inspector import Detector, Verdict
 from inspector.detection import fitness
 from inspector.detection.bundle import read
@@ -31,7 +31,7 @@ from tests.export.conftest import (
     distances,
     draw_labelled,
     draw_part,
-    features,
+    held_out_distances,
     normalised,
     peak,
     run_watched,
@@ -82,32 +82,6 @@ def judged(roomy: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def taught(judged: Run, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
     return extend_quietly(judged, labelled, tmp_path_factory.mktemp("extended") / "part2")
-
-
-def taught_distances(
-    run: Run, name: str, taught_images: list[np.ndarray], images: list[np.ndarray]
-) -> np.ndarray:
-    """Distances ``[N, H', W']`` by the run's model ``name`` after it was taught parts."""
-    scorer = load_scorer(run, CPU)
-    model = load_model(run, name, scorer.backbone, CPU)
-    if taught_images:
-        limit = run.outcome().calibration.threshold
-        teach(model, [features(run, taught_images)], limit, scorer.normaliser)
-    return model.patch_scores(features(run, images)).numpy()
-
-
-def held_out_distances(run: Run, data: Path, taught_images: list[np.ndarray]) -> np.ndarray:
-    """Of the parts that the run was trained on, each by its fold's model."""
-    names, folds, _ = run.held_out_parts()
-    found = []
-    for fold in range(3):
-        images = [
-            cv2.imread(str(data / name))
-            for name, own in zip(names, folds, strict=True)
-            if own == fold
-        ]
-        found.append(taught_distances(run, f"fold-{fold}.pt", taught_images, images))
-    return np.concatenate(found)[np.argsort(np.argsort(folds[:24], kind="stable"), kind="stable")]
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -241,7 +215,7 @@ def test_added_parts_are_scored_by_a_model_taught_the_others_only(
     old = held_out_distances(taught.run, parts, [])
     for row in range(6):
         others = [image for i, image in enumerate(added) if folds[24 + i] != folds[24 + row]]
-        (found,) = taught_distances(judged, "model.pt", others, [added[row]])
+        (found,) = distances(judged, "model.pt", [added[row]], others)
         own = peak(normalised(found, old), judged.facts().settings)
         assert scores[24 + row] == pytest.approx(own, rel=1e-4)
         assert taught.parts[row].unseen == pytest.approx(

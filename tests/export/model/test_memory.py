@@ -28,14 +28,19 @@ def test_every_new_patch_is_near_an_item_afterwards(roomy: Run) -> None:
 def test_a_taught_patch_is_near_in_the_measure_of_its_position(roomy: Run) -> None:
     scorer = load_scorer(roomy, CPU)
     model, grid = scorer.model, scorer.settings.grid
-    model.bank = model.bank.repeat(10, 1)
+    # Most items lie far apart, so that the limit and not the bank's own spread sets the radius.
+    far = 10.0 * torch.randn(
+        600, model.descriptor.width, generator=torch.Generator().manual_seed(0)
+    )
+    model.bank = torch.cat([model.bank, far])
     levels = features(roomy, [draw_labelled(seed) for seed in range(5000, 5004)])
-    # The label lies in the first column; distances there count eight times.
+    # The label lies in the first columns; distances there count eight times.
     gain = np.ones(grid)
-    gain[:, 0] = 8.0
+    gain[:, :2] = 8.0
     normaliser = Normaliser(gain, np.zeros(grid), 24)
     limit = roomy.outcome().calibration.threshold
-    assert 0 < teach(model, [levels], limit, normaliser) < MOST_REPLACED * len(model.bank)
+    # Some patches, but not all 96 of them, are needed for that.
+    assert 0 < teach(model, [levels], limit, normaliser) < 60
     assert normaliser(model.patch_scores(levels)).max() <= COVER * limit * (1 + 1e-5)
 
 

@@ -29,10 +29,9 @@ def test_a_taught_patch_is_near_in_the_measure_of_its_position(roomy: Run) -> No
     scorer = load_scorer(roomy, CPU)
     model, grid = scorer.model, scorer.settings.grid
     # Most items lie far apart, so that the limit and not the bank's own spread sets the radius.
-    far = 10.0 * torch.randn(
-        600, model.descriptor.width, generator=torch.Generator().manual_seed(0)
-    )
-    model.bank = torch.cat([model.bank, far])
+    far = torch.randn(600, model.descriptor.width, generator=torch.Generator().manual_seed(0))
+    # Copies leave first, so that no item that is needed goes.
+    model.bank = torch.cat([model.bank, model.bank, far])
     levels = features(roomy, [draw_labelled(seed) for seed in range(5000, 5004)])
     # The label lies in the first columns; distances there count eight times.
     gain = np.ones(grid)
@@ -41,7 +40,7 @@ def test_a_taught_patch_is_near_in_the_measure_of_its_position(roomy: Run) -> No
     limit = roomy.outcome().calibration.threshold
     # Some patches, but not all 96 of them, are needed for that.
     assert 0 < teach(model, [levels], limit, normaliser) < 60
-    assert normaliser(model.patch_scores(levels)).max() <= COVER * limit * (1 + 1e-5)
+    assert normaliser(model.patch_scores(levels)).max() <= COVER * limit * (1 + 1e-3)
 
 
 def test_items_that_stand_alone_stay(roomy: Run) -> None:

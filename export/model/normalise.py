@@ -33,8 +33,12 @@ WINDOW: Final = 5
 SHRINKAGE: Final = 60
 """With so many parts, a position's own statistics and those of the whole map count alike."""
 
-LEAST_SPREAD: Final = 0.25
-"""Smallest σ_t, as a share of σ̄: no distance is stretched by more than the inverse."""
+MOST_GAIN: Final = 4.0
+"""No distance is stretched or shrunk by a larger factor.
+
+Where all parts are alike, noise would else become a reject, and one odd part among those held out
+would make the model blind at its place.
+"""
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,6 @@ def _normaliser(total: Floats, squares: Floats, parts: int) -> Normaliser:
         return Normaliser(np.ones_like(total), np.zeros_like(total), parts)
     weight = parts / (parts + SHRINKAGE)
     mean = typical + weight * (mean - typical)
-    spread = common + weight * (np.maximum(spread, LEAST_SPREAD * common) - common)
+    spread = common + weight * (np.clip(spread, common / MOST_GAIN, common * MOST_GAIN) - common)
     gain = common / spread
     return Normaliser(gain, typical - gain * mean, parts)

@@ -126,7 +126,7 @@ def normalised(one: np.ndarray, others: np.ndarray) -> np.ndarray:
     typical, common = mean.mean(), spread.mean()
     t = n / (n + 60)
     mean = t * mean + (1 - t) * typical
-    spread = t * np.maximum(spread, common / 4) + (1 - t) * common
+    spread = t * np.clip(spread, common / 4, common * 4) + (1 - t) * common
     return np.maximum((one - mean) / spread * common + typical, 0.0)
 
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.model.normalise import LEAST_SPREAD, Normaliser, Statistics
+from export.model.normalise import MOST_GAIN, Normaliser, Statistics
 from tests.export.conftest import normalised
 
 
@@ -72,8 +72,15 @@ def test_a_position_where_all_parts_are_alike_is_not_stretched_without_bound() -
     maps = drawn(2, 5000, (12, 12))
     maps[:, :, :6] = 0.25
     normaliser = Statistics(maps).normaliser()
-    assert 3.5 < normaliser.gain.max() <= 1 / LEAST_SPREAD
+    assert 3.5 < normaliser.gain.max() <= MOST_GAIN
     assert np.isfinite(normaliser.offset).all()
+
+
+def test_an_odd_part_among_those_held_out_does_not_blind_its_place() -> None:
+    maps = drawn(6, 200, (40, 40))
+    maps[0, :5, :5] = 500.0
+    normaliser = Statistics(maps).normaliser()
+    assert 1 / MOST_GAIN <= normaliser.gain.min() < 0.4
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1.0])

@@ -192,6 +192,11 @@ class TrainSettings(BaseModel):
         description=f"Gaussian smoothing of the map, input pixels; auto: 1/{SIGMA_SHARE} of the "
         f"shorter side",
     )
+    normalise: Literal["position", "none"] = Field(
+        "position",
+        description="position: compare the distances at each place of the part with those of good "
+        "parts kept back there; none: take them as they are (the paper)",
+    )
     false_reject: Annotated[float, BeforeValidator(parse_rate)] = Field(
         0.005, gt=0, lt=0.5, description="share of good parts that may be rejected, e.g. 0.5%%"
     )

@@ -46,6 +46,7 @@ def recipe(base: TrainSettings) -> TrainSettings:
         learning_rate=1e-3,
         weight_decay=5e-4,
         sigma=4.0,
+        normalise="none",
         false_reject=base.false_reject,
         seed=base.seed,
         device=base.device,

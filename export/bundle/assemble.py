@@ -29,7 +29,7 @@ from inspector.config.station_file import Provider
 from inspector.detection.bundle import MANIFEST_KEY, seal
 from inspector.detection.detector import Detector
 from inspector.detection.engines.onnxruntime import missing
-from inspector.detection.manifest import Cfa, Extension, Golden, Manifest
+from inspector.detection.manifest import Cfa, Extension, Golden, Manifest, Normalisation
 from inspector.errors import Fault, OutputError, ParityError, StartupError
 from inspector.files import output_errors, write_whole
 from inspector.imaging.geometry import Geometry
@@ -233,7 +233,7 @@ def _manifest(
     run: Run, scorer: Scorer, good: tuple[Path, ...], *, name: str, precision: Precision
 ) -> Manifest:
     facts, outcome = run.facts(), run.outcome()
-    settings, model = facts.settings, scorer.model
+    settings, model, normaliser = facts.settings, scorer.model, scorer.normaliser
     evaluation = run.folder / "evaluation.json"
     return Manifest(
         name=name,
@@ -263,6 +263,8 @@ def _manifest(
             epochs=settings.epochs,
             seed=settings.seed,
         ),
+        normalisation=normaliser
+        and Normalisation(good_parts=normaliser.parts, weight=normaliser.weight),
         calibration=outcome.calibration,
         exposure=outcome.exposure,
         evaluation=json.loads(evaluation.read_text()) if evaluation.exists() else {},

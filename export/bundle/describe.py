@@ -59,6 +59,15 @@ def describe(manifest: Manifest) -> list[tuple[str, str]]:
             f"has {cfa.grid[0]}x{cfa.grid[1]} patches, each is compared with the nearest "
             f"{'one' if cfa.neighbours == 1 else cfa.neighbours}",
         ),
+        *(
+            (
+                "by place",
+                f"distances are compared with those of {normalisation.good_parts} unseen good "
+                f"parts at the same place, which count for {normalisation.weight:.0%}",
+            )
+            for normalisation in (manifest.normalisation,)
+            if normalisation is not None
+        ),
         (
             "trained on",
             f"{manifest.training_parts - sum(e.parts for e in manifest.lineage)} good parts, "

@@ -25,6 +25,7 @@ from export.bundle.search_nodes import (
     nearest_squared,
 )
 from export.model import cfa
+from export.model.normalise import Normaliser
 from export.training.train import Scorer
 from inspector.detection.bundle import OUTPUTS
 
@@ -47,6 +48,8 @@ def build_graph(scorer: Scorer, *, precision: Precision) -> onnx.ModelProto:
     # Rounding in the backbone moves distances by far more than a swapped neighbour does.
     spare = {"mixed": SPARE, "int8": 0}.get(precision)
     patch_scores = _patch_scores(graph, scorer, levels, spare, int8=precision == "int8")
+    if scorer.normaliser is not None:
+        patch_scores = _normalise(graph, scorer.normaliser, patch_scores)
     _map_and_score(graph, scorer, patch_scores)
     return graph.finish("cfa", *scorer.settings.input)
 
@@ -144,6 +147,19 @@ def _spread(
     shape = np.array([-1, rows * columns, width], dtype=np.int64)
     into = graph.constant("descriptor.grid", shape)
     return graph.node("Reshape", [part, into], f"{name}/on_grid")
+
+
+def _normalise(graph: Graph, normaliser: Normaliser, patch_scores: str) -> str:
+    """max(0, gain · d + offset) as x + |x|, which is exact with halved constants and keeps NaN."""
+    half = {"gain": normaliser.gain / 2, "offset": normaliser.offset / 2}
+    gain, offset = (
+        graph.constant(f"normalise.half_{name}", value.astype(np.float32)[None])
+        for name, value in half.items()
+    )
+    scaled = graph.node("Mul", [patch_scores, gain], "normalise/scaled")
+    moved = graph.node("Add", [scaled, offset], "normalise/moved")
+    size = graph.node("Abs", [moved], "normalise/size")
+    return graph.node("Add", [moved, size], "normalise/patch_scores")
 
 
 def _map_and_score(graph: Graph, scorer: Scorer, patch_scores: str) -> None:

@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 from export.bundle.backbone_nodes import add_backbone, add_local_averages
 from export.bundle.graph_builder import Graph, carry_nan, to_numpy
 from export.model.cfa import CFA
+from export.model.normalise import Normaliser
 from export.training.train import Scorer
 from inspector.detection.bundle import BANK, OUTPUTS
 
@@ -27,6 +28,8 @@ def build_reference(scorer: Scorer) -> onnx.ModelProto:
     levels = add_local_averages(graph, levels, scorer.backbone)
     phi = _descriptor(graph, scorer, levels)
     patch_scores = _patch_scores(graph, scorer.model, phi)
+    if scorer.normaliser is not None:
+        patch_scores = _normalise(graph, scorer.normaliser, patch_scores)
     _map_and_score(graph, scorer, patch_scores)
     return graph.finish("cfa_reference", *scorer.settings.input)
 
@@ -108,6 +111,16 @@ def _patch_scores(graph: Graph, model: CFA, phi: str) -> str:
     best = graph.node("Gather", [weighted, first], "softmin/w1_d1", axis=1)
     grid = graph.constant("map.grid", np.array([-1, 1, *model.descriptor.grid], dtype=np.int64))
     return graph.node("Reshape", [best, grid], "map/patch_scores")
+
+
+def _normalise(graph: Graph, normaliser: Normaliser, patch_scores: str) -> str:
+    """max(0, gain · d + offset), with a flag for the NaN that the maximum drops."""
+    gain = _float(graph, "normalise.gain", normaliser.gain[None, None])
+    offset = _float(graph, "normalise.offset", normaliser.offset[None, None])
+    scaled = graph.node("Mul", [patch_scores, gain], "normalise/scaled")
+    moved = graph.node("Add", [scaled, offset], "normalise/moved")
+    kept = graph.node("Max", [moved, graph.zero(OUTPUTS[1])], "normalise/max")
+    return carry_nan(graph, moved, kept, "normalise/patch_scores", axes=[1])
 
 
 def _map_and_score(graph: Graph, scorer: Scorer, patch_scores: str) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from export.model.cfa import CFA, Levels
+from export.model.normalise import Normaliser
 
 MOST_REPLACED = 0.25
 """Largest share of the bank that one lesson replaces; the rest stays with the old parts."""
@@ -16,11 +17,14 @@ COVER = 0.75
 
 
 @torch.no_grad()
-def teach(model: CFA, batches: Iterable[Levels], limit: float) -> int:
+def teach(
+    model: CFA, batches: Iterable[Levels], limit: float, normaliser: Normaliser | None = None
+) -> int:
     """Put patches of added good parts into ``model.bank``; returns how many items were replaced.
 
-    ``limit`` is a raw score. The covering radius is the bank's own, which is the median distance of
-    an item to the nearest other one, but at most ``COVER * limit``. Patches enter farthest first
+    ``limit`` is in the unit of distance. The covering radius is the bank's own, which is the median
+    distance of an item to the nearest other one, but at most ``COVER * limit``, or the distance
+    that ``normaliser`` turns into that at the patch's position. Patches enter farthest first
     (greedy k-centre, as the bank was chosen) until all lie within the radius of an item, or
     ``MOST_REPLACED`` of the bank is new. A patch that is near an item already changes nothing. Each
     new patch takes the place of the item that is nearest to another one: the neighbour stands for
@@ -29,20 +33,24 @@ def teach(model: CFA, batches: Iterable[Levels], limit: float) -> int:
     bank = model.bank
     apart, neighbour = _nearest_others(bank)
     spread = apart[apart > 0]
-    radius = COVER * limit
+    positions = torch.full(model.descriptor.grid, COVER * limit)
+    if normaliser is not None:
+        positions = torch.from_numpy(normaliser.invert(COVER * limit))
+    reach = positions.flatten().to(bank)
     if len(spread):
-        radius = min(radius, float(spread.median()))
-    patches, distances = [], []
+        reach = reach.clamp_max(spread.median())
+    patches, distances, radii = [], [], []
     for levels in batches:
         for phi in model.descriptor(levels).flatten(2).transpose(1, 2):
             found = _distances(phi, bank).amin(dim=1)
-            new = found > radius
+            new = found > reach
             patches.append(phi[new])
             distances.append(found[new])
-    candidates, distance = torch.cat(patches), torch.cat(distances)
+            radii.append(reach[new])
+    candidates, distance, radius = torch.cat(patches), torch.cat(distances), torch.cat(radii)
     chosen: list[int] = []
     while len(chosen) < int(MOST_REPLACED * len(bank)) and bool((distance > radius).any()):
-        chosen.append(int(distance.argmax()))
+        chosen.append(int(distance.where(distance > radius, 0.0).argmax()))
         distance = torch.minimum(distance, _distances(candidates, candidates[chosen[-1:]])[:, 0])
         distance[chosen] = 0.0
     entering = candidates[chosen]

@@ -32,6 +32,11 @@ _Model = TypeVar("_Model", bound=BaseModel)
 OTHER_DATA: Final = "evaluation-"
 """Folders in the run's folder whose names begin so hold reports on other data."""
 
+NORMALISATION: Final = "normalisation.pt"
+
+_OLDER_RUNS: Final[dict[str, Any]] = {"normalise": "none"}
+"""How runs were made that do not have the setting yet; its default is another one now."""
+
 
 class Candidate(BaseModel):
     """One set of settings and what it is worth by good parts alone."""
@@ -109,13 +114,13 @@ class Facts(BaseModel):
     @field_validator("settings", mode="before")
     @classmethod
     def _older(cls, value: Any) -> Any:
-        """Settings of a version that knew no ``scales`` keep that version's defaults."""
-        if not isinstance(value, dict) or "scales" in value:
+        """Settings of versions that knew no ``scales`` or ``normalise`` keep those' defaults."""
+        if not isinstance(value, dict):
             return value
-        kept = dict(ONE_SCALE)
-        if value.get("bank_items") is not None or value.get("gamma_c") is not None:
-            del kept["bank_items"]
-        return value | kept
+        if "scales" not in value:
+            sized = value.get("bank_items") is not None or value.get("gamma_c") is not None
+            value = value | ({"scales": (1.0,)} if sized else ONE_SCALE)
+        return {**_OLDER_RUNS, **value}
 
 
 class Outcome(BaseModel):
@@ -138,8 +143,9 @@ class Run:
     """The folder of one run.
 
     ``run.json`` facts, ``checkpoint-<fit>.pt`` each fit's last finished epoch, ``heldout.csv``,
-    ``epochs.jsonl``, ``model.pt``, ``fold-<k>.pt`` each cross-fitting fold's model, ``added/<n>/``
-    photos of the n-th extension, ``outcome.json`` (written last: the run is finished).
+    ``epochs.jsonl``, ``model.pt``, ``normalisation.pt`` gain and offset of each grid position,
+    ``fold-<k>.pt`` each cross-fitting fold's model, ``added/<n>/`` photos of the n-th extension,
+    ``outcome.json`` (written last: the run is finished).
     """
 
     folder: Path

@@ -10,7 +10,8 @@ from export.data.photos import Index
 from export.model import cfa
 from export.model.features import FeatureCache
 from export.model.memory import teach
-from export.training.run import Run, Scores
+from export.model.normalise import Normaliser
+from export.training.run import NORMALISATION, Run, Scores
 from export.training.train import OnStep, Scorer, Step, load_model
 
 MOST_FOLDS = 5
@@ -79,12 +80,11 @@ class Teacher:
         added = old + np.arange(len(new_folds))
         groups = np.unique(new_folds[new_folds >= 0])
         self._total = 1 + len(np.unique(self.old_folds)) + len(groups)
-        before = self._score(self._load("model.pt"), added)
+        before = self._score(self._load("model.pt"), added, self.service.normaliser)
         model = self._load("model.pt")
         replaced = self._teach(model, added)
         self.child.save("model.pt", model.state_dict())
-        after = self._score(model, added)
-        scores = np.empty(old)
+        distances = np.empty((old, *self.service.settings.grid), dtype=np.float32)
         for fold in np.unique(self.old_folds):
             index = np.flatnonzero(self.old_folds == fold)
             tester = model
@@ -92,31 +92,41 @@ class Teacher:
                 tester = self._load(f"fold-{fold}.pt")
                 self._teach(tester, added)
                 self.child.save(f"fold-{fold}.pt", tester.state_dict())
-            scores[index] = self._score(tester, index)
+            distances[index] = self._scorer(tester).distances(self.cache, index)
+        # Taught parts were picked for their high distances: they give no statistics.
+        trained = self.old_folds < len(np.unique(self.old_folds)) - self._taught_folds()
+        normaliser, scores = self._scorer(model).score_held_out(distances, trained)
+        if normaliser is not None:
+            self.child.save(NORMALISATION, normaliser.state())
+        after = self._score(model, added, normaliser)
         unseen = np.full(len(added), np.nan)
         for fold in groups:
             tester = self._load("model.pt")
             self._teach(tester, added[new_folds != fold])
             self.child.save(f"fold-{fold}.pt", tester.state_dict())
-            unseen[new_folds == fold] = self._score(tester, added[new_folds == fold])
+            unseen[new_folds == fold] = self._score(tester, added[new_folds == fold], normaliser)
         return Tested(scores, before, unseen, after, replaced)
 
     def _tested_by_service(self, fold: int) -> bool:
         """A plain hold-out has one fold only, and no model of its own."""
-        taught = sum(lesson.folds for lesson in self.parent.facts().lineage)
-        return fold == 0 and len(np.unique(self.old_folds)) - taught == 1
+        return fold == 0 and len(np.unique(self.old_folds)) - self._taught_folds() == 1
+
+    def _taught_folds(self) -> int:
+        """How many of the old folds, the last ones, are those of earlier lessons."""
+        return sum(lesson.folds for lesson in self.parent.facts().lineage)
 
     def _load(self, name: str) -> cfa.CFA:
         return load_model(self.parent, name, self.service.backbone, self.cache.device)
 
     def _teach(self, model: cfa.CFA, index: Index) -> int:
-        replaced = teach(model, self.cache.batches(index), self.limit)
+        replaced = teach(model, self.cache.batches(index), self.limit, self.service.normaliser)
         self._done += 1
         self.on_step(Step("teaching", self._done, self._total))
         return replaced
 
-    def _score(self, model: cfa.CFA, index: Index) -> Scores:
+    def _score(self, model: cfa.CFA, index: Index, normaliser: Normaliser | None) -> Scores:
+        return self._scorer(model, normaliser).image_scores(self.cache, index)
+
+    def _scorer(self, model: cfa.CFA, normaliser: Normaliser | None = None) -> Scorer:
         settings, device = self.service.settings, self.cache.device
-        return Scorer(self.service.backbone, model, settings, device).image_scores(
-            self.cache, index
-        )
+        return Scorer(self.service.backbone, model, settings, device, normaliser=normaliser)

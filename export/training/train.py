@@ -19,9 +19,10 @@ from export.data.photos import GoodParts, Index, load_good, one_each
 from export.model import cfa
 from export.model.backbone import Backbone
 from export.model.features import FeatureCache
+from export.model.normalise import Normaliser, Statistics
 from export.settings import TrainSettings
 from export.training.calibrate import calibrate, parts_needed
-from export.training.run import Choice, Facts, Outcome, Run, Scores
+from export.training.run import NORMALISATION, Choice, Facts, Outcome, Run, Scores
 from inspector.detection import fitness
 from inspector.errors import RunError, TrainingError
 from inspector.verdict import FloatMap
@@ -52,7 +53,8 @@ OnStep = Callable[[Step], None]
 class Scorer:
     """A trained model in PyTorch: uint8 BGR pictures at network size → scores and maps.
 
-    Scores and maps are in units of ``threshold`` (1: raw distances).
+    Scores and maps are in units of ``threshold`` (1: the unit of distance). Without a
+    ``normaliser`` distances are judged as they are.
     """
 
     def __init__(
@@ -62,8 +64,11 @@ class Scorer:
         settings: TrainSettings,
         device: torch.device,
         threshold: float = 1.0,
+        *,
+        normaliser: Normaliser | None = None,
     ) -> None:
         self.backbone, self.model, self.settings = backbone, model, settings
+        self.normaliser = normaliser
         self.device, self.threshold = device, threshold
         (grid_h, grid_w), (height, width) = settings.grid, settings.input
         self._rows = torch.from_numpy(cfa.smoothing(grid_h, height, settings.sigma_px)).to(
@@ -77,6 +82,12 @@ class Scorer:
     def maps(self, levels: cfa.Levels) -> Tensor:
         """Smoothed anomaly maps ``[N, H, W]`` of pooled features."""
         patch_scores = self.model.patch_scores(levels)
+        if self.normaliser is not None:
+            patch_scores = self.normaliser(patch_scores)
+        return self.smooth(patch_scores)
+
+    def smooth(self, patch_scores: Tensor) -> Tensor:
+        """Maps ``[N, H, W]`` of (normalised) distances ``[N, H', W']``."""
         return self._rows @ patch_scores @ self._columns.T / self.threshold
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> tuple[FloatMap, FloatMap]:
@@ -88,6 +99,34 @@ class Scorer:
         """Float64 ``[len(index)]`` from cached features."""
         parts = [self.maps(levels).amax(dim=(1, 2)).cpu() for levels in cache.batches(index)]
         return torch.cat(parts).double().numpy()
+
+    def distances(self, cache: FeatureCache, index: Index) -> FloatMap:
+        """Float32 ``[len(index), H', W']`` from cached features, before normalisation."""
+        parts = [self.model.patch_scores(levels).cpu() for levels in cache.batches(index)]
+        return torch.cat(parts).numpy()
+
+    @torch.no_grad()
+    def score_held_out(
+        self, distances: FloatMap, counted: npt.NDArray[np.bool_]
+    ) -> tuple[Normaliser | None, Scores]:
+        """The normaliser that held-out parts give, and their scores, float64 ``[n]``.
+
+        ``distances`` ``[n, H', W']``, each by a model that has not seen the part. The ``counted``
+        ``[n]`` ones give the statistics, and each of them is judged by those of the others, as a
+        new part will be. None, and plain scores, unless ``settings.normalise`` asks for it.
+        """
+        statistics = whole = None
+        if self.settings.normalise == "position":
+            statistics = Statistics(distances[counted])
+            whole = statistics.normaliser()
+        scores = np.empty(len(distances))
+        for i, (one, counts) in enumerate(zip(distances, counted, strict=True)):
+            normaliser = statistics.without(one) if statistics and counts else whole
+            patch_scores = torch.from_numpy(one[None]).to(self.device)
+            if normaliser is not None:
+                patch_scores = normaliser(patch_scores)
+            scores[i] = self.smooth(patch_scores).max().item()
+        return whole, scores
 
 
 def pick_device(name: str) -> torch.device:
@@ -176,8 +215,14 @@ def load_scorer(run: Run, device: torch.device, weights: Path | None = None) -> 
         raise RunError(
             f"{run.folder}: was trained with other backbone weights; give --weights FILE"
         )
-    model = load_model(run, "model.pt", backbone, device)
-    return Scorer(backbone, model, settings, device, threshold=outcome.calibration.threshold)
+    return Scorer(
+        backbone,
+        load_model(run, "model.pt", backbone, device),
+        settings,
+        device,
+        threshold=outcome.calibration.threshold,
+        normaliser=load_normaliser(run),
+    )
 
 
 def load_model(run: Run, name: str, backbone: Backbone, device: torch.device) -> cfa.CFA:
@@ -196,6 +241,20 @@ def load_model(run: Run, name: str, backbone: Backbone, device: torch.device) ->
             f"{run.folder}: {name} is of another version of this product; train again"
         ) from None
     return model.to(device)
+
+
+def load_normaliser(run: Run) -> Normaliser | None:
+    """That of a finished run, None if it was trained without. Raises :class:`RunError`."""
+    settings = run.facts().settings
+    if settings.normalise == "none":
+        return None
+    state = run.load(NORMALISATION)
+    if state is None:
+        raise RunError(f"{run.folder}: {NORMALISATION} is missing; train again")
+    try:
+        return Normaliser.from_state(state, settings.grid)
+    except ValueError as error:
+        raise RunError(f"{run.folder / NORMALISATION}: {error}; train again") from None
 
 
 def _empty_model(backbone: Backbone, settings: TrainSettings) -> cfa.CFA:
@@ -242,7 +301,8 @@ class _Trainer:
         self._total = settings.epochs * sum(self._steps(index) for index in [training, *rests])
         model = self._fit("service", training)
         fold_of = np.full(n, -1, dtype=np.intp)
-        scores = np.full(n, np.nan)
+        distances = np.empty((n, *settings.grid), dtype=np.float32)
+        scorer = Scorer(self.backbone, model, settings, self.device)
         for number, index in enumerate(held):
             tested = model
             if rests:
@@ -250,9 +310,13 @@ class _Trainer:
                 self.run.save(f"fold-{number}.pt", tested.state_dict())
             scorer = Scorer(self.backbone, tested, settings, self.device)
             scored = one_each(index, parts.picture)
-            scores[scored] = scorer.image_scores(self.cache, scored)
+            distances[scored] = scorer.distances(self.cache, scored)
             fold_of[scored] = number
         tested_parts = np.flatnonzero(fold_of >= 0)
+        scores = np.full(n, np.nan)
+        normaliser, scores[tested_parts] = scorer.score_held_out(
+            distances[tested_parts], np.ones(len(tested_parts), dtype=bool)
+        )
         if not np.isfinite(scores[tested_parts]).all():
             raise TrainingError(
                 "training diverged: held-out scores are not finite; lower --learning-rate"
@@ -264,6 +328,8 @@ class _Trainer:
             [scores[fold_of == number] for number in range(len(held))], settings.false_reject
         )
         self.run.save("model.pt", model.state_dict())
+        if normaliser is not None:
+            self.run.save(NORMALISATION, normaliser.state())
         ranked = tested_parts[np.argsort(scores[tested_parts], kind="stable")]
         return Outcome(
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

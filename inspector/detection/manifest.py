@@ -40,6 +40,15 @@ class Cfa(FrozenModel):
     seed: int
 
 
+class Normalisation(FrozenModel):
+    """Distances are normalised at each grid position by those of held-out good parts there."""
+
+    good_parts: int = Field(ge=0, le=10_000_000)
+    """n: number of good parts that the statistics come from."""
+    weight: float = Field(ge=0, le=1)
+    """t: 0 takes distances as they are, 1 trusts each position's own statistics alone."""
+
+
 class Quantiles(FrozenModel):
     """Quantiles of the held-out good scores, in units of the threshold: the calibrated limit."""
 
@@ -181,6 +190,8 @@ class Manifest(FrozenModel):
     geometry: Geometry
     precision: Literal["fp32", "mixed", "fp16", "int8"]
     cfa: Cfa
+    normalisation: Normalisation | None = None
+    """None: distances are taken as they are, as in all older bundles."""
     calibration: Calibration
     exposure: Exposure
     evaluation: dict[str, float]

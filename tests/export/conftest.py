@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -17,10 +17,11 @@ import torch
 
 from export.bundle.quantise import products_saturate
 from export.model.backbone import SPECS
-from export.model.cfa import pool
+from export.model.cfa import pool, smoothing
+from export.model.memory import teach
 from export.settings import TrainSettings
 from export.training.run import Run
-from export.training.train import load_scorer, train
+from export.training.train import load_model, load_scorer, train
 
 CPU = torch.device("cpu")
 _WEIGHTS = tempfile.TemporaryDirectory(prefix="line-inspector-weights-")
@@ -95,6 +96,55 @@ def features(run: Run, images: list[np.ndarray]) -> list[torch.Tensor]:
         return pool(
             scorer.backbone.maps(np.stack([geometry.apply(image) for image in images]), CPU)
         )
+
+
+def distances(
+    run: Run, name: str, images: list[np.ndarray], taught: Sequence[np.ndarray] = ()
+) -> np.ndarray:
+    """Distances ``[N, H', W']`` by the run's model ``name``, after it was taught parts."""
+    scorer = load_scorer(run, CPU)
+    model = load_model(run, name, scorer.backbone, CPU)
+    if taught:
+        limit = run.outcome().calibration.threshold
+        teach(model, [features(run, list(taught))], limit, scorer.normaliser)
+    return model.patch_scores(features(run, images)).numpy()
+
+
+def held_out_distances(run: Run, data: Path, taught: Sequence[np.ndarray] = ()) -> np.ndarray:
+    """Of the 24 parts that the run was trained on, each by its fold's model."""
+    names, folds, _ = run.held_out_parts()
+    images = [cv2.imread(str(data / name)) for name in names[:24]]
+    found = np.empty((24, *run.facts().settings.grid), dtype=np.float32)
+    for fold in range(3):
+        (index,) = np.nonzero(folds[:24] == fold)
+        found[index] = distances(run, f"fold-{fold}.pt", [images[i] for i in index], taught)
+    return found
+
+
+def normalised(one: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """``one`` ``[H', W']`` compared with ``others`` ``[n, H', W']``: the definition."""
+    n, rows, columns = others.shape
+    mean, spread = np.empty((rows, columns)), np.empty((rows, columns))
+    padded = np.pad(others.astype(np.float64), ((0, 0), (2, 2), (2, 2)), mode="edge")
+    for i in range(rows):
+        for j in range(columns):
+            near = padded[:, i : i + 5, j : j + 5]
+            mean[i, j] = near.mean()
+            spread[i, j] = np.sqrt(near.var(axis=0, ddof=1).mean())
+    typical, common = mean.mean(), spread.mean()
+    t = n / (n + 60)
+    mean = t * mean + (1 - t) * typical
+    spread = t * np.clip(spread, common / 4, common * 4) + (1 - t) * common
+    return np.maximum((one - mean) / spread * common + typical, 0.0)
+
+
+def peak(patch_scores: np.ndarray, settings: TrainSettings) -> float:
+    """The highest value of the smoothed map of ``[H', W']``."""
+    rows, columns = (
+        smoothing(grid, side, settings.sigma_px)
+        for grid, side in zip(settings.grid, settings.input, strict=True)
+    )
+    return float((rows @ patch_scores @ columns.T).max())
 
 
 def run_watched(*commands: list[str]) -> tuple[str, list[str]]:

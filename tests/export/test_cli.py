@@ -94,11 +94,14 @@ def test_photos_to_bundle_to_verdict(
     assert "checked: 37 photos judged by the file and by the model, 0 verdicts differ" in told
     assert told.endswith(f"next: inspector judge {output} {parts / 'test'}\n")
     assert main(["show", str(output)]) == 0
-    assert "patches of good parts" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "patches of good parts" in told
+    assert "those of 24 unseen good parts at the same place, which count for 29%" in told
     assert main(["show", str(output), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["calibration"]["target_false_reject"] == 0.02
     assert shown["parity"]["images"] == 24 + 13
+    assert shown["normalisation"] == {"good_parts": 24, "weight": 24 / (24 + 60)}
     assert shown["evaluation"] == json.loads((run / "evaluation.json").read_text())
     assert [golden["name"] for golden in shown["golden"]][-1] == "drawn defect"
     detector = Detector.load(output)

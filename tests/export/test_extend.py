@@ -16,10 +16,10 @@ import torch
 
 from export.cli.main import main
 from export.extend import Report, extend
-from export.model.memory import MOST_REPLACED, teach
+from export.model.memory import MOST_REPLACED
 from export.training.calibrate import calibrate
 from export.training.run import Run
-from export.training.train import Scorer, Step, load_model, load_scorer, train
+from export.training.train import Step, train
 from inspector import Detector, Verdict
 from inspector.detection import fitness
 from inspector.detection.bundle import read
@@ -28,9 +28,12 @@ from inspector.errors import OutputError, RunError
 from tests.export.conftest import (
     CPU,
     QUICK,
+    distances,
     draw_labelled,
     draw_part,
-    features,
+    held_out_distances,
+    normalised,
+    peak,
     run_watched,
     write_labelled,
     write_parts,
@@ -79,16 +82,6 @@ def judged(roomy: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def taught(judged: Run, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
     return extend_quietly(judged, labelled, tmp_path_factory.mktemp("extended") / "part2")
-
-
-def score(run: Run, name: str, taught_images: list[np.ndarray], image: np.ndarray) -> float:
-    """Raw score of ``image`` by the run's model ``name`` after teaching it ``taught_images``."""
-    scorer = load_scorer(run, CPU)
-    model = load_model(run, name, scorer.backbone, CPU)
-    if taught_images:
-        teach(model, [features(run, taught_images)], run.outcome().calibration.threshold)
-    own = Scorer(scorer.backbone, model, run.facts().settings, CPU)
-    return float(own(run.facts().geometry.apply(image)[None])[0][0])
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -200,25 +193,30 @@ def test_old_parts_are_rescored_by_a_taught_model_that_has_not_seen_them(
     assert new_names[:24] == names
     assert list(new_folds[:24]) == list(folds)
     added = [cv2.imread(str(path)) for path in sorted(labelled.iterdir())]
-    for row in (0, 7, 23):
-        photo, fold = cv2.imread(str(parts / names[row])), folds[row]
-        assert score(judged, f"fold-{fold}.pt", [], photo) == pytest.approx(former[row], rel=1e-4)
-        own = score(judged, f"fold-{fold}.pt", added, photo)
-        assert scores[row] == pytest.approx(own, rel=1e-4)
-        kept = score(taught.run, f"fold-{fold}.pt", [], photo)
-        assert scores[row] == pytest.approx(kept, rel=1e-4)
+    settings = judged.facts().settings
+    for run, images, expected in (
+        (judged, [], former),
+        (judged, added, scores),
+        (taught.run, [], scores),
+    ):
+        found = held_out_distances(run, parts, images)
+        for row in (0, 7, 23):
+            own = peak(normalised(found[row], np.delete(found, row, axis=0)), settings)
+            assert expected[row] == pytest.approx(own, rel=1e-4)
 
 
 def test_added_parts_are_scored_by_a_model_taught_the_others_only(
-    judged: Run, taught: Report, labelled: Path
+    judged: Run, taught: Report, labelled: Path, parts: Path
 ) -> None:
     names, folds, scores = taught.run.held_out_parts()
     added = [cv2.imread(str(path)) for path in sorted(labelled.iterdir())]
     assert [Path(name).parent.as_posix() for name in names[24:]] == ["added/1"] * 6
     assert sorted(set(folds[24:])) == [3, 4, 5, 6, 7]
+    old = held_out_distances(taught.run, parts, [])
     for row in range(6):
         others = [image for i, image in enumerate(added) if folds[24 + i] != folds[24 + row]]
-        own = score(judged, "model.pt", others, added[row])
+        (found,) = distances(judged, "model.pt", [added[row]], others)
+        own = peak(normalised(found, old), judged.facts().settings)
         assert scores[24 + row] == pytest.approx(own, rel=1e-4)
         assert taught.parts[row].unseen == pytest.approx(
             own / taught.manifest.calibration.threshold, rel=1e-4
@@ -359,12 +357,18 @@ def test_a_plain_hold_out_is_rescored_by_the_model_in_service(
     report = extend_quietly(parent, labelled, tmp_path / "part2")
     new_names, _, scores = report.run.held_out_parts()
     assert new_names[: len(names)] == names
-    photo = cv2.imread(str(parts / names[0]))
-    assert scores[0] == pytest.approx(score(report.run, "model.pt", [], photo), rel=1e-4)
+    photos = [cv2.imread(str(parts / name)) for name in names]
+
+    def score_first(run: Run) -> float:
+        found = distances(run, "model.pt", photos)
+        return peak(normalised(found[0], found[1:]), settings)
+
+    settings = parent.facts().settings
+    assert scores[0] == pytest.approx(score_first(report.run), rel=1e-4)
     more = write_labelled(tmp_path / "more", 2, first=7000)
     again = extend_quietly(report.run, more, tmp_path / "part3")
     _, _, scores = again.run.held_out_parts()
-    assert scores[0] == pytest.approx(score(again.run, "model.pt", [], photo), rel=1e-4)
+    assert scores[0] == pytest.approx(score_first(again.run), rel=1e-4)
 
 
 def test_another_false_reject_target_may_be_set(roomy: Run, labelled: Path, tmp_path: Path) -> None:

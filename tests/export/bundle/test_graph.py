@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 from unittest import mock
 
 import numpy as np
@@ -23,6 +24,7 @@ from export.bundle.graph import build_graph
 from export.bundle.reference_graph import build_reference
 from export.model import cfa
 from export.model.backbone import SPECS, Backbone
+from export.model.normalise import Normaliser, Statistics
 from export.settings import TrainSettings
 from export.training.train import Scorer
 from inspector.detection.bundle import BANK
@@ -50,6 +52,12 @@ def random_scorer(
             model.descriptor.weight.add_(spread * torch.randn(model.descriptor.weight.shape))
             model.descriptor.bias.add_(torch.randn(model.descriptor.bias.shape))
     scorer = Scorer(backbone, model, options, device)
+    if options.normalise == "position":
+        usual = float(model.patch_scores(pooled).median())
+        random = np.random.default_rng(seed)
+        spread = random.uniform(0.0, 0.4, options.grid) ** 2
+        drawn = random.normal(1.0 + spread, spread, (200, *options.grid)) * usual
+        scorer.normaliser = Statistics(drawn.astype(np.float32)).normaliser()
     scorer.threshold = float(np.median(scorer(pictures(4, options.size, seed))[0]))
     return scorer
 
@@ -99,6 +107,9 @@ def in_float64(scorer: Scorer, images: np.ndarray) -> np.ndarray:
         nearest = distances.sort(dim=1).values[:, : scorer.model.neighbours]
         score = torch.softmax(-nearest, dim=1)[:, 0] * nearest[:, 0]
     patch_scores = score.view(len(images), *descriptor.grid).numpy()
+    if scorer.normaliser is not None:
+        patch_scores = scorer.normaliser.gain * patch_scores + scorer.normaliser.offset
+        patch_scores = np.maximum(patch_scores, 0.0)
     (grid_h, grid_w), (height, width) = settings_.grid, settings_.input
     rows = cfa.smoothing(grid_h, height, settings_.sigma_px)
     columns = cfa.smoothing(grid_w, width, settings_.sigma_px)
@@ -134,6 +145,7 @@ def test_every_backbone_scores_as_in_float64(name: str) -> None:
     neighbours=st.integers(1, 6),
     standardise=st.booleans(),
     sigma=st.one_of(st.none(), st.floats(0, 30)),
+    normalise=st.sampled_from(["position", "none"]),
     batch=st.integers(1, 3),
     chunks=st.sampled_from([1, 4]),
 )
@@ -148,6 +160,7 @@ def test_any_model_scores_as_in_float64(
     neighbours: int,
     standardise: bool,
     sigma: float | None,
+    normalise: Literal["position", "none"],
     batch: int,
     chunks: int,
 ) -> None:
@@ -161,6 +174,7 @@ def test_any_model_scores_as_in_float64(
         hard_negatives=0,
         standardise=standardise,
         sigma=sigma,
+        normalise=normalise,
     )
     scorer = random_scorer("efficientnet_lite0", options, seed)
     images = pictures(batch, size, seed + 1)
@@ -224,6 +238,8 @@ def spoil(model: onnx.ModelProto, initializer: str, value: float) -> onnx.ModelP
         "descriptor.stride_8.weight",
         "descriptor.half.stride_16.weight",
         "descriptor.constant",
+        "normalise.half_gain",
+        "normalise.half_offset",
         "map.rows",
         "map.columns",
     ],
@@ -388,3 +404,31 @@ def test_backbone_in_8_bits_keeps_the_features() -> None:
     levels = zip(*(quantise._features(model, images) for model in (full, rounded)), strict=True)
     for exact, found in levels:
         assert 0 < np.square(exact - found).mean() <= quantise.NOISE * exact.var()
+
+
+@pytest.mark.parametrize("engine", [run, run_openvino])
+@pytest.mark.parametrize("build", GRAPHS.values(), ids=list(GRAPHS))
+def test_normalised_distances_are_never_negative_and_keep_nan(
+    build: Callable[[Scorer], onnx.ModelProto],
+    engine: Callable[[onnx.ModelProto, np.ndarray], tuple[np.ndarray, np.ndarray]],
+) -> None:
+    scorer = random_scorer("efficientnet_lite0", QUICK)
+    assert scorer.normaliser is not None
+    # Far below zero at every position but one, which is NaN.
+    offset = np.full(QUICK.grid, -1e6)
+    scorer.normaliser = Normaliser(np.ones(QUICK.grid), offset, 10)
+    images = pictures(2, QUICK.size, 5)
+    score, anomaly_map = engine(build(scorer), images)
+    assert (score == 0).all()
+    assert (anomaly_map == 0).all()
+    offset[3, 4] = np.nan
+    assert np.isnan(engine(build(scorer), images)[0]).all()
+
+
+def test_normalisation_costs_four_small_nodes() -> None:
+    scorer = random_scorer("efficientnet_lite0", QUICK)
+    with_it = build_graph(scorer, precision="fp32")
+    scorer.normaliser = None
+    without = build_graph(scorer, precision="fp32")
+    assert len(with_it.graph.node) == len(without.graph.node) + 4
+    assert with_it.ByteSize() - without.ByteSize() < 8 * math.prod(QUICK.grid) + 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -18,7 +19,17 @@ from export.training.run import Run
 from export.training.train import Step, _split, load_scorer, train
 from inspector.detection import fitness
 from inspector.errors import RunError, TooFewPartsError, TrainingError
-from tests.export.conftest import CPU, QUICK, draw_part, run_watched, write_parts
+from tests.export.conftest import (
+    CPU,
+    QUICK,
+    distances,
+    draw_part,
+    held_out_distances,
+    normalised,
+    peak,
+    run_watched,
+    write_parts,
+)
 
 
 def fit(data: Path, folder: Path, **options: object) -> Run:
@@ -160,6 +171,56 @@ def test_the_limit_rests_on_held_out_scores_not_on_the_training_parts_own(
     # A part its model has seen scores lower than the same part held out.
     assert np.median(own) < np.median(held_out)
     assert trained.outcome().calibration.threshold > held_out.max() * 0.95
+
+
+def test_a_held_out_part_is_normalised_by_the_others(parts: Path, trained: Run) -> None:
+    names, _, scores = trained.held_out_parts()
+    images = [cv2.imread(str(parts / name)) for name in names[:3]]
+    found = held_out_distances(trained, parts)
+    own = [
+        peak(normalised(one, np.delete(found, i, axis=0)), trained.facts().settings)
+        for i, one in enumerate(found)
+    ]
+    np.testing.assert_allclose(scores, own, rtol=1e-4)
+    scorer = load_scorer(trained, CPU)
+    pictures = np.stack([trained.facts().geometry.apply(image) for image in images])
+    of_service = distances(trained, "model.pt", images)
+    expected = [peak(normalised(one, found), scorer.settings) for one in of_service]
+    np.testing.assert_allclose(scorer(pictures)[0] * scorer.threshold, expected, rtol=1e-4)
+
+
+def test_without_normalisation_distances_are_judged_as_they_are(
+    parts: Path, tmp_path: Path
+) -> None:
+    run = fit(parts, tmp_path / "run", normalise="none", epochs=0)
+    assert not (run.folder / "normalisation.pt").exists()
+    names, folds, scores = run.held_out_parts()
+    image = cv2.imread(str(parts / names[0]))
+    (found,) = distances(run, f"fold-{folds[0]}.pt", [image])
+    assert scores[0] == pytest.approx(peak(found, run.facts().settings), rel=1e-4)
+    assert load_scorer(run, CPU).normaliser is None
+
+
+def test_a_run_of_an_older_version_is_judged_as_it_was(trained: Run, tmp_path: Path) -> None:
+    older = Run(tmp_path / "older")
+    shutil.copytree(trained.folder, older.folder)
+    (older.folder / "normalisation.pt").unlink()
+    with pytest.raises(RunError, match=r"normalisation\.pt is missing; train again"):
+        load_scorer(older, CPU)
+    facts = json.loads((older.folder / "run.json").read_text())
+    del facts["settings"]["normalise"]
+    (older.folder / "run.json").write_text(json.dumps(facts))
+    assert older.facts().settings.normalise == "none"
+    assert load_scorer(older, CPU).normaliser is None
+
+
+def test_statistics_of_another_grid_are_refused(trained: Run, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    shutil.copytree(trained.folder, run.folder)
+    flat = torch.ones(2, 2, dtype=torch.float64)
+    run.save("normalisation.pt", {"gain": flat, "offset": flat, "parts": 24})
+    with pytest.raises(RunError, match="grid of 4x6 positions; train again"):
+        load_scorer(run, CPU)
 
 
 @pytest.mark.parametrize(("rate", "folds"), [(0.005, 3), (0.45, 2), (0.49, 1)])

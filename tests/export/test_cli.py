@@ -585,7 +585,8 @@ def test_weights_of_the_wrong_network(
 @pytest.mark.parametrize(
     ("text", "where", "what"),
     [
-        ("epochs: 5\nepohs: 3\n", ":2: epohs", "unknown key"),
+        ("epochs: 5\nepohs: 3\n", ":2: epohs", "unknown key; did you mean 'epochs'?"),
+        ("epochs: 1_0\n", ":1: epochs", "YAML reads 1_0 as the number 10"),
         ("epochs: many\n", ":1: epochs", "many"),
         ("size: 250x250\n", "file", "multiples of 32"),
         ("gamma_c: 4\nbank_items: 10\n", "file", "not both"),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from inspector.detection.manifest import Calibration
+from inspector.imaging.folders import remarks
 from inspector.shown import plain
 
 if TYPE_CHECKING:
@@ -54,6 +56,12 @@ def show_step(progress: Progress, tasks: dict[str, Any], step: Step) -> None:
     if step.loss is not None:
         note += f", loss {step.loss:.4g}"
     progress.update(tasks[step.stage], completed=step.done, total=step.total, note=note)
+
+
+def print_remarks(root: Path, photos: Sequence[Path] = ()) -> None:
+    """Print what in a data set is not read, and how many of ``photos`` are to be shown turned."""
+    for line in remarks(root, photos):
+        print(plain(line))
 
 
 def print_calibration(calibration: Calibration) -> None:

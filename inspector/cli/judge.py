@@ -16,7 +16,7 @@ from rich.text import Text
 from inspector.cli.output import STYLES, write_picture
 from inspector.detection.detector import Detector
 from inspector.errors import ImageError
-from inspector.imaging.folders import find_images, left_out
+from inspector.imaging.folders import find_parts, remarks
 from inspector.imaging.heatmaps import map_to_grey, overlay
 from inspector.imaging.images import IMAGE_SUFFIXES, encode_jpeg, read_image
 from inspector.shown import plain
@@ -51,7 +51,8 @@ def run(options: argparse.Namespace) -> int:
     :class:`OutputError`.
     """
     out: Path | None = options.output
-    photos = list(_find(options.photos, out))
+    notes: list[str] = []
+    photos = list(_find(options.photos, out, notes))
     detector = Detector.load(options.bundle)
     taken = {path.resolve() for path, _ in photos}
     made = 0
@@ -68,9 +69,8 @@ def run(options: argparse.Namespace) -> int:
                 write_picture(_free(out / name, taken), picture)
                 made += 1
     show(judged)
-    for folder in options.photos:
-        if folder.is_dir() and (others := left_out(folder)):
-            print(plain(f"not read in {folder}, since they are no photos: {others}"))
+    for note in notes:
+        print(plain(note))
     verdicts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in Verdict if tally[verdict])
     print(
         plain(
@@ -83,10 +83,11 @@ def run(options: argparse.Namespace) -> int:
     return max(EXIT_CODES[verdict] for verdict in tally)
 
 
-def _find(given: list[Path], out: Path | None) -> Iterator[tuple[Path, Path]]:
+def _find(given: list[Path], out: Path | None, notes: list[str]) -> Iterator[tuple[Path, Path]]:
     """Each photo, and its path below the folder that was given.
 
-    Heatmaps that an earlier call wrote to ``out`` are left out. Raises :class:`ImageError`.
+    Masks are left out, and heatmaps that an earlier call wrote to ``out``. What a person should
+    know of a folder is added to ``notes``. Raises :class:`ImageError`.
     """
     for path in given:
         try:
@@ -94,7 +95,8 @@ def _find(given: list[Path], out: Path | None) -> Iterator[tuple[Path, Path]]:
                 path.stat()
                 yield path, Path(path.name)
                 continue
-            found = find_images(path)
+            found, masks = find_parts(path)
+            notes += remarks(path, found, masks)
         except FileNotFoundError:
             raise ImageError(f"{path}: no such photo or folder") from None
         except OSError as error:

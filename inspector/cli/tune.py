@@ -34,7 +34,7 @@ from inspector.cli.engine_trials import (
 from inspector.detection import bundle as bundles
 from inspector.detection.engines.base import Engine, usable_cores
 from inspector.errors import BundleError, Fault, ImageError
-from inspector.imaging.folders import find_images
+from inspector.imaging.folders import find_parts, remarks
 from inspector.imaging.images import read_image
 from inspector.shown import plain
 from inspector.tables import numbers, print_next, show, table
@@ -138,7 +138,9 @@ def _check_same_model(file: bundles.Bundle, first: bundles.Bundle) -> None:
 def _photos(folder: Path, detector: Detector, console: Console) -> list[Photo]:
     """The photos under ``folder`` at network size. Raises ImageError when none can be judged."""
     try:
-        found = find_images(folder)
+        found, masks = find_parts(folder)
+        for remark in remarks(folder, found, masks):
+            console.print(plain(remark))
     except OSError as error:
         raise ImageError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
     if not found:

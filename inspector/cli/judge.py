@@ -96,7 +96,8 @@ def _find(given: list[Path], out: Path | None, notes: list[str]) -> Iterator[tup
                 yield path, Path(path.name)
                 continue
             found, masks = find_parts(path)
-            notes += remarks(path, found, masks)
+            theirs = [mask for mask in masks if out is None or not _is_made_by_us(mask, out)]
+            notes += remarks(path, found, theirs)
         except FileNotFoundError:
             raise ImageError(f"{path}: no such photo or folder") from None
         except OSError as error:

@@ -43,16 +43,19 @@ def find_images(root: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(root).parts)
 
 
-def find_parts(root: Path) -> tuple[list[Path], int]:
-    """The photos of parts under ``root``, as :func:`find_images`, and how many masks it has.
+def find_parts(root: Path) -> tuple[list[Path], list[Path]]:
+    """The photos of parts under ``root``, as :func:`find_images`, and the masks beside them.
 
     A mask lies in a folder that is called so below ``root``, or beside its photo. Where there is
     nothing else, these are what is meant. Raises OSError.
     """
     found = find_images(root)
     stems = {path.with_suffix("") for path in found}
-    parts = [path for path in found if not _is_mask(path, root, stems)]
-    return (parts, len(found) - len(parts)) if parts else (found, 0)
+    masks = [path for path in found if _is_mask(path, root, stems)]
+    if len(masks) == len(found):
+        return found, []
+    left = set(masks)
+    return [path for path in found if path not in left], masks
 
 
 def _is_mask(path: Path, root: Path, stems: set[Path]) -> bool:
@@ -71,17 +74,17 @@ def sounds_like_mask(name: str) -> bool:
     return not _MASKS.isdisjoint({"".join(words), *words})
 
 
-def remarks(root: Path, photos: Sequence[Path] = (), masks: int = 0) -> list[str]:
+def remarks(root: Path, photos: Sequence[Path] = (), masks: Sequence[Path] = ()) -> list[str]:
     """What a person should know about the photos in ``root``, a line each.
 
     That is how many files :func:`find_images` leaves out, by suffix, how many ``masks`` a caller
-    left out, and how many of ``photos`` say that they are to be shown turned. Raises OSError.
+    leaves out, and how many of ``photos`` say that they are to be shown turned. Raises OSError.
     """
     lines = []
     if others := left_out(root):
         lines.append(f"not read in {root}, since they are no photos: {others}")
     if masks:
-        lines.append(f"not read in {root}, since they are masks by their names: {masks}")
+        lines.append(f"not read in {root}, since they are masks by their names: {len(masks)}")
     turned = sum(map(_is_turned, photos))
     if turned:
         lines.append(say_turned(turned, len(photos)))

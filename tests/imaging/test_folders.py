@@ -87,12 +87,14 @@ def test_masks_are_no_parts_unless_there_is_nothing_else(tmp_path: Path) -> None
         "good/1_label.bmp",
     ]
     fill(tmp_path, *parts, *masks)
-    listed, count = find_parts(tmp_path)
+    listed, left = find_parts(tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in listed] == sorted(parts)
-    assert count == len(masks)
+    assert {path.relative_to(tmp_path).as_posix() for path in left} == set(masks)
     assert list_images(tmp_path, "top") == listed
     assert len(find_images(tmp_path)) == len(parts + masks)
-    assert f"since they are masks by their names: {count}" in remarks(tmp_path, listed, count)[0]
+    assert (
+        f"since they are masks by their names: {len(masks)}" in remarks(tmp_path, listed, left)[0]
+    )
     assert len(find_parts(tmp_path / "Masks")[0]) == 1
     assert len(find_parts(fill(tmp_path / "only", "mask/1.png"))[0]) == 1
 
@@ -223,7 +225,7 @@ def read_for_tuning(folder: Path) -> int:
 READERS: dict[str, tuple[Callable[[Path], int], type[Exception]]] = {
     "training": (lambda folder: len(list_photos(folder)), DatasetError),
     "camera": (lambda folder: len(list_images(folder, "top")), CameraError),
-    "judge": (lambda folder: len(list(judge._find([folder], None))), ImageError),
+    "judge": (lambda folder: len(list(judge._find([folder], None, []))), ImageError),
     "tune": (read_for_tuning, ImageError),
     "collect": (read_album, OutputError),
 }

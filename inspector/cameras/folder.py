@@ -67,7 +67,9 @@ def list_images(root: Path, camera: str) -> list[Path]:
     who = f"camera {camera}"
     try:
         if not root.is_dir():
-            raise CameraError(f"{who}: {root}: no such folder; correct 'path'")
+            raise CameraError(
+                f"{who}: {root}: no such folder; name one that is there ('path' in a station file)"
+            )
         found, _ = find_parts(root)
     except OSError as error:
         raise CameraError(
@@ -76,5 +78,7 @@ def list_images(root: Path, camera: str) -> list[Path]:
         ) from None
     if not found:
         kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
-        raise CameraError(f"{who}: {root}: holds no image ({kinds}); correct 'path'")
+        raise CameraError(
+            f"{who}: {root}: holds no image ({kinds}); name another ('path' in a station file)"
+        )
     return found

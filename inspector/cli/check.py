@@ -14,8 +14,8 @@ from rich.table import Column
 from inspector import cameras
 from inspector.cameras.base import BadFrameError, CameraLostError
 from inspector.cameras.opencv import has_gstreamer
+from inspector.cli.photo_source import camera_remarks
 from inspector.config.cameras import CameraConfig
-from inspector.config.cameras.folder import FolderCamera
 from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.config.station_file import Station, load_station
 from inspector.detection.detector import Detector
@@ -31,7 +31,6 @@ from inspector.errors import (
     SecretError,
     StartupError,
 )
-from inspector.imaging.folders import find_parts, remarks
 from inspector.journal.reader import Reader
 from inspector.journal.schema import RecipeInForce
 from inspector.journal.writer import Journal
@@ -146,12 +145,8 @@ def _check_camera(config: CameraConfig, detector: Detector | None) -> Iterator[C
     if isinstance(config, OpenCvCamera):
         has = "has" if has_gstreamer() else "has not"
         yield CheckResult("camera", f"{config.name}: this OpenCV {has} GStreamer")
-    if isinstance(config, FolderCamera):
-        # What cannot be read is told by the camera.
-        with contextlib.suppress(OSError):
-            found, masks = find_parts(config.path)
-            for remark in remarks(config.path, found, masks):
-                yield CheckResult("camera", f"{config.name}: {remark}")
+    for remark in camera_remarks(config):
+        yield CheckResult("camera", f"{config.name}: {remark}")
     try:
         camera = cameras.create(config)
         try:

@@ -21,11 +21,10 @@ from inspector.cameras.base import BadFrameError, Frame
 from inspector.cli.album import Album
 from inspector.cli.arguments import box, count
 from inspector.cli.photo_check import PhotoMeasures, measure
-from inspector.cli.photo_source import ReconnectingCamera, find_source
+from inspector.cli.photo_source import ReconnectingCamera, camera_remarks, find_source
 from inspector.cli.region import as_argument, choose_region, stdin_is_terminal
 from inspector.config.cameras.folder import FolderCamera
 from inspector.errors import ConfigError, Fault, OutputError
-from inspector.imaging.folders import find_parts, remarks
 from inspector.imaging.geometry import Box
 from inspector.interrupt import Interrupt
 from inspector.shown import plain
@@ -102,8 +101,8 @@ def run(options: argparse.Namespace) -> int:
     if options.manual and (sys.stdin is None or sys.stdin.closed):
         raise ConfigError("--manual: standard input is closed; use --interval-ms instead")
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-    if isinstance(source.config, FolderCamera):
-        _say_folder(source.config.path, console)
+    for remark in camera_remarks(source.config):
+        console.print(plain(remark))
     with closing(cameras.create(source.config)) as camera:
         reconnecting = ReconnectingCamera(camera, source, console)
         try:
@@ -121,15 +120,6 @@ def run(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             console.print("stopped before the first photo")
     return 0
-
-
-def _say_folder(folder: Path, console: Console) -> None:
-    """Say what in a folder that is the camera is not read, and which photos are shown turned."""
-    # What cannot be read is told by the camera.
-    with contextlib.suppress(OSError):
-        found, masks = find_parts(folder)
-        for remark in remarks(folder, found, masks):
-            console.print(plain(remark))
 
 
 class _Session:

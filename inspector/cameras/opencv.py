@@ -72,7 +72,9 @@ def turn_of(config: OpenCvCamera) -> int:
     capture = cv2.VideoCapture()
     try:
         capture.open(str(config.source), _backend(config, "file"))
-        return round(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 360
+        degrees = round(capture.get(cv2.CAP_PROP_ORIENTATION_META))
+        # A backend that does not know says -1.
+        return degrees if degrees in (90, 180, 270) else 0
     except (cv2.error, CameraError):
         return 0
     finally:

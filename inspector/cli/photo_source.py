@@ -14,6 +14,7 @@ from rich.console import Console
 
 from inspector.cameras.base import BadFrameError, Camera, CameraLostError, Frame
 from inspector.cameras.opencv import turn_of
+from inspector.cli.repeats import Repeats
 from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.folder import FolderCamera
 from inspector.config.cameras.opencv import OpenCvCamera
@@ -170,6 +171,10 @@ class ReconnectingCamera:
         self._camera.open()
         self._is_open = True
         settled_s = time.monotonic() + SETTLE_S
+        with Repeats(self._console.print) as remarks:
+            return self._first(settled_s, remarks)
+
+    def _first(self, settled_s: float, remarks: Repeats) -> Frame:
         while True:
             try:
                 frame = self.grab()
@@ -179,7 +184,7 @@ class ReconnectingCamera:
                         f"camera {self.source.config.name}: gives no picture that can be read: "
                         f"{error}; check its cable, or choose another format in its settings"
                     ) from None
-                self._console.print(plain(f"{error}: left out"))
+                remarks.say("pictures that cannot be read", plain(f"{error}: left out"))
                 continue
             if frame is None:
                 raise CameraError(f"camera {self.source.config.name}: gave no picture")

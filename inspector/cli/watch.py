@@ -9,6 +9,7 @@ from typing import Final
 
 from inspector.cli.arguments import add_keys, client_keys, count
 from inspector.cli.output import Lines, Screen, save_heatmap
+from inspector.cli.repeats import Repeats
 from inspector.client import Gap, Heatmap, Subscriber
 from inspector.config.addresses import VERDICTS
 from inspector.errors import ConfigError, WireError
@@ -52,6 +53,17 @@ def run(arguments: argparse.Namespace) -> int:
 def _watch(
     subscriber: Subscriber, lines: Lines, notes: Screen, arguments: argparse.Namespace
 ) -> None:
+    with Repeats(notes.print) as remarks:
+        _show(subscriber, lines, notes, remarks, arguments)
+
+
+def _show(
+    subscriber: Subscriber,
+    lines: Lines,
+    notes: Screen,
+    remarks: Repeats,
+    arguments: argparse.Namespace,
+) -> None:
     seen, heard, until = 0, time.monotonic(), float("inf")
     pending: set[tuple[str, int]] = set()
     while time.monotonic() < until:
@@ -59,7 +71,7 @@ def _watch(
             item = subscriber.receive(200)
         except WireError as error:
             # The operator must still see what follows a message that cannot be read.
-            notes.print(plain(f"inspector: {error}"))
+            remarks.say("messages that cannot be read", plain(f"inspector: {error}"))
             heard = time.monotonic()
             continue
         if item is not None:

@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
     data = options.data or facts.data
     if data.is_dir():
         print_remarks(data)
+    name = options.name or run.model_name()
     scorer = load_scorer(run, pick_device("cpu"), options.weights)
     choices: list[str] = []
     with progress_bars() as progress:
@@ -48,13 +49,17 @@ def run(options: argparse.Namespace) -> int:
             run,
             scorer,
             options.output,
-            name=options.name or facts.name,
+            name=name,
             precision=options.precision,
             reference=options.reference,
             data=data,
             on_image=lambda done, total: progress.update(task, completed=done, total=total),
             on_choice=choices.append,
         )
+    if name != run.model_name():
+        # A later export and the run's extensions call the model so too.
+        named = run.outcome().model_copy(update={"exported_as": name})
+        run.write("outcome.json", named.model_dump_json(indent=2).encode())
     print_choices(choices)
     print(f"checked: {dict(describe(manifest))['checked']}")
     print(f"bundle: {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")

@@ -227,11 +227,33 @@ class _Reading:
                     tried = resolve(self.shapes)
                     images = _empty(len(self._paths), tried)
             if tried is not None:
-                with _naming(path):
+                with self._blaming(path, tried):
                     images[index] = tried.apply(photo)
             if on_progress is not None:
                 on_progress(index + 1, len(self._paths))
         return images, tried
+
+    @contextmanager
+    def _blaming(self, path: Path, geometry: Geometry) -> Iterator[None]:
+        """Raise a fault as :class:`RefusedPhotoError`, or if no photo is at fault as ConfigError.
+
+        That is when the region lies in none of them.
+        """
+        try:
+            with _naming(path):
+                yield
+        except RefusedPhotoError:
+            region = geometry.region
+            if region is None:
+                raise
+            shapes = photo_shapes(self._paths)
+            if any(region.x + region.w <= w and region.y + region.h <= h for w, h in shapes):
+                raise
+            widest, highest = (max(sides) for sides in zip(*shapes, strict=True))
+            raise ConfigError(
+                f"--region {region.x},{region.y},{region.w},{region.h}: reaches beyond the photos, "
+                f"which have {widest}x{highest} px; give a region within them"
+            ) from None
 
     def _note(self, file: PhotoFile, photo: npt.NDArray[Any]) -> None:
         self.shapes.append((photo.shape[1], photo.shape[0]))
@@ -248,7 +270,8 @@ class _Reading:
             file = self._files.open(path)
             if file.digest() != self.digests[index]:
                 raise ImageError(f"{path}: was changed while it was read; begin again")
-            images[index] = file.apply(self.geometry)
+            with self._blaming(path, self.geometry):
+                images[index] = self.geometry.apply(file.decode())
         return images
 
 

@@ -171,6 +171,8 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
 
 def _read(path: Path, model: type[BaseModel]) -> str:
     """The text of a file. Raises :class:`ConfigError`."""
+    if path.suffix.lower() == ".onnx":
+        raise ConfigError(f"{path}: a bundle, not a YAML file; name the file that is wanted here")
     try:
         # A pipe would be waited for without a limit, and a device may never end.
         if path.exists() and not path.is_file():

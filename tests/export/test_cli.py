@@ -15,8 +15,12 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import inspector.cli.main
 from export.bundle import assemble, quantise
+from export.bundle.assemble import _named
 from export.bundle.graph import build_graph
 from export.cli.main import main
 from export.settings import TrainSettings
@@ -25,10 +29,11 @@ from export.training.train import Scorer, load_scorer
 from inspector import Detector, Verdict
 from inspector.config.yaml_file import load_yaml
 from inspector.detection.bundle import read
+from inspector.detection.manifest import Golden
 from inspector.errors import ParityError
 from inspector.verdict import FloatMap, Frame8
 from inspector.version import install_command
-from tests import videos
+from tests import tiny, videos
 from tests.export.conftest import CPU, draw_part, write_labelled, write_parts
 from tests.paths import ROOT
 
@@ -629,6 +634,58 @@ def test_shipped_configurations_load_and_hold_the_defaults() -> None:
     assert load_yaml(CONFIG / "train.yaml", TrainSettings) == TrainSettings()
     paper = load_yaml(CONFIG / "train-paper.yaml", TrainSettings)
     assert (paper.bank_init, paper.epochs, paper.strides) == ("ema", 30, (4, 8, 16))
+
+
+def test_a_region_larger_than_the_photos_is_blamed_itself(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*train_arguments(parts, tmp_path / "run"), "--region", "0,0,9000,64"]
+    line = fails(capsys, arguments, 10)
+    assert "--region 0,0,9000,64: reaches beyond the photos, which have " in line
+    assert "remove the photo" not in line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "{bundle}"],
+        ["export", "{bundle}", "-o", "{folder}/other.onnx"],
+        ["calibrate", "{bundle}", "--false-reject", "1%"],
+        ["extend", "{bundle}", "--good", "{folder}", "-o", "{folder}/other.onnx"],
+    ],
+)
+def test_a_bundle_is_no_run(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tiny.write_bundle(tmp_path / "part.onnx")
+    arguments = [word.format(bundle=bundle, folder=tmp_path) for word in words]
+    assert f"{bundle}: a bundle, not a run; name the folder" in fails(capsys, arguments, 27)
+
+
+def test_a_run_is_no_bundle(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    line = fails(capsys, ["show", str(trained.folder)], 11)
+    assert f"{trained.folder}: a run, not a bundle; write its bundle with" in line
+    photo = trained.facts().data
+    assert inspector.cli.main.main(["judge", str(trained.folder), str(photo)]) == 11
+    assert f"{trained.folder}: a run, not a bundle" in capsys.readouterr().err
+    assert "a folder, not a bundle" in fails(capsys, ["show", str(trained.folder.parent)], 11)
+    assert inspector.cli.main.main(["check", "part.onnx"]) == 10
+    assert "part.onnx: a bundle, not a YAML file" in capsys.readouterr().out
+
+
+@given(st.lists(st.floats(0, 2), min_size=4, max_size=4))
+def test_names_of_known_photos_follow_their_scores(scores: list[float]) -> None:
+    picture = tiny.png(tiny.good_picture())
+    pictures = [Golden(name="x", png=picture, score=score) for score in scores[:3]]
+    drawn = Golden(name="drawn defect", png=picture, score=scores[3])
+    named = _named([*pictures, drawn])
+    assert [golden.name for golden in named] == [
+        "good, low",
+        "good, middle",
+        "good, high",
+        "drawn defect",
+    ]
+    assert [golden.score for golden in named] == [*sorted(scores[:3]), scores[3]]
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from inspector.detection.manifest import Calibration
 from inspector.imaging.folders import remarks
+from inspector.progress import Bars
 from inspector.shown import plain
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ _FITS: Final = {
 """Plain words for the terms in ``Step.fit``."""
 
 
-def progress_bars() -> Progress:
-    """Bars on standard error, each with a note."""
-    return Progress(
+def progress_bars() -> Bars:
+    """Bars on standard error, each with a note; lines where that is no terminal."""
+    return Bars(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
 from inspector import cameras
 from inspector.cameras.base import BadFrameError, Frame
@@ -28,6 +28,7 @@ from inspector.config.cameras.folder import FolderCamera
 from inspector.errors import ConfigError, Fault, OutputError
 from inspector.imaging.geometry import Box
 from inspector.interrupt import Interrupt
+from inspector.progress import QUICK_S, Bars
 from inspector.shown import plain
 from inspector.tables import print_next
 
@@ -164,7 +165,7 @@ class _Session:
             self._console.print("Enter: take a photo; q and Enter: end")
         # Reading a line goes on after a signal unless that raises.
         by_itself = contextlib.nullcontext(Interrupt()) if manual else Interrupt()
-        with by_itself as interrupt, self._bar(disable=manual) as bar:
+        with by_itself as interrupt, self._bar(silent=manual) as bar:
             task = bar.add_task("photos", total=count, completed=len(self._album), note="")
             while len(self._album) < count:
                 if manual and not _wait_for_enter():
@@ -243,8 +244,8 @@ class _Session:
         most = sys.maxsize if manual else 1 if kind.startswith("already there") else None
         self._remarks.say(kind, line, most)
 
-    def _bar(self, disable: bool = False) -> Progress:
-        return Progress(
+    def _bar(self, silent: bool = False) -> Bars:
+        return Bars(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed}/{task.total}"),
@@ -252,7 +253,8 @@ class _Session:
             TextColumn("{task.fields[note]}", markup=False),
             console=self._console,
             transient=True,
-            disable=disable or not self._console.is_terminal,
+            quick_s=QUICK_S,
+            silent=silent,
         )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.text import Text
 
 from inspector.cli.output import STYLES, write_picture
@@ -19,6 +18,7 @@ from inspector.errors import ImageError
 from inspector.imaging.folders import find_parts, remarks
 from inspector.imaging.heatmaps import map_to_grey, overlay
 from inspector.imaging.images import IMAGE_SUFFIXES, encode_jpeg, read_image
+from inspector.progress import QUICK_S, Bars
 from inspector.shown import plain
 from inspector.tables import numbers, print_next, show, table
 from inspector.verdict import EXIT_CODES, FloatMap, Frame8, Judgement, Reason, Verdict
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     judged = table("photo", "verdict", numbers("score"), "reason")
     tally: Counter[Verdict] = Counter()
     stderr = Console(stderr=True)
-    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+    with Bars(*Bars.get_default_columns(), console=stderr, transient=True, quick_s=QUICK_S) as bar:
         for path, name in bar.track(photos, description="judging"):
             judgement = _judge(detector, path)
             tally[judgement.verdict] += 1

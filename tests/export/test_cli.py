@@ -126,7 +126,7 @@ def test_region_and_size_travel_in_the_bundle(parts: Path, tmp_path: Path) -> No
         == 0
     )
     manifest = read(output).manifest
-    assert manifest.name == "cropped"
+    assert manifest.name == Run(run).model_name() == "cropped"
     assert manifest.geometry.region is not None
     assert manifest.geometry.region.model_dump() == {"x": 20, "y": 10, "w": 80, "h": 60}
     assert (manifest.geometry.height, manifest.geometry.width) == (64, 96)

@@ -16,8 +16,10 @@ from inspector.errors import ConfigError, WireError
 from inspector.shown import plain
 from inspector.wire.messages import StatusMessage, VerdictMessage
 
-_IMAGES_GRACE_S: Final = 1.0
-"""After the last verdict asked for, wait so long for pictures that are still missing."""
+_IMAGES_GRACE_S: Final = 5.0
+"""After the last verdict asked for, and after each picture, wait so long for one that is missing.
+
+A station encodes pictures when it has time, so they may be seconds behind their verdicts."""
 _SILENCE_S: Final = 3.0
 """After so long without a message, ask whether the station is running."""
 
@@ -66,6 +68,7 @@ def _show(
 ) -> None:
     seen, heard, until = 0, time.monotonic(), float("inf")
     pending: set[tuple[str, int]] = set()
+    came: set[tuple[str, int]] = set()
     while time.monotonic() < until:
         try:
             item = subscriber.receive(200)
@@ -88,18 +91,27 @@ def _show(
         elif isinstance(item, StatusMessage):
             lines.status(item)
         elif isinstance(item, Heatmap):
-            if arguments.save:
+            key = (item.message.epoch, item.message.seq)
+            if arguments.save and (seen != arguments.count or key in pending):
                 save_heatmap(arguments.save, item)
-            pending.discard((item.message.epoch, item.message.seq))
+                came.add(key)
+            pending.discard(key)
+            until = float("inf")
         elif isinstance(item, VerdictMessage) and seen != arguments.count:
             lines.verdict(item)
             seen += 1
-            if arguments.save and item.verdict != "FAULT":
-                pending.add((item.epoch, item.seq))
+            key = (item.epoch, item.seq)
+            if arguments.save and item.verdict != "FAULT" and key not in came:
+                pending.add(key)
+            came.discard(key)
         if seen == arguments.count:
             if not pending:
                 return
             until = min(until, time.monotonic() + _IMAGES_GRACE_S)
+    notes.print(
+        f"inspector: {len(pending)} pictures did not come within {_IMAGES_GRACE_S:.0f} s: "
+        f"'pictures' in the recipe may leave them out, or the line is too fast for all of them"
+    )
 
 
 def _images_beside(address: str) -> str:

@@ -95,6 +95,13 @@ def test_paths_are_relative_to_the_file(tmp_path):
         ("  flange:\n", "  on:\n", 8, "on", "as true or false, not as a name; put it in quotes"),
         ("  flange:\n", "  12:\n", 8, "12", "as a number, not as a name; put it in quotes: '12'"),
         ("queue_size: 4", "queue_size: many", 2, "queue_size", "'many'"),
+        (
+            "    path: parts",
+            "    path: parts\n    trigger: software\n    latency_ms: 900\n    deadline_ms: 900",
+            8,
+            "cameras[0].latency_ms",
+            "900 is no less than deadline_ms 900: no trigger could have its verdict in time",
+        ),
         ("queue_size: 4", "queue_size: 0", 2, "queue_size", "greater than or equal to 1"),
         ("    path: parts", "    pth: parts", 6, "cameras[0].pth", "unknown key"),
         ("kind: folder", "kind: pigeon", 5, "cameras[0].kind", "'opencv', 'folder', 'simulator'"),

@@ -294,8 +294,8 @@ def test_heatmaps_are_wanted_while_somebody_subscribes_to_them(publisher):
     [
         ([b"gossip/1/", b"{}"], "topic"),
         ([b"verdict/1/", b"{}"], "field 'station'"),
-        ([b"verdict/1/", b"not json"], "Invalid JSON"),
-        ([b"verdict/1/", b"\xff\xfe"], "Invalid JSON"),
+        ([b"verdict/1/", b"not json"], "is not JSON"),
+        ([b"verdict/1/", b"\xff\xfe"], "is not JSON"),
         ([b"verdict/1/"], "of 1 frames"),
         ([b"verdict/1/", wire.encode(verdict()), b""], "of 3 frames"),
         ([b"verdict/2/", wire.encode(verdict())], "under another topic"),

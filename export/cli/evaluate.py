@@ -97,7 +97,8 @@ def run(options: argparse.Namespace) -> int:
         print(plain(f"escaped: {row.path} (score {row.score:.3f})"))
     if evaluation.escapes.hits > len(escaped):
         print(f"escaped: {evaluation.escapes.hits - len(escaped)} more, all in scores.csv")
-    print(f"report: {report.folder / 'report.html'}\nscores: {report.folder / 'scores.csv'}")
+    print(plain(f"report: {report.folder / 'report.html'}"))
+    print(plain(f"scores: {report.folder / 'scores.csv'}"))
     print_next("inspector-model", "export", run.folder, "-o", "part.onnx")
     return 0
 

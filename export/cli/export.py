@@ -8,6 +8,7 @@ from pathlib import Path
 from export.cli.arguments import add_bundle, add_sources
 from export.cli.screen import STAGES, print_choices, print_remarks, progress_bars
 from inspector.errors import ConfigError
+from inspector.shown import plain
 from inspector.tables import print_next
 
 
@@ -61,8 +62,8 @@ def run(options: argparse.Namespace) -> int:
         named = run.outcome().model_copy(update={"exported_as": name})
         run.write("outcome.json", named.model_dump_json(indent=2).encode())
     print_choices(choices)
-    print(f"checked: {dict(describe(manifest))['checked']}")
-    print(f"bundle: {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
+    print(plain(f"checked: {dict(describe(manifest))['checked']}"))
+    print(plain(f"bundle: {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)"))
     layout = open_layout(data, facts.selection)
     tests = [layout.test] if layout.test else [folder for folder, _ in layout.kinds]
     if tests:

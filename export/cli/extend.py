@@ -93,8 +93,8 @@ def run(options: argparse.Namespace) -> int:
         print(plain(line))
     print_calibration(report.manifest.calibration)
     print_choices(report.choices)
-    print(f"checked: {dict(describe(report.manifest))['checked']}")
-    print(f"run: {report.run.folder}")
-    print(f"bundle: {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
+    print(plain(f"checked: {dict(describe(report.manifest))['checked']}"))
+    print(plain(f"run: {report.run.folder}"))
+    print(plain(f"bundle: {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)"))
     print_next("inspector-model", "evaluate", report.run.folder)
     return 0

@@ -85,4 +85,4 @@ def print_calibration(calibration: Calibration) -> None:
 def print_choices(choices: Iterable[str]) -> None:
     """Print why the number format was chosen."""
     for why in choices:
-        print(f"precision: {why}")
+        print(plain(f"precision: {why}"))

@@ -118,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
             f"chosen in {choice.seconds:.0f} s from good parts alone: {choice.held_out} that were "
             f"kept back, and {choice.defects} defects drawn on them"
         )
-    print(f"trained in {outcome.train_seconds:.0f} s: {run.folder}")
+    print(plain(f"trained in {outcome.train_seconds:.0f} s: {run.folder}"))
     for remark in outcome.remarks:
         print(plain(f"note: {remark}"))
     print_calibration(outcome.calibration)

@@ -662,6 +662,19 @@ def test_a_bundle_is_no_run(
     assert f"{bundle}: a bundle, not a run; name the folder" in fails(capsys, arguments, 27)
 
 
+def test_a_name_in_a_bundle_acts_on_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "d\u202eisc\x1b[2J\x9b\x7f"
+    bundle = tiny.write_bundle(tmp_path / "part.onnx", name=name)
+    assert main(["show", str(bundle), "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert json.loads(printed)["name"] == name
+    assert printed.isascii() and printed.replace("\n", "").isprintable()
+    assert main(["show", str(bundle)]) == 0
+    assert capsys.readouterr().out.replace("\n", "").isprintable()
+
+
 def test_a_run_is_no_bundle(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
     line = fails(capsys, ["show", str(trained.folder)], 11)
     assert f"{trained.folder}: a run, not a bundle; write its bundle with" in line

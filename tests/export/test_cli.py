@@ -636,6 +636,36 @@ def test_shipped_configurations_load_and_hold_the_defaults() -> None:
     assert (paper.bank_init, paper.epochs, paper.strides) == ("ema", 30, (4, 8, 16))
 
 
+def test_every_command_says_what_it_does_not_read_and_how_far_it_is(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run, output = tmp_path / "disc", tmp_path / "run", tmp_path / "disc.onnx"
+    shutil.copytree(parts, data)
+    (data / "train" / "good" / "IMG_7.heic").write_bytes(b"from a phone")
+    shutil.copytree(data / "train" / "good", tmp_path / "more")
+    for photo in list((tmp_path / "more").glob("*.png"))[3:]:
+        photo.unlink()
+    for number, photo in enumerate((tmp_path / "more").glob("*.png")):
+        assert cv2.imwrite(str(photo), draw_part(7000 + number)[0])
+    commands = {
+        "looking at the photos: 24 of 24, took ": train_arguments(data, run),
+        "judging test photos: 13 of 13, took ": ["evaluate", str(run)],
+        "checking that the file judges as the model does: 37 of 37, took ": [
+            *("export", "--precision", "fp32", str(run), "-o", str(output))
+        ],
+        "learning the new good parts: ": [
+            *("extend", "--precision", "fp32", str(run), "--good", str(tmp_path / "more")),
+            *("-o", str(tmp_path / "disc2.onnx")),
+        ],
+    }
+    for line, arguments in commands.items():
+        assert main(arguments) == 0
+        said = capsys.readouterr()
+        folder = tmp_path / "more" if arguments[0] == "extend" else data
+        assert f"not read in {folder}, since they are no photos: 1 .heic\n" in said.out
+        assert sum(one.startswith(line) for one in said.err.splitlines()) == 1, said.err
+
+
 def test_a_region_larger_than_the_photos_is_blamed_itself(
     parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

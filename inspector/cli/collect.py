@@ -242,7 +242,7 @@ class _Session:
     def _say(self, kind: str, line: str, manual: bool) -> None:
         """Print a remark on a photo; who takes each by hand is told of each."""
         most = sys.maxsize if manual else 1 if kind.startswith("already there") else None
-        self._remarks.say(kind, line, most)
+        self._remarks.tell(kind, line, most)
 
     def _bar(self, silent: bool = False) -> Bars:
         return Bars(

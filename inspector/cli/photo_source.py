@@ -184,7 +184,7 @@ class ReconnectingCamera:
                         f"camera {self.source.config.name}: gives no picture that can be read: "
                         f"{error}; check its cable, or choose another format in its settings"
                     ) from None
-                remarks.say("pictures that cannot be read", plain(f"{error}: left out"))
+                remarks.tell("pictures that cannot be read", plain(f"{error}: left out"))
                 continue
             if frame is None:
                 raise CameraError(f"camera {self.source.config.name}: gave no picture")

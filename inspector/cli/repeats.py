@@ -36,7 +36,7 @@ class Repeats:
         self._clock = clock
         self._kinds: dict[str, _Kind] = {}
 
-    def say(self, kind: str, line: str, most: int | None = None) -> None:
+    def tell(self, kind: str, line: str, most: int | None = None) -> None:
         """Print ``line``, or count it among those of its ``kind``; ``most`` of them in full."""
         most = self._most if most is None else most
         seen = self._kinds.setdefault(kind, _Kind())

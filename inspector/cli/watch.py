@@ -74,7 +74,7 @@ def _show(
             item = subscriber.receive(200)
         except WireError as error:
             # The operator must still see what follows a message that cannot be read.
-            remarks.say("messages that cannot be read", plain(f"inspector: {error}"))
+            remarks.tell("messages that cannot be read", plain(f"inspector: {error}"))
             heard = time.monotonic()
             continue
         if item is not None:

@@ -21,8 +21,8 @@ def test_the_first_are_printed_then_one_every_ten_seconds_with_the_number_betwee
     with Repeats(lines.append, 2, clock) as remarks:
         for number in range(297):
             clock.now_s = number * 0.1
-            remarks.say("blurred", f"{number}: blurred")
-        remarks.say("dark", "297: dark")
+            remarks.tell("blurred", f"{number}: blurred")
+        remarks.tell("dark", "297: dark")
     assert lines == [
         "0: blurred",
         "1: blurred (further ones like it are only counted)",
@@ -39,7 +39,7 @@ def test_printed_and_counted_are_all_there_were(said: list[tuple[str, float]]) -
     with Repeats(lines.append, 1, clock) as remarks:
         for kind, pause_s in said:
             clock.now_s += pause_s
-            remarks.say(kind, f"remark {kind}")
+            remarks.tell(kind, f"remark {kind}")
     for kind in "ab":
         printed = [line for line in lines if line.startswith(f"remark {kind}")]
         counted = [

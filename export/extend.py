@@ -136,15 +136,16 @@ def extend(
 ) -> Report:
     """Teach the photos in ``good`` to a finished run: a new run ``folder`` and a bundle ``output``.
 
-    ``data`` holds the photos the run was trained on; ``rate`` is the false-reject target, None for
-    the run's own. The old held-out parts, scored again, set the limit. The taught parts do not,
-    because they were picked from the tail of the scores and would put the limit too high; with
-    ``pooled`` they count nevertheless. Run and bundle are both written whole or not at all. Raises
-    :class:`TrainingError`.
+    ``data`` holds the photos the run was trained on; ``rate`` is the false-reject target and
+    ``name`` the model's, None for those of the run. The old held-out parts, scored again, set the
+    limit. The taught parts do not, because they were picked from the tail of the scores and would
+    put the limit too high; with ``pooled`` they count nevertheless. Run and bundle are both written
+    whole or not at all. Raises :class:`TrainingError`.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
     began = time.monotonic()
-    facts, outcome = parent.facts(), parent.outcome()
+    outcome = parent.outcome()
+    name = name or parent.model_name()
     _check_targets(folder, output)
     photos = read_lesson(parent, good, data, on_step)
     service = load_scorer(parent, device, weights)
@@ -165,6 +166,7 @@ def extend(
                 "calibration": calibration,
                 "exposure": fitness.widen(outcome.exposure, photos.added_images),
                 "golden": golden,
+                "exported_as": name,
             }
         )
         child.write("outcome.json", finished.model_dump_json(indent=2).encode())
@@ -173,7 +175,7 @@ def extend(
             child,
             load_scorer(child, torch.device("cpu"), weights),
             output,
-            name=name or facts.name,
+            name=name,
             precision=precision,
             data=data,
             on_image=lambda done, total: on_step(Step("proving parity", done, total)),

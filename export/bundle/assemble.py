@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -47,6 +47,8 @@ GOLDEN_TOLERANCE = {"fp32": 5e-3, "mixed": 5e-3, "fp16": 5e-2, "int8": 5e-2}
 _WORTH_IT: Final[dict[Precision, float]] = {"int8": 1.25, "mixed": 1.03}
 """Speed-up over fp32 that each must reach; int8 must reach more, because it is less exact."""
 _ROUNDS: Final = 50
+_GOOD_NAMES: Final = ("good, low", "good, middle", "good, high")
+"""Of the golden pictures of good parts, in the order of their scores."""
 
 
 def check_output(output: Path) -> None:
@@ -214,9 +216,22 @@ def _graph(
 
 def _rescored(manifest: Manifest, detector: Detector) -> tuple[Golden, ...]:
     """Golden pictures with the file's own scores, which its rounding moves alike everywhere."""
-    return tuple(
+    return _named(
         golden.model_copy(update={"score": float(detector.infer(golden.image()[None])[0][0])})
         for golden in manifest.golden
+    )
+
+
+def _named(pictures: Iterable[Golden]) -> tuple[Golden, ...]:
+    """Golden pictures, the good ones named in the order of their scores; the defect comes last."""
+    *good, defect = pictures
+    good.sort(key=lambda golden: golden.score)
+    return (
+        *(
+            golden.model_copy(update={"name": name})
+            for name, golden in zip(_GOOD_NAMES, good, strict=True)
+        ),
+        defect,
     )
 
 
@@ -282,23 +297,20 @@ def _manifest(
 def _golden(scorer: Scorer, paths: list[Path], run: Run) -> tuple[Golden, ...]:
     """Three held-out good parts, and one with a defect drawn on it, with PyTorch's scores.
 
-    The three parts had the lowest, middle and highest held-out score; they are named in the order
-    of this model's scores.
+    The three parts had the lowest, middle and highest held-out score. A model that has seen a part
+    may rank it differently from the model it was held out from, so names follow this one's scores.
     """
     geometry = run.facts().geometry
     images = [load_sample(Sample(path, GOOD, None), geometry)[0] for path in paths]
     images.append(_draw_defect(images[1]))
     scores, _ = scorer(np.stack(images))
-    # A model that has seen a part may rank it differently from the model it was held out from.
-    order = [*np.argsort(scores[:-1], kind="stable"), len(paths)]
-    names = ("good, low", "good, middle", "good, high", "drawn defect")
-    return tuple(
+    return _named(
         Golden(
-            name=name,
-            png=base64.b64encode(encode_png(images[which])).decode(),
-            score=float(scores[which]),
+            name="drawn defect",
+            png=base64.b64encode(encode_png(image)).decode(),
+            score=float(score),
         )
-        for name, which in zip(names, order, strict=True)
+        for image, score in zip(images, scores, strict=True)
     )
 
 

@@ -52,7 +52,10 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:
     """``--name`` and ``--precision`` of the bundle that is written."""
-    parser.add_argument("--name", help="name in every verdict; default: the data folder's")
+    parser.add_argument(
+        "--name",
+        help="name in every verdict; default: as at the last export, or the data folder's",
+    )
     parser.add_argument(
         "--precision",
         choices=("auto", "fp32", "mixed", "fp16", "int8"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export.cli.arguments import add_device, add_sources, shown
-from export.cli.screen import progress_bars
+from export.cli.screen import print_remarks, progress_bars
 from inspector.errors import OutputError
 from inspector.shown import plain
 from inspector.tables import numbers, print_next, show, table
@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     facts, outcome = run.facts(), run.outcome()
     data = options.data or facts.data
     samples = open_test(data, facts.selection if run.is_of(data) else WHOLE)
+    print_remarks(data, [sample.path for sample in samples])
     report = Run(_report_folder(options, run, data))
     scorer = load_scorer(run, pick_device(options.device), options.weights)
     with progress_bars() as progress:
@@ -96,7 +97,8 @@ def run(options: argparse.Namespace) -> int:
         print(plain(f"escaped: {row.path} (score {row.score:.3f})"))
     if evaluation.escapes.hits > len(escaped):
         print(f"escaped: {evaluation.escapes.hits - len(escaped)} more, all in scores.csv")
-    print(f"report: {report.folder / 'report.html'}\nscores: {report.folder / 'scores.csv'}")
+    print(plain(f"report: {report.folder / 'report.html'}"))
+    print(plain(f"scores: {report.folder / 'scores.csv'}"))
     print_next("inspector-model", "export", run.folder, "-o", "part.onnx")
     return 0
 

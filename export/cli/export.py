@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from export.cli.arguments import add_bundle, add_sources
-from export.cli.screen import STAGES, print_choices, progress_bars
+from export.cli.screen import STAGES, print_choices, print_remarks, progress_bars
 from inspector.errors import ConfigError
+from inspector.shown import plain
 from inspector.tables import print_next
 
 
@@ -37,6 +38,10 @@ def run(options: argparse.Namespace) -> int:
     check_output(options.output)
     if options.reference and options.precision not in {"auto", "fp32"}:
         raise ConfigError("--reference is written in fp32 only: leave --precision out")
+    data = options.data or facts.data
+    if data.is_dir():
+        print_remarks(data)
+    name = options.name or run.model_name()
     scorer = load_scorer(run, pick_device("cpu"), options.weights)
     choices: list[str] = []
     with progress_bars() as progress:
@@ -45,17 +50,21 @@ def run(options: argparse.Namespace) -> int:
             run,
             scorer,
             options.output,
-            name=options.name or facts.name,
+            name=name,
             precision=options.precision,
             reference=options.reference,
-            data=options.data or facts.data,
+            data=data,
             on_image=lambda done, total: progress.update(task, completed=done, total=total),
             on_choice=choices.append,
         )
+    if name != run.model_name():
+        # A later export and the run's extensions call the model so too.
+        named = run.outcome().model_copy(update={"exported_as": name})
+        run.write("outcome.json", named.model_dump_json(indent=2).encode())
     print_choices(choices)
-    print(f"checked: {dict(describe(manifest))['checked']}")
-    print(f"bundle: {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
-    layout = open_layout(options.data or facts.data, facts.selection)
+    print(plain(f"checked: {dict(describe(manifest))['checked']}"))
+    print(plain(f"bundle: {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)"))
+    layout = open_layout(data, facts.selection)
     tests = [layout.test] if layout.test else [folder for folder, _ in layout.kinds]
     if tests:
         print_next("inspector", "judge", options.output, tests[0])

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.cli.arguments import add_bundle, add_device, add_sources, settings_of
-from export.cli.screen import print_calibration, print_choices, progress_bars, show_step
+from export.cli.screen import (
+    print_calibration,
+    print_choices,
+    print_remarks,
+    progress_bars,
+    show_step,
+)
+from inspector.imaging.folders import find_images
 from inspector.interrupt import Interrupt
 from inspector.shown import plain
 from inspector.tables import numbers, print_next, show, table
@@ -54,6 +61,8 @@ def run(options: argparse.Namespace) -> int:
     from export.training.train import pick_device
 
     run = Run(options.folder)
+    if options.good.is_dir():
+        print_remarks(options.good, find_images(options.good))
     with progress_bars() as progress, Interrupt(at_once=True) as interrupt:
         tasks: dict[str, Any] = {}
 
@@ -84,8 +93,8 @@ def run(options: argparse.Namespace) -> int:
         print(plain(line))
     print_calibration(report.manifest.calibration)
     print_choices(report.choices)
-    print(f"checked: {dict(describe(report.manifest))['checked']}")
-    print(f"run: {report.run.folder}")
-    print(f"bundle: {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
+    print(plain(f"checked: {dict(describe(report.manifest))['checked']}"))
+    print(plain(f"run: {report.run.folder}"))
+    print(plain(f"bundle: {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)"))
     print_next("inspector-model", "evaluate", report.run.folder)
     return 0

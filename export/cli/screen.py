@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from inspector.detection.manifest import Calibration
+from inspector.imaging.folders import remarks
+from inspector.progress import Bars
 from inspector.shown import plain
 
 if TYPE_CHECKING:
@@ -30,9 +33,9 @@ _FITS: Final = {
 """Plain words for the terms in ``Step.fit``."""
 
 
-def progress_bars() -> Progress:
-    """Bars on standard error, each with a note."""
-    return Progress(
+def progress_bars() -> Bars:
+    """Bars on standard error, each with a note; lines where that is no terminal."""
+    return Bars(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
@@ -56,6 +59,12 @@ def show_step(progress: Progress, tasks: dict[str, Any], step: Step) -> None:
     progress.update(tasks[step.stage], completed=step.done, total=step.total, note=note)
 
 
+def print_remarks(root: Path, photos: Sequence[Path] = ()) -> None:
+    """Print what in a data set is not read, and how many of ``photos`` are to be shown turned."""
+    for line in remarks(root, photos):
+        print(plain(line))
+
+
 def print_calibration(calibration: Calibration) -> None:
     """Print the limit and what it lets one expect."""
     low, high = calibration.interval
@@ -76,4 +85,4 @@ def print_calibration(calibration: Calibration) -> None:
 def print_choices(choices: Iterable[str]) -> None:
     """Print why the number format was chosen."""
     for why in choices:
-        print(f"precision: {why}")
+        print(plain(f"precision: {why}"))

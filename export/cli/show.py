@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from inspector.tables import show, table
@@ -21,7 +22,8 @@ def run(options: argparse.Namespace) -> int:
 
     read = bundle.read(options.bundle)
     if options.json:
-        print(read.manifest.model_dump_json(indent=2))
+        # ASCII alone, so that no name in it can act on a terminal.
+        print(json.dumps(read.manifest.model_dump(mode="json"), indent=2, allow_nan=False))
         return 0
     facts = table("", "")
     for name, text in describe(read.manifest):

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.cli.arguments import settings_of, shown
-from export.cli.screen import print_calibration, progress_bars, show_step
+from export.cli.screen import print_calibration, print_remarks, progress_bars, show_step
 from export.settings import TrainSettings
 from inspector.errors import DatasetError
-from inspector.imaging.folders import left_out
 from inspector.interrupt import Interrupt
 from inspector.shown import plain
 from inspector.tables import numbers, print_next, show, table
@@ -119,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
             f"chosen in {choice.seconds:.0f} s from good parts alone: {choice.held_out} that were "
             f"kept back, and {choice.defects} defects drawn on them"
         )
-    print(f"trained in {outcome.train_seconds:.0f} s: {run.folder}")
+    print(plain(f"trained in {outcome.train_seconds:.0f} s: {run.folder}"))
     for remark in outcome.remarks:
         print(plain(f"note: {remark}"))
     print_calibration(outcome.calibration)
@@ -147,5 +146,4 @@ def _show_layout(layout: Layout) -> None:
         folder = row.folder.relative_to(layout.root).as_posix()
         found.add_row(folder, f"{row.role}: {row.kind}" if row.kind else row.role, f"{row.photos}")
     show(found, f"{layout.root}: {layout.name}")
-    if others := left_out(layout.root):
-        print(f"not read, since they are no PNG, JPEG, BMP or TIFF: {plain(others)}")
+    print_remarks(layout.root)

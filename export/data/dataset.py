@@ -31,6 +31,7 @@ from inspector.errors import (
     MaskError,
     TooFewPartsError,
 )
+from inspector.imaging import folders
 from inspector.imaging.images import read_image
 
 Mask = npt.NDArray[np.bool_]
@@ -38,7 +39,15 @@ Mask = npt.NDArray[np.bool_]
 
 FEWEST_GOOD_PARTS: Final = 10
 
-_FORMATS = "PNG, JPEG, BMP or TIFF"
+_FORMATS = "PNG, JPEG, TIFF, WebP and others"
+_LOSSLESS: Final = frozenset({".png", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".ras", ".sr"}) | {
+    ".pbm",
+    ".pgm",
+    ".ppm",
+    ".pnm",
+    ".pam",
+}
+"""Suffixes of masks whose values are those that were drawn."""
 _ENDINGS: Final = ("", "_mask", "_gt", "_label")
 """What the name of a mask may have after that of its photo."""
 
@@ -86,9 +95,10 @@ def open_good(root: Path, selection: Selection = WHOLE) -> tuple[Path, ...]:
         )
     folder = layout.good[0]
     if not found:
+        others = folders.left_out(folder)
         raise DatasetError(
             f"{folder}: no images; put photos of good parts there ({_FORMATS}), directly or in "
-            f"subfolders"
+            f"subfolders{f'; not read: {others}' if others else ''}"
         )
     kept = tuple(path for path in found if path not in left_out)
     if len(kept) < FEWEST_GOOD_PARTS:
@@ -235,7 +245,7 @@ def read_mask(path: Path) -> Mask:
         # An opaque alpha channel would mark every pixel as defective.
         drawn = drawn[:, :, :3].max(axis=2)
     # Labels 1, 2, 3 are defects too; in a JPEG, small values are only compression noise.
-    lossy = path.suffix.lower() in {".jpg", ".jpeg"}
+    lossy = path.suffix.lower() not in _LOSSLESS
     return np.asarray(drawn >= 128 if lossy else drawn > 0)
 
 

@@ -44,10 +44,8 @@ _BAD: Final = frozenset(
     | {"holes", "burr", "burrs", "chip", "chipped", "contamination", "missing", "bent", "cut"}
     | {"不良", "不良品", "次品", "缺陷", "异常"}
 )
-_MASK: Final = frozenset(
-    {"mask", "masks", "groundtruth", "gt", "label", "labels", "annotation", "annotations"}
-    | {"segmentation", "segmentations", "heatmap", "heatmaps"}
-)
+_LABEL: Final = frozenset({"label", "labels"})
+"""Of a data set these are masks; a part on the line may well be a label."""
 _NOT: Final = frozenset({"not", "no", "non", "un"})
 _TRAIN: Final = frozenset({"train", "training"})
 _TEST: Final = frozenset({"test", "testing"})
@@ -59,7 +57,7 @@ def sound(name: str) -> _Sound:
     """What the name of a folder says of the photos in it; "" when it says nothing."""
     words = re.findall(r"[^\W_]+", name.lower())
     joined = "".join(words)
-    if {joined, *words} & _MASK:
+    if folders.sounds_like_mask(name) or {joined, *words} & _LABEL:
         return "mask"
     if {joined, *words} & _BAD:
         return "bad"

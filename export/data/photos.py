@@ -25,6 +25,8 @@ from inspector.errors import (
     MaskError,
     TooFewPartsError,
 )
+from inspector.imaging.folders import say_turned
+from inspector.imaging.formats import is_turned
 from inspector.imaging.geometry import Box, Geometry
 from inspector.imaging.images import decode_file, to_bgr8
 from inspector.verdict import Frame8
@@ -37,6 +39,9 @@ Index = npt.NDArray[np.intp]
 MOST_KEPT: Final = 256_000_000
 """Bytes of photo files kept in memory for a second decoding, which training needs when photos of
 several shapes ask for another size than the first photo does. Further files are opened again."""
+
+_PLAIN_HEADERS: Final = ("PNG", "JPEG", "BMP", "WEBP")
+"""Formats whose headers name the size that is stored. Pillow turns a TIFF as the file says."""
 
 FULL_12_BIT: Final = 4095
 """16-bit files no brighter than this hold right-aligned 12-bit data: 16 levels after scaling."""
@@ -128,7 +133,7 @@ class GoodParts:
     ``geometry``: the one asked for, completed by the values that all photos share: ``aspect`` if
     their aspect ratios agree within 1 %, ``frame`` if a region is cut out. ``shapes`` and
     ``digests`` (SHA-256 of the file) have an entry for each photo. ``remarks``: lines for a person
-    about photos that differ in size or colour, or are copies of one another.
+    about photos that differ in size or colour, are copies of one another, or to be shown turned.
     """
 
     images: Frame8
@@ -178,14 +183,15 @@ def load_good(
         geometry.model_copy(update=shared),
         tuple(reading.shapes),
         tuple(reading.digests),
-        _remarks(len(paths), different, counts, reading.grey),
+        _remarks(len(paths), different, counts, reading.grey, reading.turned),
     )
 
 
 class _Reading:
     """One reading of photos: their ``images`` through ``geometry``, their shapes and digests.
 
-    ``grey`` counts photos without colour; ``brightest_deep`` is the largest value in 16-bit photos.
+    ``grey`` counts photos without colour, ``turned`` those to be shown turned; ``brightest_deep``
+    is the largest value in 16-bit photos.
     """
 
     def __init__(
@@ -196,7 +202,7 @@ class _Reading:
     ) -> None:
         self.shapes: list[Shape] = []
         self.digests: list[bytes] = []
-        self.grey = self.brightest_deep = 0
+        self.grey = self.brightest_deep = self.turned = 0
         self._paths = paths
         self._files = KeptFiles(MOST_KEPT if callable(geometry) else 0)
         resolve = geometry if callable(geometry) else lambda _: geometry
@@ -221,15 +227,38 @@ class _Reading:
                     tried = resolve(self.shapes)
                     images = _empty(len(self._paths), tried)
             if tried is not None:
-                with _naming(path):
+                with self._blaming(path, tried):
                     images[index] = tried.apply(photo)
             if on_progress is not None:
                 on_progress(index + 1, len(self._paths))
         return images, tried
 
+    @contextmanager
+    def _blaming(self, path: Path, geometry: Geometry) -> Iterator[None]:
+        """Raise a fault as :class:`RefusedPhotoError`, or if no photo is at fault as ConfigError.
+
+        That is when the region lies in none of them.
+        """
+        try:
+            with _naming(path):
+                yield
+        except RefusedPhotoError:
+            region = geometry.region
+            if region is None:
+                raise
+            shapes = photo_shapes(self._paths)
+            if any(region.x + region.w <= w and region.y + region.h <= h for w, h in shapes):
+                raise
+            widest, highest = (max(sides) for sides in zip(*shapes, strict=True))
+            raise ConfigError(
+                f"--region {region.x},{region.y},{region.w},{region.h}: reaches beyond the photos, "
+                f"which have {widest}x{highest} px; give a region within them"
+            ) from None
+
     def _note(self, file: PhotoFile, photo: npt.NDArray[Any]) -> None:
         self.shapes.append((photo.shape[1], photo.shape[0]))
         self.digests.append(file.digest())
+        self.turned += is_turned(file.content.data)
         self.grey += photo.ndim == 2 or photo.shape[2] == 1
         if photo.dtype == np.uint16:
             self.brightest_deep = max(self.brightest_deep, int(photo.max()))
@@ -241,7 +270,8 @@ class _Reading:
             file = self._files.open(path)
             if file.digest() != self.digests[index]:
                 raise ImageError(f"{path}: was changed while it was read; begin again")
-            images[index] = file.apply(self.geometry)
+            with self._blaming(path, self.geometry):
+                images[index] = self.geometry.apply(file.decode())
         return images
 
 
@@ -272,7 +302,7 @@ def photo_shapes(paths: Sequence[Path]) -> list[Shape]:
             with warnings.catch_warnings():
                 # Pillow takes large photos, such as those of line scans, for decompression bombs.
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(path) as photo:
+                with Image.open(path, formats=_PLAIN_HEADERS) as photo:
                     shapes.append(photo.size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             height, width = PhotoFile(path).decode().shape[:2]
@@ -327,7 +357,9 @@ def _common_aspect(shapes: Counter[Shape], geometry: Geometry) -> float | None:
     return width / height
 
 
-def _remarks(count: int, different: int, shapes: Counter[Shape], grey: int) -> tuple[str, ...]:
+def _remarks(
+    count: int, different: int, shapes: Counter[Shape], grey: int, turned: int
+) -> tuple[str, ...]:
     remarks = []
     if different < count:
         remarks.append(f"{count - different} of {count} good parts are copies of another photo")
@@ -339,6 +371,8 @@ def _remarks(count: int, different: int, shapes: Counter[Shape], grey: int) -> t
         )
     if 0 < grey < count:
         remarks.append(f"{grey} of {count} photos are grey, the others in colour")
+    if turned:
+        remarks.append(say_turned(turned, count))
     return tuple(remarks)
 
 

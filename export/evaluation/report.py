@@ -31,6 +31,7 @@ from inspector.files import write_output
 from inspector.imaging.geometry import Geometry
 from inspector.imaging.heatmaps import overlay
 from inspector.imaging.images import encode_jpeg
+from inspector.shown import plain
 from inspector.verdict import LIMIT, LIMIT_FACTOR_RANGE, Frame8, Verdict
 
 _TEMPLATE = "report.html.j2"
@@ -89,6 +90,8 @@ def write_report(  # noqa: PLR0917
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        # What others called a photo or a folder may turn the direction of writing, or hold NUL.
+        finalize=lambda value: plain(value) if type(value) is str else value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

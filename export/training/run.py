@@ -136,6 +136,8 @@ class Outcome(BaseModel):
     """Indices into the good parts: the lowest, middle and highest held-out score."""
     remarks: tuple[str, ...] = ()
     """What a person should know about the photos: copies, mixed sizes."""
+    exported_as: str = ""
+    """The ``--name`` that the last export gave the model; "" while it has that of the data."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,10 @@ class Run:
                 f"'inspector-model train DATA -o {self.folder} --resume'"
             )
         return self._read("outcome.json", Outcome)
+
+    def model_name(self) -> str:
+        """What the model is called in every verdict, as long as no ``--name`` says otherwise."""
+        return self.outcome().exported_as or self.facts().name
 
     def version(self) -> str:
         """The model's version in every verdict: day and photos."""
@@ -335,6 +341,13 @@ class Run:
             raise RunError(
                 f"{self.folder}: not a training run (no {name}); "
                 f"make one with 'inspector-model train DATA -o {self.folder}'"
+            ) from None
+        except NotADirectoryError:
+            is_bundle = self.folder.suffix.lower() == ".onnx"
+            raise RunError(
+                f"{self.folder}: {'a bundle' if is_bundle else 'a file'}, not a run; name the "
+                f"folder that 'inspector-model train DATA -o RUN' made"
+                f"{'; a bundle judges photos with inspector judge BUNDLE PHOTOS' * is_bundle}"
             ) from None
         except (OSError, ValidationError):
             raise RunError(f"{path}: damaged, or of another version; train again") from None

@@ -12,7 +12,7 @@ from inspector.cameras.base import BadFrameError, Frame
 from inspector.cameras.pace import Pace, Place, now_us
 from inspector.config.cameras.folder import FolderCamera
 from inspector.errors import CameraError
-from inspector.imaging.folders import find_images
+from inspector.imaging.folders import find_parts
 from inspector.imaging.images import IMAGE_SUFFIXES, read_image
 
 
@@ -60,12 +60,17 @@ class Folder:
 
 
 def list_images(root: Path, camera: str) -> list[Path]:
-    """The images under ``root``, sorted by path. Raises CameraError when there is none."""
+    """The images of parts under ``root``, sorted by path; no masks beside them.
+
+    Raises CameraError when there is none.
+    """
     who = f"camera {camera}"
     try:
         if not root.is_dir():
-            raise CameraError(f"{who}: {root}: no such folder; correct 'path'")
-        found = find_images(root)
+            raise CameraError(
+                f"{who}: {root}: no such folder; name one that is there ('path' in a station file)"
+            )
+        found, _ = find_parts(root)
     except OSError as error:
         raise CameraError(
             f"{who}: {error.filename or root}: {error.strerror}; give this user the right to "
@@ -73,5 +78,7 @@ def list_images(root: Path, camera: str) -> list[Path]:
         ) from None
     if not found:
         kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
-        raise CameraError(f"{who}: {root}: holds no image ({kinds}); correct 'path'")
+        raise CameraError(
+            f"{who}: {root}: holds no image ({kinds}); name another ('path' in a station file)"
+        )
     return found

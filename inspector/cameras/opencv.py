@@ -62,6 +62,25 @@ def has_gstreamer() -> bool:
     return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))
 
 
+def turn_of(config: OpenCvCamera) -> int:
+    """By how many degrees a video says that it is to be shown turned; 0 for any other source.
+
+    0 too where the file cannot be read, which opening the camera tells.
+    """
+    if config.source_kind != "file" or not Path(str(config.source)).is_file():
+        return 0
+    capture = cv2.VideoCapture()
+    try:
+        capture.open(str(config.source), _backend(config, "file"))
+        degrees = round(capture.get(cv2.CAP_PROP_ORIENTATION_META))
+        # A backend that does not know says -1.
+        return degrees if degrees in (90, 180, 270) else 0
+    except (cv2.error, CameraError):
+        return 0
+    finally:
+        capture.release()
+
+
 class OpenCv:
     """One OpenCV source (docs/cameras.md).
 
@@ -345,7 +364,7 @@ def _connect(capture: cv2.VideoCapture, config: OpenCvCamera, open_timeout_ms: i
         source = _device(source)
     elif kind == "file":
         if not Path(str(source)).exists():
-            raise CameraError("no such file; correct 'source'")
+            raise CameraError("no such file; name one that is there ('source' in a station file)")
         if not os.access(str(source), os.R_OK):
             raise CameraError("permission denied; give this user the right to read it")
     params: list[int] = []
@@ -354,6 +373,8 @@ def _connect(capture: cv2.VideoCapture, config: OpenCvCamera, open_timeout_ms: i
         params += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, config.timeout_ms]
     if not capture.open(source, backend, params):
         raise CameraError(_CURES[kind])
+    # Photos come as they are stored, whatever EXIF says, and so do the frames of a video.
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
     if kind == "device":
         # With one frame in the driver's queue, what is read is what is in front of the lens.
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
@@ -427,7 +448,10 @@ def _device(source: int | str) -> int | str:
     path = Path(f"/dev/video{source}" if isinstance(source, int) else source)
     if not path.exists():
         there = ", ".join(sorted(str(other) for other in Path("/dev").glob("video*")))
-        raise CameraError(f"no {path}; this machine has {there or 'no camera'}; correct 'source'")
+        raise CameraError(
+            f"no {path}; this machine has {there or 'no camera'}; name one that is there ('source' "
+            f"in a station file)"
+        )
     if not os.access(path, os.R_OK | os.W_OK):
         raise CameraError(f"{path}: permission denied; add this user to the group 'video'")
     return source

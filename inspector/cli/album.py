@@ -22,7 +22,7 @@ from inspector.cli.photo_check import (
 )
 from inspector.errors import ConfigError, Fault, InspectorError, OutputError
 from inspector.files import write_output
-from inspector.imaging.folders import find_images
+from inspector.imaging.folders import find_images, remarks
 from inspector.imaging.geometry import Box
 from inspector.imaging.images import encode_png, read_image
 
@@ -100,16 +100,17 @@ class Album:
     def load(self, region: Box | None, on_photo: Callable[[int, int], None]) -> list[str]:
         """Measure the photos in the folder within ``region``, and note it for the next session.
 
-        Returns a line for each photo that training would refuse. ``on_photo`` is called after each
-        with the number measured and their total. Raises :class:`OutputError`.
+        Returns a line for each photo that training would refuse, and for what it would not read.
+        ``on_photo`` is called after each with the number measured and their total. Raises
+        :class:`OutputError`.
         """
         self.region = region
         if region is not None or self.notes.region is not None:
             notes = AlbumNotes(region=region)
             write_output(self.folder / _NOTES, notes.model_dump_json())
-        problems = []
         try:
             paths = find_images(self.folder)
+            problems = remarks(self.folder, paths)
         except OSError as error:
             raise OutputError(
                 f"{error.filename or self.folder}: cannot be read: {error.strerror}; make the "

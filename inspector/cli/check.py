@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.table import Column
 from inspector import cameras
 from inspector.cameras.base import BadFrameError, CameraLostError
 from inspector.cameras.opencv import has_gstreamer
+from inspector.cli.photo_source import camera_remarks
 from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.config.station_file import Station, load_station
@@ -31,7 +33,7 @@ from inspector.errors import (
     StartupError,
 )
 from inspector.journal.reader import Reader
-from inspector.journal.schema import RecipeInForce
+from inspector.journal.schema import FILE, RecipeInForce
 from inspector.journal.writer import Journal
 from inspector.judging.judge import Judge
 from inspector.judging.judges import load
@@ -45,11 +47,15 @@ from inspector.wire.publisher import Publisher
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One thing tried, with the text to print; ``problem`` is None when all is well."""
+    """One thing tried, with the text to print; ``problem`` is None when a station would start.
+
+    ``is_doubt``: it would, but somebody should look at this first.
+    """
 
     subject: str
     text: str
     problem: StartupError | None = None
+    is_doubt: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +72,8 @@ def run(options: argparse.Namespace) -> int:
     for found in check(options.station):
         # Each line is a table of its own, so that it shows before the next camera is waited for.
         line = table(Column(width=7), Column(width=12), "")
-        line.add_row("problem" if found.problem else "ok", found.subject, found.text)
+        how = "problem" if found.problem else "note" if found.is_doubt else "ok"
+        line.add_row(how, found.subject, found.text)
         show(line)
         if found.problem and not first:
             first = found.problem.exit_code
@@ -94,6 +101,7 @@ def check(path: Path) -> Iterator[CheckResult]:
         f"{path}: station '{station.station}', recipe '{station.recipe}', "
         f"{len(station.cameras)} camera(s)",
     )
+    yield from _doubts(station)
     choice = choose(station, _in_force(station))
     if choice.question:
         yield _wrong("recipe", ConfigError(f"{path}: recipe: {choice.question}"))
@@ -110,7 +118,7 @@ def check(path: Path) -> Iterator[CheckResult]:
     for camera in station.cameras:
         yield from _check_camera(camera, detectors.get(camera.name))
     yield from _check_ports(station)
-    yield _check_journal(station)
+    yield from _check_journal(station)
 
 
 def _in_force(station: Station) -> RecipeInForce | None:
@@ -144,6 +152,8 @@ def _check_camera(config: CameraConfig, detector: Detector | None) -> Iterator[C
     if isinstance(config, OpenCvCamera):
         has = "has" if has_gstreamer() else "has not"
         yield CheckResult("camera", f"{config.name}: this OpenCV {has} GStreamer")
+    for remark in camera_remarks(config):
+        yield CheckResult("camera", f"{config.name}: {remark}", is_doubt=True)
     try:
         camera = cameras.create(config)
         try:
@@ -210,14 +220,69 @@ def _check_ports(station: Station) -> Iterator[CheckResult]:
             yield CheckResult("ports", f"{', '.join(addresses.values())} are free{keys}")
 
 
-def _check_journal(station: Station) -> CheckResult:
+def _check_journal(station: Station) -> Iterator[CheckResult]:
+    """Open the journal; where there is none, make one beside its place and remove it again."""
     folder = station.state_folder
+    is_there = (folder / FILE).exists()
+    home = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     try:
-        Journal(folder, station.journal.verdict_days).close()
+        if is_there:
+            Journal(folder, station.journal.verdict_days).close()
+        else:
+            with tempfile.TemporaryDirectory(dir=home, prefix=".check-") as scratch:
+                Journal(Path(scratch) / "journal").close()
     except StartupError as problem:
-        return _wrong("journal", problem)
-    free_mb = shutil.disk_usage(folder).free // 2**20
-    return CheckResult("journal", f"{folder}: {free_mb} MB free")
+        yield _wrong("journal", problem)
+        return
+    except OSError as error:
+        yield _wrong(
+            "journal",
+            JournalError(
+                f"{folder}: cannot be made in {home}: {error.strerror}; give this user the right "
+                f"to write there, or set journal.folder"
+            ),
+        )
+        return
+    free_mb = shutil.disk_usage(home).free // 2**20
+    later = "" if is_there else "no journal yet, the station makes it; "
+    yield CheckResult("journal", f"{folder}: {later}{free_mb} MB free")
+    reserve_mb = station.journal.reserve_mb
+    if free_mb < reserve_mb and station.journal.pictures_mb:
+        yield CheckResult(
+            "journal",
+            f"{free_mb} MB free are less than journal.reserve_mb {reserve_mb}: no picture is kept "
+            f"until there is more",
+            is_doubt=True,
+        )
+
+
+def _doubts(station: Station) -> Iterator[CheckResult]:
+    """What a station file may say and somebody has probably not meant so."""
+    for camera in station.cameras:
+        name, deadline_ms = camera.name, camera.deadline_ms
+        if camera.is_live and camera.latency_ms >= deadline_ms:
+            yield CheckResult(
+                "config",
+                f"{name}: latency_ms {camera.latency_ms} is no less than deadline_ms "
+                f"{deadline_ms}: a picture may be older than the deadline when it arrives",
+                is_doubt=True,
+            )
+        if camera.trigger == "software" and station.stale_trigger_ms >= deadline_ms:
+            yield CheckResult(
+                "config",
+                f"{name}: stale_trigger_ms {station.stale_trigger_ms} is no less than deadline_ms "
+                f"{deadline_ms}: a trigger that arrives so late gets a picture, but no verdict in "
+                f"time",
+                is_doubt=True,
+            )
+    days, pictures = station.journal.verdict_days, station.journal.pictures_days
+    if pictures > days and station.journal.pictures_mb:
+        yield CheckResult(
+            "config",
+            f"journal.pictures_days {pictures} is more than journal.verdict_days {days}: pictures "
+            "outlive the verdicts that they belong to",
+            is_doubt=True,
+        )
 
 
 def _subject(problem: StartupError) -> str:

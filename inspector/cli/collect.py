@@ -8,25 +8,27 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
 from inspector import cameras
 from inspector.cameras.base import BadFrameError, Frame
 from inspector.cli.album import Album
 from inspector.cli.arguments import box, count
 from inspector.cli.photo_check import PhotoMeasures, measure
-from inspector.cli.photo_source import ReconnectingCamera, find_source
+from inspector.cli.photo_source import ReconnectingCamera, camera_remarks, find_source
 from inspector.cli.region import as_argument, choose_region, stdin_is_terminal
+from inspector.cli.repeats import Repeats
 from inspector.config.cameras.folder import FolderCamera
 from inspector.errors import ConfigError, Fault, OutputError
 from inspector.imaging.geometry import Box
 from inspector.interrupt import Interrupt
+from inspector.progress import QUICK_S, Bars
 from inspector.shown import plain
 from inspector.tables import print_next
 
@@ -101,6 +103,8 @@ def run(options: argparse.Namespace) -> int:
     if options.manual and (sys.stdin is None or sys.stdin.closed):
         raise ConfigError("--manual: standard input is closed; use --interval-ms instead")
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    for remark in camera_remarks(source.config):
+        console.print(plain(remark))
     with closing(cameras.create(source.config)) as camera:
         reconnecting = ReconnectingCamera(camera, source, console)
         try:
@@ -133,8 +137,10 @@ class _Session:
         self._refused: Counter[str] = Counter()
         self._new = 0
         self._in_a_row = 0
-        self._last_kinds: tuple[str, ...] = ()
         self._note = ""
+        put: Callable[[str], None] = console.print
+        # While one part lies before a live camera, each frame would repeat the same line.
+        self._remarks = Repeats(put, 1 if camera.source.is_live else 3)
 
     def load(self, region: Box | None) -> None:
         """Measure the photos that are in the album already."""
@@ -159,7 +165,7 @@ class _Session:
             self._console.print("Enter: take a photo; q and Enter: end")
         # Reading a line goes on after a signal unless that raises.
         by_itself = contextlib.nullcontext(Interrupt()) if manual else Interrupt()
-        with by_itself as interrupt, self._bar(disable=manual) as bar:
+        with by_itself as interrupt, self._bar(silent=manual) as bar:
             task = bar.add_task("photos", total=count, completed=len(self._album), note="")
             while len(self._album) < count:
                 if manual and not _wait_for_enter():
@@ -172,7 +178,7 @@ class _Session:
                     if frame is None:
                         frame = self._camera.grab(time.time_ns() // 1000 if manual else 0)
                 except BadFrameError as error:
-                    self._refuse(error.part_id, ["unreadable"], str(error), always=True)
+                    self._refuse(error.part_id, ["unreadable"], str(error), manual)
                     continue
                 if frame is None:
                     self._console.print("the source has ended")
@@ -185,6 +191,7 @@ class _Session:
     def sum_up(self) -> None:
         """Print what the album holds, what that is enough for, and the command to train on it."""
         album = self._album
+        self._remarks.close()
         for line in album.doubtful()[:10]:
             print(plain(f"look again at {line}"))
         refused = ", ".join(f"{number} {kind}" for kind, number in self._refused.most_common())
@@ -199,7 +206,7 @@ class _Session:
         try:
             measures = measure(frame.image, self._album.region)
         except Fault as fault:
-            self._refuse(frame.part_id, ["unusable"], str(fault), always=True)
+            self._refuse(frame.part_id, ["unusable"], str(fault), manual)
             return
         objections = self._album.judge(measures)
         text = "; ".join(objection.text for objection in objections)
@@ -208,36 +215,37 @@ class _Session:
         # even --keep-all keeps these.
         again = "already there" in kinds
         if again or (objections and not self._keep_all):
-            # While one part lies before a live camera, each frame would repeat the same line.
-            always = manual or not (again or self._camera.source.is_live)
-            self._refuse(frame.part_id, kinds, text, always)
+            self._refuse(frame.part_id, kinds, text, manual)
             return
         name = self._album.add(frame.image, measures)
         self._new += 1
-        self._in_a_row, self._last_kinds = 0, ()
+        self._in_a_row = 0
         self._note = _figures(measures)
         if objections:
-            self._console.print(plain(f"{_label(Path(name).stem, frame.part_id)}: {text}; kept"))
+            line = plain(f"{_label(Path(name).stem, frame.part_id)}: {text}; kept")
+            self._say(f"{', '.join(kinds)}; kept", line, manual)
         elif manual:
             self._console.print(f"{name}: kept, {len(self._album)} photos; {self._note}")
 
-    def _refuse(self, part_id: str, kinds: Sequence[str], text: str, always: bool) -> None:
+    def _refuse(self, part_id: str, kinds: Sequence[str], text: str, manual: bool) -> None:
         self._refused[kinds[0]] += 1
         self._in_a_row += kinds[0] != "already there"
         self._note = f"{self._refused.total()} not kept"
-        if always or tuple(kinds) != self._last_kinds:
-            more = "" if always else " (further ones like it are only counted)"
-            label = _label(self._album.next_name, part_id)
-            self._console.print(plain(f"{label}: {text}; not kept{more}"))
-        self._last_kinds = tuple(kinds)
+        label = _label(self._album.next_name, part_id)
+        self._say(f"{', '.join(kinds)}; not kept", plain(f"{label}: {text}; not kept"), manual)
         if self._in_a_row == _HINT_AFTER and kinds[0] != "already there" and not self._keep_all:
             self._console.print(
                 f"{_HINT_AFTER} in a row were not kept; if they are good parts as the line makes "
                 f"them, add --keep-all"
             )
 
-    def _bar(self, disable: bool = False) -> Progress:
-        return Progress(
+    def _say(self, kind: str, line: str, manual: bool) -> None:
+        """Print a remark on a photo; who takes each by hand is told of each."""
+        most = sys.maxsize if manual else 1 if kind.startswith("already there") else None
+        self._remarks.tell(kind, line, most)
+
+    def _bar(self, silent: bool = False) -> Bars:
+        return Bars(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed}/{task.total}"),
@@ -245,7 +253,8 @@ class _Session:
             TextColumn("{task.fields[note]}", markup=False),
             console=self._console,
             transient=True,
-            disable=disable or not self._console.is_terminal,
+            quick_s=QUICK_S,
+            silent=silent,
         )
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.text import Text
 
 from inspector.cli.output import STYLES, write_picture
 from inspector.detection.detector import Detector
 from inspector.errors import ImageError
-from inspector.imaging.folders import find_images, left_out
+from inspector.imaging.folders import find_parts, remarks
 from inspector.imaging.heatmaps import map_to_grey, overlay
 from inspector.imaging.images import IMAGE_SUFFIXES, encode_jpeg, read_image
+from inspector.progress import QUICK_S, Bars
 from inspector.shown import plain
 from inspector.tables import numbers, print_next, show, table
 from inspector.verdict import EXIT_CODES, FloatMap, Frame8, Judgement, Reason, Verdict
@@ -51,14 +51,15 @@ def run(options: argparse.Namespace) -> int:
     :class:`OutputError`.
     """
     out: Path | None = options.output
-    photos = list(_find(options.photos, out))
+    notes: list[str] = []
+    photos = list(_find(options.photos, out, notes))
     detector = Detector.load(options.bundle)
     taken = {path.resolve() for path, _ in photos}
     made = 0
     judged = table("photo", "verdict", numbers("score"), "reason")
     tally: Counter[Verdict] = Counter()
     stderr = Console(stderr=True)
-    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+    with Bars(*Bars.get_default_columns(), console=stderr, transient=True, quick_s=QUICK_S) as bar:
         for path, name in bar.track(photos, description="judging"):
             judgement = _judge(detector, path)
             tally[judgement.verdict] += 1
@@ -68,9 +69,8 @@ def run(options: argparse.Namespace) -> int:
                 write_picture(_free(out / name, taken), picture)
                 made += 1
     show(judged)
-    for folder in options.photos:
-        if folder.is_dir() and (others := left_out(folder)):
-            print(plain(f"not read in {folder}, since they are no photos: {others}"))
+    for note in notes:
+        print(plain(note))
     verdicts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in Verdict if tally[verdict])
     print(
         plain(
@@ -83,10 +83,11 @@ def run(options: argparse.Namespace) -> int:
     return max(EXIT_CODES[verdict] for verdict in tally)
 
 
-def _find(given: list[Path], out: Path | None) -> Iterator[tuple[Path, Path]]:
+def _find(given: list[Path], out: Path | None, notes: list[str]) -> Iterator[tuple[Path, Path]]:
     """Each photo, and its path below the folder that was given.
 
-    Heatmaps that an earlier call wrote to ``out`` are left out. Raises :class:`ImageError`.
+    Masks are left out, and heatmaps that an earlier call wrote to ``out``. What a person should
+    know of a folder is added to ``notes``. Raises :class:`ImageError`.
     """
     for path in given:
         try:
@@ -94,7 +95,9 @@ def _find(given: list[Path], out: Path | None) -> Iterator[tuple[Path, Path]]:
                 path.stat()
                 yield path, Path(path.name)
                 continue
-            found = find_images(path)
+            found, masks = find_parts(path)
+            theirs = [mask for mask in masks if out is None or not _is_made_by_us(mask, out)]
+            notes += remarks(path, found, theirs)
         except FileNotFoundError:
             raise ImageError(f"{path}: no such photo or folder") from None
         except OSError as error:

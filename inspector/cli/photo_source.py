@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from dataclasses import dataclass
@@ -12,13 +13,16 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from inspector.cameras.base import BadFrameError, Camera, CameraLostError, Frame
+from inspector.cameras.opencv import turn_of
+from inspector.cli.repeats import Repeats
 from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.folder import FolderCamera
 from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.config.cameras.simulator import SimulatorCamera
-from inspector.config.station_file import load_station
+from inspector.config.station_file import Station, load_station
 from inspector.config.yaml_file import in_words
-from inspector.errors import CameraError, ConfigError
+from inspector.errors import BundleError, CameraError, ConfigError, JournalError
+from inspector.imaging.folders import find_parts, remarks
 from inspector.imaging.geometry import Box
 from inspector.imaging.images import IMAGE_SUFFIXES
 from inspector.shown import masked, plain
@@ -38,10 +42,14 @@ _MOST_OLD_FRAMES: Final = 5
 
 @dataclass(frozen=True)
 class PhotoSource:
-    """The camera that CAMERA names, and the region that its station's recipe has for it."""
+    """The camera that CAMERA names, and the region that its station judges.
+
+    ``region_of`` says where the region, or that there is none, comes from.
+    """
 
     config: CameraConfig
     region: Box | None = None
+    region_of: str = ""
 
     @property
     def is_live(self) -> bool:
@@ -88,6 +96,24 @@ def find_camera(text: str) -> FolderCamera | OpenCvCamera | SimulatorCamera:
     return config.model_copy(update={"name": config.source_kind})
 
 
+def camera_remarks(config: CameraConfig) -> list[str]:
+    """What a person should know of a camera that is a folder or a video file, a line each.
+
+    That is what is not read, and what is to be shown otherwise than it is stored.
+    """
+    if isinstance(config, FolderCamera):
+        # What cannot be read is told by the camera.
+        with contextlib.suppress(OSError):
+            found, masks = find_parts(config.path)
+            return remarks(config.path, found, masks)
+    if isinstance(config, OpenCvCamera) and (degrees := turn_of(config)):
+        return [
+            f"the video says that it is to be shown turned by {degrees} degrees; its frames are "
+            f"read as they are stored, as a camera would give them"
+        ]
+    return []
+
+
 def _of_station(path: Path, name: str) -> PhotoSource:
     station = load_station(path)
     named = {camera.name: camera for camera in station.cameras}
@@ -99,7 +125,33 @@ def _of_station(path: Path, name: str) -> PhotoSource:
     name = name or next(iter(named))
     if name not in named:
         raise ConfigError(f"{path}: has no camera '{name}'; it has {', '.join(named)}")
-    return PhotoSource(named[name].for_collecting(), station.active(name).region)
+    region, region_of = _region_of_station(station, name)
+    return PhotoSource(named[name].for_collecting(), region, region_of)
+
+
+def _region_of_station(station: Station, camera: str) -> tuple[Box | None, str]:
+    """What ``station`` would judge of a picture of ``camera`` if it started now, and who says so.
+
+    That is the region of the recipe in force, which a changeover may have put into the place of the
+    file's, or else the region of its bundle, where that is there already.
+    """
+    # Only here, so that 'inspector collect --help' loads no ONNX.
+    from inspector.detection import bundle
+    from inspector.journal.reader import Reader
+    from inspector.station.recipes import choose
+
+    before = None
+    with contextlib.suppress(JournalError), Reader(station.state_folder) as reader:
+        before = reader.in_force(station.station)
+    name = choose(station, before).recipe
+    recipe = station.recipes[name][camera]
+    if recipe.region is not None:
+        return recipe.region, f"from recipe '{name}'"
+    try:
+        region = bundle.read(recipe.bundle).manifest.geometry.region
+    except BundleError:
+        return None, f"recipe '{name}' names none, and {recipe.bundle} cannot be read"
+    return region, f"from the bundle of recipe '{name}'"
 
 
 class ReconnectingCamera:
@@ -119,6 +171,10 @@ class ReconnectingCamera:
         self._camera.open()
         self._is_open = True
         settled_s = time.monotonic() + SETTLE_S
+        with Repeats(self._console.print) as remarks:
+            return self._first(settled_s, remarks)
+
+    def _first(self, settled_s: float, remarks: Repeats) -> Frame:
         while True:
             try:
                 frame = self.grab()
@@ -128,7 +184,7 @@ class ReconnectingCamera:
                         f"camera {self.source.config.name}: gives no picture that can be read: "
                         f"{error}; check its cable, or choose another format in its settings"
                     ) from None
-                self._console.print(plain(f"{error}: left out"))
+                remarks.tell("pictures that cannot be read", plain(f"{error}: left out"))
                 continue
             if frame is None:
                 raise CameraError(f"camera {self.source.config.name}: gave no picture")

@@ -9,11 +9,12 @@ import argparse
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from inspector.cli.arguments import moment
 from inspector.config.station_file import Station, load_station
 from inspector.errors import ConfigError
+from inspector.progress import QUICK_S, Bars
 
 
 def add_journal(parser: argparse.ArgumentParser) -> None:
@@ -50,14 +51,14 @@ def is_within(judged_us: int, options: argparse.Namespace) -> bool:
     )
 
 
-def progress_bar(console: Console) -> Progress:
-    """A bar with the number done and the time left, at a terminal; nothing in a file."""
-    return Progress(
+def progress_bar(console: Console) -> Bars:
+    """A bar with the number done and the time left, at a terminal; else lines."""
+    return Bars(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        quick_s=QUICK_S,
     )

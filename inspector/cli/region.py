@@ -14,6 +14,7 @@ from inspector.cli.photo_source import PhotoSource
 from inspector.errors import CameraError, ConfigError, Fault
 from inspector.imaging.geometry import Box
 from inspector.imaging.images import encode_jpeg, to_bgr8
+from inspector.shown import plain
 
 
 def choose_region(
@@ -21,23 +22,30 @@ def choose_region(
 ) -> Box | None:
     """The region in pixels of ``first``, None for the whole picture; says on ``console`` which.
 
-    ``--pick`` asks; else ``--region`` counts, then what ``album`` remembers, then the recipe of the
-    source's station. Raises :class:`ConfigError` when a region reaches beyond the picture or nobody
+    ``--pick`` asks; else ``--region`` counts, then what ``album`` remembers, then what the source's
+    station judges. Raises :class:`ConfigError` when a region reaches beyond the picture or nobody
     can be asked, :class:`CameraError` and :class:`OutputError` when ``first`` cannot be shown.
     """
     height, width = first.image.shape[:2]
+    origin = ""
     if options.pick:
         region = _pick(album, first, console)
     elif options.region is not None:
         region = options.region
-        if region.x + region.w > width or region.y + region.h > height:
-            raise ConfigError(
-                f"--region {as_argument(region)}: reaches beyond the camera's {width}x{height} px"
-            )
+    elif album.notes.region is not None:
+        region, origin = album.notes.region, "as before in this folder"
     else:
-        region = album.notes.region or source.region
+        region, origin = source.region, source.region_of
     where = as_argument(region) if region else "the whole picture"
-    console.print(f"camera {source.config.name}: {width}x{height} px, region: {where}")
+    if region is not None and (region.x + region.w > width or region.y + region.h > height):
+        raise ConfigError(
+            f"{f'region {where} ({origin})' if origin else f'--region {where}'}: reaches beyond "
+            f"the camera's {width}x{height} px; give --region X,Y,W,H within them"
+        )
+    of_whom = f" ({origin})" if origin else ""
+    console.print(
+        plain(f"camera {source.config.name}: {width}x{height} px, region: {where}{of_whom}")
+    )
     return region
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 
 from inspector.cameras.simulated import conveyor as simulator
 from inspector.cameras.simulated.conveyor import Domain, SimulatedPart
@@ -16,6 +15,7 @@ from inspector.cli.arguments import count, whole
 from inspector.errors import OutputError
 from inspector.files import output_errors, whole_folder
 from inspector.imaging.images import encode_png
+from inspector.progress import QUICK_S, Bars
 from inspector.tables import print_next
 
 
@@ -69,7 +69,7 @@ def write_dataset(
             raise OutputError(f"{out}: exists and is not an empty folder; choose another one")
         out.parent.mkdir(parents=True, exist_ok=True)
         stderr = Console(stderr=True)
-        bar = Progress(console=stderr, transient=True, disable=not stderr.is_terminal)
+        bar = Bars(*Bars.get_default_columns(), console=stderr, transient=True, quick_s=QUICK_S)
         with whole_folder(out) as folder, bar:
             items = list(_items(folder, good, test_good, defective))
             for item in bar.track(items, description="drawing parts"):

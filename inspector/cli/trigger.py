@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=whole,
         default=1,
         metavar="N",
-        help="number of the trigger within its session [%(default)s]",
+        help="number of the trigger within its session; without --session each call is a session "
+        "of its own, and so the same number twice is two triggers [%(default)s]",
     )
     parser.add_argument(
         "--session",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
 
@@ -34,8 +34,9 @@ from inspector.cli.engine_trials import (
 from inspector.detection import bundle as bundles
 from inspector.detection.engines.base import Engine, usable_cores
 from inspector.errors import BundleError, Fault, ImageError
-from inspector.imaging.folders import find_images
+from inspector.imaging.folders import find_parts, remarks
 from inspector.imaging.images import read_image
+from inspector.progress import QUICK_S, Bars
 from inspector.shown import plain
 from inspector.tables import numbers, print_next, show, table
 from inspector.verdict import Frame8
@@ -89,13 +90,14 @@ def run(options: argparse.Namespace) -> int:
     loss = ReferenceLoss.of(reference.manifest)
     golden = [Photo(each.image()) for each in reference.manifest.golden]
     photos = _photos(options.photos, references[paths[0]], console) if options.photos else []
-    with Progress(
+    with Bars(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        quick_s=QUICK_S,
     ) as bar:
         families: list[BundleOnEngine] = []
         trials: list[EngineTrial] = []
@@ -138,7 +140,9 @@ def _check_same_model(file: bundles.Bundle, first: bundles.Bundle) -> None:
 def _photos(folder: Path, detector: Detector, console: Console) -> list[Photo]:
     """The photos under ``folder`` at network size. Raises ImageError when none can be judged."""
     try:
-        found = find_images(folder)
+        found, masks = find_parts(folder)
+        for remark in remarks(folder, found, masks):
+            console.print(plain(remark))
     except OSError as error:
         raise ImageError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
     if not found:

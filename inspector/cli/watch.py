@@ -9,14 +9,17 @@ from typing import Final
 
 from inspector.cli.arguments import add_keys, client_keys, count
 from inspector.cli.output import Lines, Screen, save_heatmap
+from inspector.cli.repeats import Repeats
 from inspector.client import Gap, Heatmap, Subscriber
 from inspector.config.addresses import VERDICTS
 from inspector.errors import ConfigError, WireError
 from inspector.shown import plain
 from inspector.wire.messages import StatusMessage, VerdictMessage
 
-_IMAGES_GRACE_S: Final = 1.0
-"""After the last verdict asked for, wait so long for pictures that are still missing."""
+_IMAGES_GRACE_S: Final = 5.0
+"""After the last verdict asked for, and after each picture, wait so long for one that is missing.
+
+A station encodes pictures when it has time, so they may be seconds behind their verdicts."""
 _SILENCE_S: Final = 3.0
 """After so long without a message, ask whether the station is running."""
 
@@ -52,14 +55,26 @@ def run(arguments: argparse.Namespace) -> int:
 def _watch(
     subscriber: Subscriber, lines: Lines, notes: Screen, arguments: argparse.Namespace
 ) -> None:
+    with Repeats(notes.print) as remarks:
+        _show(subscriber, lines, notes, remarks, arguments)
+
+
+def _show(
+    subscriber: Subscriber,
+    lines: Lines,
+    notes: Screen,
+    remarks: Repeats,
+    arguments: argparse.Namespace,
+) -> None:
     seen, heard, until = 0, time.monotonic(), float("inf")
     pending: set[tuple[str, int]] = set()
+    came: set[tuple[str, int]] = set()
     while time.monotonic() < until:
         try:
             item = subscriber.receive(200)
         except WireError as error:
             # The operator must still see what follows a message that cannot be read.
-            notes.print(plain(f"inspector: {error}"))
+            remarks.tell("messages that cannot be read", plain(f"inspector: {error}"))
             heard = time.monotonic()
             continue
         if item is not None:
@@ -76,18 +91,27 @@ def _watch(
         elif isinstance(item, StatusMessage):
             lines.status(item)
         elif isinstance(item, Heatmap):
-            if arguments.save:
+            key = (item.message.epoch, item.message.seq)
+            if arguments.save and (seen != arguments.count or key in pending):
                 save_heatmap(arguments.save, item)
-            pending.discard((item.message.epoch, item.message.seq))
+                came.add(key)
+            pending.discard(key)
+            until = float("inf")
         elif isinstance(item, VerdictMessage) and seen != arguments.count:
             lines.verdict(item)
             seen += 1
-            if arguments.save and item.verdict != "FAULT":
-                pending.add((item.epoch, item.seq))
+            key = (item.epoch, item.seq)
+            if arguments.save and item.verdict != "FAULT" and key not in came:
+                pending.add(key)
+            came.discard(key)
         if seen == arguments.count:
             if not pending:
                 return
             until = min(until, time.monotonic() + _IMAGES_GRACE_S)
+    notes.print(
+        f"inspector: {len(pending)} pictures did not come within {_IMAGES_GRACE_S:.0f} s: "
+        f"'pictures' in the recipe may leave them out, or the line is too fast for all of them"
+    )
 
 
 def _images_beside(address: str) -> str:

@@ -31,6 +31,7 @@ from inspector.wire.messages import (
     TriggerCommand,
     VerdictMessage,
 )
+from inspector.wire.wording import wrong_field
 
 _RELOAD_S: Final = 120.0
 _ENTER_S: Final = 1.0
@@ -229,6 +230,4 @@ def _in_words() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise CommandError(f"{field} {first['input']!r}: {first['msg']}", "malformed") from None
+        raise CommandError(" ".join(wrong_field(error)), "malformed") from None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 import re
 import reprlib
 import shlex
+import types
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -70,7 +74,19 @@ _MOST_BYTES: Final = 2**20
 """Of a YAML file; the longest of ours has some kilobytes."""
 _MOST_DIGITS: Final = 40
 """Python takes minutes for a number of a million digits, and refuses to print one of 5,000."""
-_NUMBERS: Final = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
+_TAG: Final = "tag:yaml.org,2002:"
+_NUMBERS: Final = frozenset({f"{_TAG}int", f"{_TAG}float"})
+_PLAIN_NUMBER: Final = re.compile(
+    r"[-+]?(?:0|[1-9][0-9]*)|[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+)
+"""A number that everybody reads alike, unlike 010 (octal), 1:30 (base 60), 0x1F or 1_000."""
+_READ_AS: Final = {
+    f"{_TAG}bool": "true or false",
+    f"{_TAG}null": "nothing",
+    f"{_TAG}int": "a number",
+    f"{_TAG}float": "a number",
+}
+"""What YAML takes a word without quotes for, where it does not take it for text."""
 _NO_TEXT: Final = re.compile("[\0\ud800-\udfff]")
 """NUL ends a path or an address for the system, and a lone surrogate cannot be written."""
 _REPR: Final = reprlib.Repr()
@@ -155,6 +171,8 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
 
 def _read(path: Path, model: type[BaseModel]) -> str:
     """The text of a file. Raises :class:`ConfigError`."""
+    if path.suffix.lower() == ".onnx":
+        raise ConfigError(f"{path}: a bundle, not a YAML file; name the file that is wanted here")
     try:
         # A pipe would be waited for without a limit, and a device may never end.
         if path.exists() and not path.is_file():
@@ -205,6 +223,9 @@ _WORDS: Final = {
 }
 """Our words for errors that pydantic describes in terms of Python."""
 
+_TEXTS: Final = frozenset({"string_type", "path_type"})
+"""Errors of a value that is not the text which it must be."""
+
 _PATTERNS: Final = {
     NAME: "must be letters, digits, '_', '.' or '-', at most 64",
     METRICS_ADDRESS: "must be an address of this machine's own, such as 127.0.0.1:9464",
@@ -227,6 +248,11 @@ def in_words(detail: ErrorDetails) -> str:
         return message
     if isinstance(detail["input"], dict | list):
         return message
+    written = str(detail["input"])
+    odd = re.match(r"[-+.]?\d", written) and not _PLAIN_NUMBER.fullmatch(written)
+    if odd and detail["type"] in {"int_type", "float_type"}:
+        # Such as 1e3, 0o17 and 09, which other programs read as numbers.
+        message += " in decimal digits"
     return f"{message} (found {_shown(detail['input'])})"
 
 
@@ -242,7 +268,9 @@ def _describe(path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel
     line, shown = _locate(root, found, missing)
     message = in_words(detail)
     if detail["type"] == "extra_forbidden":
-        message = f"unknown key; {_known(model)}"
+        message = f"unknown key; {_known(model, found)}"
+    elif detail["type"] in _TEXTS and (written := _written(root, found)) is not None:
+        message = written
     return ConfigError(f"{path}:{line}: {_line(shown) or 'file'}: {plain(message, _MOST_LETTERS)}")
 
 
@@ -252,12 +280,74 @@ def _begin(path: Path, model: type[BaseModel]) -> str:
     return str(cure).format(file=shlex.quote(str(path)))
 
 
-def _known(model: type[BaseModel]) -> str:
-    """The known keys of the file, or the page of the documentation that lists them."""
+def _known(model: type[BaseModel], found: tuple[int | str, ...]) -> str:
+    """The key that is probably meant, and the known keys of the file or the page that lists them.
+
+    ``found`` is pydantic's path to the unknown key.
+    """
+    *above, key = found
+    names = [name for part in _models_at(model, above) for name in part.model_fields]
+    near = difflib.get_close_matches(str(key).lower().replace("-", "_"), names, 1, 0.7)
+    meant = f"did you mean '{near[0]}'? " if near else ""
     page = getattr(model, "documented_in", "")
     if page:
-        return f"check its spelling against {page}"
-    return f"known keys: {', '.join(model.model_fields)}"
+        return f"{meant}check its spelling against {page}"
+    return f"{meant}known keys: {', '.join(model.model_fields)}"
+
+
+def _models_at(annotation: Any, keys: list[int | str]) -> Iterator[type[BaseModel]]:
+    """The models that may stand at ``keys``, pydantic's path from ``annotation`` on.
+
+    The tag of a union stands in the path like a key.
+    """
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        yield from _models_at(inner[0], keys)
+    elif origin in (Union, types.UnionType):
+        tagged = [one for one in inner if keys and keys[0] in _tags(one)]
+        for one in tagged or inner:
+            yield from _models_at(one, keys[1:] if tagged else keys)
+    elif origin is dict and keys:
+        yield from _models_at(inner[1], keys[1:])
+    elif origin in (tuple, list) and keys:
+        yield from _models_at(inner[0], keys[1:])
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if not keys:
+            yield annotation
+        elif (field := annotation.model_fields.get(str(keys[0]))) is not None:
+            yield from _models_at(field.annotation, keys[1:])
+
+
+def _tags(member: Any) -> tuple[Any, ...]:
+    """The values by which a member of a union is told from the others."""
+    fields = getattr(member, "model_fields", {})
+    kind = fields.get("kind")
+    return get_args(kind.annotation) if kind and get_origin(kind.annotation) is Literal else ()
+
+
+def _written(root: Any, found: tuple[int | str, ...]) -> str | None:
+    """What is wrong with a value without quotes where text is meant; None for any other."""
+    node = _node_at(root, found)
+    if not isinstance(node, yaml.ScalarNode) or node.tag not in _READ_AS:
+        return None
+    if node.value == "":
+        return "is empty; give a value, or leave the key out"
+    shown = _line(node.value)
+    return (
+        f"YAML reads {shown} as {_READ_AS[node.tag]}, but this must be text; put it in quotes: "
+        f"'{shown}'"
+    )
+
+
+def _node_at(root: Any, found: tuple[int | str, ...]) -> Any:
+    """The node at pydantic's path ``found``; tags of unions in it are no keys of the file."""
+    node = root
+    for key in found:
+        if isinstance(node, yaml.MappingNode):
+            node = next((value for name, value in node.value if name.value == str(key)), node)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+    return node
 
 
 def _locate(
@@ -309,6 +399,12 @@ def _check_nodes(node: Any, path: Path, place: str, above: set[int], done: set[i
             _check_nodes(key_node, path, "key", above, done)
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigError(f"{where}: a key must be a word, not a list or a mapping")
+            if key_node.value and key_node.tag in _READ_AS:
+                raise ConfigError(
+                    f"{where}: {_line(key_node.value)}: YAML reads this key as "
+                    f"{_READ_AS[key_node.tag]}, not as a name; put it in quotes: "
+                    f"'{_line(key_node.value)}'"
+                )
             if key_node.value in seen:
                 raise ConfigError(f"{where}: {_line(key_node.value)}: key stands twice; keep one")
             seen.add(key_node.value)
@@ -333,3 +429,28 @@ def _check_scalar(node: yaml.ScalarNode, path: Path, place: str) -> None:
         raise ConfigError(
             f"{where}: a number of {len(node.value)} digits; give one of at most {_MOST_DIGITS}"
         )
+    if trap := _trap(node):
+        raise ConfigError(f"{where}: {trap}")
+
+
+def _trap(node: yaml.ScalarNode) -> str:
+    """What is wrong with a value that YAML 1.1 reads otherwise than people do; "" for others."""
+    is_number = node.tag in _NUMBERS
+    if not is_number and node.tag != f"{_TAG}timestamp":
+        return ""
+    if is_number and _PLAIN_NUMBER.fullmatch(node.value):
+        return ""
+    try:
+        value = yaml.SafeLoader("").construct_object(node)
+    except (ValueError, LookupError, AttributeError, OverflowError, TypeError):
+        # Such values are refused when the document is constructed.
+        return ""
+    shown = _line(node.value)
+    if not is_number:
+        return f"YAML reads {shown} as a date; put it in quotes if it is a name: '{shown}'"
+    if not math.isfinite(value):
+        return f"{shown} is no finite number; give one, or put it in quotes if it is text"
+    return (
+        f"YAML reads {shown} as the number {value:.15g}; write a number in decimal digits alone, "
+        f"such as {value:.15g}, or put it in quotes if it is text: '{shown}'"
+    )

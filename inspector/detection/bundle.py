@@ -118,6 +118,13 @@ def _read(
         raise BundleError(
             f"{path}: no such bundle; export one with 'inspector-model export RUN -o {path.name}'"
         ) from None
+    except IsADirectoryError:
+        if (path / "run.json").exists():
+            raise BundleError(
+                f"{path}: a run, not a bundle; write its bundle with 'inspector-model export "
+                f"{path} -o part.onnx', then name that"
+            ) from None
+        raise BundleError(f"{path}: a folder, not a bundle; name the .onnx file itself") from None
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from None
     model = unseal(data, path, keys)

@@ -1,20 +1,36 @@
 """Which photos a folder holds: the one rule for training, cameras, judging, tuning and collecting.
 
-Image files at any depth, by path. Links are followed, and each real folder counts once, under the
-first path that leads to it: a link in a circle ends. Hidden files and folders are left out: they
-are thumbnails, notes, and the "._" twins that macOS leaves on memory cards. So are pipes, sockets
-and devices, whatever their names.
+Image files at any depth, by path: what has a picture's suffix, and what begins as a picture does,
+whatever it is called. Links are followed, and each real folder counts once, under the first path
+that leads to it: a link in a circle ends. Hidden files and folders are left out: they are
+thumbnails, notes, and the "._" twins that macOS leaves on memory cards. So are pipes, sockets and
+devices, whatever their names, and copies that programs leave behind (.part, .bak).
 """
 
 from __future__ import annotations
 
+import mmap
 import os
+import re
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
+from inspector.imaging.formats import HEAD_BYTES, is_photo, is_turned
 from inspector.imaging.images import IMAGE_SUFFIXES
+
+MASK_ENDINGS: Final = ("_mask", "_gt", "_GT", "_label")
+"""What the name of a mask that lies beside its photo has more than that of the photo."""
+_MASKS: Final = frozenset(
+    {"mask", "masks", "groundtruth", "gt", "annotation", "annotations"}
+    | {"segmentation", "segmentations", "heatmap", "heatmaps"}
+)
+_LEFT_BEHIND: Final = frozenset(
+    {".part", ".partial", ".crdownload", ".download", ".tmp", ".temp", ".bak", ".old", ".orig"}
+)
+"""Suffixes of files that are not whole yet, or copies of others."""
 
 
 def find_images(root: Path) -> list[Path]:
@@ -23,25 +39,76 @@ def find_images(root: Path) -> list[Path]:
     So those of a folder stay together. ``root`` itself may be hidden or a link. Raises OSError when
     it is missing or no folder, and when a folder in it cannot be read.
     """
-    found = [
-        here / name
-        for here, _, files in walk(root)
-        for name in files
-        if Path(name).suffix.lower() in IMAGE_SUFFIXES and _ends(here / name)
-    ]
+    found = [here / name for here, _, files in walk(root) for name in files if _counts(here / name)]
     return sorted(found, key=lambda path: path.relative_to(root).parts)
 
 
+def find_parts(root: Path) -> tuple[list[Path], list[Path]]:
+    """The photos of parts under ``root``, as :func:`find_images`, and the masks beside them.
+
+    A mask lies in a folder that is called so below ``root``, or beside its photo. Where there is
+    nothing else, these are what is meant. Raises OSError.
+    """
+    found = find_images(root)
+    stems = {path.with_suffix("") for path in found}
+    masks = [path for path in found if _is_mask(path, root, stems)]
+    if len(masks) == len(found):
+        return found, []
+    left = set(masks)
+    return [path for path in found if path not in left], masks
+
+
+def _is_mask(path: Path, root: Path, stems: set[Path]) -> bool:
+    if any(sounds_like_mask(name) for name in path.relative_to(root).parts[:-1]):
+        return True
+    bare = path.with_suffix("")
+    return any(
+        bare.name.endswith(ending) and bare.with_name(bare.name.removesuffix(ending)) in stems
+        for ending in MASK_ENDINGS
+    )
+
+
+def sounds_like_mask(name: str) -> bool:
+    """Whether a folder called ``name`` holds masks, which say where a part is defective."""
+    words = re.findall(r"[^\W_]+", name.lower())
+    return not _MASKS.isdisjoint({"".join(words), *words})
+
+
+def remarks(root: Path, photos: Sequence[Path] = (), masks: Sequence[Path] = ()) -> list[str]:
+    """What a person should know about the photos in ``root``, a line each.
+
+    That is how many files :func:`find_images` leaves out, by suffix, how many ``masks`` a caller
+    leaves out, and how many of ``photos`` say that they are to be shown turned. Raises OSError.
+    """
+    lines = []
+    if others := left_out(root):
+        lines.append(f"not read in {root}, since they are no photos: {others}")
+    if masks:
+        lines.append(f"not read in {root}, since they are masks by their names: {len(masks)}")
+    turned = sum(map(_is_turned, photos))
+    if turned:
+        lines.append(say_turned(turned, len(photos)))
+    return lines
+
+
+def say_turned(turned: int, photos: int) -> str:
+    """The remark that ``turned`` of ``photos`` are to be shown otherwise than they are stored."""
+    return (
+        f"{turned} of {photos} photos say that they are to be shown turned (EXIF orientation); "
+        f"they are read as they are stored, as a camera would give them"
+    )
+
+
 def left_out(root: Path) -> str:
-    """The files under ``root`` that :func:`find_images` leaves out, such as "5 .webp, 1 .txt".
+    """The files under ``root`` that :func:`find_images` leaves out, such as "5 .heic, 1 .txt".
 
     "" when there is none; hidden ones are not counted. Raises OSError.
     """
     suffixes = Counter(
         Path(name).suffix.lower() or "without a suffix"
-        for _, _, files in walk(root)
+        for here, _, files in walk(root)
         for name in files
-        if Path(name).suffix.lower() not in IMAGE_SUFFIXES
+        if not _counts(here / name)
     )
     often = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count} {suffix}" for suffix, count in often)
@@ -64,13 +131,36 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
         yield Path(here), folders, sorted(name for name in files if not name.startswith("."))
 
 
-def _ends(path: Path) -> bool:
-    """False for what may be read for ever; what cannot be looked at is left to its reader."""
+def _counts(path: Path) -> bool:
+    """Whether a file is a photo; one that cannot be looked at is left to its reader."""
+    suffix = path.suffix.lower()
+    has_suffix = suffix in IMAGE_SUFFIXES
     try:
         mode = path.stat().st_mode
+        # A pipe or a device may be read for ever.
+        if not stat.S_ISREG(mode):
+            return has_suffix and stat.S_ISDIR(mode)
+        if has_suffix:
+            return True
+        if suffix in _LEFT_BEHIND or path.name.endswith("~"):
+            return False
+        with path.open("rb") as file:
+            return is_photo(file.read(HEAD_BYTES))
     except OSError:
-        return True
-    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+        return has_suffix
+
+
+def _is_turned(path: Path) -> bool:
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            view = memoryview(data)
+            try:
+                return is_turned(view)
+            finally:
+                view.release()
+    except (OSError, ValueError):
+        # Whoever reads the photo says what is wrong with it; an empty file cannot be mapped.
+        return False
 
 
 def _refuse(error: OSError) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,24 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from inspector.errors import Fault
+from inspector.imaging.formats import HEAD_BYTES, check_one_picture, format_of, without_turn
 from inspector.imaging.jpeg import decode_jpeg, is_jpeg
 from inspector.verdict import FloatMap, Frame8, Reason
 
 IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff"}
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp"}
+    | {".jp2", ".j2k", ".jpc", ".jpf", ".pbm", ".pgm", ".ppm", ".pnm", ".pam", ".gif", ".avif"}
+    | {".ras", ".sr"}
 )
+"""What is called so must be a picture; what is called otherwise may be one."""
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
-_TIFF: Final = {
-    b"II*\0": ("<", False),
-    b"MM\0*": (">", False),
-    b"II+\0": ("<", True),
-    b"MM\0+": (">", True),
-}
-"""How a TIFF begins: its byte order, and whether its offsets have 64 bits."""
-_TRUNCATED: Final = "the image is truncated"
-_NO_IMAGE: Final = "not a readable image (PNG, JPEG, BMP or TIFF)"
-
 # OpenCV's log is silenced: the errors raised here say in one line what is wrong with a file.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -66,8 +59,9 @@ def to_bgr8(frame: npt.NDArray[Any]) -> Frame8:
 def read_image(path: Path) -> npt.NDArray[Any]:
     """Read an image file as it is: uint8 or uint16, grey ``[H, W]``, BGR or BGRA ``[H, W, C]``.
 
-    Raises ValueError with path and cause when the file is missing, damaged, no PNG, JPEG, BMP or
-    TIFF, or holds more than one page or frame.
+    Whatever the file says about the way to show it (EXIF orientation), the pixels come as they are
+    stored. Raises ValueError with path and cause when the file is missing, damaged, in a format
+    that is not read, or holds more than one page or frame.
     """
     try:
         data = np.fromfile(path, dtype=np.uint8)
@@ -88,56 +82,18 @@ def decode_file(data: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[Any]:
 
 def _decode_only(data: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
     """The one whole picture in a file. Raises ValueError, which says what "the image" is not."""
-    head = data[:16].tobytes()
-    if is_jpeg(head):
+    if is_jpeg(data[:3].tobytes()):
         return decode_jpeg(data.tobytes())
-    # OpenCV itself refuses what is cut short in these three, and only in these is it known how many
-    # pictures the file holds.
-    if head.startswith(_PNG):
-        several = _is_animated(data)
-    elif head[:4] in _TIFF:
-        several = _has_more_pages(data)
-    elif head.startswith(b"BM"):
-        several = False
-    else:
-        raise ValueError(_NO_IMAGE)
-    if several:
-        raise ValueError("the image has more than one page or frame; save the one to judge alone")
+    check_one_picture(data.data)
+    data = without_turn(data)
     try:
         image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         image = None
     if image is None:
-        raise ValueError(_NO_IMAGE)
+        kind = format_of(data[:HEAD_BYTES].tobytes())
+        raise ValueError(f"not a readable image: a damaged {kind}, or one of a kind unknown here")
     return image
-
-
-def _is_animated(data: npt.NDArray[np.uint8]) -> bool:
-    """Whether a PNG announces an animation. Raises ValueError when it lacks its end."""
-    if b"IEND" not in data[-4096:].tobytes():
-        raise ValueError(_TRUNCATED)
-    at = len(_PNG)
-    while at + 8 <= data.size:
-        length, kind = struct.unpack(">I4s", data[at : at + 8].tobytes())
-        if kind in (b"acTL", b"IDAT"):
-            return bool(kind == b"acTL")
-        at += 12 + length
-    return False
-
-
-def _has_more_pages(data: npt.NDArray[np.uint8]) -> bool:
-    """Whether the first page's directory in a TIFF names another one. Raises ValueError."""
-    order, big = _TIFF[data[:4].tobytes()]
-    count, offset, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
-    try:
-        (at,) = struct.unpack_from(f"{order}{offset}", data.data, 8 if big else 4)
-        (entries,) = struct.unpack_from(f"{order}{count}", data.data, at)
-        at += struct.calcsize(count) + entries * entry
-        (following,) = struct.unpack_from(f"{order}{offset}", data.data, at)
-    except (struct.error, OverflowError, IndexError):
-        # Offsets of 64 bits may be larger than any index.
-        raise ValueError(_TRUNCATED) from None
-    return bool(following != 0)
 
 
 def encode_png(image: Frame8) -> bytes:

@@ -13,7 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from inspector.errors import WireError
 from inspector.journal.schema import PLACES_PER_EPOCH, Database, Recovered, TriggerRow
-from inspector.wire.messages import VerdictMessage, decode_verdict, first_wrong
+from inspector.wire.messages import VerdictMessage, decode_verdict
+from inspector.wire.wording import first_wrong
 
 _REMEMBERED: Final = 10_000
 _TRIGGER_ROW: Final = TypeAdapter(TriggerRow)

@@ -22,6 +22,7 @@ from pydantic import (
 
 from inspector.errors import WireError
 from inspector.verdict import Reason, Verdict
+from inspector.wire.wording import first_wrong
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -420,7 +421,7 @@ def decode_command(body: bytes) -> Command:
     try:
         return _COMMANDS.validate_json(body)
     except ValidationError as error:
-        raise WireError(f"received command {first_wrong(error)}") from None
+        raise WireError(f"received command {first_wrong(error, tagged=True)}") from None
 
 
 def decode_reply(body: bytes) -> ReplyMessage:
@@ -442,13 +443,6 @@ def json_schemas() -> dict[str, dict[str, Any]]:
     schemas["command"] = _COMMANDS.json_schema(by_alias=True)
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return {kind: dialect | schema for kind, schema in schemas.items()}
-
-
-def first_wrong(error: ValidationError) -> str:
-    """The first wrong field of a message, as the end of a sentence about it."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"whose field '{where}' is wrong: {first['msg']}"
 
 
 def dump_schemas() -> str:

@@ -20,7 +20,7 @@ import pytest
 
 from inspector import cameras
 from inspector.cameras import BadFrameError, Camera, CameraLostError, Frame
-from inspector.cameras.opencv import ExposureBounds, Freshness, OpenCv, has_gstreamer
+from inspector.cameras.opencv import ExposureBounds, Freshness, OpenCv, has_gstreamer, turn_of
 from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.folder import FolderCamera
 from inspector.config.cameras.opencv import OpenCvCamera
@@ -291,6 +291,31 @@ def test_each_frame_of_a_video_has_its_own_size(tmp_path: Path) -> None:
 
 
 @needs_ffmpeg
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_video_that_is_to_be_shown_turned_comes_as_it_is_stored(
+    tmp_path: Path, degrees: int
+) -> None:
+    path = tmp_path / "line.mp4"
+    writer = cv2.VideoWriter(
+        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), 25, (96, 64)
+    )
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[:32, :48] = 255
+    for _ in range(3):
+        writer.write(picture)
+    writer.release()
+    config = OpenCvCamera(kind="opencv", name="top", source=str(path))
+    assert turn_of(config) == 0
+    videos.turn(path, degrees)
+    assert turn_of(config) == degrees
+    with opened(cameras.create(config)) as camera:
+        frame = camera.grab(1000)
+    assert frame is not None
+    assert frame.image.shape == picture.shape
+    assert frame.image[8, 8].min() > 200
+    assert max(frame.image[8, -8].max(), frame.image[-8, 8].max(), frame.image[-8, -8].max()) < 50
+
+
 @pytest.mark.parametrize("code", ["mp4v", "VP80"])
 def test_a_video_of_another_codec_is_decoded_by_opencv(tmp_path: Path, code: str) -> None:
     path = tmp_path / "line.avi"

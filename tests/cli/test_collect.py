@@ -30,7 +30,9 @@ from inspector.cli.photo_source import find_source
 from inspector.errors import CameraError, ConfigError
 from inspector.imaging.geometry import Box
 from inspector.imaging.images import encode_png, read_image
-from tests import videos
+from inspector.journal.schema import RecipeInForce
+from inspector.journal.writer import Journal
+from tests import tiny, videos
 from tests.cameras.test_cameras import needs_ffmpeg, numbered, write_video
 from tests.videos import StreamServer
 
@@ -95,7 +97,7 @@ def test_folder_is_continued_with_its_region(tmp_path, capsys):
     assert np.array_equal(read_image(out / "0008.png"), good(2))
     said = capsys.readouterr()
     assert f"region: {NUMBERS}" in said.err
-    assert said.err.count("not kept") == 1
+    assert said.err.count("; not kept (further") == 1
     assert "the same picture as 0000.png; not kept (further" in said.err
     assert "4 photos, 2 of them new; not kept: 2 already there" in said.out
     assert collected("simulator", "-o", out, "--count", 4) == 0
@@ -328,6 +330,63 @@ def test_camera_of_a_station_gives_good_parts_once(tmp_path, capsys):
     assert np.array_equal(read_image(tmp_path / "left" / "0002.png"), good(2))
     assert collected(f"{station}:right", "-o", tmp_path / "right") == 0
     assert files(tmp_path / "right") == ["0000.png", "0001.png"]
+
+
+def test_a_station_s_region_is_that_of_its_bundle_and_of_the_recipe_in_force(tmp_path, capsys):
+    path = write_station(tmp_path / "station.yaml")
+    station = yaml.safe_load(path.read_text())
+    station["recipes"]["r"]["left"] = {"bundle": "region.onnx"}
+    other = {"bundle": "none.onnx", "region": {"x": 8, "y": 4, "w": 300, "h": 200}}
+    station["recipes"]["other"] = {"left": other, "right": {"bundle": "none.onnx"}}
+    station["journal"] = {"folder": "journal"}
+    path.write_text(yaml.safe_dump(station))
+    region = {"x": 0, "y": 16, "w": 640, "h": 400}
+    whole = {"height": tiny.SIDE, "width": tiny.SIDE}
+    tiny.write_bundle(tmp_path / "region.onnx", geometry={**whole, "region": region})
+    write_parts(tmp_path / "photos", good(0))
+
+    def region_of(camera: str) -> str:
+        assert collected(f"{path}:{camera}", "-o", tmp_path / camera, "--count", 1) == 0
+        shutil.rmtree(tmp_path / camera)
+        return capsys.readouterr().err.splitlines()[0].partition("px, ")[2]
+
+    assert region_of("left") == "region: 0,16,640,400 (from the bundle of recipe 'r')"
+    assert region_of("right").startswith("region: the whole picture (recipe 'r' names none, and ")
+    # A changeover is in force until the next one, whatever the file begins with.
+    journal = Journal(tmp_path / "journal", 1)
+    journal.keep(RecipeInForce("s", "other", "r"))
+    journal.close()
+    assert region_of("left") == "region: 8,4,300,200 (from recipe 'other')"
+    other["region"]["w"] = 641
+    path.write_text(yaml.safe_dump(station))
+    assert collected(f"{path}:left", "-o", tmp_path / "left") == 10
+    wanted = "region 8,4,641,200 (from recipe 'other'): reaches beyond the camera's 640x480 px"
+    assert wanted in capsys.readouterr().err
+
+
+def test_frames_that_repeat_are_counted_and_not_told_one_by_one(tmp_path, capsys):
+    camera = write_parts(
+        tmp_path / "camera", *(as_camera(good(0), seed=number) for number in range(40))
+    )
+    assert collected(camera, "-o", tmp_path / "out", "--region", NUMBERS) == 0
+    said = capsys.readouterr()
+    told = said.err.count("same part photographed twice?")
+    more = sum(map(int, re.findall(r"(\d+) (?:more like it|like it before)", said.err)))
+    assert 3 <= told <= 6
+    assert told + more == 39
+    assert "not kept: 39 same part" in said.out
+
+
+def test_what_a_folder_has_beside_photos_is_told(tmp_path, capsys):
+    camera = write_parts(tmp_path / "camera", good(0), good(1))
+    (camera / "IMG_7.heic").write_bytes(b"from a phone")
+    (camera / "mask").mkdir()
+    (camera / "mask" / "0.png").write_bytes(encode_png(good(0)))
+    assert collected(camera, "-o", tmp_path / "out") == 0
+    said = capsys.readouterr()
+    assert f"not read in {camera}, since they are no photos: 1 .heic" in said.err
+    assert f"not read in {camera}, since they are masks by their names: 1" in said.err
+    assert files(tmp_path / "out") == ["0000.png", "0001.png"]
 
 
 def test_folders_that_cannot_take_photos(tmp_path, capsys):

@@ -107,7 +107,7 @@ def test_what_it_wrote_is_no_photo_and_no_photo_is_overwritten(bundle_path, phot
         (
             ("{bundle}", "{folder}/empty"),
             21,
-            "empty: holds no photo (bmp, dib, jfif, jpe, jpeg, jpg, png, tif",
+            "empty: holds no photo (avif, bmp, dib, gif, j2k, jfif, jp2",
         ),
         (("{folder}/photos/000.png", "{folder}/photos"), 11, "000.png: "),
         (("{folder}/none.onnx", "{folder}/photos"), 11, "none.onnx: "),

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import yaml
 import zmq
 
+from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.wire import messages as wire
+from inspector.wire.publisher import Publisher
 from tests import running
-from tests.messages import verdict
+from tests.messages import heatmap, verdict
 
 
 def test_watch_shows_and_saves(tmp_path, station):
@@ -38,6 +44,34 @@ def test_watch_shows_and_saves(tmp_path, station):
         "top_000002_001_FAIL_map.png",
         "top_000002_001_FAIL_overlay.jpg",
     ]
+
+
+def test_watch_waits_for_pictures_that_come_late_and_says_which_never_come(tmp_path):
+    """A station encodes pictures when it has time, and leaves some out when it has none."""
+    grey = np.zeros((64, 64), np.uint8)
+    picture = encode_jpeg(np.zeros((64, 64, 3), np.uint8))
+    with contextlib.closing(Publisher("tcp://127.0.0.1:*", "tcp://127.0.0.1:*")) as publisher:
+        verdicts, images = publisher.addresses
+
+        def publish() -> None:
+            assert publisher.wait_for_subscriber(10)
+            for seq in (1, 2, 3):
+                publisher.send_verdict(verdict(seq))
+            for seq in (1, 3):
+                time.sleep(1.6)
+                publisher.send_heatmap(heatmap(seq), encode_png(grey), picture)
+
+        sender = threading.Thread(target=publish)
+        sender.start()
+        found, out, err = running.inside(
+            *("watch", verdicts, "--images", images, "--count", "3", "--save", tmp_path / "seen")
+        )
+        sender.join()
+    assert found == 0
+    assert len([line for line in out.splitlines() if " PASS " in line]) == 3
+    kept = sorted({path.name.split("_")[1] for path in (tmp_path / "seen").iterdir()})
+    assert kept == ["000001", "000003"]
+    assert "1 pictures did not come within 5 s" in err
 
 
 def test_watch_saves_parts_without_an_id(tmp_path, bundle_path):

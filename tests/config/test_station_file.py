@@ -59,7 +59,49 @@ def test_paths_are_relative_to_the_file(tmp_path):
     ("old", "new", "line", "key", "words"),
     [
         ("queue_size: 4", "quue_size: 4", 2, "quue_size", "unknown key"),
+        ("queue_size: 4", "que_size: 4", 2, "que_size", "did you mean 'queue_size'?"),
+        ("    path: parts", "    dedline_ms: 9", 6, "cameras[0].dedline_ms", "mean 'deadline_ms'?"),
+        (
+            "      bundle: flange.onnx",
+            "      bundel: x",
+            10,
+            "recipes.flange.top.bundel",
+            "'bundle'?",
+        ),
+        (
+            "queue_size: 4",
+            f"security:\n  peers:\n    plc: {{key: '{'k' * 40}', role: [listen]}}",
+            4,
+            "security.peers.plc.role",
+            "did you mean 'roles'?",
+        ),
+        *(
+            ("queue_size: 4", f"queue_size: {value}", 2, "queue_size", words)
+            for value, words in (
+                ("1:30", "YAML reads 1:30 as the number 90"),
+                ("010", "YAML reads 010 as the number 8"),
+                ("0x1F", "YAML reads 0x1F as the number 31"),
+                ("0b11", "YAML reads 0b11 as the number 3"),
+                ("1_000", "such as 1000, or put it in quotes if it is text: '1_000'"),
+                (".inf", "no finite number"),
+                ("2026-11-29", "as a date; put it in quotes if it is a name: '2026-11-29'"),
+                ("1e3", "must be a whole number in decimal digits (found '1e3')"),
+                ("0o17", "must be a whole number in decimal digits (found '0o17')"),
+            )
+        ),
+        ("name: top", "name: no", 4, "cameras[0].name", "YAML reads no as true or false"),
+        ("name: top", "name: ~", 4, "cameras[0].name", "put it in quotes: '~'"),
+        ("name: top", "name:", 4, "cameras[0].name", "is empty; give a value"),
+        ("  flange:\n", "  on:\n", 8, "on", "as true or false, not as a name; put it in quotes"),
+        ("  flange:\n", "  12:\n", 8, "12", "as a number, not as a name; put it in quotes: '12'"),
         ("queue_size: 4", "queue_size: many", 2, "queue_size", "'many'"),
+        (
+            "    path: parts",
+            "    path: parts\n    trigger: software\n    latency_ms: 900\n    deadline_ms: 900",
+            8,
+            "cameras[0].latency_ms",
+            "900 is no less than deadline_ms 900: no trigger could have its verdict in time",
+        ),
         ("queue_size: 4", "queue_size: 0", 2, "queue_size", "greater than or equal to 1"),
         ("    path: parts", "    pth: parts", 6, "cameras[0].pth", "unknown key"),
         ("kind: folder", "kind: pigeon", 5, "cameras[0].kind", "'opencv', 'folder', 'simulator'"),
@@ -82,7 +124,7 @@ def test_paths_are_relative_to_the_file(tmp_path):
                 words,
             )
             for size, words in (
-                ("1024", "must be a valid string (found 1024)"),
+                ("1024", "YAML reads 1024 as a number, but this must be text"),
                 *((size, "such as 1280x1024") for size in ("640 x 480", "0640x480", "'640×480'")),
             )
         ),
@@ -173,7 +215,7 @@ def test_paths_are_relative_to_the_file(tmp_path):
             "cameras:\n  - name: 7\n",
             4,
             "cameras[0].name",
-            "valid string",
+            "put it in quotes: '7'",
         ),
         ("    kind: folder\n", "", 4, "cameras[0].kind", "missing; add it"),
         ("queue_size: 4", "sockets: many", 2, "sockets", "must be keys and values (found 'many')"),

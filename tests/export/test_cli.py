@@ -15,8 +15,12 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import inspector.cli.main
 from export.bundle import assemble, quantise
+from export.bundle.assemble import _named
 from export.bundle.graph import build_graph
 from export.cli.main import main
 from export.settings import TrainSettings
@@ -25,10 +29,11 @@ from export.training.train import Scorer, load_scorer
 from inspector import Detector, Verdict
 from inspector.config.yaml_file import load_yaml
 from inspector.detection.bundle import read
+from inspector.detection.manifest import Golden
 from inspector.errors import ParityError
 from inspector.verdict import FloatMap, Frame8
 from inspector.version import install_command
-from tests import videos
+from tests import tiny, videos
 from tests.export.conftest import CPU, draw_part, write_labelled, write_parts
 from tests.paths import ROOT
 
@@ -124,7 +129,7 @@ def test_region_and_size_travel_in_the_bundle(parts: Path, tmp_path: Path) -> No
         == 0
     )
     manifest = read(output).manifest
-    assert manifest.name == "cropped"
+    assert manifest.name == Run(run).model_name() == "cropped"
     assert manifest.geometry.region is not None
     assert manifest.geometry.region.model_dump() == {"x": 20, "y": 10, "w": 80, "h": 60}
     assert (manifest.geometry.height, manifest.geometry.width) == (64, 96)
@@ -588,7 +593,8 @@ def test_weights_of_the_wrong_network(
 @pytest.mark.parametrize(
     ("text", "where", "what"),
     [
-        ("epochs: 5\nepohs: 3\n", ":2: epohs", "unknown key"),
+        ("epochs: 5\nepohs: 3\n", ":2: epohs", "unknown key; did you mean 'epochs'?"),
+        ("epochs: 1_0\n", ":1: epochs", "YAML reads 1_0 as the number 10"),
         ("epochs: many\n", ":1: epochs", "many"),
         ("size: 250x250\n", "file", "multiples of 32"),
         ("gamma_c: 4\nbank_items: 10\n", "file", "not both"),
@@ -633,6 +639,101 @@ def test_shipped_configurations_load_and_hold_the_defaults() -> None:
     paper = load_yaml(CONFIG / "train-paper.yaml", TrainSettings)
     assert (paper.bank_init, paper.epochs, paper.strides) == ("ema", 30, (4, 8, 16))
     assert paper.scales == (1.0,)
+
+
+def test_every_command_says_what_it_does_not_read_and_how_far_it_is(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run, output = tmp_path / "disc", tmp_path / "run", tmp_path / "disc.onnx"
+    shutil.copytree(parts, data)
+    (data / "train" / "good" / "IMG_7.heic").write_bytes(b"from a phone")
+    shutil.copytree(data / "train" / "good", tmp_path / "more")
+    for photo in list((tmp_path / "more").glob("*.png"))[3:]:
+        photo.unlink()
+    for number, photo in enumerate((tmp_path / "more").glob("*.png")):
+        assert cv2.imwrite(str(photo), draw_part(7000 + number)[0])
+    commands = {
+        "looking at the photos: 24 of 24, took ": train_arguments(data, run),
+        "judging test photos: 13 of 13, took ": ["evaluate", str(run)],
+        "checking that the file judges as the model does: 37 of 37, took ": [
+            *("export", "--precision", "fp32", str(run), "-o", str(output))
+        ],
+        "learning the new good parts: ": [
+            *("extend", "--precision", "fp32", str(run), "--good", str(tmp_path / "more")),
+            *("-o", str(tmp_path / "disc2.onnx")),
+        ],
+    }
+    for line, arguments in commands.items():
+        assert main(arguments) == 0
+        said = capsys.readouterr()
+        folder = tmp_path / "more" if arguments[0] == "extend" else data
+        assert f"not read in {folder}, since they are no photos: 1 .heic\n" in said.out
+        assert sum(one.startswith(line) for one in said.err.splitlines()) == 1, said.err
+
+
+def test_a_region_larger_than_the_photos_is_blamed_itself(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*train_arguments(parts, tmp_path / "run"), "--region", "0,0,9000,64"]
+    line = fails(capsys, arguments, 10)
+    assert "--region 0,0,9000,64: reaches beyond the photos, which have " in line
+    assert "remove the photo" not in line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "{bundle}"],
+        ["export", "{bundle}", "-o", "{folder}/other.onnx"],
+        ["calibrate", "{bundle}", "--false-reject", "1%"],
+        ["extend", "{bundle}", "--good", "{folder}", "-o", "{folder}/other.onnx"],
+    ],
+)
+def test_a_bundle_is_no_run(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tiny.write_bundle(tmp_path / "part.onnx")
+    arguments = [word.format(bundle=bundle, folder=tmp_path) for word in words]
+    assert f"{bundle}: a bundle, not a run; name the folder" in fails(capsys, arguments, 27)
+
+
+def test_a_name_in_a_bundle_acts_on_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "d\u202eisc\x1b[2J\x9b\x7f"
+    bundle = tiny.write_bundle(tmp_path / "part.onnx", name=name)
+    assert main(["show", str(bundle), "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert json.loads(printed)["name"] == name
+    assert printed.isascii() and printed.replace("\n", "").isprintable()
+    assert main(["show", str(bundle)]) == 0
+    assert capsys.readouterr().out.replace("\n", "").isprintable()
+
+
+def test_a_run_is_no_bundle(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    line = fails(capsys, ["show", str(trained.folder)], 11)
+    assert f"{trained.folder}: a run, not a bundle; write its bundle with" in line
+    photo = trained.facts().data
+    assert inspector.cli.main.main(["judge", str(trained.folder), str(photo)]) == 11
+    assert f"{trained.folder}: a run, not a bundle" in capsys.readouterr().err
+    assert "a folder, not a bundle" in fails(capsys, ["show", str(trained.folder.parent)], 11)
+    assert inspector.cli.main.main(["check", "part.onnx"]) == 10
+    assert "part.onnx: a bundle, not a YAML file" in capsys.readouterr().out
+
+
+@given(st.lists(st.floats(0, 2), min_size=4, max_size=4))
+def test_names_of_known_photos_follow_their_scores(scores: list[float]) -> None:
+    picture = tiny.png(tiny.good_picture())
+    pictures = [Golden(name="x", png=picture, score=score) for score in scores[:3]]
+    drawn = Golden(name="drawn defect", png=picture, score=scores[3])
+    named = _named([*pictures, drawn])
+    assert [golden.name for golden in named] == [
+        "good, low",
+        "good, middle",
+        "good, high",
+        "drawn defect",
+    ]
+    assert [golden.score for golden in named] == [*sorted(scores[:3]), scores[3]]
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -330,6 +330,7 @@ def test_one_part_alone_is_taught_and_not_cross_fitted(
     assert report.manifest.calibration.good_parts == 24
     assert np.bincount(report.run.held_out()[0]).tolist() == [8, 8, 8, 1, 1]
     assert report.manifest.training_parts == 24 + 2 + 2
+    assert report.manifest.name == "disc B"
 
 
 def test_copies_of_taught_parts_count_once_and_are_left_out_together(

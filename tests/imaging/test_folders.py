@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from rich.console import Console
 
 from export.data.layouts import list_photos
@@ -19,7 +23,7 @@ from inspector.cli import judge, tune
 from inspector.cli.album import Album
 from inspector.detection.detector import Detector
 from inspector.errors import CameraError, DatasetError, ImageError, OutputError
-from inspector.imaging.folders import find_images, left_out
+from inspector.imaging.folders import find_images, find_parts, left_out, remarks
 from inspector.imaging.images import IMAGE_SUFFIXES, encode_png
 from tests import tiny
 
@@ -38,16 +42,75 @@ def found(root: Path) -> list[str]:
 
 def test_images_at_any_depth_whatever_their_suffix_s_case(tmp_path: Path) -> None:
     names = ["1.png", "2.JPG", "a/3.jpeg", "a/b/4.Bmp", "a/b/c/5.tif", "a/b/c/6.TIFF"]
-    others = ["notes.txt", "a/7.png.part", "a/png", "a/b/8.gif"]
+    others = ["notes.txt", "a/7.png.part", "a/png", "a/b/8.heic"]
     assert found(fill(tmp_path, *names, *others)) == names
 
 
 def test_what_is_left_out_is_counted_by_suffix(tmp_path: Path) -> None:
-    fill(tmp_path, "a.webp", "b.WEBP", "in/c.webp", "notes.txt", "README", ".hidden.webp", "d.jfif")
-    assert left_out(tmp_path) == "3 .webp, 1 .txt, 1 without a suffix"
-    assert [path.name for path in find_images(tmp_path)] == ["d.jfif"]
+    fill(tmp_path, "a.heic", "b.HEIC", "in/c.heic", "notes.txt", "README", ".hidden.heic")
+    fill(tmp_path, "d.jfif", "e.webp", "f.JPE")
+    assert left_out(tmp_path) == "3 .heic, 1 .txt, 1 without a suffix"
+    assert [path.name for path in find_images(tmp_path)] == ["d.jfif", "e.webp", "f.JPE"]
     (tmp_path / "only").mkdir()
     assert left_out(tmp_path / "only") == ""
+
+
+def test_a_picture_counts_whatever_it_is_called_and_no_text_does(tmp_path: Path) -> None:
+    picture = np.zeros((8, 8, 3), np.uint8)
+    photos = {
+        "IMG_0001": cv2.imencode(".jpg", picture)[1],
+        "part.IMG": cv2.imencode(".webp", picture)[1],
+        "scan.001": cv2.imencode(".ppm", picture)[1],
+        "top.frame": cv2.imencode(".bmp", picture)[1],
+    }
+    others = {
+        "part.png.bak": encode_png(picture),
+        "half.part": encode_png(picture),
+        "photo~": encode_png(picture),
+        "raw.dng": cv2.imencode(".tiff", picture)[1],
+        "BMW.txt": b"BM is how this note begins, and no bitmap does so",
+        "P5.md": b"P5 is the fifth part",
+        "empty": b"",
+    }
+    for name, data in (photos | others).items():
+        (tmp_path / name).write_bytes(bytes(data))
+    assert found(tmp_path) == sorted(photos)
+    assert sum(map(int, re.findall(r"(\d+) [.w]", left_out(tmp_path)))) == len(others)
+
+
+def test_masks_are_no_parts_unless_there_is_nothing_else(tmp_path: Path) -> None:
+    parts = ["good/1.png", "scratch/2.png", "label/7.png", "masked/8.png", "9_mask.png"]
+    masks = [
+        "ground_truth/scratch/2_mask.png",
+        "Masks/2.png",
+        "scratch/2_GT.png",
+        "good/1_label.bmp",
+    ]
+    fill(tmp_path, *parts, *masks)
+    listed, left = find_parts(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in listed] == sorted(parts)
+    assert {path.relative_to(tmp_path).as_posix() for path in left} == set(masks)
+    assert list_images(tmp_path, "top") == listed
+    assert len(find_images(tmp_path)) == len(parts + masks)
+    assert (
+        f"since they are masks by their names: {len(masks)}" in remarks(tmp_path, listed, left)[0]
+    )
+    assert len(find_parts(tmp_path / "Masks")[0]) == 1
+    assert len(find_parts(fill(tmp_path / "only", "mask/1.png"))[0]) == 1
+
+
+def test_photos_that_are_to_be_shown_turned_are_counted(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for name in ("a.jpg", "b.png", "c.webp"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name, exif=turned)
+    Image.new("RGB", (8, 8)).save(tmp_path / "d.jpg")
+    (tmp_path / "e.png").write_bytes(b"")
+    (tmp_path / "f.heic").write_bytes(b"from a phone")
+    lines = remarks(tmp_path, find_images(tmp_path))
+    assert lines[0].endswith(": 1 .heic")
+    assert "3 of 5 photos say that they are to be shown turned" in lines[1]
+    assert remarks(tmp_path) == lines[:1]
 
 
 def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
@@ -162,7 +225,7 @@ def read_for_tuning(folder: Path) -> int:
 READERS: dict[str, tuple[Callable[[Path], int], type[Exception]]] = {
     "training": (lambda folder: len(list_photos(folder)), DatasetError),
     "camera": (lambda folder: len(list_images(folder, "top")), CameraError),
-    "judge": (lambda folder: len(list(judge._find([folder], None))), ImageError),
+    "judge": (lambda folder: len(list(judge._find([folder], None, []))), ImageError),
     "tune": (read_for_tuning, ImageError),
     "collect": (read_album, OutputError),
 }

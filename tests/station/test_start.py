@@ -120,6 +120,37 @@ def test_check_of_a_sound_station_is_all_ok(station):
     assert following == f"next: inspector run {station}"
 
 
+def test_check_leaves_no_journal_and_says_what_was_probably_not_meant(tmp_path, bundle_path, parts):
+    video = {"name": "net", "kind": "opencv", "source": "http://127.0.0.1:9/", "latency_ms": 1000}
+    trigger = running.folder_camera(parts) | {"trigger": "software", "deadline_ms": 300}
+    station = running.write_station(
+        tmp_path / "s.yaml",
+        bundle_path,
+        trigger,
+        video,
+        journal={
+            "folder": str(tmp_path / "state" / "journal"),
+            "verdict_days": 7,
+            "reserve_mb": 1_000_000_000 // 1000,
+        },
+    )
+    (parts / "IMG.heic").write_bytes(b"from a phone")
+    before = sorted(tmp_path.rglob("*"))
+    found, out, _ = running.inside("check", station)
+    assert found == 14
+    assert sorted(tmp_path.rglob("*")) == before
+    notes = [line for line in out.splitlines() if line.startswith("note")]
+    for words in (
+        "net: latency_ms 1000 is no less than deadline_ms 1000",
+        "stale_trigger_ms 500 is no less than deadline_ms 300",
+        "journal.pictures_days 30 is more than journal.verdict_days 7",
+        "since they are no photos: 1 .heic",
+        "are less than journal.reserve_mb 1000000: no picture is kept",
+    ):
+        assert sum(words in line for line in notes) == 1, out
+    assert f"{tmp_path}/state/journal: no journal yet, the station makes it; " in out
+
+
 def test_running_ipc_station_keeps_its_subscribers(tmp_path, bundle_path, parts):
     camera = running.folder_camera(parts, rate_hz=10, loop=True)
     sockets = {name: f"ipc://{tmp_path}/{name}" for name in ("verdicts", "images")}

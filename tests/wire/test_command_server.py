@@ -130,8 +130,8 @@ def test_only_the_first_answer_counts(recorded):
 @pytest.mark.parametrize(
     ("body", "id_", "words"),
     [
-        (b"", "", "Invalid JSON"),
-        (b"\xff\xfe", "", "Invalid JSON"),
+        (b"", "", "is not JSON"),
+        (b"\xff\xfe", "", "is not JSON"),
         (b"[]", "", "object"),
         (b"null", "", "object"),
         (b'{"id":"a"}', "a", "command"),

@@ -167,8 +167,40 @@ def test_page_names_every_field_reason_and_state():
     assert {name for name in names if name and f"`{name}`" not in PAGE} == set()
 
 
+def test_trigger_written_from_the_page_alone_gets_its_verdict(tmp_path, bundle_path):
+    program = re.search(r"```python\n(import json, sys, time, uuid.*?)```", PAGE, re.DOTALL)
+    script = tmp_path / "stranger.py"
+    script.write_text(program[1], encoding="utf-8")
+    parts = running.write_parts(tmp_path / "parts", tiny.good_picture(), tiny.bad_picture())
+    camera = running.folder_camera(parts, trigger="software", loop=True, deadline_ms=2000)
+    station = running.write_station(tmp_path / "station.yaml", bundle_path, camera)
+
+    def trigger(address, camera, part):
+        # -I: neither this folder nor PYTHONPATH can lend it anything of ours.
+        done = subprocess.run(
+            [sys.executable, "-I", script, address, camera, part],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        return done.returncode, done.stdout.split(), done.stderr.strip()
+
+    with running.running(station) as daemon:
+        daemon.wait_for_log("state=Ready")
+        address = daemon.commands
+        assert trigger(address, "top", "S/N-1") == (0, ["S/N-1", "PASS", "0.0"], "")
+        code, printed, errors = trigger(address, "top", "S/N-2")
+        assert (code, printed[:2], printed[3], errors) == (1, ["S/N-2", "FAIL"], "anomaly", "")
+        code, printed, errors = trigger(address, "tip", "S/N-3")
+        assert (code, printed) == (1, [])
+        assert errors.startswith("refused: unknown")
+        daemon.child.terminate()
+        assert daemon.child.wait(10) == 0, daemon.log
+
+
 def test_subscriber_written_from_the_page_alone_gets_every_verdict(tmp_path, bundle_path):
-    program = re.search(r"```python\n(import json.*?)```", PAGE, re.DOTALL)
+    program = re.search(r"```python\n(import json, sys, zmq.*?)```", PAGE, re.DOTALL)
     script = tmp_path / "stranger.py"
     script.write_text(program[1], encoding="utf-8")
     parts = running.write_parts(
@@ -296,8 +328,8 @@ def test_heatmaps_are_wanted_while_somebody_subscribes_to_them(publisher):
     [
         ([b"gossip/1/", b"{}"], "topic"),
         ([b"verdict/1/", b"{}"], "field 'station'"),
-        ([b"verdict/1/", b"not json"], "Invalid JSON"),
-        ([b"verdict/1/", b"\xff\xfe"], "Invalid JSON"),
+        ([b"verdict/1/", b"not json"], "is not JSON"),
+        ([b"verdict/1/", b"\xff\xfe"], "is not JSON"),
         ([b"verdict/1/"], "of 1 frames"),
         ([b"verdict/1/", wire.encode(verdict()), b""], "of 3 frames"),
         ([b"verdict/2/", wire.encode(verdict())], "under another topic"),

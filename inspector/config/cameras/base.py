@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from inspector.config.yaml_file import NAME, FrozenModel, Whole
+from inspector.config.yaml_file import NAME, FrozenModel, Misplaced, Whole
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -31,6 +31,17 @@ class CameraBase(FrozenModel):
     """From trigger, or grab if there is none, to verdict; a part judged later is a FAULT."""
     latency_ms: Whole = Field(default=0, ge=0, le=5000)
     """Longest time from the start of an exposure until the driver has the frame."""
+
+    @model_validator(mode="after")
+    def _can_be_in_time(self) -> Self:
+        # Without a trigger command the deadline counts from the grab, whenever the exposure was.
+        if self.trigger == "software" and self.latency_ms >= self.deadline_ms:
+            raise Misplaced(
+                ("latency_ms",),
+                f"{self.latency_ms} is no less than deadline_ms {self.deadline_ms}: no trigger "
+                f"could have its verdict in time; lower it, or raise deadline_ms",
+            )
+        return self
 
     @property
     def is_live(self) -> bool:

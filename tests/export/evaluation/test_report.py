@@ -400,3 +400,12 @@ def test_names_cannot_break_out_of_the_page(tmp_path: Path, model: ScoreBatch) -
     assert "<b> <i>" in page.text
     assert not page.attributes("onload")
     assert 'test/<script>alert(1)</a"onload="x.png' in page.text
+
+
+def test_names_of_others_neither_turn_nor_cut_the_page(judged: Evaluation, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    odd = "d\u202eisc\0\x9b[2J\u2028"
+    write_report(judged, path, odd, {odd: odd}, calibration(), HELD_OUT)
+    html = path.read_text(encoding="utf-8")
+    assert html.count(r"d\u202eisc\x00\x9b[2J\u2028") >= 3
+    assert not set(odd) & {*"\u202e\0\x9b\u2028"} & set(html)

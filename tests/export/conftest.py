@@ -25,15 +25,7 @@ from export.training.train import load_model, load_scorer, train
 
 CPU = torch.device("cpu")
 _WEIGHTS = tempfile.TemporaryDirectory(prefix="line-inspector-weights-")
-QUICK = TrainSettings(
-    # The drawn defects are a few pixels wide: the default smoothing would spread them.
-    size=(64, 96),
-    sigma=3.0,
-    epochs=2,
-    bank_items=48,
-    folds=3,
-    device="cpu",
-)
+QUICK = TrainSettings(size=(64, 96), epochs=2, bank_items=48, folds=3, device="cpu")
 
 
 def draw_part(seed: int, defect: str = "") -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,7 @@ def test_the_authors_recipe_is_theirs_to_the_field() -> None:
         "region": None,
         "fit": "stretch",
         "strides": (4, 8, 16),
+        "scales": (1.0,),
         "standardise": False,
         "descriptor_init": "random",
         "gamma_d": 1.0,

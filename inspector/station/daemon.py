@@ -201,7 +201,13 @@ class _Line:
         """Answer for what a crash left unanswered, and test the judges."""
         now_ns = time.monotonic_ns()
         unanswered = [
-            Trigger(*row.key, triggered_us=row.triggered_us, triggered_ns=now_ns)
+            Trigger(
+                *row.key,
+                triggered_us=row.triggered_us,
+                triggered_ns=now_ns,
+                lot=row.lot,
+                purpose=row.purpose,
+            )
             for row in recovered.unanswered
         ]
         self._ledger.recover(unanswered, recovered.answered)

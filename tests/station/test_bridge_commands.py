@@ -338,27 +338,46 @@ def test_reset_leads_out_of_an_error_through_the_self_test(tmp_path, bundle_path
     ] == ["Preoperational", "Initialized", "Ready"]
 
 
-def test_stop_outlives_a_crash_and_a_start_does_too(tmp_path, bundle_path):
+def test_crashes_undo_neither_stop_nor_start_and_leave_a_fault_without_a_picture(
+    tmp_path, bundle_path
+):
     parts = running.write_parts(tmp_path / "parts", tiny.good_picture())
-    camera = running.folder_camera(parts, trigger="software", loop=True)
+    camera = running.folder_camera(parts, trigger="software", loop=True, deadline_ms=60_000)
     station = running.write_station(tmp_path / "station.yaml", bundle_path, camera)
-    with running.running(station) as daemon, Commander(daemon.commands) as desk:
+
+    @contextlib.contextmanager
+    def start() -> Iterator[tuple[running.Running, Commander]]:
+        with (
+            running.running(station, program=HELD) as daemon,
+            Commander(daemon.commands, session="s") as plc,
+        ):
+            yield daemon, plc
+            daemon.child.send_signal(signal.SIGKILL)
+            daemon.child.wait(10)
+
+    with start() as (daemon, plc):
         daemon.wait_for_log(r"state=Ready")
-        desk.stop()
-        daemon.child.send_signal(signal.SIGKILL)
-        daemon.child.wait(10)
-    with running.running(station) as daemon, Commander(daemon.commands) as desk:
+        plc.stop()
+    tmp_path.joinpath("hold-picture").touch()
+    with start() as (daemon, plc):
         daemon.wait_for_log(r" stopped .*before this start")
         assert "state=Ready" not in daemon.log
-        assert desk.status().state == "Initialized"
+        assert plc.status().state == "Initialized"
         with pytest.raises(CommandError, match="stopped"):
-            desk.trigger("top", 1)
-        desk.start()
-        daemon.child.send_signal(signal.SIGKILL)
-        daemon.child.wait(10)
-    with running.running(station) as daemon, Commander(daemon.commands) as desk:
+            plc.trigger("top", 1)
+        plc.start()
+        sent = plc.send_trigger("top", 1, "p1", lot="A-17", purpose="study", timeout_s=60)
+        answers = answers_until(plc, lambda: sent.accepted)
+    assert kinds(answers, sent) == ["accepted"]
+    told: list[int] = []
+    with start() as (daemon, plc):
         daemon.wait_for_log(r"state=Ready")
-        assert desk.trigger("top", 1).verdict.value == "PASS"
+        found = plc.trigger("top", 1, "p1", repeat=True, on_acquired=told.append)
+        answers_until(plc, lambda: plc.status().last_seq == 1)
+        status = plc.status()
+    assert (found.reason, found.lot, found.purpose) == ("restarted", "A-17", "study")
+    assert (found.repeated, told) == (True, [])
+    assert (status.faults, status.studies) == (0, 1)
 
 
 def test_stop_makes_a_source_wait_and_loses_none_of_its_parts(tmp_path, bundle_path):
@@ -398,32 +417,3 @@ def test_stop_makes_a_source_wait_and_loses_none_of_its_parts(tmp_path, bundle_p
     shown = [one for one in found if one.camera == "top"]
     assert [one.part_id for one in shown] == [f"{number:03}.png" for number in range(60)]
     assert [one.reason for one in shown if one.reason] in ([], ["not_ready"])
-
-
-def test_crash_before_the_picture_leaves_a_fault_that_heard_of_none(tmp_path, bundle_path):
-    parts = running.write_parts(tmp_path / "parts", tiny.good_picture())
-    camera = running.folder_camera(parts, trigger="software", loop=True, deadline_ms=60_000)
-    station = running.write_station(tmp_path / "station.yaml", bundle_path, camera)
-    tmp_path.joinpath("hold-picture").touch()
-    with (
-        running.running(station, program=HELD) as daemon,
-        Commander(daemon.commands, session="s") as plc,
-    ):
-        daemon.wait_for_log(r"state=Ready")
-        sent = plc.send_trigger("top", 1, "p1", lot="A-17", purpose="study", timeout_s=60)
-        answers = answers_until(plc, lambda: sent.accepted)
-        daemon.child.send_signal(signal.SIGKILL)
-        daemon.child.wait(10)
-    assert kinds(answers, sent) == ["accepted"]
-    tmp_path.joinpath("hold-picture").unlink()
-    told: list[int] = []
-    with (
-        running.running(station, program=HELD) as daemon,
-        Commander(daemon.commands, session="s") as plc,
-    ):
-        daemon.wait_for_log(r"state=Ready")
-        found = plc.trigger("top", 1, "p1", repeat=True, on_acquired=told.append)
-        status = plc.status()
-    assert (found.reason, found.lot, found.purpose) == ("restarted", "A-17", "study")
-    assert (found.repeated, told) == (True, [])
-    assert (status.faults, status.studies) == (0, 1)

@@ -213,11 +213,17 @@ def _check_ports(station: Station) -> Iterator[CheckResult]:
 def _check_journal(station: Station) -> CheckResult:
     folder = station.state_folder
     try:
-        Journal(folder, station.journal.verdict_days).close()
+        with contextlib.closing(Journal(folder, station.journal.verdict_days)) as journal:
+            is_stopped = journal.stop_order(station.station).since_us is not None
     except StartupError as problem:
         return _wrong("journal", problem)
     free_mb = shutil.disk_usage(folder).free // 2**20
-    return CheckResult("journal", f"{folder}: {free_mb} MB free")
+    stopped = (
+        "; the station was stopped by command, and will judge after 'inspector start'"
+        if is_stopped
+        else ""
+    )
+    return CheckResult("journal", f"{folder}: {free_mb} MB free{stopped}")
 
 
 def _subject(problem: StartupError) -> str:

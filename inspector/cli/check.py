@@ -226,8 +226,10 @@ def _check_journal(station: Station) -> Iterator[CheckResult]:
     is_there = (folder / FILE).exists()
     home = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     try:
+        is_stopped = False
         if is_there:
-            Journal(folder, station.journal.verdict_days).close()
+            with contextlib.closing(Journal(folder, station.journal.verdict_days)) as journal:
+                is_stopped = journal.stop_order(station.station).since_us is not None
         else:
             with tempfile.TemporaryDirectory(dir=home, prefix=".check-") as scratch:
                 Journal(Path(scratch) / "journal").close()
@@ -245,7 +247,12 @@ def _check_journal(station: Station) -> Iterator[CheckResult]:
         return
     free_mb = shutil.disk_usage(home).free // 2**20
     later = "" if is_there else "no journal yet, the station makes it; "
-    yield CheckResult("journal", f"{folder}: {later}{free_mb} MB free")
+    stopped = (
+        "; the station was stopped by command, and will judge after 'inspector start'"
+        if is_stopped
+        else ""
+    )
+    yield CheckResult("journal", f"{folder}: {later}{free_mb} MB free{stopped}")
     reserve_mb = station.journal.reserve_mb
     if free_mb < reserve_mb and station.journal.pictures_mb:
         yield CheckResult(

@@ -45,15 +45,15 @@ def run(options: argparse.Namespace) -> int:
 
     Raises :class:`InspectorError`.
     """
-    rate = None
-    if options.false_reject is not None:
-        rate = settings_of({"false_reject": options.false_reject}).false_reject
     from export.bundle.describe import describe
     from export.extend import extend
     from export.training.run import Run
     from export.training.train import pick_device
 
     run = Run(options.folder)
+    rate = run.outcome().calibration.asked
+    if options.false_reject is not None:
+        rate = settings_of({"false_reject": options.false_reject}).false_reject
     with progress_bars() as progress, Interrupt(at_once=True) as interrupt:
         tasks: dict[str, Any] = {}
 

@@ -35,8 +35,8 @@ FLOOR: Final = 0.005
 """The lowest rate that "auto" asks for: with more parts than can tell it the limit would creep up
 with the highest of ever more good parts, and more defects would pass."""
 
-_STEPS: Final = (50, 100, 150)
-"""Numbers of photos that are named as the next step."""
+_NEXT: Final = 150
+"""So many photos are named to whoever has fewer."""
 _ROUNDING: Final = 1e-9
 _LEVEL = 0.95
 _ABOVE = 1.0 + 1e-3
@@ -131,7 +131,7 @@ def _say_auto(n: int) -> str:
     words = f"about 1 good part in {min(n, fewest)} may be rejected"
     if n >= parts_needed(FLOOR):
         return words
-    more = next(step for step in (*_STEPS, fewest) if step > n)
+    more = _NEXT if n < _NEXT else fewest
     return f"{words}, for no fewer can be promised by {n} photos; {more} photos allow 1 in {more}"
 
 

@@ -7,8 +7,8 @@ those of the one other part left out that most makes it look usual.
 
 A part is named when so high a score is not to be expected of one more good part: the tail of the
 scores is taken as exponential (as where a limit is extrapolated) with the distance from the median
-to the 80 % quantile as its scale, which a fifth of all parts, were they defective, could not move
-far. Of N good parts half a one is named on average.
+to the 80 % quantile as its scale, which a tenth of all parts, were they defective, could not move
+far. Of N good parts half a one at most is named on average, and none whose score is nearly usual.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ TAIL_FROM: Final = 0.8
 """The scale of the tail is the distance from the median to this quantile of the scores."""
 EXPECTED: Final = 0.25
 """So many good parts may be expected above the bound of each of the two scores."""
+
+LEAST: Final = 1.5
+"""A score below so many times the usual one is not named: the highest of 50 good parts is often 1.2
+to 1.5 times as high as a usual one, and good parts that are merely rare are to be learnt."""
 
 ITEMS: Final = 2048
 """Patches of all parts that each part is compared with, the most different ones."""
@@ -138,7 +142,7 @@ def bound(scores: Scores, expected: float = EXPECTED) -> float:
     """The score that ``expected`` of so many good parts exceed, by the rule of this module."""
     median, high = np.quantile(scores, [0.5, TAIL_FROM])
     doubles = math.log(0.5 * len(scores) / expected) / math.log(0.5 / (1.0 - TAIL_FROM))
-    return float(median + (high - median) * max(doubles, 0.0))
+    return float(max(median + (high - median) * max(doubles, 0.0), LEAST * median))
 
 
 def find_suspects(names: Sequence[str], held_out: Scores, compared: Scores) -> tuple[Suspect, ...]:

@@ -53,6 +53,14 @@ def parts_needed(rate: float) -> int:
     return math.ceil(1.0 / rate - _ROUNDING) - 1
 
 
+def find_limit(scores: npt.NDArray[np.float64], rate: float) -> float:
+    """The limit for a false-reject ``rate`` by the ascending ``scores`` ``[n]`` of good parts."""
+    n = len(scores)
+    if n >= parts_needed(rate):
+        return _counted(scores, rate)
+    return max(_exponential_tail(scores, rate), _counted(scores, 1.0 / (n + 1)))
+
+
 def calibrate(
     folds: Sequence[npt.NDArray[np.float64]],
     rate: float | None,
@@ -73,18 +81,17 @@ def calibrate(
     n = len(scores)
     target = auto_rate(n) if rate is None else rate
     extrapolated = n < parts_needed(target)
-    lowest = _counted(scores, auto_rate(n))
-    limit = max(_exponential_tail(scores, target), _counted(scores, 1.0 / (n + 1)))
-    method = (
-        f"exponential tail over the {1 - TAIL_SHARE:.0%} quantile of held-out good scores, "
-        f"predictive, but above the highest of them"
-    )
-    if not extrapolated:
-        limit = _counted(scores, target)
-        method = "order statistic of held-out good scores"
+    limit = find_limit(scores, target)
+    method = "order statistic of held-out good scores"
+    if extrapolated:
+        method = (
+            f"exponential tail over the {1 - TAIL_SHARE:.0%} quantile of held-out good scores, "
+            f"predictive, but above the highest of them"
+        )
     cost = None
     if len(drawn):
-        passed = [int(sum(score < value for score in drawn)) for value in (limit, lowest)]
+        limits = limit, find_limit(scores, auto_rate(n))
+        passed = [int(sum(score < value for score in drawn)) for value in limits]
         cost = DrawnDefects(drawn=len(drawn), passed=passed[0], passed_at_auto=passed[1])
     remarks = [_say_auto(n)] if rate is None else []
     if extrapolated:

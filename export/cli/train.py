@@ -174,15 +174,22 @@ def _ask(progress: Progress) -> Callable[[Outcome], Sequence[str]]:
             )
         except EOFError:
             answer = ""
-        words = answer.replace(",", " ").split()
-        left_out = names if words and words[0].lower() in {"y", "yes", "all"} else []
-        if words and all(word.isdigit() and 0 < int(word) <= len(names) for word in words):
-            left_out = [names[int(word) - 1] for word in dict.fromkeys(words)]
+        left_out = chosen(answer, names)
         print(plain(f"left out: {', '.join(left_out) or 'none'}"))
         progress.start()
         return left_out
 
     return review
+
+
+def chosen(answer: str, names: Sequence[str]) -> list[str]:
+    """Those of ``names`` that an answer leaves out: all, some by their numbers from 1, or none."""
+    words = answer.lower().replace(",", " ").split()
+    if words in (["y"], ["yes"], ["all"]):
+        return list(names)
+    if not all(word.isdecimal() and 0 < int(word) <= len(names) for word in words):
+        return []
+    return [names[int(word) - 1] for word in dict.fromkeys(words)]
 
 
 def _again(options: argparse.Namespace, suspects: Sequence[Suspect]) -> str:

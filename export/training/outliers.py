@@ -216,7 +216,7 @@ def read_maps(run: Run, size: tuple[int, int]) -> dict[str, FloatMap]:
     if not path.exists():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             names, maps = file["names"].tolist(), file["maps"].astype(np.float32)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
         raise RunError(

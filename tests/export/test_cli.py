@@ -23,6 +23,7 @@ import pytest
 from export.bundle import assemble, quantise
 from export.bundle.graph import build_graph
 from export.cli.main import main
+from export.cli.train import chosen
 from export.settings import TrainSettings
 from export.training.run import Run
 from export.training.train import Scorer, load_scorer
@@ -175,7 +176,18 @@ def test_a_name_that_two_photos_have_is_refused(
     assert "2 photos" in line and "early/same.png" in line
 
 
-@pytest.mark.parametrize(("answer", "left"), [("y", 2), ("1", 1), ("", 0)])
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [
+        *[("y", "abc"), (" All ", "abc"), ("2", "b"), ("3, 1", "ca"), ("1 1", "a")],
+        *[("", ""), ("n", ""), ("0", ""), ("4", ""), ("1 x", ""), ("yes 1", "")],
+    ],
+)
+def test_an_answer_names_what_to_leave_out(answer: str, left: str) -> None:
+    assert chosen(answer, ["a", "b", "c"]) == list(left)
+
+
+@pytest.mark.parametrize(("answer", "left"), [("y", 2), ("", 0)])
 def test_at_a_terminal_one_question_is_asked(tmp_path: Path, answer: str, left: int) -> None:
     data, run = soiled_parts(tmp_path / "parts"), tmp_path / "run"
     ours, theirs = pty.openpty()

@@ -168,7 +168,11 @@ def test_suspects_are_left_out_and_the_rest_is_learnt_from_the_features_that_are
     assert names == again[0]
     assert folds.tolist() == again[1].tolist()
     assert scores == pytest.approx(again[2], rel=1e-3)
-    assert run.outcome().calibration.threshold < asked[0].calibration.threshold
+    assert run.outcome().calibration.threshold == pytest.approx(
+        fresh.outcome().calibration.threshold, rel=1e-3
+    )
+    # In different folds the two alike stains hide each other from the held-out scores.
+    assert asked[0].calibration.good_parts == 26
 
 
 def test_kept_maps_are_of_the_highest_parts_and_damage_is_told(

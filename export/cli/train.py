@@ -21,7 +21,7 @@ from inspector.tables import numbers, print_next, show, table
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from export.data.layouts import Layout
+    from export.data.layouts import Layout, Selection
     from export.training.run import Choice, Outcome, Suspect
     from export.training.train import Step
 
@@ -133,7 +133,7 @@ def run(options: argparse.Namespace) -> int:
     print_calibration(outcome.calibration)
     if outcome.suspects:
         show_suspects(outcome, run.facts().parts)
-        print(plain(f"without them: {_again(options, outcome.suspects)}"))
+        print(plain(f"without them: {_again(options, run.facts().selection, outcome.suspects)}"))
     print_next("inspector-model", "evaluate", run.folder)
     return 0
 
@@ -192,16 +192,15 @@ def chosen(answer: str, names: Sequence[str]) -> list[str]:
     return [names[int(word) - 1] for word in dict.fromkeys(words)]
 
 
-def _again(options: argparse.Namespace, suspects: Sequence[Suspect]) -> str:
+def _again(options: argparse.Namespace, selection: Selection, suspects: Sequence[Suspect]) -> str:
     """The command that trains as these options did, without the suspects, in another folder."""
     words = ["inspector-model", "train", str(options.data)]
     number = 2
     while (folder := options.output.with_name(f"{options.output.name}-{number}")).exists():
         number += 1
     words += ["-o", str(folder)]
-    for flag in ("good", "config"):
-        if value := getattr(options, flag):
-            words += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+    words += ["--good", *selection.good] if selection.good else []
+    words += ["--config", str(options.config)] if options.config else []
     words += ["--auto"] if options.auto else []
     for name, field in TrainSettings.model_fields.items():
         value, flag = getattr(options, name), name.replace("_", "-")
@@ -209,7 +208,7 @@ def _again(options: argparse.Namespace, suspects: Sequence[Suspect]) -> str:
             words.append(f"--{flag}" if value else f"--no-{flag}")
         elif value is not None:
             words += [f"--{flag}", str(value)]
-    words += ["--leave-out", *map(str, options.leave_out), *(one.name for one in suspects)]
+    words += ["--leave-out", *selection.leave_out, *(one.name for one in suspects)]
     return shlex.join(words)
 
 

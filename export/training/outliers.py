@@ -93,10 +93,11 @@ class Comparison:
         shape = len(picture), len(self._rows), len(self._columns)
         self.scores: Scores = np.full(len(picture), np.nan)
         self.maps = np.zeros(shape, dtype=np.float16)
-        for part in one_each(np.arange(len(picture)), picture):
+        parts = one_each(np.arange(len(picture)), picture)
+        for done, part in enumerate(parts.tolist(), start=1):
             heat = self._compare(part, bank, owner)
             self.scores[part], self.maps[part] = heat.max(), heat
-            on_part(int(part) + 1, len(picture))
+            on_part(done, len(parts))
 
     @torch.no_grad()
     def _patches(self, part: int) -> Tensor:

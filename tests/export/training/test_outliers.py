@@ -15,7 +15,7 @@ from export.model import cfa
 from export.settings import TrainSettings
 from export.training.outliers import Comparison, bound, find_suspects, read_maps, score_drawn
 from export.training.run import Outcome, Run
-from export.training.train import train
+from export.training.train import Step, train
 from inspector.errors import RunError
 from tests.export.conftest import CPU, QUICK, draw_part, save, write_parts
 
@@ -173,6 +173,31 @@ def test_suspects_are_left_out_and_the_rest_is_learnt_from_the_features_that_are
     )
     # In different folds the two alike stains hide each other from the held-out scores.
     assert asked[0].calibration.good_parts == 26
+
+
+def test_training_without_suspects_can_be_resumed(soiled: Path, tmp_path: Path) -> None:
+    settings = QUICK.model_copy(update={"epochs": 0})
+
+    def interrupt(step: Step) -> None:
+        if reviewed and step.stage == "comparing parts":
+            raise KeyboardInterrupt
+
+    reviewed: list[Outcome] = []
+
+    def review(outcome: Outcome) -> list[str]:
+        reviewed.append(outcome)
+        return [outcome.suspects[0].name]
+
+    with pytest.raises(KeyboardInterrupt):
+        train(soiled, tmp_path / "run", settings, resume=False, on_step=interrupt, review=review)
+    run = Run(tmp_path / "run")
+    assert not (run.folder / "outcome.json").exists()
+    selection = run.facts().selection
+    assert selection.leave_out == (reviewed[0].suspects[0].name,)
+    again = train(
+        soiled, run.folder, settings, resume=True, on_step=lambda step: None, selection=selection
+    )
+    assert again.outcome().calibration.good_parts == 25
 
 
 def test_kept_maps_are_of_the_highest_parts_and_damage_is_told(

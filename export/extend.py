@@ -21,9 +21,10 @@ from export.model.features import FeatureCache
 from export.model.memory import MOST_REPLACED
 from export.training.calibrate import calibrate
 from export.training.lesson import LessonPhotos, read_lesson
+from export.training.outliers import MAPS, score_drawn
 from export.training.run import Lesson, Run
 from export.training.teacher import Teacher, Tested
-from export.training.train import OnStep, Scorer, Step, load_scorer
+from export.training.train import OnStep, Scorer, Step, load_model, load_normaliser, load_scorer
 from inspector.detection import fitness
 from inspector.detection.manifest import Calibration, Manifest
 from inspector.errors import OutputError, RunError
@@ -136,11 +137,12 @@ def extend(
 ) -> Report:
     """Teach the photos in ``good`` to a finished run: a new run ``folder`` and a bundle ``output``.
 
-    ``data`` holds the photos the run was trained on; ``rate`` is the false-reject target and
-    ``name`` the model's, None for those of the run. The old held-out parts, scored again, set the
-    limit. The taught parts do not, because they were picked from the tail of the scores and would
-    put the limit too high; with ``pooled`` they count nevertheless. Run and bundle are both written
-    whole or not at all. Raises :class:`TrainingError`.
+    ``data`` holds the photos the run was trained on; ``rate`` is the false-reject target, None for
+    the lowest that the held-out parts support, and ``name`` the model's, None for that of the run.
+    The old held-out parts, scored again, set the limit. The taught parts do not, because they were
+    picked from the tail of the scores and would put the limit too high; with ``pooled`` they count
+    nevertheless. Run and bundle are both written whole or not at all. Raises
+    :class:`TrainingError`.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
     began = time.monotonic()
@@ -156,9 +158,9 @@ def extend(
         copies = _hand_down(
             parent, child, photos, tested, data=data, created=created, pooled=pooled
         )
-        rate = outcome.calibration.target_false_reject if rate is None else rate
         names = [*parent.names(photos.old, data), *child.names(copies, data)]
-        calibration, golden = _set_limit(child, photos, tested, names, rate)
+        drawn = _score_drawn(child, service, photos, on_step)
+        calibration, golden = _set_limit(child, photos, tested, names=names, rate=rate, drawn=drawn)
         finished = outcome.model_copy(
             update={
                 "created": created,
@@ -167,6 +169,7 @@ def extend(
                 "exposure": fitness.widen(outcome.exposure, photos.added_images),
                 "golden": golden,
                 "exported_as": name,
+                "drawn": drawn,
             }
         )
         child.write("outcome.json", finished.model_dump_json(indent=2).encode())
@@ -209,8 +212,34 @@ def _teach(
         return teacher.teach_and_test(photos.new_folds)
 
 
+def _score_drawn(
+    child: Run, service: Scorer, photos: LessonPhotos, on_step: OnStep
+) -> tuple[float, ...]:
+    """Scores of defects drawn on the first fold's parts, by its taught model."""
+    first = "fold-0.pt" if (child.folder / "fold-0.pt").exists() else "model.pt"
+    model = load_model(child, first, service.backbone, service.device)
+    return score_drawn(
+        Scorer(
+            service.backbone,
+            model,
+            service.settings,
+            service.device,
+            normaliser=load_normaliser(child),
+        ),
+        photos.images[: len(photos.held)][photos.old_folds == 0],
+        service.settings.seed,
+        lambda done, total: on_step(Step("drawing defects", done, total)),
+    )
+
+
 def _set_limit(
-    child: Run, photos: LessonPhotos, tested: Tested, names: Sequence[str], rate: float
+    child: Run,
+    photos: LessonPhotos,
+    tested: Tested,
+    *,
+    names: Sequence[str],
+    rate: float | None,
+    drawn: Sequence[float],
 ) -> tuple[Calibration, tuple[int, ...]]:
     """Write ``heldout.csv``; the limit that follows from it, and which parts are the golden ones.
 
@@ -225,7 +254,7 @@ def _set_limit(
     child.write_held_out([names[i] for i in index], folds, scores)
     ranked = index[np.argsort(scores, kind="stable")]
     golden = int(ranked[0]), int(ranked[len(ranked) // 2]), int(ranked[-1])
-    return calibrate(child.limit_folds(), rate), golden
+    return calibrate(child.limit_folds(), rate, drawn=drawn), golden
 
 
 def _score(
@@ -308,9 +337,9 @@ def _hand_down(
     try:
         for number in map(str, range(1, len(facts.lineage) + 1)):
             shutil.copytree(parent.folder / "added" / number, added / number)
-        log = parent.folder / "epochs.jsonl"
-        if log.exists():
-            shutil.copyfile(log, child.folder / log.name)
+        for name in ("epochs.jsonl", MAPS):
+            if (parent.folder / name).exists():
+                shutil.copyfile(parent.folder / name, child.folder / name)
     except OSError as error:
         raise OutputError(f"{child.folder}: cannot be written: {error}; free disk space") from None
     changed = facts.model_copy(

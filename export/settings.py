@@ -26,7 +26,9 @@ BackboneName = Literal[
 
 
 def parse_rate(value: Any) -> Any:
-    """``"0.5%"`` → 0.005; numbers pass through."""
+    """``"0.5%"`` → 0.005, ``"auto"`` → None; numbers pass through."""
+    if value == "auto":
+        return None
     if isinstance(value, str):
         number, percent, rest = value.strip().partition("%")
         try:
@@ -34,8 +36,13 @@ def parse_rate(value: Any) -> Any:
         except ValueError:
             rest = value
         if rest or not 0.0 < value < 0.5:
-            raise ValueError("expected a share below 50%, such as 1% or 0.01")
+            raise ValueError("expected a share below 50%, such as 1% or 0.01, or auto")
     return value
+
+
+def shown_rate(rate: float | None) -> str:
+    """A false-reject rate as it would be typed."""
+    return "auto" if rate is None else f"{rate:g}"
 
 
 BANK_ITEMS = 2048
@@ -197,8 +204,12 @@ class TrainSettings(BaseModel):
         description="position: compare the distances at each place of the part with those of good "
         "parts kept back there; none: take them as they are (the paper)",
     )
-    false_reject: Annotated[float, BeforeValidator(parse_rate)] = Field(
-        0.005, gt=0, lt=0.5, description="share of good parts that may be rejected, e.g. 0.5%%"
+    false_reject: Annotated[float | None, BeforeValidator(parse_rate)] = Field(
+        None,
+        gt=0,
+        lt=0.5,
+        description="share of good parts that may be rejected, e.g. 0.5%%; auto: the lowest that "
+        "the photos can tell, about 1 in so many photos",
     )
     folds: int = Field(
         5, ge=2, le=50, description="groups for cross-fitting when good parts are few"

@@ -121,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME:KEY=VALUE,...",
         help="our method under a name of its own, with these settings on top",
     )
-    made.add_argument("--false-reject", default="1%", help="every method's target [1%%]")
+    made.add_argument("--false-reject", default="1%", help="every method's target, or auto [1%%]")
     made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     made.add_argument("--work", type=Path, default=cache / "line-inspector" / "accuracy")

@@ -75,7 +75,7 @@ def publish(
     *,
     command: str,
     commit: str,
-    false_reject: float,
+    false_reject: float | None,
     skipped: Sequence[str],
     failed: Sequence[str],
 ) -> list[str]:
@@ -198,12 +198,13 @@ def markdown(
     results: Sequence[Result],
     *,
     here: dict[str, Any],
-    false_reject: float,
+    false_reject: float | None,
     skipped: Sequence[str],
     failed: Sequence[str],
 ) -> list[str]:
     """A table a backbone, and what a reader must know beside it."""
     most = max(row.categories for row in rows)
+    target = "the auto rate of" if false_reject is None else f"{false_reject:.2%}"
     lines = [
         "# Accuracy",
         "",
@@ -212,7 +213,7 @@ def markdown(
         f"Commit {here['commit'] or 'unknown'}; {here['machine']['processor']}, "
         f"{here['machine']['cores']} cores, Python {here['machine']['python']}; "
         f"computed on {', '.join(_distinct(results, 'device'))}. Mean ± sample standard deviation "
-        f"over seeds. Every limit is calibrated on good parts alone for {false_reject:.2%} false "
+        f"over seeds. Every limit is calibrated on good parts alone for {target} false "
         f"rejects; F1, false rejects and escapes are counted at that limit.",
     ]
     others = sorted({cell["commit"] for cell in results} - {here["commit"]})

@@ -84,12 +84,21 @@ def describe(manifest: Manifest) -> list[tuple[str, str]]:
         ),
         (
             "limit",
-            f"to reject {calibration.target_false_reject:.2%} of good parts, "
+            f"to reject {calibration.target_false_reject:.2%} of good parts"
+            f"{' (auto)' if calibration.automatic else ''}, "
             + (
                 "estimated, for there are few photos"
                 if calibration.extrapolated
                 else "counted on good parts"
             ),
+        ),
+        *(
+            (
+                "defects drawn on good parts",
+                f"{cost.passed} of {cost.drawn} pass; {cost.passed_at_auto} with the limit 'auto'",
+            )
+            for cost in [calibration.cost]
+            if cost is not None
         ),
         (
             "unseen good parts",

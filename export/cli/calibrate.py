@@ -13,7 +13,11 @@ from inspector.tables import print_next
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``calibrate``."""
     parser.add_argument("folder", type=Path, metavar="RUN")
-    parser.add_argument("--false-reject", required=True, help="e.g. 1%%")
+    parser.add_argument(
+        "--false-reject",
+        required=True,
+        help="e.g. 1%%, or auto: the lowest that the photos can tell",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     rate = settings_of({"false_reject": options.false_reject}).false_reject
     run = Run(options.folder)
     outcome = run.outcome()
-    calibration = calibrate(run.limit_folds(), rate)
+    calibration = calibrate(run.limit_folds(), rate, drawn=outcome.drawn)
     changed = outcome.model_copy(update={"calibration": calibration})
     run.write("outcome.json", changed.model_dump_json(indent=2).encode())
     run.forget_evaluations()

@@ -39,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
     from export.data.dataset import open_test
     from export.data.layouts import WHOLE
     from export.evaluation.evaluate import evaluate
+    from export.evaluation.held_out import read_good_pictures
     from export.evaluation.report import headline, write_report
     from export.training.run import Run
     from export.training.train import load_scorer, pick_device
@@ -84,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
         outcome.calibration,
         held_out / outcome.calibration.threshold,
         facts.choice,
+        read_good_pictures(run, data),
     )
     if samples:
         figures = table("figure", numbers("value"))

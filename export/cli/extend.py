@@ -52,9 +52,6 @@ def run(options: argparse.Namespace) -> int:
 
     Raises :class:`InspectorError`.
     """
-    rate = None
-    if options.false_reject is not None:
-        rate = settings_of({"false_reject": options.false_reject}).false_reject
     from export.bundle.describe import describe
     from export.extend import extend
     from export.training.run import Run
@@ -63,6 +60,9 @@ def run(options: argparse.Namespace) -> int:
     run = Run(options.folder)
     if options.good.is_dir():
         print_remarks(options.good, find_images(options.good))
+    rate = run.outcome().calibration.asked
+    if options.false_reject is not None:
+        rate = settings_of({"false_reject": options.false_reject}).false_reject
     with progress_bars() as progress, Interrupt(at_once=True) as interrupt:
         tasks: dict[str, Any] = {}
 

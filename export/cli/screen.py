@@ -13,14 +13,18 @@ from inspector.detection.manifest import Calibration
 from inspector.imaging.folders import remarks
 from inspector.progress import Bars
 from inspector.shown import plain
+from inspector.tables import numbers, show, table
 
 if TYPE_CHECKING:
+    from export.training.run import Outcome
     from export.training.train import Step
 
 STAGES: Final = {
     "backbone features": "looking at the photos",
     "adapting φ": "learning the good parts",
     "teaching": "learning the new good parts",
+    "comparing parts": "looking for photos unlike the others",
+    "drawing defects": "judging defects drawn on good parts",
     "proving parity": "checking that the file judges as the model does",
 }
 """Plain words for the stages of :class:`~export.training.train.Step` that are technical terms."""
@@ -70,7 +74,8 @@ def print_calibration(calibration: Calibration) -> None:
     low, high = calibration.interval
     first, last = calibration.predicted_rejects
     print(
-        f"limit: set to reject {calibration.target_false_reject:.2%} of good parts; of "
+        f"limit: set to reject {calibration.target_false_reject:.2%} of good parts"
+        f"{' (auto)' if calibration.automatic else ''}; of "
         f"{calibration.good_parts} that the model had not seen, {calibration.good_rejected} reach "
         f"it"
     )
@@ -80,6 +85,20 @@ def print_calibration(calibration: Calibration) -> None:
     )
     for remark in calibration.remarks:
         print(plain(f"note: {remark}"))
+
+
+def show_suspects(outcome: Outcome, parts: int) -> None:
+    """Name the photos among the good parts that a person is to look at."""
+    found = table(numbers(""), "photo", numbers("times a usual part"))
+    for number, suspect in enumerate(outcome.suspects, start=1):
+        found.add_row(f"{number}", suspect.name, f"{suspect.times:.2f}")
+    count = len(outcome.suspects)
+    show(
+        found,
+        f"look at {'this' if count == 1 else 'these'} before you go on: {count} of {parts} photos "
+        f"look{'s' if count == 1 else ''} unlike the others; a defect trained as good passes, and "
+        f"raises the limit",
+    )
 
 
 def print_choices(choices: Iterable[str]) -> None:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.cli.arguments import settings_of, shown
-from export.cli.screen import print_calibration, print_remarks, progress_bars, show_step
+from export.cli.screen import (
+    print_calibration,
+    print_remarks,
+    progress_bars,
+    show_step,
+    show_suspects,
+)
 from export.settings import TrainSettings
 from inspector.errors import DatasetError
 from inspector.interrupt import Interrupt
@@ -15,8 +24,10 @@ from inspector.shown import plain
 from inspector.tables import numbers, print_next, show, table
 
 if TYPE_CHECKING:
-    from export.data.layouts import Layout
-    from export.training.run import Choice
+    from rich.progress import Progress
+
+    from export.data.layouts import Layout, Selection
+    from export.training.run import Choice, Outcome, Suspect
     from export.training.train import Step
 
 
@@ -40,9 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--leave-out",
         type=Path,
         nargs="+",
+        action="extend",
         default=[],
         metavar="FILE",
-        help="photos among the good parts that are not to be trained on",
+        help="photos among the good parts that are not to be trained on: their paths, their names "
+        "where no other photo has the same one, or folders of them",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
     parser.add_argument(
@@ -85,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     run.check(resume=options.resume)
     selection = Selection(
         good=tuple(_below(options.data, path) for path in options.good),
-        leave_out=tuple(_below(options.data, path) for path in options.leave_out),
+        leave_out=_left_out(options),
     )
     if options.resume and selection == WHOLE:
         selection = run.facts().selection
@@ -110,6 +123,7 @@ def run(options: argparse.Namespace) -> int:
             on_step=on_step,
             choice=choice,
             selection=selection,
+            review=_ask(progress) if sys.stdin.isatty() and sys.stdout.isatty() else None,
         )
     outcome = run.outcome()
     if choice is not None:
@@ -122,8 +136,85 @@ def run(options: argparse.Namespace) -> int:
     for remark in outcome.remarks:
         print(plain(f"note: {remark}"))
     print_calibration(outcome.calibration)
+    if outcome.suspects:
+        show_suspects(outcome, run.facts().parts)
+        print(plain(f"without them: {_again(options, run.facts().selection, outcome.suspects)}"))
     print_next("inspector-model", "evaluate", run.folder)
     return 0
+
+
+def _left_out(options: argparse.Namespace) -> tuple[str, ...]:
+    """What ``--leave-out`` names, relative to the data folder. Raises :class:`DatasetError`."""
+    from export.data.layouts import list_photos
+
+    named: list[Path] = []
+    for path in options.leave_out:
+        here = path if path.exists() else options.data / path
+        if here.is_dir():
+            named += list_photos(here)
+        elif here.exists() or len(path.parts) > 1:
+            named.append(path)
+        else:
+            alike = [photo for photo in list_photos(options.data) if photo.name == path.name]
+            if len(alike) > 1:
+                raise DatasetError(
+                    f"{path}: {len(alike)} photos in {options.data} have this name; give the path "
+                    f"below {options.data}, such as {alike[0].relative_to(options.data)}"
+                )
+            named += alike or [path]
+    return tuple(dict.fromkeys(_below(options.data, path) for path in named))
+
+
+def _ask(progress: Progress) -> Callable[[Outcome], Sequence[str]]:
+    """Show the suspects of a finished run and ask which are no good parts."""
+
+    def review(outcome: Outcome) -> Sequence[str]:
+        progress.stop()
+        show_suspects(outcome, outcome.calibration.good_parts)
+        names = [suspect.name for suspect in outcome.suspects]
+        try:
+            answer = input(
+                "Train again without them? Enter: no, all of them are good parts; "
+                "y: without all of these; or the numbers of those to leave out, such as 1 3: "
+            )
+        except EOFError:
+            answer = ""
+        left_out = chosen(answer, names)
+        print(plain(f"left out: {', '.join(left_out) or 'none'}"))
+        progress.start()
+        return left_out
+
+    return review
+
+
+def chosen(answer: str, names: Sequence[str]) -> list[str]:
+    """Those of ``names`` that an answer leaves out: all, some by their numbers from 1, or none."""
+    words = answer.lower().replace(",", " ").split()
+    if words in (["y"], ["yes"], ["all"]):
+        return list(names)
+    if not all(word.isdecimal() and 0 < int(word) <= len(names) for word in words):
+        return []
+    return [names[int(word) - 1] for word in dict.fromkeys(words)]
+
+
+def _again(options: argparse.Namespace, selection: Selection, suspects: Sequence[Suspect]) -> str:
+    """The command that trains as these options did, without the suspects, in another folder."""
+    words = ["inspector-model", "train", str(options.data)]
+    number = 2
+    while (folder := options.output.with_name(f"{options.output.name}-{number}")).exists():
+        number += 1
+    words += ["-o", str(folder)]
+    words += ["--good", *selection.good] if selection.good else []
+    words += ["--config", str(options.config)] if options.config else []
+    words += ["--auto"] if options.auto else []
+    for name, field in TrainSettings.model_fields.items():
+        value, flag = getattr(options, name), name.replace("_", "-")
+        if value is not None and field.annotation is bool:
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            words += [f"--{flag}", str(value)]
+    words += ["--leave-out", *selection.leave_out, *(one.name for one in suspects)]
+    return shlex.join(words)
 
 
 def _below(data: Path, path: Path) -> str:

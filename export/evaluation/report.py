@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from export.evaluation import charts, metrics
 from export.evaluation.evaluate import Evaluation, RankedPicture
+from export.evaluation.held_out import GoodPictures
 from export.evaluation.wording import (
     UNDEFINED,
     say_count,
@@ -78,11 +79,13 @@ def write_report(  # noqa: PLR0917
     calibration: Calibration,
     holdout_scores: Sequence[float] | npt.NDArray[Any],
     choice: Choice | None = None,
+    good_pictures: GoodPictures | None = None,
 ) -> None:
     """Write the report to ``path``, whole or not at all.
 
     ``facts`` are names and values for the section on training; ``holdout_scores`` are the held-out
-    good parts' scores in units of the limit; ``choice`` tells how ``--auto`` found the settings.
+    good parts' scores in units of the limit; ``choice`` tells how ``--auto`` found the settings;
+    ``good_pictures`` are shown first.
     Raises :class:`OutputError`.
     """
     held_out: metrics.Floats = np.asarray(holdout_scores, dtype=np.float64)
@@ -116,7 +119,8 @@ def write_report(  # noqa: PLR0917
         thresholds=_thresholds(evaluation, held_out),
         factor_range=LIMIT_FACTOR_RANGE,
         calibration_words=_calibration_words(calibration),
-        galleries=_galleries(evaluation),
+        galleries=_good_galleries(evaluation, good_pictures or GoodPictures())
+        + _galleries(evaluation),
         limit=LIMIT,
         choice=choice,
         candidates=_ranked(choice) if choice is not None else [],
@@ -227,7 +231,8 @@ def _calibration_words(calibration: Calibration) -> list[str]:
     words = [
         f"The limit was set from {say_count(calibration.good_parts, 'good part')} that the model "
         f"was not trained on, aiming to reject {say_percent(calibration.target_false_reject)} of "
-        f"good parts. Method: {calibration.method}. Pooling: {calibration.pooling}.",
+        f"good parts{' (auto)' if calibration.automatic else ''}. Method: {calibration.method}. "
+        f"Pooling: {calibration.pooling}.",
         f"{_holdout_sentence(calibration)} With 95 % confidence the true false-reject rate lies "
         f"between {say_percent(low)} and {say_percent(high)}; of the next "
         f"{calibration.predicted_next:,} good parts, {least} to {most} will be rejected if "
@@ -245,6 +250,14 @@ def _calibration_words(calibration: Calibration) -> list[str]:
         words.append(
             "The limit was extrapolated (estimated) from the highest scores; more good parts make "
             "it firmer."
+        )
+    if calibration.cost is not None:
+        cost = calibration.cost
+        words.append(
+            f"Of {say_count(cost.drawn, 'synthetic defect')}, drawn on held-out good parts and "
+            f"many of them hardly visible, {cost.passed} stay below the limit; below the limit "
+            f"that the held-out parts support without extrapolation (auto) {cost.passed_at_auto} "
+            f"do. The figures compare the two limits; your own defects are other ones."
         )
     return words
 
@@ -287,6 +300,29 @@ def _galleries(evaluation: Evaluation) -> list[_Gallery]:
             evaluation.good[:_FEW],
         ),
         ("Clearest catches", "Defective parts with the highest scores.", caught),
+    ]
+    return [
+        _Gallery(title, note, tuple(_card(picture, evaluation.geometry) for picture in pictures))
+        for title, note, pictures in shown
+        if pictures
+    ]
+
+
+def _good_galleries(evaluation: Evaluation, good: GoodPictures) -> list[_Gallery]:
+    """Good parts to look at and, where no photo was tested, those with the highest scores."""
+    shown = [
+        (
+            "Look at these before you go on",
+            "Photos among the good parts that look unlike the others. A defect that is trained as "
+            "good passes, and raises the limit: train again without those that show one "
+            "(--leave-out). The heatmap compares a photo with all others but the one most like it.",
+            good.suspects,
+        ),
+        (
+            "Good parts with the highest scores",
+            f"The {len(good.highest)} highest, judged by models that had not seen them.",
+            () if evaluation.rows else good.highest,
+        ),
     ]
     return [
         _Gallery(title, note, tuple(_card(picture, evaluation.geometry) for picture in pictures))

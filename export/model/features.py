@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ class FeatureCache:
         on_progress: Callable[[int, int], None],
     ) -> None:
         self.device = device
+        self._rows: npt.NDArray[np.intp] | None = None
         height, width = images.shape[1:3]
         shapes = [
             (len(images), level.channels, height // level.patch_px, width // level.patch_px)
@@ -58,7 +60,7 @@ class FeatureCache:
             on_progress(min(start + BATCH, len(images)), len(images))
 
     def __len__(self) -> int:
-        return len(self._levels[0])
+        return len(self._levels[0]) if self._rows is None else len(self._rows)
 
     def __enter__(self) -> FeatureCache:
         return self
@@ -77,8 +79,15 @@ class FeatureCache:
         if self._folder is not None:
             self._folder.cleanup()
 
+    def only(self, rows: npt.NDArray[np.intp]) -> FeatureCache:
+        """The features of the images ``rows`` alone, as long as this cache is open."""
+        view = copy.copy(self)
+        view._folder, view._rows = None, rows if self._rows is None else self._rows[rows]
+        return view
+
     def batch(self, index: npt.NDArray[np.intp]) -> Levels:
         """Pooled features of the images ``index``, on the training device."""
+        index = index if self._rows is None else self._rows[index]
         return [torch.from_numpy(level[index]).to(self.device) for level in self._levels]
 
     def batches(self, index: npt.NDArray[np.intp], size: int = BATCH) -> Iterator[Levels]:

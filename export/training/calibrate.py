@@ -2,71 +2,100 @@
 
 For the j-th largest of n exchangeable scores the next part's chance to reach it is j / (n + 1), and
 rejects among the next m parts are beta-binomial (m, j, n + 1 − j), whatever the distribution: order
-statistics, David & Nagaraja, "Order Statistics", 3rd ed., section 2. When n is too small for the
-rate asked, the tail above the 80 % quantile is taken as exponential (peaks over threshold with
-shape 0; Coles, "An Introduction to Statistical Modeling of Extreme Values", section 4.2). Where
-rate · (n + 1) is 1 or more, the limit is never set so low that more of the held-out parts reach it
-than the rate allows, ties or not.
+statistics, David & Nagaraja, "Order Statistics", 3rd ed., section 2. So n parts can tell a rate of
+1 / (n + 1), with the limit just over the highest of them, and every higher one.
+
+A lower rate is extrapolated: the tail above the 80 % quantile is taken as exponential (peaks over
+threshold with shape 0; Coles, "An Introduction to Statistical Modeling of Extreme Values", section
+4.2). Its scale is estimated from k excesses, and a limit that took the estimate for the truth would
+be exceeded too often on average; this one is the predictive quantile, which is not: for k excesses
+of mean e, P(next excess > e k ((p / r)^(1/k) − 1)) is r / p, the mean of a gamma distribution's
+Laplace transform.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from inspector.detection.manifest import Calibration, Quantiles
+from inspector.detection.manifest import Calibration, DrawnDefects, Quantiles
 
 TAIL_SHARE = 0.2
 """The exponential tail is fitted to this share of the scores, the highest."""
 
+FEWEST_EXCESSES = 5
+"""To so many scores at least."""
+
+FLOOR: Final = 0.005
+"""The lowest rate that "auto" asks for: with more parts than can tell it the limit would creep up
+with the highest of ever more good parts, and more defects would pass."""
+
+_NEXT: Final = 150
+"""So many photos are named to whoever has fewer."""
+_ROUNDING: Final = 1e-9
 _LEVEL = 0.95
 _ABOVE = 1.0 + 1e-3
 """Factor from a score to a limit just above it: an exported graph may differ by as much."""
 
 
+def auto_rate(n: int) -> float:
+    """The false-reject rate that ``n`` held-out parts support: 1 / (n + 1), or :data:`FLOOR`."""
+    return max(1.0 / (n + 1), FLOOR)
+
+
 def parts_needed(rate: float) -> int:
-    """Number of good parts that lets a rate be counted directly: 3 / rate (rule of three, 95 %)."""
-    return math.ceil(3.0 / rate)
+    """Number of held-out good parts from which a rate is counted, not extrapolated."""
+    return math.ceil(1.0 / rate - _ROUNDING) - 1
+
+
+def find_limit(scores: npt.NDArray[np.float64], rate: float) -> float:
+    """The limit for a false-reject ``rate`` by the ascending ``scores`` ``[n]`` of good parts."""
+    n = len(scores)
+    if n >= parts_needed(rate):
+        return _counted(scores, rate)
+    return max(_exponential_tail(scores, rate), _counted(scores, 1.0 / (n + 1)))
 
 
 def calibrate(
-    folds: Sequence[npt.NDArray[np.float64]], rate: float, next_parts: int = 1000
+    folds: Sequence[npt.NDArray[np.float64]],
+    rate: float | None,
+    next_parts: int = 1000,
+    drawn: Sequence[float] = (),
 ) -> Calibration:
-    """Set the limit for a target false-reject ``rate``.
+    """Set the limit for a target false-reject ``rate``; None asks for :func:`auto_rate`.
 
     ``folds`` has the scores of each fold's held-out parts, one score for each picture: a copy is no
     further part (:func:`~export.data.photos.one_each`). Scores of all folds are pooled unchanged,
     because the folds' models are made by one procedure in one unit of feature distance. A held-out
     score is what a new part would score under a model of slightly fewer parts, so the limit errs to
     the tolerant side (cross-validation, CV+; Barber et al., "Predictive inference with the
-    jackknife+", 2021). One fold is a plain hold-out.
+    jackknife+", 2021). One fold is a plain hold-out. ``drawn`` has the scores of synthetic defects,
+    by which two limits are compared.
     """
     scores = np.sort(np.concatenate([np.asarray(fold, dtype=np.float64) for fold in folds]))
     n = len(scores)
-    needed = parts_needed(rate)
-    extrapolated = n < needed
-    remarks = []
-    # ``own`` is the limit at which no more of the held-out parts are rejected than the rate allows.
-    allowed = math.floor(rate * (n + 1))
-    own = _just_over(scores, float(scores[-allowed - 1])) if allowed else 0.0
+    target = auto_rate(n) if rate is None else rate
+    extrapolated = n < parts_needed(target)
+    limit = find_limit(scores, target)
+    method = "order statistic of held-out good scores"
     if extrapolated:
-        limit = max(_exponential_tail(scores, rate), own)
-        remarks.append(
-            f"the limit is estimated, for there are few photos: to count a rate of {rate:.2%} "
-            f"takes about {needed} good parts that the model has not seen, and there are {n}; it "
-            f"serves to start with"
-        )
         method = (
             f"exponential tail over the {1 - TAIL_SHARE:.0%} quantile of held-out good scores, "
-            f"but no lower than where they keep the rate themselves"
+            f"predictive, but above the highest of them"
         )
-    else:
-        limit = own
-        method = "order statistic of held-out good scores"
+    cost = None
+    if len(drawn):
+        limits = limit, find_limit(scores, auto_rate(n))
+        passed = [int(sum(score < value for score in drawn)) for value in limits]
+        cost = DrawnDefects(drawn=len(drawn), passed=passed[0], passed_at_auto=passed[1])
+    remarks = [_say_auto(n)] if rate is None else []
+    if extrapolated:
+        remarks.append(_say_cost(n, target, cost))
     pooling = "one hold-out, scored by the model in service"
     if len(folds) > 1:
         p = _fold_homogeneity(folds)
@@ -85,7 +114,8 @@ def calibrate(
     return Calibration(
         method=method,
         pooling=pooling,
-        target_false_reject=rate,
+        target_false_reject=target,
+        automatic=rate is None,
         good_parts=n,
         good_rejected=rejected,
         threshold=limit,
@@ -93,6 +123,7 @@ def calibrate(
         predicted_next=next_parts,
         predicted_rejects=prediction(rejected, n, next_parts),
         extrapolated=extrapolated,
+        cost=cost,
         quantiles=Quantiles(
             **dict(zip(Quantiles.model_fields, (float(q) for q in quantiles), strict=True))
         ),
@@ -101,15 +132,46 @@ def calibrate(
     )
 
 
-def _just_over(scores: npt.NDArray[np.float64], value: float) -> float:
-    """A limit that ``value`` does not reach: halfway to the next higher score, if there is one.
+def _say_auto(n: int) -> str:
+    """What the auto limit promises, and how many photos would promise more."""
+    fewest = round(1.0 / FLOOR)
+    words = f"about 1 good part in {min(n, fewest)} may be rejected"
+    if n >= parts_needed(FLOOR):
+        return words
+    more = _NEXT if n < _NEXT else fewest
+    return f"{words}, for no fewer can be promised by {n} photos; {more} photos allow 1 in {more}"
 
-    On a score itself, rounding would decide that part's verdict. Above the highest score the limit
-    lies just over it.
+
+def _say_cost(n: int, rate: float, cost: DrawnDefects | None) -> str:
+    """What a rate below the one that ``n`` parts can tell costs."""
+    words = (
+        f"the limit is estimated, above every good part that was photographed: {n} photos can "
+        f"tell 1 good part in {n}, and {rate:.2%} was asked"
+    )
+    if cost is not None:
+        words += (
+            f"; of {cost.drawn} defects drawn on good parts {cost.passed} pass, and "
+            f"{cost.passed_at_auto} would with 'auto'"
+        )
+    return f"{words}; from {parts_needed(rate)} photos on it is counted"
+
+
+def _counted(scores: npt.NDArray[np.float64], rate: float) -> float:
+    """The limit that a share ``rate`` of parts like the ascending ``scores`` reaches.
+
+    The next part's chance is j / (n + 1) at the j-th highest score, and ``rate`` between two of
+    them: the limit lies in the middle half of that gap, on no score, or rounding would decide that
+    part's verdict. Where scores tie it lies above the tie; above the highest one, just over it.
     """
+    position = rate * (len(scores) + 1)
+    rejected = max(math.ceil(position - _ROUNDING) - 1, 0)
+    value = float(scores[-rejected - 1])
     higher = scores[scores > value]
-    limit = 0.5 * (value + float(higher.min())) if len(higher) else value * _ABOVE
-    return max(limit, math.nextafter(value, math.inf))
+    if not len(higher):
+        return max(value * _ABOVE, math.nextafter(value, math.inf))
+    gap = float(higher.min()) - value
+    down = min(max(position - rejected, 0.25), 0.75) if float(scores[-rejected]) > value else 0.5
+    return max(value + (1.0 - down) * gap, math.nextafter(value, math.inf))
 
 
 def confidence(rejected: int, n: int) -> tuple[float, float]:
@@ -135,13 +197,15 @@ def prediction(rejected: int, n: int, next_parts: int) -> tuple[int, int]:
 
 
 def _exponential_tail(scores: npt.NDArray[np.float64], rate: float) -> float:
+    """The value that the next score exceeds with chance ``rate``; see the module."""
     n = len(scores)
-    count = max(2, math.ceil(TAIL_SHARE * n))
-    start = float(scores[-count - 1]) if count < n else float(scores[0])
+    count = min(max(FEWEST_EXCESSES, math.ceil(TAIL_SHARE * n)), n - 1)
+    start = float(scores[-count - 1])
     excess = float((scores[-count:] - start).mean())
-    limit = start + excess * math.log(max(count / n / rate, 1.0))
-    # Identical scores have no tail to extrapolate; the limit must still lie above them.
-    return _just_over(scores, float(scores[-1])) if excess == 0.0 else limit
+    # The next part's chance to be above ``start``, whatever the distribution.
+    above = (count + 1) / (n + 1)
+    farther = math.pow(max(above / rate, 1.0), 1.0 / count) - 1.0
+    return start + excess * count * farther
 
 
 def _fold_homogeneity(folds: Sequence[npt.NDArray[np.float64]]) -> float:

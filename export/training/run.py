@@ -92,6 +92,18 @@ class Lesson(Extension):
     """True: their scores count for the limit, beside those of the old parts."""
 
 
+class Suspect(BaseModel):
+    """A photo among the good parts that looks unlike the others (:mod:`export.training.outliers`).
+
+    ``times``: how many times its score is that of a usual part.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    times: float
+
+
 class Facts(BaseModel):
     """What a run was started with; a resumed run must match it."""
 
@@ -138,6 +150,10 @@ class Outcome(BaseModel):
     """What a person should know about the photos: copies, mixed sizes."""
     exported_as: str = ""
     """The ``--name`` that the last export gave the model; "" while it has that of the data."""
+    suspects: tuple[Suspect, ...] = ()
+    """Photos to look at, the most unusual first; () in older runs."""
+    drawn: tuple[float, ...] = ()
+    """Raw scores of synthetic defects, by which limits are compared; () in older runs."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +161,8 @@ class Run:
     """The folder of one run.
 
     ``run.json`` facts, ``checkpoint-<fit>.pt`` each fit's last finished epoch, ``heldout.csv``,
-    ``epochs.jsonl``, ``model.pt``, ``normalisation.pt`` gain and offset of each grid position,
+    ``heldout-maps.npz`` what a report shows of good parts, ``epochs.jsonl``, ``model.pt``,
+    ``normalisation.pt`` gain and offset of each grid position,
     ``fold-<k>.pt`` each cross-fitting fold's model, ``added/<n>/`` photos of the n-th extension,
     ``outcome.json`` (written last: the run is finished).
     """
@@ -247,6 +264,13 @@ class Run:
             self._match(self.facts(), facts)
         else:
             self.write("run.json", facts.model_dump_json(indent=2).encode())
+
+    def restart(self, facts: Facts) -> None:
+        """Begin a finished run anew, as ``facts`` say. Raises :class:`OutputError`."""
+        self.forget_evaluations()
+        for pattern in ("outcome.json", "*.pt", "epochs.jsonl", "heldout*"):
+            self.remove(pattern)
+        self.write("run.json", facts.model_dump_json(indent=2).encode())
 
     def write(self, name: str, data: bytes) -> None:
         """Write one file of the run atomically. Raises :class:`OutputError`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from export.model import cfa
 from export.model.backbone import Backbone
 from export.model.features import FeatureCache
 from export.model.normalise import Normaliser, Statistics
-from export.settings import TrainSettings
-from export.training.calibrate import calibrate, parts_needed
+from export.settings import TrainSettings, shown_rate
+from export.training import outliers
+from export.training.calibrate import FLOOR, calibrate
 from export.training.run import NORMALISATION, Choice, Facts, Outcome, Run, Scores
 from inspector.detection import fitness
 from inspector.errors import RunError, TrainingError
@@ -32,6 +33,9 @@ STEP_PATCHES = 2048
 
 HOLD_OUT_SHARE = 0.3
 """Share of parts held out once, if that is enough for the rate; else parts are cross-fitted."""
+
+FIRM = 3.0
+"""Enough for a rate: so many of the parts held out once would be rejected at it."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ class Step:
 ADAPTING = "adapting φ"
 
 OnStep = Callable[[Step], None]
+
+Review = Callable[[Outcome], Sequence[str]]
+"""Names of the suspects of a finished run that are no good parts; none when all are."""
 
 
 class Scorer:
@@ -145,63 +152,96 @@ def train(
     on_step: OnStep,
     choice: Choice | None = None,
     selection: Selection = WHOLE,
+    review: Review | None = None,
 ) -> Run:
     """Train on the good parts of ``data`` and calibrate; opens no file under ``test/``.
 
     ``choice`` tells how ``--auto`` found the settings, and ``selection`` which photos a person
-    takes for good parts; both are kept with the run. Raises
-    :class:`TrainingError`. KeyboardInterrupt leaves the last finished epoch on the disk.
+    takes for good parts; both are kept with the run. ``review`` is asked about parts that look
+    unlike the others, once the run is finished; without those that it names the run is made again,
+    from the features that are there. Raises :class:`TrainingError`. KeyboardInterrupt leaves the
+    last finished epoch on the disk.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = pick_device(settings.device)
-    paths = open_good(data, selection)
+    run = Run(folder)
+
+    def read(taken: Selection) -> tuple[list[str], GoodParts, Facts]:
+        paths = open_good(data, taken)
+        parts = load_good(
+            paths,
+            lambda shapes: settings.resolve(shapes).geometry(),
+            lambda done, total: on_step(Step("reading photos", done, total)),
+        )
+        digests = dict(zip(paths, parts.digests, strict=True))
+        facts = Facts(
+            name=data.resolve().name,
+            data=data.resolve(),
+            settings=settings.resolve(parts.shapes),
+            geometry=parts.geometry,
+            fingerprint=fingerprint(paths, data, digests.__getitem__),
+            parts=len(paths),
+            weights_sha256=backbone.weights_sha256,
+            selection=taken,
+            choice=choice,
+        )
+        return [path.relative_to(data).as_posix() for path in paths], parts, facts
+
+    def compute(parts: GoodParts) -> FeatureCache:
+        return FeatureCache(
+            backbone,
+            parts.images,
+            device=device,
+            cache_gb=settings.cache_gb,
+            folder=folder,
+            on_progress=lambda done, total: on_step(Step("backbone features", done, total)),
+        )
+
+    def learn(names: list[str], parts: GoodParts, facts: Facts, cache: FeatureCache) -> Outcome:
+        began = time.monotonic()
+        trainer = _Trainer(run, cache, backbone, facts.settings, device=device, on_step=on_step)
+        outcome = trainer.fit_and_calibrate(names, parts, began)
+        run.write("outcome.json", outcome.model_dump_json(indent=2).encode())
+        run.remove("checkpoint-*.pt")
+        return outcome
+
+    # Photos that are missing or in doubt are told before weights that are missing.
+    open_good(data, selection)
     backbone = Backbone(settings.backbone, settings.strides, settings.scales, settings.weights).to(
         device
     )
-    parts = load_good(
-        paths,
-        lambda shapes: settings.resolve(shapes).geometry(),
-        lambda done, total: on_step(Step("reading photos", done, total)),
-    )
-    digests = dict(zip(paths, parts.digests, strict=True))
-    settings = settings.resolve(parts.shapes)
-    run = Run(folder)
-    facts = Facts(
-        name=data.resolve().name,
-        data=data.resolve(),
-        settings=settings,
-        geometry=parts.geometry,
-        fingerprint=fingerprint(paths, data, digests.__getitem__),
-        parts=len(paths),
-        weights_sha256=backbone.weights_sha256,
-        selection=selection,
-        choice=choice,
-    )
+    names, parts, facts = read(selection)
     run.start(facts, resume=resume)
     if (folder / "outcome.json").exists():
-        kept = run.outcome().calibration.target_false_reject
-        if kept != settings.false_reject:
-            raise RunError(
-                f"{folder}: is finished, with a limit for {kept:g} false rejects; set another one "
-                f"with 'inspector-model calibrate {folder} --false-reject "
-                f"{settings.false_reject:g}'"
-            )
+        _check_rate(run, settings.false_reject)
         return run
-    began = time.monotonic()
-    with FeatureCache(
-        backbone,
-        parts.images,
-        device=device,
-        cache_gb=settings.cache_gb,
-        folder=folder,
-        on_progress=lambda done, total: on_step(Step("backbone features", done, total)),
-    ) as cache:
-        outcome = _Trainer(
-            run, cache, backbone, settings, device=device, on_step=on_step
-        ).fit_and_calibrate([path.relative_to(data).as_posix() for path in paths], parts, began)
-    run.write("outcome.json", outcome.model_dump_json(indent=2).encode())
-    run.remove("checkpoint-*.pt")
+    with compute(parts) as cache:
+        outcome = learn(names, parts, facts, cache)
+        left_out = review(outcome) if review is not None and outcome.suspects else ()
+        if not left_out:
+            return run
+        fewer = (*selection.leave_out, *left_out)
+        kept, others, facts = read(selection.model_copy(update={"leave_out": fewer}))
+        run.restart(facts)
+        rows = np.array([names.index(name) for name in kept])
+        if np.array_equal(others.images, parts.images[rows]):
+            learn(kept, others, facts, cache.only(rows))
+            return run
+    # A photo that was left out had decided the size, so that all look different now.
+    with compute(others) as cache:
+        learn(kept, others, facts, cache)
     return run
+
+
+def _check_rate(run: Run, rate: float | None) -> None:
+    """Refuse to go on with a finished run for another false-reject ``rate``."""
+    kept = run.outcome().calibration.asked
+    if kept != rate:
+        raise RunError(
+            f"{run.folder}: is finished, with a limit for {shown_rate(kept)} false rejects; set "
+            f"another one with 'inspector-model calibrate {run.folder} --false-reject "
+            f"{shown_rate(rate)}'"
+        )
 
 
 def load_scorer(run: Run, device: torch.device, weights: Path | None = None) -> Scorer:
@@ -324,13 +364,32 @@ class _Trainer:
         self.run.write_held_out(
             [names[i] for i in tested_parts], fold_of[tested_parts], scores[tested_parts]
         )
-        calibration = calibrate(
-            [scores[fold_of == number] for number in range(len(held))], settings.false_reject
-        )
         self.run.save("model.pt", model.state_dict())
         if normaliser is not None:
             self.run.save(NORMALISATION, normaliser.state())
+        scorer.normaliser = normaliser
         ranked = tested_parts[np.argsort(scores[tested_parts], kind="stable")]
+        drawn = outliers.score_drawn(
+            scorer, parts.images[scored], settings.seed, self._follow("drawing defects")
+        )
+        calibration = calibrate(
+            [scores[fold_of == number] for number in range(len(held))],
+            settings.false_reject,
+            drawn=drawn,
+        )
+        comparison = outliers.Comparison(
+            model, self.cache, parts.picture, settings, self._follow("comparing parts")
+        )
+        suspects = outliers.find_suspects(names, scores, comparison.scores)
+        outliers.keep_maps(
+            self.run,
+            names,
+            [(int(part), int(fold_of[part])) for part in ranked[-outliers.SHOWN :]],
+            suspects,
+            features=self.cache,
+            comparison=comparison,
+            tester=lambda fold: self._tester(fold, normaliser) if rests else scorer,
+        )
         return Outcome(
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             train_seconds=round(time.monotonic() - began, 1),
@@ -338,7 +397,17 @@ class _Trainer:
             exposure=fitness.learn(parts.images),
             golden=(int(ranked[0]), int(ranked[len(ranked) // 2]), int(ranked[-1])),
             remarks=parts.remarks,
+            suspects=suspects,
+            drawn=drawn,
         )
+
+    def _follow(self, stage: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.on_step(Step(stage, done, total))
+
+    def _tester(self, fold: int, normaliser: Normaliser | None) -> Scorer:
+        """The model that has not seen the parts of ``fold``, as it was saved."""
+        model = load_model(self.run, f"fold-{fold}.pt", self.backbone, self.device)
+        return Scorer(self.backbone, model, self.settings, self.device, normaliser=normaliser)
 
     def _steps(self, index: Index) -> int:
         """Number of steps in one epoch."""
@@ -424,7 +493,7 @@ def _split(parts: GoodParts, settings: TrainSettings) -> list[Index]:
     picture = parts.picture
     groups = np.random.default_rng([settings.seed, 1]).permutation(int(picture.max()) + 1)
     once = int(len(groups) * HOLD_OUT_SHARE)
-    if once >= parts_needed(settings.false_reject):
+    if once * (settings.false_reject or FLOOR) >= FIRM:
         return [np.flatnonzero(np.isin(picture, groups[:once]))]
     folds = np.array_split(groups, min(settings.folds, len(groups)))
     return [np.flatnonzero(np.isin(picture, fold)) for fold in folds]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import sys
 import time
 from collections import Counter
@@ -38,8 +37,8 @@ GOOD_START: Final = 100
 """So many photos are taken unless the user says otherwise."""
 
 _INTERVAL_MS: Final = 1000
-_FALSE_REJECT: Final = 0.005
-"""Share of good parts that a limit rejects; :func:`enough` says how many photos can set it."""
+_FEWEST_REJECTS: Final = 200
+"""Training lets 1 good part in so many be rejected; with fewer photos, 1 in their number."""
 _HINT_AFTER: Final = 5
 """After so many refused photos in a row the user is told of ``--keep-all``."""
 
@@ -260,7 +259,6 @@ class _Session:
 
 def enough(photos: int) -> str:
     """What ``photos`` good parts are enough for."""
-    needed = math.ceil(3 / _FALSE_REJECT)
     if photos < FEWEST:
         return f"{photos} photos: too few, training needs {FEWEST}; {GOOD_START} are a good start"
     start = (
@@ -268,10 +266,9 @@ def enough(photos: int) -> str:
         if photos >= GOOD_START
         else f"enough to try training; {GOOD_START} are a good start"
     )
-    rate = f"a limit that rejects {100 * _FALSE_REJECT:g} % of good parts"
-    if photos >= needed:
-        return f"{photos} photos: {start}; {rate} can be counted on them"
-    return f"{photos} photos: {start}; {rate} is estimated below {needed} photos, and counted above"
+    rate = f"about 1 good part in {min(photos, _FEWEST_REJECTS)} may be rejected"
+    more = f", 1 in {_FEWEST_REJECTS} with {_FEWEST_REJECTS} photos or more"
+    return f"{photos} photos: {start}; {rate}{more if photos < _FEWEST_REJECTS else ''}"
 
 
 def _wait_for_enter() -> bool:

@@ -61,12 +61,24 @@ class Quantiles(FrozenModel):
     maximum: float = Field(ge=0)
 
 
+class DrawnDefects(FrozenModel):
+    """Synthetic defects, drawn on held-out good parts: what a limit costs against another one."""
+
+    drawn: int = Field(gt=0)
+    passed: int = Field(ge=0)
+    """How many stay below the limit in force."""
+    passed_at_auto: int = Field(ge=0)
+    """How many stay below the limit for the rate that the held-out parts support."""
+
+
 class Calibration(FrozenModel):
     """How the limit was set, from the scores of good parts alone."""
 
     method: str
     pooling: str
     target_false_reject: float
+    automatic: bool = False
+    """True when the target is the rate that the held-out parts support; nobody named one."""
     good_parts: int = Field(ge=0, le=10_000_000)
     """Number of held-out good parts that the limit rests on."""
     good_rejected: int
@@ -80,10 +92,17 @@ class Calibration(FrozenModel):
     """95 % beta-binomial prediction interval: rejects among the next ``predicted_next`` parts."""
     extrapolated: bool
     """True when there were too few parts for the target, so the tail of scores was extrapolated."""
+    cost: DrawnDefects | None = None
+    """None when no defects were drawn, and in older bundles."""
     quantiles: Quantiles
     scores: tuple[Annotated[float, Field(ge=0)], ...] = ()
     """The held-out good scores in units of the threshold, ascending; () in older bundles."""
     remarks: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> float | None:
+        """The false-reject rate that was asked for; None for the one that the parts support."""
+        return None if self.automatic else self.target_false_reject
 
 
 class Fitness(FrozenModel):

@@ -420,8 +420,8 @@ def test_region_beyond_the_picture_is_refused(tmp_path, capsys):
     [
         (9, "too few, training needs 10"),
         (99, "enough to try training; 100 are a good start"),
-        (100, "rejects 0.5 % of good parts is estimated below 600 photos"),
-        (600, "rejects 0.5 % of good parts can be counted on them"),
+        (100, "about 1 good part in 100 may be rejected, 1 in 200 with 200 photos or more"),
+        (600, "about 1 good part in 200 may be rejected"),
     ],
 )
 def test_enough_is_said(number, part):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -23,6 +27,7 @@ from export.bundle import assemble, quantise
 from export.bundle.assemble import _named
 from export.bundle.graph import build_graph
 from export.cli.main import main
+from export.cli.train import chosen
 from export.settings import TrainSettings
 from export.training.run import Run
 from export.training.train import Scorer, load_scorer
@@ -34,7 +39,7 @@ from inspector.errors import ParityError
 from inspector.verdict import FloatMap, Frame8
 from inspector.version import install_command
 from tests import tiny, videos
-from tests.export.conftest import CPU, draw_part, write_labelled, write_parts
+from tests.export.conftest import CPU, draw_part, save, write_labelled, write_parts
 from tests.paths import ROOT
 
 CONFIG = ROOT / "config"
@@ -86,10 +91,14 @@ def test_photos_to_bundle_to_verdict(
     run, output = tmp_path / "run", tmp_path / "disc.onnx"
     assert main(train_arguments(parts, run)) == 0
     told = capsys.readouterr().out
-    assert "limit: set to reject 0.50% of good parts; of 24 that the model had not seen" in told
+    assert "limit: set to reject 4.00% of good parts (auto); of 24 that the model had not" in told
+    assert "about 1 good part in 24 may be rejected" in told
+    assert "150 photos allow 1 in 150" in told
     assert told.endswith(f"next: inspector-model evaluate {run}\n")
     assert main(["calibrate", str(run), "--false-reject", "2%"]) == 0
-    assert capsys.readouterr().out.endswith(f"next: inspector-model evaluate {run}\n")
+    told = capsys.readouterr().out
+    assert "24 photos can tell 1 good part in 24, and 2.00% was asked; of 40 defects drawn" in told
+    assert told.endswith(f"next: inspector-model evaluate {run}\n")
     assert main(["evaluate", str(run)]) == 0
     assert capsys.readouterr().out.endswith(f"next: inspector-model export {run} -o part.onnx\n")
     assert (run / "report.html").stat().st_size > 10_000
@@ -105,6 +114,7 @@ def test_photos_to_bundle_to_verdict(
     assert main(["show", str(output), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["calibration"]["target_false_reject"] == 0.02
+    assert shown["calibration"]["cost"]["passed"] >= shown["calibration"]["cost"]["passed_at_auto"]
     assert shown["parity"]["images"] == 24 + 13
     assert shown["normalisation"] == {"good_parts": 24, "weight": 24 / (24 + 60)}
     assert shown["evaluation"] == json.loads((run / "evaluation.json").read_text())
@@ -118,6 +128,95 @@ def test_photos_to_bundle_to_verdict(
     region = stained.regions[0]
     assert region.x <= xs.mean() <= region.x + region.w
     assert region.y <= ys.mean() <= region.y + region.h
+
+
+def soiled_parts(root: Path) -> Path:
+    """A folder of good parts only, with two stained ones among them."""
+    for seed in range(24):
+        save(root / f"{seed:03d}.png", draw_part(seed)[0])
+    for seed in (2000, 2001):
+        save(root / "late" / f"odd-{seed}.png", draw_part(seed, "stain")[0])
+    return root
+
+
+def test_photos_unlike_the_others_are_named_shown_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = soiled_parts(tmp_path / "parts"), tmp_path / "run"
+    assert main([*train_arguments(data, run), "--seed", "3"]) == 0
+    told = capsys.readouterr().out
+    assert "look at these before you go on" in told
+    assert "late/odd-2000.png" in told
+    (again,) = [line for line in told.splitlines() if line.startswith("without them: ")]
+    words = shlex.split(again.removeprefix("without them: "))
+    assert {"late/odd-2000.png", "late/odd-2001.png"} <= set(words)
+    assert words[words.index("--seed") + 1] == "3"
+    assert main(["evaluate", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "Look at these before you go on" in page
+    assert "Heatmap, score" in page
+    assert "Good parts with the highest scores" in page
+    assert page.count('<figure class="card">') >= 12 + 2
+    assert main(words[1:]) == 0
+    facts = Run(tmp_path / "run-2").facts()
+    assert facts.settings == Run(run).facts().settings
+    assert {"late/odd-2000.png", "late/odd-2001.png"} <= set(facts.selection.leave_out)
+
+
+def test_photos_to_leave_out_may_be_named_in_several_ways(tmp_path: Path) -> None:
+    data = soiled_parts(tmp_path / "parts")
+    arguments = [*train_arguments(data, tmp_path / "run"), "--leave-out", "003.png"]
+    assert main([*arguments, "--leave-out", str(data / "late")]) == 0
+    assert Run(tmp_path / "run").facts().selection.leave_out == (
+        "003.png",
+        "late/odd-2000.png",
+        "late/odd-2001.png",
+    )
+
+
+def test_a_name_that_two_photos_have_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = soiled_parts(tmp_path / "parts")
+    for folder in ("early", "late"):
+        save(data / folder / "same.png", draw_part(50)[0])
+    line = fails(capsys, [*train_arguments(data, tmp_path / "run"), "--leave-out", "same.png"], 20)
+    assert "2 photos" in line and "early/same.png" in line
+
+
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [
+        *[("y", "abc"), (" All ", "abc"), ("2", "b"), ("3, 1", "ca"), ("1 1", "a")],
+        *[("", ""), ("n", ""), ("0", ""), ("4", ""), ("1 x", ""), ("yes 1", "")],
+    ],
+)
+def test_an_answer_names_what_to_leave_out(answer: str, left: str) -> None:
+    assert chosen(answer, ["a", "b", "c"]) == list(left)
+
+
+@pytest.mark.parametrize(("answer", "left"), [("y", 2), ("", 0)])
+def test_at_a_terminal_one_question_is_asked(tmp_path: Path, answer: str, left: int) -> None:
+    data, run = soiled_parts(tmp_path / "parts"), tmp_path / "run"
+    ours, theirs = pty.openpty()
+    program = "import sys; from export.cli.main import main; sys.exit(main())"
+    arguments = [sys.executable, "-c", program, *train_arguments(data, run)]
+    with subprocess.Popen(arguments, cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs) as child:
+        os.close(theirs)
+        seen = b""
+        while b"such as 1 3: " not in seen:
+            seen += os.read(ours, 4096)
+        os.write(ours, f"{answer}\n".encode())
+        # Linux reports the end of a terminal as EIO.
+        with suppress(OSError):
+            while part := os.read(ours, 4096):
+                seen += part
+        assert child.wait(60) == 0
+    os.close(ours)
+    told = seen.decode(errors="replace")
+    assert told.count("Train again without them?") == 1
+    assert len(Run(run).facts().selection.leave_out) == left
+    assert Run(run).outcome().calibration.good_parts == 26 - left
 
 
 def test_region_and_size_travel_in_the_bundle(parts: Path, tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def test_taught_parts_raise_the_limit_only_when_asked(
     again = extend_quietly(tolerant.run, more, tmp_path / "part3")
     assert again.manifest.calibration.good_parts == 30
     folder = str(again.run.folder)
-    assert main(["calibrate", folder, "--false-reject", f"{QUICK.false_reject}"]) == 0
+    assert main(["calibrate", folder, "--false-reject", "auto"]) == 0
     assert again.run.outcome().calibration == again.manifest.calibration
 
 
@@ -381,7 +381,10 @@ def test_another_false_reject_target_may_be_set(roomy: Run, labelled: Path, tmp_
     assert main(arguments) == 0
     calibration = read(tmp_path / "part2.onnx").manifest.calibration
     assert calibration.target_false_reject == 0.2
-    assert calibration.good_rejected == 5
+    assert calibration.good_rejected == 4
+    assert not calibration.automatic
+    assert calibration.cost is not None
+    assert calibration.cost.drawn == 40
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from export.training.calibrate import calibrate, confidence, parts_needed, prediction
+from export.training.calibrate import (
+    auto_rate,
+    calibrate,
+    confidence,
+    find_limit,
+    parts_needed,
+    prediction,
+)
 
 
 def draw(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -65,8 +73,8 @@ def test_no_held_out_part_lies_on_the_limit(n: int, rate: float) -> None:
     scores = np.sort(draw(np.random.default_rng(9), n))
     allowed = int(rate * (n + 1))
     limit = calibrate([scores], rate).threshold
-    assert limit not in scores
-    assert limit == pytest.approx((scores[-allowed] + scores[-allowed - 1]) / 2)
+    gap = scores[-allowed] - scores[-allowed - 1]
+    assert scores[-allowed - 1] + 0.249 * gap < limit < scores[-allowed - 1] + 0.751 * gap
 
 
 def test_limit_is_neither_the_smallest_good_score_nor_rejects_everything() -> None:
@@ -101,12 +109,80 @@ def test_prediction_interval_to_the_part(
 
 def test_too_few_parts_for_the_rate_is_said() -> None:
     calibration = calibrate([draw(np.random.default_rng(3), 100)], 0.005)
-    assert parts_needed(0.005) == 600
+    assert parts_needed(0.005) == 199
     assert calibration.extrapolated
-    assert "600" in calibration.remarks[0]
-    enough = calibrate([draw(np.random.default_rng(3), 600)], 0.005)
+    assert "100 photos can tell 1 good part in 100, and 0.50% was asked" in calibration.remarks[0]
+    assert "from 199 photos on it is counted" in calibration.remarks[0]
+    enough = calibrate([draw(np.random.default_rng(3), 199)], 0.005)
     assert not enough.extrapolated
     assert not enough.remarks
+
+
+SHAPES = {
+    "gumbel": stats.gumbel_r(2.0, 0.3),
+    "normal": stats.norm(2.0, 0.3),
+    "exponential": stats.expon(1.0, 0.5),
+    "gamma": stats.gamma(4.0),
+    "lognormal": stats.lognorm(0.5),
+}
+
+
+@pytest.mark.parametrize("shape", sorted(SHAPES))
+@pytest.mark.parametrize(
+    ("n", "rate"),
+    [
+        *[(12, None), (31, None), (150, None), (600, None)],
+        *[(31, 0.005), (50, 0.01), (120, 0.005), (230, 0.005)],
+    ],
+)
+def test_mean_false_rejects_stay_within_one_and_a_half_of_what_was_promised(
+    shape: str, n: int, rate: float | None
+) -> None:
+    rng = np.random.default_rng([n, 11])
+    promised = auto_rate(n) if rate is None else rate
+    samples = np.sort(np.maximum(SHAPES[shape].rvs(size=(400, n), random_state=rng), 0.0))
+    reached = SHAPES[shape].sf([find_limit(scores, promised) for scores in samples]).mean()
+    assert reached < 1.5 * promised
+    if rate is None:
+        # An auto limit is no higher than it must be, whatever the distribution.
+        assert reached > promised / 1.5
+
+
+@pytest.mark.parametrize("n", [10, 31, 150])
+def test_the_auto_limit_lies_just_over_the_highest_part(n: int) -> None:
+    scores = draw(np.random.default_rng(12), n)
+    calibration = calibrate([scores], None)
+    assert calibration.automatic
+    assert calibration.asked is None
+    assert not calibration.extrapolated
+    assert scores.max() < calibration.threshold < 1.01 * scores.max()
+    assert calibration.target_false_reject == 1 / (n + 1)
+    assert f"about 1 good part in {n} may be rejected" in calibration.remarks[0]
+    more = {10: 150, 31: 150, 150: 200}[n]
+    assert f"{more} photos allow 1 in {more}" in calibration.remarks[0]
+
+
+def test_the_auto_limit_does_not_creep_up_with_ever_more_parts() -> None:
+    scores = draw(np.random.default_rng(13), 2000)
+    calibration = calibrate([scores], None)
+    assert calibration.target_false_reject == 0.005
+    assert 9 <= calibration.good_rejected <= 10
+    assert calibration.remarks == ("about 1 good part in 200 may be rejected",)
+
+
+def test_a_named_rate_says_what_it_costs_against_auto() -> None:
+    scores = draw(np.random.default_rng(14), 31)
+    drawn = np.linspace(1.0, 3.0, 41)
+    auto = calibrate([scores], None, drawn=drawn)
+    named = calibrate([scores], 0.005, drawn=drawn)
+    assert auto.cost is not None
+    assert named.cost is not None
+    assert named.threshold > auto.threshold
+    assert auto.cost.passed == auto.cost.passed_at_auto == (drawn < auto.threshold).sum()
+    assert named.cost.passed_at_auto == auto.cost.passed
+    assert named.cost.passed == (drawn < named.threshold).sum() > auto.cost.passed
+    said = f"of 41 defects drawn on good parts {named.cost.passed} pass, and {auto.cost.passed}"
+    assert said in named.remarks[0]
 
 
 def test_folds_that_differ_are_said() -> None:

@@ -161,13 +161,14 @@ def test_the_bundle_is_proven_anew_and_says_where_it_comes_from(
     assert "/" not in manifest.model_dump_json(include={"lineage"})
 
 
-def test_a_lesson_opens_each_of_its_photos_once(
+def test_a_lesson_reads_each_of_its_photos_once(
     roomy: Run, labelled: Path, parts: Path, tmp_path: Path
 ) -> None:
     arguments = ["extend", "--precision", "fp32", str(roomy.folder), "--good", str(labelled)]
     _, seen = run_watched([*arguments, "-o", str(tmp_path / "part2.onnx")])
     opened = Counter(Path(path) for path in seen if path.endswith(".png"))
-    assert [opened[path] for path in labelled.iterdir()] == [1] * 6
+    # Their heads say whether they are to be shown turned; then each is read once.
+    assert [opened[path] for path in labelled.iterdir()] == [2] * 6
     # To be read for the lesson, to be recognised for the bundle, and for its proof.
     golden = Run(tmp_path / "part2-run").outcome().golden
     good = sorted((parts / "train" / "good").iterdir())

@@ -377,7 +377,7 @@ class Handshake:
 
     def _take_acknowledgement(self) -> None:
         done = self._results.acknowledge(self._plc.result_ack)
-        if done is not None and done.reason != BridgeReason.RESULT_OVERRUN.value:
+        if done is not None:
             self._deliver(done, "acknowledged")
 
     def _take_reset(self, before: PlcFields) -> None:

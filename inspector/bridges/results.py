@@ -87,7 +87,8 @@ class ResultQueue:
         in_time = len(self._waiting) < MOST_WAITING
         if not in_time:
             self.overruns += 1
-            result = result.as_fault(BridgeReason.RESULT_OVERRUN.value)
+            # The verdict's fate is settled with that, whatever becomes of this FAULT.
+            result = replace(result.as_fault(BridgeReason.RESULT_OVERRUN.value), origin=None)
         self._waiting.append(result)
         if self.shown is None:
             self._show(self._waiting.popleft(), acknowledged)

@@ -410,7 +410,7 @@ class LatestLine(Line):
 
 
 LOTS = settings(
-    max_examples=100,
+    max_examples=50,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -18,6 +18,7 @@ from inspector.config.addresses import COMMANDS, IMAGES, VERDICTS
 
 if TYPE_CHECKING:
     from inspector.client.commander import Commander
+    from inspector.client.exchange import Answer, Sent
     from inspector.client.keys import ClientKeys
     from inspector.client.refill import Gap
     from inspector.client.subscriber import Heatmap, Item, Subscriber
@@ -26,20 +27,24 @@ __all__ = [
     "COMMANDS",
     "IMAGES",
     "VERDICTS",
+    "Answer",
     "ClientKeys",
     "Commander",
     "Gap",
     "Heatmap",
     "Item",
+    "Sent",
     "Subscriber",
 ]
 
 _HOMES: Final = {
+    "Answer": "exchange",
     "ClientKeys": "keys",
     "Commander": "commander",
     "Gap": "refill",
     "Heatmap": "subscriber",
     "Item": "subscriber",
+    "Sent": "exchange",
     "Subscriber": "subscriber",
 }
 

@@ -1,33 +1,35 @@
-"""Send commands to a station: trigger, status, recipe, reload."""
+"""Send commands to a station: triggers, orders, and what became of its verdicts."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import zmq
 from pydantic import ValidationError
 
-from inspector.client.connection import (
-    PAUSE_S,
-    REPEAT_S,
-    Channel,
-    Connection,
-    new_id,
-)
+from inspector.client.connection import Channel, Connection, new_id
+from inspector.client.exchange import Answer, Exchange, Sent
 from inspector.client.keys import ClientKeys
 from inspector.config.addresses import COMMANDS
-from inspector.errors import CommandError, WireError
+from inspector.errors import CommandError
 from inspector.wire.messages import (
     Command,
+    DeliveredCommand,
+    Outcome,
+    Purpose,
     RecipeCommand,
     ReloadCommand,
     ReplyMessage,
+    ResetCommand,
+    StartCommand,
     StatusCommand,
     StatusMessage,
+    StopCommand,
     TriggerCommand,
     VerdictMessage,
 )
@@ -36,6 +38,10 @@ _RELOAD_S: Final = 120.0
 _ENTER_S: Final = 1.0
 _MEASURE_S: Final = 60.0
 """How often the station measures this side's clock, which drifts by some ms meanwhile."""
+_ROUND_TRIPS: Final = 3
+"""Questions that measure a clock: the first may have waited for the connection."""
+_CALLS_KNOWN: Final = 1000
+"""Triggers of which it is known when they were called for, should they be repeated."""
 
 
 class Commander(Connection):
@@ -47,6 +53,11 @@ class Commander(Connection):
     has gone by; so enter it before the first part comes, which waits for the station for a second
     at most. Every command raises :class:`CommandError` when the station refuses it
     or does not answer in time; its ``code`` is the refusal's (docs/wire.md), or "".
+
+    Methods named after a command wait for its end. To have several under way, ``send`` them, or
+    ``send_trigger``, neither of which waits, and call ``receive`` again and again: it hands out the
+    answers as they come, sends again what is not answered, and keeps the station's knowledge of
+    this side's clock fresh. The two ways may be mixed.
     """
 
     def __init__(
@@ -62,20 +73,25 @@ class Commander(Connection):
         self._address = address
         self._timeout_s = timeout_s
         self._keys = keys
-        self._channel: Channel | None = None
+        self._exchange: Exchange | None = None
         # Wall time at first, but it goes on without a jump when somebody sets the clock.
         self._clock_us = (time.time_ns() - time.monotonic_ns()) // 1000
         self._measured_s: float | None = None
         """When (monotonic) this clock was measured last; None: not by the station at work."""
         self._answered_us: int | None = None
         self._epoch = ""
-        self._called: tuple[tuple[str, int, str] | None, int] = None, 0
-        """The last trigger that was not a repetition, and when it was called for."""
+        self._called: collections.OrderedDict[tuple[str, str, int, str], int] = (
+            collections.OrderedDict()
+        )
+        """When the last triggers were called for that were no repetitions."""
+        self._question: Sent | None = None
+        """The round trip under way that ``receive`` makes beside the caller's commands."""
+        self._round_trips = 0
 
     def close(self) -> None:
-        """Close the connection; may be called more than once."""
+        """Close the connection, and forget what is under way; may be called more than once."""
         super().close()
-        self._channel = None
+        self._exchange = self._question = None
 
     def trigger(
         self,
@@ -84,137 +100,249 @@ class Commander(Connection):
         part_id: str = "",
         timeout_s: float | None = None,
         *,
+        lot: str = "",
+        purpose: Purpose = "production",
         repeat: bool = False,
+        session: str | None = None,
+        on_acquired: Callable[[int], None] | None = None,
     ) -> VerdictMessage:
         """Have the part before ``camera`` judged, and wait for its verdict.
+
+        ``on_acquired`` is called, in this thread, when the picture is taken and the part may move,
+        with that time in µs since the Unix epoch; not where the trigger gets no picture.
 
         Until there is an answer the trigger is sent again as a repetition, which makes no second
         part. After a CommandError the caller may do the same with ``repeat``; a verdict that the
         part had already then comes with ``repeated`` set: it is a record, no permission to pass.
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        called_us, until = self._now_us(), time.monotonic() + timeout_s
-        with _in_words():
-            command = TriggerCommand(
-                id=new_id(),
-                camera=camera,
-                session=self.session,
-                trigger_seq=trigger_seq,
-                part_id=part_id,
-                repeat=repeat,
-            )
-        key = camera, trigger_seq, part_id
-        if not repeat:
-            self._called = key, called_us
-        # Another object's trigger may be repeated, whose time is not known here.
-        sent_us = self._called[1] if self._called[0] == key else None
-        command = command.model_copy(update={"sent_us": sent_us})
-        if self._measured_s is None or time.monotonic() > self._measured_s + _MEASURE_S:
+        until = time.monotonic() + timeout_s
+        command = self._trigger(
+            camera, trigger_seq, part_id, session, lot=lot, purpose=purpose, repeat=repeat
+        )
+        if self._clock_is_due():
             self._have_clock_measured(timeout_s, until, about=command)
-        again = command.model_copy(update={"repeat": True})
-        reply = self._ask(command, timeout_s, again, until)
+        reply = self._wait(self._launch(command, timeout_s, until), on_acquired)
         if reply.verdict is None:
             raise self._wrong(command, reply)
-        if reply.verdict.epoch != self._epoch:
-            # A station that was started again has measured nothing yet.
-            self._epoch, self._measured_s = reply.verdict.epoch, None
         return reply.verdict
 
     def status(self) -> StatusMessage:
         """The station's status now."""
-        command = self._question()
-        reply = self._ask(command, self._timeout_s, command)
+        command = self._ask_status()
+        reply = self._wait(self._launch(command, self._timeout_s))
         if reply.status is None:
             raise self._wrong(command, reply)
-        self._answered_us = self._now_us()
         return reply.status
 
     def recipe(self, name: str, timeout_s: float = _RELOAD_S) -> str:
         """Have the station judge by another recipe; returns what it says about that."""
         with _in_words():
             command = RecipeCommand(id=new_id(), recipe=name)
-        return self._ask(command, timeout_s).detail
+        return self._wait(self._launch(command, timeout_s)).detail
 
     def reload(self, timeout_s: float = _RELOAD_S) -> str:
         """Have it read its bundles again, and acknowledge a missed self-test; returns its words."""
-        return self._ask(ReloadCommand(id=new_id()), timeout_s).detail
+        return self._wait(self._launch(ReloadCommand(id=new_id()), timeout_s)).detail
+
+    def start(self) -> str:
+        """Have a station judge that was stopped by command; returns its words."""
+        return self._wait(self._launch(StartCommand(id=new_id()), self._timeout_s)).detail
+
+    def stop(self) -> str:
+        """Have it judge no more, and take no triggers, until ``start``; returns its words."""
+        return self._wait(self._launch(StopCommand(id=new_id()), self._timeout_s)).detail
+
+    def reset(self) -> str:
+        """Have it leave the state Error, through its self-tests; returns its words."""
+        return self._wait(self._launch(ResetCommand(id=new_id()), self._timeout_s)).detail
+
+    def delivered(self, epoch: str, seq: int, outcome: Outcome, at_us: int | None = None) -> None:
+        """Have the journal note what became of the verdict ``seq`` of ``epoch``.
+
+        ``at_us``: when that was, µs since the Unix epoch; None: now. The answer may take a second,
+        since the station writes it together with the next verdict.
+        """
+        with _in_words():
+            command = DeliveredCommand(
+                id=new_id(),
+                epoch=epoch,
+                seq=seq,
+                outcome=outcome,
+                at_us=time.time_ns() // 1000 if at_us is None else at_us,
+            )
+        self._wait(self._launch(command, self._timeout_s))
+
+    def send_trigger(
+        self,
+        camera: str,
+        trigger_seq: int,
+        part_id: str = "",
+        timeout_s: float | None = None,
+        *,
+        lot: str = "",
+        purpose: Purpose = "production",
+        repeat: bool = False,
+        session: str | None = None,
+    ) -> Sent:
+        """Send a trigger, and do not wait; ``receive`` hands out its answers.
+
+        It is sent again, as a repetition, while ``receive`` finds no answer. Raises
+        :class:`CommandError` only for a trigger that cannot be written.
+        """
+        command = self._trigger(
+            camera, trigger_seq, part_id, session, lot=lot, purpose=purpose, repeat=repeat
+        )
+        return self._launch(command, self._timeout_s if timeout_s is None else timeout_s)
+
+    def send(self, command: Command, timeout_s: float | None = None) -> Sent:
+        """Send any command, and do not wait; ``receive`` hands out its answers.
+
+        Its ``id`` is replaced, and the times of this side's clock are put in. Triggers, as
+        repetitions, status and delivered are sent again while there is no answer.
+        """
+        command = command.model_copy(update={"id": new_id()})
+        if isinstance(command, TriggerCommand):
+            command = self._called_for(command)
+        elif isinstance(command, StatusCommand):
+            command = self._ask_status()
+        return self._launch(command, self._timeout_s if timeout_s is None else timeout_s)
+
+    def receive(self, timeout_s: float) -> Answer | None:
+        """The next answer to what was sent; None when there is none in time, or after ``wake``.
+
+        Call it again and again, also while nothing is under way: what is due is sent by it.
+        """
+        exchange, until = self._entered(), time.monotonic() + timeout_s
+        while True:
+            if (answer := exchange.next_answer()) is not None:
+                return answer
+            if exchange.channel.was_woken() or time.monotonic() >= until:
+                return None
+            self._measure_beside()
+            exchange.turn(until)
+
+    def wake(self) -> None:
+        """Have a ``receive`` that waits in another thread return, or else the next one.
+
+        Any thread may call this, and only this. It is for a program that waits for more than
+        answers: put what it is to do into a queue, then wake it.
+        """
+        if (exchange := self._exchange) is not None:
+            exchange.channel.wake()
+
+    def _trigger(
+        self,
+        camera: str,
+        trigger_seq: int,
+        part_id: str,
+        session: str | None,
+        *,
+        lot: str,
+        purpose: Purpose,
+        repeat: bool,
+    ) -> TriggerCommand:
+        with _in_words():
+            command = TriggerCommand(
+                id=new_id(),
+                camera=camera,
+                session=self.session if session is None else session,
+                trigger_seq=trigger_seq,
+                part_id=part_id,
+                lot=lot,
+                purpose=purpose,
+                repeat=repeat,
+            )
+        return self._called_for(command)
+
+    def _called_for(self, command: TriggerCommand) -> TriggerCommand:
+        """``command`` with the time at which it was called for first, where that is known."""
+        key = command.camera, command.session, command.trigger_seq, command.part_id
+        if not command.repeat:
+            self._called[key] = self._now_us()
+            if len(self._called) > _CALLS_KNOWN:
+                self._called.popitem(last=False)
+        # Another object's trigger may be repeated, whose time is not known here.
+        return command.model_copy(update={"sent_us": self._called.get(key)})
+
+    def _entered(self) -> Exchange:
+        if self._exchange is None:
+            raise ValueError("use it as a context manager")
+        return self._exchange
+
+    def _launch(
+        self,
+        command: Command,
+        timeout_s: float,
+        until: float | None = None,
+        about: Command | None = None,
+    ) -> Sent:
+        return self._entered().launch(command, timeout_s, until, about=about)
+
+    def _wait(self, sent: Sent, on_acquired: Callable[[int], None] | None = None) -> ReplyMessage:
+        return self._entered().wait(sent, on_acquired)
+
+    def _note(self, command: Command, reply: ReplyMessage) -> None:
+        """A final reply came: what it says of the station's knowledge of this clock."""
+        if isinstance(command, StatusCommand) and command.sent_us is not None:
+            self._answered_us = self._now_us()
+        told = reply.status or reply.verdict
+        if told is not None and told.epoch != self._epoch:
+            # A station that was started again has measured nothing yet.
+            self._epoch, self._measured_s, self._round_trips = told.epoch, None, 0
+
+    def _forget_clock(self) -> None:
+        """The station knows a clock by its connection, and this one is new."""
+        self._measured_s = self._answered_us = None
+        self._round_trips = 0
 
     def _now_us(self) -> int:
         return self._clock_us + time.monotonic_ns() // 1000
 
-    def _question(self) -> StatusCommand:
-        """The next status command, which has the station measure this side's clock."""
+    def _ask_status(self) -> StatusCommand:
+        """The next status command, which has the station measure this side's clock.
+
+        Not so while another one is under way: a round trip has one question and one reply.
+        """
+        if self._entered().is_under_way(StatusCommand):
+            return StatusCommand(id=new_id())
         return StatusCommand(id=new_id(), sent_us=self._now_us(), answered_us=self._answered_us)
+
+    def _clock_is_due(self) -> bool:
+        return self._measured_s is None or time.monotonic() > self._measured_s + _MEASURE_S
+
+    def _measure_beside(self) -> None:
+        """Have this clock measured by round trips beside the commands that are under way."""
+        if self._question is not None:
+            if not self._question.is_done:
+                return
+            self._round_trips += self._question.reply is not None
+            self._question = None
+        if self._round_trips >= _ROUND_TRIPS:
+            self._round_trips, self._measured_s = 0, time.monotonic()
+        exchange = self._entered()
+        if self._clock_is_due() and not exchange.is_under_way(StatusCommand):
+            self._question = exchange.launch(self._ask_status(), self._timeout_s, beside=True)
 
     def _have_clock_measured(
         self, timeout_s: float, until: float | None = None, about: Command | None = None
     ) -> None:
-        """Make two round trips, and tell the station how long they took. Raises CommandError.
+        """Make some round trips, and tell the station how long they took. Raises CommandError.
 
-        The first may have waited for the connection. ``about`` is what waits for this, which the
-        error names.
+        ``about`` is what waits for this, which the error names.
         """
-        for _ in range(3):
-            question = self._question()
-            reply = self._ask(question, timeout_s, question, until, about=about)
-            self._answered_us = self._now_us()
-            if reply.status is not None:
-                self._epoch = reply.status.epoch
+        if self._question is not None:
+            # Round trips that overlap measure nothing.
+            self._entered().forget(self._question)
+            self._question = None
+        for _ in range(_ROUND_TRIPS):
+            self._wait(self._launch(self._ask_status(), timeout_s, until, about))
         self._measured_s = time.monotonic()
 
-    def _ask(
-        self,
-        command: Command,
-        timeout_s: float,
-        again: Command | None = None,
-        until: float | None = None,
-        *,
-        about: Command | None = None,
-    ) -> ReplyMessage:
-        """Send ``command`` and return the final reply, not an ``accepted``. Raises CommandError.
-
-        ``again`` is sent while there is no answer, None: nothing is. ``until`` (monotonic, s) ends
-        the wait sooner than ``timeout_s``, which the error names, as it does ``about``.
-        """
-        if self._channel is None:
-            raise ValueError("use it as a context manager")
-        now = time.monotonic()
-        deadline, send_at, sent = now + timeout_s if until is None else until, now, False
-        while now < deadline:
-            if now >= send_at and (again is not None or not sent):
-                delivered = self._channel.send(again if sent and again is not None else command)
-                sent = sent or delivered
-                send_at = now + (REPEAT_S if delivered else PAUSE_S)
-            wake_at = deadline if sent and again is None else min(send_at, deadline)
-            try:
-                reply = self._channel.receive(wake_at - time.monotonic())
-            except WireError as error:
-                raise CommandError(f"{self._address}: {error}") from None
-            if reply is not None and reply.id == command.id:
-                if reply.kind == "refused":
-                    raise CommandError(
-                        f"{self._address}: refused {command.command}: {reply.code}: {reply.detail}",
-                        reply.code,
-                    )
-                if reply.kind != "accepted":
-                    return reply
-            now = time.monotonic()
-        # A late answer must not reach the next command, and an unsent command must not go out then.
-        self._channel.reset()
-        self._measured_s = self._answered_us = None
-        cause = (
-            "is the station still running?"
-            if sent
-            else "is the station running, and does it know this key?"
-        )
-        raise CommandError(
-            f"{self._address}: no answer to {(about or command).command} in {timeout_s:g} s; "
-            f"{cause}"
-        )
-
     def _connect(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        self._channel = Channel(context, self._address, self._keys)
-        self._open.callback(self._channel.close)
+        channel = Channel(context, self._address, self._keys)
+        self._open.callback(channel.close)
+        self._exchange = Exchange(self._address, channel, self._note, self._forget_clock)
         # The first trigger shall not have to wait for this; a station that is down is no error yet.
         with contextlib.suppress(CommandError):
             self._have_clock_measured(min(_ENTER_S, self._timeout_s))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import uuid
+from socket import socketpair
 from types import TracebackType
 from typing import Final, TypeVar
 
@@ -76,7 +78,15 @@ class Channel:
         self._context = context
         self._address = address
         self._keys = keys
-        self._socket = self._open()
+        self._awake, self._waker = socketpair()
+        self._awake.setblocking(False)
+        self._waker.setblocking(False)
+        self._woken = False
+        try:
+            self._socket = self._open()
+        except WireError:
+            self._close_pair()
+            raise
 
     def send(self, command: Command) -> bool:
         """Send ``command``; False when it could not be sent, as the station is not connected."""
@@ -87,22 +97,47 @@ class Channel:
         return True
 
     def receive(self, timeout_s: float) -> ReplyMessage | None:
-        """The next reply, None when none comes in time. Raises :class:`WireError`."""
-        if not self._socket.poll(max(0, round(timeout_s * 1000))):
-            return None
+        """The next reply, None when none comes in time, or after ``wake``.
+
+        Raises :class:`WireError`.
+        """
+        if not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            # Rounded up: a wait that ends too early would be begun again at once, and again.
+            ready = dict(self._poller.poll(max(0, math.ceil(timeout_s * 1000))))
+            with contextlib.suppress(BlockingIOError):
+                self._awake.recv(4096)
+                self._woken = True
+            if self._socket not in ready:
+                return None
         frames = self._socket.recv_multipart()
         if len(frames) != 1:
             raise WireError(f"received reply of {len(frames)} frames, expected 1")
         return decode_reply(frames[0])
 
+    def wake(self) -> None:
+        """End a ``receive`` that waits, or else the next one; any thread may call."""
+        # A pipe that is full wakes it as well, and after ``close`` nobody waits.
+        with contextlib.suppress(OSError):
+            self._waker.send(b"\0")
+
+    def was_woken(self) -> bool:
+        """True once after any number of ``wake``; for the thread that calls ``receive``."""
+        woken, self._woken = self._woken, False
+        return woken
+
     def reset(self) -> None:
         """Connect anew, and so drop commands and replies that are on their way."""
-        self.close()
+        self._socket.close(linger=0)
         self._socket = self._open()
 
     def close(self) -> None:
         """Close the socket; what was not sent is dropped."""
         self._socket.close(linger=0)
+        self._close_pair()
+
+    def _close_pair(self) -> None:
+        self._awake.close()
+        self._waker.close()
 
     def _open(self) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.DEALER)
@@ -115,6 +150,9 @@ class Channel:
         except WireError:
             socket.close(linger=0)
             raise
+        self._poller = zmq.Poller()
+        self._poller.register(socket, zmq.POLLIN)
+        self._poller.register(self._awake, zmq.POLLIN)
         return socket
 
 

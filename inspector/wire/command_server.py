@@ -25,14 +25,18 @@ from inspector.wire.clocks import Clocks
 from inspector.wire.gate import ALL_ROLES, Gate
 from inspector.wire.messages import (
     Command,
+    DeliveredCommand,
     EpochField,
     RecipeCommand,
     RefusalCode,
     ReloadCommand,
     ReplayCommand,
     ReplyMessage,
+    ResetCommand,
+    StartCommand,
     StatusCommand,
     StatusMessage,
+    StopCommand,
     TriggerCommand,
     decode_command,
     encode,
@@ -45,6 +49,10 @@ ADMITTED: Final[Mapping[type[Command], frozenset[Role]]] = {
     StatusCommand: ALL_ROLES,
     RecipeCommand: frozenset({"operate"}),
     ReloadCommand: frozenset({"operate"}),
+    StartCommand: frozenset({"operate"}),
+    StopCommand: frozenset({"operate"}),
+    ResetCommand: frozenset({"operate"}),
+    DeliveredCommand: frozenset({"trigger"}),
     ReplayCommand: frozenset({"listen"}),
 }
 """The roles that may send each command; a peer needs one of them."""
@@ -104,8 +112,8 @@ class CommandSocket:
 class Commands(Worker):
     """The thread that owns the command socket.
 
-    It calls ``handle`` with triggers, recipes and reloads, which must not block and may answer from
-    any thread; ``status`` for the state of the station; and ``reader`` to open the journal. Replays
+    It calls ``handle`` with every :data:`Order`, which must not block and may answer from any
+    thread; ``status`` for the state of the station; and ``reader`` to open the journal. Replays
     are answered in chunks of at most 100 verdicts, one client after the other, so that no refill
     holds up another one or the line. A client that has gone or does not read loses its replies, and
     nobody waits for it.

@@ -49,6 +49,12 @@ TopicKind = Literal["verdict", "heatmap", "status"]
 RecipeSource = Literal["file", "journal", "command"]
 """Who said which recipe is in force; stable identifiers, documented in docs/wire.md."""
 
+Purpose = Literal["production", "challenge", "study"]
+"""What a part is triggered for; stable identifiers, documented in docs/wire.md."""
+
+Outcome = Literal["acknowledged", "overrun", "timed_out", "discarded", "failed"]
+"""What became of a verdict beyond a bridge; stable identifiers, documented in docs/wire.md."""
+
 RefusalCode = Literal[
     "malformed",
     "forbidden",
@@ -112,6 +118,11 @@ class VerdictMessage(_Message):
     trigger_seq: int | None = Field(description="the PLC's trigger number; null when free running")
     client: Text = Field(default="", description="whose trigger; empty when free running")
     session: Text = Field(default="", description="the client's own, its numbers rise within it")
+    lot: Text = Field(default="", description="the trigger's; empty when free running")
+    purpose: Purpose = Field(
+        default="production",
+        description="the trigger's; only production counts, and a study never passes a part",
+    )
     verdict: Verdict
     score: float | None = Field(description="1.0 is the limit in force; null on FAULT")
     reason: str = Field(description="why not PASS; empty on PASS")
@@ -132,6 +143,20 @@ class VerdictMessage(_Message):
         default=False,
         description="a record of judged_us, as its trigger was repeated",
     )
+
+    @property
+    def counts(self) -> bool:
+        """True for a part of the production: only these enter counters, drift and alarms."""
+        return self.purpose == "production"
+
+    @property
+    def may_pass(self) -> bool:
+        """True for a verdict by which an output may let its part pass, should it come in time.
+
+        Never a study's, nor one that is told again. What was fetched from the journal may say so
+        too, and is a record all the same: only its reader knows how it came.
+        """
+        return self.verdict is Verdict.PASS and self.purpose != "study" and not self.repeated
 
     def numbered(self, seq: int) -> Self:
         """The same verdict with another ``seq``."""
@@ -176,6 +201,11 @@ class CameraStatus(_Message):
     state: Literal["opening", "running", "ended", "lost"]
     detail: Text
     frames: int
+    ready_for_trigger: bool = Field(
+        default=False,
+        description="a trigger that came now would get the next picture; false while one waits for "
+        "its picture, and for a camera that takes no triggers",
+    )
 
 
 class StatusMessage(_Message):
@@ -189,6 +219,12 @@ class StatusMessage(_Message):
     passed: int
     failed: int
     faults: int
+    challenges: int = Field(
+        default=0, description="verdicts whose purpose is challenge, which no other counter has"
+    )
+    studies: int = Field(
+        default=0, description="verdicts whose purpose is study, which no other counter has"
+    )
     over_triggers: int = Field(default=0, description="triggers before the last one's picture")
     overruns: int = Field(default=0, description="parts that were not judged in time")
     late: int = Field(default=0, description="results for parts that had their verdict by then")
@@ -206,6 +242,9 @@ class StatusMessage(_Message):
         description="cameras whose last part the model failed on, and how; or empty"
     )
     trouble: Text = Field(default="", description="why the station is not Ready; or empty")
+    stopped: Text = Field(
+        default="", description="who stopped the station by command, and when; or empty"
+    )
     drift: Text = Field(
         default="", description="cameras whose good parts no longer score as calibrated; or empty"
     )
@@ -275,6 +314,8 @@ class TriggerCommand(_Command):
     sent_us: Microseconds | None = Field(
         default=None, description="when it was sent first, by the sender's clock"
     )
+    lot: Text = Field(default="", max_length=64, description="comes back in the verdict")
+    purpose: Purpose = Field(default="production", description="what the part is judged for")
 
 
 class StatusCommand(_Command):
@@ -302,6 +343,34 @@ class ReloadCommand(_Command):
     command: Literal["reload"] = "reload"
 
 
+class StartCommand(_Command):
+    """Judge again after a stop."""
+
+    command: Literal["start"] = "start"
+
+
+class StopCommand(_Command):
+    """Judge no more, and take no triggers, until the command start."""
+
+    command: Literal["stop"] = "stop"
+
+
+class ResetCommand(_Command):
+    """Leave the state Error, if every self-test finds its defect and nothing else is wrong."""
+
+    command: Literal["reset"] = "reset"
+
+
+class DeliveredCommand(_Command):
+    """Note what became of a verdict, such as that a PLC acknowledged it."""
+
+    command: Literal["delivered"] = "delivered"
+    epoch: str = Field(max_length=64, description="that of the verdict")
+    seq: int = Field(ge=1, lt=2**40, description="that of the verdict")
+    outcome: Outcome
+    at_us: Microseconds = Field(description="when that was, by the sender's clock")
+
+
 class ReplayCommand(_Command):
     """Send recorded verdicts: of an epoch by number, or the first since a moment."""
 
@@ -321,10 +390,29 @@ class ReplayCommand(_Command):
 
 
 Command = Annotated[
-    TriggerCommand | StatusCommand | RecipeCommand | ReloadCommand | ReplayCommand,
+    TriggerCommand
+    | StatusCommand
+    | RecipeCommand
+    | ReloadCommand
+    | StartCommand
+    | StopCommand
+    | ResetCommand
+    | DeliveredCommand
+    | ReplayCommand,
     Field(discriminator="command"),
 ]
 """Any command; ``command`` says which."""
+
+Order = (
+    TriggerCommand
+    | RecipeCommand
+    | ReloadCommand
+    | StartCommand
+    | StopCommand
+    | ResetCommand
+    | DeliveredCommand
+)
+"""A command that the station obeys; the others are questions, which its socket answers."""
 
 
 class EpochField(_Message):
@@ -339,9 +427,12 @@ class ReplyMessage(_Message):
 
     schema_: Literal[2] = Field(default=SCHEMA, alias="schema")
     id: str = Field(description="that of the command")
-    kind: Literal["accepted", "verdict", "status", "replayed", "done", "refused"]
+    kind: Literal["accepted", "acquired", "verdict", "status", "replayed", "done", "refused"]
     code: RefusalCode | Literal[""] = Field(default="", description="why it was refused")
     detail: Text = Field(default="", description="in words for a person; may change")
+    grabbed_us: Microseconds | None = Field(
+        default=None, description="with acquired: when the picture left the camera"
+    )
     verdict: VerdictMessage | None = None
     status: StatusMessage | None = None
     epochs: tuple[EpochField, ...] = Field(default=(), description="oldest first, the newest 100")

@@ -6,20 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 
-from inspector.wire.messages import (
-    RecipeCommand,
-    RefusalCode,
-    ReloadCommand,
-    ReplyMessage,
-    TriggerCommand,
-    VerdictMessage,
-)
+from inspector.wire.messages import Order, RefusalCode, ReplyMessage, VerdictMessage
 
 
 class Request:
     """A command that the judge loop answers: it calls one of ``answer``, ``finish``, ``refuse``.
 
-    Any thread may call; what comes after the first of these is ignored. ``client`` is the name the
+    A trigger is told ``accepted``, then ``acquired`` if its picture is there, then its verdict:
+    each once, in this order, whatever the order of the calls. Any thread may call; what comes
+    after the first of the three calls above is ignored. ``client`` is the name the
     peer's key has in the station file, "" without keys. ``received_us`` is wall time since the
     Unix epoch, ``received_ns`` monotonic. ``age_us`` is how long before that a trigger was sent;
     None for one that does not say.
@@ -27,7 +22,7 @@ class Request:
 
     def __init__(
         self,
-        command: TriggerCommand | RecipeCommand | ReloadCommand,
+        command: Order,
         client: str,
         send: Callable[[ReplyMessage, bool], None],
     ) -> None:
@@ -39,25 +34,45 @@ class Request:
         self._send = send
         self._open = True
         self._accepted = False
-        self._lock = threading.Lock()
+        self._grabbed_us: int | None = None
+        self._acquired = False
+        # Reentrant: an answer may have to accept first.
+        self._lock = threading.RLock()
 
     def accept(self) -> None:
         """The trigger is in the journal: it will get a verdict."""
-        self._accepted = True
-        self._reply(ReplyMessage(id=self.command.id, kind="accepted"), last=False)
+        with self._lock:
+            if not self._accepted:
+                self._accepted = True
+                self._reply(ReplyMessage(id=self.command.id, kind="accepted"), last=False)
+                self._tell_acquired()
+
+    def acquire(self, grabbed_us: int) -> None:
+        """The part's picture is taken, at ``grabbed_us`` (wall time): the part may move.
+
+        It is told once the trigger is accepted, for until then the trigger may be refused.
+        """
+        with self._lock:
+            self._grabbed_us = grabbed_us
+            if self._accepted:
+                self._tell_acquired()
 
     def answer(self, verdict: VerdictMessage, recorded: bool = True) -> None:
         """The verdict on the part that was triggered, and whether it is ``recorded``.
 
         A trigger that was not accepted is accepted by its recorded verdict, and refused by one that
-        the journal does not have.
+        the journal does not have. What was acquired is told before the verdict in any case.
         """
-        if not self._accepted:
-            if not recorded:
+        with self._lock:
+            if not self._accepted and not recorded:
                 self.refuse("journal", "the trigger could not be recorded; part not accepted")
                 return
-            self.accept()
-        self._reply(ReplyMessage(id=self.command.id, kind="verdict", verdict=verdict))
+            if verdict.grabbed_us is not None and self._grabbed_us is None:
+                self._grabbed_us = verdict.grabbed_us
+            if not self._accepted:
+                self.accept()
+            self._tell_acquired()
+            self._reply(ReplyMessage(id=self.command.id, kind="verdict", verdict=verdict))
 
     def finish(self, detail: str = "") -> None:
         """It was done."""
@@ -67,9 +82,18 @@ class Request:
         """It was not done, and why."""
         self._reply(ReplyMessage(id=self.command.id, kind="refused", code=code, detail=detail))
 
+    def _tell_acquired(self) -> None:
+        if self._grabbed_us is not None and not self._acquired:
+            self._acquired = True
+            acquired = ReplyMessage(
+                id=self.command.id, kind="acquired", grabbed_us=self._grabbed_us
+            )
+            self._reply(acquired, last=False)
+
     def _reply(self, reply: ReplyMessage, last: bool = True) -> None:
         with self._lock:
             if not self._open:
                 return
             self._open = not last
-        self._send(reply, last)
+            # Within the lock, or replies of two threads could overtake each other.
+            self._send(reply, last)

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from inspector.client import Answer, Sent
 from inspector.client.commander import Commander
 from inspector.errors import CommandError
 from inspector.wire import messages as wire
@@ -164,3 +165,176 @@ def test_command_that_cannot_be_written_is_one_line():
             with pytest.raises(CommandError) as caught:
                 call()
             assert (caught.value.code, "\n" in str(caught.value)) == ("malformed", False)
+
+
+def until_done(commander: Commander, *sent: Sent) -> list[Answer]:
+    """What ``receive`` hands out until all of these are done."""
+    found: list[Answer] = []
+    deadline = time.monotonic() + 10
+    while not all(one.is_done for one in sent):
+        assert time.monotonic() < deadline
+        if (answer := commander.receive(0.5)) is not None:
+            found.append(answer)
+    while (answer := commander.receive(0.0)) is not None:
+        found.append(answer)
+    return found
+
+
+def test_several_triggers_are_under_way_and_each_gets_its_own_replies(recorded):
+    requests: list[Request] = []
+
+    def handle(request: Request) -> None:
+        requests.append(request)
+        if len(requests) < 3:
+            return
+        # The last one first: what is answered says itself whose it is.
+        for each in reversed(requests):
+            each.accept()
+            each.acquire(100 + each.command.trigger_seq)
+        for each in requests:
+            each.answer(verdict(1, part_id=each.command.part_id, grabbed_us=7))
+
+    with serving(recorded, handle) as commands, Commander(commands.address) as commander:
+        sent = [commander.send_trigger("top", n, f"p{n}", lot="L1") for n in (1, 2, 3)]
+        answers = until_done(commander, *sent)
+        assert [one.verdict.part_id for one in sent] == ["p1", "p2", "p3"]
+        assert [one.acquired_us for one in sent] == [101, 102, 103]
+        for one in sent:
+            kinds = [answer.kind for answer in answers if answer.sent is one]
+            assert kinds == ["accepted", "acquired", "verdict"]
+        assert {request.command.lot for request in requests} == {"L1"}
+        # The calls that wait go on beside it.
+        assert commander.status() == recorded.status()
+
+
+def test_simple_trigger_tells_when_the_part_may_move(recorded):
+    told: list[int] = []
+
+    def handle(request: Request) -> None:
+        request.accept()
+        if request.command.trigger_seq == 1:
+            request.acquire(55)
+        request.answer(verdict(1, grabbed_us=55 if request.command.trigger_seq == 1 else None))
+
+    with serving(recorded, handle) as commands, Commander(commands.address) as commander:
+        for number in (1, 2):
+            commander.trigger("top", number, on_acquired=told.append)
+    assert told == [55]
+
+
+def test_trigger_that_is_sent_again_meanwhile_is_told_once(recorded):
+    requests: list[Request] = []
+
+    def handle(request: Request) -> None:
+        requests.append(request)
+        request.accept()
+        request.acquire(55)
+        if request.command.repeat:
+            for each in requests:
+                each.answer(verdict(1, grabbed_us=55))
+
+    with serving(recorded, handle) as commands, Commander(commands.address) as commander:
+        sent = commander.send_trigger("top", 1)
+        kinds = [answer.kind for answer in until_done(commander, sent)]
+    assert [one.command.repeat for one in requests] == [False, True]
+    assert kinds == ["accepted", "acquired", "verdict"]
+
+
+def test_waiting_for_answers_is_ended_by_another_thread(recorded):
+    with (
+        serving(recorded, lambda request: None) as commands,
+        Commander(commands.address) as commander,
+    ):
+        threading.Timer(0.1, commander.wake).start()
+        begun = time.monotonic()
+        assert commander.receive(10.0) is None
+        assert time.monotonic() - begun < 5
+        commander.wake()
+        # What came while the thread was at something else is not lost.
+        assert commander.status() == recorded.status()
+        begun = time.monotonic()
+        assert commander.receive(10.0) is None
+        assert time.monotonic() - begun < 5
+    commander.wake()
+
+
+def test_one_trigger_without_an_answer_does_not_cost_the_others_theirs(recorded):
+    requests: list[Request] = []
+
+    def handle(request: Request) -> None:
+        requests.append(request)
+        if request.command.part_id == "good":
+            request.accept()
+
+    with serving(recorded, handle) as commands, Commander(commands.address) as commander:
+        silent = commander.send_trigger("top", 1, "silent", timeout_s=0.3)
+        good = commander.send_trigger("top", 2, "good")
+        answers = until_done(commander, silent)
+        assert "no answer to trigger in 0.3 s" in str(silent.error)
+        assert [answer.kind for answer in answers if answer.sent is silent] == ["unanswered"]
+        next(one for one in requests if one.command.part_id == "good").answer(verdict(1))
+        until_done(commander, good)
+        assert not any(one.command.repeat for one in requests if one.command.part_id == "good")
+
+
+def test_station_that_was_started_again_measures_the_clock_of_who_only_receives(recorded):
+    [address] = free_ports(1)
+    with Commander(address) as commander:
+        with serving(recorded, accept_and_answer, address):
+            until_done(commander, commander.send_trigger("top", 1))
+        ages: list[int | None] = []
+
+        def handle(request: Request) -> None:
+            ages.append(request.age_us)
+            request.answer(verdict(len(ages), recorded.epoch))
+
+        recorded.start()
+        commander._clock_us += 3_600_000_000
+        with serving(recorded, handle, address):
+            deadline = time.monotonic() + 10
+            while not ages or ages[-1] < 0:
+                assert time.monotonic() < deadline
+                until_done(commander, commander.send_trigger("top", 1 + len(ages)))
+                for _ in range(10):
+                    commander.receive(0.01)
+    assert -2_000_000 < ages[-1] < 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda one: one.start(), {"command": "start"}),
+        (lambda one: one.stop(), {"command": "stop"}),
+        (lambda one: one.reset(), {"command": "reset"}),
+        (
+            lambda one: one.delivered("epoch-1", 4, "timed_out", 77),
+            {
+                "command": "delivered",
+                "epoch": "epoch-1",
+                "seq": 4,
+                "outcome": "timed_out",
+                "at_us": 77,
+            },
+        ),
+        (
+            lambda one: one.send(wire.RecipeCommand(recipe="r")),
+            {"command": "recipe", "recipe": "r"},
+        ),
+    ],
+)
+def test_orders_as_they_arrive(recorded, call, expected):
+    heard: queue.Queue[Request] = queue.Queue()
+
+    def handle(request: Request) -> None:
+        heard.put(request)
+        request.finish("so be it")
+
+    with serving(recorded, handle) as commands, Commander(commands.address) as commander:
+        said = call(commander)
+        if isinstance(said, Sent):
+            (answer,) = until_done(commander, said)
+            said = answer.sent.result().detail
+            assert answer.kind == "done"
+        arrived = heard.get(timeout=5).command.model_dump(exclude={"id", "schema_"})
+    assert said in ("so be it", None)
+    assert arrived == expected

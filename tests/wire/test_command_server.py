@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 import zmq
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inspector.cli import keygen
 from inspector.client.keys import ClientKeys, configure_client
 from inspector.config.station_file import Security
 from inspector.errors import PortError
 from inspector.wire import messages as wire
+from inspector.wire.messages import ReplyMessage, TriggerCommand
 from inspector.wire.requests import Request
 from tests.stations import accept_and_answer, serving, verdict
 
@@ -74,6 +77,7 @@ def test_trigger_is_accepted_then_answered_by_another_thread(recorded):
             "kind": "accepted",
             "code": "",
             "detail": "",
+            "grabbed_us": None,
             "verdict": None,
             "status": None,
             "epochs": [],
@@ -82,10 +86,55 @@ def test_trigger_is_accepted_then_answered_by_another_thread(recorded):
             "next_epoch": None,
             "last_seq": 0,
         }
-        second = peer.receive()
-        assert (second["id"], second["kind"]) == ("a", "verdict")
-        assert second["verdict"]["part_id"] == "widget"
+        second, third = peer.receive(), peer.receive()
+        assert (second["id"], second["kind"], second["grabbed_us"]) == ("a", "acquired", 1)
+        assert (third["id"], third["kind"]) == ("a", "verdict")
+        assert third["verdict"]["part_id"] == "widget"
         other.join()
+
+
+CALLS = {
+    "accept": lambda request: request.accept(),
+    "acquire": lambda request: request.acquire(5),
+    "verdict": lambda request: request.answer(verdict(1, grabbed_us=5)),
+    "no picture": lambda request: request.answer(verdict(1, grabbed_us=None, verdict="FAULT")),
+    "unrecorded": lambda request: request.answer(verdict(1, grabbed_us=5), recorded=False),
+    "refuse": lambda request: request.refuse("journal", "the disk is full"),
+}
+
+
+ANSWERING = {5: {"verdict", "unrecorded"}, None: {"no picture"}}
+
+
+@given(st.lists(st.sampled_from(sorted(CALLS)), max_size=7))
+def test_replies_of_a_trigger_come_once_and_in_order_whatever_the_threads_do(calls):
+    heard: list[ReplyMessage] = []
+    lasts: list[bool] = []
+
+    def send(reply: ReplyMessage, last: bool) -> None:
+        heard.append(reply)
+        lasts.append(last)
+
+    command = TriggerCommand(id="a", camera="top", session="s", trigger_seq=1)
+    request = Request(command, "plc", send)
+    for name in calls:
+        CALLS[name](request)
+    kinds = [reply.kind for reply in heard]
+    last = kinds[-1] if kinds else ""
+    assert kinds in (
+        [],
+        ["accepted"],
+        ["accepted", "acquired"],
+        ["accepted", "verdict"],
+        ["accepted", "acquired", "verdict"],
+        [*kinds[:-1], "refused"],
+    )
+    assert kinds[:-1] in ([], ["accepted"], ["accepted", "acquired"])
+    assert lasts == [False] * (len(kinds) - 1) + [last in {"verdict", "refused"}] * bool(kinds)
+    if last == "verdict":
+        grabbed_us = heard[-1].verdict.grabbed_us
+        before = calls[: next(i for i, name in enumerate(calls) if name in ANSWERING[grabbed_us])]
+        assert ("acquired" in kinds) == (grabbed_us is not None or "acquire" in before)
 
 
 def test_trigger_is_accepted_by_its_verdict_or_by_nothing(recorded):
@@ -99,9 +148,9 @@ def test_trigger_is_accepted_by_its_verdict_or_by_nothing(recorded):
 
     with serving(recorded, handle) as commands, Peer(commands.address) as peer:
         for part, kinds in (
-            ("11", ["accepted", "verdict"]),
-            ("10", ["accepted", "verdict"]),
-            ("01", ["accepted", "verdict"]),
+            ("11", ["accepted", "acquired", "verdict"]),
+            ("10", ["accepted", "acquired", "verdict"]),
+            ("01", ["accepted", "acquired", "verdict"]),
             ("00", ["refused"]),
         ):
             peer.send(**trigger(1, part_id=part))
@@ -431,7 +480,7 @@ def test_client_with_a_thousand_open_commands_is_told_that_it_is_busy(recorded):
         with Peer(commands.address) as other:
             other.send(**trigger(5, id="o"))
             requests[0].answer(verdict(1))
-            assert [peer.receive()["id"] for _ in range(2)] == ["0", "0"]
+            assert [peer.receive()["id"] for _ in range(3)] == ["0", "0", "0"]
             assert other.receive(50) is None
         peer.send(**trigger(1002))
         assert peer.receive(100) is None
@@ -501,7 +550,7 @@ def test_sender_that_measured_nothing_is_taken_to_have_the_stations_clock(record
         now_us = time.time_ns() // 1000
         for number, fields in enumerate(({}, {"sent_us": now_us - 700_000}), 1):
             assert peer.ask(**trigger(number, **fields))["kind"] == "accepted"
-            assert peer.receive()["kind"] == "verdict"
+            assert [peer.receive()["kind"] for _ in range(2)] == ["acquired", "verdict"]
         # From its second question on the station knows better.
         now_us = time.monotonic_ns() // 1000
         peer.ask(command="status", sent_us=now_us)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from inspector.bridges.codes import (
     STATE_CODES,
@@ -27,16 +27,13 @@ from inspector.bridges.codes import (
 from inspector.bridges.part_count import Announced, PartCount
 from inspector.bridges.results import LARGEST, MOST_WAITING, Origin, Result, ResultQueue
 from inspector.verdict import Reason, Verdict
-from inspector.wire.messages import StatusMessage, VerdictMessage
+from inspector.wire.messages import Outcome, StatusMessage, VerdictMessage
 
 _LONGEST_STEP: Final = 32_767
 _BEATS: Final = 4
 """Changes of Heartbeat within the time in which the PLC must see one."""
 _MOST_SETTLED: Final = 1_000
 _JUDGING: Final = frozenset({"Ready", "SingleExecution", "ContinuousExecution"})
-
-Fate = Literal["acknowledged", "overrun", "timed_out", "discarded"]
-"""What became of a verdict, as the journal is told."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ class Delivered:
     """To do: tell the station what became of a verdict."""
 
     origin: Origin
-    fate: Fate
+    outcome: Outcome
 
 
 Action: TypeAlias = Trigger | Order | Delivered
@@ -173,7 +170,7 @@ class Handshake:
         self._blocked = False
         self._echo = self._acquired_seq = 0
         self._awaited: dict[Ticket, _Awaited] = {}
-        self._settled: collections.OrderedDict[Ticket, Fate] = collections.OrderedDict()
+        self._settled: collections.OrderedDict[Ticket, Outcome] = collections.OrderedDict()
 
         self._command_echo = 0
         self._command_state = CommandState.IDLE
@@ -279,9 +276,9 @@ class Handshake:
         origin = Origin(message.epoch, message.seq)
         awaited = self._awaited.pop(ticket, None)
         if awaited is None:
-            fate = self._settled.pop(ticket, None)
-            if fate is not None:
-                self._actions.append(Delivered(origin, fate))
+            outcome = self._settled.pop(ticket, None)
+            if outcome is not None:
+                self._actions.append(Delivered(origin, outcome))
             return
         if not awaited.acquired:
             self._acquired_seq = awaited.trigger_seq
@@ -548,14 +545,14 @@ class Handshake:
         self._failed += verdict is Verdict.FAIL
         self._faults += verdict is Verdict.FAULT
 
-    def _deliver(self, result: Result, fate: Fate) -> None:
+    def _deliver(self, result: Result, outcome: Outcome) -> None:
         if result.origin is not None:
-            self._actions.append(Delivered(result.origin, fate))
+            self._actions.append(Delivered(result.origin, outcome))
 
-    def _settle(self, ticket: Ticket, fate: Fate) -> None:
+    def _settle(self, ticket: Ticket, outcome: Outcome) -> None:
         """Await a trigger no longer; if its verdict comes after all, the station is told so."""
         self._awaited.pop(ticket, None)
-        self._settled[ticket] = fate
+        self._settled[ticket] = outcome
         while len(self._settled) > _MOST_SETTLED:
             self._settled.popitem(last=False)
 
@@ -584,4 +581,6 @@ def _told(message: VerdictMessage, trigger_seq: int, part_id: str, recipe: str) 
         return result
     if message.recipe != recipe:
         return result.as_fault(BridgeReason.RECIPE_MISMATCH.value)
-    return result.as_fault(BridgeReason.RECORD_ONLY.value) if message.repeated else result
+    if message.repeated or (message.verdict is Verdict.PASS and not message.may_pass):
+        return result.as_fault(BridgeReason.RECORD_ONLY.value)
+    return result

@@ -87,7 +87,7 @@ class Line(RuleBasedStateMachine):
             elif isinstance(action, Delivered):
                 # One fate for each verdict.
                 assert action.origin.seq not in self.told
-                self.told[action.origin.seq] = action.fate
+                self.told[action.origin.seq] = action.outcome
         self.look()
 
     def look(self) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from inspector.errors import ConfigError, OutputError
 from inspector.files import output_errors, whole_file
 from inspector.journal.reader import Reader
 from inspector.journal.recovery import Damage
+from inspector.journal.schema import Delivered
 from inspector.shown import cell
 from inspector.version import install_command
 from inspector.wire.messages import VerdictMessage, decode_verdict
@@ -26,12 +28,26 @@ _CHUNK: Final = 10_000
 
 COLUMNS: Final = (
     *("judged_at", "station", "camera", "epoch", "seq", "part_id", "client", "session"),
-    *("trigger_seq", "verdict", "score", "reason", "detail", "limit_factor", "regions"),
+    *(
+        "trigger_seq",
+        "lot",
+        "purpose",
+        "verdict",
+        "score",
+        "reason",
+        "detail",
+        "limit_factor",
+        "regions",
+    ),
     *("model_name", "model_version", "model_sha256", "recipe"),
     *("triggered_us", "grabbed_us", "judged_us", "queue_ms", "judge_ms"),
-    "sent_us",
+    *("sent_us", "acknowledged_us", "delivered"),
 )
-"""Columns of the table. ``judged_at`` is ``judged_us`` as a UTC time, ``regions`` are JSON."""
+"""Columns of the table. ``judged_at`` is ``judged_us`` as a UTC time, ``regions`` are JSON.
+
+``delivered`` is what bridges told of the verdict, JSON; ``acknowledged_us`` when it was first
+acknowledged.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,11 +80,10 @@ def run(options: argparse.Namespace) -> int:
         task = bar.add_task("verdicts", total=None)
 
         def rows() -> Iterator[dict[str, Any]]:
-            for json in reader.walk(options.since or 0):
-                verdict = decode_verdict(json)
+            for verdict, told in _with_delivered(reader, options.since or 0):
                 if is_within(verdict.judged_us, options):
                     bar.advance(task)
-                    yield row_of(verdict)
+                    yield row_of(verdict, told)
 
         with output_errors(out), whole_file(out) as path:
             count = write(path, rows())
@@ -82,7 +97,21 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def row_of(verdict: VerdictMessage) -> dict[str, Any]:
+def _with_delivered(
+    reader: Reader, since_us: int
+) -> Iterator[tuple[VerdictMessage, Sequence[Delivered]]]:
+    """Every verdict since then, with what bridges told of it."""
+    verdicts = map(decode_verdict, reader.walk(since_us))
+    for epoch, group in groupby(verdicts, lambda verdict: verdict.epoch):
+        while chunk := list(islice(group, _CHUNK)):
+            told: dict[int, list[Delivered]] = {}
+            for one in reader.delivered(epoch, chunk[0].seq, chunk[-1].seq):
+                told.setdefault(one.seq, []).append(one)
+            for verdict in chunk:
+                yield verdict, told.get(verdict.seq, ())
+
+
+def row_of(verdict: VerdictMessage, told: Sequence[Delivered] = ()) -> dict[str, Any]:
     """One row of the table, a value for each of :data:`COLUMNS`."""
     fields = verdict.model_dump(mode="json", exclude={"schema_", "regions", "model"})
     model = verdict.model
@@ -90,6 +119,13 @@ def row_of(verdict: VerdictMessage) -> dict[str, Any]:
         microseconds=verdict.judged_us
     )
     fields["regions"] = "[" + ",".join(region.model_dump_json() for region in verdict.regions) + "]"
+    fields["acknowledged_us"] = min(
+        (one.at_us for one in told if one.outcome == "acknowledged"), default=None
+    )
+    fields["delivered"] = json.dumps(
+        [{"client": one.client, "outcome": one.outcome, "at_us": one.at_us} for one in told],
+        separators=(",", ":"),
+    )
     for name in ("name", "version", "sha256"):
         fields[f"model_{name}"] = getattr(model, name) if model else None
     return {name: fields[name] for name in COLUMNS}
@@ -113,6 +149,7 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> int:
     pa, parquet = _pyarrow(path)
     floats = {"score", "limit_factor", "queue_ms", "judge_ms"}
     integers = {"seq", "trigger_seq", "triggered_us", "grabbed_us", "judged_us", "sent_us"}
+    integers.add("acknowledged_us")
     kinds = dict.fromkeys(floats, pa.float64()) | dict.fromkeys(integers, pa.int64())
     kinds["judged_at"] = pa.timestamp("us", tz="UTC")
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])

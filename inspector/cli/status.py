@@ -130,6 +130,8 @@ def assess(status: StatusMessage, provider: str = "") -> list[Finding]:
     ]
     if status.trouble:
         findings.insert(0, Finding(Level.CRITICAL, status.trouble))
+    if status.stopped:
+        findings.insert(0, Finding(Level.WARNING, status.stopped))
     if status.storage:
         findings.append(Finding(Level.WARNING, status.storage))
     if status.damaged:
@@ -199,9 +201,11 @@ def _in_a_line(text: str) -> str:
 
 
 def _counts(status: StatusMessage) -> str:
+    others = (("challenge", status.challenges), ("study", status.studies))
+    apart = "".join(f", {count} {purpose}" for purpose, count in others if count)
     return (
         f"{status.last_seq} verdicts: {status.passed} PASS, {status.failed} FAIL, "
-        f"{status.faults} FAULT"
+        f"{status.faults} FAULT{apart}"
     )
 
 

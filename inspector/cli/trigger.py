@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from datetime import datetime
+from typing import get_args
 
 from inspector.cli.arguments import add_station, add_timeout, client_keys, whole
 from inspector.client.commander import Commander
 from inspector.errors import CommandError
 from inspector.shown import plain
 from inspector.verdict import EXIT_CODES
+from inspector.wire.messages import Purpose
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="ask again for the verdict that session, number and part had a moment ago",
     )
+    parser.add_argument(
+        "--lot", default="", metavar="NAME", help="what the part belongs to; stands in the verdict"
+    )
+    parser.add_argument(
+        "--purpose",
+        choices=get_args(Purpose),
+        default="production",
+        help="challenge: a known test part; study: a trial, never a pass; only production counts "
+        "in figures and alarms [%(default)s]",
+    )
     add_timeout(parser, 10.0)
     add_station(parser)
 
@@ -47,13 +59,22 @@ def run(options: argparse.Namespace) -> int:
     keys = client_keys(options)
     with Commander(options.address, session=options.session, keys=keys) as commander:
         verdict = commander.trigger(
-            options.camera, options.seq, options.part, options.timeout, repeat=options.repeat
+            options.camera,
+            options.seq,
+            options.part,
+            options.timeout,
+            lot=options.lot,
+            purpose=options.purpose,
+            repeat=options.repeat,
         )
     score = "" if verdict.score is None else f" score {verdict.score:.3f}"
     why = ": ".join(text for text in (verdict.reason, verdict.detail) if text)
     part = f" part {verdict.part_id}" if verdict.part_id else ""
     judged = datetime.fromtimestamp(verdict.judged_us / 1e6).astimezone()
     again = f" (again; it was judged at {judged:%H:%M:%S})" if verdict.repeated else ""
-    line = f"{verdict.verdict} seq {verdict.seq}{part}{score}{f' {why}' if why else ''}{again}"
+    apart = "" if verdict.counts else f" ({verdict.purpose})"
+    line = (
+        f"{verdict.verdict}{apart} seq {verdict.seq}{part}{score}{f' {why}' if why else ''}{again}"
+    )
     print(plain(line))
     return EXIT_CODES[verdict.verdict]

@@ -122,7 +122,7 @@ class Commander(Connection):
         )
         if self._clock_is_due():
             self._have_clock_measured(timeout_s, until, about=command)
-        reply = self._wait(self._launch(command, timeout_s, until), on_acquired)
+        reply = self.wait(self._launch(command, timeout_s, until), on_acquired)
         if reply.verdict is None:
             raise self._wrong(command, reply)
         return reply.verdict
@@ -130,7 +130,7 @@ class Commander(Connection):
     def status(self) -> StatusMessage:
         """The station's status now."""
         command = self._ask_status()
-        reply = self._wait(self._launch(command, self._timeout_s))
+        reply = self.wait(self._launch(command, self._timeout_s))
         if reply.status is None:
             raise self._wrong(command, reply)
         return reply.status
@@ -139,23 +139,23 @@ class Commander(Connection):
         """Have the station judge by another recipe; returns what it says about that."""
         with _in_words():
             command = RecipeCommand(id=new_id(), recipe=name)
-        return self._wait(self._launch(command, timeout_s)).detail
+        return self.wait(self._launch(command, timeout_s)).detail
 
     def reload(self, timeout_s: float = _RELOAD_S) -> str:
         """Have it read its bundles again, and acknowledge a missed self-test; returns its words."""
-        return self._wait(self._launch(ReloadCommand(id=new_id()), timeout_s)).detail
+        return self.wait(self._launch(ReloadCommand(id=new_id()), timeout_s)).detail
 
     def start(self) -> str:
         """Have a station judge that was stopped by command; returns its words."""
-        return self._wait(self._launch(StartCommand(id=new_id()), self._timeout_s)).detail
+        return self.wait(self._launch(StartCommand(id=new_id()), self._timeout_s)).detail
 
     def stop(self) -> str:
         """Have it judge no more, and take no triggers, until ``start``; returns its words."""
-        return self._wait(self._launch(StopCommand(id=new_id()), self._timeout_s)).detail
+        return self.wait(self._launch(StopCommand(id=new_id()), self._timeout_s)).detail
 
     def reset(self) -> str:
         """Have it leave the state Error, through its self-tests; returns its words."""
-        return self._wait(self._launch(ResetCommand(id=new_id()), self._timeout_s)).detail
+        return self.wait(self._launch(ResetCommand(id=new_id()), self._timeout_s)).detail
 
     def delivered(self, epoch: str, seq: int, outcome: Outcome, at_us: int | None = None) -> None:
         """Have the journal note what became of the verdict ``seq`` of ``epoch``.
@@ -171,7 +171,7 @@ class Commander(Connection):
                 outcome=outcome,
                 at_us=time.time_ns() // 1000 if at_us is None else at_us,
             )
-        self._wait(self._launch(command, self._timeout_s))
+        self.wait(self._launch(command, self._timeout_s))
 
     def send_trigger(
         self,
@@ -207,6 +207,13 @@ class Commander(Connection):
         elif isinstance(command, StatusCommand):
             command = self._ask_status()
         return self._launch(command, self._timeout_s if timeout_s is None else timeout_s)
+
+    def wait(self, sent: Sent, on_acquired: Callable[[int], None] | None = None) -> ReplyMessage:
+        """Wait for the final reply to what was sent; the answers to other commands are kept.
+
+        Raises :class:`CommandError`.
+        """
+        return self._entered().wait(sent, on_acquired)
 
     def receive(self, timeout_s: float) -> Answer | None:
         """The next answer to what was sent; None when there is none in time, or after ``wake``.
@@ -279,9 +286,6 @@ class Commander(Connection):
     ) -> Sent:
         return self._entered().launch(command, timeout_s, until, about=about)
 
-    def _wait(self, sent: Sent, on_acquired: Callable[[int], None] | None = None) -> ReplyMessage:
-        return self._entered().wait(sent, on_acquired)
-
     def _note(self, command: Command, reply: ReplyMessage) -> None:
         """A final reply came: what it says of the station's knowledge of this clock."""
         if isinstance(command, StatusCommand) and command.sent_us is not None:
@@ -336,7 +340,7 @@ class Commander(Connection):
             self._entered().forget(self._question)
             self._question = None
         for _ in range(_ROUND_TRIPS):
-            self._wait(self._launch(self._ask_status(), timeout_s, until, about))
+            self.wait(self._launch(self._ask_status(), timeout_s, until, about))
         self._measured_s = time.monotonic()
 
     def _connect(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:

@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
 from inspector.errors import JournalError
 from inspector.journal.recovery import Damage, name_of, read_row
 from inspector.journal.schema import (
@@ -17,8 +19,10 @@ from inspector.journal.schema import (
     MOST_NUMBER,
     PLACES_PER_EPOCH,
     VERSION,
+    Delivered,
     RecipeInForce,
     damaged,
+    delivered,
     in_force,
     last_seq,
     numbers,
@@ -32,6 +36,7 @@ _MOST_EPOCHS: Final = 1000
 _CHUNK: Final = 1000
 """Verdicts that ``walk`` has in memory at once."""
 _NO_PLACE: Final = 2**63 - 1
+_DELIVERED: Final = TypeAdapter(Delivered)
 
 
 class Reader:
@@ -108,6 +113,26 @@ class Reader:
             place = self._first_since(number, since_us)
             if place is not None:
                 yield from self._verdicts(place, (number + 1) * PLACES_PER_EPOCH - 1, _CHUNK)
+
+    def delivered(self, epoch: str, first: int, last: int) -> list[Delivered]:
+        """What became of the verdicts ``first`` to ``last`` of ``epoch``, as bridges told it.
+
+        In the order of seq, and of the time told; [] for an epoch that is not known. Each client
+        tells an outcome of a verdict once. A row that was damaged is left out.
+        """
+        number = self._number_of(epoch)
+        if number is None:
+            return []
+        base = number * PLACES_PER_EPOCH
+        until = base + min(last, PLACES_PER_EPOCH - 1)
+        rows = self._asked(lambda: delivered(self._db, self._version, base + max(first, 0), until))
+        found: list[Delivered] = []
+        for place, *values in rows:
+            fields = dict(zip(("client", "outcome", "at_us"), values, strict=True))
+            with contextlib.suppress(ValidationError):
+                row = {"epoch": epoch, "seq": place - base, **fields}
+                found.append(_DELIVERED.validate_python(row))
+        return found
 
     def epochs(self) -> list[tuple[str, int]]:
         """(epoch, its last seq, 0 without a verdict) of the newest 1,000 starts, oldest first."""

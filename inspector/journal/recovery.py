@@ -17,7 +17,10 @@ from inspector.wire.messages import VerdictMessage, decode_verdict, first_wrong
 
 _REMEMBERED: Final = 10_000
 _TRIGGER_ROW: Final = TypeAdapter(TriggerRow)
-_TRIGGER_FIELDS: Final = ("camera", "client", "session", "number", "part_id", "triggered_us")
+_TRIGGER_FIELDS: Final = (
+    *("camera", "client", "session", "number", "part_id", "triggered_us"),
+    *("lot", "purpose"),
+)
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,7 @@ def recover(db: Database, number: int, found_us: int) -> tuple[Recovered, list[D
     for place, json in ahead:
         damages.append(Damage("verdict", place, json or b"", "its key is of no epoch"))
     rows = db.execute(
-        "SELECT rowid, camera, client, session, number, part_id, triggered_us FROM open_trigger "
-        "ORDER BY rowid"
+        f"SELECT rowid, {', '.join(_TRIGGER_FIELDS)} FROM open_trigger ORDER BY rowid"  # noqa: S608
     ).fetchall()
     for rowid, *values in rows:
         fields = dict(zip(_TRIGGER_FIELDS, values, strict=True))

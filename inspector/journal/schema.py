@@ -17,6 +17,8 @@ from inspector.errors import JournalError
 from inspector.verdict import Verdict
 from inspector.wire.messages import (
     Microseconds,
+    Outcome,
+    Purpose,
     TriggerNumber,
     VerdictMessage,
     encode,
@@ -85,6 +87,16 @@ class Accepted(Protocol):
         """Wall time, µs since the Unix epoch."""
         ...
 
+    @property
+    def lot(self) -> str:
+        """What its verdict will have as ``lot``."""
+        ...
+
+    @property
+    def purpose(self) -> Purpose:
+        """What its verdict will have as ``purpose``."""
+        ...
+
 
 @dataclass(frozen=True)
 class TriggerRow:
@@ -96,6 +108,8 @@ class TriggerRow:
     number: Annotated[TriggerNumber, Strict()]
     part_id: StrictStr
     triggered_us: Annotated[Microseconds, Strict()]
+    lot: StrictStr = ""
+    purpose: Purpose = "production"
 
     @property
     def key(self) -> tuple[str, str, str, int, str]:
@@ -110,6 +124,36 @@ class RecipeInForce:
     station: str
     recipe: str
     of_file: str
+
+
+@dataclass(frozen=True)
+class StopOrder:
+    """Whether ``station`` is stopped by command: since when (µs since the Unix epoch), and by whom.
+
+    ``since_us`` None: it is not. ``client`` is the peer's name, "" without keys.
+    """
+
+    station: str
+    since_us: int | None
+    client: str = ""
+
+
+Kept = RecipeInForce | StopOrder
+"""What a station goes on with at its next start."""
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What became of a verdict, as ``client`` told it; "" without keys.
+
+    ``at_us``: when that was, by the client's clock, µs since the Unix epoch.
+    """
+
+    epoch: str
+    seq: int
+    client: str
+    outcome: Outcome
+    at_us: int
 
 
 @dataclass(frozen=True)
@@ -188,11 +232,13 @@ def _make_first(db: Database) -> None:
         db.execute(statement)
 
 
-def _add_damaged_and_recipe(db: Database) -> None:
-    """Rows that could not be read, and the recipe that each station judges by.
+def _make_second(db: Database) -> None:
+    """Rows that could not be read, what a station goes on with, and what became of its verdicts.
 
     ``origin``: the table a row stood in, ``content`` as it was; ``place``: of a verdict, None of a
-    trigger. A station has one recipe: a changeover writes over the one before it.
+    trigger. A station has one recipe: a changeover writes over the one before it. ``stop_order``
+    has a row while a station is stopped. ``delivered`` has one for each verdict, client and
+    outcome, so that a client which tells again adds none.
     """
     db.execute(
         "CREATE TABLE damaged (found_us INTEGER NOT NULL, origin TEXT NOT NULL, place INTEGER, "
@@ -203,9 +249,20 @@ def _add_damaged_and_recipe(db: Database) -> None:
         "CREATE TABLE recipe_in_force (station TEXT PRIMARY KEY, recipe TEXT NOT NULL, "
         "of_file TEXT NOT NULL)"
     )
+    db.execute(
+        "CREATE TABLE stop_order (station TEXT PRIMARY KEY, since_us INTEGER NOT NULL, "
+        "client TEXT NOT NULL)"
+    )
+    db.execute("ALTER TABLE open_trigger ADD COLUMN lot TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE open_trigger ADD COLUMN purpose TEXT NOT NULL DEFAULT 'production'")
+    db.execute(
+        "CREATE TABLE delivered (place INTEGER NOT NULL, client TEXT NOT NULL, "
+        "outcome TEXT NOT NULL, at_us INTEGER NOT NULL, PRIMARY KEY (place, client, outcome)) "
+        "WITHOUT ROWID"
+    )
 
 
-STEPS: Final[tuple[Callable[[Database], None], ...]] = (_make_first, _add_damaged_and_recipe)
+STEPS: Final[tuple[Callable[[Database], None], ...]] = (_make_first, _make_second)
 """The step at ``i`` brings the tables from version ``i`` to ``i + 1``, in one transaction.
 
 A step that a release contains is never changed: later ones are added. Version 0 has no tables, so
@@ -254,8 +311,11 @@ def record(
     if triggers:
         db.executemany(
             "INSERT OR IGNORE INTO open_trigger (camera, client, session, number, part_id, "
-            "triggered_us) VALUES (?, ?, ?, ?, ?, ?)",
-            [(*map(_escaped, trigger.key), trigger.triggered_us) for trigger in triggers],
+            "triggered_us, lot, purpose) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (*map(_escaped, one.key), one.triggered_us, _escaped(one.lot), one.purpose)
+                for one in triggers
+            ],
         )
     rows: list[tuple[int, int, str]] = []
     faults: list[tuple[int, int, str]] = []
@@ -293,16 +353,82 @@ def record(
     return latest_us
 
 
+def record_delivered(db: Database, reports: Sequence[Delivered]) -> list[Delivered]:
+    """Write what became of verdicts; the caller has begun a transaction.
+
+    Returns those of verdicts that are not there. What a client told of a verdict before stays as it
+    was told first. What was told of verdicts that were deleted meanwhile is deleted.
+    """
+    unknown: list[Delivered] = []
+    bases: dict[str, int | None] = {}
+    for one in reports:
+        if one.epoch not in bases:
+            row = db.execute("SELECT number FROM epoch WHERE name = ?", (one.epoch,)).fetchone()
+            known = row is not None and 1 <= row[0] <= MOST_NUMBER
+            bases[one.epoch] = row[0] * PLACES_PER_EPOCH if known else None
+        base = bases[one.epoch]
+        place = None if base is None else base + one.seq
+        if not db.execute("SELECT 1 FROM verdict WHERE place = ?", (place,)).fetchone():
+            unknown.append(one)
+            continue
+        db.execute(
+            "INSERT OR IGNORE INTO delivered (place, client, outcome, at_us) VALUES (?, ?, ?, ?)",
+            (place, one.client, one.outcome, one.at_us),
+        )
+    if reports:
+        db.execute("DELETE FROM delivered WHERE place < (SELECT min(place) FROM verdict)")
+    return unknown
+
+
+def delivered(db: Database, version: int, first: int, last: int) -> list[tuple[Any, ...]]:
+    """(place, client, outcome, at_us) of verdicts at places ``first`` to ``last``, in order.
+
+    ``version`` is that of the tables: the first had no such table.
+    """
+    if version < 2:
+        return []
+    found: list[tuple[Any, ...]] = db.execute(
+        "SELECT place, client, outcome, at_us FROM delivered WHERE place BETWEEN ? AND ? "
+        "ORDER BY place, at_us, client, outcome",
+        (first, last),
+    ).fetchall()
+    return found
+
+
 def read_text(raw: bytes) -> str:
     """A text of the database, which may be damaged: what is not UTF-8 is written out."""
     return raw.decode("utf-8", "backslashreplace")
 
 
-def keep_in_force(db: Database, recipe: RecipeInForce) -> None:
-    """Write which recipe a station judges by; the caller has begun a transaction."""
-    db.execute(
-        "INSERT OR REPLACE INTO recipe_in_force (station, recipe, of_file) VALUES (?, ?, ?)",
-        (recipe.station, recipe.recipe, recipe.of_file),
+def keep(db: Database, kept: Kept) -> None:
+    """Write what a station goes on with; the caller has begun a transaction."""
+    if isinstance(kept, RecipeInForce):
+        db.execute(
+            "INSERT OR REPLACE INTO recipe_in_force (station, recipe, of_file) VALUES (?, ?, ?)",
+            (kept.station, kept.recipe, kept.of_file),
+        )
+    elif kept.since_us is None:
+        db.execute("DELETE FROM stop_order WHERE station = ?", (kept.station,))
+    else:
+        db.execute(
+            "INSERT OR REPLACE INTO stop_order (station, since_us, client) VALUES (?, ?, ?)",
+            (kept.station, kept.since_us, kept.client),
+        )
+
+
+def stop_order(db: Database, station: str) -> StopOrder:
+    """Whether ``station`` is stopped by command."""
+    found = db.execute(
+        "SELECT since_us, client FROM stop_order WHERE station = ?", (station,)
+    ).fetchall()
+    if not found:
+        return StopOrder(station, None)
+    since_us, client = found[0]
+    # Of a row that was damaged only this is certain: the station was stopped.
+    return StopOrder(
+        station,
+        since_us if isinstance(since_us, int) else 0,
+        client if isinstance(client, str) else "",
     )
 
 

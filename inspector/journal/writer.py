@@ -38,14 +38,19 @@ from inspector.journal.schema import (
     FILE,
     PLACES_PER_EPOCH,
     Accepted,
+    Delivered,
+    Kept,
     RecipeInForce,
     Recovered,
+    StopOrder,
     begin,
     damaged,
     in_force,
-    keep_in_force,
+    keep,
     read_text,
     record,
+    record_delivered,
+    stop_order,
 )
 from inspector.journal.upgrade import check, upgrade
 from inspector.logs import say
@@ -122,14 +127,21 @@ class Journal:
         except sqlite3.Error as error:
             raise damaged(self._path, error) from None
 
-    def keep(self, recipe: RecipeInForce) -> None:
-        """Record the recipe that a station judges by from now on. Raises :class:`JournalError`.
+    def stop_order(self, station: str) -> StopOrder:
+        """Whether ``station`` is stopped by command. Raises :class:`JournalError`."""
+        try:
+            return stop_order(self._db, station)
+        except sqlite3.Error as error:
+            raise damaged(self._path, error) from None
+
+    def keep(self, kept: Kept) -> None:
+        """Record what a station goes on with from now on. Raises :class:`JournalError`.
 
         It is on the disk when this returns.
         """
 
         def work() -> int:
-            keep_in_force(self._db, recipe)
+            keep(self._db, kept)
             return 1
 
         self._transact(work)
@@ -147,25 +159,32 @@ class Journal:
         self._tell_damages(damages)
         return recovered
 
-    def commit(self, triggers: Sequence[Accepted], verdicts: Sequence[VerdictMessage]) -> None:
-        """Record accepted triggers and verdicts of the epoch, all or nothing.
+    def commit(
+        self,
+        triggers: Sequence[Accepted],
+        verdicts: Sequence[VerdictMessage],
+        reports: Sequence[Delivered] = (),
+    ) -> Sequence[Delivered]:
+        """Record accepted triggers and verdicts of the epoch, and reports; all or nothing.
 
         They are on the disk when it returns; a verdict closes the trigger that it answers. For each
         new verdict at most two older than ``verdict_days`` are deleted, so that an hour with a
         wrong clock does not empty the journal. A FAULT takes the place of what was recorded under
-        its number; a second PASS or FAIL is refused. Raises :class:`JournalError`; the same
+        its number; a second PASS or FAIL is refused. Returns the ``reports`` on verdicts, of any
+        epoch, that the journal does not have, or no longer. Raises :class:`JournalError`; the same
         verdicts, or others with their numbers, may then be tried again.
         """
         before_us = time.time_ns() // 1000 - self._keep_us
 
-        def write() -> int:
+        def write() -> tuple[int, Sequence[Delivered]]:
             self._db.executemany("DELETE FROM verdict WHERE place = ?", self._unsure)
-            return record(
+            latest_us = record(
                 self._db, self._number, self._latest_us, triggers, verdicts, before_us=before_us
             )
+            return latest_us, record_delivered(self._db, reports)
 
         try:
-            self._latest_us = self._transact(write)
+            self._latest_us, unknown = self._transact(write)
         except _OvertakenError:
             # They may be on the disk, and will have been published as something else.
             base = self._number * PLACES_PER_EPOCH
@@ -174,6 +193,7 @@ class Journal:
         self._unsure = []
         # A piece with each commit, so that no verdict waits until all of the reserve is written.
         self._fill_reserve(_RESERVE_STEP)
+        return unknown
 
     def suspect(self, damage: Damage) -> None:
         """A reader could not read this row: ``tend`` looks at it. Any thread may call."""

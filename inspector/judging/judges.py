@@ -120,6 +120,17 @@ class Judges:
         for name, judge in self._judges.items():
             yield name, judge.drift.statistic
 
+    def self_test_all(self) -> Iterator[tuple[str, str]]:
+        """Run every self-test now, also where one was missed; yields (camera, why it was missed).
+
+        What was missed before is forgotten: the defect is found now, or missed again.
+        """
+        for name, judge in self._judges.items():
+            judge.schedule.demand()
+            missed = judge.self_test(parts_wait=False)
+            if missed is not None:
+                yield name, missed
+
     def self_test(self, parts_wait: bool) -> Iterator[tuple[str, str]]:
         """Run the first self-test that is due; yields (camera, why it was missed or "").
 

@@ -91,7 +91,8 @@ class Schedule:
     """When the next self-test of one camera is due, and whether the last one was missed.
 
     ``every_s`` 0 means never; ``monotonic_ns`` is the clock. A miss stands until the operator has
-    seen to it and has the station read its bundles again, which makes new judges and schedules.
+    seen to it and has the station read its bundles again, which makes new judges and schedules, or
+    has it tested again.
     """
 
     def __init__(self, every_s: float, monotonic_ns: Callable[[], int]) -> None:
@@ -112,6 +113,10 @@ class Schedule:
             return False
         late_ns = self._now_ns() - self._due_ns
         return late_ns >= (self._every_ns if parts_wait and not self._at_once else 0)
+
+    def demand(self) -> None:
+        """Have one sent now, and forget a miss: it says anew if the station can be trusted."""
+        self._due_ns, self._at_once, self.missed = self._now_ns(), True, ""
 
     def record(self, missed: str) -> None:
         """Note that a self-test ran; ``missed`` is what :meth:`Defect.missed` said of it."""

@@ -201,14 +201,23 @@ class _Line:
         """Answer for what a crash left unanswered, and test the judges."""
         now_ns = time.monotonic_ns()
         unanswered = [
-            Trigger(*row.key, triggered_us=row.triggered_us, triggered_ns=now_ns)
+            Trigger(
+                *row.key,
+                triggered_us=row.triggered_us,
+                triggered_ns=now_ns,
+                lot=row.lot,
+                purpose=row.purpose,
+            )
             for row in recovered.unanswered
         ]
         self._ledger.recover(unanswered, recovered.answered)
         if unanswered:
             say("recovered", logging.WARNING, unanswered=len(unanswered))
         missed = [self._test_next_judge() for _ in self._grabbers]
-        self._readiness.enter("Ready")
+        if self._opened.stop_order.since_us is None:
+            self._readiness.enter("Ready")
+        else:
+            self._orders.stay_stopped(self._opened.stop_order)
         self._readiness.obstruct("recipe", Reason.NOT_READY, self._opened.choice.question)
         for why in filter(None, missed):
             self._readiness.obstruct("self-test", Reason.NOT_READY, why)
@@ -226,7 +235,7 @@ class _Line:
         try:
             for worker in workers:
                 worker.start()
-            if not self._readiness.is_obstructed:
+            if self._ledger.state == "Ready":
                 self._ledger.start()
             self._readiness.tell_state()
             self._systemd.ready(f"judging with {self._ledger.provider}")

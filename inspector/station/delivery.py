@@ -48,7 +48,8 @@ class Delivery:
     def close_parts(self) -> None:
         """Hand every verdict that is due to the recorder, in order; for the station's thread."""
         for closed in self._ledger.close():
-            self._judges.note(closed.verdict)
+            if closed.verdict.counts:
+                self._judges.note(closed.verdict)
             pictures = self._pictures_of(closed)
             self._recorder.put(
                 VerdictEntry(
@@ -77,7 +78,8 @@ class Delivery:
         for request in part.requests:
             request.answer(published, recorded)
         self._metrics.verdict(published)
-        self._alarms.note(published)
+        if published.counts:
+            self._alarms.note(published)
         if part.is_begun:
             taken_s = (time.monotonic_ns() - part.start_ns) / 1e9
             self._metrics.stage("trigger_to_verdict", taken_s, published.camera)

@@ -42,6 +42,12 @@ class Grabber(Worker):
         """A picture is drawn for each trigger; else the camera runs, and one is picked out."""
         self._wanted: collections.deque[int] = collections.deque(maxlen=_MOST_WANTED)
         self._stopping = threading.Event()
+        self._paused = False
+
+    def pause(self, paused: bool) -> None:
+        """Have a source that waits for the judge wait on; others run on, as a line does."""
+        self._paused = paused
+        self._inbox.wake()
 
     def want(self, triggered_ns: int, *, accepted: bool) -> None:
         """A trigger wants a picture exposed no earlier than ``triggered_ns`` (monotonic).
@@ -143,6 +149,7 @@ class Grabber(Worker):
         while not self._stopping.is_set():
             seen = self._inbox.changes
             is_due = bool(self._wanted) or not self._on_demand
+            is_due = is_due and not (self._paused and self._waits)
             if runs_on or (is_due and self._inbox.is_clear(self.config.name) and self._room()):
                 return True
             self._inbox.wait_for_change(seen, _POLL_S)

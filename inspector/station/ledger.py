@@ -47,9 +47,10 @@ class TriggerAnswer:
     ``repeated``: no new part. ``part`` is the one that the trigger had, while its verdict is owed;
     ``verdict`` is that verdict, marked as repeated, once the part was closed.
     ``expired``: no part and no verdict; what it repeats is too old.
+    ``stopped``: no part and no verdict; the station was stopped by command.
     """
 
-    kind: Literal["accepted", "refused", "conflict", "repeated", "expired"]
+    kind: Literal["accepted", "refused", "conflict", "repeated", "expired", "stopped"]
     part: Part | None = None
     verdict: VerdictMessage | None = None
 
@@ -69,6 +70,7 @@ class _CameraQueue:
         self.allowed_ns = 1 + (0 if config is None else config.deadline_ms * 1_000_000)
         """A part is late from this moment after its start on."""
         self.software = config is not None and config.trigger == "software"
+        self.waits_for_judge = config is not None and config.waits_for_judge
         self.open: deque[Part] = deque()
         self.waiting: list[Part] = []
         """Triggers whose pictures are to come."""
@@ -91,8 +93,11 @@ class Ledger:
         self._clock = clock
         self._state: State = "Preoperational"
         self._not_ready = (Reason.NOT_READY, "the station is Preoperational")
+        self._stopped = False
         self._last_seq = 0
         self._counts = dict.fromkeys(Verdict, 0)
+        self._uncounted: Counter[str] = Counter()
+        """Verdicts whose purpose is not production, by their purpose."""
         self._reasons: Counter[str] = Counter()
         self._late = self._repeated = 0
         self._repetitions = Repetitions(remembered, station.repeat_window_s, clock)
@@ -129,6 +134,14 @@ class Ledger:
                 for part in queue.open:
                     if part.draft is None:
                         self._settle(part, *self._not_ready)
+
+    def stop(self, stopped: bool) -> None:
+        """While it is stopped a station makes no parts of triggers and of pictures that come.
+
+        A picture that a source had drawn for the judge already is a FAULT: that source shows each
+        part once. What was open before gets its verdict as the state says.
+        """
+        self._stopped = stopped
 
     def blame(self, reason: Reason, detail: str) -> None:
         """Name another cause of not being ready, the state being what it is."""
@@ -216,12 +229,14 @@ class Ledger:
             self._repeated += 1
             if isinstance(known, Past):
                 return TriggerAnswer("repeated", None, known.verdict.told_again())
-            known.requests += requests
+            known.await_by(requests)
             return TriggerAnswer("conflict" if is_conflict(known) else "repeated", known)
+        if self._stopped:
+            return TriggerAnswer("stopped")
         for waiting in tuple(queue.waiting):
             self._expire(waiting)
         part = self._open(trigger.camera, trigger=trigger)
-        part.requests += requests
+        part.await_by(requests)
         if known == "used":
             detail = (
                 f"number {trigger.number} was used before in session '{trigger.session}'; a sender "
@@ -277,6 +292,8 @@ class Ledger:
         queue = self._queues[camera]
         if since_ns is None:
             since_ns = self._clock.monotonic_ns()
+        if self._stopped and not queue.waits_for_judge:
+            return None
         if not queue.software:
             part = self._open(camera, part_id, grabbed_us, since_ns)
             if self._state in WORKING:
@@ -296,7 +313,7 @@ class Ledger:
             first, *others = queue.waiting
             crowd = [part for part in others if part.start_ns <= since_ns]
         queue.waiting.remove(first)
-        first.grabbed_us, first.waiting_since_ns = grabbed_us, since_ns
+        first.expose(grabbed_us, since_ns)
         for part in crowd:
             detail = "it came before the picture of the part before it"
             self._settle(part, Reason.OVER_TRIGGER, detail)
@@ -341,6 +358,8 @@ class Ledger:
         A camera that makes parts of its own accord owes one, for the part it would have shown.
         """
         queue = self._queues[camera]
+        if self._stopped:
+            return
         for part in tuple(queue.waiting) if queue.software else (self._open(camera),):
             self._settle(part, Reason.CAMERA_LOST, detail)
 
@@ -383,8 +402,7 @@ class Ledger:
     def amend(self, verdict: VerdictMessage, published: VerdictMessage) -> None:
         """Another verdict went out under the number of ``verdict``; count and repeat that one."""
         for one, change in ((verdict, -1), (published, 1)):
-            self._counts[one.verdict] += change
-            self._reasons[one.reason] += change
+            self._count(one, change)
         self._repetitions.amend(verdict, published)
 
     def status(self) -> StatusMessage:
@@ -397,6 +415,8 @@ class Ledger:
             passed=self._counts[Verdict.PASS],
             failed=self._counts[Verdict.FAIL],
             faults=self._counts[Verdict.FAULT],
+            challenges=self._uncounted["challenge"],
+            studies=self._uncounted["study"],
             over_triggers=self._reasons[Reason.OVER_TRIGGER.value],
             overruns=sum(self._reasons[reason] for reason in _OVERRUNS),
             late=self._late,
@@ -405,9 +425,18 @@ class Ledger:
             recipe_from=self._recipe_from,
             provider=self.provider,
             inference="; ".join(f"{name}: {text}" for name, text in self._troubles.items() if text),
-            cameras=tuple(self._cameras.values()),
+            cameras=tuple(
+                camera.model_copy(update={"ready_for_trigger": self._takes_trigger(camera)})
+                for camera in self._cameras.values()
+            ),
             sent_us=self._clock.wall_us(),
         )
+
+    def _takes_trigger(self, camera: CameraStatus) -> bool:
+        """True while a trigger that came now would get the camera's next picture."""
+        queue = self._queues[camera.name]
+        is_working = self._state in WORKING and camera.state == "running"
+        return is_working and queue.software and not queue.waiting
 
     def _open(
         self,
@@ -481,6 +510,8 @@ class Ledger:
             trigger_seq=None if trigger is None else trigger.number,
             client="" if trigger is None else trigger.client,
             session="" if trigger is None else trigger.session,
+            lot="" if trigger is None else trigger.lot,
+            purpose="production" if trigger is None else trigger.purpose,
             verdict=verdict,
             score=None if found is None else found.score,
             reason=reason.value,
@@ -510,7 +541,13 @@ class Ledger:
     def _number(self, draft: VerdictMessage, part: Part) -> Closed:
         self._last_seq += 1
         verdict = draft.numbered(self._last_seq)
-        self._counts[verdict.verdict] += 1
-        self._reasons[verdict.reason] += 1
+        self._count(verdict, 1)
         self._repetitions.closed(part, verdict)
         return Closed(verdict, part)
+
+    def _count(self, verdict: VerdictMessage, by: int) -> None:
+        if verdict.counts:
+            self._counts[verdict.verdict] += by
+            self._reasons[verdict.reason] += by
+        else:
+            self._uncounted[verdict.purpose] += by

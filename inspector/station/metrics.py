@@ -33,7 +33,7 @@ from inspector.errors import PortError
 from inspector.station.ledger import CameraState
 from inspector.verdict import Reason, Verdict
 from inspector.version import VERSION
-from inspector.wire.messages import ModelField, State, StatusMessage, VerdictMessage
+from inspector.wire.messages import ModelField, Purpose, State, StatusMessage, VerdictMessage
 
 Stage = Literal["queue", "judge", "commit", "publish", "trigger_to_verdict"]
 """Where a part's time goes; the last is the whole, until its verdict is published."""
@@ -42,6 +42,8 @@ _BUCKETS_S: Final = (
     *(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
     *(1.0, 2.0, 5.0, 10.0),
 )
+_UNCOUNTED: Final[tuple[Purpose, ...]] = ("challenge", "study")
+"""Purposes whose verdicts are counted apart."""
 _MOST_CONNECTIONS: Final = 32
 _REQUEST_S: Final = 5.0
 """From the accepted connection to the end of its reply."""
@@ -82,6 +84,11 @@ class Metrics:
             lambda: time.monotonic() - self._heard_s
         )
         self._verdicts = counter("verdicts", "Verdicts.", "camera", "verdict", "reason")
+        self._others = counter(
+            "uncounted_verdicts",
+            "Verdicts of parts that are no production.",
+            *("camera", "purpose", "verdict"),
+        )
         self._stages = Histogram(
             "inspector_stage_seconds",
             "Time in each stage; commit and publish are those of a group.",
@@ -116,6 +123,9 @@ class Metrics:
         for name in cameras:
             for verdict, reason in _possible():
                 self._verdicts.labels(name, verdict.value, reason.value)
+            for purpose in _UNCOUNTED:
+                for verdict in Verdict:
+                    self._others.labels(name, purpose, verdict.value)
             for stage in ("queue", "judge", "trigger_to_verdict"):
                 self._stages.labels(stage, name)
             for result in ("found", "missed"):
@@ -131,8 +141,14 @@ class Metrics:
         self.state("Preoperational")
 
     def verdict(self, message: VerdictMessage) -> None:
-        """One more verdict: by kind and reason, and the time it took to be judged."""
-        self._verdicts.labels(message.camera, message.verdict.value, message.reason).inc()
+        """One more verdict: by kind and reason, and the time it took to be judged.
+
+        Those of parts that are no production are counted apart.
+        """
+        if message.counts:
+            self._verdicts.labels(message.camera, message.verdict.value, message.reason).inc()
+        else:
+            self._others.labels(message.camera, message.purpose, message.verdict.value).inc()
         if message.queue_ms is not None:
             self.stage("queue", message.queue_ms / 1e3, message.camera)
         if message.judge_ms is not None:

@@ -1,4 +1,4 @@
-"""What peers order over the command socket: triggers, and changes of the recipe."""
+"""What peers order over the command socket: triggers, recipes, stop and start, deliveries."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 
 from inspector.config.station_file import Station
 from inspector.errors import CommandError
+from inspector.journal.schema import Delivered, StopOrder
 from inspector.judging.alarms import Alarms
 from inspector.judging.judges import Changeover, Judges
 from inspector.logs import say
@@ -18,11 +19,18 @@ from inspector.station.ledger import Ledger
 from inspector.station.metrics import Metrics
 from inspector.station.readiness import Readiness
 from inspector.station.recipes import RecipeChoice, settled
-from inspector.station.recorder import RecipeEntry, Recorder, TriggerEntry
+from inspector.station.recorder import DeliveredEntry, KeepEntry, Recorder, TriggerEntry
 from inspector.station.systemd import Notifier
 from inspector.station.triggers import Trigger
 from inspector.verdict import Reason
-from inspector.wire.messages import RecipeCommand, TriggerCommand
+from inspector.wire.messages import (
+    DeliveredCommand,
+    RecipeCommand,
+    ResetCommand,
+    StartCommand,
+    StopCommand,
+    TriggerCommand,
+)
 from inspector.wire.requests import Request
 
 _CHANGEOVER_GRACE_S: Final = 2.0
@@ -69,10 +77,23 @@ class Orders:
 
     def hear(self, request: Request) -> None:
         """In the commands' thread: the station obeys between two parts, a camera looks at once."""
+        if isinstance(request.command, DeliveredCommand):
+            self._note_delivered(request, request.command)
+            return
+        if isinstance(request.command, StartCommand | StopCommand | ResetCommand):
+            # In turn: what was handed over before a stop is judged, and a start stays behind it.
+            self._inbox.call_in_turn(partial(self._obey, request))
+            return
         self._inbox.call(partial(self._obey, request))
         if isinstance(request.command, TriggerCommand):
             # After the call: a picture that comes before its trigger is of no part.
             self._want(request.command.camera, request.received_ns, accepted=False)
+
+    def stay_stopped(self, order: StopOrder) -> None:
+        """The station was stopped before this start."""
+        say("stopped", logging.WARNING, by=order.client, detail="since before this start")
+        self._pause(True)
+        self._readiness.stop(order)
 
     def refuse_from_now(self) -> None:
         """The station stops: whatever is ordered from here on is refused."""
@@ -115,8 +136,14 @@ class Orders:
             request.refuse("stopping", "the station stops")
         elif isinstance(command, TriggerCommand):
             self._trigger(request, command)
+        elif isinstance(command, StopCommand):
+            self._stop(request)
+        elif isinstance(command, StartCommand):
+            self._start(request)
         elif self._changeover is not None:
             request.refuse("busy", "another recipe or reload is under way")
+        elif isinstance(command, ResetCommand):
+            self._reset(request)
         elif isinstance(command, RecipeCommand):
             recipes = self._judges.station.recipes
             if command.recipe not in recipes:
@@ -137,6 +164,8 @@ class Orders:
             triggered_us=request.received_us,
             triggered_ns=request.received_ns,
             sent_us=command.sent_us,
+            lot=command.lot,
+            purpose=command.purpose,
         )
         try:
             answer = self._ledger.trigger(
@@ -144,6 +173,9 @@ class Orders:
             )
         except CommandError as error:
             request.refuse("unknown", str(error))
+            return
+        if answer.kind == "stopped":
+            request.refuse("not_ready", f"the station is {self._readiness.stopped}")
             return
         if answer.kind == "expired":
             window_s = self._judges.station.repeat_window_s
@@ -178,6 +210,90 @@ class Orders:
         self._recorder.put(TriggerEntry(owed, acknowledge))
         if answer.kind == "accepted":
             self._want(trigger.camera, trigger.triggered_ns, accepted=True)
+
+    def _stop(self, request: Request) -> None:
+        if self._readiness.is_over:
+            request.refuse("stopping", "the station stops")
+            return
+        if self._readiness.stopped:
+            request.finish(f"already {self._readiness.stopped}")
+            return
+        order = StopOrder(self._station.station, request.received_us, request.client)
+        say("stopped", by=request.client)
+        self._pause(True)
+        self._readiness.stop(order)
+        self._keep(request, order, self._readiness.stopped)
+
+    def _start(self, request: Request) -> None:
+        if self._readiness.is_over:
+            request.refuse("stopping", "the station stops")
+        elif self._readiness.is_obstructed:
+            trouble = self._readiness.trouble
+            request.refuse("not_ready", f"the station is in state Error: {trouble}")
+        elif not self._readiness.stopped:
+            request.finish(f"it was not stopped; state {self._ledger.state}")
+        else:
+            say("started", by=request.client)
+            self._readiness.start()
+            self._pause(False)
+            order = StopOrder(self._station.station, None)
+            self._keep(request, order, f"started; state {self._ledger.state}")
+
+    def _reset(self, request: Request) -> None:
+        if self._readiness.is_over:
+            request.refuse("stopping", "the station stops")
+            return
+        if not self._readiness.is_obstructed:
+            request.finish(f"nothing to reset; state {self._ledger.state}")
+            return
+        say("reset", by=request.client)
+        missed = []
+        for camera, why in self._judges.self_test_all():
+            level = logging.ERROR if why else logging.INFO
+            say("self-test", level, camera=camera, detail=why or "caught")
+            self._metrics.self_test(camera, bool(why))
+            missed += [f"{camera}: {why}"] if why else []
+        self._readiness.obstruct("self-test", Reason.NOT_READY, "; ".join(missed))
+        if self._readiness.is_obstructed:
+            trouble = self._readiness.trouble
+            request.refuse("not_ready", f"the station stays in state Error: {trouble}")
+        else:
+            request.finish(f"reset; state {self._ledger.state}")
+
+    def _pause(self, paused: bool) -> None:
+        for grabber in self._grabbers.values():
+            grabber.pause(paused)
+
+    def _keep(self, request: Request, order: StopOrder, done: str) -> None:
+        """Answer ``request`` once the journal has ``order``, so that a restart goes on with it."""
+
+        def answer(recorded: bool) -> None:
+            if recorded:
+                request.finish(done)
+            else:
+                request.refuse("journal", f"{done}, but that could not be recorded yet")
+
+        self._recorder.put(KeepEntry(order, answer))
+
+    def _note_delivered(self, request: Request, command: DeliveredCommand) -> None:
+        """In the commands' thread: no part waits for what a bridge tells, nor it for a part."""
+        if self._leaving or not self._recorder.is_alive():
+            request.refuse("stopping", "the station stops")
+            return
+        report = Delivered(
+            command.epoch, command.seq, request.client, command.outcome, command.at_us
+        )
+
+        def answer(recorded: bool | None) -> None:
+            if recorded:
+                request.finish()
+            elif recorded is None:
+                request.refuse("journal", "it could not be recorded")
+            else:
+                verdict = f"verdict {command.seq} of epoch '{command.epoch}'"
+                request.refuse("unknown", f"{verdict} is not in the journal, or no longer")
+
+        self._recorder.put(DeliveredEntry(report, answer))
 
     def reload(self) -> None:
         """Read the bundles of the recipe in force again: what nobody waits for to be done."""
@@ -241,7 +357,7 @@ class Orders:
         for camera in self._judges.station.cameras:
             announce(camera.name, self._judges, self._ledger, self._metrics)
         self._readiness.obstruct("recipe", Reason.NOT_READY, choice.question)
-        self._recorder.put(RecipeEntry(choice.kept, then))
+        self._recorder.put(KeepEntry(choice.kept, then))
 
 
 def announce(camera: str, judges: Judges, ledger: Ledger, metrics: Metrics) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,6 +18,10 @@ class Requester(Protocol):
 
     def accept(self) -> None:
         """The trigger is in the journal: it will get a verdict."""
+        ...
+
+    def acquire(self, grabbed_us: int) -> None:
+        """The picture of the part is taken, at ``grabbed_us`` (wall time): the part may move."""
         ...
 
     def answer(self, verdict: VerdictMessage, recorded: bool = True) -> None:
@@ -70,6 +74,19 @@ class Part:
     """The verdict, before it has its number."""
     settled_ns: int | None = None
     """When it got its ``draft``."""
+
+    def await_by(self, requests: Sequence[Requester]) -> None:
+        """These wait for its verdict from now on; they hear of its picture, if that is taken."""
+        self.requests += requests
+        if self.grabbed_us is not None:
+            for request in requests:
+                request.acquire(self.grabbed_us)
+
+    def expose(self, grabbed_us: int, since_ns: int) -> None:
+        """Its picture is taken: whoever waits for it is told at once, before it is judged."""
+        self.grabbed_us, self.waiting_since_ns = grabbed_us, since_ns
+        for request in self.requests:
+            request.acquire(grabbed_us)
 
     @property
     def due_ns(self) -> int:

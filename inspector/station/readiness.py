@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import datetime
 
+from inspector.journal.schema import StopOrder
 from inspector.judging.alarms import Alarms
 from inspector.judging.judges import Judges
 from inspector.logs import say
 from inspector.station.ledger import Ledger
+from inspector.station.states import WORKING
 from inspector.verdict import Reason
 from inspector.wire.messages import State, StatusMessage
 
@@ -17,7 +20,8 @@ class Readiness:
     """The station's state with its obstacles, told in a status; used by the station's thread.
 
     An obstacle is what keeps a station from judging although it runs: a journal that cannot be
-    written, a self-test that was missed. While there is one the state is Error.
+    written, a self-test that was missed. While there is one the state is Error. A station that was
+    stopped by command is Initialized, and makes no parts.
     """
 
     def __init__(self, ledger: Ledger, judges: Judges, alarms: Alarms) -> None:
@@ -29,6 +33,7 @@ class Readiness:
         self._judges = judges
         self._alarms = alarms
         self._obstacles: dict[str, tuple[Reason, str]] = {}
+        self._stopped = ""
         self._status = ledger.status()
         self._publish: Callable[[StatusMessage], None] = lambda _: None
         self._over = False
@@ -42,6 +47,21 @@ class Readiness:
     def is_obstructed(self) -> bool:
         """True while something keeps the station from judging."""
         return bool(self._obstacles)
+
+    @property
+    def stopped(self) -> str:
+        """Who stopped the station by command, and when; "" while it is not stopped."""
+        return self._stopped
+
+    @property
+    def trouble(self) -> str:
+        """What keeps the station from judging, in words; "" when nothing does."""
+        return "; ".join(f"{what}: {detail}" for what, (_, detail) in self._obstacles.items())
+
+    @property
+    def is_over(self) -> bool:
+        """True once the station has begun to leave."""
+        return self._over
 
     def speak_through(self, publish: Callable[[StatusMessage], None]) -> None:
         """Have every status from now on published by ``publish``."""
@@ -62,10 +82,31 @@ class Readiness:
             if self._obstacles:
                 self._ledger.blame(*next(iter(self._obstacles.values())))
             else:
-                for state in ("Preoperational", "Initialized", "Ready"):
+                for state in ("Preoperational", "Initialized"):
                     self.enter(state)
-                self._ledger.start()
-                self.tell_state()
+                if not self._stopped:
+                    self._begin()
+
+    def stop(self, order: StopOrder) -> None:
+        """Judge no more: open parts are FAULTs, and no other part begins until ``start``."""
+        self._stopped = _in_words(order)
+        if self._ledger.state in WORKING:
+            if self._ledger.state != "Ready":
+                self._ledger.enter("Ready")
+            self._ledger.enter("Initialized", Reason.NOT_READY, self._stopped)
+        self._ledger.stop(True)
+        self.tell_state()
+
+    def start(self) -> None:
+        """Judge again after ``stop``; for a station that nothing else keeps from it."""
+        self._stopped = ""
+        self._ledger.stop(False)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.enter("Ready")
+        self._ledger.start()
+        self.tell_state()
 
     def enter(self, state: State, reason: Reason = Reason.NOT_READY, detail: str = "") -> None:
         """Change the state, and say so."""
@@ -78,11 +119,11 @@ class Readiness:
 
     def tell(self) -> None:
         """Publish the status."""
-        trouble = "; ".join(f"{what}: {detail}" for what, (_, detail) in self._obstacles.items())
         status = self._ledger.status()
         self._status = status.model_copy(
             update={
-                "trouble": trouble,
+                "trouble": self.trouble,
+                "stopped": self._stopped,
                 "drift": self._judges.drifting,
                 "alarm": self._alarms.in_words(status.recipe),
                 "storage": self.storage,
@@ -100,3 +141,9 @@ class Readiness:
             status = self._status
             tally = {"passed": status.passed, "failed": status.failed, "faults": status.faults}
         say("state", state=state, last_seq=self._status.last_seq, **tally)
+
+
+def _in_words(order: StopOrder) -> str:
+    by = f" by {order.client}" if order.client else ""
+    at = datetime.fromtimestamp((order.since_us or 0) / 1e6).astimezone()
+    return f"stopped{by} at {at:%Y-%m-%d %H:%M:%S}; 'inspector start' has it judge again"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from inspector.errors import JournalError
-from inspector.journal.schema import RecipeInForce
+from inspector.journal.schema import Delivered, Kept
 from inspector.logs import say
 from inspector.station.triggers import Trigger
 from inspector.threads import QueueWorker
@@ -19,6 +19,8 @@ from inspector.wire.messages import StatusMessage, VerdictMessage
 
 _MOST_A_COMMIT: Final = 1000
 _MOST_UNRECORDED: Final = 100_000
+_MOST_REPORTS: Final = 100
+"""Reports that go into one commit, for which verdicts wait."""
 _TEND_S: Final = 1.0
 """How often what was not recorded is tried again, and the journal looks after itself."""
 
@@ -26,15 +28,24 @@ _TEND_S: Final = 1.0
 class Records(Protocol):
     """Where verdicts are committed; :class:`inspector.journal.writer.Journal` is one."""
 
-    def commit(self, triggers: Sequence[Trigger], verdicts: Sequence[VerdictMessage]) -> None:
-        """All or nothing, and on the disk when it returns. Raises :class:`JournalError`."""
+    def commit(
+        self,
+        triggers: Sequence[Trigger],
+        verdicts: Sequence[VerdictMessage],
+        reports: Sequence[Delivered] = ...,
+        /,
+    ) -> Sequence[Delivered]:
+        """All or nothing, and on the disk when it returns; the reports on verdicts it has not.
+
+        Raises :class:`JournalError`.
+        """
         ...
 
     def tend(self) -> None:
         """What is due once a second. Raises :class:`JournalError` when nothing can be recorded."""
         ...
 
-    def keep(self, recipe: RecipeInForce) -> None:
+    def keep(self, kept: Kept, /) -> None:
         """On the disk when it returns. Raises :class:`JournalError`."""
         ...
 
@@ -80,16 +91,30 @@ class VerdictEntry:
 
 
 @dataclass(frozen=True)
-class RecipeEntry:
-    """A recipe that judges the parts whose verdicts are put after this.
+class KeepEntry:
+    """What the station goes on with after a restart, such as the recipe in force.
 
-    It is recorded before the first of them, so that a restart goes on with the recipe of the last
-    verdict that anybody heard. ``then`` is called in the recorder's thread, with whether
-    it is recorded; if it is not, it will be as soon as that works again.
+    It is recorded before the verdicts that are put after this, so that a restart goes on with the
+    recipe of the last verdict that anybody heard. ``then`` is called in the recorder's thread, with
+    whether it is recorded; if it is not, it will be as soon as that works again.
     """
 
-    recipe: RecipeInForce
+    kept: Kept
     then: Callable[[bool], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class DeliveredEntry:
+    """What became of a verdict that was published.
+
+    It makes no commit of its own while verdicts or triggers come, as they would wait for that: it
+    goes into their next one, or is recorded within a second. ``then`` is called in the recorder's
+    thread: True once it is recorded, False if there is no such verdict, None if nothing can be
+    recorded.
+    """
+
+    report: Delivered
+    then: Callable[[bool | None], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -99,7 +124,14 @@ class StatusEntry:
     status: StatusMessage
 
 
-Entry = TriggerEntry | VerdictEntry | RecipeEntry | StatusEntry
+Entry = TriggerEntry | VerdictEntry | KeepEntry | DeliveredEntry | StatusEntry
+
+
+def _is_recorded(entry: Entry) -> bool:
+    """True for an entry that makes a commit."""
+    if isinstance(entry, TriggerEntry):
+        return entry.trigger is not None
+    return isinstance(entry, VerdictEntry | KeepEntry)
 
 
 @dataclass(frozen=True)
@@ -136,8 +168,12 @@ class Recorder(QueueWorker[Entry]):
         self._unrecorded: collections.deque[VerdictMessage] = collections.deque(
             maxlen=_MOST_UNRECORDED
         )
-        self._recipe: RecipeInForce | None = None
-        """The recipe in force, while the journal does not have it."""
+        self._kept: dict[type[Kept], Kept] = {}
+        """What is to be kept, while the journal does not have it; the newest of each kind."""
+        self._reports: collections.deque[DeliveredEntry] = collections.deque()
+        """What waits for the next commit."""
+        self._unknown: frozenset[Delivered] = frozenset()
+        """What the last commit of reports found no verdicts for."""
         self._trouble = ""
         self._group: list[Entry] = []
         self._began: float | None = None
@@ -192,19 +228,26 @@ class Recorder(QueueWorker[Entry]):
             self._began = None
             self._group = []
         # Once more: what fails now is in no journal for good.
-        if (self._unrecorded or self._recipe) and not self._commit([]):
+        if (self._unrecorded or self._kept) and not self._commit([]):
             self._forgotten += len(self._unrecorded)
             self._tell_forgotten()
+        while self._reports:
+            self._record_reports()
 
     def _settle(self, group: list[Entry]) -> None:
         began = time.monotonic()
         self._overrule(group, "before it was recorded")
-        recorded = self._commit(group)
+        self._reports += (one for one in group if isinstance(one, DeliveredEntry))
+        # On an idle line they wait for ``_tend``.
+        reports = self._take_reports() if any(map(_is_recorded, group)) else []
+        recorded = self._commit(group, reports)
         committed = time.monotonic()
         verdicts = 0
         lost: set[int] = set()
         for i, entry in enumerate(group):
-            if isinstance(entry, TriggerEntry | RecipeEntry):
+            if isinstance(entry, DeliveredEntry):
+                continue
+            if isinstance(entry, TriggerEntry | KeepEntry):
                 entry.then(recorded)
             elif isinstance(entry, StatusEntry):
                 self._wire.send_status(entry.status)
@@ -217,6 +260,7 @@ class Recorder(QueueWorker[Entry]):
                     if not self._commit([final, *others]):
                         lost |= {one.verdict.seq for one in (final, *others)}
                 self._publish(final, recorded and final.verdict.seq not in lost)
+        self._answer(reports, recorded)
         if verdicts:
             published = time.monotonic()
             self._on_group(
@@ -254,23 +298,40 @@ class Recorder(QueueWorker[Entry]):
         if not self._unrecorded:
             self._published = self._sent
 
-    def _commit(self, group: Sequence[Entry]) -> bool:
+    def _take_reports(self) -> list[DeliveredEntry]:
+        most = min(len(self._reports), _MOST_REPORTS)
+        return [self._reports.popleft() for _ in range(most)]
+
+    def _record_reports(self) -> None:
+        reports = self._take_reports()
+        self._answer(reports, self._commit([], reports))
+
+    def _answer(self, reports: Sequence[DeliveredEntry], recorded: bool) -> None:
+        for one in reports:
+            one.then(one.report not in self._unknown if recorded else None)
+
+    def _commit(self, group: Sequence[Entry], reports: Sequence[DeliveredEntry] = ()) -> bool:
         triggers = [
             entry.trigger for entry in group if isinstance(entry, TriggerEntry) and entry.trigger
         ]
         verdicts = [entry.verdict for entry in group if isinstance(entry, VerdictEntry)]
         for entry in group:
-            if isinstance(entry, RecipeEntry):
-                self._recipe = entry.recipe
-        if not triggers and not verdicts and not self._unrecorded and not self._recipe:
+            if isinstance(entry, KeepEntry):
+                self._kept[type(entry.kept)] = entry.kept
+        told = [entry.report for entry in reports]
+        if not (triggers or verdicts or told or self._unrecorded or self._kept):
             # What is repeated was recorded, but while nothing can be, nothing is accepted.
             return not self._trouble
         late = list(self._unrecorded)
         try:
-            if self._recipe:
-                self._journal.keep(self._recipe)
-                self._recipe = None
-            self._journal.commit(triggers, [*late, *verdicts])
+            for kind, kept in list(self._kept.items()):
+                self._journal.keep(kept)
+                del self._kept[kind]
+            if told:
+                unknown = self._journal.commit(triggers, [*late, *verdicts], told)
+                self._unknown = frozenset(unknown)
+            else:
+                self._journal.commit(triggers, [*late, *verdicts])
         except JournalError as error:
             self._note_trouble(str(error))
             return False
@@ -291,6 +352,8 @@ class Recorder(QueueWorker[Entry]):
         else:
             if self._untended and not self._unrecorded:
                 self._note_trouble("")
+        if self._reports:
+            self._record_reports()
 
     def _note_trouble(self, text: str) -> None:
         """Tell why recording fails, or "" when it works again; only if that is news."""

@@ -16,7 +16,7 @@ from inspector.config.cameras import CameraConfig
 from inspector.config.station_file import Station
 from inspector.errors import Problems, StartupError
 from inspector.journal.pictures import Archive
-from inspector.journal.schema import Recovered
+from inspector.journal.schema import Recovered, StopOrder
 from inspector.journal.writer import Journal
 from inspector.judging.judges import Judges
 from inspector.logs import say
@@ -42,6 +42,7 @@ class Opened:
     archive: Archive
     recovered: Recovered
     choice: RecipeChoice
+    stop_order: StopOrder
     cameras: tuple[tuple[CameraConfig, Camera], ...]
 
 
@@ -106,7 +107,17 @@ class Start:
         journal.keep(choice.kept)
         recovered = journal.begin(ledger.epoch, time.time_ns() // 1000)
         opened = tuple(camera for camera in held if camera is not None)
-        return Opened(gate, publisher, commands, journal, archive, recovered, choice, opened)
+        return Opened(
+            gate=gate,
+            publisher=publisher,
+            commands=commands,
+            journal=journal,
+            archive=archive,
+            recovered=recovered,
+            choice=choice,
+            stop_order=journal.stop_order(self._station.station),
+            cameras=opened,
+        )
 
     def _try(self, step: Callable[[], T]) -> T | None:
         """What ``step`` opened; None where it has a problem, which is kept until all are known."""

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from inspector.wire.messages import VerdictMessage
+from inspector.wire.messages import Purpose, VerdictMessage
 
 REMEMBERED: Final = 10_000
 """Triggers that are known when they come again."""
@@ -20,7 +20,8 @@ class Trigger:
 
     ``number`` is the client's own (the PLC's TriggerSeq); it rises within a ``session``, for each
     camera. ``triggered_us`` is wall time, ``triggered_ns`` the same moment on the monotonic clock.
-    ``sent_us`` is when the client first sent it, by its own clock; None: it did not say.
+    ``sent_us`` is when the client first sent it, by its own clock; None: it did not say. ``lot``
+    and ``purpose`` go into the verdict; they tell no trigger from another.
     """
 
     camera: str
@@ -31,6 +32,8 @@ class Trigger:
     triggered_us: int
     triggered_ns: int
     sent_us: int | None = None
+    lot: str = ""
+    purpose: Purpose = "production"
 
     @property
     def key(self) -> tuple[str, str, str, int, str]:
@@ -51,6 +54,8 @@ def trigger_of(verdict: VerdictMessage) -> Trigger | None:
         triggered_us=verdict.triggered_us or 0,
         triggered_ns=0,
         sent_us=verdict.sent_us,
+        lot=verdict.lot,
+        purpose=verdict.purpose,
     )
 
 

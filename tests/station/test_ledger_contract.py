@@ -64,6 +64,22 @@ CAMERAS = st.sampled_from(sorted(DEADLINES_MS))
 DELAYS_NS = st.just(0) | st.integers(0, 4 * MS)
 
 
+class Sender:
+    """Whoever waits for a part's verdict."""
+
+    def __init__(self) -> None:
+        self.acquired: list[int] = []
+
+    def accept(self) -> None: ...
+
+    def acquire(self, grabbed_us: int) -> None:
+        self.acquired.append(grabbed_us)
+
+    def answer(self, verdict: VerdictMessage, recorded: bool = True) -> None: ...
+
+    def refuse(self, code: str, detail: str) -> None: ...
+
+
 @dataclass(eq=False)
 class Owed:
     """A part the ledger must give a verdict, as the test sees it."""
@@ -170,7 +186,11 @@ class LedgerMachine(RuleBasedStateMachine):
             not (one.exposed or one.outcome or one.overdue(self.ns)) for one in self.owed[camera]
         )
         used = trigger.number <= self.highest[trigger.key[:3]]
-        answer = self.ledger.trigger(trigger, repeat=repeat)
+        sender = Sender()
+        answer = self.ledger.trigger(trigger, sender, repeat=repeat)
+        # Whoever repeats what is being judged hears at once that its picture is there.
+        taken = answer.part is not None and answer.part.grabbed_us is not None
+        assert sender.acquired == ([1] if taken else [])
         if repeat and used:
             first = self.known.get(trigger.key)
             if isinstance(first, Past) and self.ns - first.judged_ns <= WINDOW_NS:
@@ -212,6 +232,8 @@ class LedgerMachine(RuleBasedStateMachine):
         exposed_ns = None if exposed is None else since_ns - exposed
         part_id = f"f{next(self.numbers)}"
         part = self.ledger.expose(camera, exposed_ns, 1, part_id, since_ns)
+        for sender in part.requests if part is not None else ():
+            assert sender.acquired == [1]
         waiting = [one for one in self.owed[camera] if one.accepted and not one.exposed]
         if camera == "belt":
             assert (part is None) == (self.broken is not None)
@@ -363,6 +385,8 @@ class LedgerMachine(RuleBasedStateMachine):
             assert verdict.epoch == self.ledger.epoch
             owed = self.owed[verdict.camera].pop(0)
             assert part.trigger is owed.trigger
+            for sender in part.requests:
+                assert sender.acquired == ([] if verdict.grabbed_us is None else [1])
             if owed.trigger is not None:
                 assert trigger_of(verdict).key == owed.trigger.key
                 if owed.conflict:

@@ -54,6 +54,9 @@ class Thing:
     def accept(self) -> None:
         pass
 
+    def acquire(self, grabbed_us: int) -> None:
+        pass
+
     def answer(self, verdict: VerdictMessage, _recorded: bool = True) -> None:
         self.told.append(verdict)
 

@@ -19,7 +19,7 @@ from inspector.journal.schema import FILE, RecipeInForce
 from inspector.journal.writer import Journal
 from inspector.station import recorder as recorder_module
 from inspector.station.recipes import choose
-from inspector.station.recorder import RecipeEntry, Recorder, VerdictEntry
+from inspector.station.recorder import KeepEntry, Recorder, VerdictEntry
 from inspector.verdict import Verdict
 from tests import running, stations, tiny
 
@@ -184,8 +184,10 @@ def test_a_journal_from_before_recipes_were_kept_goes_on(tmp_path):
         journal.begin("e", 1)
         journal.commit((), [stations.verdict(1, "e")])
     with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db, db:
-        for table in ("recipe_in_force", "damaged"):
+        for table in ("recipe_in_force", "damaged", "stop_order", "delivered"):
             db.execute(f"DROP TABLE {table}")
+        for column in ("lot", "purpose"):
+            db.execute(f"ALTER TABLE open_trigger DROP COLUMN {column}")
         db.execute("PRAGMA user_version=1")
     with Reader(tmp_path) as reader:
         assert reader.in_force(LINE) is None
@@ -236,7 +238,7 @@ def test_a_recipe_is_recorded_before_the_first_verdict_that_it_gave(monkeypatch)
     recorder = Recorder(disk, Wire(), on_trouble=lambda _: None)
     heard: list[bool] = []
     disk.full = True
-    recorder.put(RecipeEntry(RecipeInForce(LINE, "b", "a"), heard.append))
+    recorder.put(KeepEntry(RecipeInForce(LINE, "b", "a"), heard.append))
     recorder.start()
     while not heard:
         time.sleep(0.005)
@@ -244,7 +246,7 @@ def test_a_recipe_is_recorded_before_the_first_verdict_that_it_gave(monkeypatch)
     disk.full = False
     while "b" not in disk.written:
         time.sleep(0.005)
-    recorder.put(RecipeEntry(RecipeInForce(LINE, "c", "a"), heard.append))
+    recorder.put(KeepEntry(RecipeInForce(LINE, "c", "a"), heard.append))
     recorder.put(VerdictEntry(stations.verdict(1)))
     recorder.finish()
     assert heard == [False, True]

@@ -382,7 +382,7 @@ def _watch(
 
 def _replay(desk: Commander) -> tuple[VerdictMessage, ...]:
     command = ReplayCommand(id="replay", since_us=0)
-    return desk._ask(command, 5.0, command).verdicts
+    return desk.wait(desk.send(command)).verdicts
 
 
 def test_station_that_stood_still_takes_no_picture_for_what_it_missed(station):

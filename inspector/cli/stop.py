@@ -1,0 +1,25 @@
+"""``stop``: have a station judge no more, and take no triggers."""
+
+from __future__ import annotations
+
+import argparse
+
+from inspector.cli.arguments import ANSWERS_S, add_station, client_keys
+from inspector.client.commander import Commander
+from inspector.shown import plain
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``stop``."""
+    add_station(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Have a station judge no more, until ``start``; 0.
+
+    Raises :class:`CommandError` and :class:`SecretError`.
+    """
+    keys = client_keys(options)
+    with Commander(options.address, timeout_s=ANSWERS_S, keys=keys) as commander:
+        print(plain(commander.stop()))
+    return 0

@@ -284,7 +284,8 @@ class Handshake:
             self._acquired_seq = awaited.trigger_seq
         is_this = (
             message.camera == self._set.camera
-            and message.part_id == awaited.part_id
+            # A folder of photos names a part that the PLC did not.
+            and (not awaited.part_id or message.part_id == awaited.part_id)
             and message.session == ticket.session
             and message.trigger_seq == ticket.number
         )

@@ -1,0 +1,200 @@
+"""Station, bridge and PLC, each a real one: processes, sockets, and what happens when one dies."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from inspector.bridges.registers import ByteOrders
+from inspector.bridges.simulated_plc import FunctionBlock, SimulatedPlc, read_values
+from inspector.journal.reader import Reader
+from tests import running, tiny
+from tests.bridges.serving import BLOCK, PLC, Wire
+from tests.stations import Relay, free_ports
+
+
+@pytest.fixture
+def line(tmp_path: Path, bundle_path: Path) -> Iterator[Line]:
+    with contextlib.ExitStack() as stack:
+        yield Line(tmp_path, bundle_path, stack)
+
+
+class Line:
+    """A station whose camera waits for triggers, and a bridge in a process of its own."""
+
+    def __init__(self, folder: Path, bundle: Path, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        parts = running.write_parts(folder / "parts", tiny.good_picture(), tiny.bad_picture())
+        verdicts, images, self.commands = free_ports(3)
+        self.station_file = running.write_station(
+            folder / "station.yaml",
+            bundle,
+            running.folder_camera(parts, trigger="software", loop=True),
+            sockets={"verdicts": verdicts, "images": images, "commands": self.commands},
+        )
+        self.relay = Relay(self.commands)
+        stack.callback(self.relay.close)
+        self.port = int(free_ports(1)[0].rpartition(":")[2])
+        self.bridge_file = folder / "bridge.yaml"
+        self.journal = folder / "journal"
+
+    def start_station(self) -> running.Running:
+        self.station = self._stack.enter_context(running.running(self.station_file))
+        self.station.wait_for_log(r" commands address=(\S+)\n")
+        return self.station
+
+    def start_bridge(self, **changes: Any) -> subprocess.Popen[bytes]:
+        document: dict[str, Any] = {
+            "bridge": "modbus",
+            "listen": f"127.0.0.1:{self.port}",
+            "station": {"commands": self.relay.address},
+            "cameras": ["top"],
+            "recipes": {1: "r"},
+        }
+        self.bridge_file.write_text(yaml.safe_dump(document | changes), encoding="utf-8")
+        self.log = self._stack.enter_context(self.bridge_file.with_suffix(".log").open("wb"))
+        child = subprocess.Popen(
+            [sys.executable, "-m", "inspector", "bridge", "modbus", str(self.bridge_file)],
+            stderr=self.log,
+            env=running.environment(),
+        )
+
+        def end() -> None:
+            child.kill()
+            child.wait()
+
+        self._stack.callback(end)
+        deadline = time.monotonic() + 20
+        while " listening " not in self.said():
+            assert child.poll() is None and time.monotonic() < deadline, self.said()
+            time.sleep(0.02)
+        return child
+
+    def said(self) -> str:
+        return self.bridge_file.with_suffix(".log").read_text(encoding="utf-8")
+
+    def plc(self, **options: Any) -> SimulatedPlc:
+        made = SimulatedPlc(FunctionBlock(**options), "127.0.0.1", self.port, 0, ByteOrders())
+        self._stack.callback(made.close)
+        return made
+
+    def block(self) -> dict[str, int | float]:
+        with Wire(self.port) as wire:
+            return read_values(wire.read(BLOCK, 70), ByteOrders())
+
+
+def is_ready(read: dict[str, int | float]) -> bool:
+    return bool(int(read["StatusWord"]) & 1)
+
+
+def until_ready(plc: SimulatedPlc, timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not plc.block.may_trigger:
+        plc.scan()
+        assert time.monotonic() < deadline, plc.block.mode
+        time.sleep(0.005)
+
+
+def test_a_line_with_every_party_killed_in_turn(line):
+    """Every part ends once, and after each disturbance the line works again."""
+    line.start_station()
+    bridge = line.start_bridge()
+    plc = line.plc()
+    until_ready(plc)
+    seen = list(plc.run(6, 0.0))
+    assert [part.verdict for part in seen] == [1, 2] * 3
+    assert [part.passes for part in seen] == [True, False] * 3
+    assert all(part.score >= 1.0 for part in seen if part.verdict == 2)
+
+    # What the PLC acknowledged stands beside the verdicts in the journal.
+    deadline = time.monotonic() + 10
+    told: list[Any] = []
+    while len(told) < 6 and time.monotonic() < deadline:
+        time.sleep(0.1)
+        with Reader(line.journal) as reader:
+            ((epoch, _),) = reader.epochs()
+            told = reader.delivered(epoch, 1, 6)
+    assert [(one.seq, one.outcome) for one in told] == [(n, "acknowledged") for n in range(1, 7)]
+
+    # The cable to the station is cut: within the heartbeat's time the PLC sees it.
+    line.relay.cut()
+    cut_s = time.monotonic()
+    while is_ready(line.block()):
+        assert time.monotonic() < cut_s + 1.0
+        time.sleep(0.005)
+    line.relay.mend()
+    until_ready(plc)
+
+    # The station dies at once, and another one starts.
+    line.station.child.kill()
+    killed_s = time.monotonic()
+    while is_ready(line.block()):
+        assert time.monotonic() < killed_s + 1.0
+        time.sleep(0.005)
+    line.station.child.wait()
+    line.start_station()
+    until_ready(plc)
+    assert [part.verdict for part in plc.run(2, 0.0)] == [1, 2]
+
+    # The bridge dies with a part under way: the PLC's own time ends it, and nothing passes.
+    bridge.kill()
+    bridge.wait()
+    plc.block.trigger("orphan", time.monotonic())
+    lost = list(plc.run(0, 0.0))
+    assert [(part.part_id, part.verdict, part.passes) for part in lost] == [("orphan", 0, False)]
+    bridge = line.start_bridge()
+    until_ready(plc)
+    assert [part.verdict for part in plc.run(2, 0.0)] == [1, 2]
+    assert plc.block.sessions >= 3
+
+    bridge.send_signal(signal.SIGTERM)
+    assert bridge.wait(10) == 0, line.said()
+    assert not re.search("Traceback|crash", line.said())
+
+
+def test_a_plc_that_stands_still_and_a_station_that_stops(line):
+    line.start_station()
+    line.start_bridge(plc_heartbeat_s=0.3)
+    plc = line.plc()
+    until_ready(plc)
+    time.sleep(0.6)
+    assert not is_ready(line.block()) and int(line.block()["StatusWord"]) & 1 << 8
+    until_ready(plc)
+
+    # The PLC stops the station and starts it again, by commands.
+    for command, judges in ((2, False), (1, True)):
+        with Wire(line.port) as wire:
+            wire.write(PLC + 1, 0)
+            wire.write(PLC + 1, command)
+            deadline = time.monotonic() + 10
+            while line.block()["CommandState"] != 2:
+                assert time.monotonic() < deadline, (line.block(), line.said())
+                time.sleep(0.02)
+            assert line.block()["CommandEcho"] == command
+            wire.write(PLC + 1, 0)
+        deadline = time.monotonic() + 10
+        while (line.block()["State"] in {3, 4, 5}) is not judges:
+            assert time.monotonic() < deadline, line.block()
+            time.sleep(0.02)
+    until_ready(plc)
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        file = tmp_path / "bridge.yaml"
+        file.write_text(f"bridge: modbus\nlisten: 127.0.0.1:{port}\ncameras: [top]\n")
+        code, out, err = running.inspector("bridge", "modbus", file)
+    assert (code, out) == (15, "") and "cannot be bound" in err and "Traceback" not in err
+    assert err.count("\n") == 1

@@ -34,6 +34,7 @@ check: $(DEV)/.installed
 	$(DEV)/bin/mypy
 	$(DEV)/bin/lint-imports
 	$(DEV)/bin/python docs/house.py check
+	$(DEV)/bin/python docs/plc/draw.py check
 
 # Draws its own parts, trains, evaluates and exports: the bundle `make demo` runs.
 demo-bundle: $(DEV)/.installed

@@ -10,6 +10,7 @@ from inspector.bridges.registers import as_csv, as_markdown
 from inspector.client.keys import ClientKeys
 from inspector.config.bridge_file import ModbusBridge, load_bridge
 from inspector.errors import ConfigError
+from inspector.version import install_command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,5 +58,5 @@ def require_pymodbus(what: str) -> None:
 
     if find_spec("pymodbus") is None:
         raise ConfigError(
-            f"{what}: needs pymodbus; install it with: pip install 'cfa-inspector[modbus]'"
+            f"{what}: needs pymodbus, which is not installed; run {install_command('modbus')}"
         )

@@ -130,7 +130,8 @@ class StationLink(Worker):
             return
         camera, action = self._under_way[sent]
         handshake = self._handshakes[camera]
-        if sent.is_done:
+        # Its end may be known by the time that its beginning is handed out.
+        if answer.kind not in {"accepted", "acquired"}:
             del self._under_way[sent]
         if answer.kind == "acquired" and isinstance(action, Trigger):
             self._tell(partial(handshake.acquired, action.ticket))
@@ -139,7 +140,7 @@ class StationLink(Worker):
                 self._tell(partial(handshake.verdict, action.ticket, sent.verdict))
         elif answer.kind == "done" and isinstance(action, Order):
             self._tell(partial(handshake.ordered, True))
-        elif sent.error is not None:
+        elif answer.kind in {"refused", "unanswered"}:
             self._refuse(camera, action, str(sent.error), answer.kind == "unanswered")
 
     def _take_status(self, sent: Sent) -> None:

@@ -178,6 +178,16 @@ def _check_station(config: ModbusBridge, keys: ClientKeys | None, path: Path) ->
                 f"{path}: cameras: the station has no '{missing[0]}'; it has {', '.join(known)}"
             ),
         )
+    named = [camera for camera in status.cameras if camera.name in config.cameras]
+    idle = [one.name for one in named if one.state == "running" and not one.ready_for_trigger]
+    if idle and status.state == "Ready":
+        return _wrong(
+            "station",
+            ConfigError(
+                f"{path}: cameras: '{idle[0]}' takes no triggers; set 'trigger: software' for it "
+                f"in the station file"
+            ),
+        )
     return CheckResult("station", f"{address}: '{status.station}' is {status.state}")
 
 
@@ -281,11 +291,17 @@ def _check_ports(station: Station) -> Iterator[CheckResult]:
 def _check_journal(station: Station) -> CheckResult:
     folder = station.state_folder
     try:
-        Journal(folder, station.journal.verdict_days).close()
+        with contextlib.closing(Journal(folder, station.journal.verdict_days)) as journal:
+            is_stopped = journal.stop_order(station.station).since_us is not None
     except StartupError as problem:
         return _wrong("journal", problem)
     free_mb = shutil.disk_usage(folder).free // 2**20
-    return CheckResult("journal", f"{folder}: {free_mb} MB free")
+    stopped = (
+        "; the station was stopped by command, and will judge after 'inspector start'"
+        if is_stopped
+        else ""
+    )
+    return CheckResult("journal", f"{folder}: {free_mb} MB free{stopped}")
 
 
 def _subject(problem: StartupError) -> str:

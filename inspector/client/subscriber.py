@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -106,7 +106,9 @@ class Subscriber(Connection):
         self._keys = keys
         self._progress: dict[str, Progress] = {}
         self._unrecorded: dict[str, dict[str, None]] = {}
-        self._ready: collections.deque[Item] = collections.deque()
+        self._ready: collections.deque[tuple[Item, bool]] = collections.deque()
+        """What is to be handed out, and whether it is a record."""
+        self._is_record = False
         self._filling: _Filling | None = None
         self._sockets: list[zmq.Socket[bytes]] = []
         self._poller = zmq.Poller()
@@ -135,7 +137,17 @@ class Subscriber(Connection):
                 self._accept(socket.recv_multipart())
             if not self._ready and time.monotonic() >= deadline:
                 return None
-        return self._ready.popleft()
+        item, self._is_record = self._ready.popleft()
+        return item
+
+    @property
+    def is_record(self) -> bool:
+        """True when the item that was handed out last is a record, no permission to pass.
+
+        It was fetched from the journal, or waited for what was. What was published while its reader
+        was busy with something else is no record, and may be old all the same.
+        """
+        return self._is_record
 
     def close(self) -> None:
         """End the subscription; may be called more than once."""
@@ -175,13 +187,13 @@ class Subscriber(Connection):
     def _accept(self, frames: list[bytes]) -> None:
         message = decode(frames)
         if isinstance(message, HeatmapMessage):
-            self._ready.append(_heatmap(message, frames[2], frames[3]))
+            self._ready.append((_heatmap(message, frames[2], frames[3]), False))
             return
         station, epoch = message.station, message.epoch
         if isinstance(message, StatusMessage) and message.unrecorded:
             if station not in self._progress:
                 self._unrecorded.setdefault(station, {})[epoch] = None
-            self._ready.append(message)
+            self._ready.append((message, False))
             return
         # Verdicts up to ``due`` must be handed on before this message.
         due = message.seq - 1 if isinstance(message, VerdictMessage) else message.last_seq
@@ -204,18 +216,21 @@ class Subscriber(Connection):
         if refill.done:
             self._hand_on(message)
         elif self._channel is None:
-            self._ready.extend(refill.give_up())
+            self._extend(refill.give_up())
             self._hand_on(message)
         else:
             self._filling = _Filling(refill, message, self._channel, self._patience())
 
-    def _hand_on(self, message: VerdictMessage | StatusMessage) -> None:
+    def _extend(self, fetched: Iterable[Item]) -> None:
+        self._ready.extend((item, True) for item in fetched)
+
+    def _hand_on(self, message: VerdictMessage | StatusMessage, *, is_record: bool = False) -> None:
         if isinstance(message, VerdictMessage):
             progress = self._progress[message.station]
             if message.seq <= progress.last:
                 return
             progress.reach(message.seq)
-        self._ready.append(message)
+        self._ready.append((message, is_record))
 
     def _patience(self) -> float:
         """Until when a refill may go without an answer, in s of ``time.monotonic``."""
@@ -231,7 +246,7 @@ class Subscriber(Connection):
         refill = filling.refill
         if now >= filling.give_up_at:
             self._patient = False
-            self._ready.extend(refill.give_up())
+            self._extend(refill.give_up())
         elif now >= filling.ask_at:
             asked = filling.channel.send(filling.question())
             filling.ask_at = now + (REPEAT_S if asked else PAUSE_S)
@@ -241,12 +256,12 @@ class Subscriber(Connection):
                 reply = filling.channel.receive(min(timeout_s, wait_s))
             except WireError:
                 reply = None
-                self._ready.extend(refill.give_up())
+                self._extend(refill.give_up())
             if reply is not None and reply.id == filling.id:
                 self._take(filling, reply)
         if refill.done:
             self._filling = None
-            self._hand_on(filling.held)
+            self._hand_on(filling.held, is_record=True)
 
     def _take(self, filling: _Filling, reply: ReplyMessage) -> None:
         now = time.monotonic()
@@ -255,7 +270,7 @@ class Subscriber(Connection):
             filling.in_trouble = bool(reply.status.trouble)
         else:
             before = filling.refill.question(filling.id)
-            self._ready.extend(filling.refill.take(reply))
+            self._extend(filling.refill.take(reply))
             if filling.refill.question(filling.id) != before:
                 self._patient = True
                 filling.ask_at, filling.id = now, new_id()

@@ -127,6 +127,20 @@ class Inbox:
                 self._notify()
             return taken
 
+    def next_arrivals(self) -> list[Arrival]:
+        """The arrivals that come before anything else; they go on waiting.
+
+        None while a call is due, which may be the trigger that one of them is for; and none after a
+        change of a camera, which may leave earlier triggers without a picture.
+        """
+        found: list[Arrival] = []
+        with self._changed:
+            for item in () if self._calls else self._items:
+                if not isinstance(item, Arrival):
+                    break
+                found.append(item)
+        return found
+
     def waiting(self, camera: str) -> int:
         """Pictures of ``camera`` that wait."""
         return self._pictures[camera]

@@ -39,6 +39,8 @@ class JudgeLoop:
         self._judges = judges
         self._ledger = ledger
         self._inbox = inbox
+        self._ahead: dict[int, Part | None] = {}
+        """The parts of arrivals that still wait in the inbox, by their identity."""
 
     def take(self, first: Arrival) -> FailedOnProbation | None:
         """Judge the part that ``first`` shows, together with others that wait where that pays.
@@ -46,6 +48,7 @@ class JudgeLoop:
         A picture exposed after the batch began belongs to no part in it, so the order is kept.
         """
         found = [exposed for exposed in map(self._expose, self._with_others(first)) if exposed]
+        self._expose_ahead()
         if len(found) > 1:
             self._judge_together(found)
             return None
@@ -72,19 +75,42 @@ class JudgeLoop:
         now_ns = time.monotonic_ns()
         # A part that waits for its verdict elsewhere must not wait for this batch either.
         soonest_ns = self._ledger.next_due_ns()
-        deadlines_ns = [
-            self._ledger.deadline_ns(arrival.camera, arrival.since_ns or now_ns)
-            for arrival in arrivals
-        ]
+        deadlines_ns = [self._deadline_ns(arrival, now_ns) for arrival in arrivals]
         if soonest_ns is not None:
             deadlines_ns = [min(deadline_ns, soonest_ns) for deadline_ns in deadlines_ns]
         judges = [self._judges[arrival.camera] for arrival in arrivals]
         size = batching.size(judges, deadlines_ns, now_ns)
         return [first, *self._inbox.take_pictures(size - 1)]
 
+    def _deadline_ns(self, arrival: Arrival, now_ns: int) -> int:
+        part = self._ahead.get(id(arrival))
+        if part is not None:
+            return part.deadline_ns
+        return self._ledger.deadline_ns(arrival.camera, arrival.since_ns or now_ns)
+
+    def _expose_ahead(self) -> None:
+        """Give pictures that wait to their triggers, so that these parts may move meanwhile."""
+        for arrival in self._inbox.next_arrivals():
+            if id(arrival) not in self._ahead and self._ledger.takes_triggers(arrival.camera):
+                self._ahead[id(arrival)] = self._part_of(arrival)
+
     def _expose(self, arrival: Arrival) -> Exposed | None:
         """The part that a picture is of; None: of none that is to be judged."""
-        part = self._ledger.expose(
+        if id(arrival) in self._ahead:
+            part = self._ahead.pop(id(arrival))
+            if part is None or not self._ledger.is_open(part):
+                return None
+        else:
+            part = self._part_of(arrival)
+        if part is None:
+            return None
+        if arrival.frame is None:
+            self._ledger.fault(part, arrival.reason, arrival.detail)
+            return None
+        return Exposed(part, arrival.frame)
+
+    def _part_of(self, arrival: Arrival) -> Part | None:
+        return self._ledger.expose(
             arrival.camera,
             arrival.exposed_ns,
             arrival.grabbed_us or 0,
@@ -92,12 +118,6 @@ class JudgeLoop:
             arrival.since_ns,
             frame=arrival.frame,
         )
-        if part is None:
-            return None
-        if arrival.frame is None:
-            self._ledger.fault(part, arrival.reason, arrival.detail)
-            return None
-        return Exposed(part, arrival.frame)
 
     def _judge_together(self, found: list[Exposed]) -> None:
         started_ns = time.monotonic_ns()

@@ -324,6 +324,14 @@ class Ledger:
         first.frame = frame
         return first
 
+    def takes_triggers(self, camera: str) -> bool:
+        """True for a camera whose pictures are of triggers."""
+        return self._queues[camera].software
+
+    def is_open(self, part: Part) -> bool:
+        """True for a part that still waits for its verdict, which its deadline may end now."""
+        return not self._expire(part)
+
     def judged(self, part: Part, judgement: Judgement, started_ns: int) -> None:
         """A part went to the detector at ``started_ns`` (monotonic) and is back.
 

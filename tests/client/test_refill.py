@@ -574,3 +574,21 @@ def test_whatever_is_lost_the_subscriber_ends_with_the_journals_list(steps):
             found += until_halted(subscriber)
         found = [item for item in found if not isinstance(item, StatusMessage)]
         assert found == station.recorded.verdicts
+
+
+def test_reader_knows_which_verdicts_are_records(station):
+    with Subscriber(station.verdicts, commands=station.commands) as subscriber:
+        station.wait()
+        station.publish(2)
+        station.lose(3)
+        station.publish(1)
+        found: list[tuple[int, bool]] = []
+        deadline = time.monotonic() + 20
+        while len(found) < 7:
+            assert time.monotonic() < deadline
+            if isinstance(item := subscriber.receive(200), VerdictMessage):
+                found.append((item.seq, subscriber.is_record))
+                if len(found) == 6:
+                    station.publish(1)
+    # The sixth waited for those before it.
+    assert found == [(1, False), (2, False), *((seq, True) for seq in (3, 4, 5, 6)), (7, False)]

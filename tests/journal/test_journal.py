@@ -16,7 +16,7 @@ import pytest
 from inspector.errors import JournalError
 from inspector.journal import recovery, schema
 from inspector.journal.reader import Reader
-from inspector.journal.schema import FILE, TriggerRow
+from inspector.journal.schema import FILE, Delivered, StopOrder, TriggerRow
 from inspector.journal.writer import Journal
 from inspector.verdict import Reason
 from inspector.wire.messages import ReplayCommand, VerdictMessage, encode
@@ -178,7 +178,7 @@ def test_verdicts_of_schema_1_are_read_and_answer_their_triggers(
 def test_unanswered_triggers_come_back_until_they_are_answered(tmp_path: Path) -> None:
     asked = [
         trigger(1),
-        trigger(2),
+        trigger(2, lot="lot \udcff", purpose="study"),
         trigger(2, client="other"),
         trigger(2, session="s2"),
         trigger(2, camera="side"),
@@ -195,7 +195,9 @@ def test_unanswered_triggers_come_back_until_they_are_answered(tmp_path: Path) -
             recovered = journal.begin(epoch, 2)
         assert len(recovered.unanswered) == 5
         assert [row.key for row in recovered.unanswered[:-1]] == [t.key for t in asked[1:-1]]
-        assert recovered.unanswered[0] == TriggerRow("top", "plc", "s1", 2, "part-2", NOW_US)
+        assert recovered.unanswered[0] == TriggerRow(
+            "top", "plc", "s1", 2, "part-2", NOW_US, "lot \\udcff", "study"
+        )
         # As a verdict carries it.
         assert recovered.unanswered[-1].part_id == "odd\\udcff"
     with contextlib.closing(Journal(tmp_path)) as journal:
@@ -369,3 +371,73 @@ def test_damaged_row_among_the_last_answers_does_not_stop_the_next_start(
     assert [each.seq for each in found.answered] == [1, 4]
     (record,) = caplog.records
     assert f'damaged rows=2 which="{EPOCH}/2, {EPOCH}/3" why="' in record.getMessage()
+
+
+def told(seq: int, outcome: str = "acknowledged", **changes: object) -> Delivered:
+    fields = {"epoch": EPOCH, "seq": seq, "client": "plc", "outcome": outcome, "at_us": 7}
+    return Delivered(**fields | changes)
+
+
+def test_what_became_of_a_verdict_stands_beside_it(journal: Journal, reader: Reader) -> None:
+    bodies = [encode(verdict(seq)) for seq in (1, 2, 3)]
+    first = [told(1), told(2, "failed"), told(2, at_us=9), told(2, client="mes", at_us=8)]
+    # A report may come with its verdict.
+    assert journal.commit([], [verdict(seq) for seq in (1, 2, 3)], first[:1]) == []
+    strangers = [told(4), told(1, epoch="nobody's"), told(2**40 - 1)]
+    assert journal.commit([], [], [*first, *strangers]) == strangers
+    assert journal.commit([], [], [told(1, at_us=99)]) == []
+    assert reader.delivered(EPOCH, 1, 3) == [first[0], first[1], first[3], first[2]]
+    assert reader.delivered(EPOCH, 2, 2) == [first[1], first[3], first[2]]
+    assert reader.delivered("nobody's", 1, 3) == []
+    assert reader.verdicts(EPOCH, 1, None, 10) == bodies
+
+
+def test_a_bridge_tells_of_a_verdict_of_the_start_before(tmp_path: Path) -> None:
+    for epoch in ("first", "second"):
+        with contextlib.closing(Journal(tmp_path, verdict_days=36_500)) as journal:
+            journal.begin(epoch, NOW_US)
+            journal.commit([], [verdict(1, epoch=epoch)])
+            if epoch == "second":
+                assert journal.commit([], [], [told(1, epoch="first")]) == []
+    with Reader(tmp_path) as reader:
+        assert reader.delivered("first", 1, 1) == [told(1, epoch="first")]
+        assert reader.delivered("second", 1, 1) == []
+
+
+def test_what_was_told_goes_with_its_verdict(tmp_path: Path) -> None:
+    with contextlib.closing(Journal(tmp_path, verdict_days=30)) as journal:
+        journal.begin("first", NOW_US)
+        journal.commit([], [old(seq, 40, epoch="first") for seq in (1, 2, 3)])
+        reports = [told(seq, epoch="first") for seq in (1, 2, 3)]
+        assert journal.commit([], [], reports) == []
+        journal.begin("second", NOW_US)
+        journal.commit([], [old(1, 0, epoch="second")], [told(3, "discarded", epoch="first")])
+        with Reader(tmp_path) as reader:
+            assert reader.delivered("first", 1, 9) == [
+                reports[2],
+                told(3, "discarded", epoch="first"),
+            ]
+        assert journal.commit([], [], [told(1, epoch="first")]) == [told(1, epoch="first")]
+
+
+def test_damaged_rows_of_what_was_told_are_left_out(journal: Journal, tmp_path: Path) -> None:
+    journal.commit([], [verdict(1)], [told(1), told(1, "failed", at_us=8)])
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db, db:
+        db.execute("UPDATE delivered SET at_us = 'late' WHERE outcome = 'failed'")
+    with Reader(tmp_path) as reader:
+        assert reader.delivered(EPOCH, 1, 1) == [told(1)]
+
+
+def test_stop_is_kept_until_the_start(journal: Journal, tmp_path: Path) -> None:
+    never = StopOrder("line-1", None)
+    assert journal.stop_order("line-1") == never
+    stopped = StopOrder("line-1", NOW_US, "desk")
+    journal.keep(stopped)
+    assert journal.stop_order("line-1") == stopped
+    assert journal.stop_order("line-2") == StopOrder("line-2", None)
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db, db:
+        db.execute("UPDATE stop_order SET since_us = 'late', client = x'00'")
+    # What it says may be damaged: that it is there stops the station.
+    assert journal.stop_order("line-1") == StopOrder("line-1", 0, "")
+    journal.keep(never)
+    assert journal.stop_order("line-1") == never

@@ -103,7 +103,8 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
         },
     ]
     bundle = tiny.write_bundle(folder / "tiny.onnx")
-    station = running.write_station(folder / "station.yaml", bundle, *cameras)
+    alarm = {"parts_between_false_alarms": 1000}
+    station = running.write_station(folder / "station.yaml", bundle, *cameras, alarm=alarm)
     try:
         with running.running(station, program=HELD) as daemon:
             daemon.wait_for_log(r"state=Ready")
@@ -304,6 +305,23 @@ def test_orders_on_the_command_line(line):
     code, text, _ = running.inside("trigger", "top", "--lot", "L", "--purpose", "study", *at)
     assert code in (0, 1)
     assert "(study)" in text
+
+
+def test_parts_that_are_no_production_raise_no_alarm(line):
+    def alarm_after(purpose: str) -> str:
+        with line.commander() as plc:
+            sent = [plc.send_trigger("top", 1, purpose=purpose)]
+            for number in range(2, 61):
+                answers_until(plc, lambda: sent[-1].is_done)
+                sent.append(plc.send_trigger("top", number, purpose=purpose))
+            answers_until(plc, lambda: sent[-1].is_done)
+            assert {one.verdict.verdict.value for one in sent} == {"PASS", "FAIL"}
+            answers_until(plc, lambda: plc.status().last_seq == sent[-1].verdict.seq)
+            return plc.status().alarm
+
+    assert alarm_after("study") == ""
+    assert alarm_after("challenge") == ""
+    assert "parts FAIL" in alarm_after("production")
 
 
 def test_reset_leads_out_of_an_error_through_the_self_test(tmp_path, bundle_path):

@@ -672,3 +672,74 @@ def test_lost_camera_is_in_the_status():
         ("gate", "lost", "unplugged"),
         ("exit", "opening", ""),
     ]
+
+
+def test_stopped_station_makes_no_parts():
+    hand = Hand()
+    made = ready(hand)
+    waiting = made.trigger(hand.trigger(1)).part
+    expose(made, hand, "top", part_id="open")
+    # As a stop leaves the working states: by way of Ready.
+    made.enter("Ready")
+    made.enter("Initialized", Reason.NOT_READY, "stopped by desk")
+    made.stop(True)
+    assert {(one.verdict.reason, one.verdict.detail) for one in made.close()} == {
+        ("not_ready", "stopped by desk")
+    }
+    assert waiting.draft is not None
+    answer = made.trigger(hand.trigger(2))
+    assert (answer.kind, answer.part) == ("stopped", None)
+    assert expose(made, hand, "top") is None
+    assert expose(made, hand, "gate") is None
+    made.lost("top", "unplugged")
+    assert made.close() == []
+    assert [camera.frames for camera in made.status().cameras] == [2, 1, 0]
+    # What was judged before is told again; what never came is no part now either.
+    assert made.trigger(hand.trigger(1), repeat=True).kind == "repeated"
+    assert made.trigger(hand.trigger(2), repeat=True).kind == "stopped"
+    made.stop(False)
+    made.enter("Ready")
+    made.start()
+    assert made.trigger(hand.trigger(2)).kind == "accepted"
+
+
+def test_camera_is_ready_for_a_trigger_while_none_waits_for_its_picture():
+    hand = Hand()
+    made = ready(hand)
+
+    def takes() -> list[bool]:
+        return [camera.ready_for_trigger for camera in made.status().cameras]
+
+    assert takes() == [False, False, False]
+    for camera in ("top", "gate", "exit"):
+        made.note_camera(camera, "running")
+    assert takes() == [False, True, True]
+    made.trigger(hand.trigger(1))
+    assert takes() == [False, False, True]
+    part = expose(made, hand)
+    # The picture is there: the part need not be judged yet.
+    assert takes() == [False, True, True]
+    judge(made, hand, part, judgement())
+    made.note_camera("gate", "lost")
+    assert takes() == [False, False, True]
+    made.enter("Error", Reason.JOURNAL_FAILED)
+    assert takes() == [False, False, False]
+
+
+def test_only_production_enters_the_counters():
+    hand = Hand()
+    made = ready(hand)
+    for number, purpose in enumerate(("production", "challenge", "study"), 1):
+        made.trigger(hand.trigger(number, lot="A-17", purpose=purpose))
+        message = judge(made, hand, expose(made, hand), BAD)
+        assert (message.lot, message.purpose) == ("A-17", purpose)
+    made.trigger(hand.trigger(4, purpose="study"))
+    hand.ns += 2_000 * MS
+    ((late, _),) = made.close()
+    status = made.status()
+    assert late.reason == "deadline_missed"
+    assert (status.failed, status.challenges, status.studies, status.last_seq) == (1, 1, 2, 4)
+    assert (status.faults, status.overruns) == (0, 0)
+    # What goes out as another verdict is counted where it was.
+    made.amend(late, late.overruled(Reason.JOURNAL_FAILED, ""))
+    assert (made.status().faults, made.status().studies) == (0, 2)

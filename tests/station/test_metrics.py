@@ -76,6 +76,7 @@ def verdict(kind: Verdict = Verdict.PASS, reason: str = "", **fields: Any) -> Ve
         | {"part_id": "", "verdict": kind, "score": 0.5 if judged else None, "reason": reason}
         | {"detail": "", "limit_factor": 1.0, "regions": (), "recipe": "r", "judged_us": 0}
         | {"client": "", "session": "", "repeated": False}
+        | {"lot": "", "purpose": "production"}
         | fields
     )
 
@@ -417,3 +418,19 @@ def test_alert_rules_ask_for_figures_that_there_are():
         assert {"alert", "expr", "labels", "annotations"} <= set(rule)
         assert ours(rule["expr"]) <= names
         assert rule["expr"].count("(") == rule["expr"].count(")")
+
+
+def test_what_is_no_production_is_counted_apart(metrics, scrape):
+    for purpose in ("production", "challenge", "study", "study"):
+        metrics.verdict(verdict(purpose=purpose))
+    metrics.verdict(verdict(Verdict.FAIL, "anomaly", purpose="challenge"))
+    figures = scrape()
+    assert figures("verdicts_total", camera="top", verdict="PASS", reason="") == 1
+    assert figures("verdicts_total", camera="top", verdict="FAIL", reason="anomaly") == 0
+
+    def apart(purpose: str, kind: str) -> float:
+        return figures("uncounted_verdicts_total", camera="top", purpose=purpose, verdict=kind)
+
+    assert [apart("challenge", "PASS"), apart("challenge", "FAIL"), apart("study", "PASS")] == [
+        *(1, 1, 2)
+    ]

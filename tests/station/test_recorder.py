@@ -9,8 +9,15 @@ from contextlib import contextmanager
 import pytest
 
 from inspector.errors import JournalError
+from inspector.journal.schema import Delivered
 from inspector.station import recorder as recorder_module
-from inspector.station.recorder import Recorder, Timing, TriggerEntry, VerdictEntry
+from inspector.station.recorder import (
+    DeliveredEntry,
+    Recorder,
+    Timing,
+    TriggerEntry,
+    VerdictEntry,
+)
 from inspector.station.triggers import Trigger
 from inspector.verdict import Verdict
 from inspector.wire.messages import StatusMessage, VerdictMessage, encode
@@ -27,12 +34,19 @@ class Disk:
         self.bodies: set[bytes] = set()
         self.triggers: list[Trigger] = []
         self.commits = 0
+        self.groups: list[tuple[int, int]] = []
+        """Verdicts and reports of each commit."""
         self.full = False
         self.gone = False
         self.gate = threading.Event()
         self.gate.set()
 
-    def commit(self, triggers: Sequence[Trigger], verdicts: Sequence[VerdictMessage]) -> None:
+    def commit(
+        self,
+        triggers: Sequence[Trigger],
+        verdicts: Sequence[VerdictMessage],
+        reports: Sequence[Delivered] = (),
+    ) -> Sequence[Delivered]:
         assert self.gate.wait(10)
         if self.full:
             raise JournalError("disk full")
@@ -40,6 +54,8 @@ class Disk:
         self.triggers += triggers
         self.kept += verdicts
         self.bodies |= set(map(encode, verdicts))
+        self.groups.append((len(verdicts), len(reports)))
+        return [one for one in reports if one.epoch == "unknown"]
 
     def tend(self) -> None:
         if self.gone:
@@ -327,3 +343,62 @@ def test_journal_that_has_gone_works_again_only_once_what_waits_is_recorded():
         disk.full = False
         wait_until(lambda: troubles == ["disk full", ""])
     assert disk.kept == wire.sent
+
+
+def report(seq: int, epoch: str = "epoch-1") -> Delivered:
+    return Delivered(epoch, seq, "plc", "acknowledged", 5)
+
+
+def test_reports_go_into_the_next_commit_of_verdicts():
+    disk = Disk()
+    told: list[bool | None] = []
+    with at_work(disk) as (recorder, wire, _):
+        # Wait for the first second's housekeeping, so that the next is a second away.
+        wait_until(lambda: recorder._tended_s > 0)
+        recorder.put(VerdictEntry(stations.verdict(1)))
+        wait_until(lambda: len(wire.sent) == 1)
+        for seq in range(1, 251):
+            recorder.put(DeliveredEntry(report(seq), told.append))
+        recorder.put(DeliveredEntry(report(1, "unknown"), told.append))
+        wait_until(lambda: not recorder._waiting)
+        for seq in (2, 3, 4):
+            recorder.put(VerdictEntry(stations.verdict(seq)))
+            wait_until(lambda seq=seq: len(wire.sent) == seq)
+        wait_until(lambda: len(told) == 251)
+    # No commit had reports alone, and none so many that verdicts wait for them.
+    assert disk.groups == [(1, 0), (1, 100), (1, 100), (1, 51)]
+    assert told == [True] * 250 + [False]
+
+
+def test_reports_on_an_idle_line_are_recorded_within_a_second_or_refused():
+    disk = Disk()
+    told: list[bool | None] = []
+    with at_work(disk) as (recorder, _, troubles):
+        recorder.put(DeliveredEntry(report(1), told.append))
+        wait_until(lambda: told == [True])
+        disk.full = True
+        recorder.put(DeliveredEntry(report(2), told.append))
+        wait_until(lambda: told == [True, None])
+        assert troubles == ["disk full"]
+        disk.full = False
+        recorder.put(VerdictEntry(stations.verdict(1)))
+        recorder.put(DeliveredEntry(report(2), told.append))
+    # Also at the stop.
+    assert told == [True, None, True]
+    assert sum(reports for _, reports in disk.groups) == 2
+
+
+def test_a_verdict_is_published_before_the_reports_of_its_commit_are_answered():
+    disk = Disk()
+    order: list[str] = []
+    with at_work(disk) as (recorder, _, _):
+        disk.gate.clear()
+        recorder.put(VerdictEntry(stations.verdict(1)))
+        wait_until(lambda: recorder.lag == 1)
+        recorder.put(DeliveredEntry(report(1), lambda _: order.append("report")))
+        recorder.put(
+            VerdictEntry(stations.verdict(2), then=lambda verdict, _: order.append("verdict"))
+        )
+        disk.gate.set()
+        wait_until(lambda: len(order) == 2)
+    assert order == ["verdict", "report"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from inspector.client.subscriber import Subscriber
+from inspector.journal.schema import StopOrder
+from inspector.journal.writer import Journal
 from inspector.version import install_command
 from inspector.wire.messages import StatusMessage, VerdictMessage
 from inspector.wire.publisher import Publisher
@@ -118,6 +121,17 @@ def test_check_of_a_sound_station_is_all_ok(station):
     *tried, following = out.splitlines()
     assert {line.split()[0] for line in tried} == {"ok"}
     assert following == f"next: inspector run {station}"
+
+
+def test_check_tells_of_a_station_that_was_stopped(station):
+    folder = station.parent / "journal"
+    with contextlib.closing(Journal(folder)) as journal:
+        journal.keep(StopOrder("line-1", 1, "desk"))
+    found, out, _ = running.inside("check", station)
+    assert found == 0
+    (line,) = [line for line in out.splitlines() if "journal" in line.split()[:2]]
+    assert "stopped by command" in line
+    assert "'inspector start'" in line
 
 
 def test_running_ipc_station_keeps_its_subscribers(tmp_path, bundle_path, parts):

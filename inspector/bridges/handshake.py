@@ -257,7 +257,7 @@ class Handshake:
 
     def station_gone(self) -> None:
         """The station cannot be reached: the PLC's own time runs out for what it awaits."""
-        self._state, self._camera_runs = "", False
+        self._state, self._recipe, self._camera_runs = "", "", False
         for ticket in list(self._awaited):
             self._settle(ticket, "timed_out")
         if self._command_state is CommandState.RUNNING:
@@ -465,14 +465,14 @@ class Handshake:
             self._fail(ErrorCode.PART_ID if plc.part_id is None else ErrorCode.LOT)
             self._put(self._fault(seq, BridgeReason.BAD_TEXT, part_id))
             return
+        if not self._can_judge or self._lost_plc(now_s):
+            self._fail(ErrorCode.TRIGGER_NOT_READY)
+            self._put(self._fault(seq, Reason.NOT_READY, part_id))
+            return
         active = self._active_recipe
         if plc.recipe_id != active or (self._set.recipes and not active):
             self._fail(ErrorCode.RECIPE_MISMATCH)
             self._put(self._fault(seq, BridgeReason.RECIPE_MISMATCH, part_id))
-            return
-        if not self._can_judge or self._lost_plc(now_s):
-            self._fail(ErrorCode.TRIGGER_NOT_READY)
-            self._put(self._fault(seq, Reason.NOT_READY, part_id))
             return
         if not self._is_ready():
             # The station decides: if the picture before is still to come, both parts are FAULTs.

@@ -24,6 +24,9 @@ from inspector.bridges.registers import Registers
 from inspector.errors import PortError
 from inspector.logs import say
 
+# What its complaints are about is told in this product's own words.
+logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
+
 READS: Final = frozenset({1, 2, 3, 4})
 WRITES: Final = frozenset({6, 16, 23})
 

@@ -7,6 +7,7 @@ very part has come within the PLC's own time. Everything else is a reject, silen
 from __future__ import annotations
 
 import enum
+import logging
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,9 @@ from pymodbus.exceptions import ModbusException
 from inspector.bridges.codes import REASON_CODES
 from inspector.bridges.registers import CAMERA, PLC, PLC_OFFSET, ByteOrders, camera_base
 from inspector.bridges.results import following
+
+# What its complaints are about is told in this product's own words.
+logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 
 _BLOCK: Final = CAMERA[-1].at + 1
 _READS: Final = {field.name: field for field in CAMERA}

@@ -65,7 +65,7 @@ class Wire:
         self.socket.close()
 
     def request(self, message: bytes, unit: int = 1) -> bytes:
-        self._transaction += 1
+        self._transaction = (self._transaction + 1) % 65_536
         return struct.pack(">HHHB", self._transaction, 0, len(message) + 1, unit) + message
 
     def answer(self) -> tuple[int, int, bytes]:

@@ -190,6 +190,7 @@ def test_without_a_station_the_plc_times_out_by_itself(plc):
         plc.wait(0.2)
     assert not plc.outputs.result_valid and not plc.outputs.ready
     assert plc.outputs.heartbeat == beat and plc.outputs.state == 0
+    assert plc.outputs.active_recipe == 0
     plc.bridge.status(status())
     plc.bridge.verdict(ticket, answer(ticket, repeated=True))
     plc.wait(0.3)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from inspector.bridges import codes
-from inspector.bridges.handshake import Handshake, PlcFields, Settings, Trigger
+from inspector.bridges.fields import PlcFields, Settings, Trigger
+from inspector.bridges.handshake import Handshake
 from inspector.bridges.registers import STATUS_BITS, as_csv, as_markdown
 from inspector.wire.messages import StatusMessage, VerdictMessage
 

@@ -9,7 +9,8 @@ import time
 import uuid
 from collections.abc import Callable
 
-from inspector.bridges.handshake import Handshake, Settings
+from inspector.bridges.fields import Settings
+from inspector.bridges.handshake import Handshake
 from inspector.bridges.modbus_server import ModbusServer
 from inspector.bridges.registers import ByteOrders, Registers
 from inspector.bridges.results import LARGEST

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from inspector.bridges.codes import LAYOUT_VERSION, VERDICT_CODES, reason_code
-from inspector.bridges.handshake import Outputs, PlcFields
+from inspector.bridges.fields import Outputs, PlcFields
 
 Kind = Literal["UINT", "INT", "UDINT", "DWORD", "REAL", "STRING", "WORD"]
 Order = Literal["high_first", "low_first"]

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Final
 
 from inspector.bridges import codes
-from inspector.bridges.handshake import Action, Delivered, Handshake, Order, Trigger
+from inspector.bridges.fields import Action, Delivered, Order, Trigger
+from inspector.bridges.handshake import Handshake
 from inspector.client import Answer, ClientKeys, Commander, Sent
 from inspector.errors import CommandError
 from inspector.logs import say

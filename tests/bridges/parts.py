@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from inspector.bridges.handshake import Handshake, PlcFields, Settings, Ticket
+from inspector.bridges.fields import PlcFields, Settings, Ticket
+from inspector.bridges.handshake import Handshake
 from inspector.wire.messages import StatusMessage, VerdictMessage
 from tests.stations import verdict as made_verdict
 

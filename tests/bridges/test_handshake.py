@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inspector.bridges.codes import Command, CommandState, ErrorCode
-from inspector.bridges.handshake import Delivered, Order, PlcFields, Ticket, Trigger
+from inspector.bridges.fields import Delivered, Order, PlcFields, Ticket, Trigger
 from inspector.bridges.results import MOST_OVERRUN, MOST_WAITING, Origin
 from inspector.verdict import Verdict
 from tests.bridges.parts import Plc, answer, status

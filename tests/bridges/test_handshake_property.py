@@ -22,7 +22,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from inspector.bridges.handshake import Delivered, Handshake, Outputs, PlcFields, Settings, Trigger
+from inspector.bridges.fields import Delivered, Outputs, PlcFields, Settings, Trigger
+from inspector.bridges.handshake import Handshake
 from inspector.bridges.results import LARGEST, Result
 from inspector.verdict import Verdict
 from tests.bridges.parts import answer, status

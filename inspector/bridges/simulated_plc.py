@@ -203,6 +203,8 @@ class SimulatedPlc:
                 due_s = begun_s + every_s
                 self.block.trigger(f"part-{sent:05}", time.monotonic())
             time.sleep(max(0.0, cycle_s - (time.monotonic() - begun_s)))
+        # The last result is acknowledged by the next write only.
+        yield from self.scan()
 
     def _exchange(self) -> dict[str, int | float] | None:
         """Write the block and read the camera's; None when that failed."""

@@ -92,6 +92,17 @@ def test_a_plc_that_stands_still_and_a_station_that_stops(line):
     assert not is_ready(line.block()) and int(line.block()["StatusWord"]) & 1 << 8
     until_ready(plc)
 
+    # A station that hangs answers nobody, although its connection lives.
+    line.station.child.send_signal(signal.SIGSTOP)
+    try:
+        hung_s = time.monotonic()
+        while line.block()["State"]:
+            assert time.monotonic() < hung_s + 1.0
+            time.sleep(0.005)
+    finally:
+        line.station.child.send_signal(signal.SIGCONT)
+    until_ready(plc)
+
     # The PLC stops the station and starts it again, by commands.
     for command, judges in ((2, False), (1, True)):
         with Wire(line.port) as wire:

@@ -107,7 +107,11 @@ class Lines:
                 message.verdict.value,
                 "-" if message.score is None else f"{message.score:.3f}",
                 latency,
-                plain(message.reason if message.counts else f"{message.purpose} {message.reason}"),
+                plain(
+                    message.reason
+                    if message.counts
+                    else f"{message.purpose} {message.reason}".strip()
+                ),
             )
         )
         line.highlight_words([f" {message.verdict.value} "], STYLES[message.verdict])

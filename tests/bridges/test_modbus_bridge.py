@@ -20,6 +20,7 @@ def is_ready(read: dict[str, int | float]) -> bool:
 
 def until_ready(plc: SimulatedPlc, timeout_s: float = 20.0) -> None:
     deadline = time.monotonic() + timeout_s
+    plc.scan()
     while not plc.block.may_trigger:
         plc.scan()
         assert time.monotonic() < deadline, plc.block.mode
@@ -110,7 +111,9 @@ def test_a_plc_that_stands_still_and_a_station_that_stops(line):
             wire.write(PLC + 1, command)
             deadline = time.monotonic() + 10
             while line.block()["CommandState"] != 2:
-                assert time.monotonic() < deadline, (line.block(), line.said())
+                assert time.monotonic() < deadline, (
+                    f"{line.block()}\n{line.said()}\n{line.station.log}"
+                )
                 time.sleep(0.02)
             assert line.block()["CommandEcho"] == command
             wire.write(PLC + 1, 0)

@@ -85,6 +85,7 @@ class Handshake:
         self._command_echo = 0
         self._command_state = CommandState.IDLE
         self._asked_recipe = ""
+        self._order: Order | None = None
 
         self._state = ""
         self._camera_runs = False
@@ -170,8 +171,8 @@ class Handshake:
         self._state, self._recipe, self._camera_runs = "", "", False
         for ticket in list(self._awaited):
             self._settle(ticket, "timed_out")
-        if self._command_state is CommandState.RUNNING:
-            self.ordered(False)
+        if self._order is not None:
+            self.ordered(self._order, False)
         if self._set.hardware:
             self._differ()
 
@@ -208,10 +209,11 @@ class Handshake:
         if awaited is not None:
             self._put(self._fault(awaited.trigger_seq, BridgeReason.REFUSED, awaited.part_id))
 
-    def ordered(self, done: bool) -> None:
-        """The station has obeyed the command that runs, or has not."""
-        if self._command_state is not CommandState.RUNNING:
+    def ordered(self, order: Order, done: bool) -> None:
+        """The station has obeyed an order, or has not; one that was given up is nobody's."""
+        if order is not self._order:
             return
+        self._order = None
         self._command_state = CommandState.DONE if done else CommandState.FAILED
         if not done:
             self._fail(ErrorCode.COMMAND_REFUSED)
@@ -332,7 +334,8 @@ class Handshake:
             self._command_state = CommandState.RUNNING
             if command == Command.RECIPE:
                 self._asked_recipe = self._set.recipes[self._plc.recipe_id]
-            self._actions.append(Order(Command(command), self._asked_recipe))
+            self._order = Order(Command(command), self._asked_recipe)
+            self._actions.append(self._order)
 
     def _take_trigger(self, before: PlcFields, opened: bool, now_s: float) -> None:
         plc, seq = self._plc, self._plc.trigger_seq

@@ -140,7 +140,7 @@ class StationLink(Worker):
             if sent.verdict is not None:
                 self._tell(partial(handshake.verdict, action.ticket, sent.verdict))
         elif answer.kind == "done" and isinstance(action, Order):
-            self._tell(partial(handshake.ordered, True))
+            self._tell(partial(handshake.ordered, action, True))
         elif answer.kind in {"refused", "unanswered"}:
             self._refuse(camera, action, str(sent.error), answer.kind == "unanswered")
 
@@ -168,7 +168,7 @@ class StationLink(Worker):
         say("not done", logging.WARNING, camera=camera, what=_name(action), problem=problem)
         handshake = self._handshakes[camera]
         if isinstance(action, Order):
-            self._tell(partial(handshake.ordered, False))
+            self._tell(partial(handshake.ordered, action, False))
         elif isinstance(action, Trigger) and not is_unanswered:
             self._tell(partial(handshake.refused, action.ticket))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from inspector.bridges.fields import PlcFields, Settings, Ticket
+from inspector.bridges.fields import Order, PlcFields, Settings, Ticket
 from inspector.bridges.handshake import Handshake
 from inspector.wire.messages import StatusMessage, VerdictMessage
 from tests.stations import verdict as made_verdict
@@ -78,6 +78,11 @@ class Plc:
         """Fire, and give the trigger that goes to the station."""
         (made,) = self.write(trigger_seq=seq, **fields)
         return made.ticket
+
+    @property
+    def order(self) -> Order:
+        """The last order that went to the station."""
+        return [action for action in self.actions if isinstance(action, Order)][-1]
 
     @property
     def outputs(self):

@@ -272,7 +272,7 @@ def test_a_command_is_echoed_until_it_is_cleared(plc):
     assert plc.write(command=1) == [Order(Command.START)]
     assert plc.outputs.command_echo == 1 and plc.outputs.command_state == CommandState.RUNNING
     assert plc.wait(0.1) == []
-    plc.bridge.ordered(True)
+    plc.bridge.ordered(plc.order, True)
     assert plc.outputs.command_state == CommandState.DONE
     assert plc.write(command=2) == []
     assert plc.outputs.error_code == ErrorCode.COMMAND_NOT_CLEARED
@@ -285,16 +285,29 @@ def test_a_changeover_is_a_command_and_no_recipe_is_active_meanwhile(plc):
     assert plc.outputs.active_recipe == 1
     assert plc.write(command=4, recipe_id=2) == [Order(Command.RECIPE, "disc")]
     assert plc.outputs.active_recipe == 0 and not plc.outputs.ready
-    plc.bridge.ordered(True)
+    plc.bridge.ordered(plc.order, True)
     assert plc.outputs.active_recipe == 2 and plc.outputs.ready
 
 
 def test_a_changeover_that_failed_leaves_the_recipe(plc):
     plc.write(command=4, recipe_id=2)
-    plc.bridge.ordered(False)
+    plc.bridge.ordered(plc.order, False)
     assert plc.outputs.active_recipe == 1
     assert plc.outputs.command_state == CommandState.FAILED
     assert plc.outputs.error_code == ErrorCode.COMMAND_REFUSED
+
+
+def test_a_late_answer_to_an_order_that_was_given_up_ends_no_other(plc):
+    (given_up,) = plc.write(command=4, recipe_id=2)
+    plc.bridge.station_gone()
+    assert plc.outputs.command_state == CommandState.FAILED
+    plc.bridge.status(status())
+    plc.write(command=0)
+    plc.write(command=1)
+    plc.bridge.ordered(given_up, True)
+    assert plc.outputs.command_state == CommandState.RUNNING and plc.outputs.active_recipe == 1
+    plc.bridge.ordered(plc.order, True)
+    assert plc.outputs.command_state == CommandState.DONE
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,20 @@ def test_a_session_that_stood_there_is_not_new():
     assert plc.trigger(1).session.startswith("run-8-")
 
 
+def test_a_trigger_that_stood_there_fires_nothing_even_in_a_new_session():
+    plc = Plc()
+    plc.bridge.status(status())
+    for session in (0, 8):
+        plc.fields = PlcFields(session=session, recipe_id=1)
+        plc.wait()
+    assert plc.outputs.session_echo == 8
+    # The driver writes TriggerSeq in a request of its own, later than Session.
+    plc.fields = PlcFields(session=8, trigger_seq=57, recipe_id=1)
+    assert plc.wait() == [] and plc.outputs.missed_triggers == 1
+    assert plc.outputs.error_code == ErrorCode.TRIGGER_STANDING
+    assert plc.trigger(58).number == 58
+
+
 def test_the_same_session_number_again_is_another_session_for_the_station(plc):
     first = plc.trigger(1)
     plc.write(session=0)

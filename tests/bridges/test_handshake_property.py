@@ -348,6 +348,18 @@ class Line(RuleBasedStateMachine):
         if kind == "station and back":
             self.station_starts()
 
+    @rule(same_session=strategies.booleans())
+    def plc_restarts_and_uses_its_last_number_again(self, same_session: bool) -> None:
+        """While the part of before is still at the station."""
+        self.give_up()
+        number = self.last or 1
+        self.start_plc(self.session - 1 if same_session and self.session else self.session, number)
+        self.several_cycles()
+        self.plc_triggers()
+        self.cycle()
+        self.station_judges()
+        self.cycle()
+
     @rule()
     def station_starts(self) -> None:
         self.alive = True

@@ -5,16 +5,24 @@ DATA ?= demo-parts
 RUNTIME := .venv
 DEV := .venv-dev
 
-.PHONY: demo test test-benchmarks test-lowest train-tools check demo-bundle clean
+.PHONY: demo demo-plc test test-peers test-benchmarks test-lowest train-tools check demo-bundle clean
 
 demo: $(RUNTIME)/.installed
 	@$(RUNTIME)/bin/inspector demo $(if $(PARTS),--parts $(PARTS))
+
+# A station, a Modbus bridge and a simulated PLC; it ends by itself.
+demo-plc: $(RUNTIME)/.installed
+	@$(RUNTIME)/bin/inspector demo-plc $(if $(PARTS),--parts $(PARTS))
 
 # inspector-model and what it needs, into .venv-dev.
 train-tools: $(DEV)/.installed
 
 test: $(DEV)/.installed
 	$(DEV)/bin/python -m pytest --numprocesses auto
+
+# Tests with other makers' programs (mbpoll), whose absence is a failure here.
+test-peers: $(DEV)/.installed
+	REQUIRE_PEERS=1 $(DEV)/bin/python -m pytest -m peers
 
 # The benchmarks' own tests: that each measures what it says, and can fail.
 test-benchmarks: $(DEV)/.installed
@@ -30,6 +38,7 @@ check: $(DEV)/.installed
 	$(DEV)/bin/mypy
 	$(DEV)/bin/lint-imports
 	$(DEV)/bin/python docs/house.py check
+	$(DEV)/bin/python docs/plc/draw.py check
 
 # Draws its own parts, trains, evaluates and exports: the bundle `make demo` runs.
 demo-bundle: $(DEV)/.installed
@@ -42,14 +51,14 @@ demo-bundle: $(DEV)/.installed
 $(RUNTIME)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(RUNTIME)
 	$(RUNTIME)/bin/python -m pip install --quiet --upgrade pip
-	$(RUNTIME)/bin/python -m pip install --quiet --editable .
+	$(RUNTIME)/bin/python -m pip install --quiet --editable '.[modbus]'
 	touch $@
 
 $(DEV)/.installed: pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python -m pip install --quiet --upgrade pip
 	@echo 'installing the training tools: torch is a download of some GB, a few minutes'
-	$(DEV)/bin/python -m pip install --quiet --editable '.[train,openvino]' --requirement requirements-dev.txt
+	$(DEV)/bin/python -m pip install --quiet --editable '.[train,openvino,modbus]' --requirement requirements-dev.txt
 	touch $@
 
 clean:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from rich.table import Column
 
 from inspector import cameras
 from inspector.cameras.base import BadFrameError, CameraLostError
 from inspector.cameras.opencv import has_gstreamer
+from inspector.cli.bridge import load_keys, require_pymodbus
 from inspector.cli.photo_source import camera_remarks
+from inspector.client import ClientKeys, Commander
+from inspector.config.bridge_file import ModbusBridge, is_bridge_file, load_bridge
 from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.config.station_file import Station, load_station
@@ -23,15 +28,19 @@ from inspector.detection.detector import Detector
 from inspector.errors import (
     BundleError,
     CameraError,
+    CommandError,
     ConfigError,
     Fault,
     GoldenError,
     JournalError,
+    PortError,
     Problems,
     ProviderError,
     SecretError,
     StartupError,
+    WireError,
 )
+from inspector.files import reason_of
 from inspector.journal.reader import Reader
 from inspector.journal.schema import FILE, RecipeInForce
 from inspector.journal.writer import Journal
@@ -43,6 +52,8 @@ from inspector.tables import print_next, show, table
 from inspector.wire.command_server import CommandSocket
 from inspector.wire.gate import Gate
 from inspector.wire.publisher import Publisher
+
+_ANSWER_S: Final = 3.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ class CheckResult:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``check``."""
-    parser.add_argument("station", type=Path, metavar="STATION.yaml")
+    parser.add_argument("station", type=Path, metavar="FILE.yaml", help="of a station or a bridge")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -78,7 +89,8 @@ def run(options: argparse.Namespace) -> int:
         if found.problem and not first:
             first = found.problem.exit_code
     if not first:
-        print_next("inspector", "run", options.station)
+        command = ("bridge", "modbus") if is_bridge_file(options.station) else ("run",)
+        print_next("inspector", *command, options.station)
     return first
 
 
@@ -88,6 +100,9 @@ def check(path: Path) -> Iterator[CheckResult]:
     File, bundles with provider and golden images, cameras, ports, journal. A problem ends only
     what depends on it; a station file that is wrong ends all.
     """
+    if is_bridge_file(path):
+        yield from check_bridge(path)
+        return
     try:
         station = load_station(path)
     except Problems as problems:
@@ -119,6 +134,69 @@ def check(path: Path) -> Iterator[CheckResult]:
         yield from _check_camera(camera, detectors.get(camera.name))
     yield from _check_ports(station)
     yield from _check_journal(station)
+
+
+def check_bridge(path: Path) -> Iterator[CheckResult]:
+    """Try what a bridge's file names: its keys, its port, its station and the cameras there."""
+    try:
+        config = load_bridge(path)
+    except Problems as problems:
+        yield from (_wrong("config", problem) for problem in problems.problems)
+        return
+    except ConfigError as problem:
+        yield _wrong("config", problem)
+        return
+    yield CheckResult(
+        "config",
+        f"{path}: Modbus TCP bridge at {config.listen}, {len(config.cameras)} camera(s), "
+        f"{len(config.recipes)} recipe(s)",
+    )
+    try:
+        require_pymodbus(str(path))
+        keys = load_keys(config)
+    except (ConfigError, SecretError) as problem:
+        yield _wrong("keys" if isinstance(problem, SecretError) else "pymodbus", problem)
+        return
+    host, port = config.host_and_port
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+        yield CheckResult("port", f"{config.listen} is free")
+    except OSError as error:
+        yield _wrong(
+            "port",
+            PortError(f"{config.listen}: cannot be bound: {reason_of(error)} (docs/plc/modbus.md)"),
+        )
+    yield _check_station(config, keys, path)
+
+
+def _check_station(config: ModbusBridge, keys: ClientKeys | None, path: Path) -> CheckResult:
+    address = config.station.commands
+    try:
+        with Commander(address, keys=keys, timeout_s=_ANSWER_S) as commander:
+            status = commander.status()
+    except (CommandError, WireError) as error:
+        return _wrong("station", StartupError(f"{error}; a bridge waits for it, too"))
+    known = [camera.name for camera in status.cameras]
+    missing = [camera for camera in config.cameras if camera not in known]
+    if missing:
+        return _wrong(
+            "station",
+            ConfigError(
+                f"{path}: cameras: the station has no '{missing[0]}'; it has {', '.join(known)}"
+            ),
+        )
+    named = [camera for camera in status.cameras if camera.name in config.cameras]
+    idle = [one.name for one in named if one.state == "running" and not one.ready_for_trigger]
+    if idle and status.state == "Ready":
+        return _wrong(
+            "station",
+            ConfigError(
+                f"{path}: cameras: '{idle[0]}' takes no triggers; set 'trigger: software' for it "
+                f"in the station file"
+            ),
+        )
+    return CheckResult("station", f"{address}: '{status.station}' is {status.state}")
 
 
 def _in_force(station: Station) -> RecipeInForce | None:

@@ -1,0 +1,1 @@
+"""Bridges to PLCs: one handshake for every fieldbus, and a thin skin for each (docs/plc/)."""

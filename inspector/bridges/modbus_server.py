@@ -1,0 +1,234 @@
+"""A Modbus TCP server that answers every request, once and in order.
+
+pymodbus makes and reads the messages and holds the port. Its own handler keeps one request for
+each connection: of two that are in flight it answers one twice and the other never, and its buffer
+of 264 bytes drops what is longer. So the handler here cuts a connection's bytes into requests by
+itself, and answers each before it looks at the next.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from pymodbus.constants import ExcCodes
+from pymodbus.pdu import ExceptionResponse, ModbusPDU
+from pymodbus.server import ModbusTcpServer
+from pymodbus.server.requesthandler import ServerRequestHandler
+from pymodbus.simulator import DataType, SimData, SimDevice
+
+from inspector.bridges.registers import Registers
+from inspector.errors import PortError
+from inspector.logs import say
+
+# What its complaints are about is told in this product's own words.
+logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
+
+READS: Final = frozenset({1, 2, 3, 4})
+WRITES: Final = frozenset({6, 16, 23})
+
+_HEADER: Final = 7
+"""Bytes of an MBAP header: transaction, protocol 0, length of what follows them, unit."""
+_LONGEST: Final = 254
+"""Of what the length counts: the unit and a message of 253 bytes."""
+_UNREAD_BYTES: Final = 65_536
+"""Answers that a peer has not taken; with more it is hung up."""
+_QUIET_S: Final = 10.0
+"""Between two lines in the log about the same address."""
+
+
+class ModbusServer(ModbusTcpServer):
+    """Serves ``registers`` to those that may read and write them; made in a running loop.
+
+    ``written`` hears, after each write, which camera's block it was in.
+    """
+
+    def __init__(
+        self,
+        registers: Registers,
+        address: tuple[str, int],
+        *,
+        readers: Sequence[str],
+        writers: Sequence[str],
+        connections: int,
+        written: Callable[[int], None],
+    ) -> None:
+        # pymodbus wants a device of its own, which nobody reaches.
+        unused = SimDevice(0, simdata=[SimData(0, values=0, datatype=DataType.REGISTERS)])
+        super().__init__(unused, address=address)
+        self.registers = registers
+        self.written = written
+        self._connections = connections
+        self._writers = [ipaddress.ip_network(one) for one in writers]
+        self._readers = [ipaddress.ip_network(one) for one in readers] + self._writers
+        self._said_s: dict[str, float] = {}
+
+    async def open(self) -> int:
+        """Begin to serve; returns the port. Raises :class:`PortError`."""
+        host, port = self.comm_params.source_address or ("", 0)
+        if not await self.listen():
+            raise PortError(
+                f"{host}:{port}: cannot be bound; another program may have the port, or it is "
+                f"below 1024 and needs the right to bind it (docs/plc/modbus.md)"
+            )
+        sockets: Any = getattr(self.transport, "sockets", ())
+        return int(sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Serve no more, and close every connection."""
+        await self.shutdown()  # type: ignore[no-untyped-call]
+
+    def callback_new_connection(self) -> ServerRequestHandler:
+        """A handler for a connection that comes in."""
+        return _Connection(self, None, None, None)  # type: ignore[no-untyped-call]
+
+    def may_read(self, host: str) -> bool:
+        """True when this address may connect."""
+        return _is_in(host, self._readers)
+
+    def may_write(self, host: str) -> bool:
+        """True when this address may write."""
+        return _is_in(host, self._writers)
+
+    @property
+    def is_full(self) -> bool:
+        """True when there are more connections than there may be."""
+        return len(self.active_connections) > self._connections
+
+    def complain(self, host: str, what: str) -> None:
+        """Log what a peer did wrong, not more often than every ten seconds."""
+        now_s = time.monotonic()
+        if len(self._said_s) > 1000:
+            self._said_s.clear()
+        if now_s >= self._said_s.get(host, -_QUIET_S) + _QUIET_S:
+            self._said_s[host] = now_s
+            say("modbus", logging.WARNING, peer=host, problem=what)
+
+
+class _Connection(ServerRequestHandler):
+    """One peer's connection."""
+
+    server: ModbusServer
+
+    _bytes = b""
+    _host = ""
+
+    def callback_connected(self) -> None:
+        """Know the peer, and hang up on one that may not read."""
+        peer = self.transport.get_extra_info("peername")
+        self._host = str(peer[0]) if peer else ""
+        if not self.server.may_read(self._host):
+            self.hang_up("is in neither 'readers' nor 'writers'")
+        elif self.server.is_full:
+            self.hang_up("came as one connection too many; see 'connections'")
+
+    def data_received(self, data: bytes) -> None:
+        """Answer every whole request, in order, and keep the rest."""
+        self._bytes += data
+        while len(self._bytes) > _HEADER and self.transport is not None:
+            protocol = int.from_bytes(self._bytes[2:4], "big")
+            length = int.from_bytes(self._bytes[4:6], "big")
+            if protocol or not 2 <= length <= _LONGEST:
+                self.hang_up("sent bytes that are no Modbus TCP")
+                return
+            end = 6 + length
+            if len(self._bytes) < end:
+                return
+            request, self._bytes = self._bytes[:end], self._bytes[end:]
+            self._answer(request)
+
+    def hang_up(self, why: str) -> None:
+        """Close the connection, and say why."""
+        self.server.complain(self._host, why)
+        self._bytes = b""
+        transport: Any = self.transport
+        if transport is not None:
+            transport.abort()
+
+    def _answer(self, request: bytes) -> None:
+        response = self._response(request[_HEADER:])
+        response.transaction_id = int.from_bytes(request[:2], "big")
+        response.dev_id = request[6]
+        self.pdu_send(response)
+        transport: Any = self.transport
+        if transport is not None and transport.get_write_buffer_size() > _UNREAD_BYTES:
+            self.hang_up("does not read the answers")
+
+    def _response(self, message: bytes) -> ModbusPDU:
+        code = message[0]
+        if code not in READS | WRITES:
+            return ExceptionResponse(code & 0x7F, ExcCodes.ILLEGAL_FUNCTION)
+        if code in WRITES and not self.server.may_write(self._host):
+            self.server.complain(self._host, "wrote, and is not in 'writers'")
+            return ExceptionResponse(code, ExcCodes.ILLEGAL_FUNCTION)
+        pdu = self.server.decoder.decode(message)
+        if pdu is None:
+            return ExceptionResponse(code, ExcCodes.ILLEGAL_VALUE)
+        table: Any = _Table(self.server.registers)
+        response = _at_once(pdu.datastore_update(table, 0))
+        # The bridge acts at once, so that an answer to the PLC shows what its write has done.
+        if table.written is not None:
+            self.server.written(table.written)
+            if code == 23 and not response.isError():
+                response = self._read_again(message)
+        return response
+
+    def _read_again(self, message: bytes) -> ModbusPDU:
+        """The answer to function 23, whose reading comes after what its writing has caused."""
+        address, count = int.from_bytes(message[1:3], "big"), int.from_bytes(message[3:5], "big")
+        reading = b"\x03" + address.to_bytes(2, "big") + count.to_bytes(2, "big")
+        pdu = self.server.decoder.decode(reading)
+        if pdu is None:
+            return ExceptionResponse(23, ExcCodes.ILLEGAL_VALUE)
+        table: Any = _Table(self.server.registers)
+        response = _at_once(pdu.datastore_update(table, 0))
+        response.function_code = 23
+        return response
+
+
+class _Table:
+    """The registers as pymodbus' messages ask for them."""
+
+    def __init__(self, registers: Registers) -> None:
+        self._registers = registers
+        self.written: int | None = None
+
+    async def async_getValues(  # noqa: N802 - pymodbus calls it so
+        self, _unit: int, code: int, address: int, count: int = 1
+    ) -> list[int] | list[bool] | ExcCodes:
+        """Registers, or bits for function codes 1 and 2."""
+        found: list[int] | list[bool] | None
+        if code in {1, 2}:
+            found = self._registers.read_bits(address, count)
+        else:
+            found = self._registers.read(address, count)
+        return ExcCodes.ILLEGAL_ADDRESS if found is None else found
+
+    async def async_setValues(  # noqa: N802 - pymodbus calls it so
+        self, _unit: int, _code: int, address: int, values: list[int]
+    ) -> ExcCodes | None:
+        """Write registers of a PLC's block."""
+        self.written = self._registers.write(address, values)
+        return ExcCodes.ILLEGAL_ADDRESS if self.written is None else None
+
+
+def _at_once(work: Coroutine[Any, Any, ModbusPDU]) -> ModbusPDU:
+    """The result of a coroutine that waits for nothing."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        response: ModbusPDU = done.value
+        return response
+    raise AssertionError("a request waited")
+
+
+def _is_in(host: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return any((mapped or address) in network for network in networks)

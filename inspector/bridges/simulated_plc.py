@@ -1,0 +1,257 @@
+"""A PLC program in Python: the function block of docs/plc/, in a scan cycle over a real socket.
+
+It works as a line does: a part comes, is triggered, and is let through only when a PASS for this
+very part has come within the PLC's own time. Everything else is a reject, silence included.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from pymodbus.client import ModbusTcpClient
+from pymodbus.exceptions import ModbusException
+
+from inspector.bridges.codes import REASON_CODES
+from inspector.bridges.registers import CAMERA, PLC, PLC_OFFSET, ByteOrders, camera_base
+from inspector.bridges.results import following
+
+# What its complaints are about is told in this product's own words.
+logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
+
+_BLOCK: Final = CAMERA[-1].at + 1
+_READS: Final = {field.name: field for field in CAMERA}
+_REASONS: Final = {code: reason for reason, code in REASON_CODES.items()}
+_NO_ECHO_S: Final = 1.0
+"""A session that is not echoed in this time is tried with the next number."""
+
+
+class Mode(enum.Enum):
+    """What the function block is doing."""
+
+    LOST = "lost"
+    CLEARING = "clearing"
+    OPENING = "opening"
+    RUNNING = "running"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How one part ended for the PLC."""
+
+    part_id: str
+    verdict: int
+    """1 pass, 2 fail, 3 fault, 0: no result in the PLC's own time."""
+    reason: str
+    score: float
+    took_ms: float
+
+    @property
+    def passes(self) -> bool:
+        """True only for a PASS in time: everything else is a reject."""
+        return self.verdict == 1
+
+
+@dataclass
+class _Part:
+    part_id: str
+    begun_s: float
+
+
+class FunctionBlock:
+    """The PLC's side of the handshake for one camera; pure logic, called once a scan.
+
+    The names are those of the Structured Text in docs/plc/function-block.st.
+    """
+
+    def __init__(
+        self, *, session: int = 0, timeout_s: float = 1.5, heartbeat_s: float = 1.0
+    ) -> None:
+        self.mode = Mode.LOST
+        self.block: dict[str, int] = {field.name: 0 for field in PLC if field.kind != "STRING"}
+        self.part_id = ""
+        self.recipe = 0
+        self.discarded = 0
+        self.sessions = 0
+        self.may_trigger = False
+        self._session = session
+        self._timeout_s = timeout_s
+        self._heartbeat_s = heartbeat_s
+        self._seq = 0
+        self._heard: int | None = None
+        self._heard_s = 0.0
+        self._opened_s = 0.0
+        self._awaited: dict[int, _Part] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Parts that have no end yet."""
+        return len(self._awaited)
+
+    def trigger(self, part_id: str, now_s: float) -> None:
+        """Fire for the part that stands before the camera; only while ``may_trigger``."""
+        self._seq = following(self._seq)
+        self._awaited[self._seq] = _Part(part_id, now_s)
+        self.part_id = part_id
+        self.block["PartIDLength"] = len(part_id)
+        self.block["RecipeID"] = self.recipe
+        self.block["TriggerSeq"] = self._seq
+        self.may_trigger = False
+
+    def scan(self, read: dict[str, int | float] | None, now_s: float) -> Iterator[Seen]:
+        """Take what was read, None when the read failed; gives the parts that ended."""
+        self.block["Heartbeat"] = (self.block["Heartbeat"] + 1) % 65_536
+        self.may_trigger = False
+        if read is not None and read["LayoutVersion"] and read["Heartbeat"] != self._heard:
+            self._heard, self._heard_s = int(read["Heartbeat"]), now_s
+        lives = read is not None and now_s < self._heard_s + self._heartbeat_s
+        if read is None or not lives:
+            self._lose()
+        elif self.mode is Mode.LOST:
+            self.mode = Mode.CLEARING
+        elif self.mode is Mode.CLEARING:
+            if read["SessionEcho"] == 0 and not _bit(read, 3):
+                self.mode = Mode.OPENING
+                self._open(now_s)
+        elif self.mode is Mode.OPENING:
+            if read["SessionEcho"] == self._session and not _bit(read, 3):
+                self.mode, self.sessions = Mode.RUNNING, self.sessions + 1
+            elif now_s > self._opened_s + _NO_ECHO_S:
+                # A bridge that has just started takes the first number for one of before.
+                self._open(now_s)
+        elif read["SessionEcho"] != self._session:
+            self._lose()
+        else:
+            yield from self._take(read, now_s)
+            is_taken = read["TriggerSeqEcho"] == self._seq
+            self.may_trigger = bool(_bit(read, 0)) and is_taken
+            self.recipe = int(read["ActiveRecipe"])
+        for seq, part in list(self._awaited.items()):
+            if now_s > part.begun_s + self._timeout_s:
+                del self._awaited[seq]
+                yield Seen(part.part_id, 0, "", -1.0, 1000 * (now_s - part.begun_s))
+
+    def _take(self, read: dict[str, int | float], now_s: float) -> Iterator[Seen]:
+        seq = int(read["ResultSeq"])
+        if not _bit(read, 3) or seq != read["ResultSeqEnd"] or seq == self.block["ResultAck"]:
+            return
+        self.block["ResultAck"] = seq
+        part = self._awaited.pop(int(read["ResultTriggerSeq"]), None)
+        if part is None:
+            # Of a part that was given up: taken, and of no effect.
+            self.discarded += 1
+            return
+        reason = _REASONS.get(int(read["Reason"]), "")
+        took_ms = 1000 * (now_s - part.begun_s)
+        yield Seen(part.part_id, int(read["Verdict"]), reason, read["Score"], took_ms)
+
+    def _lose(self) -> None:
+        """Nothing that was read counts any more; what was awaited ends by its own time."""
+        self.mode = Mode.LOST
+        self._seq = 0
+        for name in ("Session", "Command", "TriggerSeq"):
+            self.block[name] = 0
+        # The same number means another part in the next session.
+        waiting = list(self._awaited.values())
+        self._awaited = {-number: part for number, part in enumerate(waiting, 1)}
+
+    def _open(self, now_s: float) -> None:
+        self._opened_s = now_s
+        self._session = following(self._session)
+        self.block["Session"] = self._session
+
+
+class SimulatedPlc:
+    """Runs a function block in a scan cycle against a bridge's registers."""
+
+    def __init__(
+        self, block: FunctionBlock, host: str, port: int, camera: int, orders: ByteOrders
+    ) -> None:
+        self.block = block
+        self._base = camera_base(camera)
+        self._orders = orders
+        self._client = ModbusTcpClient(host, port=port, timeout=0.5, retries=0)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()  # type: ignore[no-untyped-call]
+
+    def scan(self) -> list[Seen]:
+        """One cycle: write and read in one request, then the program; gives parts that ended."""
+        return list(self.block.scan(self._exchange(), time.monotonic()))
+
+    def run(
+        self,
+        parts: int,
+        every_s: float,
+        *,
+        cycle_s: float = 0.005,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Seen]:
+        """Send ``parts`` past the camera, one ``every_s`` at the most; gives each part's end."""
+        sent, due_s = 0, time.monotonic()
+        while not stop() and (sent < parts or self.block.waiting):
+            begun_s = time.monotonic()
+            yield from self.scan()
+            if sent < parts and begun_s >= due_s and self.block.may_trigger:
+                sent += 1
+                due_s = begun_s + every_s
+                self.block.trigger(f"part-{sent:05}", time.monotonic())
+            time.sleep(max(0.0, cycle_s - (time.monotonic() - begun_s)))
+        # The last result is acknowledged by the next write only.
+        yield from self.scan()
+
+    def _exchange(self) -> dict[str, int | float] | None:
+        """Write the block and read the camera's; None when that failed."""
+        try:
+            if not (self._client.connected or self._client.connect()):  # type: ignore[no-untyped-call]
+                return None
+            answer = self._client.readwrite_registers(
+                read_address=self._base,
+                read_count=_BLOCK,
+                write_address=self._base + PLC_OFFSET,
+                values=self._written(),
+            )
+        except (ModbusException, OSError):
+            self._client.close()  # type: ignore[no-untyped-call]
+            return None
+        if answer.isError():
+            return None
+        return read_values(list(answer.registers), self._orders)
+
+    def _written(self) -> list[int]:
+        values = [0] * (PLC[-1].at + 1)
+        for field in PLC:
+            if field.kind == "STRING":
+                text = self.block.part_id if field.name == "PartID" else ""
+                values[field.at : field.at + field.registers] = self._orders.letters(text)
+            else:
+                values[field.at] = self._orders.narrow(self.block.block[field.name])
+        return values
+
+
+def read_values(registers: list[int], orders: ByteOrders) -> dict[str, int | float]:
+    """The numbers of a camera's block by their names."""
+    found: dict[str, int | float] = {}
+    for name, field in _READS.items():
+        words = [orders.narrow(one) for one in registers[field.at : field.at + field.registers]]
+        if field.kind == "STRING":
+            continue
+        if len(words) == 1:
+            found[name] = words[0]
+            continue
+        high, low = words if orders.word == "high_first" else words[::-1]
+        wide = high << 16 | low
+        found[name] = (
+            struct.unpack(">f", wide.to_bytes(4, "big"))[0] if field.kind == "REAL" else wide
+        )
+    return found
+
+
+def _bit(read: dict[str, int | float], number: int) -> int:
+    return int(read["StatusWord"]) >> number & 1

@@ -1,0 +1,125 @@
+"""The file of a bridge to a PLC as frozen models (docs/plc/)."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from inspector.config.addresses import COMMANDS
+from inspector.config.yaml_file import NAME, FrozenModel, Misplaced, Number, Whole, load_yaml
+
+MOST_CAMERAS = 16
+
+_LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})")
+
+
+class StationAddress(FrozenModel):
+    """Where the station is, and the keys to reach it."""
+
+    commands: str = COMMANDS
+    key: Path | None = None
+    """The bridge's own secret key, made by ``inspector keygen``; None: loopback without keys."""
+    station_key: Path | None = None
+    """The station's public key."""
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> StationAddress:
+        if (self.key is None) != (self.station_key is None):
+            name = "key" if self.key is None else "station_key"
+            raise Misplaced((name,), "missing; a station with keys needs key and station_key")
+        return self
+
+
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        raise ValueError("must be an IP address or network, such as 10.0.3.0/24") from None
+    return value
+
+
+class ModbusBridge(FrozenModel):
+    """A Modbus TCP server for PLCs, in front of one station."""
+
+    documented_in: ClassVar[str] = "docs/plc/modbus.md"
+    start_from: ClassVar[str] = (
+        "write the examples with 'inspector examples DIR' and copy bridge-modbus.yaml"
+    )
+
+    bridge: Literal["modbus"]
+    station: StationAddress = StationAddress()
+    listen: str = "127.0.0.1:1502"
+    """HOST:PORT; port 502 is that of the standard, and needs the right to bind it."""
+    readers: tuple[str, ...] = ("127.0.0.1",)
+    """IP addresses and networks that may read."""
+    writers: tuple[str, ...] = ("127.0.0.1",)
+    """IP addresses and networks that may read and write."""
+    connections: Whole = Field(default=32, ge=1, le=1000)
+    """How many may be open at once; one more is closed."""
+    cameras: tuple[Annotated[str, Field(pattern=NAME)], ...] = Field(
+        min_length=1, max_length=MOST_CAMERAS
+    )
+    """Names of the station's cameras, in the order of their blocks of registers."""
+    recipes: dict[Annotated[int, Field(strict=True, ge=1, le=65_535)], str] = {}
+    """The PLC's number of each recipe; 0 is none."""
+    results: Literal["in_order", "latest"] = "in_order"
+    """``latest``: the newest result replaces the one before, and none is acknowledged."""
+    result_timeout_ms: Whole = Field(default=1000, ge=10, le=60_000)
+    """After this a part without a verdict is a FAULT ``deadline_missed``."""
+    heartbeat_s: Number = Field(default=1.0, ge=0.2, le=60)
+    """Within this time the PLC sees that the station cannot judge."""
+    plc_heartbeat_s: Number = Field(default=1.0, ge=0, le=60)
+    """Longest time without a change of the PLC's Heartbeat; 0: the PLC is not supervised."""
+    word_order: Literal["high_first", "low_first"] = "high_first"
+    byte_order: Literal["high_first", "low_first"] = "high_first"
+    text_order: Literal["high_first", "low_first"] = "high_first"
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        found = _LISTEN.fullmatch(value)
+        if found is None or int(found[2]) > 65_535:
+            raise ValueError("must be HOST:PORT, such as 127.0.0.1:1502")
+        return value
+
+    @field_validator("readers", "writers")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_network(one) for one in value)
+
+    @model_validator(mode="after")
+    def _cross_check(self) -> ModbusBridge:
+        for name in ("cameras", "recipes"):
+            named = self.cameras if name == "cameras" else tuple(self.recipes.values())
+            double = next((one for one in named if named.count(one) > 1), None)
+            if double is not None:
+                raise Misplaced((name,), f"'{double}' stands twice; keep one")
+        if not self.writers:
+            raise Misplaced(("writers",), "is empty; name the address of the PLC")
+        return self
+
+    @property
+    def host_and_port(self) -> tuple[str, int]:
+        """What ``listen`` says, apart."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+def load_bridge(path: Path) -> ModbusBridge:
+    """Read the file of a bridge. Raises :class:`ConfigError` or :class:`Problems`."""
+    return load_yaml(path, ModbusBridge)
+
+
+def is_bridge_file(path: Path) -> bool:
+    """True for a file whose keys begin like a bridge's; False also for one that cannot be read."""
+    try:
+        if not path.is_file():
+            return False
+        text = path.read_text(encoding="utf-8", errors="replace")[:65_536]
+    except OSError:
+        return False
+    return re.search(r"^bridge\s*:", text, re.MULTILINE) is not None

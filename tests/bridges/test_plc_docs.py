@@ -1,0 +1,68 @@
+"""What docs/plc/ takes from the code is as the code has it."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from types import ModuleType
+
+from inspector.bridges.codes import LAYOUT_VERSION
+from inspector.bridges.registers import CAMERA, PLC, STATUS_BITS
+from inspector.config.bridge_file import ModbusBridge, load_bridge
+from tests.paths import ROOT
+
+FOLDER = ROOT / "docs" / "plc"
+
+
+def draw() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("plc_draw", FOLDER / "draw.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # A dataclass looks its own module up.
+    import sys
+
+    sys.modules["plc_draw"] = module
+    try:
+        spec.loader.exec_module(module)
+        return module
+    finally:
+        del sys.modules["plc_draw"]
+
+
+def test_register_map_tables_and_chart_are_current():
+    assert draw().stale() == [], "run 'python docs/plc/draw.py draw'"
+
+
+def test_the_chart_shows_two_parts_with_their_results():
+    moments = draw().scenario().moments
+    shown = [values["Verdict"] for _, values in moments]
+    assert "PASS 1" in shown and "FAIL 2" in shown and shown[-1] == 0
+    assert not moments[0][1]["Ready"] and moments[-1][1]["Ready"]
+
+
+def test_links_lead_somewhere():
+    for page in FOLDER.glob("*.md"):
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            assert "://" in target or (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_example_file_and_the_page_name_every_key():
+    path = ROOT / "config" / "bridge-modbus.yaml"
+    made = load_bridge(path)
+    text, page = path.read_text(encoding="utf-8"), (FOLDER / "modbus.md").read_text("utf-8")
+    for key in ModbusBridge.model_fields:
+        assert re.search(rf"^#? ?{key}:", text, re.MULTILINE), key
+        assert f"`{key}" in page, key
+    for key, field in ModbusBridge.model_fields.items():
+        if key not in {"cameras", "recipes", "station"} and not field.is_required():
+            assert getattr(made, key) == field.default, f"{key}: the example has the default"
+
+
+def test_the_function_block_knows_the_registers_that_it_uses():
+    text = (FOLDER / "function-block.st").read_text(encoding="utf-8")
+    names = {field.name for field in (*CAMERA, *PLC)}
+    used = set(re.findall(r"\b(?:In|Out)\.(\w+)", text))
+    assert used and used <= names
+    bits = {name: 1 << number for number, (name, _) in enumerate(STATUS_BITS)}
+    assert f"16#{bits['Ready']:04X}" in text and f"16#{bits['ResultValid']:04X}" in text
+    assert LAYOUT_VERSION == 1

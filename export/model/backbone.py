@@ -1,4 +1,4 @@
-"""Frozen ImageNet networks: their weights, and the feature maps that they give."""
+"""Frozen networks: their weights, and the feature maps that they give."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops.misc import Conv2dNormActivation
 
+from export.model.network_file import IMAGENET, NetworkFile
 from export.settings import BackboneName
 from inspector.errors import WeightsError
 from inspector.version import install_command
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _TF_LITE = ((127.0 / 255.0,) * 3, (128.0 / 255.0,) * 3)
 
 
@@ -192,28 +192,28 @@ SPECS: dict[BackboneName, Spec] = {
         models.resnet18,
         {4: "layer1", 8: "layer2", 16: "layer3"},
         {4: 64, 8: 128, 16: 256},
-        _IMAGENET,
+        IMAGENET,
         "ResNet18_Weights.IMAGENET1K_V1",
     ),
     "wide_resnet50_2": Spec(
         models.wide_resnet50_2,
         {4: "layer1", 8: "layer2", 16: "layer3"},
         {4: 256, 8: 512, 16: 1024},
-        _IMAGENET,
+        IMAGENET,
         "Wide_ResNet50_2_Weights.IMAGENET1K_V1",
     ),
     "efficientnet_b5": Spec(
         models.efficientnet_b5,
         {4: "features.2", 8: "features.3", 16: "features.5"},
         {4: 40, 8: 64, 16: 176},
-        _IMAGENET,
+        IMAGENET,
         "EfficientNet_B5_Weights.IMAGENET1K_V1",
     ),
     "vgg19_bn": Spec(
         models.vgg19_bn,
         {4: "features.25", 8: "features.38", 16: "features.51"},
         {4: 256, 8: 512, 16: 512},
-        _IMAGENET,
+        IMAGENET,
         "VGG19_BN_Weights.IMAGENET1K_V1",
     ),
 }
@@ -223,34 +223,52 @@ class Backbone:
     """A frozen network that gives feature maps at some strides, of the picture at some scales.
 
     ``levels`` describes the maps, those of the largest scale first, and of one scale the finest
-    first. ``network`` is a traced :class:`torch.fx.GraphModule` from normalised RGB
-    ``[N, 3, H, W]`` to a dict ``"stride_8"`` → ``[N, C, H/8, W/8]``, the same at every scale;
-    ``mean`` and ``std`` (RGB, in 0..1) normalise.
+    first. ``network`` goes from normalised RGB ``[N, 3, H, W]`` to a dict ``"stride_8"`` →
+    ``[N, C, H/8, W/8]``, the same at every scale: a traced :class:`torch.fx.GraphModule`, or the
+    network of an ONNX file. ``mean`` and ``std`` (RGB, in 0..1) normalise.
+
+    ``chosen`` names a published network, or is the ONNX file. ``weights`` is the file of its
+    weights, or the place where the ONNX file lies now. Raises :class:`WeightsError`.
     """
+
+    network: fx.GraphModule | NetworkFile
 
     def __init__(
         self,
-        name: BackboneName,
+        chosen: BackboneName | Path,
         strides: tuple[int, ...],
         scales: tuple[float, ...],
         weights: Path | None,
     ) -> None:
-        spec = SPECS[name]
-        path = weights if weights is not None else _find_weights(name, spec)
-        network = spec.build().eval()
-        _load(network, path, name)
-        self.name = name
         self.strides, self.scales = strides, scales
+        if isinstance(chosen, Path):
+            self.name = chosen.name
+            self.network = NetworkFile(weights or chosen, strides, scales)
+            channels, normalisation = self.network.channels, self.network.normalisation
+            self.weights_sha256 = self.network.sha256
+        else:
+            self.name, spec = chosen, SPECS[chosen]
+            path = weights if weights is not None else _find_weights(chosen, spec)
+            channels, normalisation = spec.channels, spec.normalisation
+            self.network = _published(spec, strides, path, chosen)
+            self.weights_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.mean, self.std = normalisation
         self.levels = tuple(
-            Level(scale, stride, spec.channels[stride]) for scale in scales for stride in strides
+            Level(scale, stride, channels[stride]) for scale in scales for stride in strides
         )
-        self.mean, self.std = spec.normalisation
-        self.weights_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        wanted = {spec.nodes[stride]: f"stride_{stride}" for stride in strides}
-        # Torchvision leaves its own blocks whole; tracing again opens them for the ONNX graph.
-        self.network = fx.symbolic_trace(create_feature_extractor(network, wanted))
-        _fold_norms(self.network.eval())
-        self.network.requires_grad_(False)
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """H, W of the only pictures that the network takes; None: of any."""
+        return self.network.sides if isinstance(self.network, NetworkFile) else None
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Raise :class:`WeightsError` unless the network takes pictures of ``size``, H and W.
+
+        A published network takes all whose sides are multiples of 32.
+        """
+        if isinstance(self.network, NetworkFile):
+            self.network.check_size(size)
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -266,7 +284,8 @@ class Backbone:
     def maps(self, images: npt.NDArray[np.uint8], device: torch.device) -> list[Tensor]:
         """Raw feature maps of uint8 BGR ``[N, H, W, 3]``, one for each of ``levels``.
 
-        Each is float32 ``[N, C, H/p, W/p]`` with p = ``patch_px``; H and W are multiples of 32.
+        Each is float32 ``[N, C, H/p, W/p]`` with p = ``patch_px``; H and W are multiples of 32. For
+        those of an ONNX file see :meth:`check_size`.
         """
         x = torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).to(device)
         x = x.permute(0, 3, 1, 2).float()
@@ -277,6 +296,19 @@ class Backbone:
             out = self.network((at_scale(x, scale) / 255.0 - mean) / std)
             found += [out[f"stride_{stride}"] for stride in self.strides]
         return found
+
+
+def _published(
+    spec: Spec, strides: tuple[int, ...], path: Path, name: BackboneName
+) -> fx.GraphModule:
+    network = spec.build().eval()
+    _load(network, path, name)
+    wanted = {spec.nodes[stride]: f"stride_{stride}" for stride in strides}
+    # Torchvision leaves its own blocks whole; tracing again opens them for the ONNX graph.
+    traced = fx.symbolic_trace(create_feature_extractor(network, wanted))
+    _fold_norms(traced.eval())
+    traced.requires_grad_(False)
+    return traced
 
 
 def at_scale(pictures: Tensor, scale: float) -> Tensor:

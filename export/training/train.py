@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from export.training.calibrate import calibrate, parts_needed
 from export.training.run import NORMALISATION, Choice, Facts, Outcome, Run, Scores
 from inspector.detection import fitness
 from inspector.errors import RunError, TrainingError
+from inspector.imaging.geometry import Geometry
 from inspector.verdict import FloatMap
 
 STEP_PATCHES = 2048
@@ -158,10 +159,15 @@ def train(
     backbone = Backbone(settings.backbone, settings.strides, settings.scales, settings.weights).to(
         device
     )
+    settings = located(settings, backbone)
+
+    def geometry(shapes: Sequence[tuple[int, int]]) -> Geometry:
+        resolved = settings.resolve(shapes)
+        backbone.check_size(resolved.input)
+        return resolved.geometry()
+
     parts = load_good(
-        paths,
-        lambda shapes: settings.resolve(shapes).geometry(),
-        lambda done, total: on_step(Step("reading photos", done, total)),
+        paths, geometry, lambda done, total: on_step(Step("reading photos", done, total))
     )
     digests = dict(zip(paths, parts.digests, strict=True))
     settings = settings.resolve(parts.shapes)
@@ -202,6 +208,17 @@ def train(
     run.write("outcome.json", outcome.model_dump_json(indent=2).encode())
     run.remove("checkpoint-*.pt")
     return run
+
+
+def located(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
+    """``settings`` whose files are found from any folder, and with the network's only size."""
+    files = {"backbone": settings.backbone, "weights": settings.weights}
+    changes: dict[str, object] = {
+        key: path.resolve() for key, path in files.items() if isinstance(path, Path)
+    }
+    if settings.size is None and backbone.sides is not None:
+        changes["size"] = backbone.sides
+    return settings.model_copy(update=changes)
 
 
 def load_scorer(run: Run, device: torch.device, weights: Path | None = None) -> Scorer:

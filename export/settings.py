@@ -31,11 +31,11 @@ BackboneName = Literal[
 ]
 
 
-def parse_backbone(value: Any) -> Any:
-    """A name as it is, ``"mine.onnx"`` → Path."""
-    if isinstance(value, str) and value not in get_args(BackboneName):
-        value = Path(value)
-    if isinstance(value, Path) and value.suffix.lower() != ".onnx":
+def check_backbone(value: Any) -> Any:
+    """The name of a network, or a path that ends in ``.onnx``, as it is."""
+    if value in get_args(BackboneName) or not isinstance(value, str | Path):
+        return value
+    if Path(value).suffix.lower() != ".onnx":
         raise ValueError(f"expected {', '.join(get_args(BackboneName))}, or a file FILE.onnx")
     return value
 
@@ -133,7 +133,7 @@ class TrainSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     start_from: ClassVar[str] = "'inspector examples DIR' writes a train.yaml to start from"
 
-    backbone: Annotated[BackboneName | Path, BeforeValidator(parse_backbone)] = Field(
+    backbone: Annotated[BackboneName | Path, BeforeValidator(check_backbone)] = Field(
         "efficientnet_lite0",
         description="frozen network that describes the patches, by name (docs/training.md lists "
         "them) or as a file FILE.onnx of your own",

@@ -110,7 +110,7 @@ def _graft(graph: Graph, model: onnx.ModelProto, picture: str, at: str) -> dict[
     """
     names = {"": ""}
     for name, constant in constants_of(model).items():
-        names[name] = graph.constant(f"network.{name}", constant)
+        names[name] = graph.tensor(f"network.{name}", constant)
     for value in model.graph.input:
         names.setdefault(value.name, picture)
     for node in nodes_of(model):

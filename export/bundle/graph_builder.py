@@ -34,6 +34,16 @@ class Graph:
             self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
+    def tensor(self, name: str, value: onnx.TensorProto) -> str:
+        """Add ``value`` under this name, its type and shape as they are; returns the name."""
+        if name not in self._names:
+            self._names.add(name)
+            renamed = onnx.TensorProto()
+            renamed.CopyFrom(value)
+            renamed.name = name
+            self.initializers.append(renamed)
+        return name
+
     def zero(self, like: str) -> str:
         """A scalar 0 of the type of ``like``: the backbone's, or float32 after the backbone."""
         dtype = np.float32 if like == OUTPUTS[1] else self.dtype

@@ -334,16 +334,15 @@ def nodes_of(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     return (node for node in model.graph.node if node.op_type != "Constant")
 
 
-def constants_of(model: onnx.ModelProto) -> dict[str, npt.NDArray[Any]]:
+def constants_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     """Weights and other constants by name, be they initializers or nodes."""
-    found = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    found = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant":
             (attribute,) = node.attribute
             value = onnx.helper.get_attribute_value(attribute)
-            if isinstance(value, onnx.TensorProto):
-                found[node.output[0]] = onnx.numpy_helper.to_array(value)
-            else:
+            if not isinstance(value, onnx.TensorProto):
                 kind = np.float32 if attribute.name.startswith("value_float") else np.int64
-                found[node.output[0]] = np.array(value, dtype=kind)
+                value = onnx.numpy_helper.from_array(np.array(value, dtype=kind))
+            found[node.output[0]] = value
     return found

@@ -80,10 +80,19 @@ def transformer(
     weights: dict[str, Any] = {name: _drawn(random, shape) for name, shape in shapes.items()}
     gain = random.uniform(0.5, 1.5, 16).astype(np.float32)
     weights |= {"gain": gain, "tokens": np.array([0, 16, -1], dtype=np.int64)}
+    weights |= {"first": np.array([0]), "start": np.array([0, 16])}
     name = f"stride_{patch}"
     nodes = [
         helper.make_node("Conv", ["x", "embed"], ["f"], strides=[patch, patch]),
-        helper.make_node("Shape", ["f"], ["shape"]),
+        helper.make_node("Shape", ["f"], ["sides"]),
+        # As an exporter writes it: the numbers of an axis are picked one by one, and joined.
+        helper.make_node("Constant", [], ["second"], value_int=2),
+        helper.make_node("Constant", [], ["third"], value=_tensor("", np.int64(3))),
+        helper.make_node("Gather", ["sides", "second"], ["rows"]),
+        helper.make_node("Gather", ["sides", "third"], ["across"]),
+        helper.make_node("Unsqueeze", ["rows", "first"], ["rows1"]),
+        helper.make_node("Unsqueeze", ["across", "first"], ["across1"]),
+        helper.make_node("Concat", ["start", "rows1", "across1"], ["shape"], axis=0),
         helper.make_node("Reshape", ["f", "tokens"], ["columns"]),
         helper.make_node("Transpose", ["columns"], ["t"], perm=[0, 2, 1]),
         helper.make_node("LayerNormalization", ["t", "gain"], ["n"], epsilon=1e-6),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from export.bundle.graph import build_graph
 from export.bundle.quantise import quantise
@@ -95,6 +95,27 @@ def test_a_nan_in_the_file_reaches_the_outputs(small: Scorer, initializer: str) 
     tensor.CopyFrom(numpy_helper.from_array(values, initializer))
     for answer in run(model, pictures(1, (64, 64), 5)):
         assert np.isnan(answer).any()
+
+
+def nan_for_black(model: onnx.ModelProto) -> None:
+    """Divide the first convolution by itself: 0 / 0 where all that it sees is black."""
+    helper.set_model_props(model, {"mean": "0,0,0", "std": "1,1,1"})
+    nodes = model.graph.node
+    place = next(i for i, node in enumerate(nodes) if node.op_type == "MaxPool")
+    nodes[place].input[0] = "poisoned"
+    nodes.insert(place, helper.make_node("Mul", ["r1", "one_or_nan"], ["poisoned"]))
+    nodes.insert(place, helper.make_node("Div", ["c1", "c1"], ["one_or_nan"]))
+
+
+def test_a_nan_among_numbers_is_not_dropped_by_a_maximum(tmp_path: Path) -> None:
+    network = convolutional(tmp_path / "mine.onnx", edit=nan_for_black)
+    scorer = scorer_of(network, size=(64, 64), strides=(8,), scales=(1.0,))
+    images = np.maximum(pictures(2, (64, 64), 5), 1)
+    images[1, 31:34, 31:34] = 0
+    for build in GRAPHS.values():
+        score, anomaly_map = run(build(scorer), images)
+        assert list(np.isnan(score)) == [False, True]
+        assert not np.isnan(anomaly_map[0]).any()
 
 
 @pytest.mark.parametrize("kind", ["convolutional", "transformer"])

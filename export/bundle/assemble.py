@@ -49,6 +49,9 @@ _WORTH_IT: Final[dict[Precision, float]] = {"int8": 1.25, "mixed": 1.03}
 """Speed-up over fp32 that each must reach; int8 must reach more, because it is less exact."""
 _ROUNDS: Final = 50
 
+_PRODUCTS: Final = {"MatMul", "Gemm", "Einsum", "Attention"}
+"""What a transformer works by. With its few convolutions in 8 bits, it would be no faster."""
+
 
 def check_output(output: Path) -> None:
     """Raise :class:`OutputError` when no bundle can be written to ``output``, before any work."""
@@ -84,11 +87,6 @@ def export_bundle(
     was trained on.
     """
     check_output(output)
-    if precision == "fp16" and isinstance(scorer.backbone.network, NetworkFile):
-        raise ConfigError(
-            f"--precision fp16: not for a network from a file ({scorer.backbone.name}), whose own "
-            f"number format is kept; use --precision fp32"
-        )
     good = run.photos(data)
     drafts = _Drafts(
         run,
@@ -208,6 +206,9 @@ def times_as_fast(one: Detector, other: Detector) -> float:
 def _graph(
     scorer: Scorer, precision: Precision, good: tuple[Path, ...], geometry: Geometry
 ) -> onnx.ModelProto:
+    network = scorer.backbone.network
+    if isinstance(network, NetworkFile):
+        _check_precision(network, scorer.backbone.name, precision)
     graph = build_graph(scorer, precision=precision)
     if precision != "int8":
         return graph
@@ -217,6 +218,21 @@ def _graph(
     return quantise(
         graph, [load_sample(Sample(good[i], GOOD, None), geometry).image for i in chosen]
     )
+
+
+def _check_precision(network: NetworkFile, name: str, precision: Precision) -> None:
+    """Raise :class:`ConfigError` for a number format that a network from a file cannot have."""
+    if precision == "fp16":
+        raise ConfigError(
+            f"--precision fp16: the network from the file {name} keeps its own number format; use "
+            f"--precision fp32"
+        )
+    products = {node.op_type for node in network.model.graph.node} & _PRODUCTS
+    if precision == "int8" and products:
+        raise ConfigError(
+            f"--precision int8: the network {name} works by {', '.join(sorted(products))}, and "
+            f"only convolutions are brought to 8 bits; use --precision mixed"
+        )
 
 
 def _rescored(manifest: Manifest, detector: Detector) -> tuple[Golden, ...]:

@@ -127,7 +127,7 @@ sys.exit(main(["run", sys.argv[1]]))
 
 ODD_ROWS: Final = (
     "UPDATE verdict SET latest_us = 'x' WHERE place % 7 = 0",
-    "INSERT INTO open_trigger VALUES (x'ff', '', '', 'x', '', -1)",
+    "INSERT INTO open_trigger VALUES (x'ff', '', '', 'x', '', -1, x'ff', '')",
     "INSERT INTO epoch VALUES (-5, x'ff', 'x')",
     f"INSERT INTO epoch VALUES ({2**63 - 1}, 'far', 0)",
     f"INSERT INTO verdict VALUES ({2**62}, 0, '')",

@@ -39,6 +39,7 @@ def test_the_authors_recipe_is_theirs_to_the_field() -> None:
         "learning_rate": 1e-3,
         "weight_decay": 5e-4,
         "sigma": 4.0,
+        "normalise": "none",
         "false_reject": 0.02,
         "folds": 5,
         "seed": 7,

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from inspector.client.keys import ClientKeys, configure_client
 from inspector.errors import WireError
@@ -67,7 +68,12 @@ class Connection:
 
 
 class Channel:
-    """The command socket, a DEALER. Unless it is connected it sends nothing, and queues nothing."""
+    """The command socket, a DEALER. Unless it is connected it sends nothing, and queues nothing.
+
+    A reply belongs to the connection by which its command went out: one that breaks takes along
+    the replies that have not come, which ``losses`` tells. ZMQ_IMMEDIATE is not for this: with it
+    libzmq 4.3 also drops replies that came before a connection broke and were not read yet.
+    """
 
     def __init__(
         self,
@@ -82,14 +88,18 @@ class Channel:
         self._awake.setblocking(False)
         self._waker.setblocking(False)
         self._woken = False
+        self._losses = 0
         try:
-            self._socket = self._open()
+            self._socket, self._monitor = self._open()
         except WireError:
             self._close_pair()
             raise
 
     def send(self, command: Command) -> bool:
         """Send ``command``; False when it could not be sent, as the station is not connected."""
+        self._watch()
+        if not self._connected or self._broken:
+            return False
         try:
             self._socket.send(encode(command), zmq.NOBLOCK)
         except zmq.Again:
@@ -97,11 +107,11 @@ class Channel:
         return True
 
     def receive(self, timeout_s: float) -> ReplyMessage | None:
-        """The next reply, None when none comes in time, or after ``wake``.
+        """The next reply, None when none comes in time, after ``wake``, or on a loss.
 
         Raises :class:`WireError`.
         """
-        if not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if not self._has_reply():
             # Rounded up: a wait that ends too early would be begun again at once, and again.
             ready = dict(self._poller.poll(max(0, math.ceil(timeout_s * 1000))))
             with contextlib.suppress(BlockingIOError):
@@ -125,35 +135,68 @@ class Channel:
         woken, self._woken = self._woken, False
         return woken
 
+    @property
+    def losses(self) -> int:
+        """How many connections broke so far, but for one by which a reply still lies here."""
+        self._watch()
+        return self._losses
+
     def reset(self) -> None:
         """Connect anew, and so drop commands and replies that are on their way."""
-        self._socket.close(linger=0)
-        self._socket = self._open()
+        self._close_socket()
+        self._socket, self._monitor = self._open()
 
     def close(self) -> None:
         """Close the socket; what was not sent is dropped."""
-        self._socket.close(linger=0)
+        self._close_socket()
         self._close_pair()
+
+    def _watch(self) -> None:
+        """Take note of what became of the connection; after a loss, make a new one."""
+        with contextlib.suppress(zmq.Again):
+            while True:
+                event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))["event"]
+                if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                    self._connected = True
+                elif self._connected:
+                    self._broken = True
+        # libzmq reports a loss after it has handed out what came by that connection. By a new
+        # socket, not by the one that libzmq connects again, no command goes out a second time.
+        if self._broken and not self._has_reply():
+            self._losses += 1
+            self.reset()
+
+    def _has_reply(self) -> bool:
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+    def _close_socket(self) -> None:
+        self._socket.disable_monitor()
+        self._monitor.close(linger=0)
+        self._socket.close(linger=0)
 
     def _close_pair(self) -> None:
         self._awake.close()
         self._waker.close()
 
-    def _open(self) -> zmq.Socket[bytes]:
+    def _open(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+        """A socket that connects, and the one that tells what becomes of that."""
+        self._connected = self._broken = False
         socket = self._context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.IMMEDIATE, 1)
+        monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_MESSAGE)
         beat(socket)
         configure_client(socket, self._keys)
         try:
             dial(socket, self._address)
         except WireError:
+            socket.disable_monitor()
+            monitor.close(linger=0)
             socket.close(linger=0)
             raise
         self._poller = zmq.Poller()
-        self._poller.register(socket, zmq.POLLIN)
-        self._poller.register(self._awake, zmq.POLLIN)
-        return socket
+        for one in (socket, monitor, self._awake):
+            self._poller.register(one, zmq.POLLIN)
+        return socket, monitor
 
 
 def beat(socket: zmq.Socket[bytes]) -> None:

@@ -22,7 +22,7 @@ from inspector.wire.messages import (
 AnswerKind = Literal[
     "accepted", "acquired", "verdict", "status", "replayed", "done", "refused", "unanswered"
 ]
-"""What is new about a command: the kind of a reply, or that no final one came in time."""
+"""What is new about a command: the kind of a reply, or that no final one came or will come."""
 
 
 @dataclass(eq=False)
@@ -71,7 +71,8 @@ class _Flight:
     """How long a command is waited for, and when it is sent again; moments are monotonic, s.
 
     ``again``: what is sent while there is no answer; None: nothing is. ``about``: what waits for
-    this command, which an error names. ``beside``: nobody is told of its answers.
+    this command, which an error names. ``beside``: nobody is told of its answers. ``losses``: how
+    many connections had broken when it was sent last.
     """
 
     sent: Sent
@@ -83,6 +84,7 @@ class _Flight:
     beside: bool
     send_at: float | None
     is_sent: bool = False
+    losses: int = 0
 
 
 class Exchange:
@@ -189,6 +191,8 @@ class Exchange:
             return
         if reply is not None:
             self._take(reply)
+        else:
+            self._end_lost()
         now = time.monotonic()
         late = [flight for flight in self._flights.values() if now >= flight.until]
         if late:
@@ -199,6 +203,7 @@ class Exchange:
             if flight.send_at is None or not flight.send_at <= now < flight.until:
                 continue
             again = flight.again if flight.is_sent else None
+            flight.losses = self.channel.losses
             if self.channel.send(flight.sent.command if again is None else again):
                 flight.is_sent = True
                 flight.send_at = None if flight.again is None else now + REPEAT_S
@@ -230,6 +235,17 @@ class Exchange:
             sent.reply = reply
             self._on_reply(sent.command, reply)
             self._tell(flight, reply.kind)
+
+    def _end_lost(self) -> None:
+        """The answer to what went out by a connection that broke will not come."""
+        losses = self.channel.losses
+        for flight in list(self._flights.values()):
+            if flight.is_sent and flight.again is None and flight.losses < losses:
+                text = (
+                    f"{self._address}: the station went while {flight.about.command} waited for "
+                    f"its answer; whether it was done, the station's status tells"
+                )
+                self._end(flight, CommandError(text), "unanswered")
 
     def _give_up(self, late: list[_Flight], now: float) -> None:
         """No answer came to these in time."""

@@ -6,6 +6,7 @@ import contextlib
 import queue
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -139,6 +140,51 @@ def test_trigger_for_a_station_that_is_down_does_not_come_later(recorded):
         with serving(recorded, reached.append, address):
             assert commander.status() == recorded.status()
     assert reached == []
+
+
+@pytest.mark.parametrize("call", [lambda one: one.recipe("r"), lambda one: one.reload()])
+def test_order_ends_with_its_connection_and_not_minutes_later(recorded, call):
+    heard: queue.Queue[Request] = queue.Queue()
+    with contextlib.ExitStack() as station:
+        commands = station.enter_context(serving(recorded, heard.put))
+        with Commander(commands.address) as commander, ThreadPoolExecutor() as pool:
+            ordered = pool.submit(call, commander)
+            heard.get(timeout=5)
+            station.close()
+            with pytest.raises(CommandError, match=r"the station went while .* waited"):
+                ordered.result(timeout=5)
+
+
+def test_answer_given_in_the_last_moment_is_heard(recorded):
+    for _ in range(20):
+        heard: queue.Queue[Request] = queue.Queue()
+        with contextlib.ExitStack() as station:
+            commands = station.enter_context(serving(recorded, heard.put))
+            with Commander(commands.address) as commander:
+                sent = commander.send(wire.RecipeCommand(recipe="r"))
+                while heard.empty():
+                    commander.receive(0.01)
+                heard.get().finish("done at last")
+                station.close()
+                time.sleep(0.05)
+                until_done(commander, sent)
+                assert sent.result().detail == "done at last"
+
+
+def test_trigger_is_sent_again_by_the_next_connection(recorded):
+    [address] = free_ports(1)
+    heard: queue.Queue[Request] = queue.Queue()
+    with Commander(address) as commander:
+        with serving(recorded, heard.put, address):
+            sent = commander.send_trigger("top", 1, "w")
+            order = commander.send(wire.RecipeCommand(recipe="r"))
+            while heard.qsize() < 2:
+                commander.receive(0.01)
+        until_done(commander, order)
+        assert order.error is not None and not sent.is_done
+        with serving(recorded, accept_and_answer, address):
+            until_done(commander, sent)
+    assert sent.result().verdict is not None
 
 
 def test_late_answer_is_not_taken_for_the_next_one(recorded):

@@ -17,7 +17,7 @@ import export
 from benchmarks.accuracy import authors, rivals
 from benchmarks.accuracy.fitting import Fit, GoodParts, Trained, graph_megabytes
 from export import settings
-from export.data import dataset, photos, synthetic
+from export.data import dataset, misplaced, photos, pixels, synthetic
 from export.evaluation import evaluate, metrics
 from export.model import backbone, cfa, features
 from export.settings import TrainSettings
@@ -85,9 +85,10 @@ _ASIDE = {
 _OURS = tuple(
     path
     for path in sorted(Path(export.__path__[0]).rglob("*.py"))
-    if path.stem not in _ASIDE | {"auto", "synthetic", "trial"}
+    if path.stem not in _ASIDE | {"auto", "misplaced", "pixels", "synthetic", "trial"}
 )
 _SHARED = (backbone, calibrate, dataset, photos, evaluate, features, metrics, geometry)
+_DRAWN = (synthetic, misplaced, pixels)
 _GRID = (
     cfa.pool,
     cfa.up_sample,
@@ -130,7 +131,7 @@ METHODS: dict[str, Method] = {
         settings=lambda base: base,
         every_seed=True,
         uses=_EVERY_SETTING,
-        code=digest_code(*_OURS, geometry, fit_cfa, auto, trial, synthetic, fit_auto),
+        code=digest_code(*_OURS, geometry, fit_cfa, fit_auto, auto, trial, *_DRAWN),
         chooses=frozenset(auto.CHOSEN),
     ),
     "cfa-authors": Method(

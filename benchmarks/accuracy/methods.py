@@ -15,7 +15,14 @@ from typing import Any
 
 import export
 from benchmarks.accuracy import authors, rivals
-from benchmarks.accuracy.fitting import Fit, GoodParts, Trained, graph_megabytes
+from benchmarks.accuracy.fitting import (
+    Fit,
+    GoodParts,
+    Trained,
+    graph_megabytes,
+    head_of,
+    pooled,
+)
 from export import settings
 from export.data import dataset, misplaced, photos, pixels, synthetic
 from export.evaluation import evaluate, metrics
@@ -66,7 +73,8 @@ def fit_cfa(data: Path, folder: Path, chosen: TrainSettings, on_step: OnStep) ->
     facts, outcome = run.facts(), run.outcome()
     scorer = load_scorer(run, pick_device(chosen.device))
     return Trained(
-        score=scorer,
+        features=pooled(scorer.backbone, scorer.device),
+        head=head_of(scorer),
         settings=facts.settings,
         geometry=facts.geometry,
         calibration=outcome.calibration,

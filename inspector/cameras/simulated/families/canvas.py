@@ -129,7 +129,7 @@ def stroke(points: Any, width: float) -> Floats:
 def to_pixels(points: Any) -> npt.NDArray[np.int32]:
     """Part coordinates as OpenCV's fixed-point pixels with 4 fractional bits."""
     pixels = np.asarray(points, dtype=np.float64) + np.array([(WIDTH - 1) / 2, (HEIGHT - 1) / 2])
-    return np.round(pixels * 16).astype(np.int32).reshape(-1, 1, 2)
+    return np.asarray(np.round(pixels * 16), dtype=np.int32).reshape(-1, 1, 2)
 
 
 def rectangle(at: Point, size: Point, turn_deg: float = 0.0) -> Floats:

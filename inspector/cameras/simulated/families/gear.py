@@ -78,7 +78,7 @@ def _draw(rng: Rng, texture: float) -> Drawn:
             if number != filled:
                 at = _hole(number, shift if number == moved else 0.0)
                 opening = np.maximum(opening, disc(at, HOLE))
-        alpha = body * (1.0 - opening)
+        alpha = np.asarray(body * (1.0 - opening), dtype=np.float32)
         return _shade(alpha, radius, finish)
 
     layer = redraw()

@@ -1,7 +1,7 @@
 """What is measured, and how it is told: every benchmark is a module, run from the checkout's root.
 
 ``python -m benchmarks.accuracy`` compares methods on your photos; ``accuracy/`` also has
-``teach_in``, ``contaminated``, ``limits``, ``photos_to_verdicts`` and ``head_cost``.
+``families``, ``teach_in``, ``contaminated``, ``limits``, ``photos_to_verdicts`` and ``head_cost``.
 ``python -m benchmarks.speed.latency`` and its neighbours (``end_to_end``, ``rivals``, ``sparse``,
 ``gpu``) take times; ``gpu.sh`` takes all those of a GPU. ``python -m benchmarks.faults`` breaks a
 station on purpose and counts. Results go to ``results/``; ``RESULTS.md`` says what they mean.

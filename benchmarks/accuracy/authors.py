@@ -8,7 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.accuracy.fitting import GoodParts, Index, Trained, graph_megabytes
+from benchmarks.accuracy.fitting import (
+    GoodParts,
+    Index,
+    Trained,
+    graph_megabytes,
+    head_of,
+    pooled,
+)
 from export.model import cfa
 from export.model.backbone import Backbone
 from export.settings import TrainSettings
@@ -73,7 +80,8 @@ def fit(data: Path, folder: Path, chosen: TrainSettings, on_step: OnStep) -> Tra
             parts.backbone, models["service"], chosen, parts.device, calibration.threshold
         )
         return Trained(
-            score=scorer,
+            features=pooled(parts.backbone, parts.device),
+            head=head_of(scorer),
             settings=chosen,
             geometry=parts.geometry,
             calibration=calibration,

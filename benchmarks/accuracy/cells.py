@@ -7,16 +7,19 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks.accuracy.fitting import Trained
 from benchmarks.accuracy.plan import Category, Cell
 from benchmarks.figures import commit, machine
 from export.evaluation.evaluate import evaluate, write_output
-from export.training.calibrate import prediction
+from export.training.calibrate import calibrate, prediction
 from export.training.train import Step, pick_device
+from inspector.detection.manifest import Calibration
 from inspector.errors import OutputError
 
 
@@ -96,6 +99,13 @@ def judge(category: Category, trained: Trained, on_step: Callable[[Step], None])
     predicted = None
     if rejects.total:
         predicted = prediction(limit.good_rejected, limit.good_parts, rejects.total)
+    good, defective = evaluation.good_scores, evaluation.defective_scores
+    limits = {
+        "at_auto": limit_for(limit, auto_rate(limit.good_parts)),
+        "at_1_percent": limit_for(limit, 0.01),
+        # No good test part is rejected; nobody has this limit, as it needs the test photos.
+        "at_oracle": float(np.nextafter(max(good), np.inf)) if good else None,
+    }
     return {
         **{name: summary.get(name) for name in ("image_auroc", "pixel_auroc", "aupro", "f1")},
         "false_reject_rate": rejects.value,
@@ -106,9 +116,33 @@ def judge(category: Category, trained: Trained, on_step: Callable[[Step], None])
         "escape_rate": escapes.value,
         "escapes": escapes.hits,
         "defective_parts": escapes.total,
+        **{f"escapes_{at}": escaped(defective, limits[at]) for at in limits},
+        "auto_rate": auto_rate(limit.good_parts),
         "faults": len(evaluation.faults),
         "unmasked": evaluation.unmasked,
         "train_seconds": trained.seconds,
+        "head_ms": trained.time_head(),
         "items": trained.items,
         "megabytes": trained.megabytes,
     }
+
+
+def auto_rate(n: int) -> float:
+    """The lowest false-reject rate that ``n`` held-out parts support without extrapolation.
+
+    1 / (n + 1), but no less than 0.5 %: with ever more parts the limit would creep up with the
+    highest of them.
+    """
+    return max((1.0 + 1e-9) / (n + 1), 0.005)
+
+
+def limit_for(calibration: Calibration, rate: float) -> float:
+    """The limit that the same held-out parts give for ``rate``, in units of the limit they gave."""
+    return calibrate([np.array(calibration.scores)], rate).threshold
+
+
+def escaped(defective: Sequence[float], limit: float | None) -> float | None:
+    """The share of ``defective`` scores below ``limit``; None when there are none, or no limit."""
+    if limit is None or not defective:
+        return None
+    return float(np.mean(np.asarray(defective) < limit))

@@ -9,16 +9,22 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from export.bundle.graph import build_graph
 from export.data import dataset, photos
-from export.evaluation.evaluate import ScoreBatch
+from export.model import cfa
 from export.model.backbone import Backbone
 from export.model.features import FeatureCache
 from export.settings import TrainSettings
 from export.training.train import OnStep, Scorer, Step, pick_device
 from inspector.detection.manifest import Calibration
 from inspector.imaging.geometry import Geometry
+from inspector.verdict import FloatMap, Frame8
+
+HEAD_ROUNDS = 20
+HEAD_SECONDS = 2.0
 
 Index = npt.NDArray[np.intp]
 
@@ -27,12 +33,15 @@ Index = npt.NDArray[np.intp]
 class Trained:
     """A model ready to be judged.
 
-    ``score``: in units of the limit. ``seconds``: training with everything the limit needs, photos
-    already read. ``items``: vectors in the memory bank (positions, for PaDiM). ``megabytes``: what
-    a station must be given, float32. ``limit_from``: how good parts were held out for the limit.
+    ``features``: uint8 BGR ``[N, H, W, 3]`` → the network's pooled maps. ``head``: these → scores
+    ``[N]`` and maps ``[N, H, W]`` in units of the limit. ``seconds``: training with everything the
+    limit needs, photos already read. ``items``: vectors in the memory bank (positions, for PaDiM).
+    ``megabytes``: what a station must be given, float32. ``limit_from``: how good parts were held
+    out for the limit.
     """
 
-    score: ScoreBatch
+    features: Callable[[Frame8], cfa.Levels]
+    head: Callable[[cfa.Levels], tuple[Tensor, Tensor]]
     settings: TrainSettings
     geometry: Geometry
     calibration: Calibration
@@ -40,6 +49,30 @@ class Trained:
     items: int
     megabytes: float
     limit_from: str
+
+    @torch.no_grad()
+    def score(self, images: Frame8) -> tuple[FloatMap, FloatMap]:
+        """Scores and maps of pictures, as :data:`export.evaluation.evaluate.ScoreBatch` says."""
+        scores, maps = self.head(self.features(images))
+        return scores.cpu().numpy(), maps.cpu().numpy()
+
+    @torch.no_grad()
+    def time_head(self) -> float:
+        """Median time of ``head`` for one picture, ms: PyTorch on this machine, as it trains.
+
+        What is searched does not depend on the picture, so a grey one will do.
+        """
+        grey = np.full((1, self.geometry.height, self.geometry.width, 3), 127, dtype=np.uint8)
+        levels = self.features(grey)
+        times: list[float] = []
+        while len(times) < HEAD_ROUNDS and sum(times) < HEAD_SECONDS:
+            began = time.perf_counter()
+            scores, _ = self.head(levels)
+            # A copy to the CPU waits for a GPU.
+            scores.cpu()
+            times.append(time.perf_counter() - began)
+        # The first rounds allocate memory.
+        return round(1e3 * float(np.median(times[min(2, len(times) - 1) :])), 3)
 
 
 Fit = Callable[[Path, Path, TrainSettings, OnStep], Trained]
@@ -101,6 +134,21 @@ class GoodParts:
     def seconds(self) -> float:
         """Since the photos were read."""
         return round(time.monotonic() - self._began, 1)
+
+
+def pooled(network: Backbone, device: torch.device) -> Callable[[Frame8], cfa.Levels]:
+    """Pictures → the pooled maps of ``network``."""
+    return lambda images: cfa.pool(network.maps(images, device))
+
+
+def head_of(scorer: Scorer) -> Callable[[cfa.Levels], tuple[Tensor, Tensor]]:
+    """What ``scorer`` does with pooled maps."""
+
+    def head(levels: cfa.Levels) -> tuple[Tensor, Tensor]:
+        maps = scorer.maps(levels)
+        return maps.amax(dim=(1, 2)), maps
+
+    return head
 
 
 def graph_megabytes(scorer: Scorer) -> float:

@@ -15,9 +15,16 @@ from typing import Any
 
 import export
 from benchmarks.accuracy import authors, rivals
-from benchmarks.accuracy.fitting import Fit, GoodParts, Trained, graph_megabytes
+from benchmarks.accuracy.fitting import (
+    Fit,
+    GoodParts,
+    Trained,
+    graph_megabytes,
+    head_of,
+    pooled,
+)
 from export import settings
-from export.data import dataset, photos, synthetic
+from export.data import dataset, misplaced, photos, pixels, synthetic
 from export.evaluation import evaluate, metrics
 from export.model import backbone, cfa, features
 from export.settings import TrainSettings
@@ -66,7 +73,8 @@ def fit_cfa(data: Path, folder: Path, chosen: TrainSettings, on_step: OnStep) ->
     facts, outcome = run.facts(), run.outcome()
     scorer = load_scorer(run, pick_device(chosen.device))
     return Trained(
-        score=scorer,
+        features=pooled(scorer.backbone, scorer.device),
+        head=head_of(scorer),
         settings=facts.settings,
         geometry=facts.geometry,
         calibration=outcome.calibration,
@@ -85,9 +93,10 @@ _ASIDE = {
 _OURS = tuple(
     path
     for path in sorted(Path(export.__path__[0]).rglob("*.py"))
-    if path.stem not in _ASIDE | {"auto", "synthetic", "trial"}
+    if path.stem not in _ASIDE | {"auto", "misplaced", "pixels", "synthetic", "trial"}
 )
 _SHARED = (backbone, calibrate, dataset, photos, evaluate, features, metrics, geometry)
+_DRAWN = (synthetic, misplaced, pixels)
 _GRID = (
     cfa.pool,
     cfa.up_sample,
@@ -130,7 +139,7 @@ METHODS: dict[str, Method] = {
         settings=lambda base: base,
         every_seed=True,
         uses=_EVERY_SETTING,
-        code=digest_code(*_OURS, geometry, fit_cfa, auto, trial, synthetic, fit_auto),
+        code=digest_code(*_OURS, geometry, fit_cfa, fit_auto, auto, trial, *_DRAWN),
         chooses=frozenset(auto.CHOSEN),
     ),
     "cfa-authors": Method(

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.accuracy.fitting import Fit, GoodParts, Index, Trained
+from benchmarks.accuracy.fitting import Fit, GoodParts, Index, Trained, pooled
 from export.model import cfa
 from export.settings import TrainSettings
 from export.training import calibrate
@@ -267,20 +266,14 @@ def fitted(make: MakeRival) -> Fit:
             rival = build(everything, "service")
             calibration = calibrate.calibrate(scores, chosen.false_reject)
 
-            @torch.no_grad()
-            def score(
-                images: npt.NDArray[np.uint8],
-            ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-                levels = cfa.pool(network.maps(images, parts.device))
+            def head(levels: cfa.Levels) -> tuple[Tensor, Tensor]:
                 values, maps = rival.score(concatenate(levels, grid))
-                return (
-                    (values / calibration.threshold).cpu().numpy(),
-                    (maps / calibration.threshold).cpu().numpy(),
-                )
+                return values / calibration.threshold, maps / calibration.threshold
 
             weights = sum(v.numel() for v in network.network.state_dict().values())
             return Trained(
-                score=score,
+                features=pooled(network, parts.device),
+                head=head,
                 settings=chosen,
                 geometry=parts.geometry,
                 calibration=calibration,

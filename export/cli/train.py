@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_of(vars(options), options.config)
     from export.data.dataset import open_layout
     from export.data.layouts import WHOLE, Selection
-    from export.training.auto import choose, in_plain_words, recall
+    from export.training.auto import choose, in_plain_words, recall, say_left_out
     from export.training.run import Run
     from export.training.train import train
 
@@ -132,6 +132,8 @@ def run(options: argparse.Namespace) -> int:
             f"chosen in {choice.seconds:.0f} s from good parts alone: {choice.held_out} that were "
             f"kept back, and {choice.defects} defects drawn on them"
         )
+        if choice.left_out:
+            print(f"note: {say_left_out(choice.left_out)}")
     print(plain(f"trained in {outcome.train_seconds:.0f} s: {run.folder}"))
     for remark in outcome.remarks:
         print(plain(f"note: {remark}"))

@@ -1,28 +1,34 @@
 """Defects drawn on photos of good parts, to compare settings before any real defect is known.
 
-Every kind alters a small place of a photo at the photo's own resolution. The weakest defects are
-hardly visible to a person, so that even good settings miss some and better ones can be told.
+Three families, each at the photo's own resolution. Marks alter a small place. Large faint changes
+are what uneven surfaces show: a film or a cloud over a good share of the part, a few grey levels
+strong. Misplaced parts (``misplaced.py``) alter no surface at all: something that stands out of the
+photo is shifted, turned, missing or there twice. The weakest defects are hardly visible to a
+person, so that even good settings miss some and better ones can be told.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from export.data import misplaced
+from export.data.pixels import Floats, Rng, deep, f32, fill, grain, log_uniform, smooth
 from inspector.verdict import Frame8
 
-Rng = np.random.Generator
-Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 SIZES: Final = (0.01, 0.15)
-"""Smallest and largest extent of a defect, as a share of the photo's side; scratches: double."""
+"""Smallest and largest extent of a mark, as a share of the photo's side; scratches: double."""
+
+FAINT_SIZES: Final = (0.25, 0.6)
+"""Smallest and largest extent of a large faint change, as a share of the photo's shorter side."""
 
 MARGIN_PX: Final = 3
 """Farther than this from its mask, a photo is unchanged."""
@@ -32,6 +38,7 @@ _TRIES = 5
 _MAP_PX = 96
 _ANYWHERE = 0.08
 _COVERED = 0.95
+_MOST_CLOSED_PX = 24
 
 
 @dataclass(frozen=True)
@@ -69,45 +76,62 @@ class _Window:
 
 
 def defective(images: Sequence[Frame8], seed: int) -> Iterator[Synthetic]:
-    """One defect for each photo, in order; the kinds take turns.
+    """One defect for each photo, in order; each time a kind that was drawn least so far.
 
     ``images``: uint8 BGR ``[H, W, 3]``, of any sizes of at least 16 px. Two are read at a time, so
-    that a lazy sequence will do, and none is altered. Grey photos stay grey.
+    that a lazy sequence will do, and none is altered. Grey photos stay grey. On a photo in which no
+    part stands out (:func:`~export.data.misplaced.find_parts`) no kind of ``misplaced.KINDS`` is
+    drawn; :func:`left_out` tells which kinds never were.
     """
-    order: list[str] = []
-    turns = np.random.default_rng([seed])
+    used = dict.fromkeys(KINDS, 0)
     for index, image in enumerate(images):
-        order = order or [str(kind) for kind in turns.permutation(sorted(KINDS))]
         rng = np.random.default_rng([seed, index + 1])
         source = int(rng.integers(len(images)))
-        yield _spoil(image, image if source == index else images[source], order.pop(), rng)
+        other = image if source == index else images[source]
+        yield _spoil(image, other, used, rng)
 
 
-def _spoil(image: Frame8, source: Frame8, kind: str, rng: Rng) -> Synthetic:
+def left_out(drawn: Iterable[str]) -> tuple[str, ...]:
+    """Kinds that are not among those ``drawn``, since they showed on no photo."""
+    return tuple(sorted(set(KINDS) - set(drawn)))
+
+
+def _spoil(image: Frame8, source: Frame8, used: dict[str, int], rng: Rng) -> Synthetic:
+    """The photo with a defect of the kind ``used`` least, whose number grows."""
     grey = all(np.array_equal(image[:, :, 0], image[:, :, channel]) for channel in (1, 2))
     # A grey photo is altered in one channel, so that its three channels stay equal.
     photo = image[:, :, :1] if grey else image
-    other = _deep(cv2.cvtColor(source, cv2.COLOR_BGR2GRAY)) if grey else source
+    other = deep(cv2.cvtColor(source, cv2.COLOR_BGR2GRAY)) if grey else source
     parts, edges = _interest(image)
-    # Some kinds do not show on a flat photo; a stain shows on every one.
-    for tried, name in enumerate([kind] * _TRIES + ["stain"] * _TRIES):
-        at = _place(edges if name in _NEEDS_EDGES else parts, photo, rng)
-        site = _site((photo, other), at, 1.25 ** (tried % _TRIES), rng)
-        window, after = KINDS[name](site, rng)
-        made = _settle(image, window, after, name)
-        if made is not None:
-            return made
-    window, after = _blot(site)
-    made = _settle(image, window, after, "stain", least=0.0)
+    standing = misplaced.find_parts(image)
+    ties = {str(kind): place for place, kind in enumerate(rng.permutation(sorted(KINDS)))}
+    for kind in sorted(KINDS, key=lambda kind: (used[kind], ties[kind])):
+        if kind in misplaced.KINDS and not standing:
+            continue
+        # A kind that does not show here has had its turn: others must not wait for it for ever.
+        used[kind] += 1
+        for tried in range(_TRIES):
+            if kind in misplaced.KINDS:
+                box, after = misplaced.draw(kind, photo, standing, rng)
+            else:
+                at = _place(edges if kind in _NEEDS_EDGES else parts, photo, rng)
+                site = _site((photo, other), at, 1.25**tried, rng)
+                window, after = _MARKS[kind](site, rng)
+                box = (window.rows, window.columns)
+            made = _settle(image, box, after, kind)
+            if made is not None:
+                return made
+    window, after = _blot(_site((photo, other), _place(parts, photo, rng), 1.0, rng))
+    made = _settle(image, (window.rows, window.columns), after, "stain", least=0.0)
     assert made is not None
     return made
 
 
 def _settle(
-    image: Frame8, window: _Window, after: Floats, kind: str, least: float = 4.0
+    image: Frame8, box: tuple[slice, slice], after: Floats, kind: str, least: float = 4.0
 ) -> Synthetic | None:
-    """The photo with ``after`` in its window, and the mask; None if the change hardly shows."""
-    before = image[window.rows, window.columns]
+    """The photo with ``after`` in its ``box``, and the mask; None if the change hardly shows."""
+    before = image[box]
     changed = np.clip(np.rint(after), 0, 255).astype(np.uint8)
     changed = changed.repeat(3 // changed.shape[2], axis=2)
     lifted = changed.astype(np.float32) - before
@@ -131,15 +155,16 @@ def _settle(
     reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * MARGIN_PX + 1,) * 2)
     near = np.asarray(cv2.dilate(mask, reach))[:, :, None] > 0
     spoiled, whole = image.copy(), np.zeros(image.shape[:2], dtype=np.bool_)
-    spoiled[window.rows, window.columns] = np.where(near, changed, before)
-    whole[window.rows, window.columns] = mask > 0
+    spoiled[box] = np.where(near, changed, before)
+    whole[box] = mask > 0
     return Synthetic(spoiled, whole, kind)
 
 
 def _clean(mask: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """The mask with its gaps closed, its holes filled and its specks dropped."""
     extent = math.sqrt(float(np.count_nonzero(mask)))
-    radius = 1 + int(0.1 * extent)
+    # The cost grows with the square of the radius, which large changes do not need.
+    radius = min(1 + int(0.1 * extent), _MOST_CLOSED_PX)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
     padded = np.pad(mask, radius + 1)
     closed = np.asarray(cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel))
@@ -193,13 +218,13 @@ def _site(pair: tuple[Frame8, Frame8], at: tuple[int, int], boost: float, rng: R
     side = math.sqrt(photo.shape[0] * photo.shape[1])
     largest = min(SIZES[1] * side, 0.5 * min(photo.shape[:2]))
     smallest = min(max(SIZES[0] * side, _SMALLEST_PX), largest)
-    size = _log_uniform(rng, smallest, largest) * boost**0.5
+    size = log_uniform(rng, smallest, largest) * boost**0.5
     site = _Site(photo, other, row, column, size, side, 0.0)
     around = _window(site, max(8.0, 1.5 * size)).pixels.mean(axis=2)
     # The median ignores the part's contours and measures its texture and the noise.
     texture = 1.5 * float(np.median(np.abs(around - cv2.blur(around, (9, 9)))))
     low = 6.0 + 1.2 * texture
-    step = min(_log_uniform(rng, low, 50.0 + 4.0 * texture) * boost, 140.0)
+    step = min(log_uniform(rng, low, 50.0 + 4.0 * texture) * boost, 140.0)
     return _Site(photo, other, row, column, size, side, step)
 
 
@@ -216,7 +241,7 @@ def _window(site: _Site, reach: float) -> _Window:
 def _scratch(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
     """A groove: a curved or jagged line, often with a paler line beside it."""
     length = max(2.0 * site.size, 8.0)
-    width = max(_log_uniform(rng, 0.003, 0.015) * site.side, 0.9)
+    width = max(log_uniform(rng, 0.003, 0.015) * site.side, 0.9)
     width = min(width, 0.2 * length)
     count = 24
     t = np.linspace(-0.5, 0.5, count)
@@ -229,7 +254,7 @@ def _scratch(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
     turn = rng.uniform(0, math.pi)
     line = length * _turned(np.stack([t, side], axis=1), turn)
     taper = np.sin(np.linspace(0.2, math.pi - 0.2, count)) ** 0.5
-    taper = taper * np.clip(1.0 + 0.5 * _smooth(rng, (1, count), 4)[0], 0.25, 1.0)
+    taper = taper * np.clip(1.0 + 0.5 * smooth(rng, (1, count), 4)[0], 0.25, 1.0)
     sign = _sign(window, site, rng)
     change = sign * _stroke(window, line, width, taper)
     if rng.random() < 0.4:
@@ -260,8 +285,8 @@ def _stain(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
     """A film of another shade, partly transparent, cloudy, sometimes with a dried rim."""
     window = _window(site, 0.8 * site.size)
     field = _blob(window, site, rng)
-    film = _edge(field, site, _log_uniform(rng, 1.0, 0.25 * site.size + 1.0))
-    film = film * np.clip(1.0 + 0.3 * _smooth(rng, film.shape, 8), 0.3, 1.5)
+    film = _edge(field, site, log_uniform(rng, 1.0, 0.25 * site.size + 1.0))
+    film = film * np.clip(1.0 + 0.3 * smooth(rng, film.shape, 8), 0.3, 1.5)
     if rng.random() < 0.3:
         film = film * (0.45 + 0.9 * np.exp(-np.square(field / 0.15)))
     channels = window.pixels.shape[2]
@@ -270,7 +295,7 @@ def _stain(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
     opaque = rng.uniform(0.1, 0.8)
     colour = np.median(window.pixels, axis=(0, 1)) + shift / opaque
     weight = np.clip(film * opaque, 0.0, 1.0)[:, :, None]
-    return window, _f32(window.pixels + weight * (colour - window.pixels))
+    return window, f32(window.pixels + weight * (colour - window.pixels))
 
 
 def _blot(site: _Site) -> tuple[_Window, Floats]:
@@ -278,21 +303,21 @@ def _blot(site: _Site) -> tuple[_Window, Floats]:
     window = _window(site, 0.8 * site.size)
     inside = np.hypot(window.x, window.y) <= max(0.5 * site.size, 1.0)
     level = 0.0 if float(window.pixels[inside].mean()) > 127.0 else 255.0
-    return window, _f32(np.where(inside[:, :, None], level, window.pixels))
+    return window, f32(np.where(inside[:, :, None], level, window.pixels))
 
 
 def _dent(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
     """A dent or a bump under a light from one side, or a pit with a dark ground."""
     window = _window(site, site.size)
     u, v = _ellipse(window, 0.6 * site.size, rng)
-    rho = u * u + v * v + 0.15 * _smooth(rng, u.shape, 5)
+    rho = u * u + v * v + 0.15 * smooth(rng, u.shape, 5)
     inside = np.square(np.clip(1.0 - rho, 0.0, 1.0))
     light = rng.uniform(0, 2 * math.pi)
     slope = (window.x * math.cos(light) + window.y * math.sin(light)) / (0.3 * site.size)
     change = slope * inside * 1.6
     if rng.random() < 0.5:
         change = 0.6 * change + _sign(window, site, rng) * np.minimum(2.0 * inside, 1.0)
-    return window, window.pixels + _f32(site.step * change)[:, :, None]
+    return window, window.pixels + f32(site.step * change)[:, :, None]
 
 
 def _warp(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
@@ -306,17 +331,17 @@ def _warp(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
     if how == 0:
         turn = rng.uniform(0, 2 * math.pi)
         shift = 0.35 * amount * size * inside
-        dx, dy = _f32(shift * math.cos(turn)), _f32(shift * math.sin(turn))
+        dx, dy = f32(shift * math.cos(turn)), f32(shift * math.sin(turn))
     elif how == 1:
         angle = 1.8 * amount * inside
-        dx = _f32(window.x * (np.cos(angle) - 1) - window.y * np.sin(angle))
-        dy = _f32(window.x * np.sin(angle) + window.y * (np.cos(angle) - 1))
+        dx = f32(window.x * (np.cos(angle) - 1) - window.y * np.sin(angle))
+        dy = f32(window.x * np.sin(angle) + window.y * (np.cos(angle) - 1))
     else:
-        dx, dy = (_f32(0.7 * amount * inside * away) for away in (window.x, window.y))
+        dx, dy = (f32(0.7 * amount * inside * away) for away in (window.x, window.y))
     columns, rows = window.x - window.x[0, 0] + dx, window.y - window.y[0, 0] + dy
     border = cv2.BORDER_REFLECT_101
     moved = cv2.remap(window.pixels, columns, rows, cv2.INTER_CUBIC, borderMode=border)
-    return window, np.where(inside[:, :, None] > 0, _deep(moved), window.pixels)
+    return window, np.where(inside[:, :, None] > 0, deep(moved), window.pixels)
 
 
 def _smear(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
@@ -335,8 +360,8 @@ def _smear(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
     soft_px = max(2.0, 0.3 * site.size)
     weight = (_visible(site) ** 0.5 * _edge(_blob(window, site, rng), site, soft_px))[:, :, None]
     # Wiping the part removes no noise of the camera, so grain is added again.
-    grain = _grain(window.pixels, rng) * weight
-    return window, _f32(window.pixels + weight * (_deep(wiped) - window.pixels) + grain)
+    added = grain(window.pixels, rng) * weight
+    return window, f32(window.pixels + weight * (deep(wiped) - window.pixels) + added)
 
 
 def _gap(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
@@ -351,9 +376,9 @@ def _gap(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
     # The pixels in the middle of a blurred contour belong to neither of its sides.
     share = 0.3 * (high - low)
     spreading = ring & (grey >= high - share if rng.random() < 0.5 else grey <= low + share)
-    filling = _fill(window.pixels, _f32(spreading)) + _grain(window.pixels, rng)
+    filling = fill(window.pixels, f32(spreading)) + grain(window.pixels, rng)
     weight = _edge(field, site, 1.5)[:, :, None] * (0.4 + 0.6 * _visible(site))
-    return window, window.pixels + _f32(weight) * (filling - window.pixels)
+    return window, window.pixels + f32(weight) * (filling - window.pixels)
 
 
 def _patch(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
@@ -363,9 +388,9 @@ def _patch(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
     field = _blob(window, site, rng)
     if rng.random() < 0.6:
         # As in Poisson editing, the differences at the seam are spread over the piece.
-        piece = _f32(piece + _fill(window.pixels - piece, _f32(field < 0)))
+        piece = f32(piece + fill(window.pixels - piece, f32(field < 0)))
     weight = _edge(field, site, 2.0)[:, :, None] * (0.35 + 0.65 * _visible(site))
-    return window, window.pixels + _f32(weight) * (piece - window.pixels)
+    return window, window.pixels + f32(weight) * (piece - window.pixels)
 
 
 def _scar(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
@@ -373,15 +398,53 @@ def _scar(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
     length = max(1.5 * site.size, 6.0)
     width = max(length * rng.uniform(0.08, 0.3), 1.5)
     window = _window(site, 0.6 * length)
-    piece = _f32(_piece(window, site, rng) + rng.normal(0, 0.25 * site.step))
+    piece = f32(_piece(window, site, rng) + rng.normal(0, 0.25 * site.step))
     u, v = _axes(window, rng.uniform(0, math.pi))
     depth = np.minimum(0.5 * length - np.abs(u), 0.5 * width - np.abs(v))
     weight = np.clip(depth + 0.5, 0.0, 1.0)[:, :, None] * (0.35 + 0.65 * _visible(site))
-    return window, window.pixels + _f32(weight) * (piece - window.pixels)
+    return window, window.pixels + f32(weight) * (piece - window.pixels)
 
 
-KINDS: Final[dict[str, Callable[[_Site, Rng], tuple[_Window, Floats]]]] = {
+def _film(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
+    """A large faint change with a sharp edge: a film of oil, a place that dried otherwise."""
+    large = _enlarge(site, rng)
+    window = _window(large, 0.9 * large.size)
+    field = _blob(window, large, rng)
+    change = _tint(large, window, rng) * _edge(field, large, 1.5)[:, :, None]
+    return window, f32(window.pixels + change)
+
+
+def _cloud(site: _Site, rng: Rng) -> tuple[_Window, Floats]:
+    """A large faint change that fades out: uneven polish, a shade of the material."""
+    large = _enlarge(site, rng)
+    window = _window(large, 1.1 * large.size)
+    u, v = _ellipse(window, 0.5 * large.size, rng)
+    rho = u * u + v * v + 0.15 * smooth(rng, u.shape, 4)
+    weight = np.exp(-0.7 * np.maximum(rho, 0.0))[:, :, None]
+    return window, f32(window.pixels + 1.3 * _tint(large, window, rng) * weight)
+
+
+def _enlarge(site: _Site, rng: Rng) -> _Site:
+    """The site with the size and the step of a large faint change."""
+    size = rng.uniform(*FAINT_SIZES) * min(site.photo.shape[:2])
+    around = _window(site, size).pixels.mean(axis=2)
+    texture = float(np.median(np.abs(around - cv2.blur(around, (9, 9)))))
+    # Over a large area a change is seen that a texture would hide in a small one.
+    step = log_uniform(rng, 6.0 + 0.3 * texture, 18.0 + texture)
+    return replace(site, size=max(size, 6.0), step=step)
+
+
+def _tint(site: _Site, window: _Window, rng: Rng) -> Floats:
+    """The change of each channel, grey levels."""
+    channels = window.pixels.shape[2]
+    tint = 1.0 + rng.normal(0, 0.3, channels) if channels == 3 else np.ones(1)
+    return f32(_sign(window, site, rng) * site.step * np.clip(tint, 0.3, 1.5))
+
+
+_MARKS: Final[dict[str, Callable[[_Site, Rng], tuple[_Window, Floats]]]] = {
+    "cloud": _cloud,
     "dent": _dent,
+    "film": _film,
     "gap": _gap,
     "patch": _patch,
     "scar": _scar,
@@ -391,6 +454,12 @@ KINDS: Final[dict[str, Callable[[_Site, Rng], tuple[_Window, Floats]]]] = {
     "warp": _warp,
 }
 
+FAINT: Final = ("cloud", "film")
+"""Kinds that change a large area by little."""
+
+KINDS: Final = (*_MARKS, *misplaced.KINDS)
+"""Every kind of defect; those of :data:`misplaced.KINDS` only where a part stands out."""
+
 _NEEDS_EDGES = frozenset({"gap", "smear", "warp"})
 
 
@@ -399,7 +468,7 @@ def _piece(window: _Window, site: _Site, rng: Rng) -> Floats:
     source = site.other if rng.random() < 0.5 else site.photo
     colour = source if source.shape[2] == 3 else source.repeat(3, axis=2)
     row, column = _place(_interest(colour)[0], source, rng)
-    turn, scale = rng.uniform(0, 2 * math.pi), _log_uniform(rng, 0.7, 1.4)
+    turn, scale = rng.uniform(0, 2 * math.pi), log_uniform(rng, 0.7, 1.4)
     c, s = scale * math.cos(turn), scale * math.sin(turn)
     x, y = float(window.x[0, 0]), float(window.y[0, 0])
     back = np.array([[c, -s, column + c * x - s * y], [s, c, row + s * x + c * y]])
@@ -410,46 +479,19 @@ def _piece(window: _Window, site: _Site, rng: Rng) -> Floats:
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REFLECT_101,
     )
-    return _f32(_deep(taken))
-
-
-def _fill(values: Floats, known: Floats) -> Floats:
-    """``values`` where ``known`` is 1, continued smoothly to where it is 0 (coarse to fine)."""
-    height, width = known.shape
-    weight = known[:, :, None]
-    if min(height, width) <= 3 or known.min() > 0.5:
-        mean = (values * weight).sum(axis=(0, 1)) / max(float(known.sum()), 1e-6)
-        return _f32(values * weight + mean * (1 - weight))
-    half = ((width + 1) // 2, (height + 1) // 2)
-    fewer = np.asarray(cv2.resize(known, half, interpolation=cv2.INTER_AREA))
-    sums = _deep(cv2.resize(_f32(values * weight), half, interpolation=cv2.INTER_AREA))
-    coarse = _fill(_f32(sums / np.maximum(fewer, 1e-6)[:, :, None]), _f32(fewer > 1e-3))
-    filled = values * weight
-    guess = _deep(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR))
-    for _ in range(4):
-        guess = filled + guess * (1 - weight)
-        guess = _deep(cv2.blur(_f32(guess), (3, 3)))
-    return _f32(filled + guess * (1 - weight))
-
-
-def _grain(pixels: Floats, rng: Rng) -> Floats:
-    """Noise as strong as the camera's, ``[H, W, 1]``."""
-    grey = pixels.mean(axis=2)
-    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
-    sigma = min(float(np.median(np.abs(cv2.filter2D(grey, -1, kernel)))) / 4.05, 8.0)
-    return _f32(sigma * rng.standard_normal(grey.shape, dtype=np.float32))[:, :, None]
+    return f32(deep(taken))
 
 
 def _blob(window: _Window, site: _Site, rng: Rng) -> Floats:
     """A field that is positive inside an irregular spot of the site's size, and 1 at its middle."""
     u, v = _ellipse(window, 0.5 * site.size, rng)
-    rough = 0.22 * _smooth(rng, u.shape, 3) + 0.1 * _smooth(rng, u.shape, 8)
-    return _f32(1.0 - np.hypot(u, v) + rng.uniform(0.3, 1.0) * rough)
+    rough = 0.22 * smooth(rng, u.shape, 3) + 0.1 * smooth(rng, u.shape, 8)
+    return f32(1.0 - np.hypot(u, v) + rng.uniform(0.3, 1.0) * rough)
 
 
 def _edge(field: Floats, site: _Site, soft_px: float) -> Floats:
     """Weights 0..1 of a spot whose border is ``soft_px`` wide."""
-    return _f32(np.clip(0.5 * site.size * field / max(soft_px, 0.5) + 0.5, 0.0, 1.0))
+    return f32(np.clip(0.5 * site.size * field / max(soft_px, 0.5) + 0.5, 0.0, 1.0))
 
 
 def _ellipse(window: _Window, half: float, rng: Rng) -> tuple[Floats, Floats]:
@@ -467,12 +509,6 @@ def _turned(points: npt.NDArray[Any], turn: float) -> npt.NDArray[Any]:
     return np.asarray(points @ np.array([[c, s], [-s, c]]))
 
 
-def _smooth(rng: Rng, shape: tuple[int, ...], cells: int) -> Floats:
-    """Smooth noise of ``shape``, standard deviation near 1, about ``cells`` bumps across."""
-    coarse = rng.standard_normal((cells + 2, cells + 2)).astype(np.float32)
-    return _f32(cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC))
-
-
 def _sign(window: _Window, site: _Site, rng: Rng) -> float:
     """1 (brighter) or -1 (darker) at random, unless only one of them has room in 0..255."""
     middle = np.hypot(window.x, window.y) <= max(0.5 * site.size, 2.0)
@@ -488,16 +524,3 @@ def _sign(window: _Window, site: _Site, rng: Rng) -> float:
 def _visible(site: _Site) -> float:
     """Strength of the site's step, 0..1; 1 is a strong one."""
     return math.sqrt(min(max((site.step - 6.0) / 60.0, 0.0), 1.0))
-
-
-def _log_uniform(rng: Rng, low: float, high: float) -> float:
-    return float(math.exp(rng.uniform(math.log(low), math.log(max(low, high)))))
-
-
-def _deep(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """``[H, W]`` as ``[H, W, 1]``, because OpenCV drops a single channel."""
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
-
-
-def _f32(values: npt.NDArray[Any]) -> Floats:
-    return np.asarray(values, dtype=np.float32)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from export.data import misplaced
 from export.data.dataset import open_good
 from export.data.layouts import WHOLE, Selection
 from export.data.photos import photo_shapes
@@ -109,11 +110,14 @@ def choose(
     return chosen, Choice(
         candidates=table,
         chosen=found.chosen,
-        reason=explain(table, found, given(settings)),
+        reason=" ".join(
+            filter(None, (explain(table, found, given(settings)), say_left_out(trial.left_out)))
+        ),
         bank_parts=len(trial.bank),
         held_out=held,
         defects=len(part),
         kinds=len(np.unique(kind)),
+        left_out=trial.left_out,
         seconds=round(time.monotonic() - began, 1),
     )
 
@@ -254,6 +258,22 @@ def in_plain_words(choice: Choice) -> str:
         f"{words}; of {tried} that were tried {near} find the drawn defects equally well, and "
         f"these are judged fastest"
     )
+
+
+def say_left_out(kinds: Sequence[str]) -> str:
+    """What the drawn defects say nothing about, in a sentence; empty when all kinds were drawn."""
+    others = sorted(set(kinds) - set(misplaced.KINDS))
+    said = []
+    if set(kinds) >= set(misplaced.KINDS):
+        said.append(
+            "No part stands out in the photos, so none was drawn misplaced (shifted, turned, "
+            "missing, doubled)."
+        )
+    else:
+        others = sorted(kinds)
+    if others:
+        said.append(f"Not drawn, for they showed on no photo: {', '.join(others)}.")
+    return " ".join(said)
 
 
 def describe(candidate: Candidate, fit: bool) -> str:

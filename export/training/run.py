@@ -78,6 +78,8 @@ class Choice(BaseModel):
     held_out: int
     defects: int
     kinds: int
+    left_out: tuple[str, ...] = ()
+    """Kinds of defect that could not be drawn on these photos."""
     seconds: float
 
 

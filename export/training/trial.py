@@ -18,7 +18,7 @@ import torch
 
 from export.data.dataset import FEWEST_GOOD_PARTS
 from export.data.photos import MOST_KEPT, Index, KeptFiles, group_copies
-from export.data.synthetic import defective
+from export.data.synthetic import defective, left_out
 from export.model import cfa
 from export.model.backbone import Backbone
 from export.model.features import FeatureCache
@@ -35,9 +35,10 @@ CHOOSING: Final = "choosing settings"
 
 HOLD_OUT_SHARE: Final = 0.25
 FEWEST_HELD_OUT: Final = 5
-WANTED_DEFECTS: Final = 60
-MOST_DEFECTS_A_PART: Final = 8
-"""So many there are kinds: each kind is drawn on a part at most once."""
+WANTED_DEFECTS: Final = 84
+"""Six of each kind, where every kind shows."""
+MOST_DEFECTS_A_PART: Final = 10
+"""So many kinds show on any photo, so that a part hardly gets one of them twice."""
 
 _JUDGED_PX = 256
 """Longest side of the grid on which the maps of all candidates are compared."""
@@ -64,7 +65,8 @@ class Trial:
     """The same pictures for every candidate of ``options``.
 
     ``bank`` and ``held`` index ``paths``; ``part`` and ``kind``, both ``[J]``, give each defect's
-    held-out part and kind. Raises :class:`TrainingError`.
+    held-out part and kind; ``left_out`` names the kinds that could not be drawn on these photos.
+    Raises :class:`TrainingError`.
     """
 
     def __init__(
@@ -91,7 +93,9 @@ class Trial:
         height, width = (round_side(side * scale) for side in first.input)
         self._grid = Geometry(height=height, width=width)
         self.bank, self.held = self._split(photos, random)
-        self.part, self.kind, self._masks = self._spoil(photos, first.seed)
+        self.part, kinds, self._masks = self._spoil(photos, first.seed)
+        self.left_out = left_out(kinds)
+        _, self.kind = np.unique(kinds, return_inverse=True)
 
     def run(self) -> list[Answers]:
         """Every candidate's answers, in order."""
@@ -131,8 +135,8 @@ class Trial:
             self._bar.add(1, "good parts")
             yield photo
 
-    def _spoil(self, photos: _Photos, seed: int) -> tuple[Index, Index, npt.NDArray[np.bool_]]:
-        """Draw the defects; returns each one's held-out part ``[J]``, kind ``[J]`` and mask."""
+    def _spoil(self, photos: _Photos, seed: int) -> tuple[Index, list[str], npt.NDArray[np.bool_]]:
+        """Draw the defects; returns each one's held-out part ``[J]``, kind and mask."""
         each = max(1, min(round(WANTED_DEFECTS / len(self.held)), MOST_DEFECTS_A_PART))
         part = np.repeat(np.arange(len(self.held)), each)
         kinds, masks = [], []
@@ -146,8 +150,7 @@ class Trial:
             masks.append(mask)
             kinds.append(made.kind)
             self._bar.add(1, "synthetic defects")
-        _, kind = np.unique(kinds, return_inverse=True)
-        return part, kind, np.stack(masks)
+        return part, kinds, np.stack(masks)
 
     def _take(self, photo: Frame8) -> None:
         for geometry, images in self._images.items():

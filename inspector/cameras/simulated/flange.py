@@ -316,17 +316,18 @@ def _ring_noise(rng: np.random.Generator, radius: Array) -> Floats:
 
 @dataclass(frozen=True)
 class Finish:
-    """Tool marks of one part: a blend of two textures."""
+    """Tool marks of one part: a blend of two textures, ``strength`` times as deep."""
 
     one: int
     two: int
     weight: float
+    strength: float = 1.0
 
     @classmethod
-    def choose(cls, rng: np.random.Generator) -> Finish:
+    def choose(cls, rng: np.random.Generator, strength: float = 1.0) -> Finish:
         """Tool marks at random."""
         one, two = (int(v) for v in rng.choice(_TEXTURES, 2, replace=False))
-        return cls(one, two, float(rng.uniform(0.0, 1.0)))
+        return cls(one, two, float(rng.uniform(0.0, 1.0)), strength)
 
 
 def warm() -> None:
@@ -335,7 +336,11 @@ def warm() -> None:
 
 
 def clean(finish: Finish, turn_deg: float, holes: bool = True) -> Layer:
-    """A good flange as lit when turned by ``turn_deg`` (within the range of _TURNS_DEG)."""
+    """A good flange as lit when turned by ``turn_deg``.
+
+    Beyond the range of _TURNS_DEG it is lit as at that range's end.
+    """
+    turn_deg = min(max(turn_deg, _TURNS_DEG[0]), _TURNS_DEG[-1])
     at = (turn_deg - _TURNS_DEG[0]) / (_TURNS_DEG[1] - _TURNS_DEG[0])
     first = min(int(at), len(_TURNS_DEG) - 2)
     bank, marks = _shaded(holes), _textures()
@@ -343,4 +348,7 @@ def clean(finish: Finish, turn_deg: float, holes: bool = True) -> Layer:
     worn = cv2.addWeighted(
         marks[finish.one], finish.weight, marks[finish.two], 1 - finish.weight, 0
     )
+    if finish.strength != 1.0:
+        # 128 is neutral.
+        worn = cv2.convertScaleAbs(worn, alpha=finish.strength, beta=128 * (1 - finish.strength))
     return np.asarray(cv2.multiply(lit, worn, scale=1 / 128), dtype=np.uint8)

@@ -33,6 +33,30 @@ def test_rivals_maps_are_smoothed_as_ours(data: Path, tmp_path: Path, sigma: flo
     assert trained.settings.sigma_px == (8.0 if sigma is None else sigma)
 
 
+@pytest.mark.parametrize("make", [rivals.PatchCore.fit, rivals.patchcore_14, rivals.PaDiM.fit])
+def test_rivals_see_both_scales(data: Path, tmp_path: Path, make: rivals.MakeRival) -> None:
+    widths: set[int] = set()
+
+    def watched(batches: rivals.Batches, *rest: Any) -> rivals.Rival:
+        widths.update(batch.shape[1] for batch in batches())
+        return make(batches, *rest)
+
+    chosen = TrainSettings(size=(64, 96), folds=2, device="cpu")
+    trained = rivals.fitted(watched)(data / "masked", tmp_path, chosen, quiet)
+    assert chosen.scales == (1.0, 0.5)
+    # The half-resolution maps have as many channels as the full ones.
+    assert widths == {2 * 112}
+    photos = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+    levels = trained.features(photos)
+    assert [tuple(level.shape) for level in levels] == [(2, 112, 4, 6), (2, 112, 2, 3)]
+    scores, maps = trained.score(photos)
+    with torch.no_grad():
+        again, _ = trained.head(levels)
+    np.testing.assert_array_equal(scores, again.numpy())
+    assert maps.shape == (2, 64, 96)
+    assert 0 < trained.time_head() < 1000
+
+
 def features(images: int, channels: int, grid: tuple[int, int], seed: int = 0) -> torch.Tensor:
     return torch.randn(images, channels, *grid, generator=torch.Generator().manual_seed(seed))
 

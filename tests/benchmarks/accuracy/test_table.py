@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import __main__ as accuracy
-from benchmarks.accuracy import cells, methods, plan, report
+from benchmarks.accuracy import cells, literature, methods, plan, report
 from tests.benchmarks.accuracy.conftest import command
 from tests.export.conftest import write_parts
 from tests.running import environment
@@ -36,7 +36,9 @@ def figures(place: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
     """By category, row and seed; without what a clock measures."""
     return {
         (cell["category"], cell["row"], cell["seed"]): {
-            name: value for name, value in cell["figures"].items() if name != "train_seconds"
+            name: value
+            for name, value in cell["figures"].items()
+            if name not in {"train_seconds", "head_ms"}
         }
         for cell in document(place)["cells"]
     }
@@ -101,6 +103,49 @@ def test_counts_agree_with_rates_and_prediction(measured: Path) -> None:
         low, high = cell["predicted_rejects"]
         assert cell["inside"] == (low <= cell["false_rejects"] <= high)
         assert cell["faults"] == 0
+
+
+def test_escapes_are_ordered_as_their_limits(measured: Path) -> None:
+    for cell in document(measured)["cells"]:
+        found, n = cell["figures"], cell["calibration"]["good_parts"]
+        # Of so few parts the auto rate is higher than 1 %, so its limit is lower.
+        assert found["auto_rate"] == pytest.approx(1 / (n + 1))
+        assert 0.0 <= found["escapes_at_auto"] <= found["escapes_at_1_percent"] <= 1.0
+        # The run asked for 1 %, too.
+        assert found["escapes_at_1_percent"] == found["escape_rate"]
+        assert 0.0 <= found["escapes_at_oracle"] <= 1.0
+        if found["false_rejects"]:
+            assert found["escapes_at_oracle"] >= found["escape_rate"]
+        else:
+            assert found["escapes_at_oracle"] <= found["escape_rate"]
+        assert found["head_ms"] > 0
+    row = document(measured)["rows"][0]
+    assert row["mean"]["head_ms"] > 0
+    assert "head ms" in (measured / "out" / "accuracy.md").read_text()
+
+
+def test_papers_are_quoted_for_their_own_test_set_only(measured: Path) -> None:
+    assert literature.published("mvtec/bottle", "patchcore", (20, 63)).image == 1.0
+    assert literature.published("bottle", "padim", (20, 63)).image is None
+    assert literature.published("bottle", "patchcore", (3, 63)) is None
+    assert literature.published("bottle", "cfa", (20, 63)) is None
+    for published in literature._FIGURES.values():
+        assert published.source in literature.SOURCES
+    cells = [dict(cell) for cell in document(measured)["cells"] if cell["row"] == "padim"]
+    for cell in cells:
+        cell["category"] = "bottle"
+        cell["figures"] = cell["figures"] | {"good_parts": 20, "defective_parts": 63}
+    (row,) = report.summarise(cells)
+    assert row.literature == literature.published("bottle", "padim", (20, 63))
+    assert "| – | 0.983 | Defard 2021 |" in report._line(row, 1)
+    assert all(row["literature"] is None for row in document(measured)["rows"])
+
+
+def test_a_kept_cell_without_a_figure_leaves_it_empty(measured: Path) -> None:
+    cells = [dict(cell) for cell in document(measured)["cells"] if cell["row"] == "padim"]
+    for cell in cells:
+        cell["figures"] = {k: v for k, v in cell["figures"].items() if k != "head_ms"}
+    assert all(row.mean["head_ms"] is None for row in report.summarise(cells))
 
 
 def test_results_name_no_folder_of_this_machine(data: Path, measured: Path) -> None:

@@ -10,10 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.data.synthetic import KINDS, MARGIN_PX, SIZES, Synthetic, defective
+from export.data import misplaced
+from export.data.misplaced import find_parts
+from export.data.synthetic import (
+    FAINT,
+    KINDS,
+    MARGIN_PX,
+    SIZES,
+    Synthetic,
+    defective,
+    left_out,
+)
 from inspector.verdict import Frame8
 from tests.export.conftest import draw_part
 
+MARKS = set(KINDS) - {*FAINT, *misplaced.KINDS}
 PAINTS = ("flat", "noise", "stripes", "object", "white", "black", "steps")
 
 
@@ -100,8 +111,10 @@ def test_all_kinds_appear_equally_often(parts: list[Frame8]) -> None:
     for image, one in zip(parts, made, strict=True):
         keeps_its_promises(image, one)
     counts = [sum(one.kind == kind for one in made) for kind in KINDS]
-    # Where a kind finds nothing to show on, a stain takes its place.
-    assert min(counts) >= len(parts) // len(KINDS) - 3
+    # A kind that finds nothing to show on gives its turn away.
+    assert min(counts) >= len(parts) // len(KINDS) - 2
+    assert max(counts) <= len(parts) // len(KINDS) + 3
+    assert left_out(one.kind for one in made) == ()
 
 
 @pytest.mark.parametrize("how", PAINTS)
@@ -133,11 +146,11 @@ def test_defects_lie_on_the_part() -> None:
 def test_a_texture_gets_defects_everywhere() -> None:
     texture = np.random.default_rng(1).normal(128, 25, (256, 256, 1)).clip(0, 255)
     texture = cv2.GaussianBlur(texture.repeat(3, axis=2).astype(np.uint8), (0, 0), 1.0)
-    made = list(defective([texture] * 240, 8))
+    made = [one for one in defective([texture] * 240, 8) if one.kind in MARKS]
     centres = np.array([np.argwhere(one.mask).mean(axis=0) for one in made])
     counts, *_ = np.histogram2d(*centres.T, bins=3, range=[[0, 256]] * 2)
-    assert counts.min() > 240 / 9 / 3
-    assert counts.max() < 240 / 9 * 2
+    assert counts.min() > len(made) / 9 / 3
+    assert counts.max() < len(made) / 9 * 2
 
 
 def test_sizes_and_strengths_are_graded(parts: list[Frame8]) -> None:
@@ -145,6 +158,8 @@ def test_sizes_and_strengths_are_graded(parts: list[Frame8]) -> None:
     extents, levels = [], []
     for seed in range(2):
         for image, one in zip(parts, defective(parts, seed), strict=True):
+            if one.kind not in MARKS:
+                continue
             extents.append(np.ptp(np.argwhere(one.mask), axis=0).max() + 1)
             levels.append(change(image, one)[one.mask].mean())
     assert max(extents) < 3.2 * SIZES[1] * side
@@ -153,6 +168,114 @@ def test_sizes_and_strengths_are_graded(parts: list[Frame8]) -> None:
     low, high = np.quantile(levels, (0.1, 0.9))
     assert low < 12
     assert high > 3 * low
+
+
+def board(height: int = 240, width: int = 320, seed: int = 0, border: int = 0) -> Frame8:
+    """A noisy green plate with three components; ``border`` black px on the left and the right."""
+    rng = np.random.default_rng(seed)
+    photo = np.empty((height, width, 3))
+    photo[:] = (60, 110, 50)
+    for x, y, colour in ((0.3, 0.3, 25), (0.7, 0.35, 190), (0.5, 0.7, 25)):
+        at = (int(x * width), int(y * height))
+        size = (width // 14, height // 9)
+        corners = [(at[0] + side * size[0], at[1] + side * size[1]) for side in (-1, 1)]
+        cv2.rectangle(photo, corners[0], corners[1], (colour,) * 3, -1)
+        cv2.circle(photo, corners[0], size[0] // 3, (220, 220, 220), -1)
+    photo += rng.normal(0, 3, photo.shape)
+    if border:
+        photo[:, :border] = photo[:, -border:] = 0
+    return photo.clip(0, 255).astype(np.uint8)
+
+
+def test_every_misplaced_kind_is_drawn_where_parts_stand_out() -> None:
+    photos = [board(seed=seed) for seed in range(42)]
+    made = list(defective(photos, 1))
+    for photo, one in zip(photos, made, strict=True):
+        keeps_its_promises(photo, one)
+    counts = {kind: sum(one.kind == kind for one in made) for kind in KINDS}
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert left_out(one.kind for one in made) == ()
+
+
+def test_what_is_missing_has_its_surround_in_its_place() -> None:
+    photo = board()
+    parts = find_parts(photo)
+    assert len(parts) == 3
+    plate = np.median(photo.reshape(-1, 3), axis=0)
+    for part in parts:
+        box, after = misplaced.draw("missing", photo, [part], np.random.default_rng(0))
+        filled = after[part.cover[box] > 0.9]
+        assert np.abs(filled.mean(axis=0) - plate).max() < 12
+        # The plate's noise is there too, so that the place is not given away by being smooth.
+        assert 1.0 < filled.std(axis=0).mean() < 12
+
+
+@pytest.mark.parametrize("kind", misplaced.KINDS)
+def test_a_misplaced_part_is_the_part_itself_elsewhere(kind: str) -> None:
+    photo = board()
+    levels = photo.mean(axis=2)
+    part = min(find_parts(photo), key=lambda part: levels[part.cover > 0.5].mean())
+    middle = (round(part.row), round(part.column))
+    for seed in range(8):
+        box, after = misplaced.draw(kind, photo, [part], np.random.default_rng(seed))
+        whole = photo.astype(np.float32)
+        whole[box] = after
+        dark = (whole.mean(axis=2) < 50).sum() / (photo.mean(axis=2) < 50).sum()
+        if kind == "doubled":
+            assert dark > 1.05
+            assert np.array_equal(whole[middle], photo[middle].astype(np.float32))
+        elif kind == "missing":
+            assert dark < 0.6
+        else:
+            assert 0.6 < dark < 1.1
+        assert np.abs(whole - photo).max() > 60
+
+
+@pytest.mark.parametrize("how", ["flat", "white", "black", "noise", "stripes"])
+def test_a_photo_in_which_nothing_stands_out_gets_no_misplaced_part(how: str) -> None:
+    photos = [paint(how, 160, 200, grey=True, seed=seed) for seed in range(24)]
+    assert not any(find_parts(photo) for photo in photos)
+    made = list(defective(photos, 3))
+    assert set(misplaced.KINDS) <= set(left_out(one.kind for one in made))
+
+
+def test_the_border_of_a_letterbox_is_no_part() -> None:
+    photo = board(border=60)
+    parts = find_parts(photo)
+    assert parts
+    for part in parts:
+        assert 60 < part.column < 260
+        assert part.extent < 120
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (20, 400), (900, 1200)])
+def test_small_narrow_and_large_boards(shape: tuple[int, int]) -> None:
+    photo = board(*shape)
+    for one in defective([photo] * len(KINDS), 3):
+        keeps_its_promises(photo, one)
+
+
+def test_grey_boards_stay_grey() -> None:
+    grey = cv2.cvtColor(cv2.cvtColor(board(), cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    made = list(defective([grey] * 28, 5))
+    assert {one.kind for one in made} >= set(misplaced.KINDS)
+    for one in made:
+        assert np.ptp(one.image, axis=2).max() == 0
+
+
+def test_large_faint_changes_are_large_and_faint(parts: list[Frame8]) -> None:
+    made = [
+        (image, one)
+        for image, one in zip(parts, defective(parts, 2), strict=True)
+        if one.kind in FAINT
+    ]
+    assert {one.kind for _, one in made} == set(FAINT)
+    areas = np.array([one.mask.mean() for _, one in made])
+    levels = np.array([change(image, one)[one.mask].mean() for image, one in made])
+    assert np.median(areas) > 0.04
+    assert areas.min() > 0.005
+    assert levels.max() < 40
+    assert np.median(levels) < 20
 
 
 class Opened(Sequence):

@@ -15,6 +15,8 @@ from sklearn.metrics import roc_auc_score
 from torch.utils.flop_counter import FlopCounterMode
 
 from export.cli.main import main
+from export.data import misplaced
+from export.data.synthetic import KINDS
 from export.model import cfa
 from export.model.backbone import Backbone
 from export.settings import TrainSettings
@@ -235,8 +237,29 @@ def test_the_choice_is_one_of_the_candidates_and_nothing_else_changes(
     )
     assert choice.bank_parts + choice.held_out == 24
     assert choice.held_out == 6
-    assert choice.defects == 48
-    assert choice.kinds >= 6
+    assert choice.defects == 60
+    assert choice.kinds == len(KINDS) - len(choice.left_out)
+    assert "doubled" not in choice.left_out
+
+
+def test_what_could_not_be_drawn_is_said() -> None:
+    assert auto.say_left_out(()) == ""
+    assert auto.say_left_out(("turned",)) == "Not drawn, for they showed on no photo: turned."
+    said = auto.say_left_out(("doubled", "missing", "shifted", "turned", "warp"))
+    assert said.startswith("No part stands out in the photos")
+    assert said.endswith("showed on no photo: warp.")
+
+
+def test_photos_of_a_texture_are_not_asked_about_misplaced_parts(tmp_path: Path) -> None:
+    for i in range(12):
+        noise = np.random.default_rng(i).normal(120, 30, (64, 96, 1)).clip(0, 255)
+        place = tmp_path / "train" / "good" / f"{i:03d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(place), noise.astype(np.uint8).repeat(3, axis=2))
+    fixed = SMALL.model_copy(update={"size": (64, 96), "strides": (16,), "scales": (1.0,)})
+    _, choice = auto.choose(tmp_path, fixed, on_step=quiet)
+    assert set(misplaced.KINDS) <= set(choice.left_out)
+    assert "No part stands out in the photos" in choice.reason
 
 
 def test_the_signal_sees_that_detail_is_lost(chosen: tuple[TrainSettings, Choice]) -> None:

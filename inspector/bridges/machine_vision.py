@@ -322,11 +322,10 @@ _RULES: Final = {
 }
 
 
-class Nodes:
-    """Adds nodes to a server, of which ``space`` is this specification's namespace."""
+class Types:
+    """The specification's types, where its namespace is number ``space``."""
 
-    def __init__(self, server: Server, space: int) -> None:
-        self._session = server.iserver.isession
+    def __init__(self, space: int) -> None:
         self.space = space
 
     def own(self, number: int) -> ua.NodeId:
@@ -341,15 +340,87 @@ class Nodes:
             return self.own(_TRI_STATE[1])
         return self.own((_SIMPLE.get(name) or _STRUCTURES[name])[0])
 
+    def new(self, name: str, **fields: Any) -> Any:
+        """A structure of this name; optional fields that are not given are absent."""
+        return ua.uatypes.extension_objects_by_datatype[self.type_of(name)](**fields)
+
+    def variant(self, text: str, value: Any = None) -> ua.Variant:
+        """A value of the type that ``text`` names; None: nothing, as far as the type has it."""
+        _, kind, is_list, _ = _parsed(f": {text}")
+        if kind in _STRUCTURES:
+            if value is None:
+                value = [] if is_list else self.new(kind)
+            return ua.Variant(value, ua.VariantType.ExtensionObject, is_array=is_list)
+        if value is None:
+            value = [] if is_list else 0
+        if kind == _TRI_STATE[0]:
+            kind = "Int32"
+        elif kind in _SIMPLE:
+            kind = ua.ObjectIdNames[_SIMPLE[kind][1]]
+        kind = {"UtcTime": "DateTime", "BaseDataType": "Variant"}.get(kind, kind)
+        if kind == "Boolean":
+            value = bool(value)
+        return ua.Variant(value, ua.VariantType[kind], is_array=is_list)
+
+    def definition(self, name: str) -> ua.StructureDefinition:
+        """The fields of a structure, those of its base included."""
+        _, encoding, parent, texts = _STRUCTURES[name]
+        definition = ua.StructureDefinition()
+        definition.BaseDataType = self.type_of(parent) if parent else ua.NodeId(_O.Structure)
+        definition.DefaultEncodingId = self.own(encoding)
+        definition.Fields = [self._field(text) for text in texts]
+        definition.StructureType = (
+            ua.StructureType.StructureWithOptionalFields
+            if any(one.IsOptional for one in definition.Fields)
+            else ua.StructureType.Structure
+        )
+        return definition
+
+    def _field(self, text: str) -> ua.StructureField:
+        name, kind, is_list, is_optional = _parsed(text)
+        field = ua.StructureField()
+        field.Name = name
+        field.DataType = self.type_of(kind)
+        field.IsOptional = is_optional
+        field.ValueRank = ua.ValueRank.OneDimension if is_list else ua.ValueRank.Scalar
+        field.ArrayDimensions = [0] if is_list else []
+        return field
+
+    def register(self) -> None:
+        """Have asyncua know the structures, once a process and namespace.
+
+        A client that reads them from the server gets them wrong: asyncua takes TrimmedString for
+        the type of that name in the base specification, and subtypes of a file for their base.
+        """
+        known = ua.uatypes
+        for number, base in _SIMPLE.values():
+            known.basetype_by_datatype[self.own(number)] = ua.ObjectIdNames[base]
+        name, number, _, members = _TRI_STATE
+        if self.own(number) not in known.enums_by_datatype:
+            made = make_enum(name, _enumeration(members), False)
+            ua.register_enum(name, self.own(number), made[name])
+        for name, (number, encoding, _, _) in _STRUCTURES.items():
+            if self.own(number) not in known.extension_objects_by_datatype:
+                made = make_structure(self.own(number), name, self.definition(name))
+                ua.register_extension_object(name, self.own(encoding), made[name], self.own(number))
+
+
+class Nodes(Types):
+    """Adds nodes to a server, of which ``space`` is this specification's namespace."""
+
+    def __init__(self, server: Server, space: int) -> None:
+        super().__init__(space)
+        self._session = server.iserver.isession
+
     def add(
         self,
         node: ua.NodeId,
         name: str,
         parent: ua.NodeId,
-        reference: int,
-        node_class: ua.NodeClass,
         attributes: object,
         *,
+        reference: int,
+        node_class: ua.NodeClass,
         kind: ua.NodeId | None = None,
         rule: str = "",
         space: int | None = None,
@@ -396,9 +467,9 @@ class Nodes:
             node,
             name,
             parent,
-            reference,
-            ua.NodeClass.Object,
             ua.ObjectAttributes(),
+            reference=reference,
+            node_class=ua.NodeClass.Object,
             kind=kind,
             rule=rule,
             space=space,
@@ -429,9 +500,9 @@ class Nodes:
             node,
             name,
             parent,
-            _O.HasProperty if is_property else _O.HasComponent,
-            ua.NodeClass.Variable,
             attributes,
+            reference=_O.HasProperty if is_property else _O.HasComponent,
+            node_class=ua.NodeClass.Variable,
             kind=ua.NodeId(kind),
             rule=rule,
             space=space,
@@ -443,6 +514,7 @@ class Nodes:
         node: ua.NodeId,
         arguments: tuple[ua.NodeId, ua.NodeId],
         parent: ua.NodeId,
+        *,
         rule: str = "",
     ) -> ua.NodeId:
         """Add a method with its arguments."""
@@ -452,9 +524,9 @@ class Nodes:
             node,
             method.name,
             parent,
-            _O.HasComponent,
-            ua.NodeClass.Method,
             attributes,
+            reference=_O.HasComponent,
+            node_class=ua.NodeClass.Method,
             rule=rule,
         )
         for where, name, texts in zip(
@@ -475,50 +547,6 @@ class Nodes:
                 space=0,
             )
         return node
-
-    def new(self, name: str, **fields: Any) -> Any:
-        """A structure of this name; optional fields that are not given are absent."""
-        return ua.uatypes.extension_objects_by_datatype[self.type_of(name)](**fields)
-
-    def variant(self, text: str, value: Any = None) -> ua.Variant:
-        """A value of the type that ``text`` names; None: nothing, as far as the type has it."""
-        _, kind, is_list, _ = _parsed(f": {text}")
-        if kind in _STRUCTURES:
-            if value is None:
-                value = [] if is_list else self.new(kind)
-            return ua.Variant(value, ua.VariantType.ExtensionObject, is_array=is_list)
-        if value is None:
-            value = [] if is_list else 0
-        if kind in _SIMPLE:
-            kind = ua.ObjectIdNames[_SIMPLE[kind][1]]
-        kind = {"UtcTime": "DateTime", "BaseDataType": "Variant"}.get(kind, kind)
-        if kind == "Boolean":
-            value = bool(value)
-        return ua.Variant(value, ua.VariantType[kind], is_array=is_list)
-
-    def definition(self, name: str) -> ua.StructureDefinition:
-        """The fields of a structure, those of its base included."""
-        _, encoding, parent, texts = _STRUCTURES[name]
-        definition = ua.StructureDefinition()
-        definition.BaseDataType = self.type_of(parent) if parent else ua.NodeId(_O.Structure)
-        definition.DefaultEncodingId = self.own(encoding)
-        definition.Fields = [self._field(text) for text in texts]
-        definition.StructureType = (
-            ua.StructureType.StructureWithOptionalFields
-            if any(one.IsOptional for one in definition.Fields)
-            else ua.StructureType.Structure
-        )
-        return definition
-
-    def _field(self, text: str) -> ua.StructureField:
-        name, kind, is_list, is_optional = _parsed(text)
-        field = ua.StructureField()
-        field.Name = name
-        field.DataType = self.type_of(kind)
-        field.IsOptional = is_optional
-        field.ValueRank = ua.ValueRank.OneDimension if is_list else ua.ValueRank.Scalar
-        field.ArrayDimensions = [0] if is_list else []
-        return field
 
     def _argument(self, text: str) -> ua.Argument:
         name, kind, is_list, _ = _parsed(text)
@@ -545,35 +573,21 @@ async def load(server: Server, nodeset: Path | None = None) -> Nodes:
     which the event loop stands still. Raises :class:`ConfigError` for a file that is none.
     """
     nodes = Nodes(server, await server.register_namespace(URI))
-    _register(nodes)
+    nodes.register()
     if nodeset is None:
         _build(nodes)
     else:
         try:
             await server.import_xml(str(nodeset))
-        except Exception as error:  # What a broken file makes the parser raise is not documented.
+        except Exception as error:  # noqa: BLE001 - what a broken file raises is not documented
             text = " ".join(str(error).split())
             raise ConfigError(f"{nodeset}: cannot be loaded as a nodeset: {text[:200]}") from None
         if nodes.own(VISION_SYSTEM) not in server.iserver.aspace:
             raise ConfigError(f"{nodeset}: is not the nodeset of {URI}")
-    for name, (number, _, _, _) in _STRUCTURES.items():
+    for name, (number, *_) in _STRUCTURES.items():
         # The file gives subtypes without fields of their own no fields at all.
         await server.get_node(nodes.own(number)).write_data_type_definition(nodes.definition(name))
     return nodes
-
-
-def _register(nodes: Nodes) -> None:
-    """Have asyncua know the structures, by the table: it reads subtypes of a file as their base."""
-    for number, base in _SIMPLE.values():
-        ua.uatypes.basetype_by_datatype[nodes.own(number)] = ua.ObjectIdNames[base]
-    name, number, _, members = _TRI_STATE
-    if nodes.own(number) not in ua.uatypes.enums_by_datatype:
-        made = make_enum(name, _enumeration(members), False)
-        ua.register_enum(name, nodes.own(number), made[name])
-    for name, (number, encoding, _, _) in _STRUCTURES.items():
-        if nodes.own(number) not in ua.uatypes.extension_objects_by_datatype:
-            made = make_structure(nodes.own(number), name, nodes.definition(name))
-            ua.register_extension_object(name, nodes.own(encoding), made[name], nodes.own(number))
 
 
 def _build(nodes: Nodes) -> None:
@@ -596,7 +610,9 @@ def _build(nodes: Nodes) -> None:
     for owner, methods in METHODS.items():
         for method in methods:
             numbers = nodes.own(method.input_number), nodes.own(method.output_number)
-            nodes.method(method, nodes.own(method.number), numbers, nodes.own(owner), "mandatory")
+            nodes.method(
+                method, nodes.own(method.number), numbers, nodes.own(owner), rule="mandatory"
+            )
     for number, (name, base, fields) in EVENTS.items():
         _object_type(nodes, number, name, base)
         for field, field_number, kind_text in fields:
@@ -616,9 +632,9 @@ def _object_type(nodes: Nodes, number: int, name: str, base: int) -> None:
         nodes.own(number),
         name,
         ua.NodeId(base),
-        _O.HasSubtype,
-        ua.NodeClass.ObjectType,
         ua.ObjectTypeAttributes(),
+        reference=_O.HasSubtype,
+        node_class=ua.NodeClass.ObjectType,
     )
 
 
@@ -627,7 +643,12 @@ def _data_types(nodes: Nodes) -> None:
         attributes = ua.DataTypeAttributes()
         attributes.IsAbstract = is_abstract
         return nodes.add(
-            nodes.own(number), name, base, _O.HasSubtype, ua.NodeClass.DataType, attributes
+            nodes.own(number),
+            name,
+            base,
+            attributes,
+            reference=_O.HasSubtype,
+            node_class=ua.NodeClass.DataType,
         )
 
     for name, (number, base) in _SIMPLE.items():
@@ -650,7 +671,7 @@ def _data_types(nodes: Nodes) -> None:
         rule="mandatory",
         space=0,
     )
-    for name, (number, encoding, parent, fields) in _STRUCTURES.items():
+    for name, (number, encoding, parent, _) in _STRUCTURES.items():
         base_node = nodes.type_of(parent) if parent else ua.NodeId(_O.Structure)
         add(number, name, base_node, name == "BinaryIdBaseDataType")
         nodes.object(

@@ -45,6 +45,17 @@ _JOURNAL_S: Final = 2.0
 _COMPLETED, _ABORTED, _FAILED = 1, 3, 4
 """Of ResultState, as the specification numbers them."""
 _TRUE, _DONT_CARE = 1, 2
+_FILTERS: Final = (
+    "MeasId",
+    "PartId",
+    "ExternalRecipeId",
+    "InternalRecipeId",
+    "ExternalConfigurationId",
+    "InternalConfigurationId",
+    "ProductId",
+    "JobId",
+)
+"""What GetResultListFiltered compares, in its order."""
 _SEVERITY: Final = {Verdict.PASS: 100, Verdict.FAIL: 300, Verdict.FAULT: 600}
 
 
@@ -181,12 +192,12 @@ class Bridge:
         is_station = message is not None and result.reason == message.reason
         fields = self._fields(
             _id_of(message) if is_station and message is not None else self._own_id(),
-            end.job.meas_id,
-            result.part_id or end.job.part_id,
-            end.job.recipe,
-            _ABORTED if end.is_aborted else _state_of(result.verdict),
-            message if is_station else None,
-            _content(
+            meas_id=end.job.meas_id,
+            part_id=result.part_id or end.job.part_id,
+            recipe=end.job.recipe,
+            state=_ABORTED if end.is_aborted else _state_of(result.verdict),
+            message=message if is_station else None,
+            content=_content(
                 result.verdict,
                 result.reason,
                 result.score,
@@ -254,15 +265,8 @@ class Bridge:
 
     # What clients call.
 
-    async def _start_single_job(
-        self,
-        camera: str,
-        meas: Any,
-        part: Any,
-        recipe: Any,
-        product: Any,
-        parameters: Any,
-    ) -> Sequence[Any]:
+    async def _start_single_job(self, camera: str, *inputs: Any) -> Sequence[Any]:
+        meas, part, recipe, product, parameters = inputs
         if text_of(product):
             raise JobError(ErrorCode.ARGUMENT)
         jobs = self._jobs[camera]
@@ -315,16 +319,8 @@ class Bridge:
         await self._give(codes.Command.STOP, camera)
         return [self._recipe(name)]
 
-    async def _list_recipes(
-        self,
-        camera: str,
-        external: Any,
-        product: Any,
-        is_prepared: Any,
-        most: Any,
-        start: Any,
-        _timeout: Any,
-    ) -> Sequence[Any]:
+    async def _list_recipes(self, camera: str, *inputs: Any) -> Sequence[Any]:
+        external, product, is_prepared, most, start, _timeout = inputs
         jobs = self._jobs[camera]
         in_force = jobs.recipe if jobs.is_operational and jobs.state != "Initialized" else ""
         names = [] if text_of(product) else list(self._recipes(jobs))
@@ -360,32 +356,9 @@ class Bridge:
             found.ResultContent,
         ]
 
-    async def _list_results(
-        self,
-        camera: str,
-        state: Any,
-        meas: Any,
-        part: Any,
-        external_recipe: Any,
-        internal_recipe: Any,
-        external_configuration: Any,
-        internal_configuration: Any,
-        product: Any,
-        job: Any,
-        most: Any,
-        start: Any,
-        _timeout: Any,
-    ) -> Sequence[Any]:
-        wanted = {
-            "MeasId": text_of(meas),
-            "PartId": text_of(part),
-            "ExternalRecipeId": text_of(external_recipe),
-            "InternalRecipeId": text_of(internal_recipe),
-            "ExternalConfigurationId": text_of(external_configuration),
-            "InternalConfigurationId": text_of(internal_configuration),
-            "ProductId": text_of(product),
-            "JobId": text_of(job),
-        }
+    async def _list_results(self, camera: str, *inputs: Any) -> Sequence[Any]:
+        state, *ids, most, start, _timeout = inputs
+        wanted = dict(zip(_FILTERS, [text_of(one) for one in ids], strict=True))
         found = [
             one
             for one in reversed(self._results[camera].values())
@@ -445,17 +418,22 @@ class Bridge:
     def _record(self, message: VerdictMessage) -> dict[str, Any]:
         return self._fields(
             _id_of(message),
-            "" if message.trigger_seq is None else f"{message.session}:{message.trigger_seq}",
-            message.part_id,
-            message.recipe,
-            _state_of(message.verdict),
-            message,
-            _content(message.verdict, message.reason, message.score, message.regions, live=False),
+            meas_id=(
+                "" if message.trigger_seq is None else f"{message.session}:{message.trigger_seq}"
+            ),
+            part_id=message.part_id,
+            recipe=message.recipe,
+            state=_state_of(message.verdict),
+            message=message,
+            content=_content(
+                message.verdict, message.reason, message.score, message.regions, live=False
+            ),
         )
 
     def _fields(
         self,
         result_id: str,
+        *,
         meas_id: str,
         part_id: str,
         recipe: str,

@@ -16,7 +16,6 @@ import datetime
 import hmac
 import ipaddress
 import logging
-import os
 import secrets
 import time
 from collections.abc import Mapping
@@ -157,7 +156,7 @@ class Pki:
         path = folder / name
         try:
             folder.mkdir(exist_ok=True)
-            if not path.exists() and len(os.listdir(folder)) < _MOST_REJECTED:
+            if not path.exists() and sum(1 for _ in folder.iterdir()) < _MOST_REJECTED:
                 write_whole(path, der, durable=False)
         except OSError as error:
             say("opcua", logging.WARNING, problem=f"{path}: not kept: {reason_of(error)}")
@@ -179,7 +178,7 @@ class Users:
 
     def get_user(
         self,
-        iserver: Any,
+        iserver: Any,  # noqa: ARG002 - asyncua's signature
         username: str | None = None,
         password: str | None = None,
         certificate: bytes | None = None,

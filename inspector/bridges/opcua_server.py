@@ -55,6 +55,7 @@ _EVENT_TYPES: Final = {"UtcTime": "DateTime", "ResultStateDataType": "Int32", "B
 Handler: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
 """A method's work: camera and inputs come in, its outputs but for Error come out."""
 
+_NOBODY: Final = User(role=UserRole.Anonymous)
 _caller: contextvars.ContextVar[User] = contextvars.ContextVar("caller")
 
 
@@ -69,9 +70,7 @@ class _Session(InternalSession):  # type: ignore[misc]
 class _Internal(InternalServer):  # type: ignore[misc]
     """A server without a discovery service, which asyncua offers to everybody."""
 
-    def create_session(
-        self, name: str, user: User = User(role=UserRole.Anonymous), external: bool = False
-    ) -> _Session:
+    def create_session(self, name: str, user: User = _NOBODY, external: bool = False) -> _Session:
         return _Session(
             self, self.aspace, self.subscription_service, name, user=user, external=external
         )
@@ -161,7 +160,8 @@ class VisionServer:
             raise PortError(
                 f"{host}:{port}: cannot be bound: {reason_of(error)} (docs/plc/opc-ua.md)"
             ) from None
-        sockets = server.bserver._server.sockets  # noqa: SLF001 - asyncua tells the port nowhere
+        # asyncua tells the port nowhere.
+        sockets = server.bserver._server.sockets
         return int(sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
@@ -191,13 +191,17 @@ class VisionServer:
             event.FromState = ua.LocalizedText(before or "no station")
             event.ToState = ua.LocalizedText(state or "no station")
             event.Transition = ua.LocalizedText(f"{before or 'None'}To{state or 'None'}")
-            await self._fire(camera, mv.STATE_CHANGED, event, f"{camera}: {state or 'no station'}")
+            await self._fire(
+                camera, mv.STATE_CHANGED, event, f"{camera}: {state or 'no station'}", {}
+            )
 
     async def fire(
         self, camera: str, kind: int, message: str, severity: int = 100, **fields: Any
     ) -> bool:
         """Fire an event of the specification; False when nobody has subscribed to any."""
-        return await self._fire(camera, kind, BaseEvent(), message, severity, fields)
+        event = BaseEvent()
+        event.Severity = severity
+        return await self._fire(camera, kind, event, message, fields)
 
     async def _fire(
         self,
@@ -205,8 +209,7 @@ class VisionServer:
         kind: int,
         event: Any,
         message: str,
-        severity: int = 100,
-        fields: Mapping[str, Any] | None = None,
+        fields: Mapping[str, Any],
     ) -> bool:
         now = datetime.datetime.now(datetime.timezone.utc)
         event.EventType = self.nodes.own(kind)
@@ -215,9 +218,8 @@ class VisionServer:
         event.SourceName = camera
         event.Time = event.ReceiveTime = now
         event.Message = ua.LocalizedText(message)
-        event.Severity = severity
         for name, _, text in mv.EVENTS[kind][2]:
-            value = (fields or {}).get(name)
+            value = fields.get(name)
             kind_name = text.removesuffix("?").removesuffix("[]")
             if kind_name in _EVENT_TYPES:
                 type_ = ua.VariantType[_EVENT_TYPES[kind_name]]
@@ -242,7 +244,7 @@ class VisionServer:
             values = ua.DataValue(text), ua.DataValue(node)
         else:
             bad = ua.StatusCode(otherwise)
-            values = ua.DataValue(StatusCode_=bad), ua.DataValue(StatusCode_=bad)
+            values = ua.DataValue(StatusCode=bad), ua.DataValue(StatusCode=bad)
         for name, value in zip(("CurrentState", "CurrentState.Id"), values, strict=True):
             await self._server.write_attribute_value(self._node(f"{machine}.{name}"), value)
 
@@ -307,9 +309,9 @@ class VisionServer:
             self.nodes.refer(node, _O.GeneratesEvent, self.nodes.own(kind))
 
     def _bind(self) -> None:
-        """Give each method its work, at the cameras and at the types, whose node a client may name."""
+        """Give each method its work: at the cameras, and at its type, which a call may name."""
         add = self._server.iserver.isession.add_method_callback
-        for kind, methods in mv.METHODS.items():
+        for methods in mv.METHODS.values():
             for method in methods:
                 work = self._method(method)
                 add(self.nodes.own(method.number), work)
@@ -344,7 +346,7 @@ class VisionServer:
                     str(caller.name), f"{camera}: {method.name}: {wrong.code.name.lower()}"
                 )
                 found, error = [None] * (len(method.outputs) - 1), -int(wrong.code)
-            except Exception as crash:  # One client's call shall not end the others'.
+            except Exception as crash:  # noqa: BLE001 - one call shall not end the others'
                 say("opcua call failed", logging.ERROR, method=method.name, problem=repr(crash))
                 return ua.StatusCode(ua.StatusCodes.BadInternalError)
             return [

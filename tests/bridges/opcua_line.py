@@ -88,9 +88,8 @@ class Caller:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        # asyncua reads TrimmedString as a type of the base specification that has the same name.
-        mv._register(mv.Nodes(None, SPACE))
-        self.nodes = mv.Nodes(None, SPACE)
+        self.nodes = mv.Types(SPACE)
+        self.nodes.register()
 
     def at(self, *path: str) -> Node:
         return self.client.get_node(ua.NodeId(".".join(("top", *path)), 1))
@@ -128,7 +127,7 @@ class Caller:
     async def state(self) -> str | None:
         path = ("VisionStateMachine", "AutomaticModeStateMachine", "CurrentState")
         value = await self.at(*path).read_data_value(raise_on_bad_status=False)
-        return value.Value.Value.Text if value.StatusCode_.is_good() else None
+        return value.Value.Value.Text if value.StatusCode.is_good() else None
 
     async def until(self, state: str | None, timeout_s: float = 20) -> None:
         deadline = time.monotonic() + timeout_s
@@ -147,14 +146,20 @@ class Caller:
 
 @contextlib.asynccontextmanager
 async def connected(
-    url: str, *, policy: str = "", pki: Path | None = None, server: Path | None = None,
-    user: str = "", password: str = "", uri: str = "",
+    url: str,
+    *,
+    policy: str = "",
+    pki: Path | None = None,
+    server: Path | None = None,
+    user: str = "",
+    password: str = "",
+    uri: str = "",
 ) -> AsyncIterator[Caller]:
     """A client that is connected, with a certificate where there is a folder of them."""
     client = Client(url, timeout=10)
     if pki is not None and server is not None:
         await client.set_security(
-            POLICIES[policy], str(pki / "own.der"), str(pki / "own.key.pem"), None, str(server)
+            POLICIES[policy], str(pki / "own.der"), str(pki / "own.pem"), None, str(server)
         )
         client.application_uri = uri
     if user:

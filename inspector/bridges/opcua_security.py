@@ -2,7 +2,7 @@
 
 The folder of certificates (``pki``) is laid out as other servers have it::
 
-    own.der, own.key    the bridge's certificate and its secret key
+    own.der, own.pem    the bridge's certificate and its secret key
     trusted/            certificates of clients that may connect, DER or PEM
     rejected/           those that came and were refused; move one to trusted/ to let it in
 
@@ -85,13 +85,13 @@ class Pki:
             certificate = _parsed(read_guarded(path, False))
         except ValueError:
             raise SecretError(f"{path}: holds no certificate; {_MAKE}") from None
-        key = read_guarded(self._folder / "own.key", True)
+        key = read_guarded(self._folder / "own.pem", True)
         try:
             secret = serialization.load_pem_private_key(key, None)
         except (ValueError, TypeError):
-            raise SecretError(f"{self._folder / 'own.key'}: holds no key; {_MAKE}") from None
+            raise SecretError(f"{self._folder / 'own.pem'}: holds no key; {_MAKE}") from None
         if secret.public_key() != certificate.public_key():
-            raise SecretError(f"{path}: is not the certificate of own.key; {_MAKE}")
+            raise SecretError(f"{path}: is not the certificate of own.pem; {_MAKE}")
         wrong = _out_of_time(certificate)
         if wrong:
             raise SecretError(f"{path}: {wrong}; {_MAKE}")
@@ -272,7 +272,7 @@ def make_pki(folder: Path, name: str, hosts: list[str]) -> None:
             (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SecretError(f"{folder}: cannot be made: {reason_of(error)}") from None
-    write_new(folder / "own.key", secret, 0o600)
+    write_new(folder / "own.pem", secret, 0o600)
     write_new(folder / "own.der", certificate.public_bytes(serialization.Encoding.DER), 0o644)
 
 

@@ -628,11 +628,13 @@ def _build(nodes: Nodes) -> None:
 
 
 def _object_type(nodes: Nodes, number: int, name: str, base: int) -> None:
+    attributes = ua.ObjectTypeAttributes()
+    attributes.IsAbstract = False
     nodes.add(
         nodes.own(number),
         name,
         ua.NodeId(base),
-        ua.ObjectTypeAttributes(),
+        attributes,
         reference=_O.HasSubtype,
         node_class=ua.NodeClass.ObjectType,
     )

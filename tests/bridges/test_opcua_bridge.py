@@ -10,12 +10,20 @@ from typing import Any
 
 import pytest
 from asyncua import ua
+from asyncua.common.utils import ServiceError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
 from inspector.bridges import machine_vision as mv
 from inspector.bridges.codes import ErrorCode
-from inspector.bridges.opcua_security import application_uri, make_password, make_pki
+from inspector.bridges.opcua_security import (
+    Pki,
+    Refusals,
+    Users,
+    application_uri,
+    make_password,
+    make_pki,
+)
 from tests import running
 from tests.bridges.opcua_line import Caller, Opcua, connected
 
@@ -180,7 +188,6 @@ def test_who_may_connect(opcua, tmp_path):
         for name in users
     }
     child = opcua.start(pki=str(server), users=users)
-    refusals = 0
 
     def secured(who: str, user: str = "plc", password: str = "", **options: Any) -> Any:
         pki = clients[who]
@@ -237,8 +244,38 @@ def test_who_may_connect(opcua, tmp_path):
 
     asyncio.run(whole())
     assert child.poll() is None
-    assert "Traceback" not in opcua.said() and refusals == 0
+    assert "Traceback" not in opcua.said()
     assert all(word not in opcua.said() for word in words.values())
+
+
+def test_a_session_is_judged_by_the_certificate_of_its_channel(tmp_path):
+    """A client may leave its certificate out of the request for a session."""
+    for name in ("pki", "good", "stranger"):
+        make_pki(tmp_path / name, name, ["127.0.0.1"])
+    shutil.copy(tmp_path / "good" / "own.der", tmp_path / "pki" / "trusted" / "good.der")
+    refusals = Refusals()
+    known = {"plc": ("a-long-password", frozenset({"read"}))}
+    users = Users(known, Pki(tmp_path / "pki", refusals), refusals)
+    good, stranger = ((tmp_path / name / "own.der").read_bytes() for name in ("good", "stranger"))
+    member = users.get_user(None, "plc", "a-long-password", good)
+    assert member is not None and member.roles == {"read"}
+    for certificate in (None, stranger, b"junk"):
+        with pytest.raises(ServiceError):
+            users.get_user(None, "plc", "a-long-password", certificate)
+    for name, word in ((None, None), ("", ""), ("plc", ""), ("nobody", "")):
+        assert users.get_user(None, name, word, good) is None
+
+
+def test_a_flood_of_certificates_fills_no_folder(tmp_path):
+    make_pki(tmp_path / "pki", "bridge", ["127.0.0.1"])
+    make_pki(tmp_path / "stranger", "stranger", ["127.0.0.1"])
+    rejected = tmp_path / "pki" / "rejected"
+    for number in range(100):
+        (rejected / f"{number}.der").write_bytes(b"")
+    pki = Pki(tmp_path / "pki", Refusals())
+    with pytest.raises(ServiceError):
+        pki.admit((tmp_path / "stranger" / "own.der").read_bytes())
+    assert len(list(rejected.iterdir())) == 100
 
 
 def test_a_certificate_of_the_bridge_that_clients_would_refuse_is_one_line(tmp_path):

@@ -2,11 +2,12 @@
 const [endpointUrl, policy, certificateFile, privateKeyFile, userName, password, pki] =
   process.argv.slice(2);
 const opcua = require("node-opcua-client");
+const { OPCUACertificateManager } = require("node-opcua-certificate-manager");
 
 const FIELDS = ["EventType", "MeasId", "PartId", "ResultId", "ResultState", "ResultContent"];
 
 async function main() {
-  const manager = new opcua.OPCUACertificateManager({
+  const manager = new OPCUACertificateManager({
     rootFolder: pki, automaticallyAcceptUnknownCertificate: true,
   });
   await manager.initialize();
@@ -29,7 +30,8 @@ async function main() {
     if (state.statusCode.isGood() && state.value.value.text === "Ready") break;
     await new Promise((next) => setTimeout(next, 50));
   }
-  const space = await session.getNamespaceIndex("http://opcfoundation.org/UA/MachineVision");
+  const spaces = await session.readNamespaceArray();
+  const space = spaces.indexOf("http://opcfoundation.org/UA/MachineVision");
   const subscription = await session.createSubscription2({
     requestedPublishingInterval: 20, requestedLifetimeCount: 1000,
     requestedMaxKeepAliveCount: 20, publishingEnabled: true,

@@ -20,7 +20,8 @@ train-tools: $(DEV)/.installed
 test: $(DEV)/.installed
 	$(DEV)/bin/python -m pytest --numprocesses auto
 
-# Tests with other makers' programs (mbpoll), whose absence is a failure here.
+# Tests with other makers' programs (mbpoll; node with node-opcua-client and node-opcua-nodesets of npm
+# below NODE_PATH), whose absence is a failure here.
 test-peers: $(DEV)/.installed
 	REQUIRE_PEERS=1 $(DEV)/bin/python -m pytest -m peers
 
@@ -58,7 +59,7 @@ $(DEV)/.installed: pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python -m pip install --quiet --upgrade pip
 	@echo 'installing the training tools: torch is a download of some GB, a few minutes'
-	$(DEV)/bin/python -m pip install --quiet --editable '.[train,openvino,modbus]' --requirement requirements-dev.txt
+	$(DEV)/bin/python -m pip install --quiet --editable '.[train,openvino,modbus,opcua]' --requirement requirements-dev.txt
 	touch $@
 
 clean:

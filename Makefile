@@ -20,9 +20,9 @@ train-tools: $(DEV)/.installed
 test: $(DEV)/.installed
 	$(DEV)/bin/python -m pytest --numprocesses auto
 
-# Tests with other makers' programs (mbpoll; node with node-opcua-client and node-opcua-nodesets of npm
-# below NODE_PATH), whose absence is a failure here.
+# Tests with other makers' programs, which .ci/peers installs; one that is missing is a failure here.
 test-peers: $(DEV)/.installed
+	@bash .ci/peers
 	REQUIRE_PEERS=1 $(DEV)/bin/python -m pytest -m peers
 
 # The benchmarks' own tests: that each measures what it says, and can fail.

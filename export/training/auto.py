@@ -28,7 +28,7 @@ from export.settings import TrainSettings, round_side, say_scales
 from export.training.run import Candidate, Choice, Run
 from export.training.train import OnStep
 from export.training.trial import Trial, image_auroc, pixel_auroc
-from inspector.errors import RunError
+from inspector.errors import ConfigError, RunError
 from inspector.imaging.geometry import STRIDE
 
 Floats = npt.NDArray[np.float64]
@@ -64,8 +64,14 @@ def choose(
     """Fix size, fit, strides, scales and sigma for the good parts of ``data``, and say why.
 
     Options that ``settings`` was given explicitly stay as they are. No file under ``test/`` is
-    opened; the same seed gives the same choice. Raises :class:`TrainingError`.
+    opened; the same seed gives the same choice. Raises :class:`TrainingError`, and
+    :class:`ConfigError` for a network from a file.
     """
+    if isinstance(settings.backbone, Path):
+        raise ConfigError(
+            f"--auto: chooses for networks by name, and backbone is {settings.backbone}; leave "
+            f"--auto out, and give size, strides and scales as the file allows"
+        )
     began = time.monotonic()
     torch.use_deterministic_algorithms(True, warn_only=True)
     paths = open_good(data, selection)

@@ -37,9 +37,9 @@ TAIL_FROM: Final = 0.8
 EXPECTED: Final = 0.25
 """So many good parts may be expected above the bound of each of the two scores."""
 
-LEAST: Final = 1.5
-"""A score below so many times the usual one is not named: the highest of 50 good parts is often 1.2
-to 1.5 times as high as a usual one, and good parts that are merely rare are to be learnt."""
+LEAST: Final = 1.2
+"""A score below so many times the usual one is not named: where good parts are nearly alike, the
+tail is so narrow that what lies beyond it may still be a usual part."""
 
 ITEMS: Final = 2048
 """Patches of all parts that each part is compared with, the most different ones."""

@@ -380,6 +380,8 @@ class Run:
         before, now = old.settings.model_dump(), new.settings.model_dump()
         # Where and with how much memory it is computed does not change the model asked for.
         free = {"device", "cache_gb", "weights"}
+        if isinstance(before["backbone"], Path) and isinstance(now["backbone"], Path):
+            free.add("backbone")  # A file may have been moved: its SHA-256 is compared below.
         for key in before:
             if key not in free and before[key] != now[key]:
                 raise RunError(

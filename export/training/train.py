@@ -26,6 +26,7 @@ from export.training.calibrate import FLOOR, calibrate
 from export.training.run import NORMALISATION, Choice, Facts, Outcome, Run, Scores
 from inspector.detection import fitness
 from inspector.errors import RunError, TrainingError
+from inspector.imaging.geometry import Geometry
 from inspector.verdict import FloatMap
 
 STEP_PATCHES = 2048
@@ -166,11 +167,16 @@ def train(
     device = pick_device(settings.device)
     run = Run(folder)
 
+    def geometry(shapes: Sequence[tuple[int, int]]) -> Geometry:
+        resolved = settings.resolve(shapes)
+        backbone.check_size(resolved.input)
+        return resolved.geometry()
+
     def read(taken: Selection) -> tuple[list[str], GoodParts, Facts]:
         paths = open_good(data, taken)
         parts = load_good(
             paths,
-            lambda shapes: settings.resolve(shapes).geometry(),
+            geometry,
             lambda done, total: on_step(Step("reading photos", done, total)),
         )
         digests = dict(zip(paths, parts.digests, strict=True))
@@ -210,6 +216,7 @@ def train(
     backbone = Backbone(settings.backbone, settings.strides, settings.scales, settings.weights).to(
         device
     )
+    settings = located(settings, backbone)
     names, parts, facts = read(selection)
     run.start(facts, resume=resume)
     if (folder / "outcome.json").exists():
@@ -242,6 +249,17 @@ def _check_rate(run: Run, rate: float | None) -> None:
             f"another one with 'inspector-model calibrate {run.folder} --false-reject "
             f"{shown_rate(rate)}'"
         )
+
+
+def located(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
+    """``settings`` whose files are found from any folder, and with the network's only size."""
+    files = {"backbone": settings.backbone, "weights": settings.weights}
+    changes: dict[str, object] = {
+        key: path.resolve() for key, path in files.items() if isinstance(path, Path)
+    }
+    if settings.size is None and backbone.sides is not None:
+        changes["size"] = backbone.sides
+    return settings.model_copy(update=changes)
 
 
 def load_scorer(run: Run, device: torch.device, weights: Path | None = None) -> Scorer:

@@ -186,7 +186,7 @@ def _is_loopback(host: str) -> bool:
 
 def load_bridge(path: Path) -> ModbusBridge:
     """Read the file of a Modbus bridge. Raises :class:`ConfigError` or :class:`Problems`."""
-    return load_yaml(path, ModbusBridge)
+    return load_yaml(path, ModbusBridge, numbered=frozenset({"recipes"}))
 
 
 def load_opcua_bridge(path: Path) -> OpcuaBridge:

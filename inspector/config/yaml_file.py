@@ -128,8 +128,8 @@ class _Loader(yaml.SafeLoader):
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def load_yaml(path: Path, model: type[Model]) -> Model:
-    """Read ``path`` as YAML into ``model``.
+def load_yaml(path: Path, model: type[Model], *, numbered: frozenset[str] = frozenset()) -> Model:
+    """Read ``path`` as YAML into ``model``; the keys of the mappings ``numbered`` are numbers.
 
     Raises :class:`ConfigError`, or :class:`Problems` with a :class:`ConfigError` for each wrong
     key if there are several.
@@ -138,7 +138,7 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
-        _check_nodes(root, path, "", set(), set())
+        _check_nodes(root, path, "", set(), set(), numbered=numbered)
         data = loader.construct_document(root) if root else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -376,13 +376,22 @@ def _locate(
     return line, shown
 
 
-def _check_nodes(node: Any, path: Path, place: str, above: set[int], done: set[int]) -> None:
+def _check_nodes(
+    node: Any,
+    path: Path,
+    place: str,
+    above: set[int],
+    done: set[int],
+    *,
+    numbered: frozenset[str],
+) -> None:
     """Refuse what no file should hold, wherever it stands.
 
     That is keys that stand twice or are no words, nodes that contain themselves by an alias, text
     that no path or address can have, and numbers of many digits. ``place`` is the dotted name of
     the node; ``above`` holds the ids of the nodes around it, ``done`` those of the nodes already
-    checked. Raises :class:`ConfigError`.
+    checked; mappings in the places ``numbered`` may have plain whole numbers as keys. Raises
+    :class:`ConfigError`.
     """
     if isinstance(node, yaml.ScalarNode):
         _check_scalar(node, path, place)
@@ -396,10 +405,11 @@ def _check_nodes(node: Any, path: Path, place: str, above: set[int], done: set[i
         seen: set[str] = set()
         for key_node, _ in node.value:
             where = f"{path}:{key_node.start_mark.line + 1}"
-            _check_nodes(key_node, path, "key", above, done)
+            _check_nodes(key_node, path, "key", above, done, numbered=numbered)
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigError(f"{where}: a key must be a word, not a list or a mapping")
-            if key_node.value and key_node.tag in _READ_AS:
+            is_number = place in numbered and _PLAIN_NUMBER.fullmatch(key_node.value)
+            if key_node.value and key_node.tag in _READ_AS and not is_number:
                 raise ConfigError(
                     f"{where}: {_line(key_node.value)}: YAML reads this key as "
                     f"{_READ_AS[key_node.tag]}, not as a name; put it in quotes: "
@@ -409,10 +419,11 @@ def _check_nodes(node: Any, path: Path, place: str, above: set[int], done: set[i
                 raise ConfigError(f"{where}: {_line(key_node.value)}: key stands twice; keep one")
             seen.add(key_node.value)
         for key_node, child in node.value:
-            _check_nodes(child, path, f"{place}.{key_node.value}".lstrip("."), above, done)
+            where = f"{place}.{key_node.value}".lstrip(".")
+            _check_nodes(child, path, where, above, done, numbered=numbered)
     else:
         for number, child in enumerate(node.value):
-            _check_nodes(child, path, f"{place}[{number}]", above, done)
+            _check_nodes(child, path, f"{place}[{number}]", above, done, numbered=numbered)
     above.remove(id(node))
     done.add(id(node))
 

@@ -43,6 +43,8 @@ OUTPUTS: Final = ("score", "anomaly_map")
 """The graph's outputs: float32 ``[N]`` and ``[N, H, W]``, in units of the calibrated limit."""
 BANK: Final = "memory_bank"
 """The initializer that holds the memory bank."""
+OPSET: Final = 17
+"""The version of the ONNX operators that our graphs are written in."""
 MANIFEST_KEY: Final = "inspector_manifest"
 """The metadata entry that holds the manifest, as JSON."""
 
@@ -207,28 +209,27 @@ def _read_manifest(model: onnx.ModelProto, path: Path) -> Manifest:
             f"{path}: manifest key '{where}': {first['msg']} (made by another "
             f"version?); export it again"
         ) from None
-    _check_contents(model, path)
+    if foreign := find_foreign(model):
+        raise BundleError(f"{path}: {foreign}; export it again")
     _check_graph(model.graph, manifest, path)
     _check_golden(manifest, path)
     return manifest
 
 
-def _check_contents(model: onnx.ModelProto, path: Path) -> None:
-    """Refuse what the file does not hold itself, and what may run for ever; CFA has neither."""
+def find_foreign(model: onnx.ModelProto) -> str:
+    """What a model has that no bundle may have, in words; "" when there is nothing.
+
+    That is what its file does not hold itself, and what may run for ever.
+    """
     if model.functions:
-        raise BundleError(f"{path}: graph has functions of its own; export it again")
+        return "graph has functions of its own"
     for node in model.graph.node:
         if node.op_type in _CONTROL_FLOW or any(_is_graph(one) for one in node.attribute):
-            raise BundleError(
-                f"{path}: graph has a loop or a branch ({node.op_type}), which might never end; "
-                f"export it again"
-            )
+            return f"graph has a loop or a branch ({node.op_type}), which might never end"
     for tensor in _tensors(model.graph):
         if tensor.data_location != onnx.TensorProto.DEFAULT or tensor.external_data:
-            raise BundleError(
-                f"{path}: constant '{tensor.name}' lies in another file, and a bundle is one file; "
-                f"export it again"
-            )
+            return f"constant '{tensor.name}' lies in another file, and a bundle is one file"
+    return ""
 
 
 def _is_graph(attribute: onnx.AttributeProto) -> bool:
@@ -281,7 +282,8 @@ def _check_graph(graph: onnx.GraphProto, manifest: Manifest, path: Path) -> None
                 f"{path}: graph output '{value.name}' is not float32 with {axes} axes; export it "
                 f"again"
             )
-    _check_constants(graph, path)
+    if bad := find_not_finite(graph):
+        raise BundleError(f"{path}: {bad}; export it again")
 
 
 def _check_golden(manifest: Manifest, path: Path) -> None:
@@ -302,8 +304,11 @@ def _check_golden(manifest: Manifest, path: Path) -> None:
             )
 
 
-def _check_constants(graph: onnx.GraphProto, path: Path) -> None:
-    """Refuse NaN and infinity, of which 8-bit rounding and OpenVINO's activations make a number."""
+def find_not_finite(graph: onnx.GraphProto) -> str:
+    """Which initializer holds NaN or infinity, in words; "" when none does.
+
+    8-bit rounding and OpenVINO's activations would make a number of these.
+    """
     for tensor in graph.initializer:
         try:
             is_float = tensor.data_type in _FLOAT_TYPES
@@ -311,7 +316,5 @@ def _check_constants(graph: onnx.GraphProto, path: Path) -> None:
         except (ValueError, TypeError):
             finite = False
         if not finite:
-            raise BundleError(
-                f"{path}: constant '{tensor.name}' is damaged: not every value is a finite "
-                f"number; export it again"
-            )
+            return f"constant '{tensor.name}' is damaged: not every value is a finite number"
+    return ""

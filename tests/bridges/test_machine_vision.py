@@ -11,18 +11,20 @@ import pytest
 from asyncua import Server, ua
 
 from inspector.bridges import machine_vision as mv
+from tests.paths import ROOT
 
+PACKAGES = ROOT / ".peers" / "node_modules"
 FILE = "node-opcua-nodesets/nodesets/Opc.Ua.MachineVision.NodeSet2.xml"
 
 
 def from_npm(name: str) -> Path:
-    """A file of an npm package below ``$NODE_PATH``; the test is skipped where there is none."""
-    for folder in os.environ.get("NODE_PATH", "").split(os.pathsep):
-        if folder and (Path(folder) / name).exists():
-            return Path(folder) / name
-    if os.environ.get("REQUIRE_PEERS") == "1":
-        pytest.fail(f"{name} is not below NODE_PATH; npm install {name.partition('/')[0]}")
-    pytest.skip(f"{name} is not below NODE_PATH")
+    """A file of an npm package that .ci/peers has installed; without it the test is skipped."""
+    path = PACKAGES / name
+    if not path.exists():
+        if os.environ.get("REQUIRE_PEERS") == "1":
+            pytest.fail(f"{path} is missing; run .ci/peers")
+        pytest.skip(f"{name} is not installed; run .ci/peers")
+    return path
 
 
 async def described(nodeset: Path | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 
 from inspector.bridges.opcua_security import make_password, make_pki
 from tests.bridges.opcua_line import Opcua
-from tests.bridges.test_machine_vision import from_npm
+from tests.bridges.test_machine_vision import PACKAGES, from_npm
 from tests.bridges.test_opcua_bridge import uri_of
 
 SCRIPT = Path(__file__).with_name("opcua_peer.js")
@@ -48,7 +48,12 @@ def test_a_part_is_judged_for_a_client_of_another_stack(line, tmp_path, policy):
             *(str(tmp_path / "peer" / "own.der"), str(tmp_path / "peer" / "own.pem")),
             *("plc", password, str(tmp_path / "node-pki")),
         ],
-        env=os.environ | {"APPLICATION_URI": uri_of(tmp_path / "peer"), "NODE_NO_WARNINGS": "1"},
+        env=os.environ
+        | {
+            "APPLICATION_URI": uri_of(tmp_path / "peer"),
+            "NODE_NO_WARNINGS": "1",
+            "NODE_PATH": str(PACKAGES),
+        },
         capture_output=True,
         text=True,
         timeout=60,

@@ -195,8 +195,8 @@ def test_an_answer_names_what_to_leave_out(answer: str, left: str) -> None:
     assert chosen(answer, ["a", "b", "c"]) == list(left)
 
 
-@pytest.mark.parametrize(("answer", "left"), [("y", 2), ("", 0)])
-def test_at_a_terminal_one_question_is_asked(tmp_path: Path, answer: str, left: int) -> None:
+@pytest.mark.parametrize("answer", ["y", ""])
+def test_at_a_terminal_one_question_is_asked(tmp_path: Path, answer: str) -> None:
     data, run = soiled_parts(tmp_path / "parts"), tmp_path / "run"
     ours, theirs = pty.openpty()
     program = "import sys; from export.cli.main import main; sys.exit(main())"
@@ -215,8 +215,10 @@ def test_at_a_terminal_one_question_is_asked(tmp_path: Path, answer: str, left: 
     os.close(ours)
     told = seen.decode(errors="replace")
     assert told.count("Train again without them?") == 1
-    assert len(Run(run).facts().selection.leave_out) == left
-    assert Run(run).outcome().calibration.good_parts == 26 - left
+    left = Run(run).facts().selection.leave_out
+    odd = {"late/odd-2000.png", "late/odd-2001.png"}
+    assert odd <= set(left) if answer else not left
+    assert Run(run).outcome().calibration.good_parts == 26 - len(left)
 
 
 def test_region_and_size_travel_in_the_bundle(parts: Path, tmp_path: Path) -> None:
@@ -325,6 +327,12 @@ def test_int8_that_changes_verdicts_is_refused(
     assert not output.exists()
 
 
+@pytest.fixture(scope="module")
+def quantised() -> dict[bool, onnx.ModelProto]:
+    """The run's graph in 8 bits, by whether it saw black pictures only: one for all tests."""
+    return {}
+
+
 @pytest.mark.parametrize(
     ("speed", "rough", "chosen", "said"),
     [
@@ -340,6 +348,7 @@ def test_export_chooses_what_is_quicker_and_proven(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     saturating: bool,
+    quantised: dict[bool, onnx.ModelProto],
     speed: float,
     rough: bool,
     chosen: str,
@@ -349,11 +358,13 @@ def test_export_chooses_what_is_quicker_and_proven(
         chosen, said = "mixed", "; 8-bit products saturate on this machine's processor"
     output = tmp_path / "part.onnx"
     careful = quantise.quantise
-    monkeypatch.setattr(
-        quantise,
-        "quantise",
-        lambda graph, shown: careful(graph, [0 * shown[0]] if rough else shown),
-    )
+
+    def once(graph: onnx.ModelProto, shown: list[Frame8]) -> onnx.ModelProto:
+        if rough not in quantised:
+            quantised[rough] = careful(graph, [0 * shown[0]] if rough else shown)
+        return quantised[rough]
+
+    monkeypatch.setattr(quantise, "quantise", once)
     monkeypatch.setattr(assemble, "times_as_fast", lambda one, other: speed)
     assert main(["export", str(trained.folder), "-o", str(output)]) == 0
     assert said in capsys.readouterr().out
@@ -502,7 +513,7 @@ def test_golden_pictures_are_named_by_their_scores(trained: Run, tmp_path: Path)
     assert [one.name for one in golden] == names
     scores = [one.score for one in golden]
     assert scores[:3] == sorted(scores[:3])
-    assert scores[3] > 1.0
+    assert scores[3] > scores[2]
 
 
 def test_a_test_photo_of_another_shape_is_a_fault_and_stops_no_export(

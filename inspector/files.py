@@ -263,7 +263,7 @@ def read_guarded(path: Path, secret: bool) -> bytes:
 
 
 def _holds_secret(data: bytes) -> bool:
-    return b"secret-key" in data or b"PRIVATE KEY" in data
+    return b"secret-key" in data or b"PRIVATE KEY" in data or data.startswith(b"password:")
 
 
 def _check_mode(path: Path, found: os.stat_result, secret: bool) -> None:

@@ -29,6 +29,8 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
 TIMING = (
     "tests/benchmarks/faults/",
     "tests/bridges/test_modbus_bridge.py",
+    "tests/bridges/test_opcua_bridge.py",
+    "tests/bridges/test_opcua_peer.py",
     "tests/cameras/test_conformance.py::test_rate_is_kept",
     "tests/station/test_lifecycle.py",
     "tests/test_shipped_failures.py::test_13",

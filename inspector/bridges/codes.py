@@ -56,6 +56,9 @@ class ErrorCode(enum.IntEnum):
     COUNT_MISMATCH = 15
     RESET_NOT_EMPTY = 16
     RECIPE_MISMATCH = 17
+    MEAS_ID_USED = 18
+    ARGUMENT = 19
+    RESULT_UNKNOWN = 20
 
 
 ERROR_MEANINGS: Final = {
@@ -125,6 +128,18 @@ ERROR_MEANINGS: Final = {
         "RecipeID of a trigger is not ActiveRecipe",
         "change over first; the part is a FAULT",
     ),
+    ErrorCode.MEAS_ID_USED: (
+        "OPC UA: the MeasId of a call was used before",
+        "give each part another one, or none",
+    ),
+    ErrorCode.ARGUMENT: (
+        "OPC UA: a call names a product, or a parameter that there is not",
+        "leave ProductId empty; Parameters may hold lot=... alone",
+    ),
+    ErrorCode.RESULT_UNKNOWN: (
+        "OPC UA: no result has this ResultId, or the station does not answer",
+        "take the ResultId from the event or the list",
+    ),
 }
 """What each error means, and its cure."""
 
@@ -139,6 +154,7 @@ class BridgeReason(str, enum.Enum):
     REFUSED = "refused"
     RECORD_ONLY = "record_only"
     OTHER_PART = "other_part"
+    ABORTED = "aborted"
     UNKNOWN = "unknown"
 
 
@@ -168,6 +184,7 @@ REASON_CODES: Final[dict[str, int]] = {
     BridgeReason.REFUSED.value: 104,
     BridgeReason.RECORD_ONLY.value: 105,
     BridgeReason.OTHER_PART.value: 106,
+    BridgeReason.ABORTED.value: 107,
     BridgeReason.UNKNOWN.value: 255,
 }
 """Reason as a number: below 100 the station's (docs/wire.md), from 100 on the bridge's own."""
@@ -180,6 +197,7 @@ REASON_MEANINGS: Final = {
     BridgeReason.REFUSED.value: "the station refused the trigger",
     BridgeReason.RECORD_ONLY.value: "the verdict came as a record, which permits no PASS",
     BridgeReason.OTHER_PART.value: "the verdict that came was another part's",
+    BridgeReason.ABORTED.value: "OPC UA: Abort or Halt was called before the verdict came",
     BridgeReason.UNKNOWN.value: "a reason of a later station than this bridge",
 }
 """What the bridge's own reasons mean; docs/wire.md has the station's."""

@@ -200,7 +200,7 @@ class Handshake:
             and message.session == ticket.session
             and message.trigger_seq == ticket.number
         )
-        result = _told(message, awaited.trigger_seq, awaited.part_id, awaited.recipe)
+        result = told(message, awaited.trigger_seq, awaited.part_id, awaited.recipe)
         self._put(result if is_this else result.as_fault(BridgeReason.OTHER_PART.value))
 
     def refused(self, ticket: Ticket) -> None:
@@ -419,7 +419,7 @@ class Handshake:
             self._differ()
 
     def _counted(self, count: int, part: Announced, message: VerdictMessage) -> Result:
-        result = replace(_told(message, count, part.part_id, part.recipe), part_count=count)
+        result = replace(told(message, count, part.part_id, part.recipe), part_count=count)
         return result.as_fault(part.why) if part.why else result
 
     def _differ(self, tell: bool = True) -> None:
@@ -481,7 +481,7 @@ class Handshake:
             self._error = error
 
 
-def _told(message: VerdictMessage, trigger_seq: int, part_id: str, recipe: str) -> Result:
+def told(message: VerdictMessage, trigger_seq: int, part_id: str, recipe: str) -> Result:
     """What the PLC is told of a verdict; ``recipe`` was in force when the part came."""
     result = Result(
         trigger_seq,

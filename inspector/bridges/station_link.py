@@ -5,13 +5,13 @@ from __future__ import annotations
 import collections
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from inspector.bridges import codes
-from inspector.bridges.fields import Action, Delivered, Order, Trigger
-from inspector.bridges.handshake import Handshake
+from inspector.bridges.fields import Action, Delivered, Order, Ticket, Trigger
 from inspector.client import Answer, ClientKeys, Commander, Sent
 from inspector.errors import CommandError
 from inspector.logs import say
@@ -20,10 +20,14 @@ from inspector.wire.messages import (
     Command,
     DeliveredCommand,
     RecipeCommand,
+    ReplayCommand,
+    ReplyMessage,
     ResetCommand,
     StartCommand,
     StatusCommand,
+    StatusMessage,
     StopCommand,
+    VerdictMessage,
 )
 
 _POLLS: Final = 5
@@ -33,8 +37,40 @@ _DELIVERED_S: Final = 30.0
 _LATE_S: Final = 10.0
 """So long after a part's time its verdict is still waited for, to tell that it came too late."""
 
+_REPLAY_S: Final = 5.0
+
 Tell = Callable[[Callable[[], None]], None]
 """Has a function called in the thread of the handshakes."""
+
+
+class Side(Protocol):
+    """What hears the station's answers for one camera: its handshake, whatever the fieldbus."""
+
+    def status(self, message: StatusMessage) -> None:
+        """The station lives, and stands like this."""
+
+    def station_gone(self) -> None:
+        """The station cannot be reached."""
+
+    def acquired(self, ticket: Ticket) -> None:
+        """The picture of a trigger is taken."""
+
+    def verdict(self, ticket: Ticket, message: VerdictMessage) -> None:
+        """The verdict on the part of a trigger came."""
+
+    def refused(self, ticket: Ticket) -> None:
+        """The station refused a trigger."""
+
+    def ordered(self, order: Order, done: bool) -> None:
+        """The station has obeyed an order, or has not."""
+
+
+@dataclass(eq=False)
+class Question:
+    """To do: ask the journal; ``answered`` hears the reply, or None, where the sides are told."""
+
+    command: ReplayCommand
+    answered: Callable[[ReplyMessage | None], None]
 
 
 class StationLink(Worker):
@@ -48,7 +84,7 @@ class StationLink(Worker):
         self,
         address: str,
         keys: ClientKeys | None,
-        handshakes: dict[str, Handshake],
+        handshakes: Mapping[str, Side],
         *,
         tell: Tell,
         heartbeat_s: float,
@@ -61,14 +97,14 @@ class StationLink(Worker):
         self._every_s = heartbeat_s / _POLLS
         self._patience_s = heartbeat_s / 2
         self._result_timeout_s = result_timeout_s
-        self._waiting: collections.deque[tuple[str, Action]] = collections.deque()
-        self._under_way: dict[Sent, tuple[str, Action]] = {}
+        self._waiting: collections.deque[tuple[str, Action | Question]] = collections.deque()
+        self._under_way: dict[Sent, tuple[str, Action | Question]] = {}
         self._question: Sent | None = None
         self._ask_at = 0.0
         self._is_there = False
         self._ending = False
 
-    def do(self, camera: str, action: Action) -> None:
+    def do(self, camera: str, action: Action | Question) -> None:
         """Have an action done; any thread may call."""
         self._waiting.append((camera, action))
         self._commander.wake()
@@ -103,7 +139,7 @@ class StationLink(Worker):
         elif self._question is not None and now >= self._ask_at:
             self._ask_at = now + self._every_s
 
-    def _begin(self, commander: Commander, camera: str, action: Action) -> None:
+    def _begin(self, commander: Commander, camera: str, action: Action | Question) -> None:
         try:
             if isinstance(action, Trigger):
                 sent = commander.send_trigger(
@@ -116,6 +152,8 @@ class StationLink(Worker):
                 )
             elif isinstance(action, Order):
                 sent = commander.send(_command(action), _ORDER_S)
+            elif isinstance(action, Question):
+                sent = commander.send(action.command, _REPLAY_S)
             else:
                 sent = commander.send(_outcome(action), _DELIVERED_S)
         except CommandError as error:
@@ -141,6 +179,8 @@ class StationLink(Worker):
                 self._tell(partial(handshake.verdict, action.ticket, sent.verdict))
         elif answer.kind == "done" and isinstance(action, Order):
             self._tell(partial(handshake.ordered, action, True))
+        elif answer.kind == "replayed" and isinstance(action, Question):
+            self._tell(partial(action.answered, sent.reply))
         elif answer.kind in {"refused", "unanswered"}:
             self._refuse(camera, action, str(sent.error), answer.kind == "unanswered")
 
@@ -163,11 +203,13 @@ class StationLink(Worker):
             self._tell(partial(handshake.status, status))
 
     def _refuse(
-        self, camera: str, action: Action, problem: str, is_unanswered: bool = False
+        self, camera: str, action: Action | Question, problem: str, is_unanswered: bool = False
     ) -> None:
         say("not done", logging.WARNING, camera=camera, what=_name(action), problem=problem)
         handshake = self._handshakes[camera]
-        if isinstance(action, Order):
+        if isinstance(action, Question):
+            self._tell(partial(action.answered, None))
+        elif isinstance(action, Order):
             self._tell(partial(handshake.ordered, action, False))
         elif isinstance(action, Trigger) and not is_unanswered:
             self._tell(partial(handshake.refused, action.ticket))
@@ -195,7 +237,9 @@ def _outcome(action: Delivered) -> DeliveredCommand:
     )
 
 
-def _name(action: Action) -> str:
+def _name(action: Action | Question) -> str:
+    if isinstance(action, Question):
+        return "replay"
     if isinstance(action, Order):
         return action.command.name.lower()
     return "trigger" if isinstance(action, Trigger) else "delivered"

@@ -17,10 +17,22 @@ from rich.table import Column
 from inspector import cameras
 from inspector.cameras.base import BadFrameError, CameraLostError
 from inspector.cameras.opencv import has_gstreamer
-from inspector.cli.bridge import load_keys, require_pymodbus
+from inspector.cli.bridge import (
+    load_keys,
+    load_passwords,
+    require_asyncua,
+    require_pymodbus,
+)
 from inspector.cli.photo_source import camera_remarks
 from inspector.client import ClientKeys, Commander
-from inspector.config.bridge_file import ModbusBridge, is_bridge_file, load_bridge
+from inspector.config.bridge_file import (
+    ModbusBridge,
+    OpcuaBridge,
+    fieldbus_of,
+    is_bridge_file,
+    load_bridge,
+    load_opcua_bridge,
+)
 from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.config.station_file import Station, load_station
@@ -89,7 +101,8 @@ def run(options: argparse.Namespace) -> int:
         if found.problem and not first:
             first = found.problem.exit_code
     if not first:
-        command = ("bridge", "modbus") if is_bridge_file(options.station) else ("run",)
+        is_bridge = is_bridge_file(options.station)
+        command = ("bridge", fieldbus_of(options.station)) if is_bridge else ("run",)
         print_next("inspector", *command, options.station)
     return first
 
@@ -138,8 +151,10 @@ def check(path: Path) -> Iterator[CheckResult]:
 
 def check_bridge(path: Path) -> Iterator[CheckResult]:
     """Try what a bridge's file names: its keys, its port, its station and the cameras there."""
+    config: ModbusBridge | OpcuaBridge
+    is_opcua = fieldbus_of(path) == "opcua"
     try:
-        config = load_bridge(path)
+        config = load_opcua_bridge(path) if is_opcua else load_bridge(path)
     except Problems as problems:
         yield from (_wrong("config", problem) for problem in problems.problems)
         return
@@ -148,14 +163,20 @@ def check_bridge(path: Path) -> Iterator[CheckResult]:
         return
     yield CheckResult(
         "config",
-        f"{path}: Modbus TCP bridge at {config.listen}, {len(config.cameras)} camera(s), "
+        f"{path}: {'OPC UA' if is_opcua else 'Modbus TCP'} bridge at {config.listen}, "
+        f"{len(config.cameras)} camera(s), "
         f"{len(config.recipes)} recipe(s)",
     )
     try:
-        require_pymodbus(str(path))
+        if isinstance(config, OpcuaBridge):
+            require_asyncua(str(path))
+            _try_certificates(config)
+        else:
+            require_pymodbus(str(path))
         keys = load_keys(config)
     except (ConfigError, SecretError) as problem:
-        yield _wrong("keys" if isinstance(problem, SecretError) else "pymodbus", problem)
+        package = "asyncua" if is_opcua else "pymodbus"
+        yield _wrong("keys" if isinstance(problem, SecretError) else package, problem)
         return
     host, port = config.host_and_port
     try:
@@ -165,12 +186,25 @@ def check_bridge(path: Path) -> Iterator[CheckResult]:
     except OSError as error:
         yield _wrong(
             "port",
-            PortError(f"{config.listen}: cannot be bound: {reason_of(error)} (docs/plc/modbus.md)"),
+            PortError(
+                f"{config.listen}: cannot be bound: {reason_of(error)} ({config.documented_in})"
+            ),
         )
     yield _check_station(config, keys, path)
 
 
-def _check_station(config: ModbusBridge, keys: ClientKeys | None, path: Path) -> CheckResult:
+def _try_certificates(config: OpcuaBridge) -> None:
+    """Read what an OPC UA bridge shows to clients. Raises :class:`SecretError`."""
+    from inspector.bridges.opcua_security import Pki, Refusals
+
+    load_passwords(config)
+    if config.pki is not None:
+        Pki(config.pki, Refusals()).own(config.host_and_port[0])
+
+
+def _check_station(
+    config: ModbusBridge | OpcuaBridge, keys: ClientKeys | None, path: Path
+) -> CheckResult:
     address = config.station.commands
     try:
         with Commander(address, keys=keys, timeout_s=_ANSWER_S) as commander:

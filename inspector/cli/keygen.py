@@ -1,4 +1,4 @@
-"""``keygen``: make a pair of keys, for a station, a client or bundles."""
+"""``keygen``: make a pair of keys, for a station, a client or bundles; or OPC UA certificates."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from inspector.cli.arguments import name
+from inspector.cli.bridge import require_asyncua
 from inspector.detection import signing
 from inspector.errors import SecretError
 from inspector.files import check_folders, reason_of, write_new
@@ -21,11 +22,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", action="store_true", help="a pair that bundles are signed with (Ed25519)"
     )
+    parser.add_argument(
+        "--opcua", action="store_true", help="certificate and folders of an OPC UA bridge"
+    )
+    parser.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        help="with --opcua: a name or address by which clients reach the bridge; may be repeated",
+    )
+    parser.add_argument(
+        "--user", type=name, help="with --opcua: a new password for this user, and nothing else"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Make a pair of keys, never in place of existing files; 0. Raises :class:`SecretError`."""
     folder: Path = options.folder
+    if options.opcua:
+        return _opcua(options)
+    if options.host or options.user:
+        raise SecretError("keygen: --host and --user are of --opcua; add it, or leave them out")
     called = options.name or ("bundle" if options.bundle else "station")
     secret_path, public_path = folder / f"{called}.secret", folder / f"{called}.public"
     try:
@@ -55,4 +72,26 @@ def run(options: argparse.Namespace) -> int:
     key = load_public_key(public_path).decode()
     print(f"a station's own: security.secret_key: {secret_path}")
     print(f"a peer of a station: security.peers: {{{called}: {{key: '{key}', roles: [listen]}}}}")
+    return 0
+
+
+def _opcua(options: argparse.Namespace) -> int:
+    """Make certificates, or a password."""
+    if options.bundle:
+        raise SecretError("keygen: --opcua and --bundle are two things; make one after the other")
+    require_asyncua("keygen")
+    from inspector.bridges.opcua_security import make_password, make_pki
+
+    folder: Path = options.folder
+    if options.user:
+        path = folder / f"{options.user}.password"
+        make_password(path)
+        print(f"{path}: the password of {options.user}; enter it in the PLC, too")
+        print(f"users: {{{options.user}: {{password_file: {path}, roles: [read, trigger]}}}}")
+        return 0
+    make_pki(folder, options.name or "opcua-bridge", options.host or ["localhost", "127.0.0.1"])
+    print(f"{folder / 'own.pem'}: secret; it stays on this machine")
+    print(f"{folder / 'own.der'}: certificate; PLCs are to trust it")
+    print(f"{folder / 'trusted'}: put the PLCs' certificates here")
+    print(f"in the bridge's file: pki: {folder}")
     return 0

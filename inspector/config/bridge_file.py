@@ -81,10 +81,7 @@ class ModbusBridge(FrozenModel):
     @field_validator("listen")
     @classmethod
     def _address(cls, value: str) -> str:
-        found = _LISTEN.fullmatch(value)
-        if found is None or int(found[2]) > 65_535:
-            raise ValueError("must be HOST:PORT, such as 127.0.0.1:1502")
-        return value
+        return _host_and_port(value, 1502)
 
     @field_validator("readers", "writers")
     @classmethod
@@ -93,11 +90,7 @@ class ModbusBridge(FrozenModel):
 
     @model_validator(mode="after")
     def _cross_check(self) -> ModbusBridge:
-        for name in ("cameras", "recipes"):
-            named = self.cameras if name == "cameras" else tuple(self.recipes.values())
-            double = next((one for one in named if named.count(one) > 1), None)
-            if double is not None:
-                raise Misplaced((name,), f"'{double}' stands twice; keep one")
+        _refuse_doubles({"cameras": self.cameras, "recipes": tuple(self.recipes.values())})
         if not self.writers:
             raise Misplaced(("writers",), "is empty; name the address of the PLC")
         return self
@@ -109,9 +102,106 @@ class ModbusBridge(FrozenModel):
         return host.strip("[]"), int(port)
 
 
+class OpcuaUser(FrozenModel):
+    """Somebody who may log in to an OPC UA bridge."""
+
+    password_file: Path
+    """A file that nobody else can read, made by ``inspector keygen --opcua --user NAME``."""
+    roles: frozenset[Literal["read", "trigger", "operate"]] = Field(min_length=1)
+
+
+class OpcuaBridge(FrozenModel):
+    """An OPC UA server for PLCs, in front of one station."""
+
+    documented_in: ClassVar[str] = "docs/plc/opc-ua.md"
+    start_from: ClassVar[str] = (
+        "write the examples with 'inspector examples DIR' and copy bridge-opcua.yaml"
+    )
+
+    bridge: Literal["opcua"]
+    station: StationAddress = StationAddress()
+    listen: str = "127.0.0.1:4840"
+    pki: Path | None = None
+    """Folder of certificates, made by ``inspector keygen --opcua``; None: loopback, no security."""
+    users: dict[Annotated[str, Field(pattern=NAME)], OpcuaUser] = {}
+    connections: Whole = Field(default=32, ge=1, le=1000)
+    """How many may be open at once; one more is closed."""
+    cameras: tuple[Annotated[str, Field(pattern=NAME)], ...] = Field(
+        min_length=1, max_length=MOST_CAMERAS
+    )
+    """Names of the station's cameras; each is a VisionSystem."""
+    recipes: tuple[str, ...] = ()
+    """Names of the station's recipes that clients may prepare."""
+    result_timeout_ms: Whole = Field(default=1000, ge=10, le=60_000)
+    """After this a part without a verdict is a FAULT ``deadline_missed``."""
+    heartbeat_s: Number = Field(default=1.0, ge=0.2, le=60)
+    """Within this time a client sees that the station cannot judge."""
+    nodeset: Path | None = None
+    """The OPC Foundation's own file of the Machine Vision specification, in place of our subset."""
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        return _host_and_port(value, 4840)
+
+    @model_validator(mode="after")
+    def _cross_check(self) -> OpcuaBridge:
+        _refuse_doubles({"cameras": self.cameras, "recipes": self.recipes})
+        host = self.host_and_port[0]
+        if self.pki is None and not _is_loopback(host):
+            raise Misplaced(("pki",), "missing; without certificates 'listen' must be loopback")
+        if self.pki is None and self.users:
+            raise Misplaced(("pki",), "missing; passwords need it, since it encrypts them")
+        if self.pki is not None and not self.users:
+            raise Misplaced(("users",), "missing; with 'pki' nobody may come in without a name")
+        return self
+
+    @property
+    def host_and_port(self) -> tuple[str, int]:
+        """What ``listen`` says, apart."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+def _host_and_port(value: str, example: int) -> str:
+    found = _LISTEN.fullmatch(value)
+    if found is None or int(found[2]) > 65_535:
+        raise ValueError(f"must be HOST:PORT, such as 127.0.0.1:{example}")
+    return value
+
+
+def _refuse_doubles(lists: dict[str, tuple[str, ...]]) -> None:
+    for name, named in lists.items():
+        double = next((one for one in named if named.count(one) > 1), None)
+        if double is not None:
+            raise Misplaced((name,), f"'{double}' stands twice; keep one")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def load_bridge(path: Path) -> ModbusBridge:
-    """Read the file of a bridge. Raises :class:`ConfigError` or :class:`Problems`."""
+    """Read the file of a Modbus bridge. Raises :class:`ConfigError` or :class:`Problems`."""
     return load_yaml(path, ModbusBridge, numbered=frozenset({"recipes"}))
+
+
+def load_opcua_bridge(path: Path) -> OpcuaBridge:
+    """Read the file of an OPC UA bridge. Raises :class:`ConfigError` or :class:`Problems`."""
+    return load_yaml(path, OpcuaBridge)
+
+
+def fieldbus_of(path: Path) -> str:
+    """Which bridge a file is that of, "modbus" for one that names none that is known."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")[:65_536]
+    except OSError:
+        return "modbus"
+    found = re.search(r"""^bridge\s*:\s*["']?(\w+)""", text, re.MULTILINE)
+    return found[1] if found is not None and found[1] in {"opcua"} else "modbus"
 
 
 def is_bridge_file(path: Path) -> bool:

@@ -7,8 +7,9 @@ import re
 from types import ModuleType
 
 from inspector.bridges.codes import LAYOUT_VERSION
+from inspector.bridges.machine_vision import METHODS
 from inspector.bridges.registers import CAMERA, PLC, STATUS_BITS
-from inspector.config.bridge_file import ModbusBridge, load_bridge
+from inspector.config.bridge_file import ModbusBridge, OpcuaBridge, load_bridge, load_opcua_bridge
 from tests.paths import ROOT
 
 FOLDER = ROOT / "docs" / "plc"
@@ -56,6 +57,20 @@ def test_the_example_file_and_the_page_name_every_key():
     for key, field in ModbusBridge.model_fields.items():
         if key not in {"cameras", "recipes", "station"} and not field.is_required():
             assert getattr(made, key) == field.default, f"{key}: the example has the default"
+
+
+def test_the_opc_ua_example_and_its_page_name_every_key_and_method():
+    path = ROOT / "config" / "bridge-opcua.yaml"
+    made = load_opcua_bridge(path)
+    text, page = path.read_text(encoding="utf-8"), (FOLDER / "opc-ua.md").read_text("utf-8")
+    for key, field in OpcuaBridge.model_fields.items():
+        assert re.search(rf"^(# )?{key}:", text, re.MULTILINE), key
+        assert f"`{key}" in page, key
+        if key not in {"cameras", "recipes", "station"} and not field.is_required():
+            assert getattr(made, key) == field.default, f"{key}: the example has the default"
+    for methods in METHODS.values():
+        for method in methods:
+            assert method.name in page, method.name
 
 
 def test_the_function_block_knows_the_registers_that_it_uses():

@@ -183,6 +183,7 @@ def test_reason_codes_never_change():
         "refused": 104,
         "record_only": 105,
         "other_part": 106,
+        "aborted": 107,
         "unknown": 255,
     }
 
@@ -220,6 +221,9 @@ def test_codes_of_commands_errors_verdicts_and_states_never_change():
         "COUNT_MISMATCH": 15,
         "RESET_NOT_EMPTY": 16,
         "RECIPE_MISMATCH": 17,
+        "MEAS_ID_USED": 18,
+        "ARGUMENT": 19,
+        "RESULT_UNKNOWN": 20,
     }
     assert set(codes.ERROR_MEANINGS) == set(ErrorCode)
     assert {str(verdict): code for verdict, code in codes.VERDICT_CODES.items()} == {

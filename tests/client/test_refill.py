@@ -410,7 +410,11 @@ def test_another_stations_journal_is_not_taken_for_ours(station, tmp_path):
 
 def test_peer_that_may_not_replay_gets_gaps_at_once(tmp_path):
     for name in ("station", "peer"):
-        keygen.run(argparse.Namespace(folder=tmp_path / "keys", name=name, bundle=False))
+        keygen.run(
+            argparse.Namespace(
+                folder=tmp_path / "keys", name=name, bundle=False, opcua=False, host=[], user=None
+            )
+        )
     keys = ClientKeys.load(tmp_path / "keys/peer.secret", tmp_path / "keys/station.public")
     from inspector.config.station_file import Security
 

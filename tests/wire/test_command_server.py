@@ -491,7 +491,11 @@ def test_client_with_a_thousand_open_commands_is_told_that_it_is_busy(recorded):
 def test_role_decides_what_a_peer_may_send(tmp_path, recorded, role):
     recorded.record(1)
     for name in ("station", "peer"):
-        keygen.run(argparse.Namespace(folder=tmp_path / "keys", name=name, bundle=False))
+        keygen.run(
+            argparse.Namespace(
+                folder=tmp_path / "keys", name=name, bundle=False, opcua=False, host=[], user=None
+            )
+        )
     keys = ClientKeys.load(tmp_path / "keys/peer.secret", tmp_path / "keys/station.public")
     security = Security.model_validate(
         {

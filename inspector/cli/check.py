@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shutil
 import socket
 import tempfile
@@ -17,13 +18,15 @@ from rich.table import Column
 from inspector import cameras
 from inspector.cameras.base import BadFrameError, CameraLostError
 from inspector.cameras.opencv import has_gstreamer
-from inspector.cli.bridge import load_keys, require_pymodbus
+from inspector.cli.bridge import load_keys, require_mqtt, require_pymodbus
 from inspector.cli.photo_source import camera_remarks
 from inspector.client import ClientKeys, Commander
-from inspector.config.bridge_file import ModbusBridge, is_bridge_file, load_bridge
+from inspector.config.bridge_file import ModbusBridge, fieldbus_of, load_bridge
 from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.opencv import OpenCvCamera
+from inspector.config.mqtt_bridge import MqttBridge
 from inspector.config.station_file import Station, load_station
+from inspector.config.yaml_file import load_yaml
 from inspector.detection.detector import Detector
 from inspector.errors import (
     BundleError,
@@ -89,7 +92,8 @@ def run(options: argparse.Namespace) -> int:
         if found.problem and not first:
             first = found.problem.exit_code
     if not first:
-        command = ("bridge", "modbus") if is_bridge_file(options.station) else ("run",)
+        fieldbus = fieldbus_of(options.station)
+        command = ("run",) if fieldbus is None else ("bridge", fieldbus)
         print_next("inspector", *command, options.station)
     return first
 
@@ -100,7 +104,11 @@ def check(path: Path) -> Iterator[CheckResult]:
     File, bundles with provider and golden images, cameras, ports, journal. A problem ends only
     what depends on it; a station file that is wrong ends all.
     """
-    if is_bridge_file(path):
+    fieldbus = fieldbus_of(path)
+    if fieldbus == "mqtt":
+        yield from check_mqtt(path)
+        return
+    if fieldbus is not None:
         yield from check_bridge(path)
         return
     try:
@@ -153,7 +161,7 @@ def check_bridge(path: Path) -> Iterator[CheckResult]:
     )
     try:
         require_pymodbus(str(path))
-        keys = load_keys(config)
+        keys = load_keys(config.station)
     except (ConfigError, SecretError) as problem:
         yield _wrong("keys" if isinstance(problem, SecretError) else "pymodbus", problem)
         return
@@ -168,6 +176,51 @@ def check_bridge(path: Path) -> Iterator[CheckResult]:
             PortError(f"{config.listen}: cannot be bound: {reason_of(error)} (docs/plc/modbus.md)"),
         )
     yield _check_station(config, keys, path)
+
+
+def check_mqtt(path: Path) -> Iterator[CheckResult]:
+    """Try what an MQTT bridge's file names: its secrets, its state, the broker and the station."""
+    try:
+        config = load_yaml(path, MqttBridge)
+    except Problems as problems:
+        yield from (_wrong("config", problem) for problem in problems.problems)
+        return
+    except ConfigError as problem:
+        yield _wrong("config", problem)
+        return
+    yield CheckResult("config", f"{path}: MQTT bridge to {config.broker}, topic '{config.topic}'")
+    try:
+        require_mqtt(str(path))
+        keys = load_keys(config.station)
+        from inspector.bridges import broker
+        from inspector.bridges.position import PositionFile
+
+        access = broker.Access.load(config)
+    except (ConfigError, SecretError) as problem:
+        yield _wrong("keys" if isinstance(problem, SecretError) else "aiomqtt", problem)
+        return
+    try:
+        # What the file says of a beginning is for the bridge to write, at its first start.
+        if config.state.exists():
+            PositionFile(config.state, 0).close()
+        elif not os.access(config.state.parent, os.W_OK):
+            raise ConfigError(f"{config.state.parent}: state: is no folder to write to; make it")
+        yield CheckResult("state", f"{config.state} can be used")
+    except ConfigError as problem:
+        yield _wrong("state", problem)
+    try:
+        broker.try_connection(config, access)
+        yield CheckResult("broker", f"{config.broker} takes the connection")
+    except broker.BrokerError as error:
+        refused = StartupError(f"{config.broker}: {error}; a bridge waits for it, too")
+        yield _wrong("broker", refused)
+    try:
+        with Commander(config.station.commands, keys=keys, timeout_s=_ANSWER_S) as commander:
+            status = commander.status()
+    except (CommandError, WireError) as error:
+        yield _wrong("station", StartupError(f"{error}; a bridge waits for it, too"))
+        return
+    yield CheckResult("station", f"{config.station.commands}: '{status.station}' is {status.state}")
 
 
 def _check_station(config: ModbusBridge, keys: ClientKeys | None, path: Path) -> CheckResult:

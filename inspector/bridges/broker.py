@@ -210,6 +210,8 @@ def in_words(error: aiomqtt.MqttError, connection: Connection, config: MqttBridg
         return f"ended the TLS connection: {_reason(cause)}; look at tls.certificate"
     if isinstance(error, aiomqtt.MqttCodeError):
         return f"the connection ended: {error.rc if isinstance(error.rc, ReasonCode) else text}"
+    if text.startswith("Disconnected"):
+        return "the connection ended"
     return f"cannot be reached: {text.partition('] ')[2] or text}"
 
 
@@ -295,10 +297,9 @@ class Window:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self.failed.done():
+        if not self.failed.cancel() and not self.failed.cancelled():
+            # Nobody else may have asked for it, and asyncio would complain.
             self.failed.exception()
-        else:
-            self.failed.cancel()
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._room.release()

@@ -129,8 +129,8 @@ class Bridge:
                 )
                 await publisher.farewell()
             finally:
-                await publisher.close()
                 await asyncio.get_running_loop().run_in_executor(thread, feed.close)
+                await publisher.close()
 
     @contextlib.asynccontextmanager
     async def _sparkplug(self) -> AsyncIterator[_SparkplugConnection | None]:
@@ -259,7 +259,8 @@ class _Publisher:
 
     async def failed(self) -> None:
         """Wait for the first message that the broker does not acknowledge, and raise its error."""
-        await self._window.failed
+        # Whoever waits may be cancelled; the outcome of the messages stays.
+        await asyncio.shield(self._window.failed)
 
     async def close(self) -> None:
         """Wait for no acknowledgement any more."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from inspector.wire.messages import VerdictMessage
-from tests.bridges.brokers import Broker, bridge, config, need_mosquitto, wait_for
+from tests.bridges.brokers import Broker, Heard, bridge, config, need_mosquitto, wait_for
 from tests.stations import Relay, Station
 
 pytestmark = pytest.mark.peers
@@ -55,6 +55,18 @@ def test_verdicts_are_the_wires_own_and_say_whether_they_are_records(tmp_path, s
     }
 
 
+def complete(station: Station, heard: Heard) -> None:
+    """Until the consumer has all that the journal has; the station says its status meanwhile."""
+
+    def has_all() -> bool:
+        station.say_status()
+        time.sleep(0.1)
+        return len(heard.seqs()) >= len(expected(station))
+
+    wait_for(has_all, 20)
+    assert heard.seqs() == expected(station)
+
+
 def test_nothing_is_lost_or_disordered_over_outages_and_starts(tmp_path, station, broker):
     heard = broker.subscribe(tmp_path)
     cable = Relay(f"tcp://{broker.address}")
@@ -63,7 +75,7 @@ def test_nothing_is_lost_or_disordered_over_outages_and_starts(tmp_path, station
         with bridge(made):
             station.wait()
             station.publish(5)
-            wait_for(lambda: len(heard.seqs()) == 5)
+            complete(station, heard)
             cable.cut()
             station.publish(300)
             station.rest(7)
@@ -71,28 +83,18 @@ def test_nothing_is_lost_or_disordered_over_outages_and_starts(tmp_path, station
             station.come_up()
             station.lose(4)
             cable.mend()
-            wait_for(lambda: station.publisher.wait_for_subscriber(0.1))
             station.publish(3)
-            station.say_status()
-            wait_for(lambda: len(heard.seqs()) == len(expected(station)))
+            complete(station, heard)
             broker.signal(signal.SIGSTOP)
             station.publish(50)
             time.sleep(2.5)
             broker.signal(signal.SIGCONT)
-            station.wait()
-            station.publish(1)
-            station.say_status()
-            wait_for(lambda: len(heard.seqs()) == len(expected(station)))
+            complete(station, heard)
             broker.stop()
             station.publish(20)
             broker.start()
-            station.wait()
-            station.say_status()
-            wait_for(lambda: len(heard.seqs()) == len(expected(station)))
+            complete(station, heard)
         station.lose(2)
         with bridge(made):
-            station.wait()
-            station.say_status()
-            wait_for(lambda: len(heard.seqs()) == len(expected(station)))
-    assert heard.seqs() == expected(station)
+            complete(station, heard)
     assert heard.documents("gap") == []

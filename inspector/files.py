@@ -232,11 +232,12 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.stdout.close()
 
 
-def read_guarded(path: Path, secret: bool) -> bytes:
+def read_guarded(path: Path, secret: bool, *, always: bool = False) -> bytes:
     """Read a key file that no other user can change.
 
-    ``secret``: it is to hold a secret, and if it does, no other user may be able to read it. Raises
-    :class:`SecretError` with the cure.
+    ``secret``: it is to hold a secret, and if it does, no other user may be able to read it.
+    ``always``: nor whatever it holds, such as a password. Raises :class:`SecretError` with the
+    cure.
     """
     try:
         real = path.resolve(strict=True)
@@ -252,12 +253,13 @@ def read_guarded(path: Path, secret: bool) -> bytes:
             data = os.read(handle, _LARGEST)
             if os.name == "posix":
                 # Anybody may read a public key; if one was named by mistake, chmod is no cure.
-                _check_mode(path, found, secret and _holds_secret(data))
+                _check_mode(path, found, secret and (always or _holds_secret(data)))
             return data
         finally:
             os.close(handle)
     except FileNotFoundError:
-        raise SecretError(f"{path}: no such key file; make one with 'inspector keygen'") from None
+        cure = "correct its name" if always else "make one with 'inspector keygen'"
+        raise SecretError(f"{path}: no such key file; {cure}") from None
     except (OSError, RuntimeError) as error:
         raise SecretError(f"{path}: cannot be read: {reason_of(error)}") from None
 

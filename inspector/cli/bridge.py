@@ -1,67 +1,97 @@
-"""``bridge``: let PLCs trigger parts and read verdicts."""
+"""``bridge``: let PLCs trigger parts and read verdicts, and publish verdicts to a broker."""
 
 from __future__ import annotations
 
 import argparse
+import time
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 from inspector import logs
 from inspector.bridges.registers import as_csv, as_markdown
 from inspector.client.keys import ClientKeys
 from inspector.config.bridge_file import (
-    ModbusBridge,
     OpcuaBridge,
+    StationAddress,
     load_bridge,
     load_opcua_bridge,
 )
+from inspector.config.mqtt_bridge import load_mqtt_bridge
 from inspector.errors import ConfigError
 from inspector.version import install_command
+
+_PACKAGES: Final = {
+    "modbus": ("pymodbus",),
+    "opcua": ("asyncua",),
+    "mqtt": ("aiomqtt", "google.protobuf"),
+}
+"""What each bridge imports beyond what is always installed; its extra has its name."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``bridge``."""
-    parser.add_argument("fieldbus", choices=["modbus", "opcua"])
+    parser.add_argument("fieldbus", choices=list(_PACKAGES))
     parser.add_argument("file", type=Path, nargs="?", metavar="FILE.yaml")
     parser.add_argument(
-        "--map", action="store_true", help="print the register map as tables, and end"
+        "--map", action="store_true", help="print Modbus' register map as tables, and end"
     )
     parser.add_argument("--csv", action="store_true", help="with --map: as CSV")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run a bridge until it is stopped, or print its register map; 0.
+    """Run a bridge until it is stopped, or print the register map; 0.
 
     Raises :class:`StartupError`.
     """
-    if options.fieldbus == "opcua" and (options.map or options.csv):
-        raise ConfigError("bridge: --map is Modbus', which has registers; leave it out")
-    if options.map:
-        cameras = ("top",) if options.file is None else load_bridge(options.file).cameras
+    fieldbus, path = options.fieldbus, options.file
+    if options.map or options.csv:
+        if fieldbus != "modbus":
+            raise ConfigError(f"bridge {fieldbus}: has no registers; leave --map and --csv out")
+        cameras = ("top",) if path is None else load_bridge(path).cameras
         print(as_csv(cameras) if options.csv else as_markdown(cameras), end="")
-        return 0
-    if options.file is None:
+    elif path is None:
         raise ConfigError("bridge: names no FILE.yaml; 'inspector examples DIR' writes one")
-    if options.fieldbus == "opcua":
-        _run_opcua(load_opcua_bridge(options.file))
-        return 0
-    config = load_bridge(options.file)
-    keys = load_keys(config)
-    require_pymodbus("bridge")
+    else:
+        {"modbus": _run_modbus, "opcua": _run_opcua, "mqtt": _run_mqtt}[fieldbus](path)
+    return 0
+
+
+def _run_modbus(path: Path) -> None:
+    config = load_bridge(path)
+    keys = load_keys(config.station)
+    require("bridge", "modbus")
     from inspector.bridges import modbus
 
     logs.to_stderr()
     modbus.run(config, keys)
-    return 0
 
 
-def _run_opcua(config: OpcuaBridge) -> None:
-    keys = load_keys(config)
-    require_asyncua("bridge")
+def _run_opcua(path: Path) -> None:
+    config = load_opcua_bridge(path)
+    keys = load_keys(config.station)
+    require("bridge", "opcua")
     from inspector.bridges import opcua
 
     passwords = load_passwords(config)
     logs.to_stderr()
     opcua.run(config, keys, passwords)
+
+
+def _run_mqtt(path: Path) -> None:
+    config = load_mqtt_bridge(path)
+    keys = load_keys(config.station)
+    require("bridge", "mqtt")
+    from inspector.bridges import broker, mqtt, position
+
+    access = broker.Access.load(config)
+    since_us = time.time_ns() // 1000 if config.begin == "now" else 0
+    state = position.PositionFile(config.state, since_us)
+    logs.to_stderr()
+    try:
+        mqtt.run(config, access, keys, state)
+    finally:
+        state.close()
 
 
 def load_passwords(config: OpcuaBridge) -> dict[str, tuple[str, frozenset[str]]]:
@@ -74,29 +104,18 @@ def load_passwords(config: OpcuaBridge) -> dict[str, tuple[str, frozenset[str]]]
     }
 
 
-def load_keys(config: ModbusBridge | OpcuaBridge) -> ClientKeys | None:
+def load_keys(station: StationAddress) -> ClientKeys | None:
     """The keys that the bridge's file names, None for none. Raises :class:`SecretError`."""
-    station = config.station
     if station.key is None or station.station_key is None:
         return None
     return ClientKeys.load(station.key, station.station_key)
 
 
-def require_pymodbus(what: str) -> None:
-    """Raise :class:`ConfigError` where pymodbus is not installed."""
-    from importlib.util import find_spec
-
-    if find_spec("pymodbus") is None:
-        raise ConfigError(
-            f"{what}: needs pymodbus, which is not installed; run {install_command('modbus')}"
-        )
-
-
-def require_asyncua(what: str) -> None:
-    """Raise :class:`ConfigError` where asyncua is not installed."""
-    from importlib.util import find_spec
-
-    if find_spec("asyncua") is None:
-        raise ConfigError(
-            f"{what}: needs asyncua, which is not installed; run {install_command('opcua')}"
-        )
+def require(what: str, fieldbus: str) -> None:
+    """Raise :class:`ConfigError` where a package is missing that this fieldbus' bridge needs."""
+    for module in _PACKAGES[fieldbus]:
+        top = module.partition(".")[0]
+        if find_spec(top) is None or find_spec(module) is None:
+            raise ConfigError(
+                f"{what}: needs {module}, which is not installed; run {install_command(fieldbus)}"
+            )

@@ -5,34 +5,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from rich.table import Column
 
 from inspector import cameras
 from inspector.cameras.base import BadFrameError, CameraLostError
 from inspector.cameras.opencv import has_gstreamer
-from inspector.cli.bridge import (
-    load_keys,
-    load_passwords,
-    require_asyncua,
-    require_pymodbus,
-)
+from inspector.cli.check_bridge import check_bridge
+from inspector.cli.check_result import CheckResult, wrong
 from inspector.cli.photo_source import camera_remarks
-from inspector.client import ClientKeys, Commander
-from inspector.config.bridge_file import (
-    ModbusBridge,
-    OpcuaBridge,
-    fieldbus_of,
-    is_bridge_file,
-    load_bridge,
-    load_opcua_bridge,
-)
+from inspector.config.bridge_file import fieldbus_of
 from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.config.station_file import Station, load_station
@@ -40,19 +25,15 @@ from inspector.detection.detector import Detector
 from inspector.errors import (
     BundleError,
     CameraError,
-    CommandError,
     ConfigError,
     Fault,
     GoldenError,
     JournalError,
-    PortError,
     Problems,
     ProviderError,
     SecretError,
     StartupError,
-    WireError,
 )
-from inspector.files import reason_of
 from inspector.journal.reader import Reader
 from inspector.journal.schema import FILE, RecipeInForce
 from inspector.journal.writer import Journal
@@ -64,21 +45,6 @@ from inspector.tables import print_next, show, table
 from inspector.wire.command_server import CommandSocket
 from inspector.wire.gate import Gate
 from inspector.wire.publisher import Publisher
-
-_ANSWER_S: Final = 3.0
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """One thing tried, with the text to print; ``problem`` is None when a station would start.
-
-    ``is_doubt``: it would, but somebody should look at this first.
-    """
-
-    subject: str
-    text: str
-    problem: StartupError | None = None
-    is_doubt: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,8 +67,8 @@ def run(options: argparse.Namespace) -> int:
         if found.problem and not first:
             first = found.problem.exit_code
     if not first:
-        is_bridge = is_bridge_file(options.station)
-        command = ("bridge", fieldbus_of(options.station)) if is_bridge else ("run",)
+        fieldbus = fieldbus_of(options.station)
+        command = ("run",) if fieldbus is None else ("bridge", fieldbus)
         print_next("inspector", *command, options.station)
     return first
 
@@ -113,16 +79,17 @@ def check(path: Path) -> Iterator[CheckResult]:
     File, bundles with provider and golden images, cameras, ports, journal. A problem ends only
     what depends on it; a station file that is wrong ends all.
     """
-    if is_bridge_file(path):
-        yield from check_bridge(path)
+    fieldbus = fieldbus_of(path)
+    if fieldbus is not None:
+        yield from check_bridge(path, fieldbus)
         return
     try:
         station = load_station(path)
     except Problems as problems:
-        yield from (_wrong("config", problem) for problem in problems.problems)
+        yield from (wrong("config", problem) for problem in problems.problems)
         return
     except ConfigError as problem:
-        yield _wrong("config", problem)
+        yield wrong("config", problem)
         return
     yield CheckResult(
         "config",
@@ -132,7 +99,7 @@ def check(path: Path) -> Iterator[CheckResult]:
     yield from _doubts(station)
     choice = choose(station, _in_force(station))
     if choice.question:
-        yield _wrong("recipe", ConfigError(f"{path}: recipe: {choice.question}"))
+        yield wrong("recipe", ConfigError(f"{path}: recipe: {choice.question}"))
     elif choice.recipe != station.recipe:
         yield CheckResult("recipe", f"'{choice.recipe}' goes on: the journal has it in force")
     station = station.model_copy(update={"recipe": choice.recipe})
@@ -142,95 +109,11 @@ def check(path: Path) -> Iterator[CheckResult]:
             detectors[name] = found.detector
             yield from _describe(name, found)
         else:
-            yield _wrong(_subject(found), found)
+            yield wrong(_subject(found), found)
     for camera in station.cameras:
         yield from _check_camera(camera, detectors.get(camera.name))
     yield from _check_ports(station)
     yield from _check_journal(station)
-
-
-def check_bridge(path: Path) -> Iterator[CheckResult]:
-    """Try what a bridge's file names: its keys, its port, its station and the cameras there."""
-    config: ModbusBridge | OpcuaBridge
-    is_opcua = fieldbus_of(path) == "opcua"
-    try:
-        config = load_opcua_bridge(path) if is_opcua else load_bridge(path)
-    except Problems as problems:
-        yield from (_wrong("config", problem) for problem in problems.problems)
-        return
-    except ConfigError as problem:
-        yield _wrong("config", problem)
-        return
-    yield CheckResult(
-        "config",
-        f"{path}: {'OPC UA' if is_opcua else 'Modbus TCP'} bridge at {config.listen}, "
-        f"{len(config.cameras)} camera(s), "
-        f"{len(config.recipes)} recipe(s)",
-    )
-    try:
-        if isinstance(config, OpcuaBridge):
-            require_asyncua(str(path))
-            _try_certificates(config)
-        else:
-            require_pymodbus(str(path))
-        keys = load_keys(config)
-    except (ConfigError, SecretError) as problem:
-        package = "asyncua" if is_opcua else "pymodbus"
-        yield _wrong("keys" if isinstance(problem, SecretError) else package, problem)
-        return
-    host, port = config.host_and_port
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        socket.create_server((host, port), family=family).close()
-        yield CheckResult("port", f"{config.listen} is free")
-    except OSError as error:
-        yield _wrong(
-            "port",
-            PortError(
-                f"{config.listen}: cannot be bound: {reason_of(error)} ({config.documented_in})"
-            ),
-        )
-    yield _check_station(config, keys, path)
-
-
-def _try_certificates(config: OpcuaBridge) -> None:
-    """Read what an OPC UA bridge shows to clients. Raises :class:`SecretError`."""
-    from inspector.bridges.opcua_security import Pki, Refusals
-
-    load_passwords(config)
-    if config.pki is not None:
-        Pki(config.pki, Refusals()).own(config.host_and_port[0])
-
-
-def _check_station(
-    config: ModbusBridge | OpcuaBridge, keys: ClientKeys | None, path: Path
-) -> CheckResult:
-    address = config.station.commands
-    try:
-        with Commander(address, keys=keys, timeout_s=_ANSWER_S) as commander:
-            status = commander.status()
-    except (CommandError, WireError) as error:
-        return _wrong("station", StartupError(f"{error}; a bridge waits for it, too"))
-    known = [camera.name for camera in status.cameras]
-    missing = [camera for camera in config.cameras if camera not in known]
-    if missing:
-        return _wrong(
-            "station",
-            ConfigError(
-                f"{path}: cameras: the station has no '{missing[0]}'; it has {', '.join(known)}"
-            ),
-        )
-    named = [camera for camera in status.cameras if camera.name in config.cameras]
-    idle = [one.name for one in named if one.state == "running" and not one.ready_for_trigger]
-    if idle and status.state == "Ready":
-        return _wrong(
-            "station",
-            ConfigError(
-                f"{path}: cameras: '{idle[0]}' takes no triggers; set 'trigger: software' for it "
-                f"in the station file"
-            ),
-        )
-    return CheckResult("station", f"{address}: '{status.station}' is {status.state}")
 
 
 def _in_force(station: Station) -> RecipeInForce | None:
@@ -274,20 +157,20 @@ def _check_camera(config: CameraConfig, detector: Detector | None) -> Iterator[C
         finally:
             camera.close()
     except CameraError as problem:
-        yield _wrong("camera", problem)
+        yield wrong("camera", problem)
         return
     except (CameraLostError, BadFrameError) as error:
-        yield _wrong("camera", CameraError(f"camera {config.name}: opened, but: {error}"))
+        yield wrong("camera", CameraError(f"camera {config.name}: opened, but: {error}"))
         return
     if frame is None:
-        yield _wrong("camera", CameraError(f"camera {config.name}: opened, but gave no frame"))
+        yield wrong("camera", CameraError(f"camera {config.name}: opened, but gave no frame"))
         return
     yield CheckResult("camera", f"{config.name}: {frame.image.shape[1]}x{frame.image.shape[0]} px")
     if detector is not None:
         try:
             detector.geometry.apply(frame.image)
         except Fault as fault:
-            yield _wrong(
+            yield wrong(
                 "region",
                 BundleError(
                     f"camera {config.name}: {fault}; set 'region' in the recipe, or choose the "
@@ -306,7 +189,7 @@ def _check_ports(station: Station) -> Iterator[CheckResult]:
         try:
             gate = Gate(station.security)
         except SecretError as problem:
-            yield _wrong("keys", problem)
+            yield wrong("keys", problem)
             return
         leave.callback(gate.close)
         problems = []
@@ -326,7 +209,7 @@ def _check_ports(station: Station) -> Iterator[CheckResult]:
                 addresses["metrics"] = metrics.serve(station.metrics)
             except StartupError as problem:
                 problems.append(problem)
-        yield from (_wrong("ports", problem) for problem in problems)
+        yield from (wrong("ports", problem) for problem in problems)
         if not problems:
             keys = f"; station key {gate.public_key}" if gate.public_key else ""
             yield CheckResult("ports", f"{', '.join(addresses.values())} are free{keys}")
@@ -346,10 +229,10 @@ def _check_journal(station: Station) -> Iterator[CheckResult]:
             with tempfile.TemporaryDirectory(dir=home, prefix=".check-") as scratch:
                 Journal(Path(scratch) / "journal").close()
     except StartupError as problem:
-        yield _wrong("journal", problem)
+        yield wrong("journal", problem)
         return
     except OSError as error:
-        yield _wrong(
+        yield wrong(
             "journal",
             JournalError(
                 f"{folder}: cannot be made in {home}: {error.strerror}; give this user the right "
@@ -408,7 +291,3 @@ def _subject(problem: StartupError) -> str:
     if isinstance(problem, GoldenError):
         return "known photos"
     return "provider" if isinstance(problem, ProviderError) else "bundle"
-
-
-def _wrong(subject: str, problem: StartupError) -> CheckResult:
-    return CheckResult(subject, str(problem), problem)

@@ -16,7 +16,7 @@ from typing import Any, Final
 import yaml
 
 from inspector.cli.arguments import count
-from inspector.cli.bridge import require_pymodbus
+from inspector.cli.bridge import require
 from inspector.cli.examples import examples_folder
 from inspector.cli.output import Screen
 from inspector.cli.simulate_plc import connect, report, watch
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
     Raises :class:`WireError` when station or bridge do not start, or a part got no result.
     """
-    require_pymodbus("demo-plc")
+    require("demo-plc", "modbus")
     with tempfile.TemporaryDirectory(prefix="inspector-demo-plc-") as name, Interrupt() as stop:
         folder = Path(name)
         with _child(["run", str(_station_file(folder))], folder / "station.log") as station:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from inspector.cli.arguments import name
-from inspector.cli.bridge import require_asyncua
+from inspector.cli.bridge import require
 from inspector.detection import signing
 from inspector.errors import SecretError
 from inspector.files import check_folders, reason_of, write_new
@@ -79,7 +79,7 @@ def _opcua(options: argparse.Namespace) -> int:
     """Make certificates, or a password."""
     if options.bundle:
         raise SecretError("keygen: --opcua and --bundle are two things; make one after the other")
-    require_asyncua("keygen")
+    require("keygen", "opcua")
     from inspector.bridges.opcua_security import make_password, make_pki
 
     folder: Path = options.folder

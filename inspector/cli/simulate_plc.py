@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from inspector.cli.arguments import count, patience, seconds
-from inspector.cli.bridge import require_pymodbus
+from inspector.cli.bridge import require
 from inspector.cli.output import STYLES, Screen
 from inspector.config.bridge_file import ModbusBridge, load_bridge
 from inspector.errors import ConfigError
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Send parts past a camera, and print how each ended; 0. Raises :class:`ConfigError`."""
     config = load_bridge(options.file)
-    require_pymodbus("simulate-plc")
+    require("simulate-plc", "modbus")
     camera = config.cameras[0] if options.camera is None else options.camera
     if camera not in config.cameras:
         raise ConfigError(

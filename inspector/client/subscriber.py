@@ -77,6 +77,9 @@ class Subscriber(Connection):
     queues what arrives. A :class:`Gap` then means that the journal lacks the verdicts, or did not
     answer within ``patience_s``, or that a station in trouble did not record them in that time.
     Without ``commands`` every loss is a :class:`Gap` at once.
+
+    ``queued`` messages at most wait in memory while the reader is slow; what is more is lost, and
+    so fetched from the journal.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Subscriber(Connection):
         since_us: int | None = None,
         after: tuple[str, int] | None = None,
         patience_s: float = 30.0,
+        queued: int = 100_000,
         keys: ClientKeys | None = None,
     ) -> None:
         if commands is None and (since_us is not None or after is not None):
@@ -102,6 +106,7 @@ class Subscriber(Connection):
         self._since_us = since_us
         self._after = after
         self._patience_s = patience_s
+        self._queued = queued
         self._patient = True
         self._keys = keys
         self._progress: dict[str, Progress] = {}
@@ -157,7 +162,7 @@ class Subscriber(Connection):
         self._channel = None
 
     def _connect(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        verdicts = self._subscribe(context, "verdicts", LARGEST_MESSAGE, high_water=100_000)
+        verdicts = self._subscribe(context, "verdicts", LARGEST_MESSAGE, self._queued)
         verdicts.subscribe(topic("verdict", self._station))
         verdicts.subscribe(topic("status", self._station))
         if "images" in self._addresses:

@@ -194,22 +194,13 @@ def load_opcua_bridge(path: Path) -> OpcuaBridge:
     return load_yaml(path, OpcuaBridge)
 
 
-def fieldbus_of(path: Path) -> str:
-    """Which bridge a file is that of, "modbus" for one that names none that is known."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")[:65_536]
-    except OSError:
-        return "modbus"
-    found = re.search(r"""^bridge\s*:\s*["']?(\w+)""", text, re.MULTILINE)
-    return found[1] if found is not None and found[1] in {"opcua"} else "modbus"
-
-
-def is_bridge_file(path: Path) -> bool:
-    """True for a file whose keys begin like a bridge's; False also for one that cannot be read."""
+def fieldbus_of(path: Path) -> str | None:
+    """What the key ``bridge`` of a bridge's file says; None for other and unreadable files."""
     try:
         if not path.is_file():
-            return False
+            return None
         text = path.read_text(encoding="utf-8", errors="replace")[:65_536]
     except OSError:
-        return False
-    return re.search(r"^bridge\s*:", text, re.MULTILINE) is not None
+        return None
+    found = re.search(r"^bridge\s*:\s*([^\s#]*)", text, re.MULTILINE)
+    return None if found is None else found[1].strip("'\"")

@@ -1,0 +1,334 @@
+"""Connections to an MQTT 5 broker, and what goes wrong with them in words."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import logging
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiomqtt
+from aiomqtt.exceptions import MqttConnectError
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from inspector.config.mqtt_bridge import MqttBridge, Tls
+from inspector.errors import ConfigError, SecretError
+from inspector.files import read_guarded, reason_of
+from inspector.logs import say
+
+_CONNECT_S: Final = 5.0
+_AGAIN_S: Final = 600.0
+"""After this a problem that goes on is said again."""
+_REFUSED: Final = 0x80
+"""Reason codes of MQTT 5 from here on are failures."""
+_SILENT: Final = logging.Logger("mqtt", logging.CRITICAL + 1)
+"""What the library would say of every attempt is said by the bridge, once."""
+
+
+class BrokerError(Exception):
+    """The broker is not there, refuses, or does not answer; ``str()`` is one line for a person."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """What the bridge's file names for the connection, read from its files."""
+
+    user: str | None
+    password: str | None
+    context: ssl.SSLContext | None
+
+    @classmethod
+    def load(cls, config: MqttBridge) -> Access:
+        """Read password, certificates and keys. Raises :class:`SecretError`, ConfigError."""
+        password = None
+        if config.password_file is not None:
+            data = read_guarded(config.password_file, secret=True, always=True)
+            try:
+                password = data.decode().rstrip("\r\n")
+            except UnicodeDecodeError:
+                password = ""
+            if not password or "\n" in password:
+                raise SecretError(
+                    f"{config.password_file}: must hold the password alone, on one line of UTF-8"
+                )
+        return cls(config.user, password, None if config.tls is None else _context(config.tls))
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
+    except OSError as error:
+        raise ConfigError(
+            f"{tls.ca}: tls.ca: cannot be used: {_reason(error)}; it must be a PEM certificate"
+        ) from None
+    if tls.certificate is not None and tls.key is not None:
+        read_guarded(tls.key, secret=True, always=True)
+        try:
+            context.load_cert_chain(tls.certificate, tls.key, password="")
+        except OSError as error:
+            raise ConfigError(
+                f"{tls.certificate}: tls.certificate: cannot be used with {tls.key}: "
+                f"{_reason(error)}; both must be PEM, belong together, and have no passphrase"
+            ) from None
+    return context
+
+
+class Connection(aiomqtt.Client):
+    """One connection to the broker: made once, and never again after it broke.
+
+    The library does not say whether the broker took a message; this does, by ``refused``.
+    """
+
+    refused = ""
+    """Why the broker did not take a message; after this nothing counts as acknowledged."""
+
+    def _on_publish(
+        self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
+    ) -> None:
+        if reason_code.value >= _REFUSED and not self.refused:
+            self.refused = str(reason_code)
+        super()._on_publish(client, userdata, mid, reason_code, properties)
+
+    def _on_disconnect(
+        self,
+        client: Any,
+        userdata: Any,
+        flags: Any,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        # Without this the library would wait for an answer that cannot come any more.
+        if not self._connected.done():
+            self._connected.set_exception(aiomqtt.MqttError("it hung up before it answered"))
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+
+    async def drop(self) -> None:
+        """Close what is left of the connection, whatever its state."""
+        left = self._client.socket()
+        if isinstance(left, socket.socket):
+            # The library then reads the end of the stream, and tidies up.
+            with contextlib.suppress(OSError, ValueError):
+                left.shutdown(socket.SHUT_RDWR)
+            for _ in range(20):
+                if self._client.socket() is None:
+                    break
+                await asyncio.sleep(0.01)
+        misc = self._misc_task
+        if misc is not None:
+            misc.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await misc
+        for future in (self._connected, self._disconnected):
+            if future.done() and not future.cancelled():
+                # Nobody else asks for it, and asyncio would complain.
+                future.exception()
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    config: MqttBridge, access: Access, will: aiomqtt.Will | None, client_id: str
+) -> AsyncIterator[Connection]:
+    """A connection that is open in the block. Raises :class:`BrokerError`, also for its end."""
+    host, port = config.host_and_port
+    made = Connection(
+        host,
+        port,
+        username=access.user,
+        password=access.password,
+        tls_context=access.context,
+        logger=_SILENT,
+        identifier=client_id,
+        protocol=aiomqtt.ProtocolVersion.V5,
+        will=will,
+        timeout=_CONNECT_S,
+        keepalive=config.keepalive_s,
+        max_queued_incoming_messages=100,
+        max_inflight_messages=config.in_flight,
+    )
+    made.pending_calls_threshold = 10 * config.in_flight
+    try:
+        with naming(made, config):
+            await made.__aenter__()
+            made.timeout = config.timeout_s
+            yield made
+            made.timeout = _CONNECT_S
+            # After an error there is no goodbye: the broker shall publish the will.
+            await made.__aexit__(None, None, None)
+    finally:
+        await made.drop()
+
+
+def try_connection(config: MqttBridge, access: Access) -> None:
+    """Connect once, under a name of its own, and end. Raises :class:`BrokerError`."""
+
+    async def connect() -> None:
+        async with connected(config, access, None, f"{config.client_id}-check"):
+            pass
+
+    asyncio.run(connect())
+
+
+@contextlib.contextmanager
+def naming(connection: Connection, config: MqttBridge) -> Iterator[None]:
+    """Turn the library's errors in the block into a :class:`BrokerError`."""
+    try:
+        yield
+    except aiomqtt.MqttError as error:
+        raise BrokerError(in_words(error, connection, config)) from None
+    except (ValueError, ssl.SSLError) as error:
+        raise BrokerError(f"cannot be used: {error}") from None
+
+
+def in_words(error: aiomqtt.MqttError, connection: Connection, config: MqttBridge) -> str:
+    """What is wrong, and where to look."""
+    if connection.refused:
+        return (
+            f"does not take the bridge's messages: {connection.refused}; look at what the broker "
+            f"lets this user publish under '{config.topic}'"
+        )
+    if isinstance(error, MqttConnectError):
+        return f"refuses the connection: {error.rc}; look at user, password_file and client_id"
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        said = text.partition("certificate verify failed: ")[2].partition(" (_ssl.c")[0]
+        return f"its certificate is not accepted: {said}; look at tls.ca and the name in 'broker'"
+    if "SSL" in text or "TLS" in text or "ssl" in text:
+        said = text.partition("] ")[2].partition(" (_ssl.c")[0] or text
+        return f"no TLS connection: {said}; look at tls and at the broker's port"
+    if text == "Operation timed out":
+        return f"no answer in {connection.timeout:g} s"
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLError):
+        return f"ended the TLS connection: {_reason(cause)}; look at tls.certificate"
+    if isinstance(error, aiomqtt.MqttCodeError):
+        return f"the connection ended: {error.rc if isinstance(error.rc, ReasonCode) else text}"
+    if text.startswith("Disconnected"):
+        return "the connection ended"
+    return f"cannot be reached: {text.partition('] ')[2] or text}"
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).lower().replace("_", " ")
+    return reason_of(error)
+
+
+class Complaints:
+    """Says each problem with the broker once, and counts while it lasts."""
+
+    def __init__(self, broker: str) -> None:
+        self._broker = broker
+        self._said: dict[str, float] = {}
+        self._attempts = 0
+
+    def trouble(self, problem: str) -> None:
+        """Another attempt ended with ``problem``."""
+        self._attempts += 1
+        now = time.monotonic()
+        if now - self._said.get(problem, -_AGAIN_S) < _AGAIN_S:
+            return
+        self._said[problem] = now
+        say(
+            "broker",
+            logging.WARNING,
+            problem=f"{self._broker}: {problem}",
+            attempts=self._attempts if self._attempts > 1 else "",
+        )
+
+    def well(self) -> None:
+        """The broker acknowledged a message."""
+        if self._attempts:
+            say("broker well", broker=self._broker, attempts=self._attempts)
+        self._attempts = 0
+        self._said.clear()
+
+
+class Window:
+    """Messages under way, ``size`` at most; their acknowledgements count in order."""
+
+    def __init__(self, connection: Connection, size: int) -> None:
+        self._connection = connection
+        self._room = asyncio.Semaphore(size)
+        self._under_way: collections.deque[tuple[asyncio.Task[None], Callable[[], None]]] = (
+            collections.deque()
+        )
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Ends with the :class:`MqttError` of the first message that was not acknowledged."""
+
+    async def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        acknowledged: Callable[[], None] = lambda: None,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        properties: Properties | None = None,
+    ) -> None:
+        """Send a message as soon as there is room.
+
+        ``acknowledged`` is called once this message and all before it have been acknowledged.
+        """
+        await self._room.acquire()
+        task = asyncio.create_task(
+            self._connection.publish(topic, payload, qos, retain, properties)
+        )
+        self._under_way.append((task, acknowledged))
+        task.add_done_callback(self._done)
+
+    async def empty(self) -> None:
+        """Wait until nothing is under way, or something failed."""
+        while self._under_way and not self.failed.done():
+            await asyncio.wait([self._under_way[-1][0], self.failed], return_when="FIRST_COMPLETED")
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Wait for nothing any more."""
+        tasks = [task for task, _ in self._under_way]
+        self._under_way.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if not self.failed.cancel() and not self.failed.cancelled():
+            # Nobody else may have asked for it, and asyncio would complain.
+            self.failed.exception()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._room.release()
+        if task.cancelled() or self.failed.done():
+            return
+        error = task.exception()
+        if error is None and self._connection.refused:
+            error = aiomqtt.MqttError("refused")
+        if error is not None:
+            self.failed.set_exception(error)
+            return
+        while self._under_way and _went_well(self._under_way[0][0]):
+            self._under_way.popleft()[1]()
+
+
+def _went_well(task: asyncio.Task[None]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
+
+
+def user_properties(**told: object) -> Properties:
+    """Properties of a message that a consumer of MQTT 5 sees beside its payload."""
+    made = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    made.UserProperty = [(name, str(value)) for name, value in told.items()]
+    return made
+
+
+def json_properties(**told: object) -> Properties:
+    """The same for a payload in JSON."""
+    made = user_properties(**told)
+    made.PayloadFormatIndicator = 1
+    made.ContentType = "application/json"
+    return made

@@ -1,0 +1,151 @@
+"""``check`` of a bridge's file: keys, ports, certificates, the broker, the station behind it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from inspector.cli.bridge import load_keys, load_passwords, require
+from inspector.cli.check_result import CheckResult, wrong
+from inspector.client import ClientKeys, Commander
+from inspector.config.bridge_file import ModbusBridge, OpcuaBridge, load_bridge, load_opcua_bridge
+from inspector.config.mqtt_bridge import MqttBridge, load_mqtt_bridge
+from inspector.errors import (
+    CommandError,
+    ConfigError,
+    PortError,
+    Problems,
+    SecretError,
+    StartupError,
+    WireError,
+)
+from inspector.files import reason_of
+
+_ANSWER_S: Final = 3.0
+
+PlcBridge = ModbusBridge | OpcuaBridge
+
+
+def check_bridge(path: Path, fieldbus: str) -> Iterator[CheckResult]:
+    """Try what a bridge's file names; ``fieldbus`` is what its key ``bridge`` says."""
+    config: PlcBridge | MqttBridge
+    try:
+        if fieldbus == "mqtt":
+            config = load_mqtt_bridge(path)
+        elif fieldbus == "opcua":
+            config = load_opcua_bridge(path)
+        else:
+            # A fieldbus that there is not is refused like any other wrong value of a key.
+            config = load_bridge(path)
+    except Problems as problems:
+        yield from (wrong("config", problem) for problem in problems.problems)
+        return
+    except ConfigError as problem:
+        yield wrong("config", problem)
+        return
+    if isinstance(config, MqttBridge):
+        yield from _check_mqtt(config, path)
+    else:
+        yield from _check_plc(config, path, fieldbus)
+
+
+def _check_plc(config: PlcBridge, path: Path, fieldbus: str) -> Iterator[CheckResult]:
+    kind = "OPC UA" if isinstance(config, OpcuaBridge) else "Modbus TCP"
+    yield CheckResult(
+        "config",
+        f"{path}: {kind} bridge at {config.listen}, {len(config.cameras)} camera(s), "
+        f"{len(config.recipes)} recipe(s)",
+    )
+    try:
+        require(str(path), fieldbus)
+        if isinstance(config, OpcuaBridge):
+            _try_certificates(config)
+        keys = load_keys(config.station)
+    except (ConfigError, SecretError) as problem:
+        yield wrong("keys" if isinstance(problem, SecretError) else "packages", problem)
+        return
+    host, port = config.host_and_port
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+        yield CheckResult("port", f"{config.listen} is free")
+    except OSError as error:
+        why = f"cannot be bound: {reason_of(error)} ({config.documented_in})"
+        yield wrong("port", PortError(f"{config.listen}: {why}"))
+    yield _check_station(config, keys, path)
+
+
+def _try_certificates(config: OpcuaBridge) -> None:
+    """Read what an OPC UA bridge shows to clients. Raises :class:`SecretError`."""
+    from inspector.bridges.opcua_security import Pki, Refusals
+
+    load_passwords(config)
+    if config.pki is not None:
+        Pki(config.pki, Refusals()).own(config.host_and_port[0])
+
+
+def _check_mqtt(config: MqttBridge, path: Path) -> Iterator[CheckResult]:
+    yield CheckResult("config", f"{path}: MQTT bridge to {config.broker}, topic '{config.topic}'")
+    try:
+        require(str(path), "mqtt")
+        keys = load_keys(config.station)
+        from inspector.bridges import broker
+        from inspector.bridges.position import PositionFile
+
+        access = broker.Access.load(config)
+    except (ConfigError, SecretError) as problem:
+        yield wrong("keys" if isinstance(problem, SecretError) else "packages", problem)
+        return
+    try:
+        # What the file says of a beginning is for the bridge to write, at its first start.
+        if config.state.exists():
+            PositionFile(config.state, 0).close()
+        elif not os.access(config.state.parent, os.W_OK):
+            raise ConfigError(f"{config.state.parent}: state: is no folder to write to; make it")
+        yield CheckResult("state", f"{config.state} can be used")
+    except ConfigError as problem:
+        yield wrong("state", problem)
+    try:
+        broker.try_connection(config, access)
+        yield CheckResult("broker", f"{config.broker} takes the connection")
+    except broker.BrokerError as error:
+        yield wrong("broker", StartupError(f"{config.broker}: {error}; a bridge waits for it, too"))
+    try:
+        with Commander(config.station.commands, keys=keys, timeout_s=_ANSWER_S) as commander:
+            status = commander.status()
+    except (CommandError, WireError) as error:
+        yield wrong("station", StartupError(f"{error}; a bridge waits for it, too"))
+        return
+    yield CheckResult("station", f"{config.station.commands}: '{status.station}' is {status.state}")
+
+
+def _check_station(config: PlcBridge, keys: ClientKeys | None, path: Path) -> CheckResult:
+    address = config.station.commands
+    try:
+        with Commander(address, keys=keys, timeout_s=_ANSWER_S) as commander:
+            status = commander.status()
+    except (CommandError, WireError) as error:
+        return wrong("station", StartupError(f"{error}; a bridge waits for it, too"))
+    known = [camera.name for camera in status.cameras]
+    missing = [camera for camera in config.cameras if camera not in known]
+    if missing:
+        return wrong(
+            "station",
+            ConfigError(
+                f"{path}: cameras: the station has no '{missing[0]}'; it has {', '.join(known)}"
+            ),
+        )
+    named = [camera for camera in status.cameras if camera.name in config.cameras]
+    idle = [one.name for one in named if one.state == "running" and not one.ready_for_trigger]
+    if idle and status.state == "Ready":
+        return wrong(
+            "station",
+            ConfigError(
+                f"{path}: cameras: '{idle[0]}' takes no triggers; set 'trigger: software' for it "
+                f"in the station file"
+            ),
+        )
+    return CheckResult("station", f"{address}: '{status.station}' is {status.state}")

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from export.model import cfa
 from export.model.backbone import SPECS, Backbone
 from export.settings import TrainSettings
-from export.training.train import Scorer
+from export.training.scorer import Scorer
 from inspector.detection.bundle import INPUT
 from inspector.errors import WeightsError
 

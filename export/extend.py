@@ -21,10 +21,11 @@ from export.model.features import FeatureCache
 from export.model.memory import MOST_REPLACED
 from export.training.calibrate import calibrate
 from export.training.lesson import LessonPhotos, read_lesson
-from export.training.outliers import MAPS, score_drawn
+from export.training.outliers import MAPS, measure_drawn
 from export.training.run import Lesson, Run
+from export.training.scorer import Scorer
 from export.training.teacher import Teacher, Tested
-from export.training.train import OnStep, Scorer, Step, load_model, load_normaliser, load_scorer
+from export.training.train import OnStep, Step, load_model, load_normaliser, load_scorer
 from inspector.detection import fitness
 from inspector.detection.manifest import Calibration, Manifest
 from inspector.errors import OutputError, RunError
@@ -218,18 +219,20 @@ def _score_drawn(
     """Scores of defects drawn on the first fold's parts, by its taught model."""
     first = "fold-0.pt" if (child.folder / "fold-0.pt").exists() else "model.pt"
     model = load_model(child, first, service.backbone, service.device)
-    return score_drawn(
-        Scorer(
-            service.backbone,
-            model,
-            service.settings,
-            service.device,
-            normaliser=load_normaliser(child),
-        ),
+    scorer = Scorer(
+        service.backbone,
+        model,
+        service.settings,
+        service.device,
+        normaliser=load_normaliser(child),
+    )
+    drawn = measure_drawn(
+        scorer.measure,
         photos.images[: len(photos.held)][photos.old_folds == 0],
         service.settings.seed,
         lambda done, total: on_step(Step("drawing defects", done, total)),
     )
+    return tuple(round(score, 6) for score in scorer.peaks(drawn).tolist())
 
 
 def _set_limit(

@@ -218,10 +218,11 @@ class TrainSettings(BaseModel):
         description=f"Gaussian smoothing of the map, input pixels; auto: 1/{SIGMA_SHARE} of the "
         f"shorter side",
     )
-    normalise: Literal["position", "none"] = Field(
-        "position",
+    normalise: Literal["auto", "position", "none"] = Field(
+        "auto",
         description="position: compare the distances at each place of the part with those of good "
-        "parts kept back there; none: take them as they are (the paper)",
+        "parts kept back there; none: take them as they are (the paper); auto: position, unless "
+        "clearly more of the drawn defects would pass with it",
     )
     false_reject: Annotated[float | None, BeforeValidator(parse_rate)] = Field(
         None,

@@ -20,7 +20,8 @@ from export.model import cfa
 from export.model.backbone import Backbone
 from export.settings import TrainSettings
 from export.training import calibrate
-from export.training.train import ADAPTING, OnStep, Scorer, Step
+from export.training.scorer import Scorer
+from export.training.train import ADAPTING, OnStep, Step
 
 HOLD_OUT = 0.2
 

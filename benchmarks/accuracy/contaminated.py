@@ -32,7 +32,7 @@ from export.model.features import FeatureCache
 from export.settings import TrainSettings
 from export.training import outliers
 from export.training.calibrate import calibrate
-from export.training.train import Scorer
+from export.training.scorer import Scorer
 
 DEFECTS = (1, 2, 4)
 MEASURED = 50

@@ -18,7 +18,8 @@ from export.model import cfa
 from export.model.backbone import Backbone
 from export.model.features import FeatureCache
 from export.settings import TrainSettings
-from export.training.train import OnStep, Scorer, Step, pick_device
+from export.training.scorer import Scorer
+from export.training.train import OnStep, Step, pick_device
 from inspector.detection.manifest import Calibration
 from inspector.imaging.geometry import Geometry
 from inspector.verdict import FloatMap, Frame8

@@ -41,7 +41,7 @@ from export.model import cfa
 from export.model.backbone import Backbone
 from export.settings import BANK_ITEMS, TrainSettings
 from export.training.auto import MOST_PARTS
-from export.training.train import Scorer
+from export.training.scorer import Scorer
 from export.training.trial import Trial, image_auroc, pixel_auroc
 from inspector.files import write_output
 

@@ -32,7 +32,7 @@ from export.model.backbone import Backbone
 from export.model.features import FeatureCache
 from export.settings import TrainSettings
 from export.training.calibrate import calibrate, prediction
-from export.training.train import Scorer
+from export.training.scorer import Scorer
 
 NAMED = 0.005
 SIZES = (31, 60, 120)

@@ -29,7 +29,8 @@ from export.evaluation import evaluate, metrics
 from export.model import backbone, cfa, features
 from export.settings import TrainSettings
 from export.training import auto, calibrate, trial
-from export.training.train import OnStep, Scorer, load_scorer, pick_device, train
+from export.training.scorer import Scorer
+from export.training.train import OnStep, load_scorer, pick_device, train
 from inspector.imaging import geometry
 
 OURS = "cfa"

@@ -24,7 +24,7 @@ from export.data.layouts import GOOD
 from export.data.photos import load_sample
 from export.model.network_file import NetworkFile
 from export.training.run import Run
-from export.training.train import Scorer
+from export.training.scorer import Scorer
 from inspector import __version__
 from inspector.config.station_file import Provider
 from inspector.detection.bundle import MANIFEST_KEY, seal

@@ -26,7 +26,7 @@ from export.bundle.search_nodes import (
 )
 from export.model import cfa
 from export.model.normalise import Normaliser
-from export.training.train import Scorer
+from export.training.scorer import Scorer
 from inspector.detection.bundle import OUTPUTS
 
 Precision = Literal["fp32", "mixed", "fp16", "int8"]

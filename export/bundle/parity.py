@@ -13,7 +13,7 @@ from export.data.dataset import Sample
 from export.data.layouts import GOOD
 from export.data.photos import RefusedPhotoError, load_sample
 from export.evaluation.metrics import auroc
-from export.training.train import Scorer
+from export.training.scorer import Scorer
 from inspector.detection.detector import Detector
 from inspector.detection.manifest import Compared, Parity
 from inspector.errors import ParityError

@@ -17,7 +17,7 @@ from export.bundle.backbone_nodes import add_backbone, add_local_averages
 from export.bundle.graph_builder import Graph, carry_nan, to_numpy
 from export.model.cfa import CFA
 from export.model.normalise import Normaliser
-from export.training.train import Scorer
+from export.training.scorer import Scorer
 from inspector.detection.bundle import BANK, OUTPUTS
 
 

@@ -8,11 +8,13 @@ over the grid, a distance d becomes
     d' = max(0, (d − μ_t) / σ_t · σ̄ + μ̄) = max(0, gain_t · d + offset_t),
 
 which keeps the unit of distance. Few parts say little about one position, so both figures are
-shrunk towards μ̄ and σ̄.
+shrunk towards μ̄ and σ̄. What most good parts have at a place is no help where they lie in
+any position: :func:`does_harm` tells that by drawn defects.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,6 +28,7 @@ from torch import Tensor
 from inspector.verdict import FloatMap
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 WINDOW: Final = 5
 """Side of the square of positions over which a position's statistics are averaged."""
@@ -85,6 +88,17 @@ class Normaliser:
             raise ValueError(f"no statistics of a grid of {grid[0]}x{grid[1]} positions")
         gain, offset = (np.asarray(one, dtype=np.float64) for one in found)
         return cls(gain, offset, int(state["parts"]))
+
+
+def does_harm(passes_with: Bools, passes_without: Bools) -> bool:
+    """True when normalisation lets clearly more of the same defects pass, each ``[n]``.
+
+    Clearly: by more than one standard error of the difference, the square root of the number of
+    defects that pass one way and not the other (McNemar's test).
+    """
+    lost = int((passes_with & ~passes_without).sum())
+    won = int((passes_without & ~passes_with).sum())
+    return lost - won > math.sqrt(lost + won)
 
 
 class Statistics:

@@ -230,20 +230,21 @@ def read_maps(run: Run, size: tuple[int, int]) -> dict[str, FloatMap]:
     }
 
 
-def score_drawn(
-    score: Callable[[Frame8], tuple[FloatMap, FloatMap]],
+def measure_drawn(
+    measure: Callable[[Frame8], FloatMap],
     images: Frame8,
     seed: int,
     on_defect: Callable[[int, int], None],
-) -> tuple[float, ...]:
-    """Raw scores of synthetic defects drawn on ``images``, uint8 BGR ``[N, H, W, 3]``.
+) -> FloatMap:
+    """What ``measure`` finds of synthetic defects drawn on ``images``, uint8 BGR ``[N, H, W, 3]``.
 
-    The images are of parts that ``score`` has not seen; each may get several defects.
+    It returns distances ``[n, H', W']`` of ``n`` pictures, and so does this. The images are of
+    parts that its model has not seen; each may get several defects.
     """
     drawn = list(defective([images[i % len(images)] for i in range(DRAWN)], seed))
-    scores: list[float] = []
+    found: list[FloatMap] = []
     for start in range(0, DRAWN, 8):
         batch = np.stack([made.image for made in drawn[start : start + 8]])
-        scores += [float(value) for value in score(batch)[0]]
-        on_defect(len(scores), DRAWN)
-    return tuple(round(value, 6) for value in scores)
+        found += list(measure(batch))
+        on_defect(len(found), DRAWN)
+    return np.stack(found)

@@ -164,7 +164,7 @@ class Run:
 
     ``run.json`` facts, ``checkpoint-<fit>.pt`` each fit's last finished epoch, ``heldout.csv``,
     ``heldout-maps.npz`` what a report shows of good parts, ``epochs.jsonl``, ``model.pt``,
-    ``normalisation.pt`` gain and offset of each grid position,
+    ``normalisation.pt`` gain and offset of each grid position, or that there are none,
     ``fold-<k>.pt`` each cross-fitting fold's model, ``added/<n>/`` photos of the n-th extension,
     ``outcome.json`` (written last: the run is finished).
     """

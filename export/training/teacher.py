@@ -11,8 +11,9 @@ from export.model import cfa
 from export.model.features import FeatureCache
 from export.model.memory import teach
 from export.model.normalise import Normaliser
-from export.training.run import NORMALISATION, Run, Scores
-from export.training.train import OnStep, Scorer, Step, load_model
+from export.training.run import Run, Scores
+from export.training.scorer import Scorer
+from export.training.train import OnStep, Step, keep_normaliser, load_model
 
 MOST_FOLDS = 5
 """Added parts are cross-fitted in at most so many folds; fewer parts are left out one by one."""
@@ -95,9 +96,11 @@ class Teacher:
             distances[index] = self._scorer(tester).distances(self.cache, index)
         # Taught parts were picked for their high distances: they give no statistics.
         trained = self.old_folds < len(np.unique(self.old_folds)) - self._taught_folds()
-        normaliser, scores = self._scorer(model).score_held_out(distances, trained)
-        if normaliser is not None:
-            self.child.save(NORMALISATION, normaliser.state())
+        scorer = self._scorer(model)
+        normaliser, scores = None, scorer.peaks(distances)
+        if self.service.normaliser is not None:
+            normaliser, scores = scorer.score_held_out(distances, trained)
+        keep_normaliser(self.child, self.service.settings, normaliser)
         after = self._score(model, added, normaliser)
         unseen = np.full(len(added), np.nan)
         for fold in groups:

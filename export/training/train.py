@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from export.data.dataset import fingerprint, open_good
 from export.data.layouts import WHOLE, Selection
@@ -19,15 +18,17 @@ from export.data.photos import GoodParts, Index, load_good, one_each
 from export.model import cfa
 from export.model.backbone import Backbone
 from export.model.features import FeatureCache
-from export.model.normalise import Normaliser, Statistics
+from export.model.normalise import Normaliser
 from export.settings import TrainSettings, shown_rate
 from export.training import outliers
 from export.training.calibrate import FLOOR, calibrate
-from export.training.run import NORMALISATION, Choice, Facts, Outcome, Run, Scores
+from export.training.run import NORMALISATION, Choice, Facts, Outcome, Run
+from export.training.scorer import Scorer, judge
 from inspector.detection import fitness
 from inspector.errors import RunError, TrainingError
 from inspector.imaging.geometry import Geometry
-from inspector.verdict import FloatMap
+
+_LEFT_OUT: Final = {"gain": None}
 
 STEP_PATCHES = 2048
 """Patches of a step, drawn anew each time: their distances to the bank take most of its time."""
@@ -56,85 +57,6 @@ OnStep = Callable[[Step], None]
 
 Review = Callable[[Outcome], Sequence[str]]
 """Names of the suspects of a finished run that are no good parts; none when all are."""
-
-
-class Scorer:
-    """A trained model in PyTorch: uint8 BGR pictures at network size → scores and maps.
-
-    Scores and maps are in units of ``threshold`` (1: the unit of distance). Without a
-    ``normaliser`` distances are judged as they are.
-    """
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        model: cfa.CFA,
-        settings: TrainSettings,
-        device: torch.device,
-        threshold: float = 1.0,
-        *,
-        normaliser: Normaliser | None = None,
-    ) -> None:
-        self.backbone, self.model, self.settings = backbone, model, settings
-        self.normaliser = normaliser
-        self.device, self.threshold = device, threshold
-        (grid_h, grid_w), (height, width) = settings.grid, settings.input
-        self._rows = torch.from_numpy(cfa.smoothing(grid_h, height, settings.sigma_px)).to(
-            device, torch.float32
-        )
-        self._columns = torch.from_numpy(cfa.smoothing(grid_w, width, settings.sigma_px)).to(
-            device, torch.float32
-        )
-
-    @torch.no_grad()
-    def maps(self, levels: cfa.Levels) -> Tensor:
-        """Smoothed anomaly maps ``[N, H, W]`` of pooled features."""
-        patch_scores = self.model.patch_scores(levels)
-        if self.normaliser is not None:
-            patch_scores = self.normaliser(patch_scores)
-        return self.smooth(patch_scores)
-
-    def smooth(self, patch_scores: Tensor) -> Tensor:
-        """Maps ``[N, H, W]`` of (normalised) distances ``[N, H', W']``."""
-        return self._rows @ patch_scores @ self._columns.T / self.threshold
-
-    def __call__(self, images: npt.NDArray[np.uint8]) -> tuple[FloatMap, FloatMap]:
-        """Scores float32 ``[N]`` and maps float32 ``[N, H, W]`` of uint8 ``[N, H, W, 3]``."""
-        maps = self.maps(cfa.pool(self.backbone.maps(images, self.device)))
-        return maps.amax(dim=(1, 2)).cpu().numpy(), maps.cpu().numpy()
-
-    def image_scores(self, cache: FeatureCache, index: Index) -> Scores:
-        """Float64 ``[len(index)]`` from cached features."""
-        parts = [self.maps(levels).amax(dim=(1, 2)).cpu() for levels in cache.batches(index)]
-        return torch.cat(parts).double().numpy()
-
-    def distances(self, cache: FeatureCache, index: Index) -> FloatMap:
-        """Float32 ``[len(index), H', W']`` from cached features, before normalisation."""
-        parts = [self.model.patch_scores(levels).cpu() for levels in cache.batches(index)]
-        return torch.cat(parts).numpy()
-
-    @torch.no_grad()
-    def score_held_out(
-        self, distances: FloatMap, counted: npt.NDArray[np.bool_]
-    ) -> tuple[Normaliser | None, Scores]:
-        """The normaliser that held-out parts give, and their scores, float64 ``[n]``.
-
-        ``distances`` ``[n, H', W']``, each by a model that has not seen the part. The ``counted``
-        ``[n]`` ones give the statistics, and each of them is judged by those of the others, as a
-        new part will be. None, and plain scores, unless ``settings.normalise`` asks for it.
-        """
-        statistics = whole = None
-        if self.settings.normalise == "position":
-            statistics = Statistics(distances[counted])
-            whole = statistics.normaliser()
-        scores = np.empty(len(distances))
-        for i, (one, counts) in enumerate(zip(distances, counted, strict=True)):
-            normaliser = statistics.without(one) if statistics and counts else whole
-            patch_scores = torch.from_numpy(one[None]).to(self.device)
-            if normaliser is not None:
-                patch_scores = normaliser(patch_scores)
-            scores[i] = self.smooth(patch_scores).max().item()
-        return whole, scores
 
 
 def pick_device(name: str) -> torch.device:
@@ -302,17 +224,25 @@ def load_model(run: Run, name: str, backbone: Backbone, device: torch.device) ->
 
 
 def load_normaliser(run: Run) -> Normaliser | None:
-    """That of a finished run, None if it was trained without. Raises :class:`RunError`."""
+    """What :func:`keep_normaliser` kept, None if it was None. Raises :class:`RunError`."""
     settings = run.facts().settings
     if settings.normalise == "none":
         return None
     state = run.load(NORMALISATION)
     if state is None:
         raise RunError(f"{run.folder}: {NORMALISATION} is missing; train again")
+    if settings.normalise == "auto" and state == _LEFT_OUT:
+        return None
     try:
         return Normaliser.from_state(state, settings.grid)
     except ValueError as error:
         raise RunError(f"{run.folder / NORMALISATION}: {error}; train again") from None
+
+
+def keep_normaliser(run: Run, settings: TrainSettings, normaliser: Normaliser | None) -> None:
+    """Write the normaliser of a run, or that it has none where the settings left that open."""
+    if settings.normalise != "none":
+        run.save(NORMALISATION, _LEFT_OUT if normaliser is None else normaliser.state())
 
 
 def _empty_model(backbone: Backbone, settings: TrainSettings) -> cfa.CFA:
@@ -372,9 +302,14 @@ class _Trainer:
             fold_of[scored] = number
         tested_parts = np.flatnonzero(fold_of >= 0)
         scores = np.full(n, np.nan)
-        normaliser, scores[tested_parts] = scorer.score_held_out(
-            distances[tested_parts], np.ones(len(tested_parts), dtype=bool)
+        drawn = outliers.measure_drawn(
+            scorer.measure,
+            parts.images[scored],
+            settings.seed,
+            self._follow("drawing defects"),
         )
+        judged = judge(scorer, distances[tested_parts], drawn)
+        normaliser, scores[tested_parts] = judged.normaliser, judged.held_out
         if not np.isfinite(scores[tested_parts]).all():
             raise TrainingError(
                 "training diverged: held-out scores are not finite; lower --learning-rate"
@@ -383,17 +318,12 @@ class _Trainer:
             [names[i] for i in tested_parts], fold_of[tested_parts], scores[tested_parts]
         )
         self.run.save("model.pt", model.state_dict())
-        if normaliser is not None:
-            self.run.save(NORMALISATION, normaliser.state())
-        scorer.normaliser = normaliser
+        keep_normaliser(self.run, self.settings, normaliser)
         ranked = tested_parts[np.argsort(scores[tested_parts], kind="stable")]
-        drawn = outliers.score_drawn(
-            scorer, parts.images[scored], settings.seed, self._follow("drawing defects")
-        )
         calibration = calibrate(
             [scores[fold_of == number] for number in range(len(held))],
             settings.false_reject,
-            drawn=drawn,
+            drawn=judged.drawn.tolist(),
         )
         comparison = outliers.Comparison(
             model, self.cache, parts.picture, settings, self._follow("comparing parts")
@@ -414,9 +344,9 @@ class _Trainer:
             calibration=calibration,
             exposure=fitness.learn(parts.images),
             golden=(int(ranked[0]), int(ranked[len(ranked) // 2]), int(ranked[-1])),
-            remarks=parts.remarks,
+            remarks=(*parts.remarks, *judged.remarks),
             suspects=suspects,
-            drawn=drawn,
+            drawn=tuple(round(score, 6) for score in judged.drawn.tolist()),
         )
 
     def _follow(self, stage: str) -> Callable[[int, int], None]:

@@ -30,7 +30,8 @@ from export.cli.main import main
 from export.cli.train import chosen
 from export.settings import TrainSettings
 from export.training.run import Run
-from export.training.train import Scorer, load_scorer
+from export.training.scorer import Scorer
+from export.training.train import load_scorer
 from inspector import Detector, Verdict
 from inspector.config.yaml_file import load_yaml
 from inspector.detection.bundle import read

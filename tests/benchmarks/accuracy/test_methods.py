@@ -15,7 +15,7 @@ import pytest
 from benchmarks.accuracy import authors, methods, rivals
 from benchmarks.accuracy.fitting import GoodParts
 from export.settings import TrainSettings
-from export.training.train import Scorer
+from export.training.scorer import Scorer
 from tests.export.conftest import write_parts
 
 

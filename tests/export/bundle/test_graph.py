@@ -26,7 +26,7 @@ from export.model import cfa
 from export.model.backbone import SPECS, Backbone
 from export.model.normalise import Normaliser, Statistics
 from export.settings import TrainSettings
-from export.training.train import Scorer
+from export.training.scorer import Scorer
 from inspector.detection.bundle import BANK
 from tests.export.conftest import random_weights
 

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from export.bundle.graph import build_graph
 from export.bundle.quantise import quantise
 from export.settings import TrainSettings
-from export.training.train import Scorer
+from export.training.scorer import Scorer
 from tests.export.bundle.test_graph import (
     GRAPHS,
     in_float64,

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.model.normalise import MOST_GAIN, Normaliser, Statistics
+from export.model.normalise import MOST_GAIN, Normaliser, Statistics, does_harm
 from tests.export.conftest import normalised
 
 
@@ -147,3 +147,16 @@ def test_a_part_is_judged_without_its_own_statistics_as_a_new_part_is(
     # Among 13 exchangeable parts each is the highest once in 13 draws: 0.077; 0.06 is three sigma.
     assert exceeded(by_the_others) == pytest.approx(1 / 13, abs=0.06)
     assert exceeded(by_all_of_them) > 0.15
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "harm"),
+    [(0, 0, False), (1, 0, False), (2, 0, True), (5, 0, True), (4, 2, False), (9, 4, True)],
+)
+def test_harm_is_more_than_one_standard_error(lost: int, won: int, harm: bool) -> None:
+    both = [True] * 3 + [False] * 7
+    with_, without = (
+        np.array(both + [first] * lost + [not first] * won) for first in (True, False)
+    )
+    assert does_harm(with_, without) == harm
+    assert not does_harm(without, with_) or won > lost

@@ -13,7 +13,7 @@ from export.data.layouts import Selection
 from export.data.photos import Index
 from export.model import cfa
 from export.settings import TrainSettings
-from export.training.outliers import Comparison, bound, find_suspects, read_maps, score_drawn
+from export.training.outliers import Comparison, bound, find_suspects, measure_drawn, read_maps
 from export.training.run import Outcome, Run
 from export.training.train import Step, train
 from inspector.errors import RunError
@@ -220,10 +220,11 @@ def test_kept_maps_are_of_the_highest_parts_and_damage_is_told(
 def test_drawn_defects_score_higher_than_the_parts_that_they_are_drawn_on() -> None:
     images = np.stack([draw_part(seed)[0] for seed in range(3)])
 
-    def score(batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        seen = batch.astype(np.float32).reshape(len(batch), 1, -1)
-        away = np.abs(seen - images.reshape(1, 3, -1)).max(axis=2).min(axis=1)
-        return away, seen
+    def measure(batch: np.ndarray) -> np.ndarray:
+        seen = batch.astype(np.float32)[:, None]
+        return np.abs(seen - images[None]).max(axis=4).min(axis=1)
 
-    assert min(score_drawn(score, images, 5, lambda done, total: None)) > 0
-    assert score(images)[0].max() == 0
+    found = measure_drawn(measure, images, 5, lambda done, total: None)
+    assert found.shape == (40, *images.shape[1:3])
+    assert found.max(axis=(1, 2)).min() > 0
+    assert measure(images).max() == 0

@@ -201,6 +201,24 @@ def test_without_normalisation_distances_are_judged_as_they_are(
     assert load_scorer(run, CPU).normaliser is None
 
 
+@pytest.mark.parametrize("normalise", ["auto", "position"])
+def test_places_are_compared_unless_that_lets_drawn_defects_pass(
+    parts: Path, tmp_path: Path, normalise: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = fit(parts, tmp_path / "helps", normalise=normalise, epochs=0)
+    assert load_scorer(run, CPU).normaliser is not None
+    monkeypatch.setattr("export.training.scorer.does_harm", lambda *ways: True)
+    run = fit(parts, tmp_path / "harms", normalise=normalise, epochs=0)
+    kept = load_scorer(run, CPU).normaliser
+    said = [one for one in run.outcome().remarks if "taken as they are" in one]
+    assert (kept is None, len(said)) == ((True, 1) if normalise == "auto" else (False, 0))
+    names, folds, scores = run.held_out_parts()
+    image = cv2.imread(str(parts / names[0]))
+    (found,) = distances(run, f"fold-{folds[0]}.pt", [image])
+    plain = peak(found, run.facts().settings)
+    assert (scores[0] == pytest.approx(plain, rel=1e-4)) == (kept is None)
+
+
 def test_a_run_of_an_older_version_is_judged_as_it_was(trained: Run, tmp_path: Path) -> None:
     older = Run(tmp_path / "older")
     shutil.copytree(trained.folder, older.folder)

@@ -25,9 +25,9 @@ test-peers: $(DEV)/.installed
 	@bash .ci/peers
 	REQUIRE_PEERS=1 $(DEV)/bin/python -m pytest -m peers
 
-# The benchmarks' own tests: that each measures what it says, and can fail.
+# The benchmarks' own tests (that each measures what it says, and can fail), and the longest others.
 test-benchmarks: $(DEV)/.installed
-	$(DEV)/bin/python -m pytest --numprocesses auto -m benchmarks
+	$(DEV)/bin/python -m pytest --numprocesses auto -m "benchmarks or long"
 
 # The quick tests with every dependency at the lowest version that pyproject.toml declares.
 test-lowest: $(DEV)/.installed

@@ -196,7 +196,7 @@ def test_an_answer_names_what_to_leave_out(answer: str, left: str) -> None:
     assert chosen(answer, ["a", "b", "c"]) == list(left)
 
 
-@pytest.mark.parametrize("answer", ["y", ""])
+@pytest.mark.parametrize("answer", ["y", pytest.param("", marks=pytest.mark.long)])
 def test_at_a_terminal_one_question_is_asked(tmp_path: Path, answer: str) -> None:
     data, run = soiled_parts(tmp_path / "parts"), tmp_path / "run"
     ours, theirs = pty.openpty()
@@ -340,7 +340,10 @@ def quantised() -> dict[bool, onnx.ModelProto]:
         (2.5, False, "int8", "precision: int8, 2.50 times as fast as fp32 on this machine"),
         (1.1, False, "mixed", "precision: mixed, 1.10 times as fast as fp32 on this machine"),
         (1.0, False, "fp32", "precision: fp32; int8 is 1.00 times as fast"),
-        (2.5, True, "mixed", "int8 was tried and is refused: the file does not judge as the"),
+        pytest.param(
+            *(2.5, True, "mixed", "int8 was tried and is refused: the file does not judge as the"),
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_export_chooses_what_is_quicker_and_proven(

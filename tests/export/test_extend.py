@@ -161,6 +161,7 @@ def test_the_bundle_is_proven_anew_and_says_where_it_comes_from(
     assert "/" not in manifest.model_dump_json(include={"lineage"})
 
 
+@pytest.mark.long
 def test_a_lesson_reads_each_of_its_photos_once(
     roomy: Run, labelled: Path, parts: Path, tmp_path: Path
 ) -> None:
@@ -351,6 +352,7 @@ def test_copies_of_taught_parts_count_once_and_are_left_out_together(
     assert unseen[::2] == pytest.approx(unseen[1::2], rel=1e-5)
 
 
+@pytest.mark.long
 def test_a_plain_hold_out_is_rescored_by_the_model_in_service(
     parts: Path, labelled: Path, tmp_path: Path
 ) -> None:

@@ -100,7 +100,7 @@ def test_a_closed_terminal_stops_the_station_in_order(tmp_path, bundle_path, par
     assert heard.statuses[-1].last_seq == max(one.seq for one in heard.verdicts)
 
 
-@pytest.mark.parametrize("kind", ["simulator", "folder"])
+@pytest.mark.parametrize("kind", [pytest.param("simulator", marks=pytest.mark.long), "folder"])
 def test_a_killed_simulator_goes_on_where_it_was(tmp_path, bundle_path, kind):
     parts = running.write_parts(tmp_path / "many", *[tiny.good_picture()] * 40)
     camera = {"name": "top", "kind": "simulator", "rate_hz": 20, "parts": 40}

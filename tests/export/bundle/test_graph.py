@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 from unittest import mock
 
 import numpy as np
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from export.bundle import quantise, search_nodes
-from export.bundle.graph import build_graph
+from export.bundle.graph import Precision, build_graph
 from export.bundle.reference_graph import build_reference
 from export.model import cfa
 from export.model.backbone import SPECS, Backbone
@@ -29,6 +29,7 @@ from export.settings import TrainSettings
 from export.training.scorer import Scorer
 from inspector.detection.bundle import BANK
 from tests.export.conftest import random_weights
+from tests.export.networks import convolutional
 
 ort.set_default_logger_severity(4)
 
@@ -53,7 +54,7 @@ def random_scorer(
             model.descriptor.weight.add_(spread * torch.randn(model.descriptor.weight.shape))
             model.descriptor.bias.add_(torch.randn(model.descriptor.bias.shape))
     scorer = Scorer(backbone, model, options, device)
-    if options.normalise == "position":
+    if options.normalise != "none":
         usual = float(model.patch_scores(pooled).median())
         random = np.random.default_rng(seed)
         spread = random.uniform(0.0, 0.4, options.grid) ** 2
@@ -123,13 +124,21 @@ def in_float64(
     return rows @ patch_scores @ columns.T / scorer.threshold
 
 
+QUICK_NETWORKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "resnet18")
+
 GRAPHS = {
     "fast": lambda scorer: build_graph(scorer, precision="fp32"),
     "reference": build_reference,
 }
 
 
-@pytest.mark.parametrize("name", list(SPECS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in QUICK_NETWORKS else [pytest.mark.long])
+        for name in SPECS
+    ],
+)
 def test_every_backbone_scores_as_in_float64(name: str) -> None:
     options = TrainSettings(backbone=name, size=(96, 64), strides=(4, 8, 16), bank_items=50)  # type: ignore[arg-type]
     scorer = random_scorer(name, options)
@@ -201,13 +210,31 @@ def test_any_model_scores_as_in_float64(
 QUICK = TrainSettings(size=(64, 64), strides=(8, 16), bank_items=30, neighbours=3)
 
 
+PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "mixed", "fp16", "int8")
+
+
 @pytest.fixture(scope="module")
 def graphs() -> dict[str, onnx.ModelProto]:
-    scorer = random_scorer("efficientnet_lite0", QUICK)
-    names = ("fp32", "mixed", "fp16", "int8")
-    built = {name: build_graph(scorer, precision=name) for name in names}
-    shown = list(pictures(4, QUICK.size, 8))
-    return built | {"int8": quantise.quantise(built["int8"], shown)}
+    return {
+        one: in_precision(random_scorer("efficientnet_lite0", QUICK), one) for one in PRECISIONS
+    }
+
+
+@pytest.fixture(scope="module")
+def small_graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, onnx.ModelProto]:
+    """The same head behind a network that is quickly compiled; one of a file has no fp16."""
+    network = convolutional(tmp_path_factory.mktemp("networks") / "small.onnx").path
+    return {
+        one: in_precision(random_scorer("resnet18" if one == "fp16" else network, QUICK), one)
+        for one in PRECISIONS
+    }
+
+
+def in_precision(scorer: Scorer, precision: Precision) -> onnx.ModelProto:
+    built = build_graph(scorer, precision=precision)
+    if precision != "int8":
+        return built
+    return quantise.quantise(built, list(pictures(4, QUICK.size, 8)))
 
 
 @pytest.fixture
@@ -254,13 +281,13 @@ def spoil(model: onnx.ModelProto, initializer: str, value: float) -> onnx.ModelP
 @pytest.mark.parametrize("precision", ["fp32", "mixed", "fp16", "int8"])
 @pytest.mark.parametrize("engine", [run, run_openvino])
 def test_nan_anywhere_in_the_head_reaches_the_score(
-    graphs: dict[str, onnx.ModelProto],
+    small_graphs: dict[str, onnx.ModelProto],
     initializer: str,
     value: float,
     precision: str,
     engine: Callable[[onnx.ModelProto, np.ndarray], tuple[np.ndarray, np.ndarray]],
 ) -> None:
-    spoilt = spoil(graphs[precision], initializer, value)
+    spoilt = spoil(small_graphs[precision], initializer, value)
     score, anomaly_map = engine(spoilt, pictures(2, QUICK.size, 5))
     assert not np.isfinite(score).any()
     assert not np.isfinite(anomaly_map.max(axis=(1, 2))).any()
@@ -382,6 +409,7 @@ def test_products_saturate_where_the_processor_has_no_vnni() -> None:
     assert quantise.products_saturate() is (x86 and not {"avx_vnni", "avx512_vnni"} & set(words))
 
 
+@pytest.mark.long
 def test_a_wide_descriptor_in_8_bits_comes_before_the_average() -> None:
     scorer = random_scorer("efficientnet_lite0", QUICK, disturbed=False)
     images = pictures(4, QUICK.size, 8)

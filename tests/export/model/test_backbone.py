@@ -60,7 +60,15 @@ def test_lite_is_the_published_network(
     assert theirs._blocks[max(last) + 1]._block_args.stride in (2, [2])
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=[pytest.mark.long] if name in ("vgg19_bn", "wide_resnet50_2") else []
+        )
+        for name in ALL
+    ],
+)
 def test_maps_have_the_strides_and_channels_they_say(name: str) -> None:
     backbone = Backbone(name, (4, 8, 16), (1.0, 0.5), random_weights(name))
     # Half of 96 is an odd multiple of 16.
@@ -103,7 +111,7 @@ def test_paper_widths() -> None:
     ("name", "file"),
     [
         ("resnet18", "resnet18-f37072fd.pth"),
-        ("wide_resnet50_2", "wide_resnet50_2-95faca4d.pth"),
+        pytest.param(*("wide_resnet50_2", "wide_resnet50_2-95faca4d.pth"), marks=pytest.mark.long),
     ],
 )
 def test_torch_home_is_where_torchvision_weights_are_found(

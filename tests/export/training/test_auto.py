@@ -352,6 +352,7 @@ def run(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, str
     return Run(folder), said, seen
 
 
+@pytest.mark.long
 def test_choosing_opens_nothing_under_test(parts: Path, run: tuple[Run, str, list[str]]) -> None:
     inside = [path for path in run[2] if path.startswith(str(parts))]
     # Its size from its header, then to choose and to draw on, then to train on.

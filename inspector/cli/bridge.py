@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from importlib.util import find_spec
+from importlib import util
 from pathlib import Path
 from typing import Final
 
@@ -115,7 +115,7 @@ def require(what: str, fieldbus: str) -> None:
     """Raise :class:`ConfigError` where a package is missing that this fieldbus' bridge needs."""
     for module in _PACKAGES[fieldbus]:
         top = module.partition(".")[0]
-        if find_spec(top) is None or find_spec(module) is None:
+        if util.find_spec(top) is None or util.find_spec(module) is None:
             raise ConfigError(
                 f"{what}: needs {module}, which is not installed; run {install_command(fieldbus)}"
             )

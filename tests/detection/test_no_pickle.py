@@ -65,7 +65,7 @@ def offences(source: str) -> Iterator[str]:
             if name == "eval" and owner is not None:
                 # torch's Module.eval() switches to evaluation.
                 continue
-            if name == "Queue" and (of == "queue" or (not of and from_queue)):
+            if name == "Queue" and (of in {"queue", "asyncio"} or (not of and from_queue)):
                 continue
             yield f"{of}.{name}".lstrip(".")
         if isinstance(node, ast.Call):

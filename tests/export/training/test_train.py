@@ -107,9 +107,8 @@ def test_train_and_calibrate_open_nothing_under_test(parts: Path, tmp_path: Path
     assert not [path for path in beside if Path(path).suffix]
 
 
-@pytest.mark.parametrize(
-    "shapes", [pytest.param("one shape", marks=pytest.mark.long), "several shapes"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("shapes", ["one shape", "several shapes"])
 def test_training_opens_each_photo_once(tmp_path: Path, shapes: str) -> None:
     data = write_parts(tmp_path / "disc", good=12, test_good=0, defective=0)
     photos = sorted((data / "train" / "good").iterdir())

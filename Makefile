@@ -2,8 +2,12 @@
 PYTHON ?= python3
 PARTS ?=
 DATA ?= demo-parts
+TESTS ?=
 RUNTIME := .venv
 DEV := .venv-dev
+
+# The tests start hundreds of processes, which else would all compile the same modules.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo demo-plc test test-peers test-benchmarks test-lowest train-tools check demo-bundle clean
 
@@ -18,7 +22,7 @@ demo-plc: $(RUNTIME)/.installed
 train-tools: $(DEV)/.installed
 
 test: $(DEV)/.installed
-	$(DEV)/bin/python -m pytest --numprocesses auto
+	$(DEV)/bin/python -m pytest --numprocesses auto --ignore=tests/benchmarks $(TESTS)
 
 # Tests with other makers' programs, which .ci/peers installs; one that is missing is a failure here.
 test-peers: $(DEV)/.installed

@@ -473,6 +473,7 @@ def test_14_full_shared_memory_is_a_fault_and_heals(tmp_path, bundle_path, parts
     assert {v.verdict.value for v in found if v.reason != LOST} == {"PASS", "FAIL"}
 
 
+@pytest.mark.long
 def test_14_changes_of_size_leave_no_segment_and_no_memory_behind(tmp_path, bundle_path, parts):
     steps: list[dict[str, Any]] = []
     for width, height in ((320, 240), (640, 480)):

@@ -9,6 +9,7 @@ person, so that even good settings miss some and better ones can be told.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -103,16 +104,16 @@ def _spoil(image: Frame8, source: Frame8, used: dict[str, int], rng: Rng) -> Syn
     photo = image[:, :, :1] if grey else image
     other = deep(cv2.cvtColor(source, cv2.COLOR_BGR2GRAY)) if grey else source
     parts, edges = _interest(image)
-    standing = misplaced.find_parts(image)
+    find_standing = functools.cache(lambda: misplaced.find_parts(image))
     ties = {str(kind): place for place, kind in enumerate(rng.permutation(sorted(KINDS)))}
     for kind in sorted(KINDS, key=lambda kind: (used[kind], ties[kind])):
-        if kind in misplaced.KINDS and not standing:
+        if kind in misplaced.KINDS and not find_standing():
             continue
         # A kind that does not show here has had its turn: others must not wait for it for ever.
         used[kind] += 1
         for tried in range(_TRIES):
             if kind in misplaced.KINDS:
-                box, after = misplaced.draw(kind, photo, standing, rng)
+                box, after = misplaced.draw(kind, photo, find_standing(), rng)
             else:
                 at = _place(edges if kind in _NEEDS_EDGES else parts, photo, rng)
                 site = _site((photo, other), at, 1.25**tried, rng)

@@ -41,6 +41,7 @@ def content(result: Any) -> list[Any]:
     return [one.Value for one in result.ResultContent]
 
 
+@pytest.mark.peers
 def test_a_line_with_jobs_recipes_results_and_deaths(opcua, line):
     line.start_station()
     child = opcua.start()
@@ -171,6 +172,7 @@ def uri_of(pki: Path) -> str:
     return application_uri(x509.load_der_x509_certificate((pki / "own.der").read_bytes()))
 
 
+@pytest.mark.peers
 def test_who_may_connect(opcua, tmp_path):
     server, clients = tmp_path / "pki", {}
     make_pki(server, "bridge", ["127.0.0.1"])

@@ -164,6 +164,7 @@ def test_name_that_no_file_can_have_is_one_line(bundle_path, capsys):
     assert "Traceback" not in said
 
 
+@pytest.mark.long
 def test_onnx_runtime_is_told_to_send_nothing_before_it_loads():
     for module in ("inspector.detection.detector", "export.bundle.quantise"):
         done = subprocess.run(

@@ -196,7 +196,8 @@ def test_an_answer_names_what_to_leave_out(answer: str, left: str) -> None:
     assert chosen(answer, ["a", "b", "c"]) == list(left)
 
 
-@pytest.mark.parametrize("answer", ["y", pytest.param("", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("answer", ["y", ""])
 def test_at_a_terminal_one_question_is_asked(tmp_path: Path, answer: str) -> None:
     data, run = soiled_parts(tmp_path / "parts"), tmp_path / "run"
     ours, theirs = pty.openpty()
@@ -237,7 +238,7 @@ def test_region_and_size_travel_in_the_bundle(parts: Path, tmp_path: Path) -> No
     assert (manifest.geometry.height, manifest.geometry.width) == (64, 96)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp16", pytest.param("int8", marks=pytest.mark.long)])
 def test_a_lower_precision_is_proven_by_its_verdicts(
     trained: Run,
     tmp_path: Path,
@@ -282,6 +283,7 @@ def test_mixed_is_as_exact_as_fp32(trained: Run, tmp_path: Path) -> None:
     assert (manifest.parity.tolerance, manifest.parity.verdict_flips) == (1e-3, 0)
 
 
+@pytest.mark.long
 def test_int8_multiplies_in_8_bits(trained: Run, parts: Path) -> None:
     photos, geometry = trained.photos(parts), trained.facts().geometry
     graph = assemble._graph(load_scorer(trained, CPU), "int8", photos, geometry).graph
@@ -313,6 +315,7 @@ def test_fp16_that_changes_verdicts_is_refused(
     assert not output.exists()
 
 
+@pytest.mark.long
 def test_int8_that_changes_verdicts_is_refused(
     trained: Run,
     tmp_path: Path,
@@ -337,7 +340,10 @@ def quantised() -> dict[bool, onnx.ModelProto]:
 @pytest.mark.parametrize(
     ("speed", "rough", "chosen", "said"),
     [
-        (2.5, False, "int8", "precision: int8, 2.50 times as fast as fp32 on this machine"),
+        pytest.param(
+            *(2.5, False, "int8", "precision: int8, 2.50 times as fast as fp32 on this machine"),
+            marks=pytest.mark.long,
+        ),
         (1.1, False, "mixed", "precision: mixed, 1.10 times as fast as fp32 on this machine"),
         (1.0, False, "fp32", "precision: fp32; int8 is 1.00 times as fast"),
         pytest.param(
@@ -394,6 +400,7 @@ def test_a_precision_that_does_not_run_here_is_not_chosen(
     assert read(output).manifest.precision == "fp32"
 
 
+@pytest.mark.long
 def test_the_speed_of_two_bundles_is_measured(
     trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -755,6 +762,7 @@ def test_shipped_configurations_load_and_hold_the_defaults() -> None:
     assert paper.scales == (1.0,)
 
 
+@pytest.mark.long
 def test_every_command_says_what_it_does_not_read_and_how_far_it_is(
     parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -190,6 +190,7 @@ def test_the_parent_run_is_left_as_it_was(
         assert same[name] == contents(taught.run.folder)[name]
 
 
+@pytest.mark.long
 def test_old_parts_are_rescored_by_a_taught_model_that_has_not_seen_them(
     judged: Run, taught: Report, labelled: Path, parts: Path
 ) -> None:
@@ -210,6 +211,7 @@ def test_old_parts_are_rescored_by_a_taught_model_that_has_not_seen_them(
             assert expected[row] == pytest.approx(own, rel=1e-4)
 
 
+@pytest.mark.long
 def test_added_parts_are_scored_by_a_model_taught_the_others_only(
     judged: Run, taught: Report, labelled: Path, parts: Path
 ) -> None:
@@ -239,6 +241,7 @@ def test_the_limit_rests_on_the_old_parts_rescored(taught: Report, judged: Run) 
     assert taught.limit_otherwise == calibrate(everything, QUICK.false_reject).threshold
 
 
+@pytest.mark.long
 def test_taught_parts_raise_the_limit_only_when_asked(
     judged: Run, labelled: Path, taught: Report, tmp_path: Path
 ) -> None:
@@ -268,6 +271,7 @@ def test_one_odd_part_does_not_blind_the_model(judged: Run, tmp_path: Path) -> N
     assert detector.judge(draw_part(9001, "stain")[0]).verdict is Verdict.FAIL
 
 
+@pytest.mark.long
 def test_an_extended_run_is_a_run_like_any_other(
     taught: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -304,6 +308,7 @@ def test_an_extended_run_is_a_run_like_any_other(
     assert capsys.readouterr().out.count("taught in") == 2
 
 
+@pytest.mark.long
 def test_one_part_alone_is_taught_and_not_cross_fitted(
     roomy: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

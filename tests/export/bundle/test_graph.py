@@ -215,19 +215,16 @@ PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "mixed", "fp16", "int8")
 
 @pytest.fixture(scope="module")
 def graphs() -> dict[str, onnx.ModelProto]:
-    return {
-        one: in_precision(random_scorer("efficientnet_lite0", QUICK), one) for one in PRECISIONS
-    }
+    scorer = random_scorer("efficientnet_lite0", QUICK)
+    return {one: in_precision(scorer, one) for one in PRECISIONS}
 
 
 @pytest.fixture(scope="module")
 def small_graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, onnx.ModelProto]:
     """The same head behind a network that is quickly compiled; one of a file has no fp16."""
     network = convolutional(tmp_path_factory.mktemp("networks") / "small.onnx").path
-    return {
-        one: in_precision(random_scorer("resnet18" if one == "fp16" else network, QUICK), one)
-        for one in PRECISIONS
-    }
+    small, published = random_scorer(network, QUICK), random_scorer("resnet18", QUICK)
+    return {one: in_precision(published if one == "fp16" else small, one) for one in PRECISIONS}
 
 
 def in_precision(scorer: Scorer, precision: Precision) -> onnx.ModelProto:
@@ -430,6 +427,7 @@ def test_a_wide_descriptor_in_8_bits_comes_before_the_average() -> None:
     assert np.isnan(run(spoilt, images)[0]).all()
 
 
+@pytest.mark.long
 def test_backbone_in_8_bits_keeps_the_features() -> None:
     scorer = random_scorer("resnet18", QUICK.model_copy(update={"backbone": "resnet18"}))
     images = pictures(6, QUICK.size, 8)

@@ -26,6 +26,8 @@ from export.training.train import Step
 from inspector.errors import TooFewPartsError
 from tests.export.conftest import draw_part, run_watched, write_parts
 
+pytestmark = pytest.mark.long
+
 SMALL = TrainSettings(bank_items=64, epochs=0, folds=2, device="cpu")
 OPTIONS = ["--bank-items", "64", "--epochs", "0", "--folds", "2", "--device", "cpu"]
 

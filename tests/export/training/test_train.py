@@ -94,6 +94,7 @@ def test_a_mapped_cache_gives_the_same_model(parts: Path, trained: Run, tmp_path
     assert not list((tmp_path / "mapped").glob("features-*"))
 
 
+@pytest.mark.long
 def test_train_and_calibrate_open_nothing_under_test(parts: Path, tmp_path: Path) -> None:
     run = str(tmp_path / "run")
     options = ["--epochs", "1", "--folds", "2", "--size", "64", "--bank-items", "20"]

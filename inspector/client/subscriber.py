@@ -137,7 +137,11 @@ class Subscriber(Connection):
             if self._filling is not None:
                 self._fill(self._filling, left_s)
             elif readable := dict(self._poller.poll(round(left_s * 1000))):
-                # Verdicts come before images: they are small, and the line waits for them.
+                # Verdicts come before images: they are small, and the line waits for them. One may
+                # have come together with its image after its socket was looked at.
+                first = self._sockets[0]
+                if first not in readable and first.poll(0):
+                    readable[first] = zmq.POLLIN
                 socket = next(socket for socket in self._sockets if socket in readable)
                 self._accept(socket.recv_multipart())
             if not self._ready and time.monotonic() >= deadline:

@@ -222,6 +222,7 @@ load, calls = onnxruntime.OnnxRuntimeBackend.load, []
 def slow(self, bundle):
     calls.append(bundle)
     if len(calls) == 2:
+        print("builds a session", file=sys.stderr, flush=True)
         time.sleep(60)
     load(self, bundle)
 onnxruntime.OnnxRuntimeBackend.load = slow
@@ -236,7 +237,7 @@ def test_a_session_that_is_still_built_does_not_hold_up_a_stop(tmp_path, bundle_
     with running.running(station, program=SLOW_SESSION) as daemon:
         daemon.wait_for_log("state=Ready")
         reload = Asking(daemon.commands, "reload")
-        daemon.wait_for_log("changeover recipe=r")
+        daemon.wait_for_log("builds a session")
         daemon.child.terminate()
         assert daemon.child.wait(10) == 0, daemon.log
         assert "changeover left recipe=r" in daemon.log

@@ -51,8 +51,8 @@ def group_of(test: str) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Two processes more than there are cores: many a test waits for a clock or for a child."""
-    return len(os.sched_getaffinity(0)) + 2
+    """One process more than there are cores: many a test waits for a clock or for a child."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.hookimpl(optionalhook=True)

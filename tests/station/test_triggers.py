@@ -389,7 +389,8 @@ def test_station_that_stood_still_takes_no_picture_for_what_it_missed(station):
     with running.running(station) as daemon, ready(daemon) as plc:
         assert plc.trigger("top", 1).verdict.value == "PASS"
         daemon.child.send_signal(signal.SIGSTOP)
-        threading.Timer(0.8, daemon.child.send_signal, (signal.SIGCONT,)).start()
+        # Far longer than the deadline, as this process may be held up, too.
+        threading.Timer(2.5, daemon.child.send_signal, (signal.SIGCONT,)).start()
         missed = plc.trigger("top", 2)
         # Had it taken a picture, the next part would be the good one again.
         after = plc.trigger("top", 3)

@@ -124,6 +124,7 @@ def test_any_bytes_for_a_manifest():
     )
 
 
+@pytest.mark.long
 def test_any_bytes_for_a_golden_image():
     whole = base64.b64decode(MANIFEST["golden"][0]["png"])
 

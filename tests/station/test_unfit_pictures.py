@@ -61,7 +61,7 @@ def said(judgement: Judgement) -> tuple[object, ...]:
     )
 
 
-@pytest.mark.parametrize("check_picture", [True, False])
+@pytest.mark.parametrize("check_picture", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_the_detector_says_what_the_station_says(tmp_path: Path, check_picture: bool) -> None:
     frames = pictures()
     parts = running.write_parts(tmp_path / "parts", *frames.values())

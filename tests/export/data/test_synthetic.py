@@ -88,7 +88,9 @@ def test_any_photos_get_one_defect_each(images: list[Frame8], seed: int) -> None
         keeps_its_promises(image, one)
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (20, 400), (400, 20), (1400, 1900)])
+@pytest.mark.parametrize(
+    "shape", [(16, 16), (20, 400), (400, 20), pytest.param((1400, 1900), marks=pytest.mark.long)]
+)
 def test_small_narrow_and_large_photos(shape: tuple[int, int]) -> None:
     images = [paint("object", *shape, grey=False)] * len(KINDS)
     for one in defective(images, 3):
@@ -143,6 +145,7 @@ def test_defects_lie_on_the_part() -> None:
     assert np.mean(hits) > 0.85
 
 
+@pytest.mark.long
 def test_a_texture_gets_defects_everywhere() -> None:
     texture = np.random.default_rng(1).normal(128, 25, (256, 256, 1)).clip(0, 255)
     texture = cv2.GaussianBlur(texture.repeat(3, axis=2).astype(np.uint8), (0, 0), 1.0)

@@ -201,6 +201,7 @@ def test_pixel_auroc_is_scikit_learns(images: Images) -> None:
 
 @slowly
 @given(exact_images)
+@pytest.mark.long
 def test_aupro_is_the_slow_one(images: Images) -> None:
     figures = tally(images)
     if not both_sorts(images):
@@ -212,6 +213,7 @@ def test_aupro_is_the_slow_one(images: Images) -> None:
 
 @slowly
 @given(any_images)
+@pytest.mark.long
 def test_binning_error_is_within_its_bound(images: Images) -> None:
     figures = tally(images)
     if figures.auroc is None or figures.aupro is None:

@@ -128,6 +128,7 @@ def soiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
+@pytest.mark.long
 def test_suspects_are_left_out_and_the_rest_is_learnt_from_the_features_that_are_there(
     soiled: Path, tmp_path: Path
 ) -> None:

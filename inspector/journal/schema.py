@@ -233,12 +233,10 @@ def _make_first(db: Database) -> None:
 
 
 def _make_second(db: Database) -> None:
-    """Rows that could not be read, what a station goes on with, and what became of its verdicts.
+    """Rows that could not be read, and the recipe that a station goes on with.
 
     ``origin``: the table a row stood in, ``content`` as it was; ``place``: of a verdict, None of a
-    trigger. A station has one recipe: a changeover writes over the one before it. ``stop_order``
-    has a row while a station is stopped. ``delivered`` has one for each verdict, client and
-    outcome, so that a client which tells again adds none.
+    trigger. A station has one recipe: a changeover writes over the one before it.
     """
     db.execute(
         "CREATE TABLE damaged (found_us INTEGER NOT NULL, origin TEXT NOT NULL, place INTEGER, "
@@ -249,6 +247,14 @@ def _make_second(db: Database) -> None:
         "CREATE TABLE recipe_in_force (station TEXT PRIMARY KEY, recipe TEXT NOT NULL, "
         "of_file TEXT NOT NULL)"
     )
+
+
+def _make_third(db: Database) -> None:
+    """Lots and purposes of triggers, stops by command, and what became of verdicts.
+
+    ``stop_order`` has a row while a station is stopped. ``delivered`` has one for each verdict,
+    client and outcome, so that a client which tells again adds none.
+    """
     db.execute(
         "CREATE TABLE stop_order (station TEXT PRIMARY KEY, since_us INTEGER NOT NULL, "
         "client TEXT NOT NULL)"
@@ -262,7 +268,7 @@ def _make_second(db: Database) -> None:
     )
 
 
-STEPS: Final[tuple[Callable[[Database], None], ...]] = (_make_first, _make_second)
+STEPS: Final[tuple[Callable[[Database], None], ...]] = (_make_first, _make_second, _make_third)
 """The step at ``i`` brings the tables from version ``i`` to ``i + 1``, in one transaction.
 
 A step that a release contains is never changed: later ones are added. Version 0 has no tables, so
@@ -383,9 +389,9 @@ def record_delivered(db: Database, reports: Sequence[Delivered]) -> list[Deliver
 def delivered(db: Database, version: int, first: int, last: int) -> list[tuple[Any, ...]]:
     """(place, client, outcome, at_us) of verdicts at places ``first`` to ``last``, in order.
 
-    ``version`` is that of the tables: the first had no such table.
+    ``version`` is that of the tables: the first two had no such table.
     """
-    if version < 2:
+    if version < 3:
         return []
     found: list[tuple[Any, ...]] = db.execute(
         "SELECT place, client, outcome, at_us FROM delivered WHERE place BETWEEN ? AND ? "

@@ -385,10 +385,19 @@ def _replay(desk: Commander) -> tuple[VerdictMessage, ...]:
     return desk.wait(desk.send(command)).verdicts
 
 
+def stands_still(pid: int) -> bool:
+    """Whether every thread of a process is stopped."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return all((one / "stat").read_text().rpartition(") ")[2].startswith("T") for one in threads)
+
+
 def test_station_that_stood_still_takes_no_picture_for_what_it_missed(station):
     with running.running(station) as daemon, ready(daemon) as plc:
         assert plc.trigger("top", 1).verdict.value == "PASS"
         daemon.child.send_signal(signal.SIGSTOP)
+        # Each of its threads goes on until the kernel looks at it.
+        while not stands_still(daemon.child.pid):
+            time.sleep(0.01)
         # Far longer than the deadline, as this process may be held up, too.
         threading.Timer(2.5, daemon.child.send_signal, (signal.SIGCONT,)).start()
         missed = plc.trigger("top", 2)

@@ -19,7 +19,7 @@ from benchmarks.checkout import RESULTS
 from export.data.dataset import Sample, fingerprint, open_good, open_test
 from export.data.layouts import list_photos
 from export.data.photos import load_sample
-from export.model.backbone import Backbone
+from export.model.backbone import SPECS, Backbone
 from export.settings import BackboneName, TrainSettings
 from export.training.auto import given
 from inspector.config.yaml_file import in_words
@@ -261,7 +261,8 @@ def find_backbones(wanted: Sequence[str], shared: Overrides) -> tuple[dict[str, 
             raise ConfigError(f"--backbones: no backbone {name}; there are {known}")
         made = validate({**shared, "backbone": name}, "--set")
         try:
-            if made.weights is None and name != "efficientnet_lite0":
+            in_a_package = SPECS[name].weights.endswith("-pytorch-model")
+            if made.weights is None and not in_a_package:
                 # Looked for here first: a benchmark downloads nothing by itself.
                 file = Path(models.get_model_weights(name).IMAGENET1K_V1.url).name
                 if not (Path(torch.hub.get_dir()) / "checkpoints" / file).exists():

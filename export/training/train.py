@@ -29,6 +29,7 @@ from inspector.errors import RunError, TrainingError
 from inspector.imaging.geometry import Geometry
 
 _LEFT_OUT: Final = {"gain": None}
+"""What is kept in place of a normaliser where ``normalise: auto`` decided for none."""
 
 STEP_PATCHES = 2048
 """Patches of a step, drawn anew each time: their distances to the bank take most of its time."""

@@ -15,7 +15,7 @@ from inspector import cameras
 from inspector.cameras.base import BadFrameError, CameraLostError
 from inspector.cameras.opencv import has_gstreamer
 from inspector.cli.check_bridge import check_bridge
-from inspector.cli.check_result import CheckResult, wrong
+from inspector.cli.check_result import CheckResult, wrong, wrong_file
 from inspector.cli.photo_source import camera_remarks
 from inspector.config.bridge_file import fieldbus_of
 from inspector.config.cameras import CameraConfig
@@ -85,11 +85,8 @@ def check(path: Path) -> Iterator[CheckResult]:
         return
     try:
         station = load_station(path)
-    except Problems as problems:
-        yield from (wrong("config", problem) for problem in problems.problems)
-        return
-    except ConfigError as problem:
-        yield wrong("config", problem)
+    except (ConfigError, Problems) as refusal:
+        yield from wrong_file(refusal)
         return
     yield CheckResult(
         "config",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from inspector.cli.bridge import load_keys, load_passwords, require
-from inspector.cli.check_result import CheckResult, wrong
+from inspector.cli.check_result import CheckResult, wrong, wrong_file
 from inspector.client import ClientKeys, Commander
 from inspector.config.bridge_file import ModbusBridge, OpcuaBridge, load_bridge, load_opcua_bridge
 from inspector.config.mqtt_bridge import MqttBridge, load_mqtt_bridge
@@ -40,11 +40,8 @@ def check_bridge(path: Path, fieldbus: str) -> Iterator[CheckResult]:
         else:
             # A fieldbus that there is not is refused like any other wrong value of a key.
             config = load_bridge(path)
-    except Problems as problems:
-        yield from (wrong("config", problem) for problem in problems.problems)
-        return
-    except ConfigError as problem:
-        yield wrong("config", problem)
+    except (ConfigError, Problems) as refusal:
+        yield from wrong_file(refusal)
         return
     if isinstance(config, MqttBridge):
         yield from _check_mqtt(config, path)

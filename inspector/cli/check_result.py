@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from inspector.errors import StartupError
+from inspector.errors import ConfigError, Problems, StartupError
 
 
 @dataclass(frozen=True)
@@ -23,3 +24,9 @@ class CheckResult:
 def wrong(subject: str, problem: StartupError) -> CheckResult:
     """``problem``, as what was found out about ``subject``."""
     return CheckResult(subject, str(problem), problem)
+
+
+def wrong_file(refusal: ConfigError | Problems) -> Iterator[CheckResult]:
+    """All that is wrong with a station's or a bridge's file."""
+    for problem in refusal.problems if isinstance(refusal, Problems) else [refusal]:
+        yield wrong("config", problem)

@@ -33,7 +33,7 @@ from inspector.station.metrics import Metrics
 from inspector.station.orders import Orders, announce
 from inspector.station.pictures import Pictures
 from inspector.station.readiness import Readiness
-from inspector.station.recorder import Recorder, StatusEntry
+from inspector.station.recorder import Recorder, StallWatch, StatusEntry
 from inspector.station.start import Opened, Start
 from inspector.station.systemd import Notifier
 from inspector.station.triggers import Trigger
@@ -148,6 +148,7 @@ class _Line:
         self._systemd = systemd
         self._lost: set[str] = set()
         self._clock_watch = ClockWatch()
+        self._stall_watch = StallWatch()
         inbox = self._inbox = Inbox(station.queue_size)
         self._pictures = Pictures(opened.publisher, opened.archive, inbox, metrics.dropped)
         self._recorder = Recorder(
@@ -292,8 +293,9 @@ class _Line:
             elif over or (give_up and time.monotonic() > give_up):
                 return
             self._delivery.close_parts()
+            stalled_s = self._stall_watch.look(self._recorder.stalled_s)
             if time.monotonic() >= housekeeping:
-                self._keep_house()
+                self._keep_house(stalled_s)
                 housekeeping = time.monotonic() + _HOUSEKEEPING_EVERY_S
 
     def _patience_s(self) -> float:
@@ -321,14 +323,17 @@ class _Line:
         self._ledger.note_camera(camera, change.state, change.detail)
         say("camera", camera=camera, state=change.state, detail=change.detail)
 
-    def _keep_house(self) -> None:
-        """Once a second: the clock, self-tests, the disk, figures and the status."""
+    def _keep_house(self, stalled_s: float) -> None:
+        """Once a second: the clock, self-tests, the disk, figures and the status.
+
+        ``stalled_s``: how long the disk has not answered a commit.
+        """
         if jumped_s := self._clock_watch.jumped_s():
             say("clock", logging.WARNING, set_by_s=f"{jumped_s:+.0f}")
         readiness, recorder, metrics = self._readiness, self._recorder, self._metrics
         if missed := self._test_next_judge():
             readiness.obstruct("self-test", Reason.NOT_READY, missed)
-        stalled_s, detail = recorder.stalled_s, ""
+        detail = ""
         if stalled_s > _STALLED_S:
             detail = f"the journal's disk has not answered for {stalled_s:.0f} s"
         readiness.obstruct("disk", Reason.JOURNAL_FAILED, detail)

@@ -22,6 +22,8 @@ _MOST_UNRECORDED: Final = 100_000
 _MOST_REPORTS: Final = 100
 """Reports that go into one commit, for which verdicts wait."""
 _TEND_S: Final = 1.0
+_LONGEST_PASS_S: Final = 0.5
+"""What a pass of the station's thread takes at most while its process runs, but for slow judges."""
 """How often what was not recorded is tried again, and the journal looks after itself."""
 
 
@@ -132,6 +134,26 @@ def _is_recorded(entry: Entry) -> bool:
     if isinstance(entry, TriggerEntry):
         return entry.trigger is not None
     return isinstance(entry, VerdictEntry | KeepEntry)
+
+
+class StallWatch:
+    """How long a commit has taken, without time in which the station's own thread stood still.
+
+    A process that is stopped, or that gets no processor, learns nothing about its disk meanwhile.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._looked_s = clock()
+        self._stalled_s = 0.0
+
+    def look(self, stalled_s: float) -> float:
+        """Seconds of ``stalled_s`` in which the caller ran; to be called in each of its passes."""
+        now_s = self._clock()
+        ran_s = min(now_s - self._looked_s, _LONGEST_PASS_S)
+        self._looked_s = now_s
+        self._stalled_s = min(stalled_s, self._stalled_s + ran_s)
+        return self._stalled_s
 
 
 @dataclass(frozen=True)

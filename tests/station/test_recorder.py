@@ -14,6 +14,7 @@ from inspector.station import recorder as recorder_module
 from inspector.station.recorder import (
     DeliveredEntry,
     Recorder,
+    StallWatch,
     Timing,
     TriggerEntry,
     VerdictEntry,
@@ -181,6 +182,27 @@ def test_what_the_journal_takes_after_its_deadline_is_a_fault():
         assert recorder.stalled_s == 0.0
     assert [v.reason for v in wire.sent] == ["", "deadline_missed", ""]
     assert disk.kept == wire.sent
+
+
+def test_a_stall_is_the_disk_s_only_while_the_station_runs():
+    now = [100.0]
+    watch = StallWatch(lambda: now[0])
+    shown: list[float] = []
+    # Seconds that passed, and what the recorder then says of the commit under way.
+    for passed_s, stalled_s in ((0.1, 0.05), (2.5, 2.55), (0.2, 2.75), (0.1, 0.0), (0.1, 0.1)):
+        now[0] += passed_s
+        shown.append(round(watch.look(stalled_s), 9))
+    # Of the 2.5 s in which the process was stopped, half a second counts.
+    assert shown == [0.05, 0.55, 0.75, 0.0, 0.1]
+
+
+def test_a_disk_that_stalls_is_seen_in_time_whatever_a_pass_takes():
+    now = [0.0]
+    watch = StallWatch(lambda: now[0])
+    for _ in range(20):
+        now[0] += 0.1
+        stalled_s = watch.look(now[0])
+    assert stalled_s == pytest.approx(2.0)
 
 
 def slow_to_sync(disk: Disk, monkeypatch: pytest.MonkeyPatch, **slow_s: float) -> None:

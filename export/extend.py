@@ -161,7 +161,15 @@ def extend(
         )
         names = [*parent.names(photos.old, data), *child.names(copies, data)]
         drawn = _score_drawn(child, service, photos, on_step)
-        calibration, golden = _set_limit(child, photos, tested, names=names, rate=rate, drawn=drawn)
+        calibration, golden = _set_limit(
+            child,
+            photos,
+            tested,
+            names=names,
+            rate=rate,
+            all_good=outcome.all_good,
+            drawn=drawn,
+        )
         finished = outcome.model_copy(
             update={
                 "created": created,
@@ -190,7 +198,7 @@ def extend(
         manifest,
         _score(photos, tested, outcome.calibration.threshold, calibration.threshold),
         outcome.calibration,
-        calibrate(Run(folder).limit_folds(pooled=not pooled), rate).threshold,
+        _limit(Run(folder), rate, all_good=outcome.all_good, pooled=not pooled).threshold,
         tuple(choices),
     )
 
@@ -242,6 +250,7 @@ def _set_limit(
     *,
     names: Sequence[str],
     rate: float | None,
+    all_good: bool,
     drawn: Sequence[float],
 ) -> tuple[Calibration, tuple[int, ...]]:
     """Write ``heldout.csv``; the limit that follows from it, and which parts are the golden ones.
@@ -257,7 +266,19 @@ def _set_limit(
     child.write_held_out([names[i] for i in index], folds, scores)
     ranked = index[np.argsort(scores, kind="stable")]
     golden = int(ranked[0]), int(ranked[len(ranked) // 2]), int(ranked[-1])
-    return calibrate(child.limit_folds(), rate, drawn=drawn), golden
+    return _limit(child, rate, all_good=all_good, drawn=drawn), golden
+
+
+def _limit(
+    child: Run,
+    rate: float | None,
+    *,
+    all_good: bool,
+    pooled: bool | None = None,
+    drawn: Sequence[float] = (),
+) -> Calibration:
+    folds, vouched = child.limit_folds(all_good=all_good, pooled=pooled)
+    return calibrate(folds, rate, drawn=drawn, vouched=vouched)
 
 
 def _score(

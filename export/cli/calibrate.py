@@ -18,6 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="e.g. 1%%, or auto: the lowest that the photos can tell",
     )
+    parser.add_argument(
+        "--all-good",
+        action="store_true",
+        help="you have looked at the photos that look unlike the others, and they are good parts: "
+        "the auto limit allows for them, too",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -28,8 +34,10 @@ def run(options: argparse.Namespace) -> int:
     rate = settings_of({"false_reject": options.false_reject}).false_reject
     run = Run(options.folder)
     outcome = run.outcome()
-    calibration = calibrate(run.limit_folds(), rate, drawn=outcome.drawn)
-    changed = outcome.model_copy(update={"calibration": calibration})
+    all_good = outcome.all_good or options.all_good
+    folds, vouched = run.limit_folds(all_good=all_good)
+    calibration = calibrate(folds, rate, drawn=outcome.drawn, vouched=vouched)
+    changed = outcome.model_copy(update={"calibration": calibration, "all_good": all_good})
     run.write("outcome.json", changed.model_dump_json(indent=2).encode())
     run.forget_evaluations()
     print_calibration(calibration)

@@ -33,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Judge the test photos and write figures and report; 0. Raises :class:`InspectorError`."""
-    import numpy as np
 
     from export.bundle.describe import say_figure
     from export.data.dataset import open_test
@@ -63,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     summary = evaluation.summary()
     report.write("evaluation.json", json.dumps(summary, indent=2).encode())
     evaluation.write_csv(report.folder / "scores.csv")
-    held_out = np.concatenate(run.limit_folds())
+    held_out = run.limit_folds(all_good=True).pooled
     write_report(
         evaluation,
         report.folder / "report.html",

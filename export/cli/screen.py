@@ -96,8 +96,7 @@ def show_suspects(outcome: Outcome, parts: int) -> None:
     show(
         found,
         f"look at {'this' if count == 1 else 'these'} before you go on: {count} of {parts} photos "
-        f"look{'s' if count == 1 else ''} unlike the others; a defect trained as good passes, and "
-        f"raises the limit",
+        f"look{'s' if count == 1 else ''} unlike the others; a defect trained as good passes",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -167,35 +168,41 @@ def _left_out(options: argparse.Namespace) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_below(options.data, path) for path in named))
 
 
-def _ask(progress: Progress) -> Callable[[Outcome], Sequence[str]]:
+def _ask(progress: Progress) -> Callable[[Outcome], Sequence[str] | None]:
     """Show the suspects of a finished run and ask which are no good parts."""
 
-    def review(outcome: Outcome) -> Sequence[str]:
+    def review(outcome: Outcome) -> Sequence[str] | None:
         progress.stop()
         show_suspects(outcome, outcome.calibration.good_parts)
         names = [suspect.name for suspect in outcome.suspects]
-        try:
-            answer = input(
-                "Train again without them? Enter: no, all of them are good parts; "
-                "y: without all of these; or the numbers of those to leave out, such as 1 3: "
-            )
-        except EOFError:
-            answer = ""
-        left_out = chosen(answer, names)
-        print(plain(f"left out: {', '.join(left_out) or 'none'}"))
+        left_out = None
+        with contextlib.suppress(EOFError):
+            while left_out is None:
+                answer = input(
+                    "Train again without them? Enter: no, all of them are good parts, and the "
+                    "limit allows for them; y: without all of these; or the numbers of those to "
+                    "leave out, such as 1 3: "
+                )
+                left_out = chosen(answer, names)
+        print(plain(f"left out: {', '.join(left_out or ()) or 'none'}"))
         progress.start()
         return left_out
 
     return review
 
 
-def chosen(answer: str, names: Sequence[str]) -> list[str]:
-    """Those of ``names`` that an answer leaves out: all, some by their numbers from 1, or none."""
+def chosen(answer: str, names: Sequence[str]) -> list[str] | None:
+    """Those of ``names`` that an answer leaves out: all, some by their numbers from 1, or none.
+
+    None for an answer that says nothing of this.
+    """
     words = answer.lower().replace(",", " ").split()
     if words in (["y"], ["yes"], ["all"]):
         return list(names)
-    if not all(word.isdecimal() and 0 < int(word) <= len(names) for word in words):
+    if words in (["n"], ["no"], ["none"]):
         return []
+    if not all(word.isdecimal() and 0 < int(word) <= len(names) for word in words):
+        return None
     return [names[int(word) - 1] for word in dict.fromkeys(words)]
 
 

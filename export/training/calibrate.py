@@ -11,6 +11,10 @@ threshold with shape 0; Coles, "An Introduction to Statistical Modeling of Extre
 be exceeded too often on average; this one is the predictive quantile, which is not: for k excesses
 of mean e, P(next excess > e k ((p / r)^(1/k) − 1)) is r / p, the mean of a gamma distribution's
 Laplace transform.
+
+A few parts may look unlike all others: a hair on the table, or a defect among the good parts. Where
+nobody named a rate and nobody has said that they are good, they set no limit: it would lie above
+defects that all other parts would show. They count as rejected, and so in all that is promised.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from export.training.outliers import bound
 from inspector.detection.manifest import Calibration, DrawnDefects, Quantiles
 
 TAIL_SHARE = 0.2
@@ -34,6 +39,9 @@ FEWEST_EXCESSES = 5
 FLOOR: Final = 0.005
 """The lowest rate that "auto" asks for: with more parts than can tell it the limit would creep up
 with the highest of ever more good parts, and more defects would pass."""
+
+MOST_STRAYS: Final = 0.1
+"""Where a larger share of the parts look unlike the others, they are what the parts are like."""
 
 _NEXT: Final = 150
 """So many photos are named to whoever has fewer."""
@@ -61,27 +69,51 @@ def find_limit(scores: npt.NDArray[np.float64], rate: float) -> float:
     return max(_exponential_tail(scores, rate), _counted(scores, 1.0 / (n + 1)))
 
 
+def without_strays(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The ``scores`` ``[n]`` of parts that do not look unlike the others, in their order.
+
+    All of them, where more than :data:`MOST_STRAYS` do.
+    """
+    if not len(scores):
+        return scores
+    usual = scores[scores <= bound(scores)]
+    return usual if len(usual) >= (1.0 - MOST_STRAYS) * len(scores) else scores
+
+
 def calibrate(
     folds: Sequence[npt.NDArray[np.float64]],
     rate: float | None,
     next_parts: int = 1000,
     drawn: Sequence[float] = (),
+    vouched: Sequence[npt.NDArray[np.float64]] = (),
 ) -> Calibration:
-    """Set the limit for a target false-reject ``rate``; None asks for :func:`auto_rate`.
+    """Set the limit for a target false-reject ``rate``; None asks for the auto limit.
+
+    The auto limit is that of :func:`auto_rate` by the parts that do not look unlike the others
+    (:func:`without_strays`); its target is what it promises: that rate, and those parts rejected.
 
     ``folds`` has the scores of each fold's held-out parts, one score for each picture: a copy is no
-    further part (:func:`~export.data.photos.one_each`). Scores of all folds are pooled unchanged,
+    further part (:func:`~export.data.photos.one_each`). ``vouched`` has further folds, whose parts
+    a person has looked at and called good: they all count. Scores of all folds are pooled
+    unchanged,
     because the folds' models are made by one procedure in one unit of feature distance. A held-out
     score is what a new part would score under a model of slightly fewer parts, so the limit errs to
     the tolerant side (cross-validation, CV+; Barber et al., "Predictive inference with the
     jackknife+", 2021). One fold is a plain hold-out. ``drawn`` has the scores of synthetic defects,
     by which two limits are compared.
     """
-    scores = np.sort(np.concatenate([np.asarray(fold, dtype=np.float64) for fold in folds]))
+    pooled = np.concatenate([np.empty(0), *folds])
+    known = np.concatenate([np.empty(0), *vouched])
+    scores = np.sort(np.concatenate([pooled, known]))
     n = len(scores)
-    target = auto_rate(n) if rate is None else rate
+    usual = np.sort(np.concatenate([without_strays(pooled), known]))
+    strays = n - len(usual)
+    auto_limit = find_limit(usual, auto_rate(len(usual)))
+    if rate is None:
+        target, limit = auto_rate(n) + strays / (n + 1), auto_limit
+    else:
+        target, limit = rate, find_limit(scores, rate)
     extrapolated = n < parts_needed(target)
-    limit = find_limit(scores, target)
     method = "order statistic of held-out good scores"
     if extrapolated:
         method = (
@@ -90,22 +122,21 @@ def calibrate(
         )
     cost = None
     if len(drawn):
-        limits = limit, find_limit(scores, auto_rate(n))
-        passed = [int(sum(score < value for score in drawn)) for value in limits]
+        passed = [int(sum(score < value for score in drawn)) for value in (limit, auto_limit)]
         cost = DrawnDefects(drawn=len(drawn), passed=passed[0], passed_at_auto=passed[1])
-    remarks = [_say_auto(n)] if rate is None else []
+    remarks = [_say_auto(n, strays)] if rate is None else []
     if extrapolated:
         remarks.append(_say_cost(n, target, cost))
     pooling = "one hold-out, scored by the model in service"
-    if len(folds) > 1:
-        p = _fold_homogeneity(folds)
+    if len(parts := [*folds, *vouched]) > 1:
+        p = _fold_homogeneity(parts)
         pooling = (
-            f"{len(folds)}-fold cross-fitting; scores pooled as they are, all folds' models being "
+            f"{len(parts)}-fold cross-fitting; scores pooled as they are, all folds' models being "
             f"in one unit of feature distance (Kruskal-Wallis over folds: p = {p:.3f})"
         )
         if p < 0.01:
             remarks.append(
-                f"the good parts vary: in {len(folds)} groups, each judged by a model of the "
+                f"the good parts vary: in {len(parts)} groups, each judged by a model of the "
                 f"others, scores differ more than by chance (p = {p:.4f}); the limit takes that "
                 f"into account, the range of expected rejects does not"
             )
@@ -118,6 +149,7 @@ def calibrate(
         automatic=rate is None,
         good_parts=n,
         good_rejected=rejected,
+        strays=strays if rate is None else 0,
         threshold=limit,
         interval=confidence(rejected, n),
         predicted_next=next_parts,
@@ -132,14 +164,20 @@ def calibrate(
     )
 
 
-def _say_auto(n: int) -> str:
+def _say_auto(n: int, strays: int) -> str:
     """What the auto limit promises, and how many photos would promise more."""
     fewest = round(1.0 / FLOOR)
     words = f"about 1 good part in {min(n, fewest)} may be rejected"
-    if n >= parts_needed(FLOOR):
-        return words
-    more = _NEXT if n < _NEXT else fewest
-    return f"{words}, for no fewer can be promised by {n} photos; {more} photos allow 1 in {more}"
+    if n < parts_needed(FLOOR):
+        more = _NEXT if n < _NEXT else fewest
+        words += f", for no fewer can be promised by {n} photos; {more} photos allow 1 in {more}"
+    if strays:
+        one = strays == 1
+        words += (
+            f"; {strays} of {n} good parts look{'s' if one else ''} unlike the others and "
+            f"{'is' if one else 'are'} not allowed for: {'it' if one else 'they'} would be rejected"
+        )
+    return words
 
 
 def _say_cost(n: int, rate: float, cost: DrawnDefects | None) -> str:

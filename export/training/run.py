@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -154,8 +154,25 @@ class Outcome(BaseModel):
     """The ``--name`` that the last export gave the model; "" while it has that of the data."""
     suspects: tuple[Suspect, ...] = ()
     """Photos to look at, the most unusual first; () in older runs."""
+    all_good: bool = False
+    """A person has looked at the suspects and calls them good: the limit allows for them."""
     drawn: tuple[float, ...] = ()
     """Raw scores of synthetic defects, by which limits are compared; () in older runs."""
+
+
+class HeldOutFolds(NamedTuple):
+    """Raw held-out scores that set a limit, fold by fold.
+
+    A person has looked at the parts of ``vouched`` and says that they are good.
+    """
+
+    folds: tuple[Scores, ...]
+    vouched: tuple[Scores, ...]
+
+    @property
+    def pooled(self) -> Scores:
+        """Scores of all folds."""
+        return np.concatenate([*self.folds, *self.vouched])
 
 
 @dataclass(frozen=True)
@@ -342,22 +359,25 @@ class Run:
             raise RunError(f"{path}: missing or damaged; train again") from None
         return names, folds, scores
 
-    def limit_folds(self, *, pooled: bool | None = None) -> list[Scores]:
-        """The held-out scores that set the limit, fold by fold.
+    def limit_folds(self, *, all_good: bool, pooled: bool | None = None) -> HeldOutFolds:
+        """The held-out scores that set the limit.
 
         Those of an extension's parts count when its lesson says so, of the last one when
-        ``pooled`` does. Raises :class:`RunError`.
+        ``pooled`` does. They are good parts by a person's word, and with ``all_good`` (as
+        :class:`Outcome` has it) the parts of the data set are, too. Raises :class:`RunError`.
         """
         folds, scores = self.held_out()
         lineage = self.facts().lineage
         first = len(np.unique(folds)) - sum(lesson.folds for lesson in lineage)
-        counted = set(range(first))
+        counted = list(range(first))
+        of_data = 0 if all_good else first
         for lesson in lineage:
             counts = lesson.pooled if pooled is None or lesson is not lineage[-1] else pooled
             if counts:
-                counted |= set(range(first, first + lesson.folds))
+                counted += range(first, first + lesson.folds)
             first += lesson.folds
-        return [scores[folds == fold] for fold in sorted(counted)]
+        parts = [scores[folds == fold] for fold in counted]
+        return HeldOutFolds(tuple(parts[:of_data]), tuple(parts[of_data:]))
 
     def _read(self, name: str, model: type[_Model]) -> _Model:
         path = self.folder / name

@@ -56,8 +56,9 @@ ADAPTING = "adapting φ"
 
 OnStep = Callable[[Step], None]
 
-Review = Callable[[Outcome], Sequence[str]]
-"""Names of the suspects of a finished run that are no good parts; none when all are."""
+Review = Callable[[Outcome], Sequence[str] | None]
+"""Names of the suspects of a finished run that are no good parts; none of them when all are, and
+None when nobody said so."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -83,8 +84,8 @@ def train(
     ``choice`` tells how ``--auto`` found the settings, and ``selection`` which photos a person
     takes for good parts; both are kept with the run. ``review`` is asked about parts that look
     unlike the others, once the run is finished; without those that it names the run is made again,
-    from the features that are there. Raises :class:`TrainingError`. KeyboardInterrupt leaves the
-    last finished epoch on the disk.
+    from the features that are there, and if it names none the limit allows for all. Raises
+    :class:`TrainingError`. KeyboardInterrupt leaves the last finished epoch on the disk.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = pick_device(settings.device)
@@ -147,8 +148,10 @@ def train(
         return run
     with compute(parts) as cache:
         outcome = learn(names, parts, facts, cache)
-        left_out = review(outcome) if review is not None and outcome.suspects else ()
+        left_out = review(outcome) if review is not None and outcome.suspects else None
         if not left_out:
+            if left_out is not None:
+                _vouch(run, outcome)
             return run
         fewer = (*selection.leave_out, *left_out)
         kept, others, facts = read(selection.model_copy(update={"leave_out": fewer}))
@@ -161,6 +164,15 @@ def train(
     with compute(others) as cache:
         learn(kept, others, facts, cache)
     return run
+
+
+def _vouch(run: Run, outcome: Outcome) -> None:
+    """Set the limit anew when a person says that the suspects are good parts."""
+    folds, vouched = run.limit_folds(all_good=True)
+    rate = outcome.calibration.asked
+    calibration = calibrate(folds, rate, drawn=outcome.drawn, vouched=vouched)
+    changed = outcome.model_copy(update={"calibration": calibration, "all_good": True})
+    run.write("outcome.json", changed.model_dump_json(indent=2).encode())
 
 
 def _check_rate(run: Run, rate: float | None) -> None:

@@ -83,6 +83,8 @@ class Calibration(FrozenModel):
     """Number of held-out good parts that the limit rests on."""
     good_rejected: int
     """How many of them reach the limit."""
+    strays: int = Field(0, ge=0)
+    """How many of them look unlike the others, so that the limit does not allow for them."""
     threshold: float = Field(gt=0)
     """The limit, in units of the model's own distance; scores and maps are divided by it."""
     interval: tuple[float, float]

@@ -189,11 +189,16 @@ def test_a_name_that_two_photos_have_is_refused(
     ("answer", "left"),
     [
         *[("y", "abc"), (" All ", "abc"), ("2", "b"), ("3, 1", "ca"), ("1 1", "a")],
-        *[("", ""), ("n", ""), ("0", ""), ("4", ""), ("1 x", ""), ("yes 1", "")],
+        *[("", ""), ("n", ""), (" None", "")],
     ],
 )
 def test_an_answer_names_what_to_leave_out(answer: str, left: str) -> None:
     assert chosen(answer, ["a", "b", "c"]) == list(left)
+
+
+@pytest.mark.parametrize("answer", ["0", "4", "1 x", "yes 1", "what?"])
+def test_an_answer_that_is_none_is_asked_for_again(answer: str) -> None:
+    assert chosen(answer, ["a", "b", "c"]) is None
 
 
 @pytest.mark.long
@@ -220,6 +225,9 @@ def test_at_a_terminal_one_question_is_asked(tmp_path: Path, answer: str) -> Non
     left = Run(run).facts().selection.leave_out
     odd = {"late/odd-2000.png", "late/odd-2001.png"}
     assert odd <= set(left) if answer else not left
+    outcome = Run(run).outcome()
+    assert outcome.all_good is not bool(answer)
+    assert outcome.calibration.strays == 0 or answer
     assert Run(run).outcome().calibration.good_parts == 26 - len(left)
 
 

@@ -106,7 +106,8 @@ def test_defects_are_still_found(taught: Report, parts: Path) -> None:
     defective = [p for kind in ("scratch", "stain") for p in (parts / "test" / kind).iterdir()]
     scores = [detector.judge(cv2.imread(str(path))).score or 0.0 for path in defective]
     # With 24 parts the limit of the default rate is extrapolated far above all good ones.
-    limit = calibrate(taught.run.limit_folds(), 0.02).threshold
+    folds, vouched = taught.run.limit_folds(all_good=False)
+    limit = calibrate(folds, 0.02, vouched=vouched).threshold
     assert min(scores) > limit / taught.manifest.calibration.threshold
     assert len(scores) == 8
     stained = draw_labelled(9001)
@@ -238,7 +239,8 @@ def test_the_limit_rests_on_the_old_parts_rescored(taught: Report, judged: Run) 
     assert calibration.threshold != judged.outcome().calibration.threshold
     assert calibration.good_parts == 24
     everything = [scores[folds == fold] for fold in np.unique(folds)]
-    assert taught.limit_otherwise == calibrate(everything, QUICK.false_reject).threshold
+    otherwise = calibrate(everything[:3], QUICK.false_reject, vouched=everything[3:])
+    assert taught.limit_otherwise == otherwise.threshold
 
 
 @pytest.mark.long

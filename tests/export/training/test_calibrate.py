@@ -151,7 +151,7 @@ def test_mean_false_rejects_stay_within_one_and_a_half_of_what_was_promised(
 @pytest.mark.parametrize("n", [10, 31, 150])
 def test_the_auto_limit_lies_just_over_the_highest_part(n: int) -> None:
     scores = draw(np.random.default_rng(12), n)
-    calibration = calibrate([scores], None)
+    calibration = calibrate([], None, vouched=[scores])
     assert calibration.automatic
     assert calibration.asked is None
     assert not calibration.extrapolated
@@ -164,10 +164,67 @@ def test_the_auto_limit_lies_just_over_the_highest_part(n: int) -> None:
 
 def test_the_auto_limit_does_not_creep_up_with_ever_more_parts() -> None:
     scores = draw(np.random.default_rng(13), 2000)
-    calibration = calibrate([scores], None)
+    calibration = calibrate([], None, vouched=[scores])
     assert calibration.target_false_reject == 0.005
     assert 9 <= calibration.good_rejected <= 10
     assert calibration.remarks == ("about 1 good part in 200 may be rejected",)
+
+
+STRAYS = [30.0, 40.0]
+
+
+def test_parts_that_look_unlike_the_others_set_no_auto_limit() -> None:
+    usual = 10.0 + np.random.default_rng(15).normal(size=100)
+    alone = calibrate([usual], None)
+    calibration = calibrate([np.concatenate([STRAYS, usual])], None)
+    assert calibration.threshold == alone.threshold
+    assert calibration.strays == calibration.good_rejected == 2
+    assert calibration.target_false_reject == pytest.approx(3 / 103)
+    assert "2 of 102 good parts look unlike the others" in calibration.remarks[0]
+    low, high = calibration.interval
+    assert low < 3 / 103 < high
+
+
+def test_parts_that_a_person_calls_good_are_allowed_for() -> None:
+    usual = 10.0 + np.random.default_rng(15).normal(size=100)
+    calibration = calibrate([usual], None, vouched=[np.array(STRAYS)])
+    assert calibration.threshold > 40.0
+    assert (calibration.strays, calibration.good_rejected) == (0, 0)
+    assert calibration.good_parts == 102
+    everything = calibrate([], None, vouched=[np.concatenate([STRAYS, usual])])
+    assert everything.threshold == calibration.threshold
+
+
+def test_a_named_rate_allows_for_all_parts() -> None:
+    usual = 10.0 + np.random.default_rng(15).normal(size=100)
+    calibration = calibrate([np.concatenate([STRAYS, usual])], 0.01)
+    assert calibration.threshold > 30.0
+    assert calibration.strays == 0
+
+
+def test_where_many_look_unlike_the_others_they_are_what_the_parts_are_like() -> None:
+    usual = 10.0 + np.random.default_rng(15).normal(size=100)
+    calibration = calibrate([np.concatenate([np.linspace(30.0, 40.0, 12), usual])], None)
+    assert calibration.strays == 0
+    assert calibration.threshold > 40.0
+
+
+@pytest.mark.parametrize("name", ["normal", "gumbel", "exponential", "heavy"])
+@pytest.mark.parametrize("n", [31, 100])
+def test_the_auto_limit_keeps_what_it_promises(name: str, n: int) -> None:
+    """Whatever the tail: parts that are set aside are promised as rejected, too."""
+    rng = np.random.default_rng(16)
+    parts = {
+        "normal": lambda size: 10.0 + rng.normal(size=size),
+        "gumbel": lambda size: 10.0 + rng.gumbel(size=size),
+        "exponential": lambda size: 5.0 + rng.exponential(size=size),
+        "heavy": lambda size: 5.0 + rng.lognormal(sigma=0.8, size=size),
+    }[name]
+    later = np.sort(parts(100_000))
+    made = [calibrate([parts(n)], None) for _ in range(300)]
+    promised = np.mean([one.target_false_reject for one in made])
+    reached = np.mean([1.0 - np.searchsorted(later, one.threshold) / len(later) for one in made])
+    assert promised / 1.5 < reached < 1.5 * promised
 
 
 def test_a_named_rate_says_what_it_costs_against_auto() -> None:

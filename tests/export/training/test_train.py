@@ -262,7 +262,7 @@ def test_copies_are_one_part_when_tested_and_stay_together(
     assert len({name[-7:] for name in names}) == len(names) == (7 if folds == 1 else 14)
     calibration = run.outcome().calibration
     assert calibration.good_parts == len(calibration.scores) == len(names)
-    assert calibration.threshold == calibrate(run.limit_folds(), rate).threshold
+    assert calibration.threshold == calibrate(run.limit_folds(all_good=False).folds, rate).threshold
     assert any(
         f"{many} of {2 * many} good parts are copies" in remark for remark in run.outcome().remarks
     )

@@ -80,6 +80,12 @@ def without_strays(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return usual if len(usual) >= (1.0 - MOST_STRAYS) * len(scores) else scores
 
 
+def auto_limit(scores: npt.NDArray[np.float64]) -> float:
+    """The limit that nobody named, by the ``scores`` ``[n]`` of held-out good parts."""
+    usual = np.sort(without_strays(scores))
+    return find_limit(usual, auto_rate(len(usual)))
+
+
 def calibrate(
     folds: Sequence[npt.NDArray[np.float64]],
     rate: float | None,

@@ -15,7 +15,7 @@ from export.model.backbone import Backbone
 from export.model.features import FeatureCache
 from export.model.normalise import Normaliser, Statistics, does_harm
 from export.settings import TrainSettings
-from export.training.calibrate import auto_rate, find_limit
+from export.training.calibrate import auto_limit
 from export.training.run import Scores
 from inspector.verdict import FloatMap
 
@@ -125,8 +125,7 @@ class Judged:
     @property
     def passes(self) -> npt.NDArray[np.bool_]:
         """``[n]``: which drawn defects the limit lets pass that so many good parts can tell."""
-        rate = auto_rate(len(self.held_out))
-        return self.drawn < find_limit(np.sort(self.held_out), rate)
+        return self.drawn < auto_limit(self.held_out)
 
 
 def judge(scorer: Scorer, held_out: FloatMap, drawn: FloatMap) -> Judged:

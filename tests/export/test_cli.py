@@ -92,7 +92,7 @@ def test_photos_to_bundle_to_verdict(
     run, output = tmp_path / "run", tmp_path / "disc.onnx"
     assert main(train_arguments(parts, run)) == 0
     told = capsys.readouterr().out
-    assert "limit: set to reject 4.00% of good parts (auto); of 24 that the model had not" in told
+    assert "of good parts (auto); of 24 that the model had not seen" in told
     assert "about 1 good part in 24 may be rejected" in told
     assert "150 photos allow 1 in 150" in told
     assert told.endswith(f"next: inspector-model evaluate {run}\n")

@@ -30,6 +30,7 @@ from inspector.bridges.opcua_security import (
     Users,
     application_uri,
 )
+from inspector.bridges.opcua_subscriptions import Subscriptions
 from inspector.errors import PortError
 from inspector.files import reason_of
 from inspector.logs import say
@@ -69,6 +70,11 @@ class _Session(InternalSession):  # type: ignore[misc]
 
 class _Internal(InternalServer):  # type: ignore[misc]
     """A server without a discovery service, which asyncua offers to everybody."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.subscription_service = Subscriptions(self.aspace, iserver=self)
+        self.isession.subscription_service = self.subscription_service
 
     def create_session(self, name: str, user: User = _NOBODY, external: bool = False) -> _Session:
         return _Session(

@@ -1,0 +1,337 @@
+"""Connections of OPC UA clients, with bounds on what a peer may take before and after it logs in.
+
+asyncua serves whoever connects: it collects bytes for as long a message as a peer announces, keeps
+what it cannot read, answers a peer that takes no answers, and holds a connection for ever whose
+peer has vanished. Here each of these ends the connection, with one line in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import secrets
+import socket
+import struct
+from typing import Any, Final
+
+from asyncua import Server, ua
+from asyncua.common.connection import TransportLimits
+from asyncua.common.utils import Buffer, ServiceError
+from asyncua.crypto.permission_rules import User, UserRole
+from asyncua.crypto.uacrypto import InvalidSignature
+from asyncua.server.binary_server_asyncio import BinaryServer, OPCUAProtocol
+from asyncua.server.internal_server import InternalServer
+from asyncua.server.internal_session import InternalSession, SessionState
+from asyncua.server.uaprocessor import UaProcessor
+from asyncua.ua.ua_binary import header_from_binary, uatcp_to_binary
+
+from inspector.bridges.opcua_security import Refusals, Users
+from inspector.bridges.opcua_subscriptions import Subscriptions
+
+_NO_SESSION_S: Final = 10.0
+"""A connection without a session is closed after this."""
+_LOOK_S: Final = 1.0
+_BEFORE_LOGIN: Final = 65_536
+"""Bytes that a peer may send until it has logged in; a login takes some ten thousand."""
+_LONGEST_CHUNK: Final = 65_535
+_LEAST_BUFFER: Final = 8192
+"""The specification's; in smaller ones an answer would be thousands of chunks."""
+_LONGEST_MESSAGE: Final = 512 * 1024
+_WAITING_MESSAGES: Final = 100
+_UNREAD_BYTES: Final = 4 * 1024 * 1024
+"""Answers that a peer has not taken; with more it is hung up."""
+_MOST_ITEMS: Final = 1000
+"""Monitored items of one subscription."""
+_VANISHED_S: Final = 10
+"""A peer whose machine answers nothing for this long has vanished."""
+_KINDS: Final = {b"HEL": 8, b"OPN": 12, b"MSG": 12, b"CLO": 12, b"ERR": 8}
+"""The messages that a client sends, and the bytes of their headers."""
+_CREATE_SESSION: Final = ua.NodeId(ua.ObjectIds.CreateSessionRequest_Encoding_DefaultBinary)
+_NOBODY: Final = User(role=UserRole.Anonymous)
+
+caller: Final[contextvars.ContextVar[User]] = contextvars.ContextVar("caller")
+"""Who calls the method that is at work."""
+
+
+class BoundedServer(Server):  # type: ignore[misc]
+    """An OPC UA server that a peer's bytes neither stop nor fill."""
+
+    def __init__(self, users: Users, refusals: Refusals, connections: int) -> None:
+        internal = _Internal(users, refusals)
+        internal.max_connections = connections
+        super().__init__(iserver=internal)
+        self._refusals = refusals
+        self.limits = TransportLimits(
+            max_recv_buffer=_LONGEST_CHUNK,
+            max_send_buffer=_LONGEST_CHUNK,
+            max_chunk_count=_LONGEST_MESSAGE // _LEAST_BUFFER,
+            max_message_size=_LONGEST_MESSAGE,
+        )
+
+    async def start(self) -> None:
+        """Listen. Raises :class:`OSError`."""
+        await self._setup_server_nodes()
+        await self.iserver.start()
+        host, port = self._get_bind_socket_info()
+        self.bserver = _Listener(self.iserver, host, port, self.limits, self._refusals)
+        self.bserver.set_policies(self._policies)
+        try:
+            await self.bserver.start()
+        except OSError:
+            await self.iserver.stop()
+            raise
+
+
+class _Listener(BinaryServer):  # type: ignore[misc]
+    """Makes a connection of each peer that comes."""
+
+    def __init__(
+        self,
+        internal: InternalServer,
+        host: str | None,
+        port: int | None,
+        limits: TransportLimits,
+        refusals: Refusals,
+    ) -> None:
+        super().__init__(internal, host, port, limits)
+        self._refusals = refusals
+
+    def _make_protocol(self) -> _Connection:
+        return _Connection(self, self._refusals)
+
+
+class _Connection(OPCUAProtocol):  # type: ignore[misc]
+    """One peer's connection."""
+
+    def __init__(self, listener: _Listener, refusals: Refusals) -> None:
+        super().__init__(
+            listener.iserver,
+            listener._policies,
+            listener.clients,
+            listener.closing_tasks,
+            listener.limits,
+        )
+        self._refusals = refusals
+        self._host = "?"
+        self._received = 0
+        self._buffer = bytearray()
+
+    @property
+    def has_session(self) -> bool:
+        """True while the peer is logged in."""
+        session = self.processor.session if self.processor is not None else None
+        return session is not None and session.is_activated()
+
+    def connection_made(self, transport: Any) -> None:
+        """Take the peer in; where there are too many, one that has not logged in has to go."""
+        peer = transport.get_extra_info("peername")
+        self._host = str(peer[0]) if peer else "?"
+        if len(self.clients) >= self.iserver.max_connections:
+            # The specification has a server close the oldest one without a session.
+            idle = next((one for one in self.clients if not one.has_session), None)
+            if idle is None:
+                self._refusals.say(self._host, "came as one connection too many; see 'connections'")
+                transport.abort()
+                return
+            idle.hang_up("had not logged in when 'connections' were used up")
+        transport.set_write_buffer_limits(high=_UNREAD_BYTES)
+        _end_if_vanished(transport.get_extra_info("socket"))
+        super().connection_made(transport)
+        self.processor = _Processor(self.iserver, transport, self.limits, self)
+        self.processor.set_policies(self.policies)
+
+    def pause_writing(self) -> None:
+        """Hang up on a peer that takes no answers."""
+        self.hang_up("does not take its answers")
+
+    def data_received(self, data: bytes) -> None:
+        """Cut the bytes into messages."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        self._received += len(data)
+        if self._received > _BEFORE_LOGIN and not self.has_session:
+            self.hang_up(f"sent more than {_BEFORE_LOGIN} bytes before it logged in")
+            return
+        self._buffer += data
+        while len(self._buffer) >= 8:
+            kind, final, size = struct.unpack_from("<3scI", self._buffer)
+            header = _KINDS.get(kind, 0)
+            if not header or final not in b"FCA" or size <= header:
+                self.hang_up("sent bytes that are no OPC UA", _NOT_OURS)
+                return
+            if size > _LONGEST_CHUNK:
+                self.hang_up(f"announced a message of {size} bytes in one piece", _TOO_LARGE)
+                return
+            if len(self._buffer) < size:
+                return
+            message = Buffer(bytes(self._buffer[:size]))
+            del self._buffer[:size]
+            try:
+                self.messages.put_nowait((header_from_binary(message), message))
+            except asyncio.QueueFull:
+                self.hang_up(f"has {_WAITING_MESSAGES} requests under way")
+                return
+
+    async def _process_one_msg(self, header: Any, buf: Buffer) -> bool:
+        # A queue of requests is no reason to keep the others waiting.
+        await asyncio.sleep(0)
+        try:
+            return bool(await super()._process_one_msg(header, buf))
+        except InvalidSignature:
+            self.hang_up("signs with another key than that of its certificate", _CHECKS)
+        except Exception:  # noqa: BLE001 - what a reader of foreign bytes raises is not documented
+            self.hang_up("sent a message that cannot be read", _CHECKS)
+        return False
+
+    async def _activation_watchdog(self) -> None:
+        without_s = 0.0
+        while without_s < _NO_SESSION_S:
+            await asyncio.sleep(_LOOK_S)
+            without_s = 0.0 if self.has_session else without_s + _LOOK_S
+        self.hang_up(f"was not logged in for {_NO_SESSION_S:g} s")
+
+    def complain(self, problem: str) -> None:
+        """Log what the peer did wrong."""
+        self._refusals.say(self._host, problem)
+
+    def hang_up(self, problem: str, code: int = 0) -> None:
+        """End the connection; the peer hears ``code`` first, if there is one."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        self.complain(problem)
+        # It is gone for whoever counts, although the event loop closes it a little later.
+        if self in self.clients:
+            self.clients.remove(self)
+        if code:
+            error = ua.ErrorMessage(ua.StatusCode(code), problem)
+            self.transport.write(uatcp_to_binary(ua.MessageType.Error, error))
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+
+class _Processor(UaProcessor):  # type: ignore[misc]
+    """Reads one peer's requests."""
+
+    def __init__(
+        self,
+        internal: InternalServer,
+        transport: Any,
+        limits: TransportLimits,
+        connection: _Connection,
+    ) -> None:
+        super().__init__(internal, transport, limits)
+        self._peer = connection
+
+    def get_publish_request(self, subscription_id: int) -> Any:
+        """A request of the client that an event can answer; None: it has none, or is gone."""
+        return (
+            None if self._transport.is_closing() else super().get_publish_request(subscription_id)
+        )
+
+    async def process(self, header: Any, body: Buffer) -> bool:
+        """Read one message; False: the connection has to end."""
+        if header.MessageType == ua.MessageType.Hello:
+            _, receives, sends = struct.unpack_from("<III", bytes(body.copy(header.body_size)))
+            if min(receives, sends) < _LEAST_BUFFER:
+                self._peer.hang_up(f"has buffers of less than {_LEAST_BUFFER} bytes", _CHECKS)
+                return False
+        is_good = bool(await super().process(header, body))
+        if not is_good and header.MessageType != ua.MessageType.SecureClose:
+            self._peer.complain(f"sent a message of more than {_LONGEST_MESSAGE} bytes")
+        return is_good
+
+    async def _process_message(self, typeid: Any, requesthdr: Any, seqhdr: Any, body: Any) -> Any:
+        session = self.session
+        if typeid == _CREATE_SESSION and session and session.state is not SessionState.Closed:
+            self._peer.complain("asked for a second session on one connection")
+            raise ServiceError(ua.StatusCodes.BadTooManySessions)
+        try:
+            return await super()._process_message(typeid, requesthdr, seqhdr, body)
+        except (ServiceError, ua.UaStatusCodeError):
+            raise
+        except InvalidSignature:
+            self._peer.complain("signs with another key than that of its certificate")
+            raise ServiceError(ua.StatusCodes.BadApplicationSignatureInvalid) from None
+        except Exception:  # noqa: BLE001 - what a reader of foreign bytes raises is not documented
+            self._peer.complain("sent a request that cannot be read")
+            raise ServiceError(ua.StatusCodes.BadDecodingError) from None
+
+
+class _Session(InternalSession):  # type: ignore[misc]
+    """A session that tells a method who calls it."""
+
+    iserver: _Internal
+
+    async def call(self, params: list[ua.CallMethodRequest]) -> list[ua.CallMethodResult]:
+        caller.set(self.user)
+        return await super().call(params)  # type: ignore[no-any-return]
+
+    def activate_session(self, params: Any, peer_certificate: bytes | None) -> Any:
+        try:
+            return super().activate_session(params, peer_certificate)
+        except ServiceError as error:
+            tokens = ua.StatusCodes.BadIdentityTokenRejected, ua.StatusCodes.BadIdentityTokenInvalid
+            if error.code in tokens:
+                self.iserver.refusals.say(
+                    self.name[0], "logs in otherwise than by user and password"
+                )
+            raise
+
+    async def create_monitored_items(
+        self, params: ua.CreateMonitoredItemsParameters
+    ) -> list[ua.MonitoredItemCreateResult]:
+        made = self.subscription_service.subscriptions.get(params.SubscriptionId)
+        known = 0 if made is None else len(made.monitored_item_srv._monitored_items)
+        if known + len(params.ItemsToCreate or ()) > _MOST_ITEMS:
+            raise ServiceError(ua.StatusCodes.BadTooManyMonitoredItems)
+        return await super().create_monitored_items(params)  # type: ignore[no-any-return]
+
+
+class _Internal(InternalServer):  # type: ignore[misc]
+    """A server without a discovery service, which asyncua offers to everybody."""
+
+    def __init__(self, users: Users, refusals: Refusals) -> None:
+        super().__init__(user_manager=users)
+        self.refusals = refusals
+        self.allow_remote_admin = False
+        self.max_pending_messages_per_connection = _WAITING_MESSAGES
+        self.max_monitored_item_queue_size = 1000
+        self.max_unacked_messages_per_subscription = 500
+        self.max_subscriptions = 200
+        self.subscription_service = Subscriptions(self.aspace, iserver=self)
+        self.isession.subscription_service = self.subscription_service
+
+    def create_session(self, name: str, user: User = _NOBODY, external: bool = False) -> _Session:
+        made = _Session(
+            self, self.aspace, self.subscription_service, name, user=user, external=external
+        )
+        if external:
+            # By its token another connection takes a session over, and asyncua counts them up.
+            self.unregister_external_session(made)
+            made.auth_token = ua.NodeId(secrets.token_bytes(32))
+            self.register_external_session(made)
+        return made
+
+    def register_server(self, *_: Any) -> None:
+        raise ServiceError(ua.StatusCodes.BadServiceUnsupported)
+
+    register_server2 = register_server
+
+
+_NOT_OURS: Final = ua.StatusCodes.BadTcpMessageTypeInvalid
+_TOO_LARGE: Final = ua.StatusCodes.BadTcpMessageTooLarge
+_CHECKS: Final = ua.StatusCodes.BadSecurityChecksFailed
+
+
+def _end_if_vanished(connection: socket.socket) -> None:
+    """Have the operating system end a connection whose peer's machine answers no more."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", _VANISHED_S // 2),
+        ("TCP_KEEPINTVL", 1),
+        ("TCP_KEEPCNT", _VANISHED_S // 2),
+        ("TCP_USER_TIMEOUT", 1000 * _VANISHED_S),
+    ):
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

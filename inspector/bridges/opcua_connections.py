@@ -12,6 +12,7 @@ import contextvars
 import secrets
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Any, Final
 
 from asyncua import Server, ua
@@ -36,10 +37,16 @@ _BEFORE_LOGIN: Final = 65_536
 _LONGEST_CHUNK: Final = 65_535
 _LEAST_BUFFER: Final = 8192
 """The specification's; in smaller ones an answer would be thousands of chunks."""
-_LONGEST_MESSAGE: Final = 512 * 1024
+_LONGEST_REQUEST: Final = 65_536
+"""As asyncua tells a client that logs in; to read so many bytes takes a fifth of a second."""
+_MOST_OPERATIONS: Final = 1000
+"""Nodes or methods in one request."""
 _WAITING_MESSAGES: Final = 100
 _UNREAD_BYTES: Final = 4 * 1024 * 1024
 """Answers that a peer has not taken; with more it is hung up."""
+_MOST_REFERENCES: Final = 3000
+"""In the answer to one request to browse."""
+_SENDING_BYTES: Final = 256 * 1024
 _MOST_ITEMS: Final = 1000
 """Monitored items of one subscription."""
 _VANISHED_S: Final = 10
@@ -61,12 +68,13 @@ class BoundedServer(Server):  # type: ignore[misc]
         internal.max_connections = connections
         super().__init__(iserver=internal)
         self._refusals = refusals
-        self.limits = TransportLimits(
-            max_recv_buffer=_LONGEST_CHUNK,
-            max_send_buffer=_LONGEST_CHUNK,
-            max_chunk_count=_LONGEST_MESSAGE // _LEAST_BUFFER,
-            max_message_size=_LONGEST_MESSAGE,
-        )
+
+    async def init(self, shelf_file: Any = None) -> None:
+        """Build the nodes of the base specification."""
+        await super().init(shelf_file)
+        for number in _OPERATION_LIMITS:
+            limit = ua.DataValue(ua.Variant(_MOST_OPERATIONS, ua.VariantType.UInt32))
+            await self.write_attribute_value(ua.NodeId(number), limit)
 
     async def start(self) -> None:
         """Listen. Raises :class:`OSError`."""
@@ -113,7 +121,9 @@ class _Connection(OPCUAProtocol):  # type: ignore[misc]
         )
         self._refusals = refusals
         self._host = "?"
+        self._was_in = False
         self._received = 0
+        self._pieces = 0
         self._buffer = bytearray()
 
     @property
@@ -135,10 +145,16 @@ class _Connection(OPCUAProtocol):  # type: ignore[misc]
                 return
             idle.hang_up("had not logged in when 'connections' were used up")
         transport.set_write_buffer_limits(high=_UNREAD_BYTES)
-        _end_if_vanished(transport.get_extra_info("socket"))
+        _set_up(transport.get_extra_info("socket"))
         super().connection_made(transport)
         self.processor = _Processor(self.iserver, transport, self.limits, self)
         self.processor.set_policies(self.policies)
+
+    def connection_lost(self, ex: BaseException | None) -> None:
+        """Clean up after the peer."""
+        if self._buffer and self.transport is not None and self in self.clients:
+            self.complain("hung up in the middle of a message")
+        super().connection_lost(ex)
 
     def pause_writing(self) -> None:
         """Hang up on a peer that takes no answers."""
@@ -148,8 +164,9 @@ class _Connection(OPCUAProtocol):  # type: ignore[misc]
         """Cut the bytes into messages."""
         if self.transport is None or self.transport.is_closing():
             return
+        self._was_in = self._was_in or self.has_session
         self._received += len(data)
-        if self._received > _BEFORE_LOGIN and not self.has_session:
+        if self._received > _BEFORE_LOGIN and not self._was_in:
             self.hang_up(f"sent more than {_BEFORE_LOGIN} bytes before it logged in")
             return
         self._buffer += data
@@ -164,6 +181,12 @@ class _Connection(OPCUAProtocol):  # type: ignore[misc]
                 return
             if len(self._buffer) < size:
                 return
+            self._pieces += size - header
+            if self._pieces > _LONGEST_REQUEST:
+                self.hang_up(f"sent a request of more than {_LONGEST_REQUEST} bytes", _TOO_LARGE)
+                return
+            if final != b"C":
+                self._pieces = 0
             message = Buffer(bytes(self._buffer[:size]))
             del self._buffer[:size]
             try:
@@ -236,10 +259,7 @@ class _Processor(UaProcessor):  # type: ignore[misc]
             if min(receives, sends) < _LEAST_BUFFER:
                 self._peer.hang_up(f"has buffers of less than {_LEAST_BUFFER} bytes", _CHECKS)
                 return False
-        is_good = bool(await super().process(header, body))
-        if not is_good and header.MessageType != ua.MessageType.SecureClose:
-            self._peer.complain(f"sent a message of more than {_LONGEST_MESSAGE} bytes")
-        return is_good
+        return bool(await super().process(header, body))
 
     async def _process_message(self, typeid: Any, requesthdr: Any, seqhdr: Any, body: Any) -> Any:
         session = self.session
@@ -264,8 +284,41 @@ class _Session(InternalSession):  # type: ignore[misc]
     iserver: _Internal
 
     async def call(self, params: list[ua.CallMethodRequest]) -> list[ua.CallMethodResult]:
+        _check_count(params)
         caller.set(self.user)
         return await super().call(params)  # type: ignore[no-any-return]
+
+    async def read(self, params: ua.ReadParameters) -> list[ua.DataValue]:
+        _check_count(params.NodesToRead)
+        found = await super().read(params)
+        # The descriptions of the base specification's types are half a megabyte.
+        blobs = [one.Value.Value for one in found if one.Value is not None]
+        if sum(len(one) for one in blobs if isinstance(one, bytes)) > _UNREAD_BYTES:
+            raise ServiceError(ua.StatusCodes.BadResponseTooLarge)
+        return found  # type: ignore[no-any-return]
+
+    async def write(self, params: ua.WriteParameters) -> list[ua.StatusCode]:
+        _check_count(params.NodesToWrite)
+        return await super().write(params)  # type: ignore[no-any-return]
+
+    async def browse(self, params: ua.BrowseParameters) -> list[ua.BrowseResult]:
+        asked = params.NodesToBrowse or []
+        _check_count(asked)
+        found: list[ua.BrowseResult] = []
+        references = 0
+        for one in asked:
+            params.NodesToBrowse = [one]
+            found += await super().browse(params)
+            references += len(found[-1].References or ())
+            if references > _MOST_REFERENCES:
+                raise ServiceError(ua.StatusCodes.BadResponseTooLarge)
+        return found
+
+    async def translate_browsepaths_to_nodeids(
+        self, params: list[ua.BrowsePath]
+    ) -> list[ua.BrowsePathResult]:
+        _check_count(params)
+        return await super().translate_browsepaths_to_nodeids(params)  # type: ignore[no-any-return]
 
     def activate_session(self, params: Any, peer_certificate: bytes | None) -> Any:
         try:
@@ -281,6 +334,7 @@ class _Session(InternalSession):  # type: ignore[misc]
     async def create_monitored_items(
         self, params: ua.CreateMonitoredItemsParameters
     ) -> list[ua.MonitoredItemCreateResult]:
+        _check_count(params.ItemsToCreate)
         made = self.subscription_service.subscriptions.get(params.SubscriptionId)
         known = 0 if made is None else len(made.monitored_item_srv._monitored_items)
         if known + len(params.ItemsToCreate or ()) > _MOST_ITEMS:
@@ -324,8 +378,28 @@ _TOO_LARGE: Final = ua.StatusCodes.BadTcpMessageTooLarge
 _CHECKS: Final = ua.StatusCodes.BadSecurityChecksFailed
 
 
-def _end_if_vanished(connection: socket.socket) -> None:
-    """Have the operating system end a connection whose peer's machine answers no more."""
+_LIMITS: Final = "Server_ServerCapabilities_OperationLimits_"
+_OPERATION_LIMITS: Final = [
+    getattr(ua.ObjectIds, f"{_LIMITS}{name}")
+    for name in (
+        "MaxNodesPerRead",
+        "MaxNodesPerWrite",
+        "MaxNodesPerMethodCall",
+        "MaxNodesPerBrowse",
+        "MaxNodesPerTranslateBrowsePathsToNodeIds",
+        "MaxMonitoredItemsPerCall",
+    )
+]
+
+
+def _check_count(operations: Sequence[Any] | None) -> None:
+    if operations is not None and len(operations) > _MOST_OPERATIONS:
+        raise ServiceError(ua.StatusCodes.BadTooManyOperations)
+
+
+def _set_up(connection: socket.socket) -> None:
+    """Have the operating system hold few answers, and end a connection whose peer has vanished."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SENDING_BYTES)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
         ("TCP_KEEPIDLE", _VANISHED_S // 2),

@@ -241,8 +241,16 @@ def test_who_may_connect(opcua, tmp_path):
         await refused(secured("good", uri="urn:somebody:else"), "is another application's")
         await refused(secured("good", password="wrong-password"), "wrong password")
         await refused(secured("good", user="admin", password="admin-admin-admin"), "peer=admin")
-        await refused(connected(opcua.url), "")
-        await refused(connected(opcua.url, user="plc", password=words["plc"]), "")
+        await refused(connected(opcua.url), "logs in otherwise than by user and password")
+        await refused(connected(opcua.url, user="plc", password=words["plc"]), "has no certificate")
+        # Another one's certificate, without the key that belongs to it.
+        stolen = tmp_path / "stolen"
+        shutil.copytree(clients["good"], stolen)
+        shutil.copy(clients["stranger"] / "own.pem", stolen / "own.pem")
+        clients["stolen"] = stolen
+        await refused(secured("stolen"), "signs with another key than that of its certificate")
+        for said in ("Stop needs the role operate", "StartSingleJob needs the role trigger"):
+            assert opcua.said().count(said) == 1
         # A person moves the stranger's certificate, and it is let in at once.
         (rejected,) = (server / "rejected").iterdir()
         rejected.rename(server / "trusted" / rejected.name)

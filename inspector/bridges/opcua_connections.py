@@ -1,4 +1,4 @@
-"""Connections of OPC UA clients, with bounds on what a peer may take before and after it logs in.
+"""Connections of OPC UA clients, with bounds on what a peer may take whether it logs in or not.
 
 asyncua serves whoever connects: it collects bytes for as long a message as a peer announces, keeps
 what it cannot read, answers a peer that takes no answers, and holds a connection for ever whose
@@ -8,26 +8,22 @@ peer has vanished. Here each of these ends the connection, with one line in the 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import secrets
 import socket
 import struct
-from collections.abc import Sequence
 from typing import Any, Final
 
 from asyncua import Server, ua
 from asyncua.common.connection import TransportLimits
 from asyncua.common.utils import Buffer, ServiceError
-from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.crypto.uacrypto import InvalidSignature
 from asyncua.server.binary_server_asyncio import BinaryServer, OPCUAProtocol
 from asyncua.server.internal_server import InternalServer
-from asyncua.server.internal_session import InternalSession, SessionState
+from asyncua.server.internal_session import SessionState
 from asyncua.server.uaprocessor import UaProcessor
 from asyncua.ua.ua_binary import header_from_binary, uatcp_to_binary
 
 from inspector.bridges.opcua_security import Refusals, Users
-from inspector.bridges.opcua_subscriptions import Subscriptions
+from inspector.bridges.opcua_sessions import MOST_OPERATIONS, OPERATION_LIMITS, Internal
 
 _NO_SESSION_S: Final = 10.0
 """A connection without a session is closed after this."""
@@ -39,41 +35,32 @@ _LEAST_BUFFER: Final = 8192
 """The specification's; in smaller ones an answer would be thousands of chunks."""
 _LONGEST_REQUEST: Final = 65_536
 """As asyncua tells a client that logs in; to read so many bytes takes a fifth of a second."""
-_MOST_OPERATIONS: Final = 1000
-"""Nodes or methods in one request."""
 _WAITING_MESSAGES: Final = 100
 _UNREAD_BYTES: Final = 4 * 1024 * 1024
 """Answers that a peer has not taken; with more it is hung up."""
-_MOST_REFERENCES: Final = 3000
-"""In the answer to one request to browse."""
 _SENDING_BYTES: Final = 256 * 1024
-_MOST_ITEMS: Final = 1000
-"""Monitored items of one subscription."""
 _VANISHED_S: Final = 10
 """A peer whose machine answers nothing for this long has vanished."""
 _KINDS: Final = {b"HEL": 8, b"OPN": 12, b"MSG": 12, b"CLO": 12, b"ERR": 8}
 """The messages that a client sends, and the bytes of their headers."""
 _CREATE_SESSION: Final = ua.NodeId(ua.ObjectIds.CreateSessionRequest_Encoding_DefaultBinary)
-_NOBODY: Final = User(role=UserRole.Anonymous)
-
-caller: Final[contextvars.ContextVar[User]] = contextvars.ContextVar("caller")
-"""Who calls the method that is at work."""
 
 
 class BoundedServer(Server):  # type: ignore[misc]
     """An OPC UA server that a peer's bytes neither stop nor fill."""
 
     def __init__(self, users: Users, refusals: Refusals, connections: int) -> None:
-        internal = _Internal(users, refusals)
+        internal = Internal(users, refusals)
         internal.max_connections = connections
+        internal.max_pending_messages_per_connection = _WAITING_MESSAGES
         super().__init__(iserver=internal)
         self._refusals = refusals
 
     async def init(self, shelf_file: Any = None) -> None:
         """Build the nodes of the base specification."""
         await super().init(shelf_file)
-        for number in _OPERATION_LIMITS:
-            limit = ua.DataValue(ua.Variant(_MOST_OPERATIONS, ua.VariantType.UInt32))
+        for number in OPERATION_LIMITS:
+            limit = ua.DataValue(ua.Variant(MOST_OPERATIONS, ua.VariantType.UInt32))
             await self.write_attribute_value(ua.NodeId(number), limit)
 
     async def start(self) -> None:
@@ -278,123 +265,9 @@ class _Processor(UaProcessor):  # type: ignore[misc]
             raise ServiceError(ua.StatusCodes.BadDecodingError) from None
 
 
-class _Session(InternalSession):  # type: ignore[misc]
-    """A session that tells a method who calls it."""
-
-    iserver: _Internal
-
-    async def call(self, params: list[ua.CallMethodRequest]) -> list[ua.CallMethodResult]:
-        _check_count(params)
-        caller.set(self.user)
-        return await super().call(params)  # type: ignore[no-any-return]
-
-    async def read(self, params: ua.ReadParameters) -> list[ua.DataValue]:
-        _check_count(params.NodesToRead)
-        found = await super().read(params)
-        # The descriptions of the base specification's types are half a megabyte.
-        blobs = [one.Value.Value for one in found if one.Value is not None]
-        if sum(len(one) for one in blobs if isinstance(one, bytes)) > _UNREAD_BYTES:
-            raise ServiceError(ua.StatusCodes.BadResponseTooLarge)
-        return found  # type: ignore[no-any-return]
-
-    async def write(self, params: ua.WriteParameters) -> list[ua.StatusCode]:
-        _check_count(params.NodesToWrite)
-        return await super().write(params)  # type: ignore[no-any-return]
-
-    async def browse(self, params: ua.BrowseParameters) -> list[ua.BrowseResult]:
-        asked = params.NodesToBrowse or []
-        _check_count(asked)
-        found: list[ua.BrowseResult] = []
-        references = 0
-        for one in asked:
-            params.NodesToBrowse = [one]
-            found += await super().browse(params)
-            references += len(found[-1].References or ())
-            if references > _MOST_REFERENCES:
-                raise ServiceError(ua.StatusCodes.BadResponseTooLarge)
-        return found
-
-    async def translate_browsepaths_to_nodeids(
-        self, params: list[ua.BrowsePath]
-    ) -> list[ua.BrowsePathResult]:
-        _check_count(params)
-        return await super().translate_browsepaths_to_nodeids(params)  # type: ignore[no-any-return]
-
-    def activate_session(self, params: Any, peer_certificate: bytes | None) -> Any:
-        try:
-            return super().activate_session(params, peer_certificate)
-        except ServiceError as error:
-            tokens = ua.StatusCodes.BadIdentityTokenRejected, ua.StatusCodes.BadIdentityTokenInvalid
-            if error.code in tokens:
-                self.iserver.refusals.say(
-                    self.name[0], "logs in otherwise than by user and password"
-                )
-            raise
-
-    async def create_monitored_items(
-        self, params: ua.CreateMonitoredItemsParameters
-    ) -> list[ua.MonitoredItemCreateResult]:
-        _check_count(params.ItemsToCreate)
-        made = self.subscription_service.subscriptions.get(params.SubscriptionId)
-        known = 0 if made is None else len(made.monitored_item_srv._monitored_items)
-        if known + len(params.ItemsToCreate or ()) > _MOST_ITEMS:
-            raise ServiceError(ua.StatusCodes.BadTooManyMonitoredItems)
-        return await super().create_monitored_items(params)  # type: ignore[no-any-return]
-
-
-class _Internal(InternalServer):  # type: ignore[misc]
-    """A server without a discovery service, which asyncua offers to everybody."""
-
-    def __init__(self, users: Users, refusals: Refusals) -> None:
-        super().__init__(user_manager=users)
-        self.refusals = refusals
-        self.allow_remote_admin = False
-        self.max_pending_messages_per_connection = _WAITING_MESSAGES
-        self.max_monitored_item_queue_size = 1000
-        self.max_unacked_messages_per_subscription = 500
-        self.max_subscriptions = 200
-        self.subscription_service = Subscriptions(self.aspace, iserver=self)
-        self.isession.subscription_service = self.subscription_service
-
-    def create_session(self, name: str, user: User = _NOBODY, external: bool = False) -> _Session:
-        made = _Session(
-            self, self.aspace, self.subscription_service, name, user=user, external=external
-        )
-        if external:
-            # By its token another connection takes a session over, and asyncua counts them up.
-            self.unregister_external_session(made)
-            made.auth_token = ua.NodeId(secrets.token_bytes(32))
-            self.register_external_session(made)
-        return made
-
-    def register_server(self, *_: Any) -> None:
-        raise ServiceError(ua.StatusCodes.BadServiceUnsupported)
-
-    register_server2 = register_server
-
-
 _NOT_OURS: Final = ua.StatusCodes.BadTcpMessageTypeInvalid
 _TOO_LARGE: Final = ua.StatusCodes.BadTcpMessageTooLarge
 _CHECKS: Final = ua.StatusCodes.BadSecurityChecksFailed
-
-
-_LIMITS: Final = "Server_ServerCapabilities_OperationLimits_"
-_OPERATION_LIMITS: Final = [
-    getattr(ua.ObjectIds, f"{_LIMITS}{name}")
-    for name in (
-        "MaxNodesPerRead",
-        "MaxNodesPerWrite",
-        "MaxNodesPerMethodCall",
-        "MaxNodesPerBrowse",
-        "MaxNodesPerTranslateBrowsePathsToNodeIds",
-        "MaxMonitoredItemsPerCall",
-    )
-]
-
-
-def _check_count(operations: Sequence[Any] | None) -> None:
-    if operations is not None and len(operations) > _MOST_OPERATIONS:
-        raise ServiceError(ua.StatusCodes.BadTooManyOperations)
 
 
 def _set_up(connection: socket.socket) -> None:

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives import serialization
 from inspector.bridges import machine_vision as mv
 from inspector.bridges.codes import ErrorCode
 from inspector.bridges.jobs import JobError
-from inspector.bridges.opcua_connections import BoundedServer, caller
+from inspector.bridges.machine_vision_nodes import Nodes, load
+from inspector.bridges.opcua_connections import BoundedServer
 from inspector.bridges.opcua_security import (
     Member,
     Pki,
@@ -26,6 +27,7 @@ from inspector.bridges.opcua_security import (
     Users,
     application_uri,
 )
+from inspector.bridges.opcua_sessions import caller
 from inspector.errors import PortError
 from inspector.files import reason_of
 from inspector.logs import say
@@ -75,7 +77,7 @@ class VisionServer:
         self._owner: dict[ua.NodeId, str] = {}
         """The camera that an object with methods belongs to."""
         self._shown: dict[str, str | None] = {}
-        self.nodes: mv.Nodes
+        self.nodes: Nodes
 
     async def open(self) -> int:
         """Build the nodes and listen; returns the port.
@@ -112,7 +114,7 @@ class VisionServer:
         else:
             server.set_security_policy(_POLICIES)
             server.set_identity_tokens([ua.UserNameIdentityToken])
-        self.nodes = await mv.load(server, self._nodeset)
+        self.nodes = await load(server, self._nodeset)
         for camera in self._cameras:
             self._add_system(camera)
         self._bind()

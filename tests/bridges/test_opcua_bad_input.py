@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from asyncua import ua
+from asyncua import Client, ua
 from asyncua.ua.ua_binary import struct_to_binary
 
 from inspector.bridges import machine_vision as mv
@@ -213,6 +213,11 @@ def test_parts_are_judged_whatever_other_peers_do(opcua, line):
             await client.until("Ready")
             work = asyncio.create_task(plc(client, over))
             silent = await while_judging(crowd(port, 3))
+            # One that logs in, and then says nothing more than a machine that is switched off.
+            mute = Client(opcua.url, timeout=10, watchdog_intervall=1000)
+            mute.session_timeout = 5000
+            await mute.connect()
+            wire = mute.uaclient.protocol.transport
             for problem, misdeed in RAW:
                 await while_judging(asyncio.to_thread(misdeed, port))
                 await asyncio.to_thread(lines_of, opcua, problem)
@@ -231,6 +236,12 @@ def test_parts_are_judged_whatever_other_peers_do(opcua, line):
                 nodes = [other.client.get_node(ua.NodeId(2255))] * 1000
                 assert len(await while_judging(other.client.read_values(nodes))) == 1000
             await while_judging(deaf(opcua))
+            until = time.monotonic() + 30
+            while not wire.is_closing():
+                assert time.monotonic() < until
+                await asyncio.sleep(0.05)
+            with contextlib.suppress(ua.UaError, ConnectionError, asyncio.TimeoutError):
+                await mute.disconnect()
             over.set()
             await work
 

@@ -61,7 +61,7 @@ class Session(InternalSession):  # type: ignore[misc]
         """Read values, as long as the answer stays small."""
         _check_count(params.NodesToRead)
         found = await super().read(params)
-        # The descriptions of the base specification's types are half a megabyte.
+        # The descriptions of the base specification's types are 200 kB.
         blobs = [one.Value.Value for one in found if one.Value is not None]
         if sum(len(one) for one in blobs if isinstance(one, bytes)) > _LONGEST_ANSWER:
             raise ServiceError(ua.StatusCodes.BadResponseTooLarge)

@@ -21,7 +21,7 @@ from inspector.bridges.opcua_security import Refusals
 from tests.bridges.opcua_line import Caller, Opcua, connected
 
 SCHEMA = 7617
-"""The description of the base specification's types, half a megabyte."""
+"""The description of the base specification's types, 200 kB."""
 
 
 @pytest.fixture

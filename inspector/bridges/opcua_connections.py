@@ -15,14 +15,13 @@ from typing import Any, Final
 from asyncua import Server, ua
 from asyncua.common.connection import TransportLimits
 from asyncua.common.utils import Buffer, ServiceError
-from asyncua.crypto.uacrypto import InvalidSignature
 from asyncua.server.binary_server_asyncio import BinaryServer, OPCUAProtocol
 from asyncua.server.internal_server import InternalServer
 from asyncua.server.internal_session import SessionState
 from asyncua.server.uaprocessor import UaProcessor
 from asyncua.ua.ua_binary import header_from_binary, uatcp_to_binary
 
-from inspector.bridges.opcua_security import Refusals, Users
+from inspector.bridges.opcua_security import SIGNATURE_ERRORS, Refusals, Users
 from inspector.bridges.opcua_sessions import MOST_OPERATIONS, OPERATION_LIMITS, Internal
 
 _NO_SESSION_S: Final = 10.0
@@ -187,8 +186,8 @@ class _Connection(OPCUAProtocol):  # type: ignore[misc]
         await asyncio.sleep(0)
         try:
             return bool(await super()._process_one_msg(header, buf))
-        except InvalidSignature:
-            self.hang_up("signs with another key than that of its certificate", _CHECKS)
+        except SIGNATURE_ERRORS:
+            self.hang_up(_FORGED, _CHECKS)
         except Exception:  # noqa: BLE001 - what a reader of foreign bytes raises is not documented
             self.hang_up("sent a message that cannot be read", _CHECKS)
         return False
@@ -248,23 +247,33 @@ class _Processor(UaProcessor):  # type: ignore[misc]
                 return False
         return bool(await super().process(header, body))
 
-    async def _process_message(self, typeid: Any, requesthdr: Any, seqhdr: Any, body: Any) -> Any:
-        session = self.session
-        if typeid == _CREATE_SESSION and session and session.state is not SessionState.Closed:
+    def _refuse_session(self) -> None:
+        """Raise :class:`ServiceError` for a peer that may have no session, or no other one."""
+        offered = {one.SecurityPolicyUri for one in self.iserver.endpoints}
+        if self._connection.security_policy.URI not in offered:
+            # A channel without security is there to ask what is offered.
+            self._peer.complain("asked for a session without certificate and encryption")
+            raise ServiceError(ua.StatusCodes.BadSecurityPolicyRejected)
+        if self.session is not None and self.session.state is not SessionState.Closed:
             self._peer.complain("asked for a second session on one connection")
             raise ServiceError(ua.StatusCodes.BadTooManySessions)
+
+    async def _process_message(self, typeid: Any, requesthdr: Any, seqhdr: Any, body: Any) -> Any:
+        if typeid == _CREATE_SESSION:
+            self._refuse_session()
         try:
             return await super()._process_message(typeid, requesthdr, seqhdr, body)
         except (ServiceError, ua.UaStatusCodeError):
             raise
-        except InvalidSignature:
-            self._peer.complain("signs with another key than that of its certificate")
+        except SIGNATURE_ERRORS:
+            self._peer.complain(_FORGED)
             raise ServiceError(ua.StatusCodes.BadApplicationSignatureInvalid) from None
         except Exception:  # noqa: BLE001 - what a reader of foreign bytes raises is not documented
             self._peer.complain("sent a request that cannot be read")
             raise ServiceError(ua.StatusCodes.BadDecodingError) from None
 
 
+_FORGED: Final = "signs with another key than that of its certificate"
 _NOT_OURS: Final = ua.StatusCodes.BadTcpMessageTypeInvalid
 _TOO_LARGE: Final = ua.StatusCodes.BadTcpMessageTooLarge
 _CHECKS: Final = ua.StatusCodes.BadSecurityChecksFailed

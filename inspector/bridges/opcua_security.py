@@ -25,8 +25,10 @@ from typing import Any, Final
 
 from asyncua import ua
 from asyncua.common.utils import ServiceError
+from asyncua.crypto import uacrypto
 from asyncua.crypto.permission_rules import User, UserRole
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -36,6 +38,8 @@ from inspector.files import read_guarded, reason_of, write_new, write_whole
 from inspector.logs import say
 
 ROLES: Final = frozenset({"read", "trigger", "operate"})
+SIGNATURE_ERRORS: Final = (InvalidSignature, uacrypto.InvalidSignature)
+"""What asyncua raises for a wrong signature: in some places its own, in others cryptography's."""
 _MOST_REJECTED: Final = 100
 """Files in rejected/; a flood of certificates fills no disk."""
 _LARGEST: Final = 65_536

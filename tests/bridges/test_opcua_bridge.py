@@ -53,8 +53,7 @@ def test_a_line_with_jobs_recipes_results_and_deaths(opcua, line):
         ids = set()
         for verdict, state in ((1, 1), (2, 1)):
             # The same part twice is two measurements.
-            meas, error = await client.start(part="part-7", recipe="r", parameters=["lot=L1"])
-            assert error == 0
+            meas = await client.accepted(part="part-7", recipe="r", parameters=["lot=L1"])
             event = await heard.next()
             assert (event.PartId.Id, event.MeasId.Id, event.JobId.Id) == ("part-7", meas, meas)
             assert (event.ResultState, event.InternalRecipeId.Id) == (state, "r")

@@ -232,11 +232,14 @@ class _Processor(UaProcessor):  # type: ignore[misc]
         super().__init__(internal, transport, limits)
         self._peer = connection
 
+    @property
+    def is_closed(self) -> bool:
+        """True once nothing reaches the peer."""
+        return bool(self._transport.is_closing())
+
     def get_publish_request(self, subscription_id: int) -> Any:
         """A request of the client that an event can answer; None: it has none, or is gone."""
-        return (
-            None if self._transport.is_closing() else super().get_publish_request(subscription_id)
-        )
+        return None if self.is_closed else super().get_publish_request(subscription_id)
 
     async def process(self, header: Any, body: Buffer) -> bool:
         """Read one message; False: the connection has to end."""

@@ -165,7 +165,7 @@ class VisionServer:
     async def fire(
         self, camera: str, kind: int, message: str, severity: int = 100, **fields: Any
     ) -> bool:
-        """Fire an event of the specification; False when nobody has subscribed to any."""
+        """Fire an event of the specification; False when there is nobody who hears it."""
         event = BaseEvent()
         event.Severity = severity
         return await self._fire(camera, kind, event, message, fields)
@@ -201,7 +201,8 @@ class VisionServer:
         for emitter in (self._node(camera), ua.NodeId(_O.Server)):
             event.emitting_node = emitter
             for one in list(subscriptions.values()):
-                heard |= await one.monitored_item_srv.trigger_event(event)
+                is_there = await one.monitored_item_srv.trigger_event(event)
+                heard |= is_there and one.has_client
         return heard
 
     async def _show_state(self, machine: str, state: str, otherwise: int) -> None:

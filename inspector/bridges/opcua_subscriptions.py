@@ -43,6 +43,12 @@ class Subscription(InternalSubscription):  # type: ignore[misc]
         self._starved_s: float | None = None
         """Since when the client has asked for nothing while there was something to send."""
 
+    @property
+    def has_client(self) -> bool:
+        """False while the connection is closed of which the client may still come back."""
+        connection = getattr(self.pub_request_callback, "__self__", None)
+        return not getattr(connection, "is_closed", False)
+
     async def _subscription_loop(self) -> None:
         begun_s = time.monotonic()
         is_at_once = self._period_s <= SHORTEST_MS / 1000

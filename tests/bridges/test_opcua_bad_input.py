@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import socket
 import struct
 import time
@@ -18,6 +19,7 @@ from asyncua.ua.ua_binary import struct_to_binary
 from inspector.bridges import machine_vision as mv
 from inspector.bridges.codes import ErrorCode
 from inspector.bridges.opcua_security import Refusals
+from inspector.journal.reader import Reader
 from tests.bridges.opcua_line import Caller, Opcua, connected
 
 SCHEMA = 7617
@@ -252,3 +254,39 @@ def test_parts_are_judged_whatever_other_peers_do(opcua, line):
     lines_of(opcua, "was not logged in for 10 s")
     assert child.poll() is None
     assert max(b - a for a, b in itertools.pairwise(judged)) < 4
+
+
+@pytest.mark.peers
+def test_an_event_for_a_client_that_is_gone_is_not_called_heard(opcua, line):
+    """Its subscription lives on, should it come back, and keeps nobody's verdicts as delivered."""
+    line.start_station()
+    opcua.start(result_timeout_ms=5000, heartbeat_s=8)
+
+    async def whole() -> None:
+        async with connected(opcua.url) as plc:
+            await plc.until("Ready")
+            with contextlib.suppress(ua.UaError, ConnectionError, asyncio.TimeoutError):
+                async with connected(opcua.url) as other:
+                    heard = await other.listen(mv.RESULT_READY)
+                    first = await plc.accepted(part="heard")
+                    assert (await heard.next()).JobId.Id == first
+                    other.client.uaclient.protocol.transport.abort()
+                    await asyncio.sleep(0.2)
+                    await plc.accepted(part="unheard")
+                    until = time.monotonic() + 20
+                    while "unheard" not in delivered():
+                        assert time.monotonic() < until
+                        await asyncio.sleep(0.1)
+
+    def delivered() -> dict[str, str]:
+        with Reader(line.journal) as reader:
+            ((epoch, _),) = reader.epochs()
+            told = {one.seq: one.outcome for one in reader.delivered(epoch, 1, 10)}
+            parts = {
+                found["seq"]: found["part_id"]
+                for found in map(json.loads, reader.verdicts(epoch, 1, None, 10))
+            }
+        return {parts[seq]: outcome for seq, outcome in told.items() if seq in parts}
+
+    asyncio.run(whole())
+    assert delivered() == {"unheard": "failed"}

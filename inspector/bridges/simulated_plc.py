@@ -1,8 +1,4 @@
-"""A PLC program in Python: the function block of docs/plc/, in a scan cycle over a real socket.
-
-It works as a line does: a part comes, is triggered, and is let through only when a PASS for this
-very part has come within the PLC's own time. Everything else is a reject, silence included.
-"""
+"""A PLC program in Python: the function block of docs/plc/, in a scan cycle over a real socket."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import enum
 import logging
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +16,7 @@ from pymodbus.exceptions import ModbusException
 from inspector.bridges.codes import REASON_CODES
 from inspector.bridges.registers import CAMERA, PLC, PLC_OFFSET, ByteOrders, camera_base
 from inspector.bridges.results import following
+from inspector.bridges.scan_cycle import ScanCycle, Seen
 
 # What its complaints are about is told in this product's own words.
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
@@ -38,23 +35,6 @@ class Mode(enum.Enum):
     CLEARING = "clearing"
     OPENING = "opening"
     RUNNING = "running"
-
-
-@dataclass(frozen=True)
-class Seen:
-    """How one part ended for the PLC."""
-
-    part_id: str
-    verdict: int
-    """1 pass, 2 fail, 3 fault, 0: no result in the PLC's own time."""
-    reason: str
-    score: float
-    took_ms: float
-
-    @property
-    def passes(self) -> bool:
-        """True only for a PASS in time: everything else is a reject."""
-        return self.verdict == 1
 
 
 @dataclass
@@ -166,7 +146,7 @@ class FunctionBlock:
         self.block["Session"] = self._session
 
 
-class SimulatedPlc:
+class SimulatedPlc(ScanCycle):
     """Runs a function block in a scan cycle against a bridge's registers."""
 
     def __init__(
@@ -185,26 +165,24 @@ class SimulatedPlc:
         """One cycle: write and read in one request, then the program; gives parts that ended."""
         return list(self.block.scan(self._exchange(), time.monotonic()))
 
-    def run(
-        self,
-        parts: int,
-        every_s: float,
-        *,
-        cycle_s: float = 0.005,
-        stop: Callable[[], bool] = lambda: False,
-    ) -> Iterator[Seen]:
-        """Send ``parts`` past the camera, one ``every_s`` at the most; gives each part's end."""
-        sent, due_s = 0, time.monotonic()
-        while not stop() and (sent < parts or self.block.waiting):
-            begun_s = time.monotonic()
-            yield from self.scan()
-            if sent < parts and begun_s >= due_s and self.block.may_trigger:
-                sent += 1
-                due_s = begun_s + every_s
-                self.block.trigger(f"part-{sent:05}", time.monotonic())
-            time.sleep(max(0.0, cycle_s - (time.monotonic() - begun_s)))
-        # The last result is acknowledged by the next write only.
-        yield from self.scan()
+    def trigger(self, part_id: str) -> None:
+        """Fire for the part that stands before the camera; only while ``may_trigger``."""
+        self.block.trigger(part_id, time.monotonic())
+
+    @property
+    def may_trigger(self) -> bool:
+        """True while the camera takes a part."""
+        return self.block.may_trigger
+
+    @property
+    def waiting(self) -> int:
+        """Parts that have no end yet."""
+        return self.block.waiting
+
+    @property
+    def discarded(self) -> int:
+        """Results that came for parts which were given up by then."""
+        return self.block.discarded
 
     def _exchange(self) -> dict[str, int | float] | None:
         """Write the block and read the camera's; None when that failed."""

@@ -14,6 +14,7 @@ from inspector.client.keys import ClientKeys
 from inspector.config.bridge_file import (
     OpcuaBridge,
     StationAddress,
+    fieldbus_of,
     load_bridge,
     load_opcua_bridge,
 )
@@ -31,7 +32,9 @@ _PACKAGES: Final = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``bridge``."""
-    parser.add_argument("fieldbus", choices=list(_PACKAGES))
+    parser.add_argument(
+        "fieldbus", choices=[*_PACKAGES, "auto"], help="auto: the one that the file names"
+    )
     parser.add_argument("file", type=Path, nargs="?", metavar="FILE.yaml")
     parser.add_argument(
         "--map", action="store_true", help="print Modbus' register map as tables, and end"
@@ -45,6 +48,10 @@ def run(options: argparse.Namespace) -> int:
     Raises :class:`StartupError`.
     """
     fieldbus, path = options.fieldbus, options.file
+    if fieldbus == "auto" and path is not None:
+        # A fieldbus that there is not is refused like any other wrong value of a key.
+        named = fieldbus_of(path)
+        fieldbus = named if named in _PACKAGES else "modbus"
     if options.map or options.csv:
         if fieldbus != "modbus":
             raise ConfigError(f"bridge {fieldbus}: has no registers; leave --map and --csv out")

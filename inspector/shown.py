@@ -17,7 +17,12 @@ _STARS: Final = "***"
 _SCHEME: Final = re.compile(r"(?:^|[\s=\"'])[A-Za-z][\w+.-]*$")
 _URL: Final = re.compile(r"\s*[A-Za-z][\w+.-]*:[/\\]")
 _NAME: Final = re.compile(r"""([\w.%~+-]+)["'\]]*\s*[=:]\s*""")
-_SECRET: Final = re.compile(r"pass|pwd|pw|token|secret|credential|auth|key\d*$", re.IGNORECASE)
+_SECRET: Final = re.compile(
+    r"pass|pwd|pw|pswd|token|secret|cred|auth|signature|cookie|session|bearer|private"
+    r"|kennwort|contrase|clave|senha|parola|haslo|密码|密碼|key\d*$|pas\d*$"
+    r"|(?:^|[_.~+-])(?:p|psw|psk|pin|otp|jwt|sid|sig|code|hash|digest|nonce|ticket|login|wpa)\d*$",
+    re.IGNORECASE,
+)
 _SEGMENT: Final = re.compile(r"(?<=/)([^/?&=\s]+)/")
 _SECRET_SEGMENT: Final = re.compile(
     r"(?:.*[_.-])?(?:pass(?:word|wd|phrase)?|pwd|pw|token|secret|auth|(?:\w*?)key)", re.IGNORECASE
@@ -71,8 +76,8 @@ def masked(source: str) -> str:
     """A camera's source as it may be shown: three stars for each secret in it.
 
     A secret is what stands between ``://`` and the last ``@``, and the value of every key that is
-    called pass, pwd, pw, password, token, secret, key, auth or alike, in a URL's query or path or
-    in a GStreamer pipeline. Where it is not clear how far a secret reaches, more is masked.
+    called pass, pwd, pw, password, token, secret, key, auth, session or alike, in a URL's query or
+    path or in a GStreamer pipeline. Where it is not clear how far a secret reaches, more is masked.
     """
     spans = sorted(_secrets(source))
     shown, end = "", 0

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import unquote
 
@@ -16,6 +17,8 @@ _STARS: Final = "***"
 
 _SCHEME: Final = re.compile(r"(?:^|[\s=\"'])[A-Za-z][\w+.-]*$")
 _URL: Final = re.compile(r"\s*[A-Za-z][\w+.-]*:[/\\]")
+_NO_PORT: Final = re.compile(r"://([^/@\s\[:]*:(?!\d*(?:[/?#\s\"']|$)).*)")
+"""A user and a password whose host was cut off, as YAML does it at " #"."""
 _NAME: Final = re.compile(r"""([\w.%~+-]+)["'\]]*\s*[=:]\s*""")
 _SECRET: Final = re.compile(
     r"pass|pwd|pw|pswd|token|secret|cred|auth|signature|cookie|session|bearer|private"
@@ -95,6 +98,8 @@ def _secrets(source: str) -> Iterator[tuple[int, int]]:
         # A password may hold all of these letters, so only the first colon can end a scheme.
         has_scheme = source.startswith("://", colon) and _SCHEME.search(source[:colon])
         yield colon + 3 if has_scheme else 0, at
+    elif found := _NO_PORT.search(source):
+        yield found.span(1)
     is_url = _URL.match(source) is not None
     words = [(0, len(source))] if is_url else [word.span() for word in _WORD.finditer(source)]
     for found in _NAME.finditer(source):
@@ -114,15 +119,26 @@ def _secrets(source: str) -> Iterator[tuple[int, int]]:
                 yield found.end(), stop
 
 
+def complaint(message: str, words: Iterable[str]) -> str:
+    """``message`` in one line, as it may be shown, without the secrets in typed ``words``.
+
+    A camera's source that was typed where a path belongs comes back in a complaint as that path.
+    """
+    given = {*words, *(word.partition("=")[2] for word in words)} - {""}
+    forms = (form for word in given for form in (word, str(Path(word)), Path(word).name))
+    said = {form: masked(form) for form in forms if form}
+    for form in sorted(said, key=len, reverse=True):
+        message = message.replace(form, said[form])
+    return plain(message)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser of ``words`` whose complaints show none of their secrets."""
 
     def __init__(self, *args: Any, words: Sequence[str] = (), **options: Any) -> None:
         super().__init__(*args, **options)
-        self._words = {*words, *(word.partition("=")[2] for word in words)} - {""}
+        self._words = words
 
     def error(self, message: str) -> NoReturn:
         """Print ``message`` and the usage, and end with 2."""
-        for word in sorted(self._words, key=len, reverse=True):
-            message = message.replace(word, masked(word))
-        super().error(plain(message))
+        super().error(complaint(message, self._words))

@@ -332,3 +332,32 @@ def test_exported_verdicts_hold_no_formula_and_numbers_stay_numbers(tmp_path):
 def test_letters_of_a_name_are_kept():
     assert plain(string.printable[:94]) == string.printable[:94]
     assert plain("S/N 0815 Prüfling 部品") == "S/N 0815 Prüfling 部品"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("judge", "part.onnx", "{}"),
+        ("check", "{}"),
+        ("run", "{}"),
+        ("init", "{}"),
+        ("tune", "{}"),
+        ("export-verdicts", "{}", "-o", "out.csv"),
+        ("status", "{}"),
+        ("watch", "{}"),
+        ("trigger", "top", "--address", "{}"),
+        ("bridge", "modbus", "{}"),
+    ],
+)
+def test_a_source_in_the_place_of_a_path_or_an_address_is_masked(words, capsys):
+    source = f"rtsp://admin:{SECRET}@10.0.0.9/live?token={SECRET}"
+    assert cli.main([word.format(source) for word in words]) != 0
+    shown = capsys.readouterr()
+    assert SECRET not in shown.out + shown.err
+    assert "10.0.0.9" in shown.out + shown.err
+
+
+def test_a_source_that_yaml_cut_off_is_masked():
+    assert masked(f"rtsp://admin:{SECRET}") == "rtsp://***"
+    for source in ("rtsp://10.0.0.9:554", "rtsp://[::1]:554/a", "http://host/a:b"):
+        assert masked(source) == source

@@ -10,7 +10,7 @@ from typing import Final
 
 from inspector import __version__
 from inspector.errors import InspectorError, Problems
-from inspector.shown import Parser, plain
+from inspector.shown import Parser, complaint
 from inspector.version import install_command
 
 COMMANDS: Final = {
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InspectorError as error:
         problems = error.problems if isinstance(error, Problems) else [error]
         for problem in problems:
-            print(f"inspector-model: error: {plain(str(problem))}", file=sys.stderr)
+            print(f"inspector-model: error: {complaint(str(problem), argv)}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         if error.name not in TRAINING_PACKAGES:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from inspector.errors import InspectorError, Problems
-from inspector.shown import Parser, plain
+from inspector.shown import Parser, complaint
 from inspector.streams import complain, silence
 from inspector.version import VERSION
 
@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except InspectorError as error:
         problems = error.problems if isinstance(error, Problems) else [error]
-        complain("\n".join(f"inspector: error: {plain(str(problem))}" for problem in problems))
+        said = (complaint(str(problem), argv) for problem in problems)
+        complain("\n".join(f"inspector: error: {each}" for each in said))
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

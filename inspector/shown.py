@@ -61,18 +61,22 @@ def no_formula(text: str) -> str:
 
     A number stays as it is. ``with_formula`` gives ``text`` back.
     """
-    bare = text.lstrip("'")
-    return f"'{text}" if bare.startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text
+    return f"'{text}" if _is_formula(text) and not _NUMBER.fullmatch(text) else text
 
 
 def with_formula(text: str) -> str:
     """What ``no_formula`` was given."""
-    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA) else text
+    return text[1:] if text.startswith("'") and _is_formula(text) else text
+
+
+def _is_formula(text: str) -> bool:
+    # Some spreadsheets leave out spaces before they look at a cell.
+    return text.lstrip("'").lstrip(" \u00a0\u3000").startswith(_FORMULA)
 
 
 def cell(text: str) -> str:
-    """``text`` for a cell that people read: no formula, and plain but for its ends of lines."""
-    return "\n".join(map(plain, no_formula(text).split("\n")))
+    """``text`` for a cell that people read: no formula, and plain, so that it begins no line."""
+    return plain(no_formula(text))
 
 
 def masked(source: str) -> str:

@@ -191,6 +191,12 @@ def _read(path: Path, model: type[BaseModel]) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
+        # Editors on Windows write UTF-16, which has zeros too.
+        if b"\0" in data and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise ConfigError(
+                f"{path}: no text, but a picture or another binary file; name the YAML file that "
+                f"is wanted here"
+            ) from None
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}:{line}: not UTF-8 text; save it as UTF-8") from None
 

@@ -33,8 +33,10 @@ TRAINING_PACKAGES: Final = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, as :mod:`inspector.errors` lists them."""
     argv = sys.argv[1:] if argv is None else argv
-    options = _parser(argv).parse_args(argv)
+    options: argparse.Namespace | None = None
     try:
+        # Loading a command takes seconds on a slow machine, and Ctrl-C may come then.
+        options = _parser(argv).parse_args(argv)
         return int(options.run(options))
     except InspectorError as error:
         problems = error.problems if isinstance(error, Problems) else [error]
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"inspector-model: error: {complaint(str(problem), argv)}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
-        if error.name not in TRAINING_PACKAGES:
+        if options is None or error.name not in TRAINING_PACKAGES:
             raise
         print(
             f"inspector-model: error: {options.command} needs {error.name}, which a station does "
@@ -51,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return WITHOUT_TORCH
     except KeyboardInterrupt:
-        resumable = options.command == "train" and (options.output / "run.json").exists()
-        hint = "; go on with --resume" if resumable else ""
+        hint = ""
+        if options is not None and options.command == "train":
+            hint = "; go on with --resume" if (options.output / "run.json").exists() else ""
         print(f"inspector-model: interrupted{hint}", file=sys.stderr)
         return INTERRUPTED
 

@@ -48,11 +48,12 @@ COMMANDS: Final = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, as :mod:`inspector.errors` lists them."""
     argv = sys.argv[1:] if argv is None else argv
-    options = _parser(argv).parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name that the terminal cannot show is escaped instead of ending the command.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        # Loading a command takes seconds on a slow machine, and Ctrl-C may come then.
+        options = _parser(argv).parse_args(argv)
         return int(options.run(options))
     except InspectorError as error:
         problems = error.problems if isinstance(error, Problems) else [error]

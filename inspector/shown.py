@@ -56,6 +56,11 @@ def plain(text: str, most: int = 0) -> str:
     return f"{line[: most - 3]}..." if 0 < most < len(line) else line
 
 
+def printable(name: str) -> str:
+    """``name`` for a file of ours: ``_`` in the place of each character that is not printable."""
+    return "".join(letter if letter.isprintable() else "_" for letter in name)
+
+
 def no_formula(text: str) -> str:
     """``text`` for a cell of a CSV file, with an apostrophe where a spreadsheet would compute it.
 

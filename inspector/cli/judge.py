@@ -19,7 +19,7 @@ from inspector.imaging.folders import find_parts, remarks
 from inspector.imaging.heatmaps import map_to_grey, overlay
 from inspector.imaging.images import IMAGE_SUFFIXES, encode_jpeg, read_image
 from inspector.progress import QUICK_S, Bars
-from inspector.shown import plain
+from inspector.shown import plain, printable
 from inspector.tables import numbers, print_next, show, table
 from inspector.verdict import EXIT_CODES, FloatMap, Frame8, Judgement, Reason, Verdict
 
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
             judged.add_row(*_row(path, judgement))
             if out is not None and judgement.judged is not None:
                 picture = _picture(judgement.judged, judgement.anomaly_map)
-                write_picture(_free(out / name, taken), picture)
+                write_picture(_free(out.joinpath(*map(printable, name.parts)), taken), picture)
                 made += 1
     show(judged)
     for note in notes:

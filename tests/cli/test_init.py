@@ -162,10 +162,11 @@ def test_a_station_file_elsewhere_names_the_same_files(here, bundle_path, parts)
         (["s.yaml", "--camera", "nothing"], 14, "'nothing': no such camera; give a device"),
         (["s.yaml", "--camera", ""], 14, "'': no such camera"),
         (["s.yaml", "--camera", "1000"], 14, "'1000': must be a device number, 0 to 999"),
+        (["s.yaml", "--camera", "other.onnx"], 14, "other.onnx: a bundle, not a camera"),
         (["s.yaml", "--camera", "other.yaml"], 14, "'other.yaml': no such camera"),
         (["s.yaml", "--camera", "other.yaml:top"], 14, "'other.yaml:top': no such camera"),
         (["s.yaml", "--bundle", "none.onnx"], 11, "none.onnx: no such bundle; leave --bundle out"),
-        (["s.yaml", "--bundle", "other.yaml"], 11, "other.yaml: not a complete bundle"),
+        (["s.yaml", "--bundle", "other.yaml"], 11, "other.yaml: a text file, not a bundle"),
         (["s.yaml", "--bundle", "."], 11, ".: a folder, not a bundle"),
         (["none/s.yaml"], 26, "none/s.yaml: cannot be written: No such file or directory"),
         (["other.yaml"], 26, "other.yaml: exists and is never overwritten"),
@@ -174,6 +175,7 @@ def test_a_station_file_elsewhere_names_the_same_files(here, bundle_path, parts)
 )
 def test_bad_input_is_one_line_and_writes_nothing(arguments, code, words, here):
     Path("other.yaml").write_text("mine\n")
+    Path("other.onnx").write_bytes(b"a bundle")
     Path("dangling.yaml").symlink_to("nowhere")
     before = sorted(here.iterdir())
     found, out, err = running.inside("init", *arguments)

@@ -90,6 +90,15 @@ def test_heatmaps_lie_over_the_judged_region(tmp_path, bundle_path, photos, caps
     assert np.abs(bad[~hot] - tiny.GREY).mean() < 20
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no file has such a name there")
+def test_names_of_heatmaps_act_on_no_terminal(tmp_path, bundle_path, photos, capsys):
+    (photos / "000.png").rename(photos / "a\nPASS\x1b[2J\u202e.png")
+    out = tmp_path / "out"
+    judge(capsys, bundle_path, photos, "-o", out)
+    made = {path.name for path in out.iterdir()}
+    assert made == {"a_PASS_[2J__overlay.jpg", "001_overlay.jpg"}
+
+
 def test_what_it_wrote_is_no_photo_and_no_photo_is_overwritten(bundle_path, photos, capsys):
     first = judge(capsys, bundle_path, photos, "-o", photos / "heatmaps")
     assert judge(capsys, bundle_path, photos, "-o", photos / "heatmaps") == first

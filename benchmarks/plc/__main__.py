@@ -5,8 +5,8 @@
     python -m benchmarks.plc modbus not_ready   # some rows; the others keep their last figures
 
 Real stations, bridges, sockets and cables. A row's figures are written as soon as it has ended, to
-``benchmarks/results/plc.json`` (``plc-quick.json`` with ``--quick``): a run that was stopped goes on
-when the rows that it had not reached are named.
+``benchmarks/results/plc.json`` (``plc-quick.json`` with ``--quick``): to go on with a run that was
+stopped, name the rows that it had not reached.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Triggered parts over Modbus, four blocks side by side, while everything that can break breaks."""
+"""Triggered parts over Modbus, four blocks side by side, while all that can break breaks."""
 
 from __future__ import annotations
 

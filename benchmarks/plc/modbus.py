@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.figures import Figure
-from benchmarks.plc.books import Books, Stand, figures, journalled, settle, wait_until
+from benchmarks.plc.books import Books, Stand, figures, journalled, settle
 from benchmarks.plc.disturbances import KINDS, Disturber
 from benchmarks.plc.line import TIMEOUT_S, Line
-from benchmarks.plc.modbus_plc import ModbusPlc, ended
+from benchmarks.plc.modbus_plc import ModbusPlc, scanning
 from benchmarks.plc.rows import Row, Tick
 from inspector.bridges.simulated_plc import FunctionBlock
 
@@ -30,13 +30,9 @@ def parts(
     """Count ``trials`` parts. ``make`` makes the PLCs' programs, ``kinds`` is what is done."""
     books = Books(TIMEOUT_S)
     begun_s = time.monotonic()
-
-    def enough() -> bool:
-        tick(min(books.triggered, trials), trials)
-        return books.triggered >= trials and all(disturber.done[kind] for kind in kinds)
-
     with Line(folder, "modbus", BLOCKS) as line:
         line.start()
+        disturber = Disturber(line, books, trials, kinds)
         plcs = [
             ModbusPlc(
                 line.plc_cable.port,
@@ -44,22 +40,14 @@ def parts(
                 Stand(line.stands[number], f"block-{number + 1}"),
                 books,
                 cycle_s=CYCLE_S,
-                enough=lambda: books.triggered >= trials and not any_left(),
+                enough=disturber.is_enough,
                 make=make,
             )
             for number in range(BLOCKS)
         ]
-        disturber = Disturber(line, plcs, books, kinds)
-
-        def any_left() -> bool:
-            return any(not disturber.done[kind] for kind in kinds)
-
-        with ended(plcs):
-            disturber.go_on(enough)
-            wait_until(lambda: books.triggered >= trials, 600)
-            wait_until(lambda: not any(plc.waiting for plc in plcs), 2 * TIMEOUT_S)
-            # A result that comes twice would come now.
-            time.sleep(0.2)
+        disturber.plcs += plcs
+        with scanning(plcs):
+            disturber.go_on(tick)
         took_s = time.monotonic() - begun_s
         assert "Traceback" not in line.log, line.log
     sums = settle(books, journalled(line.journal))

@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from benchmarks.plc.books import Books, Stand
@@ -225,7 +225,7 @@ class ModbusPlc(threading.Thread):
 
 
 @contextlib.contextmanager
-def ended(plcs: list[ModbusPlc]):
+def scanning(plcs: list[ModbusPlc]) -> Iterator[None]:
     """Start these, and end them."""
     for one in plcs:
         one.start()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.figures import Figure
-from benchmarks.plc.books import Books, Stand, figures, journalled, settle, wait_until
+from benchmarks.plc.books import Books, Stand, figures, journalled, settle
 from benchmarks.plc.disturbances import KINDS, Disturber
 from benchmarks.plc.line import TIMEOUT_S, Line
 from benchmarks.plc.opcua_plc import OpcuaPlc, Program
@@ -31,23 +31,15 @@ def parts(
     begun_s = time.monotonic()
     with Line(folder, "opcua", CAMERAS) as line:
         line.start()
-
-        def enough() -> bool:
-            tick(min(books.triggered, trials), trials)
-            return books.triggered >= trials and all(disturber.done[kind] for kind in kinds)
-
-        program = Program(books, cycle_s=CYCLE_S, enough=enough)
+        disturber = Disturber(line, books, trials, kinds)
+        program = Program(books, cycle_s=CYCLE_S, enough=disturber.is_enough)
         program.plcs += [
             make(program, line.plc_cable.port, name, Stand(stand, name))
             for name, stand in zip(line.cameras, line.stands, strict=True)
         ]
-        disturber = Disturber(line, program.plcs, books, kinds)
+        disturber.plcs += program.plcs
         with program:
-            disturber.go_on(enough)
-            wait_until(lambda: books.triggered >= trials, 600)
-            wait_until(lambda: not any(plc.waiting for plc in program.plcs), 2 * TIMEOUT_S)
-            # A result that comes twice would come now.
-            time.sleep(0.2)
+            disturber.go_on(tick)
         took_s = time.monotonic() - begun_s
         assert "Traceback" not in line.log, line.log
     sums = settle(books, journalled(line.journal))

@@ -22,8 +22,6 @@ from inspector.bridges.simulated_plc import FunctionBlock, Mode, Seen, read_valu
 
 READY, VALID = 1, 8
 
-_REPLY_S: Final = 0.5
-"""A request without an answer is given up after this, with its connection."""
 _READ: Final = CAMERA[-1].at + 1
 _WRITTEN: Final = PLC[-1].at + 1
 _ORDERS: Final = ByteOrders()
@@ -33,9 +31,13 @@ Values = dict[str, int | float]
 
 
 class Exchange:
-    """Writes the PLC's block and reads the camera's, one request (function 23) at a time."""
+    """Writes the PLC's block and reads the camera's, one request (function 23) at a time.
 
-    def __init__(self, port: int, camera: int) -> None:
+    One without an answer in ``reply_s`` is given up, and so is its connection.
+    """
+
+    def __init__(self, port: int, camera: int, reply_s: float = 0.5) -> None:
+        self._reply_s = reply_s
         self._address = ("127.0.0.1", port)
         base = camera_base(camera)
         self._where = struct.pack(
@@ -68,7 +70,7 @@ class Exchange:
         self._socket, self._last, self._asked_s, self._bytes = None, None, None, b""
 
     def _connect(self) -> None:
-        self._socket = socket.create_connection(self._address, timeout=_REPLY_S)
+        self._socket = socket.create_connection(self._address, timeout=self._reply_s)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _ask(self, block: FunctionBlock) -> None:
@@ -92,7 +94,7 @@ class Exchange:
             try:
                 found = self._socket.recv(4096)
             except (TimeoutError, BlockingIOError):
-                if time.monotonic() > self._asked_s + _REPLY_S:
+                if time.monotonic() > self._asked_s + self._reply_s:
                     raise ConnectionError from None
                 return
             if not found:

@@ -34,7 +34,8 @@ class IdlePlc:
 
     def __init__(self, port: int) -> None:
         self._block = FunctionBlock(timeout_s=TIMEOUT_S, heartbeat_s=HEARTBEAT_S)
-        self._exchange = Exchange(port, 0)
+        # It is the heartbeat that tells, and not the end of its patience with a request.
+        self._exchange = Exchange(port, 0, reply_s=3 * HEARTBEAT_S)
         self.close = self._exchange.close
 
     def scans(self, for_s: float) -> Iterator[bool]:

@@ -14,6 +14,8 @@ from benchmarks.plc.rows import Tick
 
 _HEALS_S: Final = 60.0
 _CALM_S: Final = (0.3, 1.2)
+_LATE_S: Final = 1.2
+"""Below the PLC's own time for a part, so that late results are results still."""
 
 
 class Plc(Protocol):
@@ -111,9 +113,11 @@ class Disturber:
                 plc.restart()
                 time.sleep(0.05)
             case "late":
-                for_s = chance.uniform(0.1, 0.7)
-                plc.hold(for_s)
-                time.sleep(for_s)
+                # Until some wait, at times more than the bridge has room for.
+                most = chance.randint(3, 14)
+                plc.hold(_LATE_S)
+                wait_until(lambda: plc.waiting >= most, _LATE_S)
+                plc.hold(0)
             case "missing":
                 # As long as a part takes at most: what waits is told too late, or never.
                 for_s = TIMEOUT_S + chance.uniform(0.1, 0.5)

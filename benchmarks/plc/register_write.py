@@ -19,8 +19,9 @@ _AT: Final = {field.name: camera_base(0) + field.at for field in CAMERA}
 _PLC: Final = {field.name: camera_base(0) + PLC_OFFSET + field.at for field in PLC}
 _READY_AND_SESSION: Final = 1
 _VALID: Final = 8
-_PAUSE_S: Final = 0.0003
-"""Between two looks: a bridge that answers without end would measure that as well."""
+_PAUSE_S: Final = 0.001
+"""Between two looks, half a PLC's scan: one that looks without end takes the processor from those
+that it times, the bridge and the station."""
 _PART_S: Final = 5.0
 
 

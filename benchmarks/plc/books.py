@@ -2,7 +2,11 @@
 
 Each part has a picture of its own brightness, which the tiny bundle turns into a score that is
 known beforehand. So a result that belongs to another part is seen by its score, whatever it says of
-itself, and a defective part that passes is seen whatever the station believes.
+itself, and a defective part that passes is seen whatever the station believes. A good and a bad
+picture in turn would not do: their order is lost when a station starts again.
+
+A PLC ends every part, by its own time at the latest, even if no result ever comes. So its time-outs
+count only as far as something was done to the line that explains them.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Final
 from pymodbus.client import ModbusTcpClient
 from pymodbus.exceptions import ModbusException
 
-from inspector.bridges.codes import REASON_CODES
+from inspector.bridges.codes import REASON_CODES, ErrorCode
 from inspector.bridges.registers import CAMERA, PLC, PLC_OFFSET, ByteOrders, camera_base
 from inspector.bridges.results import following
 from inspector.bridges.scan_cycle import ScanCycle, Seen
@@ -46,11 +46,17 @@ class _Part:
 class FunctionBlock:
     """The PLC's side of the handshake for one camera; pure logic, called once a scan.
 
-    The names are those of the Structured Text in docs/plc/function-block.st.
+    The names are those of the Structured Text in docs/plc/function-block.st. ``session`` is the
+    number of the session before, ``first_seq`` that of the first trigger in each session.
     """
 
     def __init__(
-        self, *, session: int = 0, timeout_s: float = 1.5, heartbeat_s: float = 1.0
+        self,
+        *,
+        session: int = 0,
+        first_seq: int = 1,
+        timeout_s: float = 1.5,
+        heartbeat_s: float = 1.0,
     ) -> None:
         self.mode = Mode.LOST
         self.block: dict[str, int] = {field.name: 0 for field in PLC if field.kind != "STRING"}
@@ -60,6 +66,7 @@ class FunctionBlock:
         self.sessions = 0
         self.may_trigger = False
         self._session = session
+        self._first_seq = first_seq
         self._timeout_s = timeout_s
         self._heartbeat_s = heartbeat_s
         self._seq = 0
@@ -75,7 +82,7 @@ class FunctionBlock:
 
     def trigger(self, part_id: str, now_s: float) -> None:
         """Fire for the part that stands before the camera; only while ``may_trigger``."""
-        self._seq = following(self._seq)
+        self._seq = following(self._seq) if self._seq else self._first_seq
         self._awaited[self._seq] = _Part(part_id, now_s)
         self.part_id = part_id
         self.block["PartIDLength"] = len(part_id)
@@ -87,6 +94,11 @@ class FunctionBlock:
         """Take what was read, None when the read failed; gives the parts that ended."""
         self.block["Heartbeat"] = (self.block["Heartbeat"] + 1) % 65_536
         self.may_trigger = False
+        # Before a result is taken: a PLC that stood still finds one that came too late.
+        for seq, part in list(self._awaited.items()):
+            if now_s > part.begun_s + self._timeout_s:
+                del self._awaited[seq]
+                yield Seen(part.part_id, 0, "", -1.0, 1000 * (now_s - part.begun_s))
         if read is not None and read["LayoutVersion"] and read["Heartbeat"] != self._heard:
             self._heard, self._heard_s = int(read["Heartbeat"]), now_s
         lives = read is not None and now_s < self._heard_s + self._heartbeat_s
@@ -104,17 +116,13 @@ class FunctionBlock:
             elif now_s > self._opened_s + _NO_ECHO_S:
                 # A bridge that has just started takes the first number for one of before.
                 self._open(now_s)
-        elif read["SessionEcho"] != self._session:
+        elif read["SessionEcho"] != self._session or read["ErrorCode"] == ErrorCode.TRIGGER_STEP:
             self._lose()
         else:
             yield from self._take(read, now_s)
             is_taken = read["TriggerSeqEcho"] == self._seq
             self.may_trigger = bool(_bit(read, 0)) and is_taken
             self.recipe = int(read["ActiveRecipe"])
-        for seq, part in list(self._awaited.items()):
-            if now_s > part.begun_s + self._timeout_s:
-                del self._awaited[seq]
-                yield Seen(part.part_id, 0, "", -1.0, 1000 * (now_s - part.begun_s))
 
     def _take(self, read: dict[str, int | float], now_s: float) -> Iterator[Seen]:
         seq = int(read["ResultSeq"])

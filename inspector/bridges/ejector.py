@@ -102,6 +102,8 @@ class Ejector:
 
         self._read_s: float | None = None
         """When the last good reading began; None: there was none since the connection was made."""
+        self._is_blind = True
+        """The last reading took too long, or was the first."""
         self._trigger = True
         self._encoder: int | None = None
         self._position = 0
@@ -125,8 +127,8 @@ class Ejector:
     def sense(self, inputs: Inputs, begun_s: float, now_s: float) -> None:
         """Take a reading that was begun at ``begun_s`` and answered at ``now_s``."""
         gap_s = None if self._read_s is None else now_s - self._read_s
-        is_blind = gap_s is None or gap_s > self._way.tolerance_s
-        if is_blind:
+        self._is_blind = gap_s is None or gap_s > self._way.tolerance_s
+        if self._is_blind:
             # Meanwhile the belt may have stopped, and parts may have come that nobody counted.
             self._drop("inputs unseen")
         self._follow_belt(inputs, begun_s, now_s)
@@ -135,12 +137,13 @@ class Ejector:
         known = self._read_s is not None
         self._read_s, self._trigger = begun_s, inputs.trigger
         if edge and known:
-            self._arrive(now_s, is_blind)
+            self._arrive(now_s)
 
     def lost(self) -> None:
         """The module cannot be read or written: nothing that was known of it holds any more."""
         self._drop("module lost")
         self._read_s = self._encoder = None
+        self._is_blind = True
         self._on.clear()
         self._cut = False
         self._wave, self._wave_s = False, None
@@ -222,7 +225,7 @@ class Ejector:
     @property
     def is_ready(self) -> bool:
         """True while a part that comes now can pass."""
-        return self._state in JUDGING and self._camera_runs and self._read_s is not None
+        return self._state in JUDGING and self._camera_runs and not self._is_blind
 
     # What the station says.
 
@@ -309,7 +312,7 @@ class Ejector:
         if did_run and not runs:
             self._drop("belt stopped")
 
-    def _arrive(self, now_s: float, is_blind: bool) -> None:
+    def _arrive(self, now_s: float) -> None:
         """A part has reached the sensor."""
         if self._is_at_once:
             # A PASS from now on would be taken for this part's.
@@ -318,7 +321,7 @@ class Ejector:
             self._drop("too many parts")
         self._number += 1
         why = ""
-        if is_blind:
+        if self._is_blind:
             why = "edge seen late"
         elif not self._runs:
             why = "belt stands"

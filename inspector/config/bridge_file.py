@@ -79,7 +79,7 @@ class ModbusBridge(RegisterBridge):
         "write the examples with 'inspector examples DIR' and copy bridge-modbus.yaml"
     )
 
-    role: str = "server"
+    role: Literal["server"] = "server"
     """``server``; files of the other roles have other keys (inspector/config/modbus_client.py)."""
     listen: str = "127.0.0.1:1502"
     """HOST:PORT; port 502 is that of the standard, and needs the right to bind it."""
@@ -89,13 +89,6 @@ class ModbusBridge(RegisterBridge):
     """IP addresses and networks that may read and write."""
     connections: Whole = Field(default=32, ge=1, le=1000)
     """How many may be open at once; one more is closed."""
-
-    @field_validator("role")
-    @classmethod
-    def _role(cls, value: str) -> str:
-        if value != "server":
-            raise ValueError("must be server, client or remote_io")
-        return value
 
     @field_validator("listen")
     @classmethod
@@ -216,16 +209,11 @@ def load_opcua_bridge(path: Path) -> OpcuaBridge:
 
 def fieldbus_of(path: Path) -> str | None:
     """What the key ``bridge`` of a bridge's file says; None for other and unreadable files."""
-    return word_of(path, "bridge")
-
-
-def word_of(path: Path, key: str) -> str | None:
-    """The word at a key of a file's first level; None where it, or the file, is not there."""
     try:
         if not path.is_file():
             return None
         text = path.read_text(encoding="utf-8", errors="replace")[:65_536]
     except OSError:
         return None
-    found = re.search(rf"^{key}\s*:\s*([^\s#]*)", text, re.MULTILINE)
+    found = re.search(r"^bridge\s*:\s*([^\s#]*)", text, re.MULTILINE)
     return None if found is None else found[1].strip("'\"")

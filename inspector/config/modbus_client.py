@@ -13,7 +13,6 @@ from inspector.config.bridge_file import (
     StationAddress,
     host_and_port,
     load_bridge,
-    word_of,
 )
 from inspector.config.yaml_file import NAME, FrozenModel, Misplaced, Number, Whole, load_yaml
 
@@ -168,6 +167,17 @@ class RemoteIoBridge(ModbusDevice):
         return (self.camera,)
 
 
+class _AnyRole(FrozenModel, extra="ignore"):
+    """The key that says which of the models a file is."""
+
+    start_from: ClassVar[str] = ModbusBridge.start_from
+
+    role: Literal["server", "client", "remote_io"] = "server"
+
+
+_NUMBERED: Final = frozenset({"recipes", "watchdog.registers", "module_pulse.registers"})
+"""Mappings whose keys are numbers."""
+
 ModbusRole = ModbusBridge | PolledBridge | RemoteIoBridge
 """The file of a Modbus bridge in any of its roles."""
 
@@ -177,10 +187,9 @@ def load_modbus(path: Path) -> ModbusRole:
 
     Raises :class:`ConfigError` or :class:`Problems`.
     """
-    role = word_of(path, "role")
+    role = load_yaml(path, _AnyRole, numbered=_NUMBERED).role
     if role == "client":
-        return load_yaml(path, PolledBridge, numbered=frozenset({"recipes"}))
+        return load_yaml(path, PolledBridge, numbered=_NUMBERED)
     if role == "remote_io":
-        numbered = frozenset({"watchdog.registers", "module_pulse.registers"})
-        return load_yaml(path, RemoteIoBridge, numbered=numbered)
+        return load_yaml(path, RemoteIoBridge, numbered=_NUMBERED)
     return load_bridge(path)

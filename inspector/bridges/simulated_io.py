@@ -198,14 +198,22 @@ class SimulatedIo:
 
     def pass_part(self) -> float:
         """Let a part come to the sensor, and go on; returns its edge (monotonic, s)."""
+        edge_s = self.come()
+        self.go(edge_s)
+        return edge_s
+
+    def come(self) -> float:
+        """Let a part come to the sensor; returns its edge (monotonic, s)."""
+        self.module.inputs[self._config.trigger_input] = True
+        return time.monotonic()
+
+    def go(self, edge_s: float) -> None:
+        """Let the part that came at ``edge_s`` leave the sensor, when it has been seen for sure."""
         # A signal that is shorter than the tolerance may come and go between two readings.
         signal_s = 2 * self._config.tolerance_ms / 1000
-        self.module.inputs[self._config.trigger_input] = True
-        edge_s = time.monotonic()
-        time.sleep(signal_s)
+        time.sleep(max(0.0, edge_s + signal_s - time.monotonic()))
         self.module.inputs[self._config.trigger_input] = False
         time.sleep(signal_s)
-        return edge_s
 
     def run(
         self, parts: int, every_s: float, *, stop: Callable[[], bool] = lambda: False

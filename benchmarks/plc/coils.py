@@ -15,6 +15,7 @@ from benchmarks.figures import Figure
 from benchmarks.plc.rows import Row, Tick
 from inspector.bridges.modbus_client import Device
 from inspector.bridges.remote_io import read_inputs
+from inspector.client import Commander
 from tests import tiny
 from tests.bridges.remote import RemoteLine
 
@@ -50,13 +51,15 @@ def run(folder: Path, trials: int, tick: Tick) -> Sequence[Figure]:
         line.start_station(tiny.write_bundle(scratch / "tiny.onnx"), tiny.good_picture())
         after_s = line.times(timed)
         line.end_bridge()
-    return figures(pulses, edges, after_s, round_trips)
+        verdict_s = line.verdict_times(timed)
+    return figures(pulses, edges, after_s, verdict_s, round_trips)
 
 
 def figures(
     pulses: Sequence[Pulse],
     edges: Sequence[float],
     after_s: Sequence[float],
+    verdict_s: Sequence[float],
     round_trips: Sequence[float],
 ) -> list[Figure]:
     """The table's figures; ``edges`` are when parts came to the sensor (monotonic, s)."""
@@ -71,6 +74,9 @@ def figures(
         Figure(f"longest; pulse + watchdog is {1000 * limit_s:.0f}", 1000 * longest, "ms"),
         Figure("sensor's edge to PASS coil, no delay, p50", 1000 * quantile(after_s, 0.5), "ms"),
         Figure("sensor's edge to PASS coil, no delay, p99", 1000 * quantile(after_s, 0.99), "ms"),
+        Figure(
+            "trigger to verdict over the command socket, p50", 1000 * quantile(verdict_s, 0.5), "ms"
+        ),
         Figure("one question to the module, p50", 1000 * quantile(round_trips, 0.5), "ms"),
     ]
 
@@ -146,6 +152,17 @@ class Disturbed(RemoteLine):
                 time.sleep(0.001)
             self.io.go(edge_s)
             self._count()
+        return found
+
+    def verdict_times(self, count: int) -> list[float]:
+        """From trigger to verdict over the command socket, s, without a bridge."""
+        found = []
+        with Commander(self.commands) as commander:
+            for number in range(1, count + 1):
+                begun_s = time.monotonic()
+                commander.trigger("top", number)
+                found.append(time.monotonic() - begun_s)
+                time.sleep(0.05)
         return found
 
     def round_trips(self, count: int) -> list[float]:

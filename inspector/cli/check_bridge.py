@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,8 @@ from inspector.errors import (
 from inspector.files import reason_of
 
 _ANSWER_S: Final = 3.0
+_READINGS: Final = 21
+"""Readings of remote I/O of which the median is told."""
 
 PlcBridge = ModbusBridge | OpcuaBridge
 ClientBridge = PolledBridge | RemoteIoBridge
@@ -108,8 +111,21 @@ def _check_device(config: ClientBridge, path: Path) -> Iterator[CheckResult]:
                 device.read_registers(at, PLC[-1].at + 1)
             yield CheckResult("plc", f"{config.connect} answers, and has every block to read")
             return
-        read_inputs(device, config)
-        yield CheckResult("module", f"{config.connect} answers, and has the inputs")
+        took_ms = sorted(_time_ms(lambda: read_inputs(device, config)) for _ in range(_READINGS))
+        usual_ms = took_ms[_READINGS // 2]
+        if usual_ms > config.tolerance_ms:
+            yield wrong(
+                "module",
+                ConfigError(
+                    f"{path}: tolerance_ms: {config.connect} takes {usual_ms:.1f} ms for one reading, so "
+                    f"that no part would pass; set it higher, or use a faster module"
+                ),
+            )
+        else:
+            yield CheckResult(
+                "module",
+                f"{config.connect} answers, and has the inputs; one reading takes {usual_ms:.1f} ms",
+            )
         wrong_guard = find_unguarded(device, config)
     except DeviceError as error:
         yield wrong("device", StartupError(f"{path}: {error}; a bridge waits for it, too"))
@@ -120,6 +136,12 @@ def _check_device(config: ClientBridge, path: Path) -> Iterator[CheckResult]:
         yield wrong("watchdog", ConfigError(wrong_guard))
     else:
         yield CheckResult("watchdog", f"{config.connect} turns a PASS off by itself")
+
+
+def _time_ms(work: Callable[[], object]) -> float:
+    begun = time.monotonic()
+    work()
+    return 1000 * (time.monotonic() - begun)
 
 
 def _try_certificates(config: OpcuaBridge) -> None:

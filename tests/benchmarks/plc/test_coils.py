@@ -9,7 +9,7 @@ from tests import tiny
 
 
 def held(pulses: list[coils.Pulse], edges: list[float]) -> dict[str, bool | None]:
-    found = coils.figures(pulses, edges, [0.01], [0.001])
+    found = coils.figures(pulses, edges, [0.01], [0.005], [0.001])
     return {figure.name: figure.holds for figure in found if figure.holds is not None}
 
 

@@ -117,14 +117,15 @@ def _check_device(config: ClientBridge, path: Path) -> Iterator[CheckResult]:
             yield wrong(
                 "module",
                 ConfigError(
-                    f"{path}: tolerance_ms: {config.connect} takes {usual_ms:.1f} ms for one reading, so "
-                    f"that no part would pass; set it higher, or use a faster module"
+                    f"{path}: tolerance_ms: {config.connect} takes {usual_ms:.1f} ms for one "
+                    f"reading, so that no part would pass; set it higher, or use a faster module"
                 ),
             )
         else:
             yield CheckResult(
                 "module",
-                f"{config.connect} answers, and has the inputs; one reading takes {usual_ms:.1f} ms",
+                f"{config.connect} answers, and has the inputs; one reading takes "
+                f"{usual_ms:.1f} ms",
             )
         wrong_guard = find_unguarded(device, config)
     except DeviceError as error:

@@ -204,6 +204,7 @@ def test_a_slow_module_passes_nothing(tmp_path, stack, station_once):
     line.io.pass_part()
     time.sleep(1.0)
     assert len(line.on_times()) == seen and line.waves() <= waves + 1
+    line.write_file(connect=f"127.0.0.1:{line.cable.port}", timeout_ms=3000)
     code, out, _ = running.inspector("check", line.file)
     assert code == 10 and re.search(r"tolerance_ms: \S+ takes \d+\.\d ms for one reading", out), out
     line.cable.delay_s = 0.0

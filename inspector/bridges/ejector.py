@@ -112,7 +112,7 @@ class Ejector:
         self._runs = False
         self._on: dict[Verdict, float] = {}
         self._cut = False
-        """A PASS that is on ends now: what comes next at the ejector is not its part."""
+        """What is on ends now: what comes next at the ejector is not its part."""
         self._wave = False
         self._wave_s: float | None = None
 
@@ -194,16 +194,16 @@ class Ejector:
 
     def ending(self, now_s: float) -> list[Verdict]:
         """Outputs whose pulse is over, PASS first; each until ``ended``."""
-        over = [output for output, begun_s in self._on.items() if now_s >= self._end_s(begun_s)]
-        if Verdict.PASS in self._on and Verdict.PASS not in over and self._is_next_near(now_s):
-            over.append(Verdict.PASS)
+        near = self._is_next_near(now_s)
+        over = [
+            output for output, begun_s in self._on.items() if near or now_s >= self._end_s(begun_s)
+        ]
         return sorted(over, key=lambda output: output is not Verdict.PASS)
 
     def ended(self, output: Verdict) -> None:
         """An output was turned off."""
         self._on.pop(output, None)
-        if output is Verdict.PASS:
-            self._cut = False
+        self._cut = self._cut and bool(self._on)
 
     def next_s(self) -> float | None:
         """When the next pulse ends or, by time, the next output is due; None: nothing is known."""
@@ -278,7 +278,7 @@ class Ejector:
         return begun_s + self._way.pulse_s - min(_EARLY_S, _EARLY * self._way.pulse_s)
 
     def _is_next_near(self, now_s: float) -> bool:
-        """True when a PASS that is on would reach the next part, or one that nobody knows of."""
+        """True when an output that is on would reach the next part, or one that nobody knows."""
         way = self._way
         if self._cut or not self._parts:
             return self._cut
@@ -361,7 +361,7 @@ class Ejector:
         if self._parts:
             self._dropped[why] += len(self._parts)
         self._parts.clear()
-        self._cut = Verdict.PASS in self._on
+        self._cut = bool(self._on)
 
     def _settle(self, part: _Part, outcome: Outcome) -> None:
         """Await a verdict no longer; if it comes after all, the station is told so."""

@@ -229,6 +229,48 @@ def test_two_passes_never_become_one_pulse():
     assert line.outputs == ["PASS", "FAIL"] and line.ended[0][0] <= line.fired[1][0]
 
 
+def test_an_output_that_would_be_late_is_none():
+    """The inputs are read, and something else keeps the outputs from being written."""
+    line = Line()
+    line.judge(line.part())
+    line.run(0.36)
+
+    def sense_only(for_s: float) -> None:
+        for _ in range(round(for_s / POLL_S)):
+            line.now_s += POLL_S
+            line.ejector.sense(Inputs(False), line.now_s - 0.001, line.now_s)
+
+    sense_only(0.1)
+    line.drive()
+    assert line.outputs == [] and line.dropped == {"output late": 1}
+    assert line.outcomes == [(1, "discarded")]
+    line = Line(delay_s=None)
+    ticket = line.part()
+    line.run(0.97)
+    line.ejector.verdict(ticket, answer(ticket, **GOOD))
+    sense_only(0.05)
+    line.drive()
+    assert line.outputs == [] and line.dropped == {"output late": 1}
+
+
+def test_an_output_that_is_still_on_is_not_written_again():
+    """Nobody calls for the end of the first pulse before the second part is there."""
+    line = Line()
+    for seq in (1, 2):
+        line.judge(line.part(), seq=seq)
+    line.run(0.365)
+    assert line.outputs == []
+    for _ in range(6):
+        line.now_s += POLL_S
+        line.ejector.sense(Inputs(False), line.now_s - 0.001, line.now_s)
+    first = line.ejector.due(line.now_s)
+    assert first is not None and first.output is Verdict.PASS
+    line.ejector.fired(first, line.now_s, True)
+    assert line.ejector.due(line.now_s) is None
+    line.drive()
+    assert line.dropped == {"output still on": 1}
+
+
 def test_without_a_delay_the_output_comes_with_the_verdict():
     line = Line(delay_s=None)
     ticket = line.part()

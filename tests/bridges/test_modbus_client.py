@@ -116,7 +116,7 @@ def test_what_is_no_answer_to_this_question_is_an_error_and_ends_the_connection(
             continue
         liar.answer = answer
         device.connect()
-        with pytest.raises(DeviceError, match="inputs|registers|coil"):
+        with pytest.raises(DeviceError, match=r"inputs|registers|coil"):
             ask(device)
         assert not device.is_connected, how
         with pytest.raises(DeviceError, match="no connection"):

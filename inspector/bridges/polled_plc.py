@@ -1,8 +1,8 @@
 """The Modbus bridge to a PLC that is the server: it polls the PLC's block and writes its own.
 
 The handshake and the registers are those of the bridge that listens; only who asks differs. The
-PLC's program ends each change of its block with TriggerSeq, and may be in the middle of one when
-the block is read: so a block with another TriggerSeq is read once more, and the second one counts.
+PLC's program may be in the middle of changing its block when that is read: so a block in which
+something is new that fires is read once more, and the second reading counts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from inspector.logs import say
 
 _STATUS: Final = CAMERA[-1].at + 1
 _COMMAND: Final = PLC[-1].at + 1
-_TRIGGER: Final = PLC[-1].at
+_FIRING: Final = tuple(
+    field.at for field in PLC if field.name in {"Session", "Command", "ResetCount", "TriggerSeq"}
+)
+"""Registers whose change has other registers taken as they stand."""
 _AGAIN_S: Final = 0.2
 _QUIET_S: Final = 10.0
 
@@ -101,7 +104,7 @@ class PolledPlc:
         for index in range(len(self._handshakes)):
             block = self._ask(index)
             before = self._read.get(index)
-            if before is not None and block[_TRIGGER] != before[_TRIGGER]:
+            if before is not None and any(block[at] != before[at] for at in _FIRING):
                 block = self._ask(index)
             self._read[index] = block
             self._registers.write(camera_base(index) + PLC_OFFSET, block)

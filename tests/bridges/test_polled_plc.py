@@ -139,9 +139,9 @@ def test_a_polled_plc_through_cuts_and_kills(polled):
 
 
 def test_a_block_that_was_read_in_the_middle_of_a_change_counts_as_read_again(monkeypatch):
-    """TriggerSeq is new in the first reading, PartID only in the second."""
+    """TriggerSeq is new in the first reading, PartID only in the second; likewise Command."""
     from inspector.bridges import polled_plc
-    from inspector.bridges.fields import Trigger
+    from inspector.bridges.fields import Order, Trigger
     from inspector.bridges.registers import PLC
     from inspector.config.modbus_client import PolledBridge
     from tests.bridges.parts import status
@@ -152,7 +152,7 @@ def test_a_block_that_was_read_in_the_middle_of_a_change_counts_as_read_again(mo
             "role": "client",
             "connect": "127.0.0.1:1",
             "cameras": ["top"],
-            "recipes": {1: "flange"},
+            "recipes": {1: "flange", 2: "disc"},
             "plc_heartbeat_s": 0,
             "station": {"commands": free_ports(1)[0]},
         }
@@ -193,6 +193,13 @@ def test_a_block_that_was_read_in_the_middle_of_a_change_counts_as_read_again(mo
     bridge._exchange()
     (trigger,) = [action for action in did if isinstance(action, Trigger)]
     assert trigger.part_id == "after!"
+
+    block[at["Command"]] = 4
+    readings.append(list(block))
+    block[at["RecipeID"]] = 2
+    bridge._exchange()
+    (order,) = [action for action in did if isinstance(action, Order)]
+    assert order.recipe == "disc"
 
 
 def test_the_plcs_memory_has_a_writer_for_each_block():

@@ -10,7 +10,7 @@ import enum
 import logging
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +20,6 @@ from pymodbus.exceptions import ModbusException
 from inspector.bridges.codes import REASON_CODES
 from inspector.bridges.registers import CAMERA, PLC, PLC_OFFSET, ByteOrders, camera_base
 from inspector.bridges.results import following
-from inspector.bridges.simulated_server import ServerThread
 
 # What its complaints are about is told in this product's own words.
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
@@ -167,20 +166,20 @@ class FunctionBlock:
         self.block["Session"] = self._session
 
 
-class PlcProgram:
-    """Runs a function block in a scan cycle; how it reaches the bridge, its subclasses know."""
+class SimulatedPlc:
+    """Runs a function block in a scan cycle against a bridge's registers."""
 
-    def __init__(self, block: FunctionBlock, orders: ByteOrders) -> None:
+    def __init__(
+        self, block: FunctionBlock, host: str, port: int, camera: int, orders: ByteOrders
+    ) -> None:
         self.block = block
-        self.orders = orders
+        self._base = camera_base(camera)
+        self._orders = orders
+        self._client = ModbusTcpClient(host, port=port, timeout=0.5, retries=0)
 
     def close(self) -> None:
-        """End what reaches the bridge."""
-        raise NotImplementedError
-
-    def exchange(self, written: list[int]) -> list[int] | None:
-        """Write the PLC's block and read the camera's; None when that failed."""
-        raise NotImplementedError
+        """Close the connection."""
+        self._client.close()  # type: ignore[no-untyped-call]
 
     def scan(self) -> list[Seen]:
         """One cycle: write and read in one request, then the program; gives parts that ended."""
@@ -208,36 +207,7 @@ class PlcProgram:
         yield from self.scan()
 
     def _exchange(self) -> dict[str, int | float] | None:
-        read = self.exchange(self._written())
-        return None if read is None else read_values(read, self.orders)
-
-    def _written(self) -> list[int]:
-        values = [0] * (PLC[-1].at + 1)
-        for field in PLC:
-            if field.kind == "STRING":
-                text = self.block.part_id if field.name == "PartID" else ""
-                values[field.at : field.at + field.registers] = self.orders.letters(text)
-            else:
-                values[field.at] = self.orders.narrow(self.block.block[field.name])
-        return values
-
-
-class SimulatedPlc(PlcProgram):
-    """A PLC that is the client of a bridge."""
-
-    def __init__(
-        self, block: FunctionBlock, host: str, port: int, camera: int, orders: ByteOrders
-    ) -> None:
-        super().__init__(block, orders)
-        self._base = camera_base(camera)
-        self._client = ModbusTcpClient(host, port=port, timeout=0.5, retries=0)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._client.close()  # type: ignore[no-untyped-call]
-
-    def exchange(self, written: list[int]) -> list[int] | None:
-        """Write and read in one request (function code 23)."""
+        """Write the block and read the camera's; None when that failed."""
         try:
             if not (self._client.connected or self._client.connect()):  # type: ignore[no-untyped-call]
                 return None
@@ -245,70 +215,24 @@ class SimulatedPlc(PlcProgram):
                 read_address=self._base,
                 read_count=_BLOCK,
                 write_address=self._base + PLC_OFFSET,
-                values=written,
+                values=self._written(),
             )
         except (ModbusException, OSError):
             self._client.close()  # type: ignore[no-untyped-call]
             return None
-        return None if answer.isError() else list(answer.registers)
-
-
-class ServedPlc(PlcProgram):
-    """A PLC that is the server: the bridge polls its memory."""
-
-    def __init__(
-        self, block: FunctionBlock, address: tuple[str, int], base: int, orders: ByteOrders
-    ) -> None:
-        super().__init__(block, orders)
-        self.memory = PlcMemory(base)
-        self._server = ServerThread(self.memory, address)
-        self.port = self._server.open()
-
-    def close(self) -> None:
-        """Serve no more."""
-        self._server.finish()
-
-    def exchange(self, written: list[int]) -> list[int] | None:
-        """Both blocks lie in this PLC's own memory; None until the bridge has written."""
-        return self.memory.scan(written)
-
-
-class PlcMemory:
-    """The registers of a PLC: a block that its program writes, and one that a bridge writes."""
-
-    function_codes: Final = frozenset({3, 6, 16})
-
-    def __init__(self, base: int) -> None:
-        self._base = base
-        self._status = [0] * _BLOCK
-        self._command = [0] * (PLC[-1].at + 1)
-        self._is_written = False
-
-    def scan(self, written: list[int]) -> list[int] | None:
-        """What the program does once a cycle: it writes its block, and reads the bridge's."""
-        self._command = list(written)
-        return list(self._status) if self._is_written else None
-
-    def get(self, _code: int, address: int, count: int) -> list[int] | None:
-        """Registers of one of the two blocks."""
-        for base, block in (
-            (self._base, self._status),
-            (self._base + PLC_OFFSET, self._command),
-        ):
-            at = address - base
-            if at >= 0 and at + count <= len(block):
-                return block[at : at + count]
-        return None
-
-    def put(self, _code: int, address: int, values: Sequence[int]) -> int | None:
-        """Write the bridge's block; the program's is the program's."""
-        at = address - self._base
-        if at < 0 or at + len(values) > _BLOCK:
+        if answer.isError():
             return None
-        status = list(self._status)
-        status[at : at + len(values)] = values
-        self._status, self._is_written = status, True
-        return 0
+        return read_values(list(answer.registers), self._orders)
+
+    def _written(self) -> list[int]:
+        values = [0] * (PLC[-1].at + 1)
+        for field in PLC:
+            if field.kind == "STRING":
+                text = self.block.part_id if field.name == "PartID" else ""
+                values[field.at : field.at + field.registers] = self._orders.letters(text)
+            else:
+                values[field.at] = self._orders.narrow(self.block.block[field.name])
+        return values
 
 
 def read_values(registers: list[int], orders: ByteOrders) -> dict[str, int | float]:

@@ -13,6 +13,7 @@ from rich.text import Text
 from inspector.cli.arguments import count, patience, seconds
 from inspector.cli.bridge import require
 from inspector.cli.output import STYLES, Screen
+from inspector.cli.simulated_sorting import sort
 from inspector.config.bridge_file import ModbusBridge
 from inspector.config.modbus_client import PolledBridge, RemoteIoBridge, load_modbus
 from inspector.errors import ConfigError
@@ -21,12 +22,10 @@ from inspector.tables import numbers, show, table
 from inspector.verdict import Verdict
 
 if TYPE_CHECKING:
-    from inspector.bridges.simulated_io import Sorted
-    from inspector.bridges.simulated_plc import PlcProgram, Seen
+    from inspector.bridges.simulated_plc import Seen, SimulatedPlc
 
 _VERDICTS = {1: Verdict.PASS, 2: Verdict.FAIL, 3: Verdict.FAULT}
 _ROW = "{:<12} {:<9} {:>7} {:>9}  {:<8} {}"
-_SORTED_ROW = "{:<12} {:<8} {:>9} {:>9}  {}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         other = "modbus" if options.fieldbus == "remote-io" else "remote-io"
         raise ConfigError(f"{options.file}: is for 'inspector simulate-plc {other}'; run that")
     if isinstance(config, RemoteIoBridge):
-        _sort(config, options)
+        sort(config, options.parts, options.every)
         return 0
     camera = config.cameras[0] if options.camera is None else options.camera
     if camera not in config.cameras:
@@ -83,55 +82,21 @@ def run(options: argparse.Namespace) -> int:
 
 def connect(
     config: ModbusBridge | PolledBridge, camera: str, timeout_s: float, port: int | None = None
-) -> PlcProgram:
+) -> SimulatedPlc:
     """A simulated PLC for a camera of a bridge. Raises :class:`PortError`."""
     from inspector.bridges.registers import ByteOrders, camera_base
-    from inspector.bridges.simulated_plc import FunctionBlock, ServedPlc, SimulatedPlc
+    from inspector.bridges.served_plc import ServedPlc
+    from inspector.bridges.simulated_plc import FunctionBlock, SimulatedPlc
 
-    host, number = config.host_and_port
+    host, listens = config.host_and_port
     orders = ByteOrders(config.word_order, config.byte_order, config.text_order)
     block = FunctionBlock(timeout_s=timeout_s, heartbeat_s=config.heartbeat_s)
-    index = config.cameras.index(camera)
     if isinstance(config, PolledBridge):
-        base = camera_base(index) + config.offset
-        return ServedPlc(block, (host, port or number), base, orders)
+        base = camera_base(config.cameras.index(camera)) + config.offset
+        return ServedPlc(block, config.host_and_port, base, orders)
     # A server that listens at every address is reached at this machine's own.
     host = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104
-    return SimulatedPlc(block, host, port or number, index, orders)
-
-
-def _sort(config: RemoteIoBridge, options: argparse.Namespace) -> None:
-    """Serve as remote I/O, and print which output each part got. Raises :class:`PortError`."""
-    from inspector.bridges.simulated_io import SimulatedIo
-
-    module = SimulatedIo(config)
-    try:
-        with Interrupt() as interrupt, Screen() as screen:
-            screen.print(Text(f"remote I/O at {config.connect}, waiting for a bridge"))
-            module.wait(stop=lambda: interrupt.requested)
-            screen.print(Text(_SORTED_ROW.format("part", "output", "after", "on for", ""), "bold"))
-            ends: list[Sorted] = []
-            for part in module.run(options.parts, options.every, stop=lambda: interrupt.requested):
-                ends.append(part)
-                screen.print(Text(_sorted_line(part)))
-        longest = max((on_s for _, on_s in module.module.on_times(config.pass_coil)), default=0.0)
-    finally:
-        module.close()
-    found = collections.Counter(part.output for part in ends)
-    rejects = len(ends) - found["pass"]
-    filled = table(*map(numbers, ("parts", "pass", "fail", "fault", "no output", "rejected")))
-    counted = (found["pass"], found["fail"], found["fault"], found[""], rejects)
-    filled.add_row(str(len(ends)), *map(str, counted))
-    show(filled, "what came to the ejector")
-    print(f"the longest pulse of the pass coil: {1000 * longest:.0f} ms")
-
-
-def _sorted_line(part: Sorted) -> str:
-    if not part.output:
-        return _SORTED_ROW.format(part.part_id, "none", "-", "-", "rejected")
-    after, on = f"{part.after_ms:.0f} ms", f"{part.on_ms:.0f} ms"
-    how = "passed on" if part.output == "pass" else "rejected"
-    return _SORTED_ROW.format(part.part_id, part.output, after, on, how).rstrip()
+    return SimulatedPlc(block, host, port or listens, config.cameras.index(camera), orders)
 
 
 def watch(parts: Iterable[Seen], screen: Screen) -> list[Seen]:
@@ -160,7 +125,7 @@ def watch(parts: Iterable[Seen], screen: Screen) -> list[Seen]:
     return seen
 
 
-def report(plc: PlcProgram, seen: list[Seen]) -> None:
+def report(plc: SimulatedPlc, seen: list[Seen]) -> None:
     """Print what the PLC counted."""
     ends = collections.Counter(part.verdict for part in seen)
     rejects = sum(not part.passes for part in seen)

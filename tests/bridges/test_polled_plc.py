@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from inspector.bridges.registers import ByteOrders
-from inspector.bridges.simulated_plc import FunctionBlock, PlcMemory, ServedPlc
+from inspector.bridges.served_plc import PlcMemory, ServedPlc
+from inspector.bridges.simulated_plc import FunctionBlock
 from tests import running, tiny
 from tests.bridges.cables import Cable
 from tests.stations import free_ports

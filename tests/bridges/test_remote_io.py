@@ -151,11 +151,8 @@ def test_bad_parts_a_stopped_belt_and_a_dead_station_get_no_pass(tmp_path, bundl
 
 LIES: dict[str, Callable[[bytes], bytes]] = {
     "another transaction": lambda data: b"\xff\xff" + data[2:],
-    "another function": lambda data: data[:7] + bytes([data[7] ^ 1]) + data[8:],
     "an exception": lambda data: data[:4] + b"\0\3" + data[6:7] + bytes([data[7] | 128, 4]),
     "half": lambda data: data[: len(data) // 2],
-    "nothing of Modbus": lambda _: b"HTTP/1.1 200 OK\r\n\r\n",
-    "no values": lambda data: data[:4] + b"\0\2" + data[6:8],
 }
 
 

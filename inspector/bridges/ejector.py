@@ -119,8 +119,6 @@ class Ejector:
         self._state = ""
         self._camera_runs = False
         self._recipe = ""
-        self.counts: collections.Counter[Verdict] = collections.Counter()
-        """Outputs that were written."""
 
     # What the module shows.
 
@@ -189,7 +187,6 @@ class Ejector:
         """An output was written, which was begun at ``begun_s``; not ``done``: that failed."""
         if done:
             self._on[firing.output] = begun_s
-            self.counts[firing.output] += 1
         self._deliver(firing.result, "acknowledged" if done else "failed")
 
     def ending(self, now_s: float) -> list[Verdict]:

@@ -20,7 +20,7 @@ from inspector.verdict import Verdict
 
 _AGAIN_S: Final = 0.2
 """Between two tries to reach the module."""
-_PROVE_S: Final = 10.0
+_PROVE_S: Final = 1.0
 """So often the module's guards are read again; somebody may have turned them off."""
 _QUIET_S: Final = 10.0
 """Between two lines in the log with the same complaint."""

@@ -225,6 +225,16 @@ def test_a_module_without_its_watchdog_is_refused(tmp_path, stack, station_once)
     code, out, _ = running.inspector("check", line.file)
     assert code == 0 and "turns a PASS off by itself" in out, out
 
+    # Somebody turns it off while the line runs.
+    seen = line.said().count("could stay on")
+    line.module.is_guarded = False
+    until(lambda: line.said().count("could stay on") > seen, line.said)
+    time.sleep(0.3)
+    waves = line.waves()
+    line.io.pass_part()
+    time.sleep(0.5)
+    assert line.waves() == waves and not any(line.module.coils)
+
 
 def test_the_modules_own_pulse_ends_a_pass_without_the_bridge(tmp_path, stack, station_once):
     pulse = {"time_ms": 150, "registers": {16: 150}}

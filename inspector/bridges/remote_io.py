@@ -22,6 +22,8 @@ _AGAIN_S: Final = 0.2
 """Between two tries to reach the module."""
 _PROVE_S: Final = 1.0
 """So often the module's guards are read again; somebody may have turned them off."""
+_DROPPED_S: Final = 1.0
+"""Between two lines in the log about parts that get no PASS; each counts those since the last."""
 _QUIET_S: Final = 10.0
 """Between two lines in the log with the same complaint."""
 
@@ -59,6 +61,7 @@ class RemoteIo:
         self._proven_s: float | None = None
         self._complaint = ""
         self._complained_s = 0.0
+        self._dropped_s = 0.0
 
     def run(self, stop: Callable[[], bool], polling: Callable[[], None] | None = None) -> None:
         """Work until ``stop``; ``polling`` hears that the module is read. Raises WireError."""
@@ -116,6 +119,8 @@ class RemoteIo:
         begun_s = time.monotonic()
         inputs = read_inputs(self._device, self._config)
         self._ejector.sense(inputs, begun_s, time.monotonic())
+        # A trigger waits for no coil.
+        self._do_actions()
 
     def _drive(self) -> None:
         """Write what is to be on or off by now. Raises DeviceError."""
@@ -152,11 +157,16 @@ class RemoteIo:
             if time.monotonic() >= until_s:
                 return
 
-    def _do_actions(self) -> None:
+    def _do_actions(self, say_all: bool = False) -> None:
         for action in self._ejector.take_actions():
             self._link.do(self._config.camera, action)
-        for why, parts in self._ejector.take_dropped().items():
-            say("no pass", logging.WARNING, why=why, parts=parts)
+        now_s = time.monotonic()
+        if say_all or now_s >= self._dropped_s + _DROPPED_S:
+            dropped = self._ejector.take_dropped()
+            for why, parts in dropped.items():
+                say("no pass", logging.WARNING, why=why, parts=parts)
+            if dropped:
+                self._dropped_s = now_s
 
     def _lose(self, problem: str) -> None:
         self._device.close()
@@ -174,7 +184,7 @@ class RemoteIo:
             say("module gone", logging.WARNING, problem=str(error))
         self._device.close()
         self._ejector.lost()
-        self._do_actions()
+        self._do_actions(say_all=True)
         self._link.finish()
 
 

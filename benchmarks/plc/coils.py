@@ -211,6 +211,6 @@ class Disturbed(RemoteLine):
 ROW = Row(
     promise="a PASS coil is never on longer than pulse + watchdog, whatever becomes of the bridge",
     trials=2000,
-    quick=24,
+    quick=20,
     run=run,
 )

@@ -38,12 +38,12 @@ class Polled:
         )
         self.station = stack.enter_context(running.running(file))
         self.commands = self.station.wait_for_log(r" commands address=(\S+)\n")[1]
-        self.plc = ServedPlc(FunctionBlock(timeout_s=3.0), ("127.0.0.1", 0), 0, ByteOrders())
+        self.plc = ServedPlc(FunctionBlock(timeout_s=2.0), ("127.0.0.1", 0), 0, ByteOrders())
         stack.callback(self.plc.close)
         self.cable = Cable(self.plc.port)
         stack.callback(self.cable.close)
         self.file = folder / "bridge.yaml"
-        document: dict[str, Any] = {
+        self.document: dict[str, Any] = {
             "bridge": "modbus",
             "role": "client",
             "connect": f"127.0.0.1:{self.cable.port}",
@@ -51,10 +51,13 @@ class Polled:
             "station": {"commands": self.commands},
             "cameras": ["top"],
             "recipes": {1: "r"},
-            "result_timeout_ms": 2000,
+            "result_timeout_ms": 1500,
             "plc_heartbeat_s": 2,
         }
-        self.file.write_text(yaml.safe_dump(document), encoding="utf-8")
+        self.write()
+
+    def write(self) -> None:
+        self.file.write_text(yaml.safe_dump(self.document), encoding="utf-8")
 
     def start_bridge(self) -> subprocess.Popen[bytes]:
         log = self._stack.enter_context((self._folder / "bridge.log").open("ab"))
@@ -137,6 +140,13 @@ def test_a_polled_plc_through_cuts_and_kills(polled):
     polled.plc.close()
     code, out, _ = running.inspector("check", polled.file)
     assert code == 1 and "problem  device" in out, out
+
+    # The simulated PLC that is shipped, as a server in a process of its own.
+    polled.document["connect"] = free_ports(1)[0].removeprefix("tcp://")
+    polled.write()
+    polled.start_bridge()
+    code, out, err = running.inspector("simulate-plc", "modbus", polled.file, "--parts", "4")
+    assert code == 0 and out.count(" pass ") and out.count(" reject"), f"{out}{err}{polled.said()}"
 
 
 def test_a_block_that_was_read_in_the_middle_of_a_change_counts_as_read_again(monkeypatch):

@@ -135,10 +135,10 @@ def test_a_polled_plc_through_cuts_and_kills(polled):
     bridge.send_signal(signal.SIGTERM)
     assert bridge.wait(10) == 0, polled.said()
     assert not re.search("Traceback|crash", polled.said())
-    code, out, _ = running.inspector("check", polled.file)
+    code, out, _ = running.inside("check", polled.file)
     assert code == 0 and "has every block to read" in out, out
     polled.plc.close()
-    code, out, _ = running.inspector("check", polled.file)
+    code, out, _ = running.inside("check", polled.file)
     assert code == 1 and "problem  device" in out, out
 
     # The simulated PLC that is shipped, as a server in a process of its own.

@@ -202,7 +202,7 @@ def test_a_slow_module_passes_nothing(tmp_path, stack, station_once):
     time.sleep(1.0)
     assert len(line.on_times()) == seen and line.waves() <= waves + 1
     line.write_file(connect=f"127.0.0.1:{line.cable.port}", timeout_ms=3000)
-    code, out, _ = running.inspector("check", line.file)
+    code, out, _ = running.inside("check", line.file)
     assert code == 10 and re.search(r"tolerance_ms: \S+ takes \d+\.\d ms for one reading", out), out
     line.cable.delay_s = 0.0
     line.until_healthy()
@@ -212,7 +212,7 @@ def test_a_slow_module_passes_nothing(tmp_path, stack, station_once):
 def test_a_module_without_its_watchdog_is_refused(tmp_path, stack, station_once):
     line = RemoteLine(tmp_path, stack, station_once)
     line.module.is_guarded = False
-    code, out, _ = running.inspector("check", line.file)
+    code, out, _ = running.inside("check", line.file)
     assert code == 10 and "register 4096 is 0, not 3" in out and "ok       module" in out
     bridge = line.start_bridge()
     until(lambda: "could stay on" in line.said(), line.said)
@@ -222,7 +222,7 @@ def test_a_module_without_its_watchdog_is_refused(tmp_path, stack, station_once)
 
     line.module.is_guarded = True
     line.until_healthy()
-    code, out, _ = running.inspector("check", line.file)
+    code, out, _ = running.inside("check", line.file)
     assert code == 0 and "turns a PASS off by itself" in out, out
 
     # Somebody turns it off while the line runs.

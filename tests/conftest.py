@@ -31,6 +31,8 @@ TIMING = (
     "tests/bridges/test_modbus_bridge.py",
     "tests/bridges/test_opcua_bridge.py",
     "tests/bridges/test_opcua_peer.py",
+    "tests/bridges/test_polled_plc.py",
+    "tests/bridges/test_remote_io.py",
     "tests/cameras/test_conformance.py::test_rate_is_kept",
     "tests/station/test_lifecycle.py",
     "tests/test_shipped_failures.py::test_13",

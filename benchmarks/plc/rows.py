@@ -17,6 +17,7 @@ NAMES: Final = (
     "method_call",
     "not_ready",
     "clone",
+    "coils",
 )
 
 Tick = Callable[[int, int], None]

@@ -42,7 +42,7 @@ _LONGEST_STEP: Final = 32_767
 _BEATS: Final = 4
 """Changes of Heartbeat within the time in which the PLC must see one."""
 _MOST_SETTLED: Final = 1_000
-_JUDGING: Final = frozenset({"Ready", "SingleExecution", "ContinuousExecution"})
+JUDGING: Final = frozenset({"Ready", "SingleExecution", "ContinuousExecution"})
 
 
 @dataclass
@@ -243,7 +243,7 @@ class Handshake:
 
     @property
     def _can_judge(self) -> bool:
-        return self._state in _JUDGING and self._camera_runs
+        return self._state in JUDGING and self._camera_runs
 
     @property
     def _active_recipe(self) -> int:

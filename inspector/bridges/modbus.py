@@ -16,7 +16,7 @@ from inspector.bridges.registers import ByteOrders, Registers
 from inspector.bridges.results import LARGEST
 from inspector.bridges.station_link import StationLink
 from inspector.client import ClientKeys
-from inspector.config.bridge_file import ModbusBridge
+from inspector.config.bridge_file import ModbusBridge, RegisterBridge
 from inspector.errors import WireError
 from inspector.logs import say
 
@@ -35,7 +35,7 @@ class Bridge:
         self.registers = Registers(len(config.cameras), orders)
         self._handshakes = {
             camera: Handshake(
-                _settings(config, camera),
+                settings(config, camera),
                 self._run,
                 random.randint(1, LARGEST),  # noqa: S311 - no secret, but unlike the run before
             )
@@ -122,7 +122,8 @@ def run(config: ModbusBridge, keys: ClientKeys | None) -> None:
     asyncio.run(serve())
 
 
-def _settings(config: ModbusBridge, camera: str) -> Settings:
+def settings(config: RegisterBridge, camera: str) -> Settings:
+    """What the handshake of a camera goes by."""
     return Settings(
         camera=camera,
         recipes=dict(config.recipes),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from inspector.cli.bridge import load_keys, load_passwords, require
 from inspector.cli.check_result import CheckResult, wrong, wrong_file
 from inspector.client import ClientKeys, Commander
-from inspector.config.bridge_file import ModbusBridge, OpcuaBridge, load_bridge, load_opcua_bridge
+from inspector.config.bridge_file import ModbusBridge, OpcuaBridge, load_opcua_bridge
+from inspector.config.modbus_client import PolledBridge, RemoteIoBridge, load_modbus
 from inspector.config.mqtt_bridge import MqttBridge, load_mqtt_bridge
 from inspector.errors import (
     CommandError,
@@ -25,13 +27,16 @@ from inspector.errors import (
 from inspector.files import reason_of
 
 _ANSWER_S: Final = 3.0
+_READINGS: Final = 21
+"""Readings of remote I/O of which the median is told."""
 
 PlcBridge = ModbusBridge | OpcuaBridge
+ClientBridge = PolledBridge | RemoteIoBridge
 
 
 def check_bridge(path: Path, fieldbus: str) -> Iterator[CheckResult]:
     """Try what a bridge's file names; ``fieldbus`` is what its key ``bridge`` says."""
-    config: PlcBridge | MqttBridge
+    config: PlcBridge | ClientBridge | MqttBridge
     try:
         if fieldbus == "mqtt":
             config = load_mqtt_bridge(path)
@@ -39,12 +44,14 @@ def check_bridge(path: Path, fieldbus: str) -> Iterator[CheckResult]:
             config = load_opcua_bridge(path)
         else:
             # A fieldbus that there is not is refused like any other wrong value of a key.
-            config = load_bridge(path)
+            config = load_modbus(path)
     except (ConfigError, Problems) as refusal:
         yield from wrong_file(refusal)
         return
     if isinstance(config, MqttBridge):
         yield from _check_mqtt(config, path)
+    elif isinstance(config, PolledBridge | RemoteIoBridge):
+        yield from _check_client(config, path)
     else:
         yield from _check_plc(config, path, fieldbus)
 
@@ -73,6 +80,69 @@ def _check_plc(config: PlcBridge, path: Path, fieldbus: str) -> Iterator[CheckRe
         why = f"cannot be bound: {reason_of(error)} ({config.documented_in})"
         yield wrong("port", PortError(f"{config.listen}: {why}"))
     yield _check_station(config, keys, path)
+
+
+def _check_client(config: ClientBridge, path: Path) -> Iterator[CheckResult]:
+    """Try a bridge that is the client of a PLC or of remote I/O."""
+    what = "remote I/O" if isinstance(config, RemoteIoBridge) else "a PLC that is the server"
+    yield CheckResult("config", f"{path}: Modbus TCP bridge to {what} at {config.connect}")
+    try:
+        require(str(path), "modbus")
+        keys = load_keys(config.station)
+    except (ConfigError, SecretError) as problem:
+        yield wrong("keys" if isinstance(problem, SecretError) else "packages", problem)
+        return
+    yield from _check_device(config, path)
+    yield _check_station(config, keys, path)
+
+
+def _check_device(config: ClientBridge, path: Path) -> Iterator[CheckResult]:
+    """Read what the bridge will read; of remote I/O, what turns a PASS off without the bridge."""
+    from inspector.bridges.modbus_client import Device, DeviceError
+    from inspector.bridges.registers import PLC, PLC_OFFSET, camera_base
+    from inspector.bridges.remote_io import find_unguarded, read_inputs
+
+    device = Device(config)
+    try:
+        device.connect()
+        if isinstance(config, PolledBridge):
+            for index in range(len(config.cameras)):
+                at = camera_base(index) + PLC_OFFSET + config.offset
+                device.read_registers(at, PLC[-1].at + 1)
+            yield CheckResult("plc", f"{config.connect} answers, and has every block to read")
+            return
+        took_ms = sorted(_time_ms(lambda: read_inputs(device, config)) for _ in range(_READINGS))
+        usual_ms = took_ms[_READINGS // 2]
+        if usual_ms > config.tolerance_ms:
+            yield wrong(
+                "module",
+                ConfigError(
+                    f"{path}: tolerance_ms: {config.connect} takes {usual_ms:.1f} ms for one "
+                    f"reading, so that no part would pass; set it higher, or use a faster module"
+                ),
+            )
+        else:
+            yield CheckResult(
+                "module",
+                f"{config.connect} answers, and has the inputs; one reading takes "
+                f"{usual_ms:.1f} ms",
+            )
+        wrong_guard = find_unguarded(device, config)
+    except DeviceError as error:
+        yield wrong("device", StartupError(f"{path}: {error}; a bridge waits for it, too"))
+        return
+    finally:
+        device.close()
+    if wrong_guard:
+        yield wrong("watchdog", ConfigError(wrong_guard))
+    else:
+        yield CheckResult("watchdog", f"{config.connect} turns a PASS off by itself")
+
+
+def _time_ms(work: Callable[[], object]) -> float:
+    begun = time.monotonic()
+    work()
+    return 1000 * (time.monotonic() - begun)
 
 
 def _try_certificates(config: OpcuaBridge) -> None:
@@ -119,7 +189,9 @@ def _check_mqtt(config: MqttBridge, path: Path) -> Iterator[CheckResult]:
     yield CheckResult("station", f"{config.station.commands}: '{status.station}' is {status.state}")
 
 
-def _check_station(config: PlcBridge, keys: ClientKeys | None, path: Path) -> CheckResult:
+def _check_station(
+    config: PlcBridge | ClientBridge, keys: ClientKeys | None, path: Path
+) -> CheckResult:
     address = config.station.commands
     try:
         with Commander(address, keys=keys, timeout_s=_ANSWER_S) as commander:

@@ -1,4 +1,4 @@
-"""``simulate-plc``: a PLC that works with a bridge, to try it without one."""
+"""``simulate-plc``: a PLC, or remote I/O, that works with a bridge, to try it without one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from rich.text import Text
 from inspector.cli.arguments import count, patience, seconds
 from inspector.cli.bridge import require
 from inspector.cli.output import STYLES, Screen
+from inspector.cli.simulated_sorting import sort
 from inspector.config.bridge_file import (
     ModbusBridge,
     OpcuaBridge,
-    load_bridge,
     load_opcua_bridge,
+)
+from inspector.config.modbus_client import (
+    ModbusRole,
+    PolledBridge,
+    RemoteIoBridge,
+    load_modbus,
 )
 from inspector.errors import ConfigError
 from inspector.interrupt import Interrupt
@@ -35,7 +41,7 @@ _ROW = "{:<12} {:<9} {:>7} {:>9}  {:<8} {}"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``simulate-plc``."""
-    parser.add_argument("fieldbus", choices=["modbus", "opcua"])
+    parser.add_argument("fieldbus", choices=["modbus", "opcua", "remote-io"])
     parser.add_argument(
         "file", metavar="FILE.yaml", help="the bridge's file; opcua: or opc.tcp://HOST:PORT"
     )
@@ -67,8 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Send parts past a camera, and print how each ended; 0.
 
-    Raises :class:`ConfigError`, :class:`SecretError`, :class:`WireError`.
+    Raises :class:`ConfigError`, :class:`SecretError`, :class:`WireError`, :class:`PortError`.
     """
+    if options.fieldbus == "remote-io":
+        _sort(options)
+        return 0
     plc = _modbus_plc(options) if options.fieldbus == "modbus" else _opcua_plc(options)
     try:
         with Interrupt() as interrupt, Screen() as screen:
@@ -81,10 +90,27 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _modbus_plc(options: argparse.Namespace) -> ScanCycle:
-    path = Path(options.file)
-    config = load_bridge(path)
-    require("simulate-plc", "modbus")
+    config = _modbus_file(options)
+    if isinstance(config, RemoteIoBridge):
+        raise _other_file(options, "remote-io")
     return connect(config, _camera(options, config.cameras), options.timeout)
+
+
+def _sort(options: argparse.Namespace) -> None:
+    config = _modbus_file(options)
+    if not isinstance(config, RemoteIoBridge):
+        raise _other_file(options, "modbus")
+    sort(config, options.parts, options.every)
+
+
+def _modbus_file(options: argparse.Namespace) -> ModbusRole:
+    config = load_modbus(Path(options.file))
+    require("simulate-plc", "modbus")
+    return config
+
+
+def _other_file(options: argparse.Namespace, fieldbus: str) -> ConfigError:
+    return ConfigError(f"{options.file}: is for 'inspector simulate-plc {fieldbus}'; run that")
 
 
 def _opcua_plc(options: argparse.Namespace) -> ScanCycle:
@@ -148,15 +174,19 @@ def _camera(options: argparse.Namespace, cameras: Sequence[str]) -> str:
 
 
 def connect(
-    config: ModbusBridge, camera: str, timeout_s: float, port: int | None = None
+    config: ModbusBridge | PolledBridge, camera: str, timeout_s: float, port: int | None = None
 ) -> SimulatedPlc:
-    """A simulated PLC for a camera of a bridge."""
-    from inspector.bridges.registers import ByteOrders
+    """A simulated PLC for a camera of a bridge. Raises :class:`PortError`."""
+    from inspector.bridges.registers import ByteOrders, camera_base
+    from inspector.bridges.served_plc import ServedPlc
     from inspector.bridges.simulated_plc import FunctionBlock, SimulatedPlc
 
     host, listens = config.host_and_port
     orders = ByteOrders(config.word_order, config.byte_order, config.text_order)
     block = FunctionBlock(timeout_s=timeout_s, heartbeat_s=config.heartbeat_s)
+    if isinstance(config, PolledBridge):
+        base = camera_base(config.cameras.index(camera)) + config.offset
+        return ServedPlc(block, config.host_and_port, base, orders)
     # A server that listens at every address is reached at this machine's own.
     host = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104
     return SimulatedPlc(block, host, port or listens, config.cameras.index(camera), orders)

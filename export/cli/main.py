@@ -10,7 +10,7 @@ from typing import Final
 
 from inspector import __version__
 from inspector.errors import InspectorError, Problems
-from inspector.shown import Parser, plain
+from inspector.shown import Parser, complaint
 from inspector.version import install_command
 
 COMMANDS: Final = {
@@ -33,16 +33,18 @@ TRAINING_PACKAGES: Final = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, as :mod:`inspector.errors` lists them."""
     argv = sys.argv[1:] if argv is None else argv
-    options = _parser(argv).parse_args(argv)
+    options: argparse.Namespace | None = None
     try:
+        # Loading a command takes seconds on a slow machine, and Ctrl-C may come then.
+        options = _parser(argv).parse_args(argv)
         return int(options.run(options))
     except InspectorError as error:
         problems = error.problems if isinstance(error, Problems) else [error]
         for problem in problems:
-            print(f"inspector-model: error: {plain(str(problem))}", file=sys.stderr)
+            print(f"inspector-model: error: {complaint(str(problem), argv)}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
-        if error.name not in TRAINING_PACKAGES:
+        if options is None or error.name not in TRAINING_PACKAGES:
             raise
         print(
             f"inspector-model: error: {options.command} needs {error.name}, which a station does "
@@ -51,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return WITHOUT_TORCH
     except KeyboardInterrupt:
-        resumable = options.command == "train" and (options.output / "run.json").exists()
-        hint = "; go on with --resume" if resumable else ""
+        hint = ""
+        if options is not None and options.command == "train":
+            hint = "; go on with --resume" if (options.output / "run.json").exists() else ""
         print(f"inspector-model: interrupted{hint}", file=sys.stderr)
         return INTERRUPTED
 

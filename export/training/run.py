@@ -269,6 +269,8 @@ class Run:
                 )
         elif resume:
             raise RunError(f"{self.folder}: nothing to resume; leave out --resume")
+        elif self.folder.exists() and not self.folder.is_dir():
+            raise RunError(f"{self.folder}: a file, not a folder; choose another name with -o")
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise RunError(f"{self.folder}: not empty and not a run; choose another folder")
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from inspector.errors import InspectorError, Problems
-from inspector.shown import Parser, plain
+from inspector.shown import Parser, complaint
 from inspector.streams import complain, silence
 from inspector.version import VERSION
 
@@ -48,15 +48,17 @@ COMMANDS: Final = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, as :mod:`inspector.errors` lists them."""
     argv = sys.argv[1:] if argv is None else argv
-    options = _parser(argv).parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name that the terminal cannot show is escaped instead of ending the command.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        # Loading a command takes seconds on a slow machine, and Ctrl-C may come then.
+        options = _parser(argv).parse_args(argv)
         return int(options.run(options))
     except InspectorError as error:
         problems = error.problems if isinstance(error, Problems) else [error]
-        complain("\n".join(f"inspector: error: {plain(str(problem))}" for problem in problems))
+        said = (complaint(str(problem), argv) for problem in problems)
+        complain("\n".join(f"inspector: error: {each}" for each in said))
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

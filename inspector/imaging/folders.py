@@ -3,7 +3,8 @@
 Image files at any depth, by path: what has a picture's suffix, and what begins as a picture does,
 whatever it is called. Links are followed, and each real folder counts once, under the first path
 that leads to it: a link in a circle ends. Hidden files and folders are left out: they are
-thumbnails, notes, and the "._" twins that macOS leaves on memory cards. So are pipes, sockets and
+thumbnails, notes, and the "._" twins that macOS leaves on memory cards. So are the folders that
+systems and network stores make by themselves (__MACOSX, @eaDir, $RECYCLE.BIN), pipes, sockets and
 devices, whatever their names, and copies that programs leave behind (.part, .bak).
 """
 
@@ -27,6 +28,11 @@ _MASKS: Final = frozenset(
     {"mask", "masks", "groundtruth", "gt", "annotation", "annotations"}
     | {"segmentation", "segmentations", "heatmap", "heatmaps"}
 )
+_OF_SYSTEMS: Final = frozenset(
+    {"__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"}
+    | {"$recycle.bin", "recycler", "system volume information", "lost+found"}
+)
+"""Folders that a system makes beside people's own: thumbnails, deleted files, twins of a zip."""
 _LEFT_BEHIND: Final = frozenset(
     {".part", ".partial", ".crdownload", ".download", ".tmp", ".temp", ".bak", ".old", ".orig"}
 )
@@ -127,8 +133,12 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not _is_of_system(name))
         yield Path(here), folders, sorted(name for name in files if not name.startswith("."))
+
+
+def _is_of_system(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 
 def _counts(path: Path) -> bool:

@@ -165,7 +165,7 @@ def test_a_station_file_elsewhere_names_the_same_files(here, bundle_path, parts)
         (["s.yaml", "--camera", "other.yaml"], 14, "'other.yaml': no such camera"),
         (["s.yaml", "--camera", "other.yaml:top"], 14, "'other.yaml:top': no such camera"),
         (["s.yaml", "--bundle", "none.onnx"], 11, "none.onnx: no such bundle; leave --bundle out"),
-        (["s.yaml", "--bundle", "other.yaml"], 11, "other.yaml: not a complete bundle"),
+        (["s.yaml", "--bundle", "other.yaml"], 11, "other.yaml: a text file, not a bundle"),
         (["s.yaml", "--bundle", "."], 11, ".: a folder, not a bundle"),
         (["none/s.yaml"], 26, "none/s.yaml: cannot be written: No such file or directory"),
         (["other.yaml"], 26, "other.yaml: exists and is never overwritten"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 import inspector
+from export.cli import main as model_cli
 from inspector.cli import main as cli
 from inspector.wire import messages as wire
 
@@ -75,6 +77,15 @@ def test_error_is_one_line_with_its_exit_code(tmp_path, capsys):
     )
     assert cli.main(["watch", "nonsense"]) == 16
     assert capsys.readouterr().err.startswith("inspector: error: nonsense: not an address")
+
+
+def test_ctrl_c_while_a_command_is_loaded_is_no_traceback(monkeypatch):
+    def interrupt(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", interrupt)
+    assert cli.main(["judge", "part.onnx", "photos"]) == 130
+    assert model_cli.main(["train", "photos", "-o", "run"]) == 130
 
 
 def test_path_that_is_not_utf8_is_shown_all_the_same(tmp_path):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from export.cli.arguments import add_device, add_sources, shown
 from export.cli.screen import print_remarks, progress_bars
-from inspector.errors import OutputError
+from inspector.errors import DatasetError, OutputError
 from inspector.shown import plain
 from inspector.tables import numbers, print_next, show, table
 from inspector.verdict import Verdict
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
 
     from export.bundle.describe import say_figure
     from export.data.dataset import open_test
-    from export.data.layouts import WHOLE
+    from export.data.layouts import WHOLE, UnclearLayoutError
     from export.evaluation.evaluate import evaluate
     from export.evaluation.held_out import read_good_pictures
     from export.evaluation.report import headline, write_report
@@ -46,7 +46,13 @@ def run(options: argparse.Namespace) -> int:
     run = Run(options.folder)
     facts, outcome = run.facts(), run.outcome()
     data = options.data or facts.data
-    samples = open_test(data, facts.selection if run.is_of(data) else WHOLE)
+    try:
+        samples = open_test(data, facts.selection if run.is_of(data) else WHOLE)
+    except UnclearLayoutError as error:
+        raise DatasetError(
+            f"{error.why}: which are the good parts? Lay photos that are to be judged out as "
+            f"test/good and test/<kind>, with masks in ground_truth/<kind> if there are any"
+        ) from None
     print_remarks(data, [sample.path for sample in samples])
     report = Run(_report_folder(options, run, data))
     scorer = load_scorer(run, pick_device(options.device), options.weights)

@@ -20,6 +20,7 @@ from export.data.layouts import (
     WHOLE,
     Layout,
     Selection,
+    UnclearLayoutError,
     is_twin,
     list_photos,
     recognise,
@@ -91,9 +92,10 @@ def open_good(root: Path, selection: Selection = WHOLE) -> tuple[Path, ...]:
         raise DatasetError(f"{min(missing)}: is not among the good parts; nothing to leave out")
     if not layout.good:
         folder = root / "train" / GOOD
-        raise DatasetError(
-            f"{root}: looked for good parts in {folder}, which is missing; put their photos "
-            f"there, or name the folder that holds nothing but photos of good parts with --good DIR"
+        raise UnclearLayoutError(
+            f"{root}: looked for good parts in {folder}, which is missing",
+            "; put their photos there, or name the folder that holds nothing but photos of good "
+            "parts with --good DIR",
         )
     folder = layout.good[0]
     if not found and layout.has_twins and list_photos(folder):

@@ -243,15 +243,25 @@ def refuse_unless_good_only(root: Path) -> None:
                 )
 
 
-def unclear(root: Path, why: str, for_all: str = "") -> DatasetError:
+class UnclearLayoutError(DatasetError):
+    """A layout leaves doubt, or is not what a person said; ``why`` begins with the folder."""
+
+    def __init__(self, why: str, cure: str) -> None:
+        """``cure`` is for who may say which parts are good."""
+        super().__init__(f"{why}{cure}")
+        self.why = why
+
+
+def unclear(root: Path, why: str, for_all: str = "") -> UnclearLayoutError:
     """The refusal of a layout that leaves doubt, with the two ways to say what is meant.
 
     ``for_all`` is what to type where all photos are good parts.
     """
     hint = f" ({for_all} if all of them are good parts)" if for_all else ""
-    return DatasetError(
-        f"{root}: {why}: which are the good parts? Name their folder with --good DIR{hint}, or lay "
-        f"the photos out as train/good, test/<kind> and ground_truth/<kind>"
+    return UnclearLayoutError(
+        f"{root}: {why}",
+        f": which are the good parts? Name their folder with --good DIR{hint}, or lay the photos "
+        f"out as train/good, test/<kind> and ground_truth/<kind>",
     )
 
 
@@ -292,6 +302,12 @@ def twin_of(photo: Path) -> Path | None:
 def _chosen(root: Path, selection: Selection) -> Layout:
     """The good parts where a person said; the rest of the data set is for testing where it can."""
     good = tuple(root / name for name in selection.good)
+    for folder, name in zip(good, selection.good, strict=True):
+        if not folder.is_dir():
+            raise UnclearLayoutError(
+                f"{root}: has no folder '{name}', which --good names",
+                "; name one that is there, relative to the data folder or by its whole path",
+            )
     rest = [
         child
         for child in subfolders(root)

@@ -468,6 +468,47 @@ def test_other_photos_than_the_run_was_trained_on_are_not_exported(
     assert not output.exists()
 
 
+@pytest.fixture(scope="module")
+def told_which_are_good(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A data set whose good parts a person named, and a run on it."""
+    data, run = (tmp_path_factory.mktemp("told") / name for name in ("disc", "run"))
+    shutil.copytree(parts / "train" / "good", data / "monday")
+    shutil.copytree(parts / "test" / "scratch", data / "scratch")
+    assert main([*train_arguments(data, run), "--good", str(data / "monday")]) == 0
+    return data, Run(run)
+
+
+def test_data_that_lacks_the_folders_of_good_parts_is_not_the_run_s(
+    told_which_are_good: tuple[Path, Run],
+    parts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, run = told_which_are_good
+    at = [str(run.folder), "--data", str(parts)]
+    assert not run.is_of(parts)
+    assert main(["evaluate", *at, "-o", str(tmp_path / "report")]) == 0
+    output = str(tmp_path / "part.onnx")
+    line = fails(capsys, ["export", *at, "-o", output, "--precision", "fp32"], 27)
+    assert "not the good parts the run was trained on; give their folder with --data" in line
+    labelled = str(write_labelled(tmp_path / "labelled", 2))
+    line = fails(capsys, ["extend", *at, "--good", labelled, "-o", output], 27)
+    assert "not the good parts the run was trained on" in line
+    # What has an order of its own, and leaves doubt, is refused without an option of 'train'.
+    other = tmp_path / "other"
+    shutil.copytree(data / "scratch", other / "scratch")
+    shutil.copytree(data / "monday", other / "tuesday")
+    line = fails(capsys, ["evaluate", str(run.folder), "--data", str(other)], 20)
+    assert "--good" not in line and "test/good and test/<kind>" in line
+
+
+def test_a_folder_of_good_parts_that_is_not_there_is_named(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*train_arguments(parts, tmp_path / "run"), "--good", "monday"]
+    assert "has no folder 'monday', which --good names" in fails(capsys, arguments, 20)
+
+
 def test_a_missing_output_folder_is_said_before_the_work(
     trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

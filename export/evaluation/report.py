@@ -80,12 +80,13 @@ def write_report(  # noqa: PLR0917
     holdout_scores: Sequence[float] | npt.NDArray[Any],
     choice: Choice | None = None,
     good_pictures: GoodPictures | None = None,
+    advice: Sequence[str] = (),
 ) -> None:
     """Write the report to ``path``, whole or not at all.
 
     ``facts`` are names and values for the section on training; ``holdout_scores`` are the held-out
     good parts' scores in units of the limit; ``choice`` tells how ``--auto`` found the settings;
-    ``good_pictures`` are shown first.
+    ``good_pictures`` are shown first; ``advice`` stands under the result.
     Raises :class:`OutputError`.
     """
     held_out: metrics.Floats = np.asarray(holdout_scores, dtype=np.float64)
@@ -112,6 +113,7 @@ def write_report(  # noqa: PLR0917
         calibration=calibration,
         facts=facts,
         sentences=headline(evaluation, calibration),
+        advice=advice,
         tiles=_tiles(evaluation, calibration),
         histogram=charts.histogram(evaluation, held_out, width_in=7.6),
         small_histogram=charts.histogram(evaluation, held_out, width_in=4.4),

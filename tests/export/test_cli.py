@@ -95,6 +95,7 @@ def test_photos_to_bundle_to_verdict(
     assert "of good parts (auto); of 24 that the model had not seen" in told
     assert "about 1 good part in 24 may be rejected" in told
     assert "150 photos allow 1 in 150" in told
+    assert "trial: the program drew 40 defects on good parts, many of them hardly visible" in told
     assert told.endswith(f"next: inspector-model evaluate {run}\n")
     assert main(["calibrate", str(run), "--false-reject", "2%"]) == 0
     told = capsys.readouterr().out
@@ -594,6 +595,29 @@ def test_a_test_photo_of_another_shape_is_a_fault_and_stops_no_export(
     parity = read(output).manifest.parity
     assert parity is not None
     assert parity.images == 24 + 12
+
+
+def test_a_run_that_catches_nothing_is_not_waved_on_to_export(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path / "run")
+    shutil.copytree(trained.folder, run.folder)
+    outcome = run.outcome()
+    # As one odd part among few would set it.
+    high = outcome.calibration.model_copy(update={"threshold": outcome.calibration.threshold * 99})
+    changed = outcome.model_copy(update={"calibration": high})
+    run.write("outcome.json", changed.model_dump_json().encode())
+    assert main(["evaluate", str(run.folder)]) == 0
+    told = capsys.readouterr().out
+    assert "More than half of the defective parts pass, although" in told
+    assert f"next: inspector-model calibrate {run.folder} --false-reject" in told
+    assert "inspector-model export" not in told
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "calibrate RUN --false-reject" in page
+    assert main(shlex.split(told.splitlines()[-1].removeprefix("next: "))[1:]) == 0
+    assert "of them pass at this limit" in capsys.readouterr().out
+    assert main(["evaluate", str(run.folder)]) == 0
+    assert "inspector-model export" in capsys.readouterr().out
 
 
 def test_calibrating_anew_removes_the_figures_of_the_former_limit(

@@ -205,8 +205,9 @@ class _Masks:
 
     def of(self, photo: Path, folder: Path) -> Path | None:
         """The mask of a ``photo`` in ``folder``, that of its kind, or the folder of its masks."""
-        bare = photo.relative_to(folder).with_suffix("")
-        for key in (Path(folder.name) / bare, bare):
+        names = photo.relative_to(self._layout.root).with_suffix("").parts
+        depth = len(folder.relative_to(self._layout.root).parts)
+        for key in (Path(*names[start:]) for start in range(depth + 1)):
             found = [
                 mask
                 for ending in _ENDINGS

@@ -154,7 +154,10 @@ def headline(evaluation: Evaluation, calibration: Calibration) -> list[str]:
         both = "; ".join(halves)
         sentences.append(f"{both[0].upper()}{both[1:]}.")
     if not rejects.total:
-        sentences.append("No good part was tested, so false rejects are not known.")
+        sentences.append(
+            f"No good part was tested, so false rejects and F1 are not known. "
+            f"{_holdout_sentence(calibration)}"
+        )
     if not escapes.total:
         sentences.append("No defective part was tested, so escapes are not known.")
     if evaluation.faults:
@@ -181,7 +184,7 @@ def _tiles(evaluation: Evaluation, calibration: Calibration) -> list[_Tile]:
             ),
         ]
     summary = evaluation.summary()
-    best = "no defective parts tested"
+    best = "no good parts tested" if evaluation.escapes.total else "no defective parts tested"
     if "f1_best" in summary:
         best = f"best: {say_share(summary['f1_best'])} at {say_score(summary['f1_best_threshold'])}"
     return [

@@ -20,6 +20,7 @@ from export.data.layouts import (
     WHOLE,
     Layout,
     Selection,
+    UnclearLayoutError,
     is_twin,
     list_photos,
     recognise,
@@ -91,9 +92,10 @@ def open_good(root: Path, selection: Selection = WHOLE) -> tuple[Path, ...]:
         raise DatasetError(f"{min(missing)}: is not among the good parts; nothing to leave out")
     if not layout.good:
         folder = root / "train" / GOOD
-        raise DatasetError(
-            f"{root}: looked for good parts in {folder}, which is missing; put their photos "
-            f"there, or name the folder that holds nothing but photos of good parts with --good DIR"
+        raise UnclearLayoutError(
+            f"{root}: looked for good parts in {folder}, which is missing",
+            "; put their photos there, or name the folder that holds nothing but photos of good "
+            "parts with --good DIR",
         )
     folder = layout.good[0]
     if not found and layout.has_twins and list_photos(folder):
@@ -203,8 +205,9 @@ class _Masks:
 
     def of(self, photo: Path, folder: Path) -> Path | None:
         """The mask of a ``photo`` in ``folder``, that of its kind, or the folder of its masks."""
-        bare = photo.relative_to(folder).with_suffix("")
-        for key in (Path(folder.name) / bare, bare):
+        names = photo.relative_to(self._layout.root).with_suffix("").parts
+        depth = len(folder.relative_to(self._layout.root).parts)
+        for key in (Path(*names[start:]) for start in range(depth + 1)):
             found = [
                 mask
                 for ending in _ENDINGS

@@ -97,9 +97,7 @@ class Layout:
     def tests(self) -> tuple[tuple[Path, str], ...]:
         """Folders of test photos and their kinds. Raises :class:`DatasetError`."""
         inner = [] if self.test is None else subfolders(self.test)
-        return self.kinds + tuple(
-            (folder, _kind(folder)) for folder in inner if sound(folder.name) != "mask"
-        )
+        return self.kinds + _kinds_of(folder for folder in inner if sound(folder.name) != "mask")
 
     @property
     def mask_folders(self) -> tuple[Path, ...]:
@@ -243,15 +241,25 @@ def refuse_unless_good_only(root: Path) -> None:
                 )
 
 
-def unclear(root: Path, why: str, for_all: str = "") -> DatasetError:
+class UnclearLayoutError(DatasetError):
+    """A layout leaves doubt, or is not what a person said; ``why`` begins with the folder."""
+
+    def __init__(self, why: str, cure: str) -> None:
+        """``cure`` is for who may say which parts are good."""
+        super().__init__(f"{why}{cure}")
+        self.why = why
+
+
+def unclear(root: Path, why: str, for_all: str = "") -> UnclearLayoutError:
     """The refusal of a layout that leaves doubt, with the two ways to say what is meant.
 
     ``for_all`` is what to type where all photos are good parts.
     """
     hint = f" ({for_all} if all of them are good parts)" if for_all else ""
-    return DatasetError(
-        f"{root}: {why}: which are the good parts? Name their folder with --good DIR{hint}, or lay "
-        f"the photos out as train/good, test/<kind> and ground_truth/<kind>"
+    return UnclearLayoutError(
+        f"{root}: {why}",
+        f": which are the good parts? Name their folder with --good DIR{hint}, or lay the photos "
+        f"out as train/good, test/<kind> and ground_truth/<kind>",
     )
 
 
@@ -292,6 +300,12 @@ def twin_of(photo: Path) -> Path | None:
 def _chosen(root: Path, selection: Selection) -> Layout:
     """The good parts where a person said; the rest of the data set is for testing where it can."""
     good = tuple(root / name for name in selection.good)
+    for folder, name in zip(good, selection.good, strict=True):
+        if not folder.is_dir():
+            raise UnclearLayoutError(
+                f"{root}: has no folder '{name}', which --good names",
+                "; name one that is there, relative to the data folder or by its whole path",
+            )
     rest = [
         child
         for child in subfolders(root)
@@ -302,10 +316,10 @@ def _chosen(root: Path, selection: Selection) -> Layout:
     masks = tuple(child for child in rest if sound(child.name) == "mask")
     used = {*kinds, *masks, *([test] if test is not None else [])}
     return Layout(
-        "as you said",
+        "good parts named by --good",
         root,
         good,
-        tuple((kind, _kind(kind)) for kind in kinds),
+        _kinds_of(kinds),
         test,
         masks,
         tuple(child for child in rest if child not in used),
@@ -324,7 +338,7 @@ def _visa(root: Path, inner: Path) -> Layout:
         "VisA",
         root,
         tuple(good),
-        tuple((kind, _kind(kind)) for kind in kinds if kind not in good),
+        _kinds_of(kind for kind in kinds if kind not in good),
         masks=() if masks is None else (masks,),
     )
 
@@ -364,32 +378,50 @@ def _beside(root: Path, good: Path, others: Sequence[Path]) -> Layout:
     """Good parts in one folder, and beside it what is a defect, a mask, or neither."""
     masks = tuple(child for child in others if sound(child.name) == "mask")
     kinds = tuple(child for child in others if child not in masks)
-    for folder in (good, *kinds):
-        _refuse_doubtful(folder)
+    _refuse_doubtful(good)
+    for folder in kinds:
+        _refuse_doubtful(folder, beside=good)
     return Layout(
         "good parts beside defects" if kinds else "good parts only",
         root,
         (good,),
-        tuple((kind, kind.name) for kind in kinds),
+        _kinds_of(kinds),
         masks=masks,
     )
 
 
-def _refuse_doubtful(root: Path) -> None:
-    """Refuse a folder in which another one, at any depth, says what its photos are."""
+def _refuse_doubtful(root: Path, beside: Path | None = None) -> None:
+    """Refuse a folder in which another one, at any depth, says what its photos are.
+
+    ``root`` may lie ``beside`` the good parts. If it is called so that all in it are defects, one
+    that sounds like a defect, too, is no doubt.
+    """
+    known = {"bad"} if beside is not None and sound(root.name) == "bad" else set()
     for here, inner, _ in folders.walk(root):
         for name in inner:
-            if (sound(name) or name.lower() in _TRAIN | _TEST) and list_photos(here / name):
+            says = sound(name)
+            tells = (says and says not in known) or name.lower() in _TRAIN | _TEST
+            if tells and list_photos(here / name):
                 what = (here / name).relative_to(root).as_posix()
-                raise unclear(root, f"has photos in '{what}' and others beside it")
+                if beside is None:
+                    raise unclear(root, f"has photos in '{what}' and others beside it")
+                raise unclear(
+                    root.parent,
+                    f"'{beside.name}' was taken for the good parts, and '{root.name}' beside it "
+                    f"for defects, but that has photos in '{what}', too",
+                )
 
 
 def _refuse_whole_sets(root: Path, children: Sequence[Path]) -> None:
     """Refuse a folder of data sets, or one around a single set, by naming them."""
     sets = [child for child in children if _is_set(child)]
-    if sets and not _direct(root):
-        what = "a data set of its own" if len(sets) == 1 else "data sets of their own"
-        raise unclear(root, f"has {what} in {_names(sets)} (give {sets[0]} instead of {root})")
+    if not sets or _direct(root):
+        return
+    if len(sets) > 1:
+        raise UnclearLayoutError(
+            f"{root}: holds data sets of its own ({_names(sets)})", f"; name one, such as {sets[0]}"
+        )
+    raise unclear(root, f"has a data set of its own in {_names(sets)} (give {sets[0]})")
 
 
 def _is_set(folder: Path) -> bool:
@@ -423,8 +455,19 @@ def _refuse_unlike_heap(root: Path) -> None:
             raise unclear(root, f"{why} and others beside them", "--good .")
 
 
-def _kind(folder: Path) -> str:
-    return GOOD if sound(folder.name) == "good" else folder.name
+def _kinds_of(found: Iterable[Path]) -> tuple[tuple[Path, str], ...]:
+    """Folders of test photos and their kinds; a folder of all defects is told by those in it."""
+    return tuple(pair for folder in found for pair in _split_kinds(folder))
+
+
+def _split_kinds(folder: Path) -> list[tuple[Path, str]]:
+    """``NG`` by ``NG/scratch`` and ``NG/dent``, where each photo lies in such a folder."""
+    says = sound(folder.name)
+    inner = [child for child in subfolders(folder) if list_photos(child)] if says == "bad" else []
+    # A day or a camera is no kind of defect.
+    if not inner or _direct(folder) or all(is_neutral(child.name) for child in inner):
+        return [(folder, GOOD if says == "good" else folder.name)]
+    return [(child, f"{folder.name}/{child.name}") for child in inner]
 
 
 def _subfolder(folder: Path, *names: str) -> Path | None:

@@ -44,5 +44,12 @@ def run(options: argparse.Namespace) -> int:
             f"choose one of {there}"
         )
     logs.to_stderr()
-    process.run(station, options.wait_for_subscriber, options.stop_on_stdin_eof, options.recipe)
+    process.run(
+        station,
+        options.wait_for_subscriber,
+        options.stop_on_stdin_eof,
+        options.recipe,
+        # Absolute, as the process may not stay where it was started.
+        options.station.absolute(),
+    )
     return 0

@@ -148,15 +148,23 @@ class Changeover(Worker):
 
     It calls ``done`` at its end: then ``judges`` is complete, or ``problems`` says why not.
     ``forget``: the operator wants the watches over drift and alarms to begin anew. After
-    :meth:`give_up` no file is waited for, and ``problems`` says so.
+    :meth:`give_up` no file is waited for, and ``problems`` says so. ``look`` is asked, in this
+    thread, what a person should know besides: ``remark``.
     """
 
     def __init__(
-        self, station: Station, done: Callable[[Changeover], None], *, forget: bool
+        self,
+        station: Station,
+        done: Callable[[Changeover], None],
+        *,
+        forget: bool,
+        look: Callable[[], str] = lambda: "",
     ) -> None:
         super().__init__("changeover")
         self.station = station
         self.forget = forget
+        self.remark = ""
+        self._look = look
         self.judges: dict[str, Judge] = {}
         self.batching = Batching()
         self.problems: list[StartupError] = []
@@ -181,6 +189,8 @@ class Changeover(Worker):
                     self.problems.append(StartupError(f"camera {name}: self-test: {missed}"))
             if self.station.batching == "auto":
                 self.batching.learn(self.judges.values())
+            if not self._given_up:
+                self.remark = self._look()
             whole = True
         finally:
             if not whole:

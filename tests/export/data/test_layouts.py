@@ -94,6 +94,20 @@ def ok_ng(root: Path) -> None:
     masks(root / "masks", 3)
 
 
+def kinds_of_defects(root: Path) -> None:
+    photos(root / "OK", 10)
+    photos(root / "NG" / "scratch", 3)
+    photos(root / "NG" / "dent", 2)
+    masks(root / "masks" / "scratch", 3)
+
+
+def kinds_in_test(root: Path) -> None:
+    photos(root / "train" / "ok", 10)
+    photos(root / "test" / "ok", 2, first=20)
+    photos(root / "test" / "ko" / "dent", 2)
+    masks(root / "ground_truth" / "ko" / "dent", 2)
+
+
 def casting(root: Path) -> None:
     photos(root / "train" / "ok_front", 10)
     photos(root / "train" / "def_front", 4, first=50)
@@ -159,7 +173,9 @@ def heap(root: Path) -> None:
         (casting, "MVTec AD with other names", 10, {GOOD: 2, "def_front": 3}, 0),
         (heap, "good parts only", 10, {}, 0),
         (mvtec_2, "MVTec AD", 10, {GOOD: 2, "bad": 3}, 3),
-        (real_iad, "good parts beside defects", 10, {"NG": 3}, 3),
+        (real_iad, "good parts beside defects", 10, {"NG/AK": 3}, 3),
+        (kinds_of_defects, "good parts beside defects", 10, {"NG/dent": 2, "NG/scratch": 3}, 3),
+        (kinds_in_test, "MVTec AD with other names", 10, {GOOD: 2, "ko/dent": 2}, 2),
         (dagm, "DAGM", 12, {GOOD: 12, "defective": 3}, 3),
         (masks_beside, "MVTec AD", 10, {GOOD: 2, "crack": 3}, 3),
         (unpacked_zip, "good parts beside defects", 10, {"NG_2024": 3}, 0),
@@ -279,7 +295,32 @@ def test_a_link_from_the_good_parts_to_the_defects_is_refused(tmp_path: Path) ->
 def test_a_folder_around_data_sets_names_them(tmp_path: Path) -> None:
     for name in ("bottle", "cap"):
         mvtec(tmp_path / name)
-    with pytest.raises(DatasetError, match=r"'bottle', 'cap' \(give .*bottle instead of"):
+    with pytest.raises(
+        DatasetError,
+        match=r"holds data sets of its own \('bottle', 'cap'\); name one, such as .*bottle$",
+    ):
+        open_good(tmp_path)
+
+
+def test_kinds_of_defects_are_told_apart_where_a_person_named_the_good_parts(
+    tmp_path: Path,
+) -> None:
+    kinds_of_defects(tmp_path)
+    samples = open_test(tmp_path, Selection(good=("OK",)))
+    assert Counter(sample.kind for sample in samples) == {"NG/scratch": 3, "NG/dent": 2}
+    # Days are no kinds.
+    (tmp_path / "NG" / "scratch").rename(tmp_path / "NG" / "monday")
+    (tmp_path / "NG" / "dent").rename(tmp_path / "NG" / "tuesday")
+    (tmp_path / "masks" / "scratch").rename(tmp_path / "masks" / "monday")
+    assert Counter(sample.kind for sample in open_test(tmp_path)) == {"NG": 5}
+
+
+def test_good_parts_among_the_defects_are_asked_about_and_what_was_recognised_is_said(
+    tmp_path: Path,
+) -> None:
+    kinds_of_defects(tmp_path)
+    (tmp_path / "NG" / "dent").rename(tmp_path / "NG" / "okay")
+    with pytest.raises(DatasetError, match="'OK' was taken for the good parts, and 'NG' beside it"):
         open_good(tmp_path)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import aiomqtt
 from aiomqtt.exceptions import MqttConnectError
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -29,8 +30,18 @@ _AGAIN_S: Final = 600.0
 """After this a problem that goes on is said again."""
 _REFUSED: Final = 0x80
 """Reason codes of MQTT 5 from here on are failures."""
+_UNABLE: Final = frozenset({0x9A, 0x9B})
+"""Retain not supported, QoS not supported."""
 _SILENT: Final = logging.Logger("mqtt", logging.CRITICAL + 1)
 """What the library would say of every attempt is said by the bridge, once."""
+
+
+class _HungUpError(aiomqtt.MqttError):
+    """The broker ended the connection in place of an answer to the first packet."""
+
+
+class NotTakenError(aiomqtt.MqttError):
+    """The broker did not take a message; ``str()`` is its reason."""
 
 
 class BrokerError(Exception):
@@ -84,17 +95,37 @@ def _context(tls: Tls) -> ssl.SSLContext:
 class Connection(aiomqtt.Client):
     """One connection to the broker: made once, and never again after it broke.
 
-    The library does not say whether the broker took a message; this does, by ``refused``.
+    The library does not say whether the broker took a message; ``deliver`` does.
     """
 
-    refused = ""
-    """Why the broker did not take a message; after this nothing counts as acknowledged."""
+    def __init__(self, *words: Any, **options: Any) -> None:
+        super().__init__(*words, **options)
+        self._refused: dict[int, str] = {}
+        """Messages that the broker did not take, and why."""
+
+    async def deliver(
+        self, topic: str, payload: bytes, qos: int, retain: bool, properties: Properties | None
+    ) -> None:
+        """Publish, and wait until the broker has taken it.
+
+        Raises :class:`MqttError`, :class:`NotTakenError`; ValueError for a topic that is none.
+        """
+        info = self._client.publish(topic, payload, qos, retain, properties)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise aiomqtt.MqttCodeError(info.rc)
+        if info.is_published():
+            return
+        taken = asyncio.Event()
+        with self._pending_call(info.mid, taken, self._pending_publishes):
+            await self._wait_for(taken.wait(), timeout=None)
+        if (why := self._refused.pop(info.mid, None)) is not None:
+            raise NotTakenError(why)
 
     def _on_publish(
         self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
     ) -> None:
-        if reason_code.value >= _REFUSED and not self.refused:
-            self.refused = str(reason_code)
+        if reason_code.value >= _REFUSED and mid in self._pending_publishes:
+            self._refused[mid] = str(reason_code)
         super()._on_publish(client, userdata, mid, reason_code, properties)
 
     def _on_disconnect(
@@ -107,7 +138,7 @@ class Connection(aiomqtt.Client):
     ) -> None:
         # Without this the library would wait for an answer that cannot come any more.
         if not self._connected.done():
-            self._connected.set_exception(aiomqtt.MqttError("it hung up before it answered"))
+            self._connected.set_exception(_HungUpError())
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
     async def drop(self) -> None:
@@ -189,13 +220,15 @@ def naming(connection: Connection, config: MqttBridge) -> Iterator[None]:
 
 def in_words(error: aiomqtt.MqttError, connection: Connection, config: MqttBridge) -> str:
     """What is wrong, and where to look."""
-    if connection.refused:
+    if isinstance(error, NotTakenError):
         return (
-            f"does not take the bridge's messages: {connection.refused}; look at what the broker "
-            f"lets this user publish under '{config.topic}'"
+            f"does not take the bridge's messages: {error}; look at what the broker lets this "
+            f"user publish under '{config.topic}'"
         )
     if isinstance(error, MqttConnectError):
-        return f"refuses the connection: {error.rc}; look at user, password_file and client_id"
+        return f"refuses the connection: {error.rc}; look at {_why_refused(error.rc)}"
+    if isinstance(error, _HungUpError):
+        return f"hung up before it answered; {_why_silent(config.tls)}"
     text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text:
         said = text.partition("certificate verify failed: ")[2].partition(" (_ssl.c")[0]
@@ -212,7 +245,28 @@ def in_words(error: aiomqtt.MqttError, connection: Connection, config: MqttBridg
         return f"the connection ended: {error.rc if isinstance(error.rc, ReasonCode) else text}"
     if text.startswith("Disconnected"):
         return "the connection ended"
-    return f"cannot be reached: {text.partition('] ')[2] or text}"
+    told = f"cannot be reached: {text.partition('] ')[2] or text}"
+    if config.tls is not None and "reset by peer" in text:
+        # It took the connection, and ended it at the first word of TLS.
+        return f"{told}; look whether this is the broker's port for TLS"
+    return told
+
+
+def _why_refused(code: object) -> str:
+    if isinstance(code, ReasonCode) and code.value in _UNABLE:
+        return "the broker's own settings: a bridge needs QoS 1 and retained messages"
+    return "user, password_file and client_id"
+
+
+def _why_silent(tls: Tls | None) -> str:
+    """Where to look if a broker hangs up at once: for why, it has told nothing."""
+    if tls is None:
+        where = "look whether this is its port for TLS, which needs the key tls"
+    elif tls.certificate is None:
+        where = "look whether it asks for a certificate (tls.certificate, tls.key)"
+    else:
+        where = f"look whether it accepts {tls.certificate}, and whether that has expired"
+    return f"{where}; and whether it speaks MQTT 5"
 
 
 def _reason(error: OSError) -> str:
@@ -279,7 +333,7 @@ class Window:
         """
         await self._room.acquire()
         task = asyncio.create_task(
-            self._connection.publish(topic, payload, qos, retain, properties)
+            self._connection.deliver(topic, payload, qos, retain, properties)
         )
         self._under_way.append((task, acknowledged))
         task.add_done_callback(self._done)
@@ -306,8 +360,6 @@ class Window:
         if task.cancelled() or self.failed.done():
             return
         error = task.exception()
-        if error is None and self._connection.refused:
-            error = aiomqtt.MqttError("refused")
         if error is not None:
             self.failed.set_exception(error)
             return

@@ -24,6 +24,7 @@ from inspector.bridges.broker import (
     BrokerError,
     Complaints,
     Connection,
+    NotTakenError,
     Window,
     connected,
     json_properties,
@@ -189,14 +190,12 @@ class Bridge:
             properties = json_properties()
             if sender.correlation is not None:
                 properties.CorrelationData = sender.correlation
-            with contextlib.suppress(ValueError):
-                # A sender may ask for its answer at a topic that is none.
-                await connection.publish(
-                    sender.topic,
-                    _json(reply.model_dump(mode="json", by_alias=True)),
-                    qos=1,
-                    properties=properties,
-                )
+            told = _json(reply.model_dump(mode="json", by_alias=True))
+            try:
+                await connection.deliver(sender.topic, told, 1, False, properties)
+            except (ValueError, NotTakenError) as error:
+                # A sender may ask for its answer at a topic that is none, or is not for it.
+                say("answer not taken", logging.WARNING, topic=sender.topic, problem=str(error))
 
     def _acknowledged(self, position: Position | None) -> None:
         self._complaints.well()

@@ -92,9 +92,13 @@ def _check_mqtt(config: MqttBridge, path: Path) -> Iterator[CheckResult]:
         from inspector.bridges import broker
         from inspector.bridges.position import PositionFile
 
-        access = broker.Access.load(config)
     except (ConfigError, SecretError) as problem:
         yield wrong("keys" if isinstance(problem, SecretError) else "packages", problem)
+        return
+    try:
+        access = broker.Access.load(config)
+    except (ConfigError, SecretError) as problem:
+        yield wrong("access", problem)
         return
     try:
         # What the file says of a beginning is for the bridge to write, at its first start.

@@ -8,10 +8,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,13 @@ def wait_for(holds: Callable[[], Any], within_s: float = 15.0) -> Any:
 class Broker:
     """mosquitto on a free port, which keeps its sessions on the disk over an orderly restart."""
 
-    def __init__(self, folder: Path, *settings: str) -> None:
+    def __init__(self, folder: Path, *settings: str, words: Sequence[str] = ()) -> None:
+        """``words``: how mosquitto's own programs get in."""
+        self._words = tuple(words)
         self.port = int(free_ports(1)[0].rpartition(":")[2])
         self.address = f"127.0.0.1:{self.port}"
         self._folder = folder / "broker"
-        self._folder.mkdir()
+        self._folder.mkdir(parents=True)
         self._file = self._folder / "mosquitto.conf"
         lines = [
             f"listener {self.port} 127.0.0.1",
@@ -89,7 +92,7 @@ class Broker:
         """What mosquitto_sub hears; its session outlives a restart of the broker."""
         path = folder / f"heard-{len(self._subscribers)}"
         command = ["mosquitto_sub", "-V", "mqttv5", "-h", "127.0.0.1", "-p", str(self.port)]
-        command += ["-q", "1", "-c", "-i", path.name, "-x", "3600", "-t", topic]
+        command += [*self._words, "-q", "1", "-c", "-i", path.name, "-x", "3600", "-t", topic]
         with path.open("wb") as file:
             child = subprocess.Popen([*command, "-F", "%r %t %x", *words], stdout=file)
         self._subscribers.append(child)
@@ -98,7 +101,9 @@ class Broker:
     def publish(self, topic: str, payload: str, *words: str) -> None:
         command = ["mosquitto_pub", "-V", "mqttv5", "-h", "127.0.0.1", "-p", str(self.port)]
         subprocess.run(
-            [*command, "-q", "1", "-t", topic, "-m", payload, *words], check=True, timeout=20
+            [*command, *self._words, "-q", "1", "-t", topic, "-m", payload, *words],
+            check=True,
+            timeout=20,
         )
 
     def close(self) -> None:
@@ -107,8 +112,12 @@ class Broker:
             child.wait()
         self.stop()
 
+    @property
+    def log(self) -> str:
+        """What the broker itself said."""
+        return (self._folder / "log").read_text(encoding="utf-8", errors="replace")
+
     def _listens(self) -> bool:
-        import socket
 
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
             return True
@@ -137,6 +146,12 @@ class Heard:
         for told in self.documents("verdict"):
             found.setdefault((told["epoch"], told["seq"]))
         return list(found)
+
+
+def need_broker(folder: Path, *settings: str, words: Sequence[str] = ()) -> Broker:
+    """A broker that runs, where one is installed."""
+    need_mosquitto()
+    return Broker(folder, *settings, words=words).start()
 
 
 def config(station: Station, broker: str, folder: Path, **changes: Any) -> MqttBridge:

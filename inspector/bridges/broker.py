@@ -30,14 +30,25 @@ _AGAIN_S: Final = 600.0
 """After this a problem that goes on is said again."""
 _REFUSED: Final = 0x80
 """Reason codes of MQTT 5 from here on are failures."""
-_UNABLE: Final = frozenset({0x9A, 0x9B})
-"""Retain not supported, QoS not supported."""
+_PROTOCOL: Final = 0x82
+"""Protocol error: the library found it, in what the broker sent."""
+_UNSPECIFIED: Final = 0x80
+_CURES: Final = (
+    ({0x85, 0x86, 0x87, 0x8A, 0x8C}, "; look at user, password_file and client_id"),
+    ({0x84}, "; a bridge speaks MQTT 5, which this broker does not"),
+    ({0x9A, 0x9B}, "; a bridge needs QoS 1 and retained messages: look at the broker's settings"),
+)
+"""Where to look, by the reason for which a broker refuses."""
 _SILENT: Final = logging.Logger("mqtt", logging.CRITICAL + 1)
 """What the library would say of every attempt is said by the bridge, once."""
 
 
 class _HungUpError(aiomqtt.MqttError):
     """The broker ended the connection in place of an answer to the first packet."""
+
+
+class _GarbageError(aiomqtt.MqttError):
+    """What came in place of an answer to the first packet is no MQTT."""
 
 
 class NotTakenError(aiomqtt.MqttError):
@@ -138,7 +149,8 @@ class Connection(aiomqtt.Client):
     ) -> None:
         # Without this the library would wait for an answer that cannot come any more.
         if not self._connected.done():
-            self._connected.set_exception(_HungUpError())
+            is_garbage = isinstance(reason_code, ReasonCode) and reason_code.value == _PROTOCOL
+            self._connected.set_exception(_GarbageError() if is_garbage else _HungUpError())
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
     async def drop(self) -> None:
@@ -226,9 +238,11 @@ def in_words(error: aiomqtt.MqttError, connection: Connection, config: MqttBridg
             f"user publish under '{config.topic}'"
         )
     if isinstance(error, MqttConnectError):
-        return f"refuses the connection: {error.rc}; look at {_why_refused(error.rc)}"
+        return f"refuses the connection: {error.rc}{_cure(error.rc)}"
     if isinstance(error, _HungUpError):
         return f"hung up before it answered; {_why_silent(config.tls)}"
+    if isinstance(error, _GarbageError):
+        return "answers what is no MQTT 5; look at the port in 'broker'"
     text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text:
         said = text.partition("certificate verify failed: ")[2].partition(" (_ssl.c")[0]
@@ -241,9 +255,10 @@ def in_words(error: aiomqtt.MqttError, connection: Connection, config: MqttBridg
     cause = error.__cause__
     if isinstance(cause, ssl.SSLError):
         return f"ended the TLS connection: {_reason(cause)}; look at tls.certificate"
-    if isinstance(error, aiomqtt.MqttCodeError):
-        return f"the connection ended: {error.rc if isinstance(error.rc, ReasonCode) else text}"
-    if text.startswith("Disconnected"):
+    ended = next((one for one in (error, cause) if isinstance(one, aiomqtt.MqttCodeError)), None)
+    if ended is not None and isinstance(ended.rc, ReasonCode) and ended.rc.value != _UNSPECIFIED:
+        return f"the connection ended: {ended.rc}"
+    if ended is not None or text.startswith("Disconnected"):
         return "the connection ended"
     told = f"cannot be reached: {text.partition('] ')[2] or text}"
     if config.tls is not None and "reset by peer" in text:
@@ -252,10 +267,9 @@ def in_words(error: aiomqtt.MqttError, connection: Connection, config: MqttBridg
     return told
 
 
-def _why_refused(code: object) -> str:
-    if isinstance(code, ReasonCode) and code.value in _UNABLE:
-        return "the broker's own settings: a bridge needs QoS 1 and retained messages"
-    return "user, password_file and client_id"
+def _cure(code: object) -> str:
+    value = code.value if isinstance(code, ReasonCode) else None
+    return next((cure for codes, cure in _CURES if value in codes), "")
 
 
 def _why_silent(tls: Tls | None) -> str:

@@ -174,8 +174,14 @@ def serving(
 class Station:
     """Publishes what it records, or loses it on the way, and is started anew at the same ports."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        on_request: Callable[[Request], None] = lambda request: None,
+        **options: Any,
+    ) -> None:
         self.recorded = Recorded(folder)
+        self._on_request = on_request
         self.verdicts, self.images, self.commands = free_ports(3)
         self._options = options
         self._stack = contextlib.ExitStack()
@@ -192,7 +198,7 @@ class Station:
         self.publisher = Publisher(self.verdicts, self.images)
         self._stack.callback(self.publisher.close, linger_ms=0)
         self._stack.enter_context(
-            serving(self.recorded, lambda request: None, self.commands, **self._options)
+            serving(self.recorded, self._on_request, self.commands, **self._options)
         )
 
     def wait(self, subscriber: Subscriber | None = None) -> list[Item]:

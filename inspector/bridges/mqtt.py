@@ -35,7 +35,7 @@ from inspector.bridges.broker_commands import CommandDesk, Sender
 from inspector.bridges.feed import Feed
 from inspector.bridges.position import Position, PositionFile
 from inspector.client import ClientKeys, Gap, Heatmap, Item
-from inspector.config.mqtt_bridge import MqttBridge
+from inspector.config.mqtt_bridge import SPARKPLUG, MqttBridge
 from inspector.errors import WireError
 from inspector.logs import say
 from inspector.wire.messages import ReplyMessage, StatusMessage, VerdictMessage
@@ -180,9 +180,16 @@ class Bridge:
             if self._desk is None or not isinstance(message.payload, bytes):
                 continue
             properties = message.properties
-            told = getattr(properties, "ResponseTopic", None) or f"{self._config.topic}/reply"
-            sender = Sender(str(told), getattr(properties, "CorrelationData", None))
+            asked = str(getattr(properties, "ResponseTopic", ""))
+            sender = Sender(self._answer_to(asked), getattr(properties, "CorrelationData", None))
             self._desk.take(sender, message.payload, message.retain)
+
+    def _answer_to(self, asked: str) -> str:
+        """Where an answer goes: where its sender asks for it, unless the bridge speaks there."""
+        own = self._config.topic, SPARKPLUG
+        # Nobody may have the station seem to say what a sender wrote.
+        is_own = any(asked == one or asked.startswith(f"{one}/") for one in own)
+        return asked if asked and not is_own else f"{self._config.topic}/reply"
 
     async def _answer(self, connection: Connection) -> None:
         while True:

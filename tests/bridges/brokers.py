@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -99,12 +99,22 @@ class Broker:
         return Heard(path)
 
     def publish(self, topic: str, payload: str, *words: str) -> None:
+        self._publish(topic, "-m", payload, *words)
+
+    def send_file(self, topic: str, path: Path) -> None:
+        """The whole file as one message."""
+        # The program takes no empty file.
+        self._publish(topic, *(("-f", str(path)) if path.stat().st_size else ("-n",)))
+
+    def send_lines(self, topic: str, path: Path) -> None:
+        """Each line of the file as a message."""
+        with path.open("rb") as lines:
+            self._publish(topic, "-l", given=lines)
+
+    def _publish(self, topic: str, *words: str, given: IO[bytes] | None = None) -> None:
         command = ["mosquitto_pub", "-V", "mqttv5", "-h", "127.0.0.1", "-p", str(self.port)]
-        subprocess.run(
-            [*command, *self._words, "-q", "1", "-t", topic, "-m", payload, *words],
-            check=True,
-            timeout=20,
-        )
+        command += [*self._words, "-q", "1", "-t", topic, *words]
+        subprocess.run(command, stdin=given, check=True, timeout=20)
 
     def close(self) -> None:
         for child in self._subscribers:
@@ -154,7 +164,7 @@ def need_broker(folder: Path, *settings: str, words: Sequence[str] = ()) -> Brok
     return Broker(folder, *settings, words=words).start()
 
 
-def config(station: Station, broker: str, folder: Path, **changes: Any) -> MqttBridge:
+def config(station: Any, broker: str, folder: Path, **changes: Any) -> MqttBridge:
     made: dict[str, Any] = {
         "bridge": "mqtt",
         "station": {

@@ -14,13 +14,15 @@ from typing import Any
 
 from inspector.client.subscriber import Item, Subscriber
 from inspector.config.station_file import Security
+from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.journal.reader import Reader
 from inspector.journal.recovery import Damage
 from inspector.journal.schema import FILE, PLACES_PER_EPOCH
 from inspector.journal.writer import Journal
+from inspector.verdict import Frame8
 from inspector.wire.command_server import Commands, CommandSocket
 from inspector.wire.gate import Gate
-from inspector.wire.messages import StatusMessage, VerdictMessage
+from inspector.wire.messages import HeatmapMessage, StatusMessage, VerdictMessage
 from inspector.wire.publisher import Publisher
 from inspector.wire.requests import Request
 
@@ -118,6 +120,12 @@ class Recorded:
         """Have the journal say ``row`` instead of verdict ``seq`` of the first epoch."""
         with contextlib.closing(sqlite3.connect(self.folder / FILE)) as db, db:
             db.execute("UPDATE verdict SET json = ? WHERE place = ?", (row, PLACES_PER_EPOCH + seq))
+
+    def prune(self, epoch: int, before: int) -> None:
+        """Delete the verdicts of an epoch before this seq, as age does."""
+        base = PLACES_PER_EPOCH * epoch
+        with contextlib.closing(sqlite3.connect(self.folder / FILE)) as db, db:
+            db.execute("DELETE FROM verdict WHERE place > ? AND place < ?", (base, base + before))
 
     def status(self, state: str = "ContinuousExecution") -> StatusMessage:
         fields: dict[str, Any] = {
@@ -227,6 +235,18 @@ class Station:
 
     def go_down(self) -> None:
         self._stack.close()
+
+    def show(self, seq: int, map_: Frame8, picture: Frame8) -> tuple[bytes, bytes]:
+        """Publish a heatmap; its two files."""
+        height, width = map_.shape
+        of = verdict(seq, self.recorded.epoch)
+        told = of.model_dump(include=set(HeatmapMessage.model_fields)) | {
+            "width": width,
+            "height": height,
+        }
+        files = encode_png(map_), encode_jpeg(picture)
+        self.publisher.send_heatmap(HeatmapMessage.model_validate(told), *files)
+        return files
 
     def come_up(self) -> None:
         """Another epoch."""

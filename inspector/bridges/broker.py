@@ -30,6 +30,10 @@ _AGAIN_S: Final = 600.0
 """After this a problem that goes on is said again."""
 _REFUSED: Final = 0x80
 """Reason codes of MQTT 5 from here on are failures."""
+_LARGEST_PACKET: Final = 268_435_460
+"""Bytes of the longest packet of MQTT, where the broker names no other limit."""
+_HEADER: Final = 9
+"""Bytes of a message's packet beside topic, payload and properties, at most."""
 _PROTOCOL: Final = 0x82
 """Protocol error: the library found it, in what the broker sent."""
 _UNSPECIFIED: Final = 0x80
@@ -57,6 +61,10 @@ class NotTakenError(aiomqtt.MqttError):
 
 class BrokerError(Exception):
     """The broker is not there, refuses, or does not answer; ``str()`` is one line for a person."""
+
+
+class RefusedError(BrokerError):
+    """The broker is there, and does not take a message."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,8 @@ class Connection(aiomqtt.Client):
         super().__init__(*words, **options)
         self._refused: dict[int, str] = {}
         """Messages that the broker did not take, and why."""
+        self.largest = _LARGEST_PACKET
+        """Bytes of a packet, of which the broker takes no longer one."""
 
     async def deliver(
         self, topic: str, payload: bytes, qos: int, retain: bool, properties: Properties | None
@@ -121,6 +131,9 @@ class Connection(aiomqtt.Client):
 
         Raises :class:`MqttError`, :class:`NotTakenError`; ValueError for a topic that is none.
         """
+        if not self.takes(topic, payload, properties):
+            # It would end the connection instead.
+            raise self.too_large(payload)
         info = self._client.publish(topic, payload, qos, retain, properties)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise aiomqtt.MqttCodeError(info.rc)
@@ -131,6 +144,26 @@ class Connection(aiomqtt.Client):
             await self._wait_for(taken.wait(), timeout=None)
         if (why := self._refused.pop(info.mid, None)) is not None:
             raise NotTakenError(why)
+
+    def takes(self, topic: str, payload: bytes, properties: Properties | None) -> bool:
+        """True when the message is not longer than the broker takes."""
+        more = 0 if properties is None else len(properties.pack())  # type: ignore[no-untyped-call]
+        return _HEADER + len(topic.encode()) + len(payload) + more <= self.largest
+
+    def too_large(self, payload: bytes) -> NotTakenError:
+        """What to say of a message that it does not take."""
+        return NotTakenError(f"{len(payload)} bytes; it takes packets of {self.largest}")
+
+    def _on_connect(
+        self,
+        client: Any,
+        userdata: Any,
+        flags: Any,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        self.largest = getattr(properties, "MaximumPacketSize", _LARGEST_PACKET)
+        super()._on_connect(client, userdata, flags, reason_code, properties)
 
     def _on_publish(
         self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
@@ -224,6 +257,8 @@ def naming(connection: Connection, config: MqttBridge) -> Iterator[None]:
     """Turn the library's errors in the block into a :class:`BrokerError`."""
     try:
         yield
+    except NotTakenError as error:
+        raise RefusedError(in_words(error, connection, config)) from None
     except aiomqtt.MqttError as error:
         raise BrokerError(in_words(error, connection, config)) from None
     except (ValueError, ssl.SSLError) as error:
@@ -323,7 +358,7 @@ class Window:
     """Messages under way, ``size`` at most; their acknowledgements count in order."""
 
     def __init__(self, connection: Connection, size: int) -> None:
-        self._connection = connection
+        self.connection = connection
         self._room = asyncio.Semaphore(size)
         self._under_way: collections.deque[tuple[asyncio.Task[None], Callable[[], None]]] = (
             collections.deque()
@@ -344,11 +379,15 @@ class Window:
         """Send a message as soon as there is room.
 
         ``acknowledged`` is called once this message and all before it have been acknowledged.
+        Raises :class:`MqttError` once a message before it, or this one, cannot be.
         """
+        if not self.failed.done() and not self.connection.takes(topic, payload, properties):
+            # Known before anything that follows is sent, which so cannot overtake it.
+            self.failed.set_exception(self.connection.too_large(payload))
+        if self.failed.done():
+            self.failed.result()
         await self._room.acquire()
-        task = asyncio.create_task(
-            self._connection.deliver(topic, payload, qos, retain, properties)
-        )
+        task = asyncio.create_task(self.connection.deliver(topic, payload, qos, retain, properties))
         self._under_way.append((task, acknowledged))
         task.add_done_callback(self._done)
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +18,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+import yaml
 
 from inspector.bridges.broker import Access
 from inspector.bridges.mqtt import Bridge
 from inspector.bridges.position import PositionFile
 from inspector.config.mqtt_bridge import MqttBridge
-from tests.stations import Station, free_ports
+from tests.running import environment
+from tests.stations import free_ports
 
 TOPIC = "works/line-1"
 
@@ -180,6 +183,25 @@ def config(station: Any, broker: str, folder: Path, **changes: Any) -> MqttBridg
         "keepalive_s": 5,
     }
     return MqttBridge.model_validate(made | changes)
+
+
+@contextlib.contextmanager
+def process(made: MqttBridge, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The same as a process of its own; what it logs is in ``bridge.log``."""
+    path = folder / "bridge.yaml"
+    document = made.model_dump(mode="json", exclude_none=True)
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    with (folder / "bridge.log").open("ab") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "inspector", "bridge", "mqtt", str(path)],
+            stderr=log,
+            env=environment(),
+        )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
 
 
 @contextlib.contextmanager

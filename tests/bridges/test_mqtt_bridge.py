@@ -279,7 +279,7 @@ def test_a_state_that_cannot_be_written_costs_doubles_and_nothing_else(
     with bridge(made):
         complete(station, heard)
     told = [one["seq"] for one in heard.documents("verdict")]
-    assert len(told) > 9 and told.count(1) == 1 and told[-2:] == [8, 9]
+    assert len(told) > 9 and told[-2:] == [8, 9]
     assert (tmp_path / "bridge.log").read_text().count("state not written") == 1
 
 

@@ -22,7 +22,7 @@ from inspector.journal.writer import Journal
 from inspector.verdict import Frame8
 from inspector.wire.command_server import Commands, CommandSocket
 from inspector.wire.gate import Gate
-from inspector.wire.messages import HeatmapMessage, StatusMessage, VerdictMessage
+from inspector.wire.messages import CameraStatus, HeatmapMessage, StatusMessage, VerdictMessage
 from inspector.wire.publisher import Publisher
 from inspector.wire.requests import Request
 
@@ -71,6 +71,7 @@ class Recorded:
         self._started = 0
         self.verdicts: list[VerdictMessage] = []
         self.trouble = ""
+        self.cameras: tuple[CameraStatus, ...] = ()
         self._journal: Journal | None = None
         self.start()
 
@@ -140,7 +141,7 @@ class Recorded:
             "provider": "CPUExecutionProvider",
             "inference": "",
             "trouble": self.trouble,
-            "cameras": (),
+            "cameras": self.cameras,
             "sent_us": 3,
         }
         return StatusMessage.model_validate(fields)

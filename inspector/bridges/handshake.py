@@ -88,6 +88,8 @@ class Handshake:
         self._order: Order | None = None
 
         self._state = ""
+        self._epoch = ""
+        """With a hardware trigger: the station's start whose pictures are counted."""
         self._camera_runs = False
         self._recipe = ""
         self._beat = 0
@@ -159,6 +161,9 @@ class Handshake:
 
     def status(self, message: StatusMessage) -> None:
         """The station lives, and stands like this."""
+        if self._set.hardware and message.epoch != self._epoch:
+            frames = (one.frames for one in message.cameras if one.name == self._set.camera)
+            self._count_from(message.epoch, next(frames, 0))
         self._state = message.state
         self._recipe = message.recipe
         self._camera_runs = any(
@@ -223,19 +228,33 @@ class Handshake:
         if not self._plc.command:
             self._command_echo, self._command_state = 0, CommandState.IDLE
 
-    def pictured(self, frame: int, message: VerdictMessage, now_s: float) -> None:
-        """With a hardware trigger: picture number ``frame`` of this camera's epoch was judged."""
-        count, part = self._parts.picture(frame, message, now_s + self._set.result_timeout_s)
+    def pictured(self, message: VerdictMessage, is_record: bool, now_s: float) -> None:
+        """With a hardware trigger: a picture of this camera was judged, or owed and not taken.
+
+        ``is_record``: the verdict was fetched from the journal, so that it lets nothing pass.
+        """
+        frame, origin = message.frame, Origin(message.epoch, message.seq)
+        if frame is None or message.trigger_seq is not None:
+            # A lost camera counts no edges; and who triggers it by command, counts for himself.
+            self._actions.append(Delivered(origin, "discarded"))
+            self._differ()
+            return
+        if message.epoch != self._epoch:
+            self._count_from(message.epoch, frame - 1)
+        self._expire(now_s)
+        told_now = message.told_again() if is_record else message
+        count, part = self._parts.picture(frame, told_now, now_s + self._set.result_timeout_s)
         if not self._parts.agrees:
-            self._actions.append(Delivered(Origin(message.epoch, message.seq), "discarded"))
+            self._actions.append(Delivered(origin, "discarded"))
             if part is not None:
                 self._put(self._fault(count, BridgeReason.COUNT_MISMATCH, part.part_id))
             self._differ()
         elif part is not None:
-            self._put(self._counted(count, part, message))
+            self._put(self._counted(count, part, told_now))
 
-    def counting_from(self, frame: int) -> None:
-        """With a hardware trigger: the camera's count stands at ``frame``, as at a start."""
+    def _count_from(self, epoch: str, frame: int) -> None:
+        """Another start of the station: its count stands at ``frame``, and nothing passes."""
+        self._epoch = epoch
         self._differ()
         self._parts.restart(frame)
 

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from inspector.config.addresses import COMMANDS
+from inspector.config.addresses import COMMANDS, VERDICTS
 from inspector.config.yaml_file import NAME, FrozenModel, Misplaced, Number, Whole, load_yaml
 
 MOST_CAMERAS = 16
@@ -34,6 +34,13 @@ class StationAddress(FrozenModel):
         return self
 
 
+class CountedStation(StationAddress):
+    """Where the station is, and where it publishes."""
+
+    verdicts: str = VERDICTS
+    """Used with ``hardware_trigger`` alone."""
+
+
 def _network(value: str) -> str:
     try:
         ipaddress.ip_network(value)
@@ -51,7 +58,7 @@ class ModbusBridge(FrozenModel):
     )
 
     bridge: Literal["modbus"]
-    station: StationAddress = StationAddress()
+    station: CountedStation = CountedStation()
     listen: str = "127.0.0.1:1502"
     """HOST:PORT; port 502 is that of the standard, and needs the right to bind it."""
     readers: tuple[str, ...] = ("127.0.0.1",)
@@ -64,6 +71,8 @@ class ModbusBridge(FrozenModel):
         min_length=1, max_length=MOST_CAMERAS
     )
     """Names of the station's cameras, in the order of their blocks of registers."""
+    hardware_trigger: tuple[str, ...] = ()
+    """Those of ``cameras`` that a line triggers: the PLC counts its edges, and tells each part."""
     recipes: dict[Annotated[int, Field(strict=True, ge=1, le=65_535)], str] = {}
     """The PLC's number of each recipe; 0 is none."""
     results: Literal["in_order", "latest"] = "in_order"
@@ -91,6 +100,11 @@ class ModbusBridge(FrozenModel):
     @model_validator(mode="after")
     def _cross_check(self) -> ModbusBridge:
         _refuse_doubles({"cameras": self.cameras, "recipes": tuple(self.recipes.values())})
+        unknown = [one for one in self.hardware_trigger if one not in self.cameras]
+        if unknown:
+            known = ", ".join(self.cameras)
+            why = f"'{unknown[0]}' is none of cameras; name one of {known}"
+            raise Misplaced(("hardware_trigger",), why)
         if not self.writers:
             raise Misplaced(("writers",), "is empty; name the address of the PLC")
         return self

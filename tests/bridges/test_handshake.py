@@ -380,14 +380,14 @@ class Hardware(Plc):
         super().__init__(hardware=True)
         self.open()
         self.write(reset_count=1)
-        self.frames = 0
+        self.frames, self.epoch, self.is_record = 0, "epoch-1", False
 
     def picture(self, **changes):
         """The camera's next picture was judged."""
         self.frames += 1
-        message = answer(Ticket("", 1), seq=self.frames, **changes)
-        message = message.model_copy(update={"session": "", "trigger_seq": None})
-        self.bridge.pictured(self.frames, message, self.now_s)
+        told = {"session": "", "trigger_seq": None, "frame": self.frames, "epoch": self.epoch}
+        message = answer(Ticket("", 1), seq=self.frames, **(told | changes))
+        self.bridge.pictured(message, self.is_record, self.now_s)
 
     def seen(self) -> list[tuple[int, str, str]]:
         """Acknowledge all results; what they told."""
@@ -479,10 +479,50 @@ def test_a_reset_count_that_stood_there_resets_nothing():
 
 def test_a_station_that_starts_again_counts_anew_and_nothing_passes(line):
     line.write(trigger_seq=1)
-    line.bridge.counting_from(0)
-    line.frames = 0
+    line.epoch, line.frames = "epoch-2", 0
     line.picture()
     assert line.seen() == [(1, "", "count_mismatch")] and not line.outputs.count_agrees
+    line.write(reset_count=2, trigger_seq=0)
+    line.bridge.status(status())
+    assert not line.outputs.count_agrees, "the station started a third time"
+
+
+def test_a_bridge_that_starts_amid_the_pictures_counts_on_from_the_stations_count():
+    line = Hardware.__new__(Hardware)
+    Plc.__init__(line, hardware=True)
+    line.frames, line.epoch, line.is_record = 57, "epoch-1", False
+    line.bridge.status(status(frames=57))
+    line.open()
+    line.write(reset_count=1)
+    line.write(trigger_seq=1, part_id="a")
+    line.picture()
+    assert line.seen() == [(1, "a", "")]
+
+
+def test_a_verdict_from_the_journal_is_counted_and_lets_nothing_pass(line):
+    line.write(trigger_seq=1, part_id="a")
+    line.is_record = True
+    line.picture()
+    line.is_record = False
+    line.write(trigger_seq=2, part_id="b")
+    line.picture()
+    assert line.seen() == [(1, "a", "record_only"), (2, "b", "")]
+
+
+@pytest.mark.parametrize("owed", [{"frame": None, "verdict": "FAULT"}, {"trigger_seq": 4}])
+def test_a_verdict_without_a_counted_picture_is_a_difference(line, owed):
+    line.picture(**owed)
+    assert not line.outputs.count_agrees
+    line.write(trigger_seq=1, part_id="a")
+    assert line.seen() == [(1, "a", "count_mismatch")]
+
+
+def test_a_picture_that_was_told_too_late_is_a_difference(line):
+    line.write(trigger_seq=1, part_id="a")
+    # The bridge stood still: nothing was scanned meanwhile.
+    line.now_s += 5
+    line.picture()
+    assert line.seen() == [(1, "a", "count_mismatch")] and not line.outputs.count_agrees
 
 
 def test_a_part_announced_with_a_bad_part_id_or_recipe_cannot_pass(line):

@@ -134,6 +134,7 @@ def _settings(config: ModbusBridge, camera: str) -> Settings:
         recipes=dict(config.recipes),
         latest=config.results == "latest",
         hardware=camera in config.hardware_trigger,
+        hardware_window_s=config.hardware_window_ms / 1000,
         result_timeout_s=config.result_timeout_ms / 1000,
         heartbeat_s=config.heartbeat_s,
         plc_heartbeat_s=config.plc_heartbeat_s,

@@ -63,5 +63,8 @@ class Pictures(Worker):
                 if isinstance(item, Gap):
                     say("verdicts missing", logging.WARNING, epoch=item.epoch, first=item.first)
                 elif isinstance(item, VerdictMessage) and item.camera in self._handshakes:
-                    taken = self._handshakes[item.camera].pictured
-                    self._tell(partial(taken, item, subscriber.is_record, time.monotonic()))
+                    now_s = time.monotonic()
+                    # The station's clock, and so this host's, if it is another one, must be right.
+                    age_s = time.time() - (item.grabbed_us or 0) / 1e6
+                    pictured = self._handshakes[item.camera].pictured
+                    self._tell(partial(pictured, item, subscriber.is_record, now_s - age_s, now_s))

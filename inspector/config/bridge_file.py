@@ -73,6 +73,8 @@ class ModbusBridge(FrozenModel):
     """Names of the station's cameras, in the order of their blocks of registers."""
     hardware_trigger: tuple[str, ...] = ()
     """Those of ``cameras`` that a line triggers: the PLC counts its edges, and tells each part."""
+    hardware_window_ms: Whole = Field(default=100, ge=1, le=10_000)
+    """Longest time between the PLC's word of an edge and its picture; less than between parts."""
     recipes: dict[Annotated[int, Field(strict=True, ge=1, le=65_535)], str] = {}
     """The PLC's number of each recipe; 0 is none."""
     results: Literal["in_order", "latest"] = "in_order"

@@ -454,6 +454,7 @@ class Ledger:
         grabbed_us: int | None = None,
         since_ns: int | None = None,
         trigger: Trigger | None = None,
+        *,
         number: int | None = None,
     ) -> Part:
         queue = self._queues[camera]

@@ -17,14 +17,79 @@ from lark.exceptions import LarkError
 WIDTHS = {"UINT": 16, "WORD": 16, "UDINT": 32, "INT": 16}
 # Words of IEC 61131-3 that this file could take for names; some compilers do not mind, others do.
 KEYWORDS = frozenset(
-    """
-    ABSTRACT ACTION AND ARRAY AT BY CASE CLASS CONFIGURATION CONSTANT CONTINUE DO ELSE ELSIF
-    EXIT EXTENDS FALSE FINAL FOR FROM FUNCTION GET GLOBAL IF IMPLEMENTS INITIAL_STEP INTERFACE
-    INTERNAL INTERVAL METHOD MOD NAMESPACE NOT NULL OF ON OR OVERLAP OVERRIDE PRIORITY PRIVATE
-    PROGRAM PROPERTY PROTECTED PUBLIC READ_ONLY READ_WRITE REF REPEAT RESOURCE RETAIN RETURN
-    SET SINGLE STEP STRUCT SUPER TASK THEN THIS TO TRANSITION TRUE TYPE UNION UNTIL USING VAR
-    WHILE WITH XOR
-    """.split()
+    [
+        "ABSTRACT",
+        "ACTION",
+        "AND",
+        "ARRAY",
+        "AT",
+        "BY",
+        "CASE",
+        "CLASS",
+        "CONFIGURATION",
+        "CONSTANT",
+        "CONTINUE",
+        "DO",
+        "ELSE",
+        "ELSIF",
+        "EXIT",
+        "EXTENDS",
+        "FALSE",
+        "FINAL",
+        "FOR",
+        "FROM",
+        "FUNCTION",
+        "GET",
+        "GLOBAL",
+        "IF",
+        "IMPLEMENTS",
+        "INITIAL_STEP",
+        "INTERFACE",
+        "INTERNAL",
+        "INTERVAL",
+        "METHOD",
+        "MOD",
+        "NAMESPACE",
+        "NOT",
+        "NULL",
+        "OF",
+        "ON",
+        "OR",
+        "OVERLAP",
+        "OVERRIDE",
+        "PRIORITY",
+        "PRIVATE",
+        "PROGRAM",
+        "PROPERTY",
+        "PROTECTED",
+        "PUBLIC",
+        "READ_ONLY",
+        "READ_WRITE",
+        "REF",
+        "REPEAT",
+        "RESOURCE",
+        "RETAIN",
+        "RETURN",
+        "SET",
+        "SINGLE",
+        "STEP",
+        "STRUCT",
+        "SUPER",
+        "TASK",
+        "THEN",
+        "THIS",
+        "TO",
+        "TRANSITION",
+        "TRUE",
+        "TYPE",
+        "UNION",
+        "UNTIL",
+        "USING",
+        "VAR",
+        "WHILE",
+        "WITH",
+        "XOR",
+    ]
 )
 
 

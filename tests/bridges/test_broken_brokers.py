@@ -198,10 +198,10 @@ def throws_out(peer: Peer) -> None:
 WAYS = {
     closes_at_once: "hung up before it answered; .*its port for TLS",
     resets: "reset by peer|hung up before it answered",
-    never_answers: r"no answer in 1 s\W*$",
+    never_answers: r"no answer in 2 s\W*$",
     answers_garbage: "answers what is no MQTT 5",
     answers_a_longest_length: "answers what is no MQTT 5",
-    answers_half_a_packet: r"no answer in 1 s\W*$",
+    answers_half_a_packet: r"no answer in 2 s\W*$",
     is_busy: r"refuses the connection: Server busy\W*$",
     is_of_mqtt_3: "Unsupported protocol version; a bridge speaks MQTT 5",
     acknowledges_what_it_never_got: "no answer in",
@@ -224,7 +224,7 @@ def faking(*ways: Behave) -> Iterator[FakeBroker]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inspector.bridges.broker._CONNECT_S", 1.0)
+    monkeypatch.setattr("inspector.bridges.broker._CONNECT_S", 2.0)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
@@ -232,7 +232,7 @@ def test_what_a_broker_does_is_one_line_and_nothing_is_lost(tmp_path, caplog, im
     caplog.set_level("INFO", "inspector")
     with Station(tmp_path / "journal") as station, faking(way, well) as broker:
         station.lose(20)
-        with bridge(config(station, broker.address, tmp_path)) as state:
+        with bridge(config(station, broker.address, tmp_path, timeout_s=2)) as state:
 
             def has_all() -> bool:
                 station.say_status()

@@ -32,6 +32,8 @@ _REFUSED: Final = 0x80
 """Reason codes of MQTT 5 from here on are failures."""
 _LARGEST_PACKET: Final = 268_435_460
 """Bytes of the longest packet of MQTT, where the broker names no other limit."""
+_LARGEST_TAKEN: Final = 1 << 20
+"""Bytes of the longest packet that the bridge takes: commands are shorter by far."""
 _HEADER: Final = 9
 """Bytes of a message's packet beside topic, payload and properties, at most."""
 _PROTOCOL: Final = 0x82
@@ -99,6 +101,7 @@ def _context(tls: Tls) -> ssl.SSLContext:
         raise ConfigError(
             f"{tls.ca}: tls.ca: cannot be used: {_reason(error)}; it must be a PEM certificate"
         ) from None
+    context.sslsocket_class = _TlsSocket
     if tls.certificate is not None and tls.key is not None:
         read_guarded(tls.key, secret=True, always=True)
         try:
@@ -109,6 +112,17 @@ def _context(tls: Tls) -> ssl.SSLContext:
                 f"{_reason(error)}; both must be PEM, belong together, and have no passphrase"
             ) from None
     return context
+
+
+class _TlsSocket(ssl.SSLSocket):
+    """One that ends with its handshake, if that fails; the library would not close it."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
 
 
 class Connection(aiomqtt.Client):
@@ -214,6 +228,9 @@ async def connected(
 ) -> AsyncIterator[Connection]:
     """A connection that is open in the block. Raises :class:`BrokerError`, also for its end."""
     host, port = config.host_and_port
+    # The broker drops what is longer: no sender can fill the memory of this machine.
+    taken = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    taken.MaximumPacketSize = _LARGEST_TAKEN
     made = Connection(
         host,
         port,
@@ -228,6 +245,7 @@ async def connected(
         keepalive=config.keepalive_s,
         max_queued_incoming_messages=100,
         max_inflight_messages=config.in_flight,
+        properties=taken,
     )
     made.pending_calls_threshold = 10 * config.in_flight
     try:

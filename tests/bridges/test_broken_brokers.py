@@ -259,8 +259,6 @@ def test_a_bridge_ends_in_time_whatever_its_broker_does(tmp_path, way):
         assert time.monotonic() - begun < 8
 
 
-# The library lets the socket of a TLS connection that failed go, without closing it.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_broker_that_never_speaks_tls_holds_nobody_up(tmp_path):
     ca = Authority(tmp_path).ca
     with faking(never_answers) as broker:

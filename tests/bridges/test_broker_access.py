@@ -78,11 +78,6 @@ def test_verdicts_travel_by_tls(tmp_path, works):
             wait_for(lambda: len(heard.seqs()) == 43)
 
 
-# The library lets the socket of a TLS connection that failed go, without closing it.
-dropped = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@dropped
 def test_a_broker_is_known_by_its_certificate(tmp_path, works, other):
     with tls_broker(tmp_path / "1", works, works.sign("broker")) as broker:
         own = {"ca": works.ca}
@@ -101,7 +96,6 @@ def test_a_broker_is_known_by_its_certificate(tmp_path, works, other):
         assert "the broker's port for TLS" in problem(plain.address, tmp_path, tls=own)
 
 
-@dropped
 def test_a_bridge_is_known_by_its_certificate(tmp_path, works, other):
     def with_own(names: tuple[Path, Path]) -> dict[str, Path]:
         return {"ca": works.ca, "certificate": names[0], "key": names[1]}

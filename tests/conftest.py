@@ -28,6 +28,7 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
 
 TIMING = (
     "tests/benchmarks/faults/",
+    "tests/bridges/test_hardware_trigger.py",
     "tests/bridges/test_modbus_bridge.py",
     "tests/bridges/test_opcua_bridge.py",
     "tests/bridges/test_opcua_peer.py",

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from inspector.bridges.fields import Settings
 from inspector.bridges.handshake import Handshake
 from inspector.bridges.modbus_server import ModbusServer
+from inspector.bridges.pictures import Pictures
 from inspector.bridges.registers import ByteOrders, Registers
 from inspector.bridges.results import LARGEST
 from inspector.bridges.station_link import StationLink
@@ -73,13 +74,17 @@ class Bridge:
             heartbeat_s=config.heartbeat_s,
             result_timeout_s=config.result_timeout_ms / 1000,
         )
+        counted = {camera: self._handshakes[camera] for camera in config.hardware_trigger}
+        pictures = Pictures(config.station, self._keys, counted, tell)
         port = await server.open()
         link.start()
+        if counted:
+            pictures.start()
         try:
             say("listening", modbus=f"{config.host_and_port[0]}:{port}")
             if listening is not None:
                 listening(port)
-            while not stop.is_set() and link.is_alive():
+            while not (stop.is_set() or link.crashed or pictures.crashed):
                 self._scan_all()
                 try:
                     await asyncio.wait_for(stop.wait(), _SCAN_S)
@@ -87,8 +92,9 @@ class Bridge:
                     continue
         finally:
             await server.stop()
+            await asyncio.to_thread(pictures.finish)
             await asyncio.to_thread(link.finish)
-        if link.crashed:
+        if link.crashed or pictures.crashed:
             raise WireError("the connection to the station ended by a crash, which the log shows")
 
     def _hear(self, function: Callable[[], None]) -> None:
@@ -124,10 +130,14 @@ def run(config: ModbusBridge, keys: ClientKeys | None) -> None:
 
 def settings(config: RegisterBridge, camera: str) -> Settings:
     """What the handshake of a camera goes by."""
+    counted = isinstance(config, ModbusBridge) and camera in config.hardware_trigger
+    window_ms = config.hardware_window_ms if isinstance(config, ModbusBridge) else 0
     return Settings(
         camera=camera,
         recipes=dict(config.recipes),
         latest=config.results == "latest",
+        hardware=counted,
+        hardware_window_s=window_ms / 1000,
         result_timeout_s=config.result_timeout_ms / 1000,
         heartbeat_s=config.heartbeat_s,
         plc_heartbeat_s=config.plc_heartbeat_s,

@@ -11,7 +11,7 @@ from typing import Final
 
 from inspector.cli.bridge import load_keys, load_passwords, require
 from inspector.cli.check_result import CheckResult, wrong, wrong_file
-from inspector.client import ClientKeys, Commander
+from inspector.client import ClientKeys, Commander, Subscriber
 from inspector.config.bridge_file import ModbusBridge, OpcuaBridge, load_opcua_bridge
 from inspector.config.modbus_client import PolledBridge, RemoteIoBridge, load_modbus
 from inspector.config.mqtt_bridge import MqttBridge, load_mqtt_bridge
@@ -80,6 +80,21 @@ def _check_plc(config: PlcBridge, path: Path, fieldbus: str) -> Iterator[CheckRe
         why = f"cannot be bound: {reason_of(error)} ({config.documented_in})"
         yield wrong("port", PortError(f"{config.listen}: {why}"))
     yield _check_station(config, keys, path)
+    if isinstance(config, ModbusBridge) and config.hardware_trigger:
+        yield _check_verdicts(config, keys)
+
+
+def _check_verdicts(config: ModbusBridge, keys: ClientKeys | None) -> CheckResult:
+    """Whether the station's publications arrive; it publishes its status once a second."""
+    address = config.station.verdicts
+    try:
+        with Subscriber(address, keys=keys) as subscriber:
+            if subscriber.receive(round(1000 * _ANSWER_S)) is not None:
+                return CheckResult("verdicts", f"verdicts come from {address}")
+        why = f"nothing came in {_ANSWER_S:g} s; look at station.verdicts, and at the role listen"
+    except WireError as error:
+        why = str(error)
+    return wrong("verdicts", StartupError(f"{address}: {why}; a bridge waits for it, too"))
 
 
 def _check_client(config: ClientBridge, path: Path) -> Iterator[CheckResult]:
@@ -162,9 +177,13 @@ def _check_mqtt(config: MqttBridge, path: Path) -> Iterator[CheckResult]:
         from inspector.bridges import broker
         from inspector.bridges.position import PositionFile
 
-        access = broker.Access.load(config)
     except (ConfigError, SecretError) as problem:
         yield wrong("keys" if isinstance(problem, SecretError) else "packages", problem)
+        return
+    try:
+        access = broker.Access.load(config)
+    except (ConfigError, SecretError) as problem:
+        yield wrong("access", problem)
         return
     try:
         # What the file says of a beginning is for the bridge to write, at its first start.
@@ -208,7 +227,21 @@ def _check_station(
             ),
         )
     named = [camera for camera in status.cameras if camera.name in config.cameras]
-    idle = [one.name for one in named if one.state == "running" and not one.ready_for_trigger]
+    by_line = config.hardware_trigger if isinstance(config, ModbusBridge) else ()
+    commanded = [one.name for one in named if one.name in by_line and one.ready_for_trigger]
+    if commanded:
+        return wrong(
+            "station",
+            ConfigError(
+                f"{path}: hardware_trigger: '{commanded[0]}' waits for commands; leave 'trigger' "
+                f"out for it in the station file"
+            ),
+        )
+    idle = [
+        one.name
+        for one in named
+        if one.state == "running" and not one.ready_for_trigger and one.name not in by_line
+    ]
     if idle and status.state == "Ready":
         return wrong(
             "station",

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from inspector.config.addresses import COMMANDS
+from inspector.config.addresses import COMMANDS, VERDICTS
 from inspector.config.yaml_file import NAME, FrozenModel, Misplaced, Number, Whole, load_yaml
 
 MOST_CAMERAS = 16
@@ -32,6 +32,13 @@ class StationAddress(FrozenModel):
             name = "key" if self.key is None else "station_key"
             raise Misplaced((name,), "missing; a station with keys needs key and station_key")
         return self
+
+
+class CountedStation(StationAddress):
+    """Where the station is, and where it publishes."""
+
+    verdicts: str = VERDICTS
+    """Used with ``hardware_trigger`` alone."""
 
 
 def _network(value: str) -> str:
@@ -79,6 +86,7 @@ class ModbusBridge(RegisterBridge):
         "write the examples with 'inspector examples DIR' and copy bridge-modbus.yaml"
     )
 
+    station: CountedStation = CountedStation()
     role: Literal["server"] = "server"
     """``server``; files of the other roles have other keys (inspector/config/modbus_client.py)."""
     listen: str = "127.0.0.1:1502"
@@ -89,6 +97,10 @@ class ModbusBridge(RegisterBridge):
     """IP addresses and networks that may read and write."""
     connections: Whole = Field(default=32, ge=1, le=1000)
     """How many may be open at once; one more is closed."""
+    hardware_trigger: tuple[str, ...] = ()
+    """Those of ``cameras`` that a line triggers: the PLC counts its edges, and tells each part."""
+    hardware_window_ms: Whole = Field(default=100, ge=1, le=10_000)
+    """Longest time between the PLC's word of an edge and its picture; less than between parts."""
 
     @field_validator("listen")
     @classmethod
@@ -102,6 +114,11 @@ class ModbusBridge(RegisterBridge):
 
     @model_validator(mode="after")
     def _cross_check(self) -> ModbusBridge:
+        unknown = [one for one in self.hardware_trigger if one not in self.cameras]
+        if unknown:
+            known = ", ".join(self.cameras)
+            why = f"'{unknown[0]}' is none of cameras; name one of {known}"
+            raise Misplaced(("hardware_trigger",), why)
         if not self.writers:
             raise Misplaced(("writers",), "is empty; name the address of the PLC")
         return self

@@ -11,6 +11,7 @@ from inspector.bridges.machine_vision import METHODS
 from inspector.bridges.registers import CAMERA, PLC, STATUS_BITS
 from inspector.config.bridge_file import ModbusBridge, OpcuaBridge, load_bridge, load_opcua_bridge
 from inspector.config.modbus_client import PolledBridge, RemoteIoBridge, load_modbus
+from inspector.config.mqtt_bridge import MqttBridge, load_mqtt_bridge
 from tests.paths import ROOT
 
 FOLDER = ROOT / "docs" / "plc"
@@ -95,6 +96,17 @@ def test_the_page_names_every_key_of_a_polled_plc(tmp_path):
     path = tmp_path / "bridge.yaml"
     path.write_text(example, encoding="utf-8")
     assert isinstance(load_modbus(path), PolledBridge)
+
+
+def test_the_mqtt_example_and_its_page_name_every_key():
+    path = ROOT / "config" / "bridge-mqtt.yaml"
+    made = load_mqtt_bridge(path)
+    text, page = path.read_text(encoding="utf-8"), (FOLDER / "mqtt.md").read_text("utf-8")
+    for key, field in MqttBridge.model_fields.items():
+        assert re.search(rf"^(# )?{key}:", text, re.MULTILINE), key
+        assert f"`{key}" in page or f", `{key}" in page, key
+        if key != "station" and not field.is_required():
+            assert getattr(made, key) == field.default, f"{key}: the example has the default"
 
 
 def test_the_function_block_knows_the_registers_that_it_uses():

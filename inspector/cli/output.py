@@ -18,7 +18,7 @@ from inspector.imaging.images import encode_jpeg
 from inspector.shown import plain
 from inspector.streams import LineSink, silence
 from inspector.verdict import Frame8, Verdict
-from inspector.wire.messages import CameraStatus, StatusMessage, VerdictMessage
+from inspector.wire.messages import StatusMessage, VerdictMessage
 
 STYLES: Final = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.FAULT: "bold yellow"}
 
@@ -131,9 +131,7 @@ class Lines:
     def status(self, message: StatusMessage) -> None:
         """Print the state of station and cameras, and the alarms, where they changed."""
         cameras = ", ".join(
-            f"{camera.name} {camera.state}"
-            + (f" ({camera.detail})" if camera.detail else "")
-            + (f" with {limit}" if (limit := say_limit(camera)) else "")
+            f"{camera.name} {camera.state}" + (f" ({camera.detail})" if camera.detail else "")
             for camera in message.cameras
         )
         state = f"{message.station}: {message.state}; {cameras}"
@@ -149,14 +147,6 @@ class Lines:
 
     def _print(self, line: Text) -> None:
         self._screen.print(line)
-
-
-def say_limit(camera: CameraStatus) -> str:
-    """The factor on the limit of ``camera``, in words; "" where it is the bundle's own limit."""
-    factor = camera.limit_factor
-    if factor is None or factor == 1.0:
-        return ""
-    return f"limit_factor {factor:g} ({'tolerates more' if factor > 1 else 'stricter'})"
 
 
 def save_heatmap(folder: Path, heatmap: Heatmap) -> Frame8:

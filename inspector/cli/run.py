@@ -44,12 +44,5 @@ def run(options: argparse.Namespace) -> int:
             f"choose one of {there}"
         )
     logs.to_stderr()
-    process.run(
-        station,
-        options.wait_for_subscriber,
-        options.stop_on_stdin_eof,
-        options.recipe,
-        # Absolute, as the process may not stay where it was started.
-        options.station.absolute(),
-    )
+    process.run(station, options.wait_for_subscriber, options.stop_on_stdin_eof, options.recipe)
     return 0

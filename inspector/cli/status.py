@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.text import Text
 
 from inspector.cli.arguments import add_keys, add_timeout, client_keys
-from inspector.cli.output import say_limit
 from inspector.client.commander import Commander
 from inspector.config.addresses import COMMANDS
 from inspector.errors import CommandError, InspectorError
@@ -190,9 +189,7 @@ def _show(status: StatusMessage, findings: Iterable[Finding]) -> None:
         f"{status.late} results too late, {status.repeated} sent again",
     )
     for camera in status.cameras:
-        text = ", ".join(
-            filter(None, (f"{camera.frames} frames", _described(camera), say_limit(camera)))
-        )
+        text = f"{camera.frames} frames, {_described(camera)}"
         row(f"camera {camera.name}", text, _CAMERAS[camera.state])
     row("epoch", status.epoch)
     show(rows)

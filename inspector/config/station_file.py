@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -251,29 +250,6 @@ def load_station(path: Path) -> Station:
     """
     station = load_yaml(path, Station)
     return cast(Station, _resolve(station, path.resolve().parent))
-
-
-def changed_keys(before: Station, now: Station) -> list[str]:
-    """The keys whose values differ, sorted, such as ``recipes.part.top.limit_factor``."""
-    return sorted(_differing(before.model_dump(), now.model_dump(), ""))
-
-
-def _differing(before: Any, now: Any, key: str) -> Iterator[str]:
-    if before == now:
-        return
-    before, now = _by_name(before), _by_name(now)
-    if not isinstance(before, dict) or not isinstance(now, dict):
-        yield key
-        return
-    for name in before.keys() | now.keys():
-        yield from _differing(before.get(name), now.get(name), f"{key}.{name}".removeprefix("."))
-
-
-def _by_name(value: Any) -> Any:
-    """A list of cameras as a mapping, in which one is found again wherever it stands now."""
-    if isinstance(value, tuple | list) and value and all(isinstance(one, dict) for one in value):
-        return {one.get("name", place): one for place, one in enumerate(value)}
-    return value
 
 
 def _resolve(value: Any, base: Path) -> Any:

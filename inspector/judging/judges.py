@@ -148,23 +148,15 @@ class Changeover(Worker):
 
     It calls ``done`` at its end: then ``judges`` is complete, or ``problems`` says why not.
     ``forget``: the operator wants the watches over drift and alarms to begin anew. After
-    :meth:`give_up` no file is waited for, and ``problems`` says so. ``look`` is asked, in this
-    thread, what a person should know besides: ``remark``.
+    :meth:`give_up` no file is waited for, and ``problems`` says so.
     """
 
     def __init__(
-        self,
-        station: Station,
-        done: Callable[[Changeover], None],
-        *,
-        forget: bool,
-        look: Callable[[], str] = lambda: "",
+        self, station: Station, done: Callable[[Changeover], None], *, forget: bool
     ) -> None:
         super().__init__("changeover")
         self.station = station
         self.forget = forget
-        self.remark = ""
-        self._look = look
         self.judges: dict[str, Judge] = {}
         self.batching = Batching()
         self.problems: list[StartupError] = []
@@ -189,8 +181,6 @@ class Changeover(Worker):
                     self.problems.append(StartupError(f"camera {name}: self-test: {missed}"))
             if self.station.batching == "auto":
                 self.batching.learn(self.judges.values())
-            if not self._given_up:
-                self.remark = self._look()
             whole = True
         finally:
             if not whole:

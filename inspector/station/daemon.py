@@ -14,7 +14,6 @@ import time
 import uuid
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from inspector.clock import ClockWatch
@@ -25,7 +24,6 @@ from inspector.journal.schema import Recovered
 from inspector.judging.alarms import Alarms
 from inspector.judging.judges import Judges
 from inspector.logs import dropped, say
-from inspector.station.changes import say_changes
 from inspector.station.delivery import Delivery, note_group
 from inspector.station.grabber import Grabber
 from inspector.station.inbox import Arrival, Call, Change, Inbox
@@ -54,15 +52,9 @@ _STALLED_S: Final = 1.0
 class Daemon:
     """A station that can be run once, and asked to stop by any thread or signal handler."""
 
-    def __init__(
-        self, station: Station, recipe: str | None = None, file: Path | None = None
-    ) -> None:
-        """``recipe``: judge by this one of the station's; None: by the one of before the start.
-
-        ``file``: where ``station`` was read, to say at a changeover what was changed there since.
-        """
+    def __init__(self, station: Station, recipe: str | None = None) -> None:
+        """``recipe``: judge by this one of the station's; None: by the one of before the start."""
         self._station = station
-        self._file = file
         self._recipe = recipe
         self._stop_asked = False
         self._reload_asked = False
@@ -118,7 +110,6 @@ class Daemon:
                 metrics=metrics,
                 readiness=readiness,
                 systemd=systemd,
-                file_changes=self._file_changes,
             )
             line.get_ready(opened.recovered)
             if wait_for_subscriber_s > 0:
@@ -127,11 +118,6 @@ class Daemon:
                 )
                 say("subscriber" if heard else "no subscriber")
             line.work(lambda: self._stop_asked, self._reload_is_due)
-
-    def _file_changes(self) -> str:
-        if self._file is None:
-            return ""
-        return say_changes(self._file, self._station, self._station.load_timeout_s)
 
     def _reload_is_due(self) -> bool:
         due, self._reload_asked = self._reload_asked, False
@@ -152,7 +138,6 @@ class _Line:
         metrics: Metrics,
         readiness: Readiness,
         systemd: Notifier,
-        file_changes: Callable[[], str],
     ) -> None:
         self._opened = opened
         self._ledger = ledger
@@ -200,7 +185,6 @@ class _Line:
             grabbers=self._grabbers,
             metrics=metrics,
             systemd=systemd,
-            file_changes=file_changes,
         )
         self._commands = Commands(
             opened.commands,

@@ -43,7 +43,6 @@ class Orders:
     takes over between two parts. Until its judge has judged a part it can be rolled back.
 
     ``station`` is as its file has it, ``choice`` the recipe that the start went on with.
-    ``file_changes`` reads the file again and says what was changed in it since, or "".
     """
 
     def __init__(
@@ -60,10 +59,8 @@ class Orders:
         grabbers: Mapping[str, Grabber],
         metrics: Metrics,
         systemd: Notifier,
-        file_changes: Callable[[], str],
     ) -> None:
         self._station = station
-        self._file_changes = file_changes
         self._choice = self._choice_before = choice
         self._ledger = ledger
         self._judges = judges
@@ -151,11 +148,7 @@ class Orders:
             recipes = self._judges.station.recipes
             if command.recipe not in recipes:
                 known = ", ".join(sorted(recipes))
-                request.refuse(
-                    "unknown",
-                    f"no recipe '{command.recipe}'; there are {known} (one that was added to the "
-                    f"station file since is known from the next start)",
-                )
+                request.refuse("unknown", f"no recipe '{command.recipe}'; there are {known}")
             else:
                 self._change_over(request, command.recipe)
         else:
@@ -316,7 +309,6 @@ class Orders:
             station.model_copy(update={"recipe": recipe}),
             lambda done: self._inbox.call_in_turn(partial(self._switch, done)),
             forget=recipe == station.recipe,
-            look=self._file_changes,
         )
         self._changeover.start()
 
@@ -332,8 +324,6 @@ class Orders:
                 why = "; ".join(str(problem) for problem in changeover.problems)
                 request.refuse("failed", why)
             return
-        if changeover.remark:
-            say("station file changed", logging.WARNING, detail=changeover.remark)
         self._judges.switch(changeover)
         if changeover.forget:
             self._alarms.forget()
@@ -349,7 +339,7 @@ class Orders:
             if request is None:
                 return
             if recorded:
-                request.finish("; ".join(filter(None, (done, changeover.remark))))
+                request.finish(done)
             else:
                 request.refuse("journal", f"{recipe} is in force, but could not be recorded yet")
 

@@ -125,7 +125,7 @@ def assess(status: StatusMessage, provider: str = "") -> list[Finding]:
     """
     findings = [Finding(_STATES[status.state], f"state {status.state}")]
     findings += [
-        Finding(_CAMERAS[camera.state], f"camera {camera.name} {_described(camera)}")
+        Finding(_CAMERAS[camera.state], f"camera {camera.name} {described(camera)}")
         for camera in status.cameras
     ]
     if status.trouble:
@@ -189,7 +189,7 @@ def _show(status: StatusMessage, findings: Iterable[Finding]) -> None:
         f"{status.late} results too late, {status.repeated} sent again",
     )
     for camera in status.cameras:
-        text = f"{camera.frames} frames, {_described(camera)}"
+        text = f"{camera.frames} frames, {described(camera)}{other_limit(camera)}"
         row(f"camera {camera.name}", text, _CAMERAS[camera.state])
     row("epoch", status.epoch)
     show(rows)
@@ -209,5 +209,14 @@ def _counts(status: StatusMessage) -> str:
     )
 
 
-def _described(camera: CameraStatus) -> str:
+def other_limit(camera: CameraStatus) -> str:
+    """What to add to a camera whose parts are not judged by the bundle's own limit; or ""."""
+    if camera.limit_factor in {None, 1.0}:
+        return ""
+    how = "more" if camera.limit_factor > 1 else "less"
+    return f", limit_factor {camera.limit_factor:g} ({how} tolerant than the bundle)"
+
+
+def described(camera: CameraStatus) -> str:
+    """The state of a camera, with what is to be said of it."""
     return f"{camera.state} ({camera.detail})" if camera.detail else camera.state

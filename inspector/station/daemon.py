@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from inspector.clock import ClockWatch
@@ -52,10 +53,17 @@ _STALLED_S: Final = 1.0
 class Daemon:
     """A station that can be run once, and asked to stop by any thread or signal handler."""
 
-    def __init__(self, station: Station, recipe: str | None = None) -> None:
-        """``recipe``: judge by this one of the station's; None: by the one of before the start."""
+    def __init__(
+        self, station: Station, recipe: str | None = None, file: Path | None = None
+    ) -> None:
+        """``recipe``: judge by this one of the station's; None: by the one of before the start.
+
+        ``file``: what ``station`` was read from, to tell what was changed in it since; None: a
+        program made it.
+        """
         self._station = station
         self._recipe = recipe
+        self._file = file
         self._stop_asked = False
         self._reload_asked = False
 
@@ -110,6 +118,7 @@ class Daemon:
                 metrics=metrics,
                 readiness=readiness,
                 systemd=systemd,
+                file=self._file,
             )
             line.get_ready(opened.recovered)
             if wait_for_subscriber_s > 0:
@@ -138,6 +147,7 @@ class _Line:
         metrics: Metrics,
         readiness: Readiness,
         systemd: Notifier,
+        file: Path | None,
     ) -> None:
         self._opened = opened
         self._ledger = ledger
@@ -185,6 +195,7 @@ class _Line:
             grabbers=self._grabbers,
             metrics=metrics,
             systemd=systemd,
+            file=file,
         )
         self._commands = Commands(
             opened.commands,

@@ -434,7 +434,12 @@ class Ledger:
             provider=self.provider,
             inference="; ".join(f"{name}: {text}" for name, text in self._troubles.items() if text),
             cameras=tuple(
-                camera.model_copy(update={"ready_for_trigger": self._takes_trigger(camera)})
+                camera.model_copy(
+                    update={
+                        "ready_for_trigger": self._takes_trigger(camera),
+                        "limit_factor": self._station.active(camera.name).limit_factor,
+                    }
+                )
                 for camera in self._cameras.values()
             ),
             sent_us=self._clock.wall_us(),

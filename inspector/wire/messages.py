@@ -207,6 +207,11 @@ class CameraStatus(_Message):
         description="a trigger that came now would get the next picture; false while one waits for "
         "its picture, and for a camera that takes no triggers",
     )
+    limit_factor: float | None = Field(
+        default=None,
+        description="the factor on the limit that its parts are judged by; null from a station "
+        "that does not say",
+    )
 
 
 class StatusMessage(_Message):

@@ -40,7 +40,6 @@ from inspector.station.systemd import Notifier
 from inspector.station.triggers import Trigger
 from inspector.threads import Worker
 from inspector.verdict import Reason
-from inspector.wire.command_server import Commands
 from inspector.wire.messages import State, StatusMessage
 
 _HOUSEKEEPING_EVERY_S: Final = 1.0
@@ -95,6 +94,7 @@ class Daemon:
                 leave,
                 self._recipe,
                 tell=readiness.tell,
+                status=lambda: readiness.status,
                 speak_through=readiness.speak_through,
                 announce=lambda camera: announce(camera, judges, ledger, metrics),
                 stop_asked=lambda: self._stop_asked,
@@ -149,6 +149,7 @@ class _Line:
         systemd: Notifier,
         file: Path | None,
     ) -> None:
+        self._station = station
         self._opened = opened
         self._ledger = ledger
         self._judges = judges
@@ -197,17 +198,15 @@ class _Line:
             systemd=systemd,
             file=file,
         )
-        self._commands = Commands(
-            opened.commands,
-            handle=self._orders.hear,
-            status=lambda: readiness.status,
-            reader=lambda: Reader(
-                station.state_folder,
-                opened.journal.suspect,
-                published=lambda: (ledger.epoch, self._recorder.published),
-            ),
-        )
+        self._commands = opened.commands
         readiness.speak_through(self._publish)
+
+    def _open_reader(self) -> Reader:
+        return Reader(
+            self._station.state_folder,
+            self._opened.journal.suspect,
+            published=lambda: (self._ledger.epoch, self._recorder.published),
+        )
 
     def get_ready(self, recovered: Recovered) -> None:
         """Answer for what a crash left unanswered, and test the judges."""
@@ -240,13 +239,14 @@ class _Line:
         ``reload_is_due()`` tells once of each time that the bundles are to be read again.
         """
         workers: tuple[Worker, ...] = (
-            *(self._pictures, self._recorder, self._commands),
+            *(self._pictures, self._recorder),
             *self._grabbers.values(),
         )
         last: State = "Error"
         try:
             for worker in workers:
                 worker.start()
+            self._commands.begin(self._orders.hear, self._open_reader)
             if self._ledger.state == "Ready":
                 self._ledger.start()
             self._readiness.tell_state()

@@ -5,8 +5,12 @@ At a terminal a table is coloured and as wide as the terminal; in a file its lin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import shutil
+import sys
+from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console, RenderableType
@@ -54,8 +58,22 @@ def numbers(name: str) -> Column:
 
 
 def print_next(*command: str | os.PathLike[str]) -> None:
-    """Print ``next: COMMAND``, quoted for a shell: the last line of a command that took a while."""
-    print(plain(f"next: {shlex.join(os.fspath(word) for word in command)}"), flush=True)
+    """Print ``next: COMMAND``, quoted for a shell: the last line of a command that took a while.
+
+    A program of this environment that a shell would not find is named by its path.
+    """
+    program, *words = (os.fspath(word) for word in command)
+    print(plain(f"next: {shlex.join([_findable(program), *words])}"), flush=True)
+
+
+def _findable(program: str) -> str:
+    """``program``, or its path beside Python's where PATH does not lead to it, as in a checkout."""
+    beside = Path(sys.executable).parent / program
+    if shutil.which(program) or not os.access(beside, os.X_OK):
+        return program
+    with contextlib.suppress(ValueError):
+        return str(beside.relative_to(Path.cwd()))
+    return str(beside)
 
 
 def show(filled: Table, title: str = "") -> None:

@@ -7,8 +7,13 @@ terminal, in a table, in the log or to a spreadsheet, takes it through a functio
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import re
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import unquote
 
@@ -46,6 +51,20 @@ def plain(text: str, most: int = 0) -> str:
             for letter in text
         )
     return f"{line[: most - 3]}..." if 0 < most < len(line) else line
+
+
+def findable(program: str) -> str:
+    """A program of this environment as a shell finds it.
+
+    That is its name, or its path where PATH does not lead to it, as in a checkout whose environment
+    is not activated.
+    """
+    beside = Path(sys.executable).parent / program
+    if shutil.which(program) or not os.access(beside, os.X_OK):
+        return program
+    with contextlib.suppress(ValueError):
+        return str(beside.relative_to(Path.cwd()))
+    return str(beside)
 
 
 def no_formula(text: str) -> str:

@@ -5,19 +5,15 @@ At a terminal a table is coloured and as wide as the terminal; in a file its lin
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
-import shutil
-import sys
-from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from inspector.shown import plain
+from inspector.shown import findable, plain
 
 _UNLIMITED: Final = 100_000
 """Width of a table in a file or pipe; rich pads a table to its longest row only."""
@@ -63,17 +59,7 @@ def print_next(*command: str | os.PathLike[str]) -> None:
     A program of this environment that a shell would not find is named by its path.
     """
     program, *words = (os.fspath(word) for word in command)
-    print(plain(f"next: {shlex.join([_findable(program), *words])}"), flush=True)
-
-
-def _findable(program: str) -> str:
-    """``program``, or its path beside Python's where PATH does not lead to it, as in a checkout."""
-    beside = Path(sys.executable).parent / program
-    if shutil.which(program) or not os.access(beside, os.X_OK):
-        return program
-    with contextlib.suppress(ValueError):
-        return str(beside.relative_to(Path.cwd()))
-    return str(beside)
+    print(plain(f"next: {shlex.join([findable(program), *words])}"), flush=True)
 
 
 def show(filled: Table, title: str = "") -> None:

@@ -86,15 +86,29 @@ def test_keys_that_are_missing_are_one_line(tmp_path):
     assert (code, out) == (17, "") and err.count("\n") == 1
 
 
-def test_without_pymodbus_the_command_says_how_to_get_it(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("fieldbus", "module", "keys"),
+    [
+        ("modbus", "pymodbus", {}),
+        ("opcua", "asyncua", {}),
+        ("mqtt", "aiomqtt", {"state": "state", "cameras": None}),
+    ],
+)
+def test_without_its_package_a_bridge_says_how_to_get_it(
+    monkeypatch, tmp_path, fieldbus, module, keys
+):
     there = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,
         "find_spec",
-        lambda name, package=None: None if name == "pymodbus" else there(name, package),
+        lambda name, package=None: None if name == module else there(name, package),
     )
-    code, _, err = running.inside("bridge", "modbus", write(tmp_path / "b.yaml"))
-    assert code == 10 and "[modbus]" in err
+    document = {"bridge": fieldbus, "cameras": ["top"]} | keys
+    path = tmp_path / "b.yaml"
+    path.write_text(yaml.safe_dump({key: item for key, item in document.items() if item}))
+    monkeypatch.chdir(ROOT)
+    code, _, err = running.inside("bridge", fieldbus, path)
+    assert code == 10 and f"run pip install --editable '.[{fieldbus}]'" in err
 
 
 def test_check_tries_port_and_station(tmp_path):

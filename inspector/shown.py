@@ -7,7 +7,11 @@ terminal, in a table, in the log or to a spreadsheet, takes it through a functio
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import re
+import shutil
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -59,6 +63,20 @@ def plain(text: str, most: int = 0) -> str:
 def printable(name: str) -> str:
     """``name`` for a file of ours: ``_`` in the place of each character that is not printable."""
     return "".join(letter if letter.isprintable() else "_" for letter in name)
+
+
+def findable(program: str) -> str:
+    """A program of this environment as a shell finds it.
+
+    That is its name, or its path where PATH does not lead to it, as in a checkout whose environment
+    is not activated.
+    """
+    beside = Path(sys.executable).parent / program
+    if shutil.which(program) or not os.access(beside, os.X_OK):
+        return program
+    with contextlib.suppress(ValueError):
+        return str(beside.relative_to(Path.cwd()))
+    return str(beside)
 
 
 def no_formula(text: str) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from inspector.shown import plain
+from inspector.shown import findable, plain
 
 _UNLIMITED: Final = 100_000
 """Width of a table in a file or pipe; rich pads a table to its longest row only."""
@@ -54,8 +54,12 @@ def numbers(name: str) -> Column:
 
 
 def print_next(*command: str | os.PathLike[str]) -> None:
-    """Print ``next: COMMAND``, quoted for a shell: the last line of a command that took a while."""
-    print(plain(f"next: {shlex.join(os.fspath(word) for word in command)}"), flush=True)
+    """Print ``next: COMMAND``, quoted for a shell: the last line of a command that took a while.
+
+    A program of this environment that a shell would not find is named by its path.
+    """
+    program, *words = (os.fspath(word) for word in command)
+    print(plain(f"next: {shlex.join([findable(program), *words])}"), flush=True)
 
 
 def show(filled: Table, title: str = "") -> None:

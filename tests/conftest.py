@@ -26,6 +26,9 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
     # Likewise under nohup, which a station would respect.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+# As an activated environment has it, so that commands name the next one by its name.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
 TIMING = (
     "tests/benchmarks/faults/",
     "tests/bridges/test_hardware_trigger.py",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from inspector import version
 from inspector.version import VERSION, install_command
 from tests.paths import ROOT
 
@@ -139,3 +140,25 @@ def test_no_text_tells_people_to_install_the_product_by_name():
 )
 def test_installing_by_name_is_found(text, names):
     assert installed_by_name(text) == names
+
+
+def test_every_extra_stands_on_the_page_of_installation():
+    declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = declared.partition("[project.optional-dependencies]\n")[2].partition("\n[")[0]
+    extras = re.findall(r"^(\w+) = \[", section, re.MULTILINE)
+    assert len(extras) > 5
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    assert [extra for extra in extras if f"[{extra}]" not in page] == []
+
+
+def test_an_extra_is_installed_from_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert install_command("mqtt") == "pip install --editable '.[mqtt]'"
+    monkeypatch.chdir(tmp_path)
+    assert install_command("mqtt") == f"pip install --editable '{ROOT}[mqtt]'"
+    # What a wheel installs has no checkout around it.
+    (tmp_path / "inspector").mkdir()
+    monkeypatch.setattr(version, "__file__", str(tmp_path / "inspector" / "version.py"))
+    assert (
+        install_command("mqtt") == f"pip install './cfa_inspector-{VERSION}-py3-none-any.whl[mqtt]'"
+    )

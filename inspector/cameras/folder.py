@@ -65,11 +65,13 @@ def list_images(root: Path, camera: str) -> list[Path]:
     Raises CameraError when there is none.
     """
     who = f"camera {camera}"
+    cure = (
+        "name one that is there ('path' in a station file), or write the station file of your own "
+        "camera or photos with 'inspector init station.yaml --camera ...'"
+    )
     try:
         if not root.is_dir():
-            raise CameraError(
-                f"{who}: {root}: no such folder; name one that is there ('path' in a station file)"
-            )
+            raise CameraError(f"{who}: {root}: no such folder; {cure}")
         found, _ = find_parts(root)
     except OSError as error:
         raise CameraError(
@@ -78,7 +80,5 @@ def list_images(root: Path, camera: str) -> list[Path]:
         ) from None
     if not found:
         kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
-        raise CameraError(
-            f"{who}: {root}: holds no image ({kinds}); name another ('path' in a station file)"
-        )
+        raise CameraError(f"{who}: {root}: holds no image ({kinds}); {cure}")
     return found

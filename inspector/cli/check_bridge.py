@@ -25,6 +25,7 @@ from inspector.errors import (
     WireError,
 )
 from inspector.files import reason_of
+from inspector.wire.messages import StatusMessage
 
 _ANSWER_S: Final = 3.0
 _READINGS: Final = 21
@@ -205,6 +206,15 @@ def _check_mqtt(config: MqttBridge, path: Path) -> Iterator[CheckResult]:
     except (CommandError, WireError) as error:
         yield wrong("station", StartupError(f"{error}; a bridge waits for it, too"))
         return
+    if config.commands.trigger and all(one.takes_triggers is False for one in status.cameras):
+        yield wrong(
+            "station",
+            ConfigError(
+                f"{path}: commands.trigger: no camera of '{status.station}' takes triggers; set "
+                f"'trigger: software' in the station file, or leave this key out"
+            ),
+        )
+        return
     yield CheckResult("station", f"{config.station.commands}: '{status.station}' is {status.state}")
 
 
@@ -228,7 +238,7 @@ def _check_station(
         )
     named = [camera for camera in status.cameras if camera.name in config.cameras]
     by_line = config.hardware_trigger if isinstance(config, ModbusBridge) else ()
-    commanded = [one.name for one in named if one.name in by_line and one.ready_for_trigger]
+    commanded = [one.name for one in named if one.name in by_line and one.takes_triggers]
     if commanded:
         return wrong(
             "station",
@@ -237,17 +247,34 @@ def _check_station(
                 f"out for it in the station file"
             ),
         )
-    idle = [
-        one.name
-        for one in named
-        if one.state == "running" and not one.ready_for_trigger and one.name not in by_line
-    ]
-    if idle and status.state == "Ready":
+    idle = [one.name for one in named if one.takes_triggers is False and one.name not in by_line]
+    if idle:
         return wrong(
             "station",
             ConfigError(
                 f"{path}: cameras: '{idle[0]}' takes no triggers; set 'trigger: software' for it "
-                f"in the station file"
+                f"in the station file, and start the station anew"
             ),
         )
+    if misfit := _misfit(config, status):
+        return wrong("station", ConfigError(f"{path}: {misfit}"))
     return CheckResult("station", f"{address}: '{status.station}' is {status.state}")
+
+
+def _misfit(config: PlcBridge | ClientBridge, status: StatusMessage) -> str:
+    """What a bridge's file says that its station cannot keep, key first; "" for nothing."""
+    recipes = () if isinstance(config, RemoteIoBridge) else config.recipes
+    names = recipes.values() if isinstance(recipes, dict) else recipes
+    unknown = [name for name in names if status.recipes and name not in status.recipes]
+    if unknown:
+        there = ", ".join(status.recipes)
+        return f"recipes: the station has no '{unknown[0]}'; it has {there}"
+    for camera in status.cameras:
+        slowest_ms = camera.deadline_ms or 0
+        if camera.name in config.cameras and slowest_ms > config.result_timeout_ms:
+            return (
+                f"result_timeout_ms: {config.result_timeout_ms} is less than deadline_ms "
+                f"{slowest_ms} of the station's camera '{camera.name}': a verdict in time would "
+                f"come too late here; raise it, or lower deadline_ms in the station file"
+            )
+    return ""

@@ -64,8 +64,12 @@ def run(options: argparse.Namespace) -> int:
     lost = sum(part.verdict == 0 for part in seen)
     if lost and not stop.requested:
         raise WireError(f"{lost} parts got no result")
-    print("to try it with your own station, edit the example and run")
-    print_next("inspector", "bridge", "modbus", examples_folder() / "bridge-modbus.yaml")
+    print(
+        "for your own station: copy the examples into a folder of yours, as below; name cameras "
+        "and recipes in its bridge-modbus.yaml, try that with 'inspector check', and start it with "
+        "'inspector bridge modbus' (docs/plc/commissioning.md)"
+    )
+    print_next("inspector", "examples", "my-line")
     return 0
 
 

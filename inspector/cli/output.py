@@ -11,6 +11,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
+from inspector.cli.status import described, other_limit
 from inspector.client import Gap, Heatmap
 from inspector.files import output_errors, write_output
 from inspector.imaging.heatmaps import overlay
@@ -131,8 +132,7 @@ class Lines:
     def status(self, message: StatusMessage) -> None:
         """Print the state of station and cameras, and the alarms, where they changed."""
         cameras = ", ".join(
-            f"{camera.name} {camera.state}" + (f" ({camera.detail})" if camera.detail else "")
-            for camera in message.cameras
+            f"{camera.name} {described(camera)}{other_limit(camera)}" for camera in message.cameras
         )
         state = f"{message.station}: {message.state}; {cameras}"
         if message.inference:

@@ -44,5 +44,11 @@ def run(options: argparse.Namespace) -> int:
             f"choose one of {there}"
         )
     logs.to_stderr()
-    process.run(station, options.wait_for_subscriber, options.stop_on_stdin_eof, options.recipe)
+    process.run(
+        station,
+        options.wait_for_subscriber,
+        options.stop_on_stdin_eof,
+        options.recipe,
+        options.station,
+    )
     return 0

@@ -23,6 +23,9 @@ from inspector.wire.messages import CameraStatus, State, StatusMessage
 _PATIENCE_S: Final = 3.0
 _STALE_S: Final = 5.0
 """From this age on a status is asked for again, to see whether it still changes."""
+_LONGEST_STEP_S: Final = 900.0
+"""The same while a station starts: its status changes with each bundle, and the first one that
+TensorRT builds an engine for may take a quarter of an hour."""
 _SECOND_LOOK_S: Final = 1.5
 """Time until then: a station makes a new status every second."""
 
@@ -123,9 +126,10 @@ def assess(status: StatusMessage, provider: str = "") -> list[Finding]:
 
     ``provider`` is the execution provider that must be in use; "" for any.
     """
-    findings = [Finding(_STATES[status.state], f"state {status.state}")]
+    starts = "; it starts" if status.state == "Preoperational" else ""
+    findings = [Finding(_STATES[status.state], f"state {status.state}{starts}")]
     findings += [
-        Finding(_CAMERAS[camera.state], f"camera {camera.name} {_described(camera)}")
+        Finding(_CAMERAS[camera.state], f"camera {camera.name} {described(camera)}")
         for camera in status.cameras
     ]
     if status.trouble:
@@ -153,7 +157,8 @@ def assess(status: StatusMessage, provider: str = "") -> list[Finding]:
 def _hangs(status: StatusMessage, station: Commander) -> bool:
     """True when the station answers, but always with the same old status."""
     # Its clock may differ from this machine's, so an old time stamp alone proves nothing.
-    if abs(time.time() - status.sent_us / 1e6) < _STALE_S:
+    stale_s = _LONGEST_STEP_S if status.state == "Preoperational" else _STALE_S
+    if abs(time.time() - status.sent_us / 1e6) < stale_s:
         return False
     time.sleep(_SECOND_LOOK_S)
     again = station.status()
@@ -189,7 +194,7 @@ def _show(status: StatusMessage, findings: Iterable[Finding]) -> None:
         f"{status.late} results too late, {status.repeated} sent again",
     )
     for camera in status.cameras:
-        text = f"{camera.frames} frames, {_described(camera)}"
+        text = f"{camera.frames} frames, {described(camera)}{other_limit(camera)}"
         row(f"camera {camera.name}", text, _CAMERAS[camera.state])
     row("epoch", status.epoch)
     show(rows)
@@ -209,5 +214,14 @@ def _counts(status: StatusMessage) -> str:
     )
 
 
-def _described(camera: CameraStatus) -> str:
+def other_limit(camera: CameraStatus) -> str:
+    """What to add to a camera whose parts are not judged by the bundle's own limit; or ""."""
+    if camera.limit_factor in {None, 1.0}:
+        return ""
+    how = "more" if camera.limit_factor > 1 else "less"
+    return f", limit_factor {camera.limit_factor:g} ({how} tolerant than the bundle)"
+
+
+def described(camera: CameraStatus) -> str:
+    """The state of a camera, with what is to be said of it."""
     return f"{camera.state} ({camera.detail})" if camera.detail else camera.state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -242,13 +243,14 @@ class Station(FrozenModel):
         return self.recipes[self.recipe][camera]
 
 
-def load_station(path: Path) -> Station:
+def load_station(path: Path, read: Callable[[Path], bytes] | None = None) -> Station:
     """Read a station file; its relative paths are relative to its folder.
 
-    Raises :class:`ConfigError`, or :class:`Problems` with a :class:`ConfigError` for each wrong
-    key if there are several.
+    ``read`` gets the file's bytes, for a caller that does not wait for a disk that hangs. Raises
+    :class:`ConfigError`, or :class:`Problems` with a :class:`ConfigError` for each wrong key if
+    there are several.
     """
-    station = load_yaml(path, Station)
+    station = load_yaml(path, Station) if read is None else load_yaml(path, Station, read=read)
     return cast(Station, _resolve(station, path.resolve().parent))
 
 

@@ -8,7 +8,7 @@ import re
 import reprlib
 import shlex
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
@@ -128,13 +128,29 @@ class _Loader(yaml.SafeLoader):
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def load_yaml(path: Path, model: type[Model], *, numbered: frozenset[str] = frozenset()) -> Model:
+def _read_bytes(path: Path) -> bytes:
+    # A pipe would be waited for without a limit, and a device may never end.
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: is no file; name the file itself")
+    with path.open("rb") as file:
+        return file.read(_MOST_BYTES + 1)
+
+
+def load_yaml(
+    path: Path,
+    model: type[Model],
+    *,
+    numbered: frozenset[str] = frozenset(),
+    read: Callable[[Path], bytes] = _read_bytes,
+) -> Model:
     """Read ``path`` as YAML into ``model``; the keys of the mappings ``numbered`` are numbers.
+
+    ``read`` gets the file's bytes, and may raise OSError.
 
     Raises :class:`ConfigError`, or :class:`Problems` with a :class:`ConfigError` for each wrong
     key if there are several.
     """
-    text = _read(path, model)
+    text = _read(path, model, read)
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
@@ -169,16 +185,12 @@ def load_yaml(path: Path, model: type[Model], *, numbered: frozenset[str] = froz
     raise problems[0] if len(problems) == 1 else Problems(problems)
 
 
-def _read(path: Path, model: type[BaseModel]) -> str:
+def _read(path: Path, model: type[BaseModel], read: Callable[[Path], bytes]) -> str:
     """The text of a file. Raises :class:`ConfigError`."""
     if path.suffix.lower() == ".onnx":
         raise ConfigError(f"{path}: a bundle, not a YAML file; name the file that is wanted here")
     try:
-        # A pipe would be waited for without a limit, and a device may never end.
-        if path.exists() and not path.is_file():
-            raise ConfigError(f"{path}: is no file; name the file itself")
-        with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
+        data = read(path)
     except FileNotFoundError:
         raise ConfigError(f"{masked(str(path))}: no such file; {_begin(path, model)}") from None
     except (OSError, ValueError) as error:

@@ -163,6 +163,11 @@ class Changeover(Worker):
         self._done = done
         self._given_up = False
 
+    @property
+    def given_up(self) -> bool:
+        """True once the judges are no longer wanted."""
+        return self._given_up
+
     def give_up(self) -> None:
         """The judges are no longer wanted; any thread may call, and does not wait."""
         self._given_up = True

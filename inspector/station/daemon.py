@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from inspector.clock import ClockWatch
@@ -39,7 +40,6 @@ from inspector.station.systemd import Notifier
 from inspector.station.triggers import Trigger
 from inspector.threads import Worker
 from inspector.verdict import Reason
-from inspector.wire.command_server import Commands
 from inspector.wire.messages import State, StatusMessage
 
 _HOUSEKEEPING_EVERY_S: Final = 1.0
@@ -52,10 +52,17 @@ _STALLED_S: Final = 1.0
 class Daemon:
     """A station that can be run once, and asked to stop by any thread or signal handler."""
 
-    def __init__(self, station: Station, recipe: str | None = None) -> None:
-        """``recipe``: judge by this one of the station's; None: by the one of before the start."""
+    def __init__(
+        self, station: Station, recipe: str | None = None, file: Path | None = None
+    ) -> None:
+        """``recipe``: judge by this one of the station's; None: by the one of before the start.
+
+        ``file``: what ``station`` was read from, to tell what was changed in it since; None: a
+        program made it.
+        """
         self._station = station
         self._recipe = recipe
+        self._file = file
         self._stop_asked = False
         self._reload_asked = False
 
@@ -87,6 +94,7 @@ class Daemon:
                 leave,
                 self._recipe,
                 tell=readiness.tell,
+                status=lambda: readiness.status,
                 speak_through=readiness.speak_through,
                 announce=lambda camera: announce(camera, judges, ledger, metrics),
                 stop_asked=lambda: self._stop_asked,
@@ -110,6 +118,7 @@ class Daemon:
                 metrics=metrics,
                 readiness=readiness,
                 systemd=systemd,
+                file=self._file,
             )
             line.get_ready(opened.recovered)
             if wait_for_subscriber_s > 0:
@@ -138,7 +147,9 @@ class _Line:
         metrics: Metrics,
         readiness: Readiness,
         systemd: Notifier,
+        file: Path | None,
     ) -> None:
+        self._station = station
         self._opened = opened
         self._ledger = ledger
         self._judges = judges
@@ -185,18 +196,17 @@ class _Line:
             grabbers=self._grabbers,
             metrics=metrics,
             systemd=systemd,
+            file=file,
         )
-        self._commands = Commands(
-            opened.commands,
-            handle=self._orders.hear,
-            status=lambda: readiness.status,
-            reader=lambda: Reader(
-                station.state_folder,
-                opened.journal.suspect,
-                published=lambda: (ledger.epoch, self._recorder.published),
-            ),
-        )
+        self._commands = opened.commands
         readiness.speak_through(self._publish)
+
+    def _open_reader(self) -> Reader:
+        return Reader(
+            self._station.state_folder,
+            self._opened.journal.suspect,
+            published=lambda: (self._ledger.epoch, self._recorder.published),
+        )
 
     def get_ready(self, recovered: Recovered) -> None:
         """Answer for what a crash left unanswered, and test the judges."""
@@ -229,13 +239,14 @@ class _Line:
         ``reload_is_due()`` tells once of each time that the bundles are to be read again.
         """
         workers: tuple[Worker, ...] = (
-            *(self._pictures, self._recorder, self._commands),
+            *(self._pictures, self._recorder),
             *self._grabbers.values(),
         )
         last: State = "Error"
         try:
             for worker in workers:
                 worker.start()
+            self._commands.begin(self._orders.hear, self._open_reader)
             if self._ledger.state == "Ready":
                 self._ledger.start()
             self._readiness.tell_state()

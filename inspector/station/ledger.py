@@ -102,6 +102,7 @@ class Ledger:
         self._late = self._repeated = 0
         self._repetitions = Repetitions(remembered, station.repeat_window_s, clock)
         self._queues = {camera.name: _CameraQueue(camera) for camera in station.cameras}
+        self._deadlines_ms = {camera.name: camera.deadline_ms for camera in station.cameras}
         self._models: dict[str, ModelField] = {}
         self._troubles: dict[str, str] = {}
         self._cameras = {
@@ -432,10 +433,18 @@ class Ledger:
             repeated=self._repeated,
             recipe=self._station.recipe,
             recipe_from=self._recipe_from,
+            recipes=tuple(sorted(self._station.recipes)),
             provider=self.provider,
             inference="; ".join(f"{name}: {text}" for name, text in self._troubles.items() if text),
             cameras=tuple(
-                camera.model_copy(update={"ready_for_trigger": self._takes_trigger(camera)})
+                camera.model_copy(
+                    update={
+                        "ready_for_trigger": self._takes_trigger(camera),
+                        "limit_factor": self._station.active(camera.name).limit_factor,
+                        "takes_triggers": self._queues[camera.name].software,
+                        "deadline_ms": self._deadlines_ms[camera.name],
+                    }
+                )
                 for camera in self._cameras.values()
             ),
             sent_us=self._clock.wall_us(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from inspector.config.station_file import Station
@@ -13,6 +14,7 @@ from inspector.journal.schema import Delivered, StopOrder
 from inspector.judging.alarms import Alarms
 from inspector.judging.judges import Changeover, Judges
 from inspector.logs import say
+from inspector.station.file_changes import changes_since
 from inspector.station.grabber import Grabber
 from inspector.station.inbox import Inbox
 from inspector.station.ledger import Ledger
@@ -42,7 +44,8 @@ class Orders:
     A changeover loads, warms and checks its bundles in a thread beside the judges at work; it
     takes over between two parts. Until its judge has judged a part it can be rolled back.
 
-    ``station`` is as its file has it, ``choice`` the recipe that the start went on with.
+    ``station`` is as its file has it, ``choice`` the recipe that the start went on with. ``file``
+    is what ``station`` was read from: whoever orders a changeover hears what was changed in it.
     """
 
     def __init__(
@@ -59,8 +62,10 @@ class Orders:
         grabbers: Mapping[str, Grabber],
         metrics: Metrics,
         systemd: Notifier,
+        file: Path | None = None,
     ) -> None:
         self._station = station
+        self._file = file
         self._choice = self._choice_before = choice
         self._ledger = ledger
         self._judges = judges
@@ -148,7 +153,10 @@ class Orders:
             recipes = self._judges.station.recipes
             if command.recipe not in recipes:
                 known = ", ".join(sorted(recipes))
-                request.refuse("unknown", f"no recipe '{command.recipe}'; there are {known}")
+                request.refuse(
+                    "unknown",
+                    f"no recipe '{command.recipe}'; at the start the station file had {known}",
+                )
             else:
                 self._change_over(request, command.recipe)
         else:
@@ -307,22 +315,36 @@ class Orders:
         station = self._judges.station
         self._changeover = Changeover(
             station.model_copy(update={"recipe": recipe}),
-            lambda done: self._inbox.call_in_turn(partial(self._switch, done)),
+            self._hand_over,
             forget=recipe == station.recipe,
         )
         self._changeover.start()
 
-    def _switch(self, changeover: Changeover) -> None:
-        """Between two parts: the bundles loaded, warmed and golden-checked take over."""
+    def _hand_over(self, changeover: Changeover) -> None:
+        """In the changeover's thread, which may wait for the disk: the station's own may not."""
+        changed = ""
+        try:
+            if self._file is not None:
+                changed = changes_since(self._file, self._station, lambda: changeover.given_up)
+        finally:
+            self._inbox.call_in_turn(partial(self._switch, changeover, changed))
+
+    def _switch(self, changeover: Changeover, changed: str) -> None:
+        """Between two parts: the bundles loaded, warmed and golden-checked take over.
+
+        ``changed`` says what the station file has that is not in force; or "".
+        """
         request, self._ordered_by = self._ordered_by, None
         self._changeover = None
         self._systemd.ready(f"judging with {self._ledger.provider}")
+        if changed:
+            say("station file", logging.WARNING, detail=changed)
         if changeover.problems:
             for problem in changeover.problems:
                 say("changeover refused", logging.ERROR, detail=problem)
             if request is not None:
-                why = "; ".join(str(problem) for problem in changeover.problems)
-                request.refuse("failed", why)
+                why = [str(problem) for problem in changeover.problems]
+                request.refuse("failed", "; ".join(filter(None, (*why, changed))))
             return
         self._judges.switch(changeover)
         if changeover.forget:
@@ -339,7 +361,7 @@ class Orders:
             if request is None:
                 return
             if recorded:
-                request.finish(done)
+                request.finish("; ".join(filter(None, (done, changed))))
             else:
                 request.refuse("journal", f"{recipe} is in force, but could not be recorded yet")
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Final
 
 from inspector.config.station_file import Station
@@ -22,6 +23,7 @@ def run(
     wait_for_subscriber_s: float = 0.0,
     stop_on_stdin_eof: bool = False,
     recipe: str | None = None,
+    file: Path | None = None,
 ) -> None:
     """Run a station in this process until its cameras end or SIGTERM/SIGINT.
 
@@ -29,10 +31,11 @@ def run(
     that is closed (SIGHUP) is a first signal, too; without a terminal SIGHUP has the bundles read
     again. With ``stop_on_stdin_eof`` the end of standard input is a first signal: a station that a
     program started does not outlive it. ``recipe``, one of the station's, is in force whatever was
-    before. Raises :class:`StartupError`.
+    before. ``file`` is what ``station`` was read from: a reload tells what was changed in it since.
+    Raises :class:`StartupError`.
     """
     _keep_heap_small()
-    daemon = Daemon(station, recipe)
+    daemon = Daemon(station, recipe, file)
     asked = False
 
     def on_signal(number: int, _frame: object) -> None:

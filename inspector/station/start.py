@@ -23,7 +23,7 @@ from inspector.logs import say
 from inspector.station.ledger import Ledger
 from inspector.station.metrics import Metrics
 from inspector.station.recipes import RecipeChoice, choose
-from inspector.wire.command_server import CommandSocket
+from inspector.wire.command_server import Commands, CommandSocket
 from inspector.wire.gate import Gate
 from inspector.wire.messages import StatusMessage
 from inspector.wire.publisher import Publisher
@@ -37,7 +37,7 @@ class Opened:
 
     gate: Gate
     publisher: Publisher
-    commands: CommandSocket
+    commands: Commands
     journal: Journal
     archive: Archive
     recovered: Recovered
@@ -50,7 +50,8 @@ class Start:
     """One try to open everything; ``leave`` closes what was opened, the last one first.
 
     ``recipe`` is the one that was ordered for this start; None: that of the journal or the file.
-    ``tell`` is called after each step, so that the status never stands still; ``speak_through``
+    ``tell`` is called after each step, so that the status never stands still, and ``status`` by
+    another thread for what was told last, which answers whoever asks meanwhile; ``speak_through``
     with what publishes it, once there is one; ``announce`` with each camera whose judge is loaded.
     After ``stop_asked()`` no bundle's file is waited for, and ``open`` raises.
     """
@@ -62,6 +63,7 @@ class Start:
         recipe: str | None,
         *,
         tell: Callable[[], None],
+        status: Callable[[], StatusMessage],
         speak_through: Callable[[Callable[[StatusMessage], None]], None],
         announce: Callable[[str], None],
         stop_asked: Callable[[], bool],
@@ -70,6 +72,7 @@ class Start:
         self._leave = leave
         self._recipe = recipe
         self._tell = tell
+        self._status = status
         self._speak_through = speak_through
         self._announce = announce
         self._stop_asked = stop_asked
@@ -145,11 +148,14 @@ class Start:
         say("listening", verdicts=verdicts, images=images)
         return publisher
 
-    def _open_commands(self, gate: Gate) -> CommandSocket:
+    def _open_commands(self, gate: Gate) -> Commands:
         socket = CommandSocket(gate, self._station.sockets.commands)
-        self._leave.callback(socket.close)
-        say("commands", address=socket.address)
-        return socket
+        commands = Commands(socket, status=self._status)
+        self._leave.callback(commands.finish)
+        # Bundles load for minutes at times, in which whoever asks shall hear that it starts.
+        commands.start()
+        say("commands", address=commands.address)
+        return commands
 
     def _serve_metrics(self, metrics: Metrics, address: str) -> None:
         self._leave.callback(metrics.close)

@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from socket import socketpair
 from typing import Final
@@ -112,8 +112,8 @@ class CommandSocket:
 class Commands(Worker):
     """The thread that owns the command socket.
 
-    It calls ``handle`` with every :data:`Order`, which must not block and may answer from any
-    thread; ``status`` for the state of the station; and ``reader`` to open the journal. Replays
+    It asks ``status`` for the state of the station, which it tells at once. All other commands wait
+    for :meth:`begin`, so that a station that is still starting can be asked how it stands. Replays
     are answered in chunks of at most 100 verdicts, one client after the other, so that no refill
     holds up another one or the line. A client that has gone or does not read loses its replies, and
     nobody waits for it.
@@ -123,9 +123,9 @@ class Commands(Worker):
         self,
         socket: CommandSocket,
         *,
-        handle: Callable[[Request], None],
         status: Callable[[], StatusMessage],
-        reader: Callable[[], RecordedVerdicts],
+        handle: Callable[[Request], None] | None = None,
+        reader: Callable[[], RecordedVerdicts] | None = None,
         replay_per_s: float = REPLAY_PER_S,
     ) -> None:
         super().__init__("commands")
@@ -134,6 +134,11 @@ class Commands(Worker):
         self._handle = handle
         self._status = status
         self._open_reader = reader
+        self._begun_with: (
+            tuple[Callable[[Request], None], Callable[[], RecordedVerdicts]] | None
+        ) = None
+        self._early: list[tuple[bytes, list[zmq.Frame]]] = []
+        """Commands that came before ``begin``, each with its connection."""
         self._reader: RecordedVerdicts | None = None
         self._replay_per_s = replay_per_s
         self._clients: collections.OrderedDict[bytes, _Client] = collections.OrderedDict()
@@ -148,6 +153,17 @@ class Commands(Worker):
         self._awake, self._waker = socketpair()
         self._awake.setblocking(False)
         self._waker.setblocking(False)
+
+    def begin(
+        self, handle: Callable[[Request], None], reader: Callable[[], RecordedVerdicts]
+    ) -> None:
+        """Serve all commands from now on, first those that came before; any thread may call.
+
+        ``handle`` is called with every :data:`Order`; it must not block, and may answer from any
+        thread. ``reader`` opens the journal.
+        """
+        self._begun_with = handle, reader
+        self._wake()
 
     @property
     def unsent(self) -> int:
@@ -181,6 +197,7 @@ class Commands(Worker):
                 # put after it perhaps not.
                 closing = self._closing
                 self._send_replies()
+                self._take_early(closing)
                 if closing:
                     return
                 poller.poll(self._serve_replay())
@@ -197,7 +214,7 @@ class Commands(Worker):
                 identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
                 self._accept(identity.bytes, frames)
 
-    def _accept(self, identity: bytes, frames: list[zmq.Frame]) -> None:
+    def _accept(self, identity: bytes, frames: list[zmq.Frame], closing: bool = False) -> None:
         if len(frames) != 1:
             detail = f"received command of {len(frames)} frames, expected 1"
             self._refuse(identity, "", "malformed", detail)
@@ -222,6 +239,8 @@ class Commands(Worker):
         client = self._clients.setdefault(key, _Client(Bucket.full(self._replay_per_s)))
         if isinstance(command, ReplayCommand):
             self._queue_replay(client, identity, command)
+        elif self._handle is None:
+            self._put_off(identity, frames, command.id, closing)
         elif client.outstanding >= _MOST_OUTSTANDING:
             detail = f"{client.outstanding} commands of this client already wait for their answer"
             self._refuse(identity, command.id, "busy", detail)
@@ -234,6 +253,24 @@ class Commands(Worker):
                 # A sender that has not measured its clock is taken to have the station's.
                 request.age_us = request.received_us - command.sent_us if age_us is None else age_us
             self._handle(request)
+
+    def _take_early(self, closing: bool) -> None:
+        """After ``begin``, or at the end: what came before it, ahead of all that comes later."""
+        if self._handle is None and self._begun_with is not None:
+            self._handle, self._open_reader = self._begun_with
+        if self._handle is not None or closing:
+            early, self._early = self._early, []
+            for identity, frames in early:
+                self._accept(identity, frames, closing)
+
+    def _put_off(self, identity: bytes, frames: list[zmq.Frame], id_: str, closing: bool) -> None:
+        if closing:
+            self._refuse(identity, id_, "stopping", "the station ends before it was Ready")
+        elif len(self._early) >= _MOST_OUTSTANDING:
+            detail = f"the station starts, and {_MOST_OUTSTANDING} commands wait already"
+            self._refuse(identity, id_, "busy", detail)
+        else:
+            self._early.append((identity, frames))
 
     def _sender(self, key: bytes, identity: bytes) -> Callable[[ReplyMessage, bool], None]:
         def send(reply: ReplyMessage, last: bool) -> None:
@@ -266,11 +303,15 @@ class Commands(Worker):
         self._send(identity, encode(reply))
 
     def _describe(self, id_: str) -> ReplyMessage:
+        epochs: Sequence[tuple[str, int]] = ()
         try:
-            epochs, detail = self._journal().epochs(), ""
+            if self._open_reader is None:
+                detail = "the station starts; other commands wait until it is Ready"
+            else:
+                epochs, detail = self._journal().epochs(), ""
         except JournalError as error:
             self._forget_journal()
-            epochs, detail = (), str(error)
+            detail = str(error)
         return ReplyMessage(
             id=id_,
             kind="status",
@@ -283,6 +324,8 @@ class Commands(Worker):
 
     def _journal(self) -> RecordedVerdicts:
         if self._reader is None:
+            if self._open_reader is None:
+                raise JournalError("the station starts, and its journal is not read yet")
             self._reader = self._open_reader()
         return self._reader
 
@@ -311,6 +354,8 @@ class Commands(Worker):
         """
         now = time.monotonic()
         self._forget_idle(now)
+        if self._open_reader is None:
+            return None
         waits_s = [client.bucket.wait_s(now) for client in self._clients.values() if client.replays]
         if not waits_s:
             return None

@@ -212,6 +212,20 @@ class CameraStatus(_Message):
         description="a trigger that came now would get the next picture; false while one waits for "
         "its picture, and for a camera that takes no triggers",
     )
+    limit_factor: float | None = Field(
+        default=None,
+        description="the factor on the limit that its parts are judged by; null from a station "
+        "that does not say",
+    )
+    takes_triggers: bool | None = Field(
+        default=None,
+        description="false: its parts come without trigger commands, and one is refused; null from "
+        "a station that does not say",
+    )
+    deadline_ms: int | None = Field(
+        default=None,
+        description="a part judged later is a FAULT; null from a station that does not say",
+    )
 
 
 class StatusMessage(_Message):
@@ -240,6 +254,10 @@ class StatusMessage(_Message):
         default="",
         description="who said so: the station file, the journal (it was in force before the "
         "start) or a command; empty from a station that does not say",
+    )
+    recipes: tuple[str, ...] = Field(
+        default=(),
+        description="all that a changeover may select; empty from a station that does not say",
     )
     provider: str = Field(
         description="what inference runs on, as ONNX Runtime names it; or OpenVINO"

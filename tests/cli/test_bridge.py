@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests import running
+from tests import running, tiny
 from tests.paths import ROOT
 from tests.stations import Recorded, accept_and_answer, free_ports, serving
 
@@ -86,15 +86,29 @@ def test_keys_that_are_missing_are_one_line(tmp_path):
     assert (code, out) == (17, "") and err.count("\n") == 1
 
 
-def test_without_pymodbus_the_command_says_how_to_get_it(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("fieldbus", "module", "keys"),
+    [
+        ("modbus", "pymodbus", {}),
+        ("opcua", "asyncua", {}),
+        ("mqtt", "aiomqtt", {"state": "state", "cameras": None}),
+    ],
+)
+def test_without_its_package_a_bridge_says_how_to_get_it(
+    monkeypatch, tmp_path, fieldbus, module, keys
+):
     there = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,
         "find_spec",
-        lambda name, package=None: None if name == "pymodbus" else there(name, package),
+        lambda name, package=None: None if name == module else there(name, package),
     )
-    code, _, err = running.inside("bridge", "modbus", write(tmp_path / "b.yaml"))
-    assert code == 10 and "[modbus]" in err
+    document = {"bridge": fieldbus, "cameras": ["top"]} | keys
+    path = tmp_path / "b.yaml"
+    path.write_text(yaml.safe_dump({key: item for key, item in document.items() if item}))
+    monkeypatch.chdir(ROOT)
+    code, _, err = running.inside("bridge", fieldbus, path)
+    assert code == 10 and f"run pip install --editable '.[{fieldbus}]'" in err
 
 
 def test_check_tries_port_and_station(tmp_path):
@@ -196,3 +210,47 @@ def test_a_module_that_is_away_or_a_port_that_is_taken_is_one_line(tmp_path):
     path = write_role(tmp_path / "b.yaml", **remote(connect=f"127.0.0.1:{port}", station=station))
     code, out, _ = running.inside("check", path)
     assert code == 1 and "cannot be reached" in out and "a bridge waits for it, too" in out
+
+
+def test_check_names_the_key_that_the_station_cannot_keep(tmp_path, bundle_path):
+    parts = running.write_parts(tmp_path / "parts", tiny.good_picture())
+    top = running.folder_camera(parts, trigger="software", loop=True, deadline_ms=1500)
+    side = running.folder_camera(parts, "side", trigger="free", loop=True, rate_hz=5)
+    file = running.write_station(tmp_path / "s.yaml", bundle_path, top, side)
+
+    def said(fieldbus: str, **changes: Any) -> str:
+        document = {"bridge": fieldbus, "station": {"commands": daemon.commands}, **changes}
+        if fieldbus != "mqtt":
+            document = {"cameras": ["top"], "listen": "127.0.0.1:0"} | document
+        path = tmp_path / "b.yaml"
+        path.write_text(yaml.safe_dump(document), encoding="utf-8")
+        _, out, _ = running.inside("check", path)
+        return next(line for line in out.splitlines() if " station " in line).strip()
+
+    with running.running(file) as daemon:
+        # The side camera runs free, so that the station is never just Ready.
+        daemon.wait_for_log("state=ContinuousExecution")
+        slower = {"result_timeout_ms": 2000}
+        recipes = {"modbus": lambda name: {1: name}, "opcua": lambda name: [name]}
+        for fieldbus, named in recipes.items():
+            assert said(fieldbus, **slower, recipes=named("r")).startswith("ok")
+            assert "cameras: 'side' takes no triggers; set 'trigger: software'" in said(
+                fieldbus, **slower, cameras=["side"]
+            )
+            assert "recipes: the station has no 'gadget'; it has r" in said(
+                fieldbus, **slower, recipes=named("gadget")
+            )
+            assert "result_timeout_ms: 1000 is less than deadline_ms 1500 of the station's" in said(
+                fieldbus
+            )
+        mqtt = {"broker": "127.0.0.1:9", "state": str(tmp_path / "state")}
+        assert said("mqtt", **mqtt, commands={"trigger": True}).startswith("ok")
+    top["trigger"] = "free"
+    with running.running(running.write_station(file, bundle_path, top, side)) as daemon:
+        daemon.wait_for_log("state=ContinuousExecution")
+        assert said("mqtt", **mqtt).startswith("ok")
+        assert "commands.trigger: no camera of 'line-1' takes triggers" in said(
+            "mqtt", **mqtt, commands={"trigger": True}
+        )
+        code, _, err = running.inside("trigger", "top", "--address", daemon.commands)
+        assert code and "unknown" in err

@@ -3,12 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inspector.cli.output import save_heatmap
+from inspector.cli.output import Lines, Screen, save_heatmap
 from inspector.client.subscriber import Heatmap
 from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.verdict import Verdict
-from inspector.wire.messages import HeatmapMessage
+from inspector.wire.messages import CameraStatus, HeatmapMessage
 from tests import tiny
+from tests.messages import status
 
 
 def heatmap(part_id: str, camera: str = "top") -> Heatmap:
@@ -57,3 +58,21 @@ def test_pictures_stay_in_their_folder_whatever_the_part_is_called(tmp_path, par
 def test_pictures_stay_in_their_folder_whatever_the_camera_is_called(tmp_path):
     save_heatmap(tmp_path / "a", heatmap("p", "../../x"))
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+@pytest.mark.parametrize(
+    ("limit_factor", "words"),
+    [
+        (1.2, "top running, limit_factor 1.2 (more tolerant than the bundle)"),
+        (0.8, "top running, limit_factor 0.8 (less tolerant than the bundle)"),
+        (1.0, "top running\n"),
+        (None, "top running\n"),
+    ],
+)
+def test_a_state_shows_a_limit_that_is_not_the_bundles_own(capsys, limit_factor, words):
+    camera = CameraStatus(
+        name="top", state="running", detail="", frames=1, limit_factor=limit_factor
+    )
+    with Screen() as screen:
+        Lines(screen).status(status(1, cameras=(camera,)))
+    assert words in capsys.readouterr().out

@@ -135,6 +135,15 @@ def test_a_status_that_grows_old_is_critical_and_a_wrong_clock_is_not(tmp_path, 
         assert ask(address) == 0
 
 
+def test_a_start_may_stand_still_for_a_quarter_of_an_hour(tmp_path, capsys):
+    for minutes, code in ((10, 1), (20, 2)):
+        sent_us = time.time_ns() // 1000 - minutes * 60_000_000
+        starting = message(state="Preoperational", sent_us=sent_us)
+        with station(tmp_path, lambda said=starting: said) as address:
+            assert ask(address) == code
+    assert "it starts" in capsys.readouterr().out
+
+
 def test_no_answer_is_critical_and_quick(capsys):
     began = time.monotonic()
     assert ask("tcp://127.0.0.1:1", "--timeout", "0.3") == 2

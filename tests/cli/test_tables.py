@@ -81,3 +81,27 @@ def test_the_next_command_is_quoted_for_a_shell(capsys, tmp_path):
     print_next("inspector", "run", tmp_path / "line 1's.yaml")
     words = shlex.split(capsys.readouterr().out)
     assert words == ["next:", "inspector", "run", str(tmp_path / "line 1's.yaml")]
+
+
+def test_the_next_command_is_one_that_the_shell_finds(capsys, tmp_path, monkeypatch):
+    """As after ``make demo``, whose environment is not activated."""
+    scripts = tmp_path / ".venv" / "bin"
+    scripts.mkdir(parents=True)
+    (scripts / "inspector").write_text("#!/bin/sh\n")
+    (scripts / "inspector").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(scripts / "python"))
+    monkeypatch.setenv("PATH", "/usr/bin")
+
+    def said() -> str:
+        print_next("inspector", "run", "s.yaml")
+        return capsys.readouterr().out
+
+    assert said() == f"next: {scripts}/inspector run s.yaml\n"
+    monkeypatch.chdir(tmp_path)
+    assert said() == "next: .venv/bin/inspector run s.yaml\n"
+    monkeypatch.setenv("PATH", str(scripts))
+    assert said() == "next: inspector run s.yaml\n"
+    # What is not installed here has no better name.
+    monkeypatch.setenv("PATH", "/usr/bin")
+    (scripts / "inspector").unlink()
+    assert said() == "next: inspector run s.yaml\n"

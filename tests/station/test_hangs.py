@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -293,3 +294,27 @@ def test_read_within_says_what_is_wrong_with_a_file(tmp_path):
         file.truncate(2**31)
     with pytest.raises(OSError, match="large"):
         read_within(big)
+
+
+def test_a_station_that_starts_says_so_and_other_commands_wait(tmp_path, bundle_path, parts):
+    camera = running.folder_camera(parts, trigger="software", loop=True, deadline_ms=5000)
+    station = running.write_station(tmp_path / "s.yaml", bundle_path, camera)
+    with hanging.hanging_file(bundle_path), running.running(station) as daemon:
+        code, out, _ = running.inside("status", daemon.commands)
+        assert (code, "line-1 Preoperational, state Preoperational; it starts" in out) == (1, True)
+        reload = Asking(daemon.commands, "reload")
+        trigger = Asking(daemon.commands, "trigger", "top", 1)
+        time.sleep(1.0)
+        assert running.inside("status", daemon.commands)[0] == 1
+        daemon.child.terminate()
+        reload.join()
+        trigger.join()
+        assert daemon.child.wait(5) == 0, daemon.log
+    assert (reload.answer.code, trigger.answer.code) == ("stopping", "stopping")
+    with contextlib.ExitStack() as leave:
+        with hanging.hanging_file(bundle_path):
+            daemon = leave.enter_context(running.running(station))
+            trigger = Asking(daemon.commands, "trigger", "top", 2)
+            time.sleep(0.5)
+        trigger.join()
+    assert trigger.answer.trigger_seq == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sqlite3
 import time
@@ -18,6 +19,7 @@ from inspector.journal.reader import Reader
 from inspector.journal.schema import FILE, RecipeInForce
 from inspector.journal.writer import Journal
 from inspector.station import recorder as recorder_module
+from inspector.station.file_changes import changes_since
 from inspector.station.recipes import choose
 from inspector.station.recorder import KeepEntry, Recorder, VerdictEntry
 from inspector.verdict import Verdict
@@ -251,3 +253,56 @@ def test_a_recipe_is_recorded_before_the_first_verdict_that_it_gave(monkeypatch)
     recorder.finish()
     assert heard == [False, True]
     assert disk.written == ["b", "c", "1 PASS"]
+
+
+def test_a_reload_says_what_of_the_station_file_is_not_in_force(tmp_path, bundle_path):
+    path = station_file(tmp_path, bundle_path)
+    with running.running(path) as daemon, Commander(daemon.commands) as plc:
+        daemon.wait_for_log(r"state=Ready")
+        assert plc.reload() == "recipe a: top by tiny 1"
+        document = yaml.safe_load(path.read_text())
+        document["recipes"]["a"]["top"]["limit_factor"] = 1.2
+        document["recipes"]["new"] = document["recipes"]["a"]
+        path.write_text(yaml.safe_dump(document))
+        for done in (plc.reload(), plc.recipe("a")):
+            assert "top by tiny 1; not in force yet: " in done
+            assert f"{path} was changed since the start (recipes.a.top.limit_factor, " in done
+            assert "recipes.new); that counts from the next start" in done
+        daemon.wait_for_log(r"WARNING station file detail=.*limit_factor")
+        with pytest.raises(CommandError, match="at the start the station file had a, b, c"):
+            plc.recipe("new")
+        assert plc.trigger("top", 1).limit_factor == 1.0
+        path.write_text("station: [")
+        assert f"the next start would be refused: {path}:1: not YAML" in plc.reload()
+        path.unlink()
+        os.mkfifo(path)
+        assert "it is no file" in plc.reload()
+        assert "limit_factor" not in running.inside("status", daemon.commands)[1]
+        plc.recipe("b")
+        assert (
+            ", limit_factor 2 (more tolerant than the bundle)"
+            in (running.inside("status", daemon.commands)[1])
+        )
+        daemon.child.terminate()
+        assert daemon.child.wait(10) == 0
+        path.unlink()
+
+
+def test_what_was_changed_is_named_as_it_is_nested_in_the_file(tmp_path, bundle_path):
+    path = station_file(tmp_path, bundle_path)
+    station = load_station(path)
+    assert changes_since(path, station, bool) == ""
+    text = path.read_text()
+    path.write_text("# only a comment\n" + text)
+    assert changes_since(path, station, bool) == ""
+    document = yaml.safe_load(text)
+    document["cameras"][0]["deadline_ms"] = 400
+    document["drift"] = {"parts_between_false_alarms": 5}
+    document["alarm"] = {"fail_share": 0.5, "fault_share": 0.5}
+    path.write_text(yaml.safe_dump(document))
+    shown = "drift.parts_between_false_alarms, alarm.fail_share, alarm.fault_share and 1 more"
+    assert f"({shown})" in changes_since(path, station, bool)
+    document = yaml.safe_load(text)
+    document["cameras"][0]["deadline_ms"] = 400
+    path.write_text(yaml.safe_dump(document))
+    assert "(cameras.top.deadline_ms)" in changes_since(path, station, bool)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from inspector.version import install_command
 from inspector.wire.messages import StatusMessage, VerdictMessage
 from inspector.wire.publisher import Publisher
 from tests import running, tiny
+from tests.paths import ROOT
 
 
 def refused(station: Path, code: int, *words: str) -> list[str]:
@@ -75,6 +78,25 @@ def test_check_finds_a_bundle_for_another_picture(tmp_path, parts):
     assert "trained at 2.000; set 'region' in the recipe" in out
     heard = running.judge_all(station)
     assert [v.reason for v in heard.verdicts] == ["frame_shape"] * 2
+
+
+def test_the_readmes_station_without_the_simulators_photos_names_init(
+    tmp_path, bundle_path, monkeypatch
+):
+    """Somebody who took photos of good parts has no photos/test."""
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+    config = tmp_path / "config"
+    config.mkdir()
+    shutil.copy(ROOT / "config" / "folder.yaml", config)
+    shutil.copy(bundle_path, tmp_path / "part.onnx")
+    cure = r"no such folder; .*inspector init station\.yaml --camera"
+    for made in (None, "photos/test"):
+        if made:
+            (tmp_path / made).mkdir(parents=True)
+            cure = r"holds no image .*inspector init station\.yaml --camera"
+        code, out, _ = running.inside("check", config / "folder.yaml")
+        assert code == 14
+        assert re.search(cure, out), out
 
 
 def test_moved_golden_image(tmp_path, parts):

@@ -22,9 +22,12 @@ from inspector.wire.publisher import Publisher
 from tests import running, tiny
 from tests.messages import heatmap, status, subscribed, verdict
 from tests.paths import ROOT
+from tests.stations import accept_and_answer, serving
 
 DOCS = ROOT / "docs"
 PAGE = (DOCS / "wire.md").read_text(encoding="utf-8")
+TRIGGER = r"```python\n(import json, sys, time, uuid, zmq\n\naddress, camera.*?)```"
+REFILL = r"```python\n(import json, sys, time, uuid, zmq\n\naddress, epoch.*?)```"
 
 
 def violations(schema: dict[str, Any], value: Any, root: dict[str, Any], where: str) -> list[str]:
@@ -168,7 +171,7 @@ def test_page_names_every_field_reason_and_state():
 
 
 def test_trigger_written_from_the_page_alone_gets_its_verdict(tmp_path, bundle_path):
-    program = re.search(r"```python\n(import json, sys, time, uuid.*?)```", PAGE, re.DOTALL)
+    program = re.search(TRIGGER, PAGE, re.DOTALL)
     script = tmp_path / "stranger.py"
     script.write_text(program[1], encoding="utf-8")
     parts = running.write_parts(tmp_path / "parts", tiny.good_picture(), tiny.bad_picture())
@@ -225,6 +228,62 @@ def test_subscriber_written_from_the_page_alone_gets_every_verdict(tmp_path, bun
         "2 001.png FAIL 1.984375",
         "3 002.png FAULT None",
     ]
+
+
+def test_refill_written_from_the_page_alone_brings_what_is_missing(tmp_path, recorded):
+    program = re.search(REFILL, PAGE, re.DOTALL)
+    script = tmp_path / "stranger.py"
+    script.write_text(program[1], encoding="utf-8")
+
+    def refill(*arguments, meanwhile=lambda: None):
+        # -I: neither this folder nor PYTHONPATH can lend it anything of ours.
+        command = [sys.executable, "-I", script, commands.address, *map(str, arguments)]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as child:
+            meanwhile()
+            out, _ = child.communicate(timeout=20)
+        return child.returncode, out.splitlines()
+
+    def told(epoch, *seqs):
+        return [f"{epoch} {seq} p{seq} PASS 0.5" for seq in seqs]
+
+    recorded.record(130)
+    recorded.start()
+    recorded.start()
+    recorded.record(3)
+    recorded.damage(120, "not a verdict")
+    away = recorded.folder.with_name("away")
+    with serving(recorded, accept_and_answer) as commands:
+        recorded.folder.rename(away)
+
+        def back():
+            time.sleep(1)
+            away.rename(recorded.folder)
+
+        # The journal cannot be read for a second: the question is asked again.
+        assert refill("epoch-1", 5, "epoch-3", 2, meanwhile=back) == (
+            0,
+            [
+                *told("epoch-1", *range(6, 120)),
+                "lost 120 to 120 of epoch-1",
+                *told("epoch-1", *range(121, 131)),
+                *told("epoch-3", 1, 2),
+            ],
+        )
+        assert refill("epoch-3", 1, "epoch-3", 3) == (0, told("epoch-3", 2, 3))
+        # Of an epoch that the journal no longer has: all that it has came later.
+        code, said = refill("epoch-0", 7, "epoch-1", 2)
+        assert (code, said) == (
+            0,
+            ["lost whatever followed 7 of epoch-0", *told("epoch-1", 1, 2)],
+        )
+        assert refill("epoch-1", 0, "epoch-1", 0) == (0, [])
+        # Published, and recorded a moment later.
+        code, said = refill(
+            "epoch-3", 3, "epoch-3", 4, meanwhile=lambda: (time.sleep(1), recorded.record(1))
+        )
+        assert (code, said) == (0, told("epoch-3", 4))
 
 
 def test_what_a_station_sends_is_what_the_page_says(tmp_path, bundle_path):

@@ -40,7 +40,7 @@ COLUMNS: Final = (
         "regions",
     ),
     *("model_name", "model_version", "model_sha256", "recipe"),
-    *("triggered_us", "grabbed_us", "judged_us", "queue_ms", "judge_ms"),
+    *("triggered_us", "grabbed_us", "frame", "judged_us", "queue_ms", "judge_ms"),
     *("sent_us", "acknowledged_us", "delivered"),
 )
 """Columns of the table. ``judged_at`` is ``judged_us`` as a UTC time, ``regions`` are JSON.
@@ -149,7 +149,7 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> int:
     pa, parquet = _pyarrow(path)
     floats = {"score", "limit_factor", "queue_ms", "judge_ms"}
     integers = {"seq", "trigger_seq", "triggered_us", "grabbed_us", "judged_us", "sent_us"}
-    integers.add("acknowledged_us")
+    integers |= {"frame", "acknowledged_us"}
     kinds = dict.fromkeys(floats, pa.float64()) | dict.fromkeys(integers, pa.int64())
     kinds["judged_at"] = pa.timestamp("us", tz="UTC")
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])

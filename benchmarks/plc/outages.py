@@ -4,21 +4,16 @@ A station judges parts without a pause. Its bridge is a process of its own, the 
 and mosquitto_sub is the consumer, whose session outlives the outages. An outage is a cut cable, a
 broker that stands still, one that is stopped and started, or a cut in which the bridge is killed.
 A broker that is killed is not among them: what it acknowledged and forgets, nobody can send again.
-
-    python -m benchmarks.plc.outages --quick
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import math
 import random
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -28,15 +23,14 @@ from typing import Any, Final
 import psutil
 
 from benchmarks.faults.lab import Journal
-from benchmarks.figures import Figure, publish
+from benchmarks.figures import Figure
+from benchmarks.plc.rows import Row, Tick
 from inspector.client import Commander
 from inspector.config.mqtt_bridge import MqttBridge
 from tests import running, tiny
 from tests.bridges.brokers import Broker, config, process
 from tests.stations import Relay
 
-VERDICTS: Final = 50_000
-QUICK: Final = 600
 _FULL_FROM: Final = 5_000
 """From so many verdicts on the outages are as long as promised."""
 _LONGEST_S: Final = (2.0, 60.0)
@@ -46,7 +40,6 @@ _COMPLETE_S: Final = 120.0
 """So long after the last outage the consumer may take to have everything."""
 KINDS: Final = ("cable cut", "broker stands still", "broker stopped", "bridge killed")
 
-Tick = Callable[[int, int], None]
 Key = tuple[str, int]
 """A verdict: epoch and seq."""
 
@@ -246,25 +239,14 @@ class _Way:
             self.cable.mend()
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.plc.outages",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK} verdicts, short outages")
-    options = parser.parse_args()
-
-    def tick(done: int, total: int) -> None:
-        print(f"\r{done} of {total}", end="", file=sys.stderr, flush=True)
-
-    with tempfile.TemporaryDirectory() as folder:
-        figures = outages(Path(folder), QUICK if options.quick else VERDICTS, tick)
-    print(file=sys.stderr)
-    name = "plc-outages-quick" if options.quick else "plc-outages"
-    publish(name, f"python -m benchmarks.plc.outages{' --quick' * options.quick}", figures)
-    return 0 if all(figure.holds is not False for figure in figures) else 1
+def run(folder: Path, trials: int, tick: Tick) -> Sequence[Figure]:
+    """The figures of this row."""
+    return outages(folder, trials, tick)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+ROW = Row(
+    promise="no verdict is lost, late or altered over MQTT while the broker goes away",
+    trials=50_000,
+    quick=600,
+    run=run,
+)

@@ -18,6 +18,7 @@ NAMES: Final = (
     "not_ready",
     "clone",
     "coils",
+    "outages",
 )
 
 Tick = Callable[[int, int], None]

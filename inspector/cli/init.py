@@ -42,6 +42,18 @@ _FOLDER: Final = """\
     # true: begin again after the last image, for ever.
     loop: false
 """
+_VIDEO: Final = """\
+    kind: opencv
+    # A video file: every frame of it is a part.
+    source: {source}
+    # Parts per second; left out: as fast as they are judged.
+    # fps: 2
+"""
+_VIDEO_TIMEOUT: Final = """\
+    # Longer than the time between two parts, so 5000 allows 'fps: 0.2'. A file that cannot be read for
+    # so long is lost.
+    timeout_ms: 6000
+"""
 _SIMULATOR: Final = """\
     kind: simulator
     # Parts per second; 0: as fast as they are judged.
@@ -118,17 +130,17 @@ def _written(path: Path, station: str, camera: CameraConfig, recipe: str, bundle
     text = (examples_folder() / "station.yaml").read_text(encoding="utf-8")
     text = re.sub(r"\A(#.*\n)+", _HEAD, text)
     text = _set(text, "station", station).replace(f"/{_STATION}", f"/{station}")
-    if isinstance(camera, OpenCvCamera):
-        source = camera.source
-        if camera.source_kind == "file":
-            source = _seen_from(path, Path(str(source)))
-        text = _set(text, "source", source)
+    if isinstance(camera, OpenCvCamera) and camera.is_live:
+        text = _set(text, "source", camera.source)
         # Left to the device: it refuses a size that it does not have.
         text = re.sub(r"(?m)^    (?=(?:width|height|fps): )", "    # ", text)
     else:
-        keys = _SIMULATOR
+        keys, timeout = _SIMULATOR, ""
         if isinstance(camera, FolderCamera):
             keys = _FOLDER.format(source=_scalar(_seen_from(path, camera.path)))
+        elif isinstance(camera, OpenCvCamera):
+            keys = _VIDEO.format(source=_scalar(_seen_from(path, Path(str(camera.source)))))
+            timeout = _VIDEO_TIMEOUT
         # From the kind to the keys that every kind has.
         text = re.sub(
             r"(?s)    kind: opencv\n.*?(?=    # What makes a part)", lambda _: keys, text, count=1
@@ -136,8 +148,8 @@ def _written(path: Path, station: str, camera: CameraConfig, recipe: str, bundle
         if isinstance(camera, SimulatorCamera):
             # The alarm must not begin with what the simulator does on purpose.
             text = _set(text, "fail_share", 0.5)
-        for key in ("latency_ms", "timeout_ms"):
-            text = re.sub(rf"(?m)(?:^    # .*\n)+^    {key}: .*\n", "", text)
+        for key, instead in (("latency_ms", ""), ("timeout_ms", timeout)):
+            text = re.sub(rf"(?m)(?:^    # .*\n)+^    {key}: .*\n", instead, text)
     text = re.sub(r"(?m)^  flange:$", f"  {_scalar(recipe)}:", text)
     text = _set(text, "recipe", recipe)
     return _set(text, "bundle", _seen_from(path, bundle_path))

@@ -16,7 +16,7 @@ from inspector.config.cameras.folder import FolderCamera
 from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.config.cameras.simulator import SimulatorCamera
 from inspector.config.station_file import load_station
-from tests import running, tiny
+from tests import running, tiny, videos
 from tests.paths import ROOT
 
 CONFIG = ROOT / "config"
@@ -122,6 +122,23 @@ def test_cameras_that_opencv_reads(camera, source, here):
     assert isinstance(found, OpenCvCamera)
     assert found.source == (str(here / "line.avi") if source == "line.avi" else source)
     assert (found.width, found.height, found.fps) == (None, None, None)
+
+
+def test_a_video_file_has_its_own_keys_and_its_rate_may_be_set(here, bundle_path):
+    pictures = [tiny.good_picture()] * 3
+    videos.write_avi(Path("line.avi"), pictures)
+    assert running.inside("init", "s.yaml", "--camera", "line.avi", "--bundle", bundle_path)[0] == 0
+    text = Path("s.yaml").read_text()
+    (camera,) = load_station(Path("s.yaml")).cameras
+    assert (camera.fps, camera.timeout_ms) == (None, 6000)
+    for word in ("v4l2", "width", "latency_ms", "device", "fps: 30"):
+        assert not re.search(rf"(?m)^ *#? ?{word}\b|{word}: 30", text), word
+    # What the file offers is taken.
+    for rate in ("2", "0.2"):
+        Path("s.yaml").write_text(text.replace("# fps: 2", f"fps: {rate}"))
+        found, out, _ = running.inside("check", on_free_ports(Path("s.yaml")))
+        assert found == 0, out
+        assert "GStreamer" not in out
 
 
 def test_folders_and_the_simulator(parts, here):

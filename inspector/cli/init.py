@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +17,12 @@ from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.folder import FolderCamera
 from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.config.cameras.simulator import SimulatorCamera
-from inspector.config.station_file import load_station
+from inspector.config.station_file import load_station, state_folder
 from inspector.config.yaml_file import NAME
 from inspector.detection import bundle
-from inspector.errors import BundleError, ConfigError, OutputError
+from inspector.errors import BundleError, ConfigError, JournalError, OutputError
 from inspector.files import write_output
+from inspector.journal.reader import Reader
 from inspector.shown import masked
 from inspector.tables import print_next
 
@@ -50,7 +52,7 @@ _VIDEO: Final = """\
     # fps: 2
 """
 _VIDEO_TIMEOUT: Final = """\
-    # Longer than the time between two parts, so 5000 allows 'fps: 0.2'. A file that cannot be read for
+    # Longer than the time between two parts: 6000 allows 'fps: 0.2'. A file that gives no frame for
     # so long is lost.
     timeout_ms: 6000
 """
@@ -100,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
             f"{bundle_path}: no such bundle; leave --bundle out to train one later, or correct it"
         )
     recipe = _name(bundle.read(bundle_path).manifest.name, _RECIPE) if has_bundle else _RECIPE
-    station = _STATION if path.stem == "station" else _name(path.stem, _STATION)
+    station = _name(path.stem, _STATION) if path.stem != "station" else _unused(path, recipe)
     if os.path.lexists(path):
         raise OutputError(f"{path}: exists and is never overwritten; choose another name")
     write_output(path, _written(path, station, camera, recipe, bundle_path), mode=None)
@@ -109,6 +111,11 @@ def run(options: argparse.Namespace) -> int:
         f"{bundle_path}"
     )
     journal = load_station(path).state_folder
+    if path.stem == "station" and station != _STATION:
+        print(
+            f"note: it is called {station}, for a station called {_STATION} ran on this machine "
+            f"with another recipe; change 'station' in the file for a name that you like better"
+        )
     if journal.exists():
         print(
             f"note: a station called {station} ran here before and goes on with its journal in "
@@ -171,6 +178,26 @@ def _seen_from(path: Path, file: Path) -> str:
     """``file`` as the station file at ``path`` names it: relative where it lies beside or below."""
     there, file = path.parent.absolute(), file.absolute()
     return str(file.relative_to(there) if file.is_relative_to(there) else file)
+
+
+def _unused(path: Path, recipe: str) -> str:
+    """A name for a station whose file has none: no other product's journal goes by it."""
+    folder = _name(path.absolute().parent.name, _STATION)
+    numbered = (f"line-{number}" for number in count(2))
+    return next(name for name in chain((_STATION, folder), numbered) if _is_free(name, recipe))
+
+
+def _is_free(station: str, recipe: str) -> bool:
+    """Whether ``station`` never ran here, or by ``recipe`` at last."""
+    journal = state_folder(station)
+    if not journal.exists():
+        return True
+    try:
+        with Reader(journal) as reader:
+            kept = reader.in_force(station)
+    except JournalError:
+        return False
+    return kept is None or kept.recipe == recipe
 
 
 def _name(wanted: str, otherwise: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import tempfile
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from inspector.config.cameras.folder import FolderCamera
 from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.config.cameras.simulator import SimulatorCamera
-from inspector.config.station_file import load_station
+from inspector.config.station_file import load_station, state_folder
+from inspector.journal.schema import RecipeInForce
+from inspector.journal.writer import Journal
 from tests import running, tiny, videos
 from tests.paths import ROOT
 
@@ -158,6 +161,31 @@ def test_folders_and_the_simulator(parts, here):
     (simulator,) = load_station(Path("s.yaml")).cameras
     assert isinstance(simulator, SimulatorCamera)
     assert simulator.defect_rate > 0
+
+
+def test_a_second_product_does_not_meet_the_journal_of_the_first(here, parts, bundle_path):
+    ran = state_folder("line-1")
+    with contextlib.closing(Journal(ran)) as journal:
+        journal.keep(RecipeInForce("line-1", "flange", "flange"))
+    (here / "lids").mkdir()
+    write = ["init", "lids/station.yaml", "--camera", parts, "--bundle", bundle_path]
+    found, out, _ = running.inside(*write)
+    assert found == 0
+    assert "it is called lids, for a station called line-1 ran on this machine" in out
+    path = here / "lids" / "station.yaml"
+    assert load_station(path).station == "lids"
+    assert state_folder("lids") != ran
+    # The same product again goes on with its journal.
+    with contextlib.closing(Journal(ran)) as journal:
+        journal.keep(RecipeInForce("line-1", load_station(path).recipe, "flange"))
+    path.unlink()
+    assert "station line-1" in running.inside(*write)[1]
+    # A name that is taken, too, leaves the next number.
+    for name in ("line-1", "lids"):
+        with contextlib.closing(Journal(state_folder(name))) as journal:
+            journal.keep(RecipeInForce(name, "nut", "nut"))
+    path.unlink()
+    assert "station line-2" in running.inside(*write)[1]
 
 
 def test_a_station_file_elsewhere_names_the_same_files(here, bundle_path, parts):

@@ -11,6 +11,7 @@ from typing import Final
 from inspector import __version__
 from inspector.errors import InspectorError, Problems
 from inspector.shown import Parser, complaint
+from inspector.streams import until_unread
 from inspector.version import install_command
 
 COMMANDS: Final = {
@@ -24,6 +25,7 @@ COMMANDS: Final = {
 }
 """Name and help of each sub-command; its module has the same name."""
 INTERRUPTED: Final = 130
+UNREAD: Final = 141
 WITHOUT_TORCH: Final = 3
 TRAINING_PACKAGES: Final = {
     *("torch", "torchvision", "sklearn", "scipy", "matplotlib", "jinja2", "PIL"),
@@ -31,8 +33,15 @@ TRAINING_PACKAGES: Final = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code, as :mod:`inspector.errors` lists them."""
-    argv = sys.argv[1:] if argv is None else argv
+    """Run one command; returns its exit code, as :mod:`inspector.errors` lists them.
+
+    141, as a shell says it of others, where the reader of the output ended before the command did.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    return until_unread(lambda: _run(words), cut_short=UNREAD)
+
+
+def _run(argv: Sequence[str]) -> int:
     options: argparse.Namespace | None = None
     try:
         # Loading a command takes seconds on a slow machine, and Ctrl-C may come then.

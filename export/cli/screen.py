@@ -6,14 +6,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from inspector.detection.manifest import Calibration
 from inspector.imaging.folders import remarks
 from inspector.progress import Bars
 from inspector.shown import plain
-from inspector.tables import numbers, show, table
+from inspector.tables import Terminal, numbers, show, table
 
 if TYPE_CHECKING:
     from export.training.run import Outcome
@@ -46,7 +45,7 @@ def progress_bars() -> Bars:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
+        console=Terminal(stderr=True),
     )
 
 

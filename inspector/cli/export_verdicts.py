@@ -12,8 +12,6 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
-
 from inspector.cli.recorded import add_journal, find_journal, is_within, progress_bar
 from inspector.errors import ConfigError, OutputError
 from inspector.files import output_errors, whole_file
@@ -21,6 +19,7 @@ from inspector.journal.reader import Reader
 from inspector.journal.recovery import Damage
 from inspector.journal.schema import Delivered
 from inspector.shown import cell
+from inspector.tables import Terminal
 from inspector.version import install_command
 from inspector.wire.messages import VerdictMessage, decode_verdict
 
@@ -74,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     if write is _write_parquet:
         _pyarrow(out)
     folder, _ = find_journal(options.source)
-    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    console = Terminal(stderr=True, highlight=False, soft_wrap=True, markup=False)
     damages: list[Damage] = []
     with closing(Reader(folder, damages.append)) as reader, progress_bar(console) as bar:
         task = bar.add_task("verdicts", total=None)

@@ -19,7 +19,7 @@ from inspector.station.ledger import Ledger
 from inspector.station.metrics import Metrics
 from inspector.station.readiness import Readiness
 from inspector.station.recipes import RecipeChoice, settled
-from inspector.station.recorder import DeliveredEntry, KeepEntry, Recorder, TriggerEntry
+from inspector.station.recorder import KeepEntry, Recorder, ReportEntry, TriggerEntry
 from inspector.station.systemd import Notifier
 from inspector.station.triggers import Trigger
 from inspector.verdict import Reason
@@ -293,7 +293,7 @@ class Orders:
                 verdict = f"verdict {command.seq} of epoch '{command.epoch}'"
                 request.refuse("unknown", f"{verdict} is not in the journal, or no longer")
 
-        self._recorder.put(DeliveredEntry(report, answer))
+        self._recorder.put(ReportEntry(report, answer))
 
     def reload(self) -> None:
         """Read the bundles of the recipe in force again: what nobody waits for to be done."""

@@ -56,6 +56,12 @@ Purpose = Literal["production", "challenge", "study"]
 Outcome = Literal["acknowledged", "overrun", "timed_out", "discarded", "failed"]
 """What became of a verdict beyond a bridge; stable identifiers, documented in docs/wire.md."""
 
+MarkLabel = Literal["good", "bad"]
+"""What a part really was; stable identifiers, documented in docs/wire.md."""
+
+DeedKind = Literal["recipe", "reload", "start", "stop", "reset", "limit", "mark"]
+"""What somebody did to a station; stable identifiers, documented in docs/wire.md."""
+
 RefusalCode = Literal[
     "malformed",
     "forbidden",

@@ -12,8 +12,8 @@ from inspector.errors import JournalError
 from inspector.journal.schema import Delivered
 from inspector.station import recorder as recorder_module
 from inspector.station.recorder import (
-    DeliveredEntry,
     Recorder,
+    ReportEntry,
     StallWatch,
     Timing,
     TriggerEntry,
@@ -380,8 +380,8 @@ def test_reports_go_into_the_next_commit_of_verdicts():
         recorder.put(VerdictEntry(stations.verdict(1)))
         wait_until(lambda: len(wire.sent) == 1)
         for seq in range(1, 251):
-            recorder.put(DeliveredEntry(report(seq), told.append))
-        recorder.put(DeliveredEntry(report(1, "unknown"), told.append))
+            recorder.put(ReportEntry(report(seq), told.append))
+        recorder.put(ReportEntry(report(1, "unknown"), told.append))
         wait_until(lambda: not recorder._waiting)
         for seq in (2, 3, 4):
             recorder.put(VerdictEntry(stations.verdict(seq)))
@@ -396,15 +396,15 @@ def test_reports_on_an_idle_line_are_recorded_within_a_second_or_refused():
     disk = Disk()
     told: list[bool | None] = []
     with at_work(disk) as (recorder, _, troubles):
-        recorder.put(DeliveredEntry(report(1), told.append))
+        recorder.put(ReportEntry(report(1), told.append))
         wait_until(lambda: told == [True])
         disk.full = True
-        recorder.put(DeliveredEntry(report(2), told.append))
+        recorder.put(ReportEntry(report(2), told.append))
         wait_until(lambda: told == [True, None])
         assert troubles == ["disk full"]
         disk.full = False
         recorder.put(VerdictEntry(stations.verdict(1)))
-        recorder.put(DeliveredEntry(report(2), told.append))
+        recorder.put(ReportEntry(report(2), told.append))
     # Also at the stop.
     assert told == [True, None, True]
     assert sum(reports for _, reports in disk.groups) == 2
@@ -417,7 +417,7 @@ def test_a_verdict_is_published_before_the_reports_of_its_commit_are_answered():
         disk.gate.clear()
         recorder.put(VerdictEntry(stations.verdict(1)))
         wait_until(lambda: recorder.lag == 1)
-        recorder.put(DeliveredEntry(report(1), lambda _: order.append("report")))
+        recorder.put(ReportEntry(report(1), lambda _: order.append("report")))
         recorder.put(
             VerdictEntry(stations.verdict(2), then=lambda verdict, _: order.append("verdict"))
         )

@@ -45,6 +45,7 @@ from inspector.tables import print_next, show, table
 from inspector.wire.command_server import CommandSocket
 from inspector.wire.gate import Gate
 from inspector.wire.publisher import Publisher
+from inspector.wire.query_server import QuerySocket
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -199,6 +200,11 @@ def _check_ports(station: Station) -> Iterator[CheckResult]:
             leave.callback(CommandSocket(gate, addresses["commands"]).close)
         except StartupError as problem:
             problems.append(problem)
+        if station.sockets.queries is not None:
+            try:
+                leave.callback(QuerySocket(gate, station.sockets.queries).close)
+            except StartupError as problem:
+                problems.append(problem)
         if station.metrics is not None:
             metrics = Metrics(station.station, [camera.name for camera in station.cameras])
             leave.callback(metrics.close)

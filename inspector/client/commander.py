@@ -6,13 +6,12 @@ import collections
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 import zmq
-from pydantic import ValidationError
 
-from inspector.client.connection import Channel, Connection, new_id
+from inspector.client.connection import Channel, Connection, in_words, new_id
 from inspector.client.exchange import Answer, Exchange, Sent
 from inspector.client.keys import ClientKeys
 from inspector.config.addresses import COMMANDS
@@ -33,7 +32,6 @@ from inspector.wire.messages import (
     TriggerCommand,
     VerdictMessage,
 )
-from inspector.wire.wording import wrong_field
 
 _RELOAD_S: Final = 120.0
 _ENTER_S: Final = 1.0
@@ -138,7 +136,7 @@ class Commander(Connection):
 
     def recipe(self, name: str, timeout_s: float = _RELOAD_S) -> str:
         """Have the station judge by another recipe; returns what it says about that."""
-        with _in_words():
+        with in_words():
             command = RecipeCommand(id=new_id(), recipe=name)
         return self.wait(self._launch(command, timeout_s)).detail
 
@@ -164,7 +162,7 @@ class Commander(Connection):
         ``at_us``: when that was, µs since the Unix epoch; None: now. The answer may take a second,
         since the station writes it together with the next verdict.
         """
-        with _in_words():
+        with in_words():
             command = DeliveredCommand(
                 id=new_id(),
                 epoch=epoch,
@@ -250,7 +248,7 @@ class Commander(Connection):
         purpose: Purpose,
         repeat: bool,
     ) -> TriggerCommand:
-        with _in_words():
+        with in_words():
             command = TriggerCommand(
                 id=new_id(),
                 camera=camera,
@@ -354,12 +352,3 @@ class Commander(Connection):
 
     def _wrong(self, command: Command, reply: ReplyMessage) -> CommandError:
         return CommandError(f"{self._address}: answered {command.command} with {reply.kind}")
-
-
-@contextlib.contextmanager
-def _in_words() -> Iterator[None]:
-    """Turn the error of a command that the wire format does not allow into a CommandError."""
-    try:
-        yield
-    except ValidationError as error:
-        raise CommandError(" ".join(wrong_field(error)), "malformed") from None

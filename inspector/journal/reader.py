@@ -148,7 +148,7 @@ class Reader:
         tells an outcome of a verdict once. A row that was damaged is left out.
         """
         fields = ("client", "outcome", "at_us")
-        return self._reports(epoch, first, last, delivered, fields, _DELIVERED)
+        return self._reports(epoch, first, last, read=delivered, names=fields, adapter=_DELIVERED)
 
     def marks(self, epoch: str, first: int, last: int) -> list[Mark]:
         """What people say the parts of verdicts ``first`` to ``last`` of ``epoch`` really were.
@@ -157,7 +157,7 @@ class Reader:
         that was damaged is left out.
         """
         fields = ("client", "by", "label", "note", "at_us")
-        return self._reports(epoch, first, last, marks, fields, _MARK)
+        return self._reports(epoch, first, last, read=marks, names=fields, adapter=_MARK)
 
     def deeds(self, before: int | None, limit: int) -> list[tuple[int, Deed]]:
         """At most ``limit`` of what people did to the station, with their numbers, newest first.
@@ -276,6 +276,7 @@ class Reader:
         epoch: str,
         first: int,
         last: int,
+        *,
         read: Callable[[sqlite3.Connection, int, int, int], list[tuple[Any, ...]]],
         names: Sequence[str],
         adapter: TypeAdapter[R],

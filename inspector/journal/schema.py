@@ -435,7 +435,7 @@ def record(
 
 
 def forget_aged(
-    db: Database, number: int, last_seq: int, since_us: int, before_us: int, most: int
+    db: Database, number: int, last_seq: int, *, since_us: int, before_us: int, most: int
 ) -> int:
     """Delete at most ``most`` verdicts judged before ``before_us``, the oldest first.
 

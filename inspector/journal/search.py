@@ -183,6 +183,6 @@ def _checked(asked: Filter) -> tuple[str, list[object]]:
         conditions.append(f"verdict IN ({', '.join('?' * len(asked.verdicts))})")
         values += [verdict.value for verdict in asked.verdicts]
     if asked.marked is not None:
-        among = "place IN" if asked.marked else "place NOT IN"
-        conditions.append(f"{among} (SELECT place FROM mark)")
+        among = ("place NOT IN (SELECT place FROM mark)", "place IN (SELECT place FROM mark)")
+        conditions.append(among[asked.marked])
     return " AND ".join(conditions), values

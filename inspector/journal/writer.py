@@ -208,8 +208,14 @@ class Journal:
             latest_us = record(self._db, self._number, self._latest_us, triggers, verdicts)
             aged_us = self._aged_us
             if verdicts:
-                last, most = verdicts[-1].seq, 2 * len(verdicts)
-                aged_us = forget_aged(self._db, self._number, last, aged_us, before_us, most)
+                aged_us = forget_aged(
+                    self._db,
+                    self._number,
+                    verdicts[-1].seq,
+                    since_us=aged_us,
+                    before_us=before_us,
+                    most=2 * len(verdicts),
+                )
             return latest_us, aged_us, record_reports(self._db, reports)
 
         try:

@@ -27,6 +27,7 @@ from inspector.wire.command_server import CommandSocket
 from inspector.wire.gate import Gate
 from inspector.wire.messages import StatusMessage
 from inspector.wire.publisher import Publisher
+from inspector.wire.query_server import QuerySocket
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ class Opened:
     gate: Gate
     publisher: Publisher
     commands: CommandSocket
+    queries: QuerySocket | None
     journal: Journal
     archive: Archive
     recovered: Recovered
@@ -81,15 +83,19 @@ class Start:
         Raises :class:`StartupError`, several of them together as :class:`Problems`. Those of
         bundles and cameras come first: what stands between the user and a verdict.
         """
-        publisher = commands = None
+        publisher = commands = queries = None
         gate = self._try(self._open_gate)
         if gate is not None:
             publisher = self._try(partial(self._open_publisher, gate))
             commands = self._try(partial(self._open_commands, gate))
+            if self._station.sockets.queries is not None:
+                address = self._station.sockets.queries
+                queries = self._try(partial(self._open_queries, gate, address))
         if self._station.metrics is not None:
             self._try(partial(self._serve_metrics, metrics, self._station.metrics))
         journal = self._try(self._open_journal)
-        archive = Archive(self._station.state_folder, self._station.journal)
+        marked = [] if journal is None else self._try(journal.marked)
+        archive = Archive(self._station.state_folder, self._station.journal, marked=marked or ())
         choice = self._choose_recipe(journal)
         judges.select(choice.recipe)
         ledger.select(choice.recipe, choice.source)
@@ -111,6 +117,7 @@ class Start:
             gate=gate,
             publisher=publisher,
             commands=commands,
+            queries=queries,
             journal=journal,
             archive=archive,
             recovered=recovered,
@@ -149,6 +156,12 @@ class Start:
         socket = CommandSocket(gate, self._station.sockets.commands)
         self._leave.callback(socket.close)
         say("commands", address=socket.address)
+        return socket
+
+    def _open_queries(self, gate: Gate, address: str) -> QuerySocket:
+        socket = QuerySocket(gate, address)
+        self._leave.callback(socket.close)
+        say("queries", address=socket.address)
         return socket
 
     def _serve_metrics(self, metrics: Metrics, address: str) -> None:

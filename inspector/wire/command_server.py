@@ -206,7 +206,7 @@ class Commands(Worker):
         try:
             command = decode_command(body)
         except WireError as error:
-            self._refuse(identity, _id_in(body), "malformed", str(error))
+            self._refuse(identity, id_in(body), "malformed", str(error))
             return
         peer = self._gate.peer_of(frames[0])
         if not ADMITTED[type(command)] & self._gate.roles_of(peer):
@@ -354,7 +354,7 @@ class Commands(Worker):
             del self._clients[key]
 
 
-def _id_in(body: bytes) -> str:
+def id_in(body: bytes) -> str:
     """The id in a command that is otherwise wrong, by which its sender knows the reply; or ""."""
     try:
         found = json.loads(body)["id"]

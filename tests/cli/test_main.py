@@ -9,7 +9,7 @@ import pytest
 
 import inspector
 from inspector.cli import main as cli
-from inspector.wire import messages as wire
+from inspector.wire import schemas
 
 
 def test_version_and_schema(capsys):
@@ -18,7 +18,7 @@ def test_version_and_schema(capsys):
     assert ended.value.code == 0
     assert capsys.readouterr().out.strip() == inspector.__version__
     assert cli.main(["schema"]) == 0
-    assert capsys.readouterr().out == wire.dump_schemas()
+    assert capsys.readouterr().out == schemas.dump_schemas()
 
 
 def fresh(*words: str) -> subprocess.CompletedProcess[str]:

@@ -17,6 +17,7 @@ from inspector.client.subscriber import Subscriber
 from inspector.errors import PortError, WireError
 from inspector.verdict import Reason
 from inspector.wire import messages as wire
+from inspector.wire import schemas as schemas_module
 from inspector.wire.messages import HeatmapMessage, StatusMessage, VerdictMessage
 from inspector.wire.publisher import Publisher
 from tests import running, tiny
@@ -95,12 +96,12 @@ def check_json(kind: str, body: bytes | str) -> dict[str, Any]:
 def test_documented_schema_is_the_one_in_force():
     # Versions of Pydantic write the same number as 0 or as 0.0.
     documented = json.loads((DOCS / "wire.schema.json").read_text(encoding="utf-8"))
-    assert documented == json.loads(wire.dump_schemas())
+    assert documented == json.loads(schemas_module.dump_schemas())
 
 
 def test_schema_check_finds_what_is_wrong():
     good = json.loads(wire.encode(verdict()))
-    schema = wire.json_schemas()["verdict"]
+    schema = schemas_module.json_schemas()["verdict"]
     assert violations(schema, good, schema, "") == []
     for key, value in (("seq", 0), ("verdict", "OK"), ("score", "1"), ("judged_us", 2**53)):
         assert violations(schema, good | {key: value}, schema, "") != []
@@ -127,7 +128,7 @@ def test_examples_of_the_page_are_messages_and_there_is_one_of_each():
         fields = check_json(kind, text)
         shown.add((kind, fields.get("command") or fields.get("kind") or ""))
     replies = get_args(wire.ReplyMessage.model_fields["kind"].annotation)
-    commands = wire.json_schemas()["command"]["discriminator"]["mapping"]
+    commands = schemas_module.json_schemas()["command"]["discriminator"]["mapping"]
     wanted = {("reply", kind) for kind in replies} | {("command", name) for name in commands}
     assert shown == wanted | {("verdict", ""), ("heatmap", ""), ("status", "")}
 
@@ -146,7 +147,7 @@ def test_examples_have_every_field_as_the_station_sends_them():
             given.setdefault(fields["command"], set()).update(fields)
         else:
             assert wire.encode(models[kind].model_validate_json(text)).decode() == text
-    schemas = wire.json_schemas()["command"]["$defs"]
+    schemas = schemas_module.json_schemas()["command"]["$defs"]
     for name, found in given.items():
         (schema,) = (
             one for one in schemas.values() if one["properties"]["command"]["const"] == name
@@ -160,7 +161,7 @@ def test_page_names_every_field_reason_and_state():
     names |= set(get_args(wire.RefusalCode)) | set(
         get_args(wire.ReplyMessage.model_fields["kind"].annotation)
     )
-    for schema in wire.json_schemas().values():
+    for schema in schemas_module.json_schemas().values():
         names |= set(schema.get("properties", {}))
         for inner in schema.get("$defs", {}).values():
             names |= set(inner.get("properties", {}))

@@ -90,8 +90,7 @@ class Sockets(FrozenModel):
             if address in taken and not address.endswith(":*"):
                 raise Misplaced(
                     (name,),
-                    f"is the address of {taken[address]} too; verdicts, images, commands and "
-                    f"queries need an address each",
+                    f"is the address of {taken[address]} too; each needs one of its own",
                 )
             taken[address] = name
         return self

@@ -154,7 +154,11 @@ def test_a_camera_that_runs_is_seen_live(line):
         small = viewer.preview("live", longest_px=64)
         full = viewer.preview("live", full=True)
     for view in (small, full):
-        assert (view.about.origin, view.about.camera, view.about.verdict) == ("camera", "live", None)
+        assert (view.about.origin, view.about.camera, view.about.verdict) == (
+            "camera",
+            "live",
+            None,
+        )
         assert before_us <= view.about.at_us <= time.time_ns() // 1000
         assert view.heatmap is None
     side = tiny.good_picture().shape[0]
@@ -215,6 +219,30 @@ def test_triggers_are_judged_while_pictures_are_asked_for(line):
             one.join()
     assert {one.verdict for one in found} == {Verdict.PASS, Verdict.FAIL}
     assert seen
+
+
+def test_at_a_terminal_it_is_told_as_well(line, tmp_path):
+    at = ("--queries", line.daemon.queries)
+    code, said, wrong = running.inside("history", "--verdict", "FAIL", "--show", "2", *at)
+    assert (code, wrong) == (0, "")
+    head, *rows = said.splitlines()
+    columns = ["judged", "camera", "part", "verdict", "score", "reason", "marks", "EPOCH/SEQ"]
+    assert head.split() == columns
+    failed = [one for one in line.judged if one.verdict is Verdict.FAIL][::-1]
+    assert [row.split()[-1] for row in rows] == [f"{one.epoch}/{one.seq}" for one in failed[:2]]
+    assert running.inside("history", "--part", "none", *at)[:2] == (0, "no such verdict\n")
+    place = f"{line.judged[1].epoch}/{line.judged[1].seq}"
+    out, heat = tmp_path / "out.png", tmp_path / "heat.png"
+    code, said, _ = running.inside("picture", place, "-o", out, "--heatmap", heat, *at)
+    assert (code, said) == (0, f"{out}: top FAIL, the whole picture\n")
+    assert np.array_equal(decode(out.read_bytes()), tiny.bad_picture())
+    assert decode(heat.read_bytes()).max() >= 128
+    out = tmp_path / "out.jpg"
+    code, said, _ = running.inside("preview", "live", "-o", out, *at)
+    assert (code, out.read_bytes()[:2]) == (0, b"\xff\xd8")
+    assert "live gives " in said
+    code, _, wrong = running.inside("preview", "live", "-o", tmp_path / "out.gif", *at)
+    assert (code, "must end in .png or .jpg" in wrong) == (26, True)
 
 
 def test_memory_of_parts_is_bounded(monkeypatch):

@@ -102,9 +102,9 @@ def test_who_listens_may_look_and_nobody_else(parties: Parties) -> None:
                 assert list(viewer.deeds()) == []
         before = len(served.shelf.asked)
         for keys in (parties.client_keys("plc"), parties.client_keys("stranger"), None):
-            with Viewer(served.address, keys=keys, timeout_s=0.4) as viewer:
-                with pytest.raises(CommandError, match="does it know this key"):
-                    list(viewer.deeds())
+            refused = pytest.raises(CommandError, match="does it know this key")
+            with Viewer(served.address, keys=keys, timeout_s=0.4) as viewer, refused:
+                list(viewer.deeds())
         assert len(served.shelf.asked) == before
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import math
 import re
 from datetime import datetime, timedelta, timezone
@@ -131,6 +132,24 @@ def add_timeout(parser: argparse.ArgumentParser, default_s: float) -> None:
         metavar="SECONDS",
         help="longest wait for the answer [%(default)g]",
     )
+
+
+def add_person(parser: argparse.ArgumentParser) -> None:
+    """``--by``: the person who does it, for the station's log of deeds."""
+    parser.add_argument(
+        "--by",
+        default=_user(),
+        metavar="NAME",
+        help="who does it, for the log of deeds [%(default)s]",
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()[:64]
+    except (OSError, KeyError):
+        # A user without an entry, as in a container.
+        return ""
 
 
 def add_station(parser: argparse.ArgumentParser) -> None:

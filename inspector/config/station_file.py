@@ -252,6 +252,16 @@ class Station(FrozenModel):
             return Path(under_systemd)
         return user_state_path("line-inspector") / self.station
 
+    def with_limit(self, recipe: str, camera: str, limit_factor: float) -> Station:
+        """The same station, with another ``limit_factor`` of ``camera`` under ``recipe``.
+
+        Raises KeyError for a recipe or camera that it does not have.
+        """
+        per_camera = self.recipes[recipe]
+        changed = per_camera[camera].model_copy(update={"limit_factor": limit_factor})
+        recipes = self.recipes | {recipe: per_camera | {camera: changed}}
+        return self.model_copy(update={"recipes": recipes})
+
     def active(self, camera: str) -> CameraRecipe:
         """What ``recipe`` sets for ``camera``."""
         return self.recipes[self.recipe][camera]

@@ -189,6 +189,7 @@ class _Line:
             grabbers=self._grabbers,
             metrics=metrics,
             systemd=systemd,
+            protect=opened.archive.protect,
         )
         self._commands = Commands(
             opened.commands,

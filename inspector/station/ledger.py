@@ -167,6 +167,10 @@ class Ledger:
         self._station = self._station.model_copy(update={"recipe": recipe})
         self._recipe_from = source
 
+    def adopt(self, station: Station) -> None:
+        """Take over the limits of ``station``, which is this one with other limits."""
+        self._station = self._station.model_copy(update={"recipes": station.recipes})
+
     def install(self, camera: str, model: ModelField) -> None:
         """Name the model that judges ``camera`` from now on."""
         self._models[camera] = model
@@ -434,7 +438,12 @@ class Ledger:
             provider=self.provider,
             inference="; ".join(f"{name}: {text}" for name, text in self._troubles.items() if text),
             cameras=tuple(
-                camera.model_copy(update={"ready_for_trigger": self._takes_trigger(camera)})
+                camera.model_copy(
+                    update={
+                        "ready_for_trigger": self._takes_trigger(camera),
+                        "limit_factor": self._station.active(camera.name).limit_factor,
+                    }
+                )
                 for camera in self._cameras.values()
             ),
             sent_us=self._clock.wall_us(),

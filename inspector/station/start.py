@@ -16,13 +16,14 @@ from inspector.config.cameras import CameraConfig
 from inspector.config.station_file import Station
 from inspector.errors import Problems, StartupError
 from inspector.journal.pictures import Archive
-from inspector.journal.schema import Recovered, StopOrder
+from inspector.journal.schema import Deed, LimitInForce, Recovered, StopOrder
 from inspector.journal.writer import Journal
 from inspector.judging.judges import Judges
 from inspector.logs import say
+from inspector.station.deeds import limit_deed
 from inspector.station.ledger import Ledger
 from inspector.station.metrics import Metrics
-from inspector.station.recipes import RecipeChoice, choose
+from inspector.station.recipes import RecipeChoice, choose, with_limits
 from inspector.wire.command_server import CommandSocket
 from inspector.wire.gate import Gate
 from inspector.wire.messages import StatusMessage
@@ -97,6 +98,7 @@ class Start:
         marked = [] if journal is None else self._try(journal.marked)
         archive = Archive(self._station.state_folder, self._station.journal, marked=marked or ())
         choice = self._choose_recipe(journal)
+        overruled = self._restore_limits(journal, judges, ledger)
         judges.select(choice.recipe)
         ledger.select(choice.recipe, choice.source)
         later, self._problems = self._problems, []
@@ -111,6 +113,8 @@ class Start:
         if problems or gate is None or publisher is None or commands is None or journal is None:
             raise problems[0] if len(problems) == 1 else Problems(problems)
         journal.keep(choice.kept)
+        for limit, deed in overruled:
+            journal.keep(limit, deed)
         recovered = journal.begin(ledger.epoch, time.time_ns() // 1000)
         opened = tuple(camera for camera in held if camera is not None)
         return Opened(
@@ -190,6 +194,35 @@ class Start:
                 detail="" if choice.source == "command" else "it was in force before this start",
             )
         return choice
+
+    def _restore_limits(
+        self, journal: Journal | None, judges: Judges, ledger: Ledger
+    ) -> list[tuple[LimitInForce, Deed]]:
+        """Go on with the limits that were ordered; what the file has overruled is to be kept."""
+        ordered = None
+        if journal is not None:
+            ordered = self._try(partial(journal.limits, self._station.station))
+        station, overruled = with_limits(self._station, ordered or ())
+        judges.adopt(station)
+        ledger.adopt(station)
+        for recipe, per_camera in station.recipes.items():
+            for camera, found in per_camera.items():
+                of_file = self._station.recipes[recipe][camera].limit_factor
+                if found.limit_factor != of_file:
+                    say(
+                        "limit",
+                        logging.WARNING,
+                        recipe=recipe,
+                        camera=camera,
+                        limit_factor=found.limit_factor,
+                        file=of_file,
+                        detail="it was in force before this start",
+                    )
+        now_us = time.time_ns() // 1000
+        return [
+            (limit, limit_deed(limit, before, at_us=now_us, note="the station file was changed"))
+            for limit, before in overruled
+        ]
 
     def _open_camera(self, config: CameraConfig) -> tuple[CameraConfig, Camera]:
         camera = cameras.isolate(config)

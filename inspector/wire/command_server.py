@@ -27,6 +27,8 @@ from inspector.wire.messages import (
     Command,
     DeliveredCommand,
     EpochField,
+    LimitCommand,
+    MarkCommand,
     RecipeCommand,
     RefusalCode,
     ReloadCommand,
@@ -53,6 +55,8 @@ ADMITTED: Final[Mapping[type[Command], frozenset[Role]]] = {
     StopCommand: frozenset({"operate"}),
     ResetCommand: frozenset({"operate"}),
     DeliveredCommand: frozenset({"trigger"}),
+    MarkCommand: frozenset({"operate"}),
+    LimitCommand: frozenset({"operate"}),
     ReplayCommand: frozenset({"listen"}),
 }
 """The roles that may send each command; a peer needs one of them."""

@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from inspector.errors import WireError
-from inspector.verdict import Reason, Verdict
+from inspector.verdict import LIMIT_FACTOR_RANGE, Reason, Verdict
 from inspector.wire.wording import first_wrong
 
 if TYPE_CHECKING:
@@ -214,6 +214,11 @@ class CameraStatus(Message):
         description="a trigger that came now would get the next picture; false while one waits for "
         "its picture, and for a camera that takes no triggers",
     )
+    limit_factor: float | None = Field(
+        default=None,
+        description="the factor on the limit that its parts are judged by; null from a station "
+        "that does not say",
+    )
 
 
 class StatusMessage(Message):
@@ -308,6 +313,10 @@ class WireCommand(BaseModel):
         return value
 
 
+class _Deed(WireCommand):
+    by: Text = Field(default="", max_length=64, description="the person who orders it")
+
+
 class TriggerCommand(WireCommand):
     """Judge the part before the camera."""
 
@@ -340,32 +349,32 @@ class StatusCommand(WireCommand):
     )
 
 
-class RecipeCommand(WireCommand):
+class RecipeCommand(_Deed):
     """Judge by another recipe of the station file."""
 
     command: Literal["recipe"] = "recipe"
     recipe: Text = Field(max_length=64)
 
 
-class ReloadCommand(WireCommand):
+class ReloadCommand(_Deed):
     """Read the bundles again, and acknowledge a missed self-test."""
 
     command: Literal["reload"] = "reload"
 
 
-class StartCommand(WireCommand):
+class StartCommand(_Deed):
     """Judge again after a stop."""
 
     command: Literal["start"] = "start"
 
 
-class StopCommand(WireCommand):
+class StopCommand(_Deed):
     """Judge no more, and take no triggers, until the command start."""
 
     command: Literal["stop"] = "stop"
 
 
-class ResetCommand(WireCommand):
+class ResetCommand(_Deed):
     """Leave the state Error, if every self-test finds its defect and nothing else is wrong."""
 
     command: Literal["reset"] = "reset"
@@ -379,6 +388,25 @@ class DeliveredCommand(WireCommand):
     seq: int = Field(ge=1, lt=2**40, description="that of the verdict")
     outcome: Outcome
     at_us: Microseconds = Field(description="when that was, by the sender's clock")
+
+
+class MarkCommand(_Deed):
+    """Note what a part really was; a later mark stands beside the earlier."""
+
+    command: Literal["mark"] = "mark"
+    epoch: str = Field(max_length=64, description="that of the verdict")
+    seq: int = Field(ge=1, lt=2**40, description="that of the verdict")
+    label: MarkLabel
+    note: Text = Field(default="", max_length=200)
+
+
+class LimitCommand(_Deed):
+    """Judge a camera by another limit_factor under a recipe, in this start and later ones."""
+
+    command: Literal["limit"] = "limit"
+    recipe: Text = Field(max_length=64)
+    camera: Text = Field(max_length=64)
+    limit_factor: float = Field(ge=LIMIT_FACTOR_RANGE[0], le=LIMIT_FACTOR_RANGE[1])
 
 
 class ReplayCommand(WireCommand):
@@ -408,6 +436,8 @@ Command = Annotated[
     | StopCommand
     | ResetCommand
     | DeliveredCommand
+    | MarkCommand
+    | LimitCommand
     | ReplayCommand,
     Field(discriminator="command"),
 ]
@@ -421,6 +451,8 @@ Order = (
     | StopCommand
     | ResetCommand
     | DeliveredCommand
+    | MarkCommand
+    | LimitCommand
 )
 """A command that the station obeys; the others are questions, which its socket answers."""
 

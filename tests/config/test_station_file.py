@@ -373,5 +373,5 @@ def test_a_file_that_names_no_socket_has_all_of_them(tmp_path, sockets, queries)
 @pytest.mark.parametrize("address", ["tcp://0.0.0.0:5558", "tcp://*:5558"])
 def test_queries_beyond_loopback_need_a_secret_key_too(tmp_path, address):
     sockets = f"sockets: {{queries: '{address}'}}"
-    with pytest.raises(ConfigError, match="sockets.queries: can be reached from other machines"):
+    with pytest.raises(ConfigError, match=r"sockets\.queries: can be reached from other machines"):
         load(tmp_path, GOOD.replace("queue_size: 4", sockets))

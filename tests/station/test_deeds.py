@@ -155,6 +155,10 @@ def test_a_limit_is_in_force_at_once_and_after_a_restart(tmp_path, bundle):
     with working(station) as (daemon, desk):
         assert desk.trigger("top", 1).limit_factor == 0.75
         assert len(deeds(daemon)) == 7
+    code, said, _ = running.inside("check", station)
+    assert code == 0
+    wanted = "top under recipe r: limit_factor 0.75 is in force by command, 1.5 stands in the file"
+    assert wanted in " ".join(said.split())
 
 
 def test_a_limit_that_lets_the_known_defect_pass_is_refused(tmp_path, bundle):

@@ -342,7 +342,7 @@ class Reader:
         known = self._asked(lambda: numbers(self._db))
         number, seq = divmod(place, PLACES_PER_EPOCH)
         for earlier, name in reversed(known):
-            if earlier == number:
+            if earlier == number and seq:
                 return name, seq
             if earlier < number:
                 # What comes below is the end of this epoch.

@@ -20,6 +20,7 @@ from inspector.journal.search import Filter
 from inspector.journal.writer import Journal
 from inspector.verdict import Reason, Verdict
 from inspector.wire.messages import VerdictMessage
+from inspector.wire.queries import HistoryQuery
 from tests.records import NOW_US, verdict
 
 EPOCHS = ("first", "second", "third")
@@ -160,6 +161,25 @@ def test_a_search_ends_in_time_and_says_where_to_go_on(
     assert [one for page in found for one in page] == [
         one for one in reversed(made) if one.reason == "queue_full"
     ]
+
+
+@pytest.mark.parametrize("stretch", [59, 60, 61, 62])
+def test_a_page_that_ends_between_two_starts_can_be_followed(
+    made: list[VerdictMessage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stretch: int
+) -> None:
+    monkeypatch.setattr(search, "_STRETCH", stretch)
+    monkeypatch.setattr("inspector.journal.reader._SEARCH_S", 0.0)
+    found, before = list[VerdictMessage](), None
+    with Reader(tmp_path) as reader:
+        while True:
+            page = reader.search(Filter(verdicts=(Verdict.PASS,)), before, 100)
+            found += page.verdicts
+            if page.next_before is None:
+                break
+            # As the wire takes it.
+            epoch, seq = before = page.next_before
+            HistoryQuery(before_epoch=epoch, before_seq=seq)
+    assert found == [one for one in reversed(made) if one.verdict is Verdict.PASS]
 
 
 def test_what_is_not_published_yet_is_not_found(made: list[VerdictMessage], tmp_path: Path) -> None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import os
+import sys
 import threading
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 Item = TypeVar("Item")
+
+_NICE: Final = 10
+"""Added to the nice value of a thread that yields, or a part that follows at once would wait."""
 
 
 class Worker(threading.Thread):
@@ -58,3 +64,12 @@ class QueueWorker(Worker, Generic[Item]):
             if not self._waiting and self._closing:
                 return None
             return [self._waiting.popleft() for _ in range(min(len(self._waiting), most))]
+
+
+def yield_to_others() -> None:
+    """Have this thread compute only where no other wants the core; where the system knows that."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            # Linux has a nice value for each thread.
+            me = os.PRIO_PROCESS, threading.get_native_id()
+            os.setpriority(*me, min(19, os.getpriority(*me) + _NICE))

@@ -114,6 +114,10 @@ class Running:
         return self.wait_for_log(r" commands address=(\S+)\n")[1]
 
     @property
+    def queries(self) -> str:
+        return self.wait_for_log(r" queries address=(\S+)\n")[1]
+
+    @property
     def log(self) -> str:
         return self._log_path.read_text(encoding="utf-8")
 

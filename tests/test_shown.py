@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from inspector.cli import main as cli
 from inspector.cli import output
-from inspector.cli.export_verdicts import _write_csv, row_of
+from inspector.cli.export_verdicts import COLUMNS, _write_csv, row_of
 from inspector.client.subscriber import Gap
 from inspector.logs import _Plain, quoted
 from inspector.shown import cell, masked, no_formula, plain, with_formula
@@ -316,7 +316,7 @@ def test_exported_verdicts_hold_no_formula_and_numbers_stay_numbers(tmp_path):
         1, part_id="=1+1", session="@x", client="-2-3", detail="\t=1", score=0.25
     )
     path = tmp_path / "out.csv"
-    assert _write_csv(path, iter([row_of(verdict)])) == 1
+    assert _write_csv(path, COLUMNS, iter([row_of(verdict)])) == 1
     with path.open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
     assert [row[name] for name in ("part_id", "session", "client", "detail")] == [

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import math
 import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from inspector.config.addresses import COMMANDS
+from inspector.config.addresses import COMMANDS, QUERIES
 from inspector.config.yaml_file import NAME
 from inspector.errors import SecretError
 
@@ -44,6 +45,24 @@ def factor(text: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"'{text}' is no number above 0, such as 1.2")
     return value
+
+
+def number(text: str) -> float:
+    """A finite number. Raises ArgumentTypeError."""
+    value = _number(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number, such as 1.2")
+    return value
+
+
+def place(text: str) -> tuple[str, int]:
+    """A verdict's EPOCH/SEQ. Raises ArgumentTypeError."""
+    epoch, slash, seq = text.rpartition("/")
+    if not (epoch and slash and seq.isascii() and seq.isdecimal() and 0 < int(seq) < 2**40):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not EPOCH/SEQ of a verdict, as 'inspector history' shows it"
+        )
+    return epoch, int(seq)
 
 
 def seconds(text: str) -> float:
@@ -115,6 +134,24 @@ def add_timeout(parser: argparse.ArgumentParser, default_s: float) -> None:
     )
 
 
+def add_person(parser: argparse.ArgumentParser) -> None:
+    """``--by``: the person who does it, for the station's log of deeds."""
+    parser.add_argument(
+        "--by",
+        default=_user(),
+        metavar="NAME",
+        help="who does it, for the log of deeds [%(default)s]",
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()[:64]
+    except (OSError, KeyError):
+        # A user without an entry, as in a container.
+        return ""
+
+
 def add_station(parser: argparse.ArgumentParser) -> None:
     """``--address`` of the station's command socket, and the keys to reach it."""
     parser.add_argument(
@@ -122,6 +159,17 @@ def add_station(parser: argparse.ArgumentParser) -> None:
         default=COMMANDS,
         metavar="ADDRESS",
         help="command socket of the station [%(default)s]",
+    )
+    add_keys(parser)
+
+
+def add_queries(parser: argparse.ArgumentParser) -> None:
+    """``--queries``, the address of the station's query socket, and the keys to reach it."""
+    parser.add_argument(
+        "--queries",
+        default=QUERIES,
+        metavar="ADDRESS",
+        help="query socket of the station [%(default)s]",
     )
     add_keys(parser)
 

@@ -35,16 +35,17 @@ from inspector.errors import (
     StartupError,
 )
 from inspector.journal.reader import Reader
-from inspector.journal.schema import FILE, RecipeInForce
+from inspector.journal.schema import FILE, LimitInForce, RecipeInForce
 from inspector.journal.writer import Journal
 from inspector.judging.judge import Judge
 from inspector.judging.judges import load
 from inspector.station.metrics import Metrics
-from inspector.station.recipes import choose
+from inspector.station.recipes import choose, with_limits
 from inspector.tables import print_next, show, table
 from inspector.wire.command_server import CommandSocket
 from inspector.wire.gate import Gate
 from inspector.wire.publisher import Publisher
+from inspector.wire.query_server import QuerySocket
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -199,6 +200,11 @@ def _check_ports(station: Station) -> Iterator[CheckResult]:
             leave.callback(CommandSocket(gate, addresses["commands"]).close)
         except StartupError as problem:
             problems.append(problem)
+        if station.sockets.queries is not None:
+            try:
+                leave.callback(QuerySocket(gate, station.sockets.queries).close)
+            except StartupError as problem:
+                problems.append(problem)
         if station.metrics is not None:
             metrics = Metrics(station.station, [camera.name for camera in station.cameras])
             leave.callback(metrics.close)
@@ -218,10 +224,11 @@ def _check_journal(station: Station) -> Iterator[CheckResult]:
     is_there = (folder / FILE).exists()
     home = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     try:
-        is_stopped = False
+        is_stopped, limits = False, list[LimitInForce]()
         if is_there:
             with contextlib.closing(Journal(folder, station.journal.verdict_days)) as journal:
                 is_stopped = journal.stop_order(station.station).since_us is not None
+                limits = journal.limits(station.station)
         else:
             with tempfile.TemporaryDirectory(dir=home, prefix=".check-") as scratch:
                 Journal(Path(scratch) / "journal").close()
@@ -245,6 +252,16 @@ def _check_journal(station: Station) -> Iterator[CheckResult]:
         else ""
     )
     yield CheckResult("journal", f"{folder}: {later}{free_mb} MB free{stopped}")
+    ordered, _ = with_limits(station, limits)
+    for recipe, per_camera in ordered.recipes.items():
+        for camera, found in per_camera.items():
+            of_file = station.recipes[recipe][camera].limit_factor
+            if found.limit_factor != of_file:
+                yield CheckResult(
+                    "journal",
+                    f"{camera} under recipe {recipe}: limit_factor {found.limit_factor:g} is in "
+                    f"force by command, {of_file:g} stands in the file",
+                )
     reserve_mb = station.journal.reserve_mb
     if free_mb < reserve_mb and station.journal.pictures_mb:
         yield CheckResult(

@@ -192,7 +192,7 @@ def _isolated(station: Station, parts: int | None, folder: Path) -> Station:
     return station.model_copy(
         update={
             "cameras": cameras,
-            "sockets": Sockets(verdicts=free, images=free, commands=free),
+            "sockets": Sockets(verdicts=free, images=free, commands=free, queries=free),
             "journal": station.journal.model_copy(update={"folder": folder / "journal"}),
         }
     )

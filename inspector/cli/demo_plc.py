@@ -78,7 +78,9 @@ def _station_file(folder: Path) -> Path:
     station = load_station(examples_folder() / "demo.yaml")
     document: dict[str, Any] = station.model_dump(mode="json")
     document["cameras"][0] |= {"trigger": "software", "rate_hz": 0}
-    document["sockets"] = dict.fromkeys(("verdicts", "images", "commands"), "tcp://127.0.0.1:*")
+    document["sockets"] = dict.fromkeys(
+        ("verdicts", "images", "commands", "queries"), "tcp://127.0.0.1:*"
+    )
     document["journal"]["folder"] = str(folder / "journal")
     path = folder / "station.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""``export-verdicts``: write recorded verdicts as a table, CSV or Parquet."""
+"""``export-verdicts``: write recorded verdicts, or deeds, as a table, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from itertools import groupby, islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from inspector.errors import ConfigError, OutputError
 from inspector.files import output_errors, whole_file
 from inspector.journal.reader import Reader
 from inspector.journal.recovery import Damage
-from inspector.journal.schema import Delivered
+from inspector.journal.schema import Deed, Delivered, Mark
 from inspector.shown import cell
 from inspector.tables import Terminal
 from inspector.version import install_command
@@ -40,13 +41,21 @@ COLUMNS: Final = (
     ),
     *("model_name", "model_version", "model_sha256", "recipe"),
     *("triggered_us", "grabbed_us", "frame", "judged_us", "queue_ms", "judge_ms"),
-    *("sent_us", "acknowledged_us", "delivered"),
+    *("sent_us", "acknowledged_us", "delivered", "marks"),
 )
 """Columns of the table. ``judged_at`` is ``judged_us`` as a UTC time, ``regions`` are JSON.
 
 ``delivered`` is what bridges told of the verdict, JSON; ``acknowledged_us`` when it was first
-acknowledged.
+acknowledged. ``marks`` is what people said the part really was, JSON.
 """
+
+DEED_COLUMNS: Final = (
+    *("done_at", "number", "kind", "client", "by"),
+    *("subject", "before", "after", "note", "at_us"),
+)
+"""Columns of the table of deeds. ``done_at`` is ``at_us`` as a UTC time."""
+
+Row = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,10 +68,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="out.csv or out.parquet",
     )
+    parser.add_argument(
+        "--deeds",
+        action="store_true",
+        help="what people did to the station, in place of verdicts",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the journal's verdicts as a table, in the order in which they were judged; 0.
+
+    Or its deeds, in the order in which they were done.
 
     Raises :class:`ConfigError`, :class:`JournalError` and :class:`OutputError`.
     """
@@ -76,47 +92,67 @@ def run(options: argparse.Namespace) -> int:
     console = Terminal(stderr=True, highlight=False, soft_wrap=True, markup=False)
     damages: list[Damage] = []
     with closing(Reader(folder, damages.append)) as reader, progress_bar(console) as bar:
-        task = bar.add_task("verdicts", total=None)
+        what, columns = ("deeds", DEED_COLUMNS) if options.deeds else ("verdicts", COLUMNS)
+        task = bar.add_task(what, total=None)
+        found = _deeds(reader, options) if options.deeds else _verdicts(reader, options)
 
-        def rows() -> Iterator[dict[str, Any]]:
-            for verdict, told in _with_delivered(reader, options.since or 0):
-                if is_within(verdict.judged_us, options):
-                    bar.advance(task)
-                    yield row_of(verdict, told)
+        def rows() -> Iterator[Row]:
+            for row in found:
+                bar.advance(task)
+                yield row
 
         with output_errors(out), whole_file(out) as path:
-            count = write(path, rows())
+            count = write(path, columns, rows())
         first = reader.name_of(damages[0]) if damages else ""
     if damages:
         console.print(
             f"{folder}: {len(damages)} damaged rows left out, the first is {first} "
             f"({damages[0].why}); docs/journal.md says what becomes of them"
         )
-    print(f"{out}: {count} verdicts")
+    print(f"{out}: {count} {what}")
     return 0
 
 
-def _with_delivered(
+def _verdicts(reader: Reader, options: argparse.Namespace) -> Iterator[Row]:
+    for verdict, told, marks in _with_reports(reader, options.since or 0):
+        if is_within(verdict.judged_us, options):
+            yield row_of(verdict, told, marks)
+
+
+def _deeds(reader: Reader, options: argparse.Namespace) -> Iterator[Row]:
+    found: list[tuple[int, Deed]] = []
+    while page := reader.deeds(found[-1][0] if found else None, _CHUNK):
+        found += page
+    for number, deed in reversed(found):
+        if is_within(deed.at_us, options):
+            fields = {"number": number, "done_at": _moment(deed.at_us)} | asdict(deed)
+            yield {name: fields[name] for name in DEED_COLUMNS}
+
+
+def _with_reports(
     reader: Reader, since_us: int
-) -> Iterator[tuple[VerdictMessage, Sequence[Delivered]]]:
-    """Every verdict since then, with what bridges told of it."""
+) -> Iterator[tuple[VerdictMessage, Sequence[Delivered], Sequence[Mark]]]:
+    """Every verdict since then, with what bridges told of it, and its marks."""
     verdicts = map(decode_verdict, reader.walk(since_us))
     for epoch, group in groupby(verdicts, lambda verdict: verdict.epoch):
         while chunk := list(islice(group, _CHUNK)):
             told: dict[int, list[Delivered]] = {}
             for one in reader.delivered(epoch, chunk[0].seq, chunk[-1].seq):
                 told.setdefault(one.seq, []).append(one)
+            marked: dict[int, list[Mark]] = {}
+            for mark in reader.marks(epoch, chunk[0].seq, chunk[-1].seq):
+                marked.setdefault(mark.seq, []).append(mark)
             for verdict in chunk:
-                yield verdict, told.get(verdict.seq, ())
+                yield verdict, told.get(verdict.seq, ()), marked.get(verdict.seq, ())
 
 
-def row_of(verdict: VerdictMessage, told: Sequence[Delivered] = ()) -> dict[str, Any]:
+def row_of(
+    verdict: VerdictMessage, told: Sequence[Delivered] = (), marks: Sequence[Mark] = ()
+) -> Row:
     """One row of the table, a value for each of :data:`COLUMNS`."""
     fields = verdict.model_dump(mode="json", exclude={"schema_", "regions", "model"})
     model = verdict.model
-    fields["judged_at"] = datetime.fromtimestamp(0, timezone.utc) + timedelta(
-        microseconds=verdict.judged_us
-    )
+    fields["judged_at"] = _moment(verdict.judged_us)
     fields["regions"] = "[" + ",".join(region.model_dump_json() for region in verdict.regions) + "]"
     fields["acknowledged_us"] = min(
         (one.at_us for one in told if one.outcome == "acknowledged"), default=None
@@ -125,18 +161,36 @@ def row_of(verdict: VerdictMessage, told: Sequence[Delivered] = ()) -> dict[str,
         [{"client": one.client, "outcome": one.outcome, "at_us": one.at_us} for one in told],
         separators=(",", ":"),
     )
+    fields["marks"] = json.dumps(
+        [
+            {
+                "label": one.label,
+                "client": one.client,
+                "by": one.by,
+                "at_us": one.at_us,
+                "note": one.note,
+            }
+            for one in marks
+        ],
+        separators=(",", ":"),
+        ensure_ascii=False,
+    )
     for name in ("name", "version", "sha256"):
         fields[f"model_{name}"] = getattr(model, name) if model else None
     return {name: fields[name] for name in COLUMNS}
 
 
-def _write_csv(path: Path, rows: Iterator[dict[str, Any]]) -> int:
+def _moment(us: int) -> datetime:
+    return datetime.fromtimestamp(0, timezone.utc) + timedelta(microseconds=us)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterator[Row]) -> int:
     count = 0
     with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS)
+        table = csv.DictWriter(file, columns)
         table.writeheader()
         for row in rows:
-            row["judged_at"] = row["judged_at"].isoformat(timespec="microseconds")
+            row[columns[0]] = row[columns[0]].isoformat(timespec="microseconds")
             table.writerow(
                 {name: cell(each) if isinstance(each, str) else each for name, each in row.items()}
             )
@@ -144,14 +198,14 @@ def _write_csv(path: Path, rows: Iterator[dict[str, Any]]) -> int:
     return count
 
 
-def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> int:
+def _write_parquet(path: Path, columns: Sequence[str], rows: Iterator[Row]) -> int:
     pa, parquet = _pyarrow(path)
     floats = {"score", "limit_factor", "queue_ms", "judge_ms"}
     integers = {"seq", "trigger_seq", "triggered_us", "grabbed_us", "judged_us", "sent_us"}
-    integers |= {"frame", "acknowledged_us"}
+    integers |= {"frame", "acknowledged_us", "number", "at_us"}
     kinds = dict.fromkeys(floats, pa.float64()) | dict.fromkeys(integers, pa.int64())
-    kinds["judged_at"] = pa.timestamp("us", tz="UTC")
-    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
+    kinds[columns[0]] = pa.timestamp("us", tz="UTC")
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in columns])
     count = 0
     with parquet.ParquetWriter(path, schema, compression="zstd") as table:
         while chunk := list(islice(rows, _CHUNK)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from inspector.cli.arguments import ANSWERS_S, add_station, add_timeout, client_keys
+from inspector.cli.arguments import ANSWERS_S, add_person, add_station, add_timeout, client_keys
 from inspector.client.commander import Commander
 from inspector.shown import plain
 
@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``recipe``."""
     parser.add_argument("name", metavar="NAME", help="a recipe of the station file")
     add_timeout(parser, 120.0)
+    add_person(parser)
     add_station(parser)
 
 
@@ -25,5 +26,10 @@ def run(options: argparse.Namespace) -> int:
     with Commander(options.address, timeout_s=ANSWERS_S, keys=keys) as commander:
         # Loading takes minutes at times, but a station that is there says so at once.
         commander.status()
-        print(plain(commander.recipe(options.name, options.timeout) or f"recipe {options.name}"))
+        print(
+            plain(
+                commander.recipe(options.name, options.timeout, by=options.by)
+                or f"recipe {options.name}"
+            )
+        )
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from inspector.wire.messages import dump_schemas
+from inspector.wire.schemas import dump_schemas
 
 
 def add_arguments(_parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
-from inspector.config.addresses import COMMANDS, IMAGES, VERDICTS
+from inspector.config.addresses import COMMANDS, IMAGES, QUERIES, VERDICTS
 
 if TYPE_CHECKING:
     from inspector.client.commander import Commander
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from inspector.client.keys import ClientKeys
     from inspector.client.refill import Gap
     from inspector.client.subscriber import Heatmap, Item, Subscriber
+    from inspector.client.viewer import View, Viewer
 
 __all__ = [
     "COMMANDS",
     "IMAGES",
+    "QUERIES",
     "VERDICTS",
     "Answer",
     "ClientKeys",
@@ -35,6 +37,8 @@ __all__ = [
     "Item",
     "Sent",
     "Subscriber",
+    "View",
+    "Viewer",
 ]
 
 _HOMES: Final = {
@@ -46,6 +50,8 @@ _HOMES: Final = {
     "Item": "subscriber",
     "Sent": "exchange",
     "Subscriber": "subscriber",
+    "View": "viewer",
+    "Viewer": "viewer",
 }
 
 

@@ -6,13 +6,12 @@ import collections
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 import zmq
-from pydantic import ValidationError
 
-from inspector.client.connection import Channel, Connection, new_id
+from inspector.client.connection import Channel, Connection, in_words, new_id
 from inspector.client.exchange import Answer, Exchange, Sent
 from inspector.client.keys import ClientKeys
 from inspector.config.addresses import COMMANDS
@@ -20,6 +19,9 @@ from inspector.errors import CommandError
 from inspector.wire.messages import (
     Command,
     DeliveredCommand,
+    LimitCommand,
+    MarkCommand,
+    MarkLabel,
     Outcome,
     Purpose,
     RecipeCommand,
@@ -33,7 +35,6 @@ from inspector.wire.messages import (
     TriggerCommand,
     VerdictMessage,
 )
-from inspector.wire.wording import wrong_field
 
 _RELOAD_S: Final = 120.0
 _ENTER_S: Final = 1.0
@@ -136,27 +137,59 @@ class Commander(Connection):
             raise self._wrong(command, reply)
         return reply.status
 
-    def recipe(self, name: str, timeout_s: float = _RELOAD_S) -> str:
-        """Have the station judge by another recipe; returns what it says about that."""
-        with _in_words():
-            command = RecipeCommand(id=new_id(), recipe=name)
+    def recipe(self, name: str, timeout_s: float = _RELOAD_S, *, by: str = "") -> str:
+        """Have the station judge by another recipe; returns what it says about that.
+
+        ``by``, here and below: the person who orders it, for the station's log of deeds.
+        """
+        with in_words():
+            command = RecipeCommand(id=new_id(), recipe=name, by=by)
         return self.wait(self._launch(command, timeout_s)).detail
 
-    def reload(self, timeout_s: float = _RELOAD_S) -> str:
+    def reload(self, timeout_s: float = _RELOAD_S, *, by: str = "") -> str:
         """Have it read its bundles again, and acknowledge a missed self-test; returns its words."""
-        return self.wait(self._launch(ReloadCommand(id=new_id()), timeout_s)).detail
+        with in_words():
+            command = ReloadCommand(id=new_id(), by=by)
+        return self.wait(self._launch(command, timeout_s)).detail
 
-    def start(self) -> str:
+    def start(self, *, by: str = "") -> str:
         """Have a station judge that was stopped by command; returns its words."""
-        return self.wait(self._launch(StartCommand(id=new_id()), self._timeout_s)).detail
+        with in_words():
+            command = StartCommand(id=new_id(), by=by)
+        return self.wait(self._launch(command, self._timeout_s)).detail
 
-    def stop(self) -> str:
+    def stop(self, *, by: str = "") -> str:
         """Have it judge no more, and take no triggers, until ``start``; returns its words."""
-        return self.wait(self._launch(StopCommand(id=new_id()), self._timeout_s)).detail
+        with in_words():
+            command = StopCommand(id=new_id(), by=by)
+        return self.wait(self._launch(command, self._timeout_s)).detail
 
-    def reset(self) -> str:
+    def reset(self, *, by: str = "") -> str:
         """Have it leave the state Error, through its self-tests; returns its words."""
-        return self.wait(self._launch(ResetCommand(id=new_id()), self._timeout_s)).detail
+        with in_words():
+            command = ResetCommand(id=new_id(), by=by)
+        return self.wait(self._launch(command, self._timeout_s)).detail
+
+    def mark(self, epoch: str, seq: int, label: MarkLabel, note: str = "", *, by: str = "") -> None:
+        """Have the journal note what the part of verdict ``seq`` of ``epoch`` really was.
+
+        Its pictures stay from then on. A later mark stands beside the earlier. The answer may take
+        a second, as that of ``delivered``.
+        """
+        with in_words():
+            command = MarkCommand(id=new_id(), epoch=epoch, seq=seq, label=label, note=note, by=by)
+        self.wait(self._launch(command, self._timeout_s))
+
+    def limit(self, recipe: str, camera: str, limit_factor: float, *, by: str = "") -> str:
+        """Have ``camera`` judged by another ``limit_factor`` under ``recipe``; returns its words.
+
+        It is in force from its next part on, and after a restart.
+        """
+        with in_words():
+            command = LimitCommand(
+                id=new_id(), recipe=recipe, camera=camera, limit_factor=limit_factor, by=by
+            )
+        return self.wait(self._launch(command, self._timeout_s)).detail
 
     def delivered(self, epoch: str, seq: int, outcome: Outcome, at_us: int | None = None) -> None:
         """Have the journal note what became of the verdict ``seq`` of ``epoch``.
@@ -164,7 +197,7 @@ class Commander(Connection):
         ``at_us``: when that was, µs since the Unix epoch; None: now. The answer may take a second,
         since the station writes it together with the next verdict.
         """
-        with _in_words():
+        with in_words():
             command = DeliveredCommand(
                 id=new_id(),
                 epoch=epoch,
@@ -250,7 +283,7 @@ class Commander(Connection):
         purpose: Purpose,
         repeat: bool,
     ) -> TriggerCommand:
-        with _in_words():
+        with in_words():
             command = TriggerCommand(
                 id=new_id(),
                 camera=camera,
@@ -354,12 +387,3 @@ class Commander(Connection):
 
     def _wrong(self, command: Command, reply: ReplyMessage) -> CommandError:
         return CommandError(f"{self._address}: answered {command.command} with {reply.kind}")
-
-
-@contextlib.contextmanager
-def _in_words() -> Iterator[None]:
-    """Turn the error of a command that the wire format does not allow into a CommandError."""
-    try:
-        yield
-    except ValidationError as error:
-        raise CommandError(" ".join(wrong_field(error)), "malformed") from None

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import math
 import uuid
+from collections.abc import Iterator
 from socket import socketpair
 from types import TracebackType
 from typing import Final, TypeVar
 
 import zmq
+from pydantic import ValidationError
 from zmq.utils.monitor import parse_monitor_message
 
 from inspector.client.keys import ClientKeys, configure_client
-from inspector.errors import WireError
+from inspector.errors import CommandError, WireError
 from inspector.shown import masked
 from inspector.wire.messages import (
     Command,
@@ -21,6 +23,8 @@ from inspector.wire.messages import (
     decode_reply,
     encode,
 )
+from inspector.wire.queries import Query
+from inspector.wire.wording import wrong_field
 
 LARGEST_MESSAGE: Final = 1 << 20
 REPEAT_S: Final = 1.0
@@ -69,7 +73,9 @@ class Connection:
 
 
 class Channel:
-    """The command socket, a DEALER. Unless it is connected it sends nothing, and queues nothing.
+    """A connection to the command socket, or that of queries, by a DEALER.
+
+    Unless it is connected it sends nothing, and queues nothing.
 
     A reply belongs to the connection by which its command went out: one that breaks takes along
     the replies that have not come, which ``losses`` tells. ZMQ_IMMEDIATE is not for this: with it
@@ -81,8 +87,11 @@ class Channel:
         context: zmq.Context[zmq.Socket[bytes]],
         address: str,
         keys: ClientKeys | None,
+        largest: int = LARGEST_MESSAGE,
     ) -> None:
+        """``largest``: a station that sends more bytes than this in one frame is cut off."""
         self._context = context
+        self._largest = largest
         self._address = address
         self._keys = keys
         self._awake, self._waker = socketpair()
@@ -96,7 +105,7 @@ class Channel:
             self._close_pair()
             raise
 
-    def send(self, command: Command) -> bool:
+    def send(self, command: Command | Query) -> bool:
         """Send ``command``; False when it could not be sent, as the station is not connected."""
         self._watch()
         if not self._connected or self._broken:
@@ -112,6 +121,15 @@ class Channel:
 
         Raises :class:`WireError`.
         """
+        frames = self.receive_frames(timeout_s)
+        if frames is None:
+            return None
+        if len(frames) != 1:
+            raise WireError(f"received reply of {len(frames)} frames, expected 1")
+        return decode_reply(frames[0])
+
+    def receive_frames(self, timeout_s: float) -> list[bytes] | None:
+        """The frames of the next reply, as ``receive`` waits for it."""
         if not self._has_reply():
             # Rounded up: a wait that ends too early would be begun again at once, and again.
             ready = dict(self._poller.poll(max(0, math.ceil(timeout_s * 1000))))
@@ -120,10 +138,7 @@ class Channel:
                 self._woken = True
             if self._socket not in ready:
                 return None
-        frames = self._socket.recv_multipart()
-        if len(frames) != 1:
-            raise WireError(f"received reply of {len(frames)} frames, expected 1")
-        return decode_reply(frames[0])
+        return self._socket.recv_multipart()
 
     def wake(self) -> None:
         """End a ``receive`` that waits, or else the next one; any thread may call."""
@@ -184,7 +199,7 @@ class Channel:
         self._connected = self._broken = False
         socket = self._context.socket(zmq.DEALER)
         monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_MESSAGE)
+        socket.setsockopt(zmq.MAXMSGSIZE, self._largest)
         beat(socket)
         configure_client(socket, self._keys)
         try:
@@ -222,3 +237,12 @@ def dial(socket: zmq.Socket[bytes], address: str) -> None:
 def new_id() -> str:
     """A new id for a command, which its replies repeat."""
     return uuid.uuid4().hex
+
+
+@contextlib.contextmanager
+def in_words() -> Iterator[None]:
+    """Turn the error of what the wire format does not allow into a CommandError."""
+    try:
+        yield
+    except ValidationError as error:
+        raise CommandError(" ".join(wrong_field(error)), "malformed") from None

@@ -7,6 +7,7 @@ from typing import Final
 VERDICTS: Final = "tcp://127.0.0.1:5555"
 IMAGES: Final = "tcp://127.0.0.1:5556"
 COMMANDS: Final = "tcp://127.0.0.1:5557"
+QUERIES: Final = "tcp://127.0.0.1:5558"
 
 PORT: Final = r"(6553[0-5]|655[0-2]\d|65[0-4]\d\d|6[0-4]\d{3}|[1-5]\d{4}|\d{1,4})"
 """Pattern of a port number."""

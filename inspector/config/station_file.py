@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from inspector.config.addresses import COMMANDS, IMAGES, LOOPBACK, PORT, VERDICTS
+from inspector.config.addresses import COMMANDS, IMAGES, LOOPBACK, PORT, QUERIES, VERDICTS
 from inspector.config.cameras import CameraBase, CameraConfig
 from inspector.config.yaml_file import (
     METRICS_ADDRESS,
@@ -62,10 +62,20 @@ class Sockets(FrozenModel):
     verdicts: str = VERDICTS
     images: str = IMAGES
     commands: str = COMMANDS
+    queries: str | None = None
+    """None: there is no such socket. A file that names none of the others has it as well."""
 
-    @field_validator("verdicts", "images", "commands")
+    @model_validator(mode="before")
     @classmethod
-    def _address(cls, value: str) -> str:
+    def _whole_default(cls, given: Any) -> Any:
+        # Several stations on one machine have addresses of their own, which nobody can guess.
+        return given if given != {} else {"queries": QUERIES}
+
+    @field_validator("verdicts", "images", "commands", "queries")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         if len(os.fsencode(value.removeprefix("ipc://"))) > _LONGEST_IPC:
             raise ValueError(f"is too long: the path after ipc:// may have {_LONGEST_IPC} bytes")
         if re.fullmatch(rf"{LOOPBACK}|tcp://(\*|[\w.-]+|\[[0-9a-fA-F:.]+\]):({PORT}|\*)", value):
@@ -81,16 +91,21 @@ class Sockets(FrozenModel):
             if address in taken and not address.endswith(":*"):
                 raise Misplaced(
                     (name,),
-                    f"is the address of {taken[address]} too; verdicts, images and commands need "
-                    f"an address each",
+                    f"is the address of {taken[address]} too; each needs one of its own",
                 )
             taken[address] = name
         return self
 
     @property
     def addresses(self) -> dict[str, str]:
-        """The three addresses, by their names."""
-        return {"verdicts": self.verdicts, "images": self.images, "commands": self.commands}
+        """The addresses, by their names."""
+        queries = {} if self.queries is None else {"queries": self.queries}
+        return {
+            "verdicts": self.verdicts,
+            "images": self.images,
+            "commands": self.commands,
+            **queries,
+        }
 
     @property
     def beyond_loopback(self) -> list[str]:
@@ -182,7 +197,7 @@ class Station(FrozenModel):
     to be quicker; a start and a changeover then take some seconds more."""
     load_timeout_s: Number = Field(default=READ_TIMEOUT_S, ge=1, le=600)
     """Longest time that a bundle's file may take to be read, at a start and at a changeover."""
-    sockets: Sockets = Sockets()
+    sockets: Sockets = Sockets(queries=QUERIES)
     security: Security = Security()
     journal: JournalSettings = JournalSettings()
     self_test: SelfTest = SelfTest()
@@ -232,6 +247,16 @@ class Station(FrozenModel):
     def state_folder(self) -> Path:
         """The folder of journal and pictures."""
         return self.journal.folder or state_folder(self.station)
+
+    def with_limit(self, recipe: str, camera: str, limit_factor: float) -> Station:
+        """The same station, with another ``limit_factor`` of ``camera`` under ``recipe``.
+
+        Raises KeyError for a recipe or camera that it does not have.
+        """
+        per_camera = self.recipes[recipe]
+        changed = per_camera[camera].model_copy(update={"limit_factor": limit_factor})
+        recipes = self.recipes | {recipe: per_camera | {camera: changed}}
+        return self.model_copy(update={"recipes": recipes})
 
     def active(self, camera: str) -> CameraRecipe:
         """What ``recipe`` sets for ``camera``."""

@@ -208,6 +208,22 @@ class Geometry(BaseModel):
             folded = out.T
         return folded
 
+    def covered(self, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+        """Where a map lies over a camera frame of ``shape`` (h, w, ...): x, y, w, h, camera pixels.
+
+        The border of a letterboxed picture reaches beyond the region.
+        """
+        box = self.region or Box(x=0, y=0, w=shape[1], h=shape[0])
+        rows, columns = self.inner((box.h, box.w))
+        x_scale = box.w / (columns.stop - columns.start)
+        y_scale = box.h / (rows.stop - rows.start)
+        return (
+            box.x - columns.start * x_scale,
+            box.y - rows.start * y_scale,
+            self.width * x_scale,
+            self.height * y_scale,
+        )
+
     def inner(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
         """Rows and columns of the network's input that a region of ``shape`` (h, w, ...) fills."""
         if self.fit == "stretch":

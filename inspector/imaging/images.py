@@ -96,6 +96,23 @@ def _decode_only(data: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
     return image
 
 
+def shrink(picture: npt.NDArray[Any], longest_px: int) -> Frame8:
+    """A picture as :func:`to_bgr8` takes it, as uint8 BGR, no side longer than ``longest_px``.
+
+    One that is smaller keeps its size. Raises :class:`Fault` or ValueError for what is no picture.
+    """
+    height, width = picture.shape[:2]
+    scale = longest_px / max(height, width, 1)
+    if scale < 1.0:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        # Before the colours are made: of a large picture that is most of the work.
+        try:
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        except cv2.error:
+            raise ValueError(f"a frame of shape {picture.shape} is not a picture") from None
+    return to_bgr8(picture)
+
+
 def encode_png(image: Frame8) -> bytes:
     """A uint8 picture, grey ``[H, W]`` or BGR ``[H, W, 3]``, as PNG, which loses nothing.
 

@@ -164,16 +164,22 @@ class Rescue(threading.Thread):
         self, source: sqlite3.Connection, copy: sqlite3.Connection, table: str, order: str
     ) -> bool:
         """Copy its rows in order of their keys; False when one could not be read."""
-        columns = ", ".join(row[1] for row in copy.execute(f"PRAGMA table_info({table})"))
-        marks = ", ".join("?" * (columns.count(",") + 2))
+        info = list(copy.execute(f"PRAGMA table_info({table})"))
+        names = [row[1] for row in info]
+        # A table without rowids has a key in their place; where there are some, their order counts.
+        keys = [row[1] for row in sorted(info, key=lambda row: row[5]) if row[5]]
+        if not _lacks_rowids(copy, table):
+            names, keys = ["rowid", *names], ["rowid"]
+        columns, marks = ", ".join(names), ", ".join("?" * len(names))
+        by = ", ".join(f"{key} {order}" for key in keys)
         # The names are those of this program's own tables.
-        read = f"SELECT rowid, {columns} FROM {table} ORDER BY rowid {order}"  # noqa: S608
-        write = f"INSERT OR IGNORE INTO {table} (rowid, {columns}) VALUES ({marks})"  # noqa: S608
+        read = f"SELECT {columns} FROM {table} ORDER BY {by}"  # noqa: S608
+        write = f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})"  # noqa: S608
         try:
-            for rowid, *row in source.execute(read):
+            for row in source.execute(read):
                 self._go_on()
-                if table != "verdict" or _is_verdict(rowid, row[-1]):
-                    copy.execute(write, (rowid, *row))
+                if table != "verdict" or _is_verdict(row[0], row[-1]):
+                    copy.execute(write, row)
         except sqlite3.Error:
             return False
         return True
@@ -181,6 +187,14 @@ class Rescue(threading.Thread):
     def _go_on(self, *_pages: int) -> None:
         if time.monotonic() > self._give_up_s:
             raise JournalError("the station stopped before all was saved")
+
+
+def _lacks_rowids(db: sqlite3.Connection, table: str) -> bool:
+    try:
+        db.execute(f"SELECT rowid FROM {table} LIMIT 0")  # noqa: S608
+    except sqlite3.OperationalError:
+        return True
+    return False
 
 
 def _is_verdict(place: int, json: object) -> bool:

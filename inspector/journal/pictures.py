@@ -15,7 +15,7 @@ import shutil
 import struct
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -55,6 +55,17 @@ _TEXT_HEAD: Final = b"line-inspector\0\0\0\0\0"
 """An iTXt chunk's keyword; neither compressed, nor in a language."""
 
 
+class Area(BaseModel):
+    """A rectangle in camera pixels; its edges need not lie on whole ones or inside the frame."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    x: float
+    y: float
+    w: float
+    h: float
+
+
 class PictureRecord(BaseModel):
     """What is stored in the file of a kept picture beside its pixels."""
 
@@ -65,6 +76,8 @@ class PictureRecord(BaseModel):
     """Region the recipe asked for, in camera pixels; None: the bundle's own."""
     checked: bool = True
     """Whether the recipe had pictures checked for being fit to judge."""
+    heatmap_area: Area | None = None
+    """Where the map lies over the frame; None: an earlier version kept it, or there is no map."""
 
 
 @dataclass(frozen=True)
@@ -85,21 +98,41 @@ class KeptPicture:
             raise FileNotFoundError(self.path)
         return read_record(self.path), read_image(self.path)
 
+    def heatmap(self) -> bytes | None:
+        """Its map, a PNG; None where it has none."""
+        try:
+            return _map_of(self.path).read_bytes()
+        except OSError:
+            return None
+
 
 class Archive:
-    """The writer of a station's pictures; used by one thread, ``wants`` and ``trouble`` by any.
+    """The writer of a station's pictures; used by one thread.
+
+    ``wants``, ``protect`` and ``trouble`` may be used by any.
 
     Whatever the disk does, no method raises.
     """
 
     def __init__(
-        self, folder: Path, settings: JournalSettings, clock: Clock = SYSTEM_CLOCK
+        self,
+        folder: Path,
+        settings: JournalSettings,
+        clock: Clock = SYSTEM_CLOCK,
+        *,
+        marked: Iterable[tuple[str, int]] = (),
     ) -> None:
-        """``folder`` is the journal's; nothing is read or written before the first picture."""
+        """``folder`` is the journal's; nothing is read or written before the first picture.
+
+        ``marked``: (epoch, seq) of parts whose pictures stay.
+        """
         self._folder = folder / FOLDER
         self._settings = settings
         self._passed = _Kept()
         self._others = _Kept()
+        self._marked = _Kept()
+        """Pictures that stay, as far as they were met among the oldest."""
+        self._protected = {_sign(epoch, seq) for epoch, seq in marked}
         self._known = False
         self._clock_watch = ClockWatch(_STEP_S, clock)
         self._trouble = ""
@@ -112,7 +145,11 @@ class Archive:
     @property
     def size_bytes(self) -> int:
         """All pictures and maps together; 0 until the first one is kept after a start."""
-        return self._passed.bytes + self._others.bytes
+        return self._passed.bytes + self._others.bytes + self._marked.bytes
+
+    def protect(self, epoch: str, seq: int) -> None:
+        """Somebody has marked this part: its picture stays, however old it is."""
+        self._protected.add(_sign(epoch, seq))
 
     def wants(self, verdict: VerdictMessage) -> bool:
         """True when the picture of this part is to be kept, if there is one.
@@ -135,15 +172,20 @@ class Archive:
         region: Box | None = None,
         *,
         checked: bool = True,
+        heatmap_area: tuple[float, float, float, float] | None = None,
     ) -> bool:
         """Keep a camera frame as it came, and its map float32 ``[h, w]`` in units of the limit.
 
-        ``region`` and ``checked`` are those of :class:`PictureRecord`. False when there is no space
+        ``region``, ``checked`` and ``heatmap_area`` (x, y, w, h) are those of
+        :class:`PictureRecord`. False when there is no space
         (``trouble`` says why) or the frame is no picture at all.
         """
         if not _is_picture(frame):
             return False
-        record = PictureRecord(verdict=verdict, region=region, checked=checked)
+        area = None
+        if heatmap_area is not None and anomaly_map is not None:
+            area = Area(**dict(zip("xywh", heatmap_area, strict=True)))
+        record = PictureRecord(verdict=verdict, region=region, checked=checked, heatmap_area=area)
         # OpenCV writes 8 and 16 bit as PNG, and _is_picture lets no other frame through.
         data = with_text(encode_png(frame), record.model_dump_json(by_alias=True))
         heat = b"" if anomaly_map is None else encode_png(map_to_grey(anomaly_map))
@@ -197,10 +239,16 @@ class Archive:
         that this is no trouble.
         """
         limit = self._settings.pictures_mb * _MEGABYTE
-        if size > limit or (is_pass and self._others.bytes + size > limit):
+        stays = self._marked.bytes + (self._others.bytes if is_pass else 0)
+        if size > limit or (is_pass and stays + size > limit):
             return False
         while self.size_bytes + size > limit:
-            self._drop(self._passed if self._passed.files else self._others)
+            if not self._drop(self._passed) and not self._drop(self._others):
+                self._trouble = (
+                    f"{self._folder}: pictures of marked parts, which stay, fill "
+                    f"journal.pictures_mb; no other is kept until it is more"
+                )
+                return False
         return True
 
     def _forget_aged(self, now_us: int) -> None:
@@ -208,15 +256,26 @@ class Archive:
         before = _time(now_us - self._settings.pictures_days * 86_400_000_000)
         for kept in (self._passed, self._others):
             for _ in range(_MOST_AGED):
+                self._set_marked_aside(kept)
                 if not kept.files or kept.files[0][0] >= before:
                     break
                 self._drop(kept)
 
-    def _drop(self, kept: _Kept) -> None:
-        path = self._path(kept.take_oldest())
+    def _drop(self, kept: _Kept) -> bool:
+        """Delete the oldest that is not marked; False when there is none."""
+        self._set_marked_aside(kept)
+        if not kept.files:
+            return False
+        path = self._path(kept.take_oldest()[0])
         _delete(path)
         with suppress(OSError):
             path.parent.rmdir()
+        return True
+
+    def _set_marked_aside(self, kept: _Kept) -> None:
+        """Have what is marked among the oldest stay for good."""
+        while kept.files and _sign_of(kept.files[0][0]) in self._protected:
+            self._marked.add(*kept.take_oldest())
 
     def _look(self) -> None:
         """Learn what earlier starts kept, and delete what they left unfinished."""
@@ -237,7 +296,7 @@ class Archive:
                     _delete(path)
 
     def _path(self, name: str) -> Path:
-        return self._folder / f"{name[:4]}-{name[4:6]}-{name[6:8]}" / name
+        return _path(self._folder, name)
 
 
 class _Kept:
@@ -251,15 +310,41 @@ class _Kept:
         self.files.append((name, size))
         self.bytes += size
 
-    def take_oldest(self) -> str:
+    def take_oldest(self) -> tuple[str, int]:
         name, size = self.files.popleft()
         self.bytes -= size
-        return name
+        return name, size
 
 
 def _name(verdict: VerdictMessage) -> str:
     parts = (verdict.camera, verdict.verdict.value, verdict.epoch[:8], f"{verdict.seq:09d}")
     return f"{_time(verdict.judged_us)}_{'_'.join(parts)}.png"
+
+
+def _sign(epoch: str, seq: int) -> str:
+    """By what the name of a picture shows its part."""
+    return f"{epoch[:8]}_{seq:09d}"
+
+
+def _sign_of(name: str) -> str:
+    found = _NAME.fullmatch(name)
+    return "" if found is None else f"{found['epoch']}_{found['seq']}"
+
+
+def kept_of(folder: Path, verdict: VerdictMessage) -> KeptPicture | None:
+    """The kept picture of a part beside the journal in ``folder``; None where there is none.
+
+    No name from outside leads anywhere else: it must be one that a station gives.
+    """
+    name = _name(verdict)
+    kept = _kept_at(_path(folder / FOLDER, name)) if Path(name).name == name else None
+    if kept is None or kept.path.is_symlink() or not kept.path.is_file():
+        return None
+    return kept
+
+
+def _path(root: Path, name: str) -> Path:
+    return root / f"{name[:4]}-{name[4:6]}-{name[6:8]}" / name
 
 
 def _time(us: int) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -19,24 +21,49 @@ from inspector.journal.schema import (
     MOST_NUMBER,
     PLACES_PER_EPOCH,
     VERSION,
+    Deed,
     Delivered,
+    Mark,
     RecipeInForce,
+    Report,
     damaged,
+    deeds,
     delivered,
     in_force,
     last_seq,
+    marks,
     numbers,
     read_text,
     version_of,
 )
+from inspector.journal.search import Filter, Found, find
+from inspector.wire.messages import VerdictMessage
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Report)
 
 _MOST_EPOCHS: Final = 1000
 _CHUNK: Final = 1000
 """Verdicts that ``walk`` has in memory at once."""
 _NO_PLACE: Final = 2**63 - 1
+_SEARCHED_SINCE: Final = 4
+"""Version of the tables from which on verdicts can be searched."""
 _DELIVERED: Final = TypeAdapter(Delivered)
+_MARK: Final = TypeAdapter(Mark)
+_DEED: Final = TypeAdapter(Deed)
+_SEARCH_S: Final = 0.2
+"""After this a search looks at no further stretch of the journal."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Verdicts that were searched for, the newest first.
+
+    ``next_before`` is the (epoch, seq) below which the next page begins; None: there is no more.
+    """
+
+    verdicts: tuple[VerdictMessage, ...]
+    next_before: tuple[str, int] | None
 
 
 class Reader:
@@ -120,19 +147,71 @@ class Reader:
         In the order of seq, and of the time told; [] for an epoch that is not known. Each client
         tells an outcome of a verdict once. A row that was damaged is left out.
         """
-        number = self._number_of(epoch)
-        if number is None:
-            return []
-        base = number * PLACES_PER_EPOCH
-        until = base + min(last, PLACES_PER_EPOCH - 1)
-        rows = self._asked(lambda: delivered(self._db, self._version, base + max(first, 0), until))
-        found: list[Delivered] = []
-        for place, *values in rows:
-            fields = dict(zip(("client", "outcome", "at_us"), values, strict=True))
-            with contextlib.suppress(ValidationError):
-                row = {"epoch": epoch, "seq": place - base, **fields}
-                found.append(_DELIVERED.validate_python(row))
-        return found
+        fields = ("client", "outcome", "at_us")
+        return self._reports(epoch, first, last, read=delivered, names=fields, adapter=_DELIVERED)
+
+    def marks(self, epoch: str, first: int, last: int) -> list[Mark]:
+        """What people say the parts of verdicts ``first`` to ``last`` of ``epoch`` really were.
+
+        In the order of seq, and in which they said it; [] for an epoch that is not known. A row
+        that was damaged is left out.
+        """
+        fields = ("client", "by", "label", "note", "at_us")
+        return self._reports(epoch, first, last, read=marks, names=fields, adapter=_MARK)
+
+    def deeds(self, before: int | None, limit: int) -> list[tuple[int, Deed]]:
+        """At most ``limit`` of what people did to the station, with their numbers, newest first.
+
+        ``before``: only those of lower numbers. A row that was damaged is left out.
+        """
+        below = _NO_PLACE if before is None else min(before, _NO_PLACE)
+        found: list[tuple[int, Deed]] = []
+        while len(found) < limit:
+            rows = self._asked(lambda: deeds(self._db, self._version, below, limit))  # noqa: B023
+            names = ("at_us", "kind", "client", "by", "subject", "before", "after", "note")
+            for number, *values in rows:
+                with contextlib.suppress(ValidationError):
+                    fields = dict(zip(names, values, strict=True))
+                    found.append((number, _DEED.validate_python(fields)))
+            if len(rows) < limit:
+                break
+            below = rows[-1][0]
+        return found[:limit]
+
+    def search(self, asked: Filter, before: tuple[str, int] | None, limit: int) -> Page:
+        """The newest ``limit`` verdicts that ``asked`` is about, below (epoch, seq) ``before``.
+
+        None: from the last one on. It takes some tenths of a second at most: a page may have fewer
+        verdicts, or none, although there is another one. Raises LookupError for an epoch that is
+        not known.
+        """
+        if self._version < _SEARCHED_SINCE:
+            raise JournalError(
+                f"{self._path}: of version {self._version}, which cannot be searched; start the "
+                f"station once with this inspector"
+            )
+        top = self._last_place()
+        if before is not None:
+            number = self._number_of(before[0])
+            if number is None:
+                raise LookupError(before[0])
+            top = min(top, number * PLACES_PER_EPOCH + min(before[1], PLACES_PER_EPOCH) - 1)
+        until_s = time.monotonic() + _SEARCH_S
+        places: list[int] = []
+        for first, last in self._spans(asked, top):
+            below: int | None = last + 1
+            while below is not None:
+                found = self._find(asked, first, below - 1, limit - len(places))
+                places += found.places
+                below = found.next_below
+                if len(places) == limit or time.monotonic() > until_s:
+                    return self._page(places, first if below is None else below)
+        return self._page(places, None)
+
+    def verdict(self, epoch: str, seq: int) -> VerdictMessage | None:
+        """One verdict; None where the journal has none of this number, or a damaged one."""
+        found = self.verdicts(epoch, seq, seq, 1)
+        return VerdictMessage.model_validate_json(found[0]) if found else None
 
     def epochs(self) -> list[tuple[str, int]]:
         """(epoch, its last seq, 0 without a verdict) of the newest 1,000 starts, oldest first."""
@@ -192,6 +271,84 @@ class Reader:
             undo.pop_all()
             return db
 
+    def _reports(
+        self,
+        epoch: str,
+        first: int,
+        last: int,
+        *,
+        read: Callable[[sqlite3.Connection, int, int, int], list[tuple[Any, ...]]],
+        names: Sequence[str],
+        adapter: TypeAdapter[R],
+    ) -> list[R]:
+        """What ``read`` finds on verdicts ``first`` to ``last`` of ``epoch``."""
+        number = self._number_of(epoch)
+        if number is None:
+            return []
+        base = number * PLACES_PER_EPOCH
+        until = base + min(last, PLACES_PER_EPOCH - 1)
+        rows = self._asked(lambda: read(self._db, self._version, base + max(first, 0), until))
+        found: list[R] = []
+        for place, *values in rows:
+            fields = dict(zip(names, values, strict=True))
+            with contextlib.suppress(ValidationError):
+                found.append(
+                    adapter.validate_python({"epoch": epoch, "seq": place - base, **fields})
+                )
+        return found
+
+    def _spans(self, asked: Filter, top: int) -> Iterator[tuple[int, int]]:
+        """The places (first, last) of the time that is asked for, up to ``top``, newest first."""
+        if asked.since_us is None and asked.until_us is None:
+            yield 0, top
+            return
+        for number, _ in reversed(self._asked(lambda: numbers(self._db))):
+            base = number * PLACES_PER_EPOCH
+            if base > top:
+                continue
+            first = self._first_since(number, asked.since_us or 0)
+            if first is None:
+                continue
+            last = min(top, base + PLACES_PER_EPOCH - 1)
+            if asked.until_us is not None:
+                after = self._first_since(number, asked.until_us)
+                last = last if after is None else min(last, after - 1)
+            if first <= last:
+                yield first, last
+
+    def _find(self, asked: Filter, first: int, last: int, limit: int) -> Found:
+        return self._asked(lambda: find(self._db, asked, first, last, limit))
+
+    def _page(self, places: Sequence[int], next_below: int | None) -> Page:
+        """The verdicts at ``places``, and the (epoch, seq) that stands for ``next_below``."""
+        verdicts: list[VerdictMessage] = []
+        for place in places:
+            rows = self._fetch(
+                "SELECT place, CAST(json AS BLOB) FROM verdict WHERE place = ?", place
+            )
+            for row in rows:
+                found = read_row(*row)
+                if isinstance(found, Damage):
+                    self._on_damage(found)
+                else:
+                    verdicts.append(found)
+        return Page(tuple(verdicts), None if next_below is None else self._below(next_below))
+
+    def _below(self, place: int) -> tuple[str, int] | None:
+        """The (epoch, seq) of the first verdict that is no lower than ``place``, or of one above.
+
+        None where nothing is below ``place``.
+        """
+        known = self._asked(lambda: numbers(self._db))
+        number, seq = divmod(place, PLACES_PER_EPOCH)
+        for earlier, name in reversed(known):
+            if earlier == number and seq:
+                return name, seq
+            if earlier < number:
+                # What comes below is the end of this epoch.
+                return name, PLACES_PER_EPOCH
+        return None
+
     def _first_since(self, number: int, us: int) -> int | None:
         """Place of the first verdict of epoch ``number`` judged at ``us`` or later, or None.
 
@@ -205,6 +362,11 @@ class Reader:
         )
         if not last or _moment(last[0][1]) < us:
             return None
+        first = self._fetch(
+            "SELECT place, latest_us FROM verdict WHERE place >= ? ORDER BY place LIMIT 1", low
+        )
+        if _moment(first[0][1]) >= us:
+            return int(first[0][0])
         high = last[0][0]
         while low < high:
             middle = (low + high) // 2

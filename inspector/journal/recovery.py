@@ -12,7 +12,8 @@ from typing import Final, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from inspector.errors import WireError
-from inspector.journal.schema import PLACES_PER_EPOCH, Database, Recovered, TriggerRow
+from inspector.journal.schema import PLACES_PER_EPOCH, Recovered, TriggerRow, delete
+from inspector.journal.search import Database
 from inspector.wire.messages import VerdictMessage, decode_verdict
 from inspector.wire.wording import first_wrong
 
@@ -110,8 +111,7 @@ def set_aside(db: Database, damages: Sequence[Damage], found_us: int) -> None:
         "INSERT INTO damaged (found_us, origin, place, content, why) VALUES (?, ?, ?, ?, ?)",
         [(found_us, each.origin, each.place, each.content, each.why) for each in damages],
     )
-    places = [(each.place,) for each in damages if each.place is not None]
-    db.executemany("DELETE FROM verdict WHERE place = ?", places)
+    delete(db, [each.place for each in damages if each.place is not None])
 
 
 def count_damaged(db: Database) -> int:

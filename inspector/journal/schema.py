@@ -14,8 +14,11 @@ from typing import Annotated, Any, Final, Protocol
 from pydantic import Strict, StrictStr
 
 from inspector.errors import JournalError
-from inspector.verdict import Verdict
+from inspector.journal.search import Database, Finding, file_under, make_search
+from inspector.verdict import LIMIT_FACTOR_RANGE, Verdict
 from inspector.wire.messages import (
+    DeedKind,
+    MarkLabel,
     Microseconds,
     Outcome,
     Purpose,
@@ -60,18 +63,6 @@ _LAST_PLACES: Final = (
     "SELECT max(place) FROM damaged WHERE place BETWEEN ? AND ?",
 )
 """Where the last verdict of an epoch may stand; the second since version 2 of the tables."""
-
-
-class Database(Protocol):
-    """What is asked of a connection; :class:`sqlite3.Connection` is one."""
-
-    def execute(self, sql: str, parameters: Any = ..., /) -> Any:
-        """Run one statement; the cursor with its rows."""
-        ...
-
-    def executemany(self, sql: str, parameters: Any, /) -> Any:
-        """Run one statement for each of ``parameters``."""
-        ...
 
 
 class Accepted(Protocol):
@@ -127,6 +118,20 @@ class RecipeInForce:
 
 
 @dataclass(frozen=True)
+class LimitInForce:
+    """The ``limit_factor`` that was ordered for a camera under a recipe of ``station``.
+
+    ``of_file`` is the one that the station file had when it was ordered.
+    """
+
+    station: str
+    recipe: str
+    camera: str
+    limit_factor: float
+    of_file: float
+
+
+@dataclass(frozen=True)
 class StopOrder:
     """Whether ``station`` is stopped by command: since when (µs since the Unix epoch), and by whom.
 
@@ -138,8 +143,27 @@ class StopOrder:
     client: str = ""
 
 
-Kept = RecipeInForce | StopOrder
+Kept = RecipeInForce | LimitInForce | StopOrder
 """What a station goes on with at its next start."""
+
+
+@dataclass(frozen=True)
+class Deed:
+    """What somebody did to a station, at ``at_us`` (µs since the Unix epoch) by its own clock.
+
+    ``client`` is the peer's name, "" without keys; ``by`` the person, as the client says. What was
+    done to ``subject`` had it go from ``before`` to ``after``; all three are "" where they say
+    nothing.
+    """
+
+    at_us: int
+    kind: DeedKind
+    client: str
+    by: str
+    subject: str = ""
+    before: str = ""
+    after: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,6 +178,27 @@ class Delivered:
     client: str
     outcome: Outcome
     at_us: int
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What somebody says the part of a verdict really was; a later one stands beside the earlier.
+
+    ``client`` is the peer's name, "" without keys; ``by`` the person, as the client says;
+    ``at_us`` when the station heard it, µs since the Unix epoch.
+    """
+
+    epoch: str
+    seq: int
+    client: str
+    by: str
+    label: MarkLabel
+    note: str
+    at_us: int
+
+
+Report = Delivered | Mark
+"""What is told of a verdict that is in the journal."""
 
 
 @dataclass(frozen=True)
@@ -268,7 +313,36 @@ def _make_third(db: Database) -> None:
     )
 
 
-STEPS: Final[tuple[Callable[[Database], None], ...]] = (_make_first, _make_second, _make_third)
+def _make_fourth(db: Database) -> None:
+    """What verdicts are searched by, marks of parts, limits that were ordered, and deeds.
+
+    ``mark`` and ``deed`` have a number of their own, in the order in which they came.
+    """
+    make_search(db)
+    db.execute(
+        "CREATE TABLE mark (number INTEGER PRIMARY KEY, place INTEGER NOT NULL, "
+        "at_us INTEGER NOT NULL, client TEXT NOT NULL, person TEXT NOT NULL, "
+        "label TEXT NOT NULL, note TEXT NOT NULL)"
+    )
+    db.execute("CREATE INDEX mark_place ON mark (place)")
+    db.execute(
+        "CREATE TABLE limit_in_force (station TEXT NOT NULL, recipe TEXT NOT NULL, "
+        "camera TEXT NOT NULL, limit_factor REAL NOT NULL, of_file REAL NOT NULL, "
+        "PRIMARY KEY (station, recipe, camera))"
+    )
+    db.execute(
+        "CREATE TABLE deed (number INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, "
+        "kind TEXT NOT NULL, client TEXT NOT NULL, person TEXT NOT NULL, subject TEXT NOT NULL, "
+        "earlier TEXT NOT NULL, later TEXT NOT NULL, note TEXT NOT NULL)"
+    )
+
+
+STEPS: Final[tuple[Callable[[Database], None], ...]] = (
+    _make_first,
+    _make_second,
+    _make_third,
+    _make_fourth,
+)
 """The step at ``i`` brings the tables from version ``i`` to ``i + 1``, in one transaction.
 
 A step that a release contains is never changed: later ones are added. Version 0 has no tables, so
@@ -305,14 +379,11 @@ def record(
     latest_us: int,
     triggers: Sequence[Accepted],
     verdicts: Sequence[VerdictMessage],
-    *,
-    before_us: int = 0,
 ) -> int:
     """Write triggers and verdicts of epoch ``number``; the caller has begun a transaction.
 
-    ``latest_us`` is the highest ``judged_us`` of the epoch so far; the new one is returned. At most
-    two verdicts judged before ``before_us`` are deleted for each new one. A FAULT takes the place
-    of a verdict with its number; a PASS or FAIL never does.
+    ``latest_us`` is the highest ``judged_us`` of the epoch so far; the new one is returned. A FAULT
+    takes the place of a verdict with its number; a PASS or FAIL never does.
     """
     if triggers:
         db.executemany(
@@ -325,12 +396,23 @@ def record(
         )
     rows: list[tuple[int, int, str]] = []
     faults: list[tuple[int, int, str]] = []
+    findings: list[Finding] = []
     answered: list[tuple[object, ...]] = []
     for verdict in verdicts:
         latest_us = max(latest_us, verdict.judged_us)
         place = number * PLACES_PER_EPOCH + verdict.seq
         row = place, latest_us, encode(verdict).decode()
         (faults if verdict.verdict is Verdict.FAULT else rows).append(row)
+        findings.append(
+            (
+                place,
+                verdict.camera,
+                verdict.verdict.value,
+                verdict.reason,
+                verdict.part_id,
+                verdict.score,
+            )
+        )
         if verdict.trigger_seq is not None:
             part = (verdict.trigger_seq, verdict.part_id)
             answered.append((*part, verdict.client, verdict.session, verdict.camera))
@@ -348,24 +430,51 @@ def record(
             db.executemany(
                 f"{insert} ON CONFLICT (place) DO UPDATE SET json = excluded.json", faults
             )
-        # A subscriber may still want the newest of the running epoch, whatever the clock said.
-        base = number * PLACES_PER_EPOCH
-        before = max(base, base + verdicts[-1].seq - _NEVER_DELETED)
-        db.execute(
-            "DELETE FROM verdict WHERE place IN (SELECT place FROM verdict WHERE latest_us < ? "
-            "AND place < ? ORDER BY latest_us LIMIT ?)",
-            (before_us, before, 2 * len(verdicts)),
-        )
+        file_under(db, findings)
     return latest_us
 
 
-def record_delivered(db: Database, reports: Sequence[Delivered]) -> list[Delivered]:
-    """Write what became of verdicts; the caller has begun a transaction.
+def forget_aged(
+    db: Database, number: int, last_seq: int, *, since_us: int, before_us: int, most: int
+) -> int:
+    """Delete at most ``most`` verdicts judged before ``before_us``, the oldest first.
 
-    Returns those of verdicts that are not there. What a client told of a verdict before stays as it
-    was told first. What was told of verdicts that were deleted meanwhile is deleted.
+    The caller has begun a transaction, in which the verdict ``last_seq`` of epoch ``number`` was
+    written. Marked verdicts stay. ``since_us`` is what the call before returned, 0 at first: what
+    is older was deleted, or is to stay, and is not looked at again.
     """
-    unknown: list[Delivered] = []
+    # A subscriber may still want the newest of the running epoch, whatever the clock said.
+    base = number * PLACES_PER_EPOCH
+    before = max(base, base + last_seq - _NEVER_DELETED)
+    if before_us < since_us:
+        # The clock was set back.
+        since_us = 0
+    rows = db.execute(
+        "SELECT place, latest_us FROM verdict WHERE latest_us >= ? AND latest_us < ? AND place < ? "
+        "AND NOT EXISTS (SELECT 1 FROM mark WHERE mark.place = verdict.place) "
+        "ORDER BY latest_us LIMIT ?",
+        (since_us, before_us, before, most),
+    ).fetchall()
+    delete(db, [row[0] for row in rows])
+    return int(rows[-1][1]) if rows else since_us
+
+
+def delete(db: Database, places: Sequence[int]) -> None:
+    """Delete verdicts, and what they are searched by; the caller has begun a transaction."""
+    if places:
+        rows = [(place,) for place in places]
+        db.executemany("DELETE FROM verdict WHERE place = ?", rows)
+        db.executemany("DELETE FROM search WHERE place = ?", rows)
+
+
+def record_reports(db: Database, reports: Sequence[Report]) -> list[Report]:
+    """Write what is told of verdicts; the caller has begun a transaction.
+
+    Returns the reports on verdicts that are not there. What a client told before of what became of
+    a verdict stays as it was told first; a mark stands beside the earlier ones, and is a deed. What
+    was told of verdicts that were deleted meanwhile is deleted.
+    """
+    unknown: list[Report] = []
     bases: dict[str, int | None] = {}
     for one in reports:
         if one.epoch not in bases:
@@ -377,6 +486,15 @@ def record_delivered(db: Database, reports: Sequence[Delivered]) -> list[Deliver
         if not db.execute("SELECT 1 FROM verdict WHERE place = ?", (place,)).fetchone():
             unknown.append(one)
             continue
+        if isinstance(one, Mark):
+            db.execute(
+                "INSERT INTO mark (place, at_us, client, person, label, note) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (place, one.at_us, one.client, one.by, one.label, one.note),
+            )
+            subject = f"{one.epoch}/{one.seq}"
+            note(db, Deed(one.at_us, "mark", one.client, one.by, subject, "", one.label, one.note))
+            continue
         db.execute(
             "INSERT OR IGNORE INTO delivered (place, client, outcome, at_us) VALUES (?, ?, ?, ?)",
             (place, one.client, one.outcome, one.at_us),
@@ -384,6 +502,58 @@ def record_delivered(db: Database, reports: Sequence[Delivered]) -> list[Deliver
     if reports:
         db.execute("DELETE FROM delivered WHERE place < (SELECT min(place) FROM verdict)")
     return unknown
+
+
+def note(db: Database, deed: Deed) -> None:
+    """Write what somebody did; the caller has begun a transaction."""
+    db.execute(
+        "INSERT INTO deed (at_us, kind, client, person, subject, earlier, later, note) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(deed.at_us, deed.kind, deed.client, deed.by),
+            *(deed.subject, deed.before, deed.after, deed.note),
+        ),
+    )
+
+
+def deeds(db: Database, version: int, before: int, limit: int) -> list[tuple[Any, ...]]:
+    """(number and the fields of a :class:`Deed`) of the deeds before number ``before``.
+
+    At most ``limit``, the newest first. ``version`` is that of the tables.
+    """
+    if version < 4:
+        return []
+    found: list[tuple[Any, ...]] = db.execute(
+        "SELECT number, at_us, kind, client, person, subject, earlier, later, note FROM deed "
+        "WHERE number < ? ORDER BY number DESC LIMIT ?",
+        (before, limit),
+    ).fetchall()
+    return found
+
+
+def marks(db: Database, version: int, first: int, last: int) -> list[tuple[Any, ...]]:
+    """(place, client, by, label, note, at_us) of marks at places ``first`` to ``last``, in order.
+
+    ``version`` is that of the tables: the first three had none.
+    """
+    if version < 4:
+        return []
+    found: list[tuple[Any, ...]] = db.execute(
+        "SELECT place, client, person, label, note, at_us FROM mark WHERE place BETWEEN ? AND ? "
+        "ORDER BY place, number",
+        (first, last),
+    ).fetchall()
+    return found
+
+
+def marked(db: Database) -> list[tuple[str, int]]:
+    """(epoch, seq) of every verdict that is marked."""
+    found = db.execute(
+        "SELECT DISTINCT epoch.name, mark.place FROM mark JOIN epoch "
+        "ON epoch.number = mark.place / ?",
+        (PLACES_PER_EPOCH,),
+    ).fetchall()
+    return [(str(name), place % PLACES_PER_EPOCH) for name, place in found]
 
 
 def delivered(db: Database, version: int, first: int, last: int) -> list[tuple[Any, ...]]:
@@ -413,6 +583,12 @@ def keep(db: Database, kept: Kept) -> None:
             "INSERT OR REPLACE INTO recipe_in_force (station, recipe, of_file) VALUES (?, ?, ?)",
             (kept.station, kept.recipe, kept.of_file),
         )
+    elif isinstance(kept, LimitInForce):
+        db.execute(
+            "INSERT OR REPLACE INTO limit_in_force (station, recipe, camera, limit_factor, "
+            "of_file) VALUES (?, ?, ?, ?, ?)",
+            (kept.station, kept.recipe, kept.camera, kept.limit_factor, kept.of_file),
+        )
     elif kept.since_us is None:
         db.execute("DELETE FROM stop_order WHERE station = ?", (kept.station,))
     else:
@@ -436,6 +612,22 @@ def stop_order(db: Database, station: str) -> StopOrder:
         since_us if isinstance(since_us, int) else 0,
         client if isinstance(client, str) else "",
     )
+
+
+def limits(db: Database, station: str) -> list[LimitInForce]:
+    """The limits that were ordered for cameras of ``station``; a damaged row says nothing."""
+    found = db.execute(
+        "SELECT station, recipe, camera, limit_factor, of_file FROM limit_in_force "
+        "WHERE station = ?",
+        (station,),
+    ).fetchall()
+    low, high = LIMIT_FACTOR_RANGE
+    return [
+        LimitInForce(*row)
+        for row in found
+        if all(isinstance(text, str) for text in row[:3])
+        and all(isinstance(factor, float) and low <= factor <= high for factor in row[3:])
+    ]
 
 
 def in_force(db: Database, station: str) -> RecipeInForce | None:

@@ -72,8 +72,8 @@ def _try_on_copy(db: sqlite3.Connection, path: Path, version: int) -> None:
         # A trial that a power cut ended is worth nothing.
         _delete(copy)
         there = sum(_size(Path(f"{path}{ending}")) for ending in ("", "-wal"))
-        # The copy, and as much again for what the steps change in it.
-        if shutil.disk_usage(path.parent).free < 2 * there + _SPARE_BYTES:
+        # The copy, as much again for what the steps change in it, and what they add to both.
+        if shutil.disk_usage(path.parent).free < 3 * there + _SPARE_BYTES:
             why = f"no room for a copy of {there / 2**20:.0f} MB; each step is one transaction"
             say("upgrade not tried first", logging.WARNING, journal=path, why=why)
             return

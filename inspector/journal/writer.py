@@ -38,18 +38,24 @@ from inspector.journal.schema import (
     FILE,
     PLACES_PER_EPOCH,
     Accepted,
-    Delivered,
+    Deed,
     Kept,
+    LimitInForce,
     RecipeInForce,
     Recovered,
+    Report,
     StopOrder,
     begin,
     damaged,
+    forget_aged,
     in_force,
     keep,
+    limits,
+    marked,
+    note,
     read_text,
     record,
-    record_delivered,
+    record_reports,
     stop_order,
 )
 from inspector.journal.upgrade import check, upgrade
@@ -90,6 +96,8 @@ class Journal:
         self._keep_us = verdict_days * _DAY_US
         self._number = 0
         self._latest_us = 0
+        self._aged_us = 0
+        """Verdicts judged before this are gone, or are to stay."""
         self._damaged = 0
         self._rescue: Rescue | None = None
         self._unsure: list[tuple[int]] = []
@@ -134,14 +142,32 @@ class Journal:
         except sqlite3.Error as error:
             raise damaged(self._path, error) from None
 
-    def keep(self, kept: Kept) -> None:
-        """Record what a station goes on with from now on. Raises :class:`JournalError`.
+    def limits(self, station: str) -> list[LimitInForce]:
+        """The limits that were ordered for ``station``. Raises :class:`JournalError`."""
+        try:
+            return limits(self._db, station)
+        except sqlite3.Error as error:
+            raise damaged(self._path, error) from None
 
-        It is on the disk when this returns.
+    def marked(self) -> list[tuple[str, int]]:
+        """(epoch, seq) of every verdict that is marked. Raises :class:`JournalError`."""
+        try:
+            return marked(self._db)
+        except sqlite3.Error as error:
+            raise damaged(self._path, error) from None
+
+    def keep(self, kept: Kept | None, deed: Deed | None = None) -> None:
+        """Record what a station goes on with from now on, and who did that.
+
+        None: there is nothing of the kind. It is on the disk when this returns. Raises
+        :class:`JournalError`.
         """
 
         def work() -> int:
-            keep(self._db, kept)
+            if kept is not None:
+                keep(self._db, kept)
+            if deed is not None:
+                note(self._db, deed)
             return 1
 
         self._transact(work)
@@ -153,7 +179,7 @@ class Journal:
         """
         before_us = time.time_ns() // 1000 - self._keep_us
         self._number = self._transact(lambda: begin(self._db, epoch, started_us, before_us))
-        self._latest_us = 0
+        self._latest_us = self._aged_us = 0
         recovered, damages = self._transact(lambda: recover(self._db, self._number, started_us))
         self._damaged = self._transact(lambda: count_damaged(self._db))
         self._tell_damages(damages)
@@ -163,28 +189,37 @@ class Journal:
         self,
         triggers: Sequence[Accepted],
         verdicts: Sequence[VerdictMessage],
-        reports: Sequence[Delivered] = (),
-    ) -> Sequence[Delivered]:
+        reports: Sequence[Report] = (),
+    ) -> Sequence[Report]:
         """Record accepted triggers and verdicts of the epoch, and reports; all or nothing.
 
         They are on the disk when it returns; a verdict closes the trigger that it answers. For each
-        new verdict at most two older than ``verdict_days`` are deleted, so that an hour with a
-        wrong clock does not empty the journal. A FAULT takes the place of what was recorded under
-        its number; a second PASS or FAIL is refused. Returns the ``reports`` on verdicts, of any
-        epoch, that the journal does not have, or no longer. Raises :class:`JournalError`; the same
-        verdicts, or others with their numbers, may then be tried again.
+        new verdict at most two older than ``verdict_days`` are deleted that nobody has marked, so
+        that an hour with a wrong clock does not empty the journal. A FAULT takes the place of what
+        was recorded under its number; a second PASS or FAIL is refused. Returns the ``reports`` on
+        verdicts, of any epoch, that the journal does not have, or no longer. Raises
+        :class:`JournalError`; the same verdicts, or others with their numbers, may then be tried
+        again.
         """
         before_us = time.time_ns() // 1000 - self._keep_us
 
-        def write() -> tuple[int, Sequence[Delivered]]:
+        def write() -> tuple[int, int, Sequence[Report]]:
             self._db.executemany("DELETE FROM verdict WHERE place = ?", self._unsure)
-            latest_us = record(
-                self._db, self._number, self._latest_us, triggers, verdicts, before_us=before_us
-            )
-            return latest_us, record_delivered(self._db, reports)
+            latest_us = record(self._db, self._number, self._latest_us, triggers, verdicts)
+            aged_us = self._aged_us
+            if verdicts:
+                aged_us = forget_aged(
+                    self._db,
+                    self._number,
+                    verdicts[-1].seq,
+                    since_us=aged_us,
+                    before_us=before_us,
+                    most=2 * len(verdicts),
+                )
+            return latest_us, aged_us, record_reports(self._db, reports)
 
         try:
-            self._latest_us, unknown = self._transact(write)
+            self._latest_us, self._aged_us, unknown = self._transact(write)
         except _OvertakenError:
             # They may be on the disk, and will have been published as something else.
             base = self._number * PLACES_PER_EPOCH

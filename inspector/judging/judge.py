@@ -110,6 +110,7 @@ class Judge:
     ) -> None:
         manifest, recipe = detector.manifest, station.active(config.name)
         self.name = config.name
+        self._station = station
         self.detector = detector
         self.model = ModelField(
             name=manifest.name, version=manifest.version, sha256=detector.sha256
@@ -141,6 +142,31 @@ class Judge:
     def reopened(self) -> None:
         """The camera was opened again: it may send what it sent before, but in no other size."""
         self._repeat_check.forget()
+
+    def set_limit(self, limit_factor: float) -> str:
+        """Judge by another factor on the limit from the next part on.
+
+        Returns why that is not done: the known defect would be missed; "" when it is done. The
+        watch over drift begins anew.
+        """
+        station, manifest = self._station, self.detector.manifest
+        region = station.active(self.name).region
+        detector = self.detector.adapted(region, limit_factor)
+        defect = self.defect
+        if station.self_test.defect is None:
+            # Which golden picture must fail depends on the limit.
+            defect = self_test.choose(station.self_test, manifest, limit_factor)
+        if defect is not None and (missed := defect.missed(defect.send(detector))):
+            return missed
+        self.detector = detector
+        self.drift = Watch(
+            manifest.calibration, station.drift.parts_between_false_alarms, limit_factor
+        )
+        if (defect is None) != (self.defect is None):
+            every_s = 0.0 if defect is None else station.self_test.every_s
+            self.schedule = self_test.Schedule(every_s, time.monotonic_ns)
+        self.defect = defect
+        return ""
 
     def forget_frames(self) -> None:
         """Forget what was judged so far: those were no frames of the camera."""

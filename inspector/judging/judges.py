@@ -42,6 +42,35 @@ class Judges:
         """Have ``load`` load this recipe of the station file."""
         self.station = self.station.model_copy(update={"recipe": recipe})
 
+    def adopt(self, station: Station) -> None:
+        """Have ``load`` load by the limits of ``station``."""
+        self.station = self.station.model_copy(update={"recipes": station.recipes})
+
+    def set_limit(self, recipe: str, camera: str, limit_factor: float) -> str:
+        """Judge ``camera`` by another factor on the limit under ``recipe``, from its next part on.
+
+        Returns why that is not done: a known defect would be missed; "" when it is done. Raises
+        KeyError for a recipe or camera that the station file does not have.
+        """
+        station = self.station.with_limit(recipe, camera, limit_factor)
+        if recipe == station.recipe:
+            if missed := self._judges[camera].set_limit(limit_factor):
+                return missed
+            self._keep_watch(camera)
+        self.station = station
+        if self._before is not None:
+            # The judges of before a changeover, too, should that be rolled back.
+            before, judges, batching = self._before
+            if recipe == before.recipe:
+                judges[camera].set_limit(limit_factor)
+            self._before = before.with_limit(recipe, camera, limit_factor), judges, batching
+        return ""
+
+    def _keep_watch(self, camera: str) -> None:
+        # Watches outlive changeovers: a line that changes over every day drifts over weeks.
+        judge = self._judges[camera]
+        judge.drift = self._watches.setdefault(judge.key, judge.drift)
+
     def load(
         self, given_up: Callable[[], bool] = lambda: False
     ) -> Iterator[tuple[str, StartupError | None]]:
@@ -72,8 +101,7 @@ class Judges:
             judge.take_over(self._before[1][name])
             if changeover.forget:
                 self._watches.pop(judge.key, None)
-            # Watches outlive changeovers: a line that changes over every day drifts over weeks.
-            judge.drift = self._watches.setdefault(judge.key, judge.drift)
+            self._keep_watch(name)
 
     def roll_back(self) -> Station:
         """Let the judges from before the last switch take over again; returns their station."""

@@ -3,7 +3,8 @@
 The caller's thread owns the ledger and the judges. Beside it run a thread a camera
 (:mod:`~inspector.station.grabber`), one for the journal and the verdict socket
 (:mod:`~inspector.station.recorder`), one for pictures (:mod:`~inspector.station.pictures`) and one
-for the command socket (:mod:`inspector.wire.command_server`); they reach this one by the inbox.
+for the command socket (:mod:`inspector.wire.command_server`) and for the query socket
+(:mod:`inspector.wire.query_server`), where the station has one; they reach this one by the inbox.
 """
 
 from __future__ import annotations
@@ -38,9 +39,11 @@ from inspector.station.recorder import Recorder, StallWatch, StatusEntry
 from inspector.station.start import Opened, Start
 from inspector.station.systemd import Notifier
 from inspector.station.triggers import Trigger
+from inspector.station.views import Views
 from inspector.threads import Worker
 from inspector.verdict import Reason
 from inspector.wire.messages import State, StatusMessage
+from inspector.wire.query_server import Queries
 
 _HOUSEKEEPING_EVERY_S: Final = 1.0
 _POLL_S: Final = 0.1
@@ -197,8 +200,10 @@ class _Line:
             metrics=metrics,
             systemd=systemd,
             file=file,
+            protect=opened.archive.protect,
         )
         self._commands = opened.commands
+        self._queries = None if opened.queries is None else Queries(opened.queries, self._views)
         readiness.speak_through(self._publish)
 
     def _open_reader(self) -> Reader:
@@ -207,6 +212,10 @@ class _Line:
             self._opened.journal.suspect,
             published=lambda: (self._ledger.epoch, self._recorder.published),
         )
+
+    def _views(self, wake: Callable[[], None]) -> Views:
+        folder = self._station.state_folder
+        return Views(folder, self._open_reader, self._pictures.seen, self._grabbers, wake)
 
     def get_ready(self, recovered: Recovered) -> None:
         """Answer for what a crash left unanswered, and test the judges."""
@@ -240,6 +249,7 @@ class _Line:
         """
         workers: tuple[Worker, ...] = (
             *(self._pictures, self._recorder),
+            *self._lookers,
             *self._grabbers.values(),
         )
         last: State = "Error"
@@ -257,6 +267,8 @@ class _Line:
             with contextlib.ExitStack() as leave:
                 leave.callback(self._orders.finish)
                 leave.callback(self._commands.finish)
+                for one in self._lookers:
+                    leave.callback(one.finish)
                 leave.callback(self._answer_last_questions)
                 leave.callback(self._pictures.finish)
                 leave.callback(self._recorder.finish)
@@ -273,7 +285,12 @@ class _Line:
                 self._do_calls()
                 self._delivery.close_parts()
                 self._readiness.tell_state()
-        _check_alive(self._pictures, self._recorder, self._commands)
+        _check_alive(self._pictures, self._recorder, self._commands, *self._lookers)
+
+    @property
+    def _lookers(self) -> tuple[Queries, ...]:
+        """Who serves those that only look."""
+        return () if self._queries is None else (self._queries,)
 
     def _serve(self, stop_asked: Callable[[], bool], reload_is_due: Callable[[], bool]) -> None:
         grabbers = self._grabbers.values()
@@ -290,6 +307,7 @@ class _Line:
                 self._orders.reload()
             # Before the crashes are looked for: a thread that dies in between has not ended.
             over = not any(grabber.is_alive() for grabber in grabbers)
+            # Not that of queries: whoever only looks does not stop the line.
             _check_alive(self._pictures, self._recorder, self._commands, *grabbers)
             if self._opened.gate.crashed:
                 raise RuntimeError("the thread that lets peers in has died")
@@ -359,7 +377,7 @@ class _Line:
         metrics.status(status)
         metrics.alarms({one[:2] for one in self._alarms.standing(status.recipe)})
         metrics.refused(self._opened.gate.refused)
-        metrics.unsent(self._commands.unsent)
+        metrics.unsent(self._commands.unsent + sum(one.unsent for one in self._lookers))
         metrics.log_dropped(dropped())
         for name in self._grabbers:
             metrics.queue(name, self._inbox.waiting(name))

@@ -69,7 +69,10 @@ class Delivery:
         # A trigger that a crash left may be of a camera that the station file no longer has.
         recipe = station.recipes[station.recipe].get(verdict.camera)
         frame = None if part.frame is None else part.frame.image
-        return PartPictures(verdict, recipe, part.judgement, frame)
+        geometry = None
+        if frame is not None and part.judgement is not None:
+            geometry = self._judges[verdict.camera].detector.geometry
+        return PartPictures(verdict, recipe, part.judgement, frame, geometry)
 
     def _published(
         self, part: Part, pictures: PartPictures, published: VerdictMessage, recorded: bool

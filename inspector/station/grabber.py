@@ -7,9 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
-from inspector.cameras.base import BadFrameError, Camera, CameraLostError
+import numpy as np
+import numpy.typing as npt
+
+from inspector.cameras.base import BadFrameError, Camera, CameraLostError, Frame
 from inspector.config.cameras import CameraConfig
 from inspector.errors import CameraError
 from inspector.station.inbox import Arrival, Change, Inbox
@@ -19,6 +22,9 @@ from inspector.verdict import Reason
 _POLL_S: Final = 0.1
 _BACKOFF_S: Final = (0.25, 2.0)
 _MOST_WANTED: Final = 1000
+
+Viewer = Callable[[npt.NDArray[Any], int], None]
+"""Gets a picture of its own, and when it was taken (µs since the Unix epoch)."""
 
 
 class Grabber(Worker):
@@ -43,6 +49,7 @@ class Grabber(Worker):
         self._wanted: collections.deque[int] = collections.deque(maxlen=_MOST_WANTED)
         self._stopping = threading.Event()
         self._paused = False
+        self._viewers: collections.deque[Viewer] = collections.deque()
 
     def pause(self, paused: bool) -> None:
         """Have a source that waits for the judge wait on; others run on, as a line does."""
@@ -60,6 +67,13 @@ class Grabber(Worker):
         if accepted == self._on_demand:
             self._wanted.append(triggered_ns)
             self._inbox.wake()
+
+    def show(self, viewer: Viewer) -> None:
+        """Have ``viewer`` called, in this thread, with the next picture that is grabbed.
+
+        A source that waits for parts gives none before the next one. Any thread may call.
+        """
+        self._viewers.append(viewer)
 
     def stop(self) -> None:
         """End soon, what was grabbed is handed over first; any thread may call."""
@@ -122,8 +136,18 @@ class Grabber(Worker):
                     frame,
                 )
             )
+            # After the judge has it, for which nobody who only looks may delay it.
+            if self._viewers:
+                self._show(frame)
         self._camera.close()
         self._inbox.put(Change(name, "ended", why_ended))
+
+    def _show(self, frame: Frame) -> None:
+        # The camera wants its memory back, and whoever looks takes its time.
+        picture = np.array(frame.image)
+        if frame.whole():
+            while self._viewers:
+                self._viewers.popleft()(picture, frame.grabbed_us)
 
     def _hand_over(self, arrival: Arrival) -> None:
         if self._on_demand:

@@ -168,6 +168,10 @@ class Ledger:
         self._station = self._station.model_copy(update={"recipe": recipe})
         self._recipe_from = source
 
+    def adopt(self, station: Station) -> None:
+        """Take over the limits of ``station``, which is this one with other limits."""
+        self._station = self._station.model_copy(update={"recipes": station.recipes})
+
     def install(self, camera: str, model: ModelField) -> None:
         """Name the model that judges ``camera`` from now on."""
         self._models[camera] = model

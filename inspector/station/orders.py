@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Final
 
 from inspector.config.station_file import Station
 from inspector.errors import CommandError
-from inspector.journal.schema import Delivered, StopOrder
+from inspector.journal.schema import Deed, Delivered, LimitInForce, Mark, Report, StopOrder
 from inspector.judging.alarms import Alarms
 from inspector.judging.judges import Changeover, Judges
 from inspector.logs import say
+from inspector.station.deeds import deed_of, limit_deed
 from inspector.station.file_changes import changes_since
 from inspector.station.grabber import Grabber
 from inspector.station.inbox import Inbox
@@ -21,12 +23,14 @@ from inspector.station.ledger import Ledger
 from inspector.station.metrics import Metrics
 from inspector.station.readiness import Readiness
 from inspector.station.recipes import RecipeChoice, settled
-from inspector.station.recorder import DeliveredEntry, KeepEntry, Recorder, TriggerEntry
+from inspector.station.recorder import KeepEntry, Recorder, ReportEntry, TriggerEntry
 from inspector.station.systemd import Notifier
 from inspector.station.triggers import Trigger
 from inspector.verdict import Reason
 from inspector.wire.messages import (
     DeliveredCommand,
+    LimitCommand,
+    MarkCommand,
     RecipeCommand,
     ResetCommand,
     StartCommand,
@@ -46,6 +50,7 @@ class Orders:
 
     ``station`` is as its file has it, ``choice`` the recipe that the start went on with. ``file``
     is what ``station`` was read from: whoever orders a changeover hears what was changed in it.
+    ``protect`` is called with (epoch, seq) of each part that is marked.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Orders:
         grabbers: Mapping[str, Grabber],
         metrics: Metrics,
         systemd: Notifier,
+        protect: Callable[[str, int], None],
         file: Path | None = None,
     ) -> None:
         self._station = station
@@ -76,14 +82,15 @@ class Orders:
         self._grabbers = grabbers
         self._metrics = metrics
         self._systemd = systemd
+        self._protect = protect
         self._changeover: Changeover | None = None
         self._ordered_by: Request | None = None
         self._leaving = False
 
     def hear(self, request: Request) -> None:
         """In the commands' thread: the station obeys between two parts, a camera looks at once."""
-        if isinstance(request.command, DeliveredCommand):
-            self._note_delivered(request, request.command)
+        if isinstance(request.command, DeliveredCommand | MarkCommand):
+            self._report(request, request.command)
             return
         if isinstance(request.command, StartCommand | StopCommand | ResetCommand):
             # In turn: what was handed over before a stop is judged, and a start stays behind it.
@@ -126,7 +133,8 @@ class Orders:
         """Put what was before the last changeover in force again."""
         say("changeover rolled back", logging.ERROR, detail=why)
         self._judges.roll_back()
-        self._take_over(self._choice_before)
+        deed = self._rolled_back(why)
+        self._take_over(self._choice_before, deed=deed)
         for name, missed in self._judges.missed:
             self._readiness.obstruct("self-test", Reason.NOT_READY, f"{name}: {missed}")
         self._readiness.tell()
@@ -149,6 +157,8 @@ class Orders:
             request.refuse("busy", "another recipe or reload is under way")
         elif isinstance(command, ResetCommand):
             self._reset(request)
+        elif isinstance(command, LimitCommand):
+            self._set_limit(request, command)
         elif isinstance(command, RecipeCommand):
             recipes = self._judges.station.recipes
             if command.recipe not in recipes:
@@ -230,7 +240,8 @@ class Orders:
         say("stopped", by=request.client)
         self._pause(True)
         self._readiness.stop(order)
-        self._keep(request, order, self._readiness.stopped)
+        deed = deed_of(request, subject=self._station.station)
+        self._keep(request, order, self._readiness.stopped, deed)
 
     def _start(self, request: Request) -> None:
         if self._readiness.is_over:
@@ -245,7 +256,8 @@ class Orders:
             self._readiness.start()
             self._pause(False)
             order = StopOrder(self._station.station, None)
-            self._keep(request, order, f"started; state {self._ledger.state}")
+            deed = deed_of(request, subject=self._station.station)
+            self._keep(request, order, f"started; state {self._ledger.state}", deed)
 
     def _reset(self, request: Request) -> None:
         if self._readiness.is_over:
@@ -255,6 +267,7 @@ class Orders:
             request.finish(f"nothing to reset; state {self._ledger.state}")
             return
         say("reset", by=request.client)
+        before = self._readiness.trouble
         missed = []
         for camera, why in self._judges.self_test_all():
             level = logging.ERROR if why else logging.INFO
@@ -262,6 +275,13 @@ class Orders:
             self._metrics.self_test(camera, bool(why))
             missed += [f"{camera}: {why}"] if why else []
         self._readiness.obstruct("self-test", Reason.NOT_READY, "; ".join(missed))
+        deed = deed_of(
+            request,
+            subject=self._station.station,
+            before=before,
+            after=self._readiness.trouble or self._ledger.state,
+        )
+        self._recorder.put(KeepEntry(None, deed=deed))
         if self._readiness.is_obstructed:
             trouble = self._readiness.trouble
             request.refuse("not_ready", f"the station stays in state Error: {trouble}")
@@ -272,7 +292,47 @@ class Orders:
         for grabber in self._grabbers.values():
             grabber.pause(paused)
 
-    def _keep(self, request: Request, order: StopOrder, done: str) -> None:
+    def _set_limit(self, request: Request, command: LimitCommand) -> None:
+        """Between two parts: another factor on the limit of a camera."""
+        recipe, camera, factor = command.recipe, command.camera, command.limit_factor
+        recipes = self._judges.station.recipes
+        if camera not in recipes.get(recipe, {}):
+            request.refuse("unknown", f"no recipe '{recipe}' with a camera '{camera}'")
+            return
+        before = recipes[recipe][camera].limit_factor
+        if missed := self._judges.set_limit(recipe, camera, factor):
+            detail = f"camera {camera}: not at limit_factor {factor:g}: {missed}"
+            say("limit refused", logging.ERROR, by=request.client, detail=detail)
+            request.refuse("failed", detail)
+            return
+        self._ledger.adopt(self._judges.station)
+        say(
+            "limit",
+            recipe=recipe,
+            camera=camera,
+            limit_factor=factor,
+            before=before,
+            by=command.by or request.client,
+        )
+        if recipe == self._judges.station.recipe:
+            announce(camera, self._judges, self._ledger, self._metrics)
+            self._readiness.tell()
+        limit = LimitInForce(
+            self._station.station,
+            recipe,
+            camera,
+            factor,
+            self._station.recipes[recipe][camera].limit_factor,
+        )
+        deed = limit_deed(
+            limit, before, at_us=request.received_us, client=request.client, by=command.by
+        )
+        done = f"recipe {recipe}, camera {camera}: limit_factor {factor:g}, before {before:g}"
+        self._keep(request, limit, done, deed)
+
+    def _keep(
+        self, request: Request, order: StopOrder | LimitInForce, done: str, deed: Deed
+    ) -> None:
         """Answer ``request`` once the journal has ``order``, so that a restart goes on with it."""
 
         def answer(recorded: bool) -> None:
@@ -281,19 +341,33 @@ class Orders:
             else:
                 request.refuse("journal", f"{done}, but that could not be recorded yet")
 
-        self._recorder.put(KeepEntry(order, answer))
+        self._recorder.put(KeepEntry(order, answer, deed))
 
-    def _note_delivered(self, request: Request, command: DeliveredCommand) -> None:
-        """In the commands' thread: no part waits for what a bridge tells, nor it for a part."""
+    def _report(self, request: Request, command: DeliveredCommand | MarkCommand) -> None:
+        """In the commands' thread: no part waits for what is told, nor that for a part."""
         if self._leaving or not self._recorder.is_alive():
             request.refuse("stopping", "the station stops")
             return
-        report = Delivered(
-            command.epoch, command.seq, request.client, command.outcome, command.at_us
-        )
+        report: Report
+        if isinstance(command, DeliveredCommand):
+            report = Delivered(
+                command.epoch, command.seq, request.client, command.outcome, command.at_us
+            )
+        else:
+            report = Mark(
+                command.epoch,
+                command.seq,
+                request.client,
+                command.by,
+                command.label,
+                command.note,
+                request.received_us,
+            )
 
         def answer(recorded: bool | None) -> None:
             if recorded:
+                if isinstance(report, Mark):
+                    self._protect(report.epoch, report.seq)
                 request.finish()
             elif recorded is None:
                 request.refuse("journal", "it could not be recorded")
@@ -301,7 +375,7 @@ class Orders:
                 verdict = f"verdict {command.seq} of epoch '{command.epoch}'"
                 request.refuse("unknown", f"{verdict} is not in the journal, or no longer")
 
-        self._recorder.put(DeliveredEntry(report, answer))
+        self._recorder.put(ReportEntry(report, answer))
 
     def reload(self) -> None:
         """Read the bundles of the recipe in force again: what nobody waits for to be done."""
@@ -346,16 +420,15 @@ class Orders:
                 why = [str(problem) for problem in changeover.problems]
                 request.refuse("failed", "; ".join(filter(None, (*why, changed))))
             return
+        models_before = self._models()
         self._judges.switch(changeover)
         if changeover.forget:
             self._alarms.forget()
         recipe, choice = changeover.station.recipe, self._choice
+        deed = self._changed_over(request, models_before, recipe)
         if request is not None and isinstance(request.command, RecipeCommand):
             choice = settled(self._station, recipe, "command")
-        models = {camera.name: self._judges[camera.name].model for camera in self._station.cameras}
-        done = f"recipe {recipe}: " + ", ".join(
-            f"{name} by {one.name} {one.version}" for name, one in models.items()
-        )
+        done = f"recipe {recipe}: {self._models()}"
 
         def answer(recorded: bool) -> None:
             if request is None:
@@ -366,12 +439,45 @@ class Orders:
                 request.refuse("journal", f"{recipe} is in force, but could not be recorded yet")
 
         self._choice_before = self._choice
-        self._take_over(choice, answer)
+        self._take_over(choice, answer, deed)
         self._readiness.obstruct("self-test", Reason.NOT_READY, "")
         self._readiness.tell()
 
+    def _models(self) -> str:
+        """By which models the cameras are judged, in words."""
+        found = ((one.name, self._judges[one.name].model) for one in self._station.cameras)
+        return ", ".join(f"{name} by {model.name} {model.version}" for name, model in found)
+
+    def _changed_over(self, request: Request | None, models_before: str, recipe: str) -> Deed:
+        """What the changeover that has just taken over was, as a deed."""
+        if request is None:
+            at_us = time.time_ns() // 1000
+            note = "by a signal (SIGHUP)"
+            return Deed(at_us, "reload", "", "", recipe, models_before, self._models(), note)
+        if isinstance(request.command, RecipeCommand):
+            return deed_of(
+                request, subject=self._station.station, before=self._choice.recipe, after=recipe
+            )
+        return deed_of(request, subject=recipe, before=models_before, after=self._models())
+
+    def _rolled_back(self, why: str) -> Deed:
+        """The station has gone back to what was before the last changeover."""
+        return Deed(
+            time.time_ns() // 1000,
+            "recipe",
+            "",
+            "",
+            self._station.station,
+            self._choice.recipe,
+            self._choice_before.recipe,
+            f"rolled back: {why}",
+        )
+
     def _take_over(
-        self, choice: RecipeChoice, then: Callable[[bool], None] = lambda _: None
+        self,
+        choice: RecipeChoice,
+        then: Callable[[bool], None] = lambda _: None,
+        deed: Deed | None = None,
     ) -> None:
         """The judges were changed: judge by ``choice``, and record it before its first verdict."""
         self._choice = choice
@@ -379,7 +485,7 @@ class Orders:
         for camera in self._judges.station.cameras:
             announce(camera.name, self._judges, self._ledger, self._metrics)
         self._readiness.obstruct("recipe", Reason.NOT_READY, choice.question)
-        self._recorder.put(KeepEntry(choice.kept, then))
+        self._recorder.put(KeepEntry(choice.kept, then, deed))
 
 
 def announce(camera: str, judges: Judges, ledger: Ledger, metrics: Metrics) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
+import collections
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,18 +11,18 @@ from typing import Any, Final, Literal, Protocol
 import numpy.typing as npt
 
 from inspector.config.station_file import CameraRecipe
-from inspector.imaging.geometry import Box
+from inspector.imaging.geometry import Box, Geometry
 from inspector.imaging.heatmaps import map_to_grey
 from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.station.inbox import Inbox
-from inspector.threads import QueueWorker
-from inspector.verdict import FloatMap, Judgement, Verdict
+from inspector.threads import QueueWorker, yield_to_others
+from inspector.verdict import FloatMap, Frame8, Judgement, Verdict
 from inspector.wire.messages import HeatmapMessage, VerdictMessage
 from inspector.wire.publisher import Publisher
 
 _PICTURES_WAITING: Final = 20
-_NICE: Final = 10
-"""Added to this thread's nice value, or a part that follows at once would wait for encoding."""
+_MOST_REMEMBERED: Final = 100
+_MOST_REMEMBERED_BYTES: Final = 32 << 20
 
 
 class PictureStore(Protocol):
@@ -42,6 +40,7 @@ class PictureStore(Protocol):
         region: Box | None,
         *,
         checked: bool,
+        heatmap_area: tuple[float, float, float, float] | None,
     ) -> bool:
         """Keep it; False when there is no room."""
         ...
@@ -53,13 +52,15 @@ class PartPictures:
 
     ``judgement`` has the map and the judged region, ``frame`` is the picture as it came; both are
     None where there was none, or no memory for it. ``recipe`` judged the part; None for a part of
-    a camera that the station file no longer has.
+    a camera that the station file no longer has. ``geometry`` says where the map lies over the
+    picture.
     """
 
     verdict: VerdictMessage
     recipe: CameraRecipe | None
     judgement: Judgement | None
     frame: npt.NDArray[Any] | None
+    geometry: Geometry | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,45 @@ class _Job:
     pictures: PartPictures
     header: HeatmapMessage | None
     """Published with the heatmap; None: nothing is published."""
+
+
+@dataclass(frozen=True)
+class SeenPart:
+    """A part of which the judged region and its map are in memory.
+
+    ``judged``: uint8 BGR ``[H, W, 3]``, the region as the network saw it; ``anomaly_map``: float32
+    ``[H, W]`` in units of the limit.
+    """
+
+    verdict: VerdictMessage
+    judged: Frame8
+    anomaly_map: FloatMap
+
+
+class SeenParts:
+    """The last parts whose pictures the recipe shows; any thread may ask."""
+
+    def __init__(self) -> None:
+        self._parts: collections.OrderedDict[tuple[str, int], SeenPart] = collections.OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def find(self, epoch: str, seq: int) -> SeenPart | None:
+        """The part of this verdict; None when it is not in memory, or no longer."""
+        with self._lock:
+            return self._parts.get((epoch, seq))
+
+    def add(self, part: SeenPart) -> None:
+        """Remember ``part``, and forget the oldest beyond some megabytes."""
+        with self._lock:
+            self._parts[part.verdict.epoch, part.verdict.seq] = part
+            self._bytes += _size(part)
+            while len(self._parts) > _MOST_REMEMBERED or self._bytes > _MOST_REMEMBERED_BYTES:
+                self._bytes -= _size(self._parts.popitem(last=False)[1])
+
+
+def _size(part: SeenPart) -> int:
+    return part.judged.nbytes + part.anomaly_map.nbytes
 
 
 class Pictures(QueueWorker[_Job]):
@@ -90,6 +130,7 @@ class Pictures(QueueWorker[_Job]):
         self._store = store
         self._inbox = inbox
         self._on_drop = on_drop
+        self.seen = SeenParts()
 
     def has_room(self) -> bool:
         """False when the next picture would push out one that waits."""
@@ -115,13 +156,22 @@ class Pictures(QueueWorker[_Job]):
 
     def work(self) -> None:
         """Publish and keep until ``finish``."""
-        _yield_to_others()
+        yield_to_others()
         while jobs := self._take(1):
+            self._remember(jobs[0])
             self._publish(jobs[0])
             self._keep(jobs[0])
             # Or the last part's pictures would stay in memory until the next part's come.
             jobs.clear()
             self._inbox.wake()
+
+    def _remember(self, job: _Job) -> None:
+        judgement = job.pictures.judgement
+        if job.header is None or judgement is None:
+            return
+        if judgement.judged is not None and judgement.anomaly_map is not None:
+            verdict = job.pictures.verdict
+            self.seen.add(SeenPart(verdict, judgement.judged, judgement.anomaly_map))
 
     def _publish(self, job: _Job) -> None:
         judgement, header = job.pictures.judgement, job.header
@@ -140,13 +190,14 @@ class Pictures(QueueWorker[_Job]):
         pictures = job.pictures
         if pictures.frame is None:
             return
-        recipe, judgement = pictures.recipe, pictures.judgement
+        recipe, judgement, geometry = pictures.recipe, pictures.judgement, pictures.geometry
         kept = self._store.keep(
             pictures.verdict,
             pictures.frame,
             None if judgement is None else judgement.anomaly_map,
             None if recipe is None else recipe.region,
             checked=recipe is not None and recipe.check_pictures,
+            heatmap_area=None if geometry is None else geometry.covered(pictures.frame.shape),
         )
         if not kept:
             self._on_drop("kept")
@@ -177,12 +228,3 @@ def heatmap_header(pictures: PartPictures) -> HeatmapMessage | None:
         width=width,
         height=height,
     )
-
-
-def _yield_to_others() -> None:
-    """Have this thread compute only where no other wants the core; where the system knows that."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            # Linux has a nice value for each thread.
-            me = os.PRIO_PROCESS, threading.get_native_id()
-            os.setpriority(*me, min(19, os.getpriority(*me) + _NICE))

@@ -1,4 +1,4 @@
-"""Which recipe a start goes on with: the one that was in force before it.
+"""Which recipe and limits a start goes on with: those that were in force before it.
 
 A changeover outlives a crash, a restart and a power cut, because the line still makes the product
 that it was for. Only somebody at the line can say what it makes when the station file was changed
@@ -7,10 +7,11 @@ meanwhile: then the station is not Ready until it is told.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from inspector.config.station_file import Station
-from inspector.journal.schema import RecipeInForce
+from inspector.journal.schema import LimitInForce, RecipeInForce
 from inspector.wire.messages import RecipeSource
 
 
@@ -72,3 +73,24 @@ def _question(station: Station, before: RecipeInForce) -> str:
         f"run --recipe NAME' (recipes of the file: {there}; for another line give it a 'station' "
         f"name of its own: this one's journal is in {station.state_folder})"
     )
+
+
+def with_limits(
+    station: Station, ordered: Iterable[LimitInForce]
+) -> tuple[Station, list[tuple[LimitInForce, float]]]:
+    """``station`` by the limits that were ordered before this start.
+
+    Whoever spoke last counts. Where the station file was changed since the order its value is in
+    force: these are returned too, each with the limit that was ordered, to be recorded.
+    """
+    overruled: list[tuple[LimitInForce, float]] = []
+    for limit in ordered:
+        if limit.camera not in station.recipes.get(limit.recipe, {}):
+            continue
+        of_file = station.recipes[limit.recipe][limit.camera].limit_factor
+        if of_file == limit.of_file:
+            station = station.with_limit(limit.recipe, limit.camera, limit.limit_factor)
+        else:
+            now = replace(limit, limit_factor=of_file, of_file=of_file)
+            overruled.append((now, limit.limit_factor))
+    return station, overruled

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from inspector.errors import JournalError
-from inspector.journal.schema import Delivered, Kept
+from inspector.journal.schema import Deed, Kept, Report
 from inspector.logs import say
 from inspector.station.triggers import Trigger
 from inspector.threads import QueueWorker
@@ -19,6 +19,7 @@ from inspector.wire.messages import StatusMessage, VerdictMessage
 
 _MOST_A_COMMIT: Final = 1000
 _MOST_UNRECORDED: Final = 100_000
+_MOST_KEPT: Final = 1000
 _MOST_REPORTS: Final = 100
 """Reports that go into one commit, for which verdicts wait."""
 _TEND_S: Final = 1.0
@@ -34,9 +35,9 @@ class Records(Protocol):
         self,
         triggers: Sequence[Trigger],
         verdicts: Sequence[VerdictMessage],
-        reports: Sequence[Delivered] = ...,
+        reports: Sequence[Report] = ...,
         /,
-    ) -> Sequence[Delivered]:
+    ) -> Sequence[Report]:
         """All or nothing, and on the disk when it returns; the reports on verdicts it has not.
 
         Raises :class:`JournalError`.
@@ -47,7 +48,7 @@ class Records(Protocol):
         """What is due once a second. Raises :class:`JournalError` when nothing can be recorded."""
         ...
 
-    def keep(self, kept: Kept, /) -> None:
+    def keep(self, kept: Kept | None, deed: Deed | None = ..., /) -> None:
         """On the disk when it returns. Raises :class:`JournalError`."""
         ...
 
@@ -94,20 +95,21 @@ class VerdictEntry:
 
 @dataclass(frozen=True)
 class KeepEntry:
-    """What the station goes on with after a restart, such as the recipe in force.
+    """What the station goes on with after a restart, such as the recipe in force, and who did it.
 
     It is recorded before the verdicts that are put after this, so that a restart goes on with the
     recipe of the last verdict that anybody heard. ``then`` is called in the recorder's thread, with
     whether it is recorded; if it is not, it will be as soon as that works again.
     """
 
-    kept: Kept
+    kept: Kept | None
     then: Callable[[bool], None] = lambda _: None
+    deed: Deed | None = None
 
 
 @dataclass(frozen=True)
-class DeliveredEntry:
-    """What became of a verdict that was published.
+class ReportEntry:
+    """What is told of a verdict that was published: what became of it, or a mark.
 
     It makes no commit of its own while verdicts or triggers come, as they would wait for that: it
     goes into their next one, or is recorded within a second. ``then`` is called in the recorder's
@@ -115,7 +117,7 @@ class DeliveredEntry:
     recorded.
     """
 
-    report: Delivered
+    report: Report
     then: Callable[[bool | None], None] = lambda _: None
 
 
@@ -126,7 +128,7 @@ class StatusEntry:
     status: StatusMessage
 
 
-Entry = TriggerEntry | VerdictEntry | KeepEntry | DeliveredEntry | StatusEntry
+Entry = TriggerEntry | VerdictEntry | KeepEntry | ReportEntry | StatusEntry
 
 
 def _is_recorded(entry: Entry) -> bool:
@@ -190,11 +192,11 @@ class Recorder(QueueWorker[Entry]):
         self._unrecorded: collections.deque[VerdictMessage] = collections.deque(
             maxlen=_MOST_UNRECORDED
         )
-        self._kept: dict[type[Kept], Kept] = {}
-        """What is to be kept, while the journal does not have it; the newest of each kind."""
-        self._reports: collections.deque[DeliveredEntry] = collections.deque()
+        self._kept: collections.deque[KeepEntry] = collections.deque(maxlen=_MOST_KEPT)
+        """What is to be kept, while the journal does not have it; later ones count."""
+        self._reports: collections.deque[ReportEntry] = collections.deque()
         """What waits for the next commit."""
-        self._unknown: frozenset[Delivered] = frozenset()
+        self._unknown: frozenset[Report] = frozenset()
         """What the last commit of reports found no verdicts for."""
         self._trouble = ""
         self._group: list[Entry] = []
@@ -259,7 +261,7 @@ class Recorder(QueueWorker[Entry]):
     def _settle(self, group: list[Entry]) -> None:
         began = time.monotonic()
         self._overrule(group, "before it was recorded")
-        self._reports += (one for one in group if isinstance(one, DeliveredEntry))
+        self._reports += (one for one in group if isinstance(one, ReportEntry))
         # On an idle line they wait for ``_tend``.
         reports = self._take_reports() if any(map(_is_recorded, group)) else []
         recorded = self._commit(group, reports)
@@ -267,7 +269,7 @@ class Recorder(QueueWorker[Entry]):
         verdicts = 0
         lost: set[int] = set()
         for i, entry in enumerate(group):
-            if isinstance(entry, DeliveredEntry):
+            if isinstance(entry, ReportEntry):
                 continue
             if isinstance(entry, TriggerEntry | KeepEntry):
                 entry.then(recorded)
@@ -320,7 +322,7 @@ class Recorder(QueueWorker[Entry]):
         if not self._unrecorded:
             self._published = self._sent
 
-    def _take_reports(self) -> list[DeliveredEntry]:
+    def _take_reports(self) -> list[ReportEntry]:
         most = min(len(self._reports), _MOST_REPORTS)
         return [self._reports.popleft() for _ in range(most)]
 
@@ -328,27 +330,25 @@ class Recorder(QueueWorker[Entry]):
         reports = self._take_reports()
         self._answer(reports, self._commit([], reports))
 
-    def _answer(self, reports: Sequence[DeliveredEntry], recorded: bool) -> None:
+    def _answer(self, reports: Sequence[ReportEntry], recorded: bool) -> None:
         for one in reports:
             one.then(one.report not in self._unknown if recorded else None)
 
-    def _commit(self, group: Sequence[Entry], reports: Sequence[DeliveredEntry] = ()) -> bool:
+    def _commit(self, group: Sequence[Entry], reports: Sequence[ReportEntry] = ()) -> bool:
         triggers = [
             entry.trigger for entry in group if isinstance(entry, TriggerEntry) and entry.trigger
         ]
         verdicts = [entry.verdict for entry in group if isinstance(entry, VerdictEntry)]
-        for entry in group:
-            if isinstance(entry, KeepEntry):
-                self._kept[type(entry.kept)] = entry.kept
+        self._kept += (entry for entry in group if isinstance(entry, KeepEntry))
         told = [entry.report for entry in reports]
         if not (triggers or verdicts or told or self._unrecorded or self._kept):
             # What is repeated was recorded, but while nothing can be, nothing is accepted.
             return not self._trouble
         late = list(self._unrecorded)
         try:
-            for kind, kept in list(self._kept.items()):
-                self._journal.keep(kept)
-                del self._kept[kind]
+            while self._kept:
+                self._journal.keep(self._kept[0].kept, self._kept[0].deed)
+                self._kept.popleft()
             if told:
                 unknown = self._journal.commit(triggers, [*late, *verdicts], told)
                 self._unknown = frozenset(unknown)

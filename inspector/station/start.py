@@ -16,17 +16,19 @@ from inspector.config.cameras import CameraConfig
 from inspector.config.station_file import Station
 from inspector.errors import Problems, StartupError
 from inspector.journal.pictures import Archive
-from inspector.journal.schema import Recovered, StopOrder
+from inspector.journal.schema import Deed, LimitInForce, Recovered, StopOrder
 from inspector.journal.writer import Journal
 from inspector.judging.judges import Judges
 from inspector.logs import say
+from inspector.station.deeds import limit_deed
 from inspector.station.ledger import Ledger
 from inspector.station.metrics import Metrics
-from inspector.station.recipes import RecipeChoice, choose
+from inspector.station.recipes import RecipeChoice, choose, with_limits
 from inspector.wire.command_server import Commands, CommandSocket
 from inspector.wire.gate import Gate
 from inspector.wire.messages import StatusMessage
 from inspector.wire.publisher import Publisher
+from inspector.wire.query_server import QuerySocket
 
 T = TypeVar("T")
 
@@ -38,6 +40,7 @@ class Opened:
     gate: Gate
     publisher: Publisher
     commands: Commands
+    queries: QuerySocket | None
     journal: Journal
     archive: Archive
     recovered: Recovered
@@ -84,16 +87,21 @@ class Start:
         Raises :class:`StartupError`, several of them together as :class:`Problems`. Those of
         bundles and cameras come first: what stands between the user and a verdict.
         """
-        publisher = commands = None
+        publisher = commands = queries = None
         gate = self._try(self._open_gate)
         if gate is not None:
             publisher = self._try(partial(self._open_publisher, gate))
             commands = self._try(partial(self._open_commands, gate))
+            if self._station.sockets.queries is not None:
+                address = self._station.sockets.queries
+                queries = self._try(partial(self._open_queries, gate, address))
         if self._station.metrics is not None:
             self._try(partial(self._serve_metrics, metrics, self._station.metrics))
         journal = self._try(self._open_journal)
-        archive = Archive(self._station.state_folder, self._station.journal)
+        marked = [] if journal is None else self._try(journal.marked)
+        archive = Archive(self._station.state_folder, self._station.journal, marked=marked or ())
         choice = self._choose_recipe(journal)
+        overruled = self._restore_limits(journal, judges, ledger)
         judges.select(choice.recipe)
         ledger.select(choice.recipe, choice.source)
         later, self._problems = self._problems, []
@@ -108,12 +116,15 @@ class Start:
         if problems or gate is None or publisher is None or commands is None or journal is None:
             raise problems[0] if len(problems) == 1 else Problems(problems)
         journal.keep(choice.kept)
+        for limit, deed in overruled:
+            journal.keep(limit, deed)
         recovered = journal.begin(ledger.epoch, time.time_ns() // 1000)
         opened = tuple(camera for camera in held if camera is not None)
         return Opened(
             gate=gate,
             publisher=publisher,
             commands=commands,
+            queries=queries,
             journal=journal,
             archive=archive,
             recovered=recovered,
@@ -157,6 +168,12 @@ class Start:
         say("commands", address=commands.address)
         return commands
 
+    def _open_queries(self, gate: Gate, address: str) -> QuerySocket:
+        socket = QuerySocket(gate, address)
+        self._leave.callback(socket.close)
+        say("queries", address=socket.address)
+        return socket
+
     def _serve_metrics(self, metrics: Metrics, address: str) -> None:
         self._leave.callback(metrics.close)
         say("metrics", address=metrics.serve(address))
@@ -183,6 +200,35 @@ class Start:
                 detail="" if choice.source == "command" else "it was in force before this start",
             )
         return choice
+
+    def _restore_limits(
+        self, journal: Journal | None, judges: Judges, ledger: Ledger
+    ) -> list[tuple[LimitInForce, Deed]]:
+        """Go on with the limits that were ordered; what the file has overruled is to be kept."""
+        ordered = None
+        if journal is not None:
+            ordered = self._try(partial(journal.limits, self._station.station))
+        station, overruled = with_limits(self._station, ordered or ())
+        judges.adopt(station)
+        ledger.adopt(station)
+        for recipe, per_camera in station.recipes.items():
+            for camera, found in per_camera.items():
+                of_file = self._station.recipes[recipe][camera].limit_factor
+                if found.limit_factor != of_file:
+                    say(
+                        "limit",
+                        logging.WARNING,
+                        recipe=recipe,
+                        camera=camera,
+                        limit_factor=found.limit_factor,
+                        file=of_file,
+                        detail="it was in force before this start",
+                    )
+        now_us = time.time_ns() // 1000
+        return [
+            (limit, limit_deed(limit, before, at_us=now_us, note="the station file was changed"))
+            for limit, before in overruled
+        ]
 
     def _open_camera(self, config: CameraConfig) -> tuple[CameraConfig, Camera]:
         camera = cameras.isolate(config)

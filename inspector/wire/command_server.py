@@ -27,6 +27,8 @@ from inspector.wire.messages import (
     Command,
     DeliveredCommand,
     EpochField,
+    LimitCommand,
+    MarkCommand,
     RecipeCommand,
     RefusalCode,
     ReloadCommand,
@@ -53,6 +55,8 @@ ADMITTED: Final[Mapping[type[Command], frozenset[Role]]] = {
     StopCommand: frozenset({"operate"}),
     ResetCommand: frozenset({"operate"}),
     DeliveredCommand: frozenset({"trigger"}),
+    MarkCommand: frozenset({"operate"}),
+    LimitCommand: frozenset({"operate"}),
     ReplayCommand: frozenset({"listen"}),
 }
 """The roles that may send each command; a peer needs one of them."""
@@ -223,7 +227,7 @@ class Commands(Worker):
         try:
             command = decode_command(body)
         except WireError as error:
-            self._refuse(identity, _id_in(body), "malformed", str(error))
+            self._refuse(identity, id_in(body), "malformed", str(error))
             return
         peer = self._gate.peer_of(frames[0])
         if not ADMITTED[type(command)] & self._gate.roles_of(peer):
@@ -399,7 +403,7 @@ class Commands(Worker):
             del self._clients[key]
 
 
-def _id_in(body: bytes) -> str:
+def id_in(body: bytes) -> str:
     """The id in a command that is otherwise wrong, by which its sender knows the reply; or ""."""
     try:
         found = json.loads(body)["id"]

@@ -32,7 +32,7 @@ from inspector.files import lock_file
 from inspector.logs import say
 from inspector.wire.keys import Keys, decode, load_keys
 
-SocketName = Literal["verdicts", "images", "commands"]
+SocketName = Literal["verdicts", "images", "commands", "queries"]
 """A socket of a station, by its name in the station file."""
 
 ALL_ROLES: Final[frozenset[Role]] = frozenset(get_args(Role))
@@ -41,6 +41,7 @@ _ADMITS: Final[Mapping[str, frozenset[Role]]] = {
     "verdicts": frozenset({"listen"}),
     "images": frozenset({"listen"}),
     "commands": ALL_ROLES,
+    "queries": frozenset({"listen"}),
 }
 """The roles that each socket lets in, by its :data:`SocketName`; a peer needs one of them."""
 
@@ -88,13 +89,22 @@ class Gate:
         return self._guard.refused if self._guard is not None else 0
 
     def open(
-        self, kind: int, name: SocketName, address: str, *, high_water: int, largest: int
+        self,
+        kind: int,
+        name: SocketName,
+        address: str,
+        *,
+        high_water: int,
+        largest: int,
+        heartbeat_ms: tuple[int, int] | None = None,
     ) -> zmq.Socket[bytes]:
         """A bound socket of ZeroMQ's ``kind`` (``zmq.ROUTER``, ...).
 
         A peer that sends a message of more than ``largest`` bytes is cut off; ``high_water`` is how
-        many messages may wait for one peer. Raises :class:`PortError` when ``address`` cannot be
-        bound, or can be reached from other machines while there are no keys.
+        many messages may wait for one peer. ``heartbeat_ms``: how often a peer is asked whether it
+        is there, and how long it may be silent before it is cut off, with what waits for it. Raises
+        :class:`PortError` when ``address`` cannot be bound, or can be reached from other machines
+        while there are no keys.
         """
         if self._guard is None and not re.fullmatch(LOOPBACK, address):
             raise PortError(
@@ -107,6 +117,9 @@ class Gate:
             socket.set_hwm(high_water)
             socket.setsockopt(zmq.MAXMSGSIZE, largest)
             socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+            if heartbeat_ms is not None:
+                socket.setsockopt(zmq.HEARTBEAT_IVL, heartbeat_ms[0])
+                socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, heartbeat_ms[1])
             if self._keys is not None:
                 socket.curve_secretkey = self._keys.secret
                 socket.curve_server = True

@@ -5,7 +5,6 @@ Loads no ZeroMQ: whoever holds a message, such as the ledger or the journal, nee
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -21,7 +20,7 @@ from pydantic import (
 )
 
 from inspector.errors import WireError
-from inspector.verdict import Reason, Verdict
+from inspector.verdict import LIMIT_FACTOR_RANGE, Reason, Verdict
 from inspector.wire.wording import first_wrong
 
 if TYPE_CHECKING:
@@ -56,6 +55,12 @@ Purpose = Literal["production", "challenge", "study"]
 Outcome = Literal["acknowledged", "overrun", "timed_out", "discarded", "failed"]
 """What became of a verdict beyond a bridge; stable identifiers, documented in docs/wire.md."""
 
+MarkLabel = Literal["good", "bad"]
+"""What a part really was; stable identifiers, documented in docs/wire.md."""
+
+DeedKind = Literal["recipe", "reload", "start", "stop", "reset", "limit", "mark"]
+"""What somebody did to a station; stable identifiers, documented in docs/wire.md."""
+
 RefusalCode = Literal[
     "malformed",
     "forbidden",
@@ -82,12 +87,14 @@ carry. They are written out as ``\\udcff``.
 """
 
 
-class _Message(BaseModel):
+class Message(BaseModel):
+    """What is sent to others."""
+
     # A receiver ignores the fields that a newer daemon adds.
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-class RegionField(_Message):
+class RegionField(Message):
     """One area at or above the limit, in camera pixels."""
 
     x: int
@@ -97,7 +104,7 @@ class RegionField(_Message):
     peak: float = Field(description="highest map value inside, 1.0 is the limit")
 
 
-class ModelField(_Message):
+class ModelField(Message):
     """The bundle that judged the part."""
 
     name: str
@@ -105,7 +112,7 @@ class ModelField(_Message):
     sha256: str = Field(description="SHA-256 of the bundle file, hex")
 
 
-class VerdictMessage(_Message):
+class VerdictMessage(Message):
     """One verdict on one part: the second frame of ``verdict/<station>/``."""
 
     schema_: Literal[1, 2] = Field(
@@ -185,7 +192,7 @@ class VerdictMessage(_Message):
         )
 
 
-class HeatmapMessage(_Message):
+class HeatmapMessage(Message):
     """Second frame of ``heatmap/<station>/``; a PNG and a JPEG follow it."""
 
     schema_: Literal[2] = Field(default=SCHEMA, alias="schema")
@@ -200,7 +207,7 @@ class HeatmapMessage(_Message):
     height: int
 
 
-class CameraStatus(_Message):
+class CameraStatus(Message):
     """One camera of the station."""
 
     name: str
@@ -228,7 +235,7 @@ class CameraStatus(_Message):
     )
 
 
-class StatusMessage(_Message):
+class StatusMessage(Message):
     """Second frame of ``status/<station>/``, every second and on every change of state."""
 
     schema_: Literal[2] = Field(default=SCHEMA, alias="schema")
@@ -301,7 +308,9 @@ def _require_command(schema: dict[str, Any]) -> None:
     schema["required"] = ["command", *schema.get("required", [])]
 
 
-class _Command(BaseModel):
+class WireCommand(BaseModel):
+    """What others send."""
+
     # Unlike a message, a command with an unknown field is refused: the field may be misspelt.
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, json_schema_extra=_require_command
@@ -322,7 +331,11 @@ class _Command(BaseModel):
         return value
 
 
-class TriggerCommand(_Command):
+class _Deed(WireCommand):
+    by: Text = Field(default="", max_length=64, description="the person who orders it")
+
+
+class TriggerCommand(WireCommand):
     """Judge the part before the camera."""
 
     command: Literal["trigger"] = "trigger"
@@ -342,7 +355,7 @@ class TriggerCommand(_Command):
     purpose: Purpose = Field(default="production", description="what the part is judged for")
 
 
-class StatusCommand(_Command):
+class StatusCommand(WireCommand):
     """Say how the station stands."""
 
     command: Literal["status"] = "status"
@@ -354,38 +367,38 @@ class StatusCommand(_Command):
     )
 
 
-class RecipeCommand(_Command):
+class RecipeCommand(_Deed):
     """Judge by another recipe of the station file."""
 
     command: Literal["recipe"] = "recipe"
     recipe: Text = Field(max_length=64)
 
 
-class ReloadCommand(_Command):
+class ReloadCommand(_Deed):
     """Read the bundles again, and acknowledge a missed self-test."""
 
     command: Literal["reload"] = "reload"
 
 
-class StartCommand(_Command):
+class StartCommand(_Deed):
     """Judge again after a stop."""
 
     command: Literal["start"] = "start"
 
 
-class StopCommand(_Command):
+class StopCommand(_Deed):
     """Judge no more, and take no triggers, until the command start."""
 
     command: Literal["stop"] = "stop"
 
 
-class ResetCommand(_Command):
+class ResetCommand(_Deed):
     """Leave the state Error, if every self-test finds its defect and nothing else is wrong."""
 
     command: Literal["reset"] = "reset"
 
 
-class DeliveredCommand(_Command):
+class DeliveredCommand(WireCommand):
     """Note what became of a verdict, such as that a PLC acknowledged it."""
 
     command: Literal["delivered"] = "delivered"
@@ -395,7 +408,26 @@ class DeliveredCommand(_Command):
     at_us: Microseconds = Field(description="when that was, by the sender's clock")
 
 
-class ReplayCommand(_Command):
+class MarkCommand(_Deed):
+    """Note what a part really was; a later mark stands beside the earlier."""
+
+    command: Literal["mark"] = "mark"
+    epoch: str = Field(max_length=64, description="that of the verdict")
+    seq: int = Field(ge=1, lt=2**40, description="that of the verdict")
+    label: MarkLabel
+    note: Text = Field(default="", max_length=200)
+
+
+class LimitCommand(_Deed):
+    """Judge a camera by another limit_factor under a recipe, in this start and later ones."""
+
+    command: Literal["limit"] = "limit"
+    recipe: Text = Field(max_length=64)
+    camera: Text = Field(max_length=64)
+    limit_factor: float = Field(ge=LIMIT_FACTOR_RANGE[0], le=LIMIT_FACTOR_RANGE[1])
+
+
+class ReplayCommand(WireCommand):
     """Send recorded verdicts: of an epoch by number, or the first since a moment."""
 
     command: Literal["replay"] = "replay"
@@ -422,6 +454,8 @@ Command = Annotated[
     | StopCommand
     | ResetCommand
     | DeliveredCommand
+    | MarkCommand
+    | LimitCommand
     | ReplayCommand,
     Field(discriminator="command"),
 ]
@@ -435,18 +469,20 @@ Order = (
     | StopCommand
     | ResetCommand
     | DeliveredCommand
+    | MarkCommand
+    | LimitCommand
 )
 """A command that the station obeys; the others are questions, which its socket answers."""
 
 
-class EpochField(_Message):
+class EpochField(Message):
     """One start of the station, as the journal has it."""
 
     epoch: str
     last_seq: int = Field(ge=0)
 
 
-class ReplyMessage(_Message):
+class ReplyMessage(Message):
     """The answer to a command."""
 
     schema_: Literal[2] = Field(default=SCHEMA, alias="schema")
@@ -544,21 +580,3 @@ def decode_reply(body: bytes) -> ReplyMessage:
         return ReplyMessage.model_validate_json(body)
     except ValidationError as error:
         raise WireError(f"received reply {first_wrong(error)}") from None
-
-
-def json_schemas() -> dict[str, dict[str, Any]]:
-    """JSON Schema (2020-12) of each message, by its topic's kind; of ``command`` and ``reply``."""
-    models: dict[str, type[BaseModel]] = {kind: model for kind, (_, model) in _KINDS.items()}
-    models["reply"] = ReplyMessage
-    schemas = {
-        kind: model.model_json_schema(by_alias=True, mode="serialization")
-        for kind, model in models.items()
-    }
-    schemas["command"] = _COMMANDS.json_schema(by_alias=True)
-    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {kind: dialect | schema for kind, schema in schemas.items()}
-
-
-def dump_schemas() -> str:
-    """The schemas as one JSON document, as docs/wire.schema.json holds it."""
-    return json.dumps(json_schemas(), indent=2, ensure_ascii=False) + "\n"

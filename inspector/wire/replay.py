@@ -55,7 +55,8 @@ class RecordedVerdicts(Protocol):
 class Bucket:
     """A limit of ``rate`` verdicts a second (a token bucket), at most ``size`` of them at once.
 
-    ``level`` verdicts may be taken; whoever takes some subtracts them, also more than there are.
+    Or of other things, such as bytes. ``level`` verdicts may be taken; whoever takes some subtracts
+    them, also more than there are.
     ``filled_at`` is the moment (``time.monotonic``, s) that ``level`` is of.
     """
 

@@ -37,7 +37,7 @@ def here(tmp_path, monkeypatch):
 
 def on_free_ports(path: Path) -> Path:
     text, times = re.subn(r"127\.0\.0\.1:555\d", "127.0.0.1:*", path.read_text())
-    assert times == 3
+    assert times == 4
     path.write_text(text)
     return path
 

@@ -11,7 +11,7 @@ import pytest
 import inspector
 from export.cli import main as model_cli
 from inspector.cli import main as cli
-from inspector.wire import messages as wire
+from inspector.wire import schemas
 from tests import running, tiny
 
 
@@ -21,7 +21,7 @@ def test_version_and_schema(capsys):
     assert ended.value.code == 0
     assert capsys.readouterr().out.strip() == inspector.__version__
     assert cli.main(["schema"]) == 0
-    assert capsys.readouterr().out == wire.dump_schemas()
+    assert capsys.readouterr().out == schemas.dump_schemas()
 
 
 def fresh(*words: str) -> subprocess.CompletedProcess[str]:

@@ -349,9 +349,9 @@ def test_station_that_was_started_again_measures_the_clock_of_who_only_receives(
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
-        (lambda one: one.start(), {"command": "start"}),
-        (lambda one: one.stop(), {"command": "stop"}),
-        (lambda one: one.reset(), {"command": "reset"}),
+        (lambda one: one.start(), {"command": "start", "by": ""}),
+        (lambda one: one.stop(), {"command": "stop", "by": ""}),
+        (lambda one: one.reset(), {"command": "reset", "by": ""}),
         (
             lambda one: one.delivered("epoch-1", 4, "timed_out", 77),
             {
@@ -364,8 +364,30 @@ def test_station_that_was_started_again_measures_the_clock_of_who_only_receives(
         ),
         (
             lambda one: one.send(wire.RecipeCommand(recipe="r")),
-            {"command": "recipe", "recipe": "r"},
+            {"command": "recipe", "recipe": "r", "by": ""},
         ),
+        (
+            lambda one: one.mark("epoch-1", 4, "good", "a scratch", by="Li"),
+            {
+                "command": "mark",
+                "epoch": "epoch-1",
+                "seq": 4,
+                "label": "good",
+                "note": "a scratch",
+                "by": "Li",
+            },
+        ),
+        (
+            lambda one: one.limit("r", "top", 1.25, by="Li"),
+            {
+                "command": "limit",
+                "recipe": "r",
+                "camera": "top",
+                "limit_factor": 1.25,
+                "by": "Li",
+            },
+        ),
+        (lambda one: one.stop(by="Li"), {"command": "stop", "by": "Li"}),
     ],
 )
 def test_orders_as_they_arrive(recorded, call, expected):

@@ -238,7 +238,7 @@ def test_paths_are_relative_to_the_file(tmp_path):
             "sockets: {images: 'tcp://127.0.0.1:5555'}",
             2,
             "sockets.images",
-            "is the address of verdicts too; verdicts, images and commands need an address each",
+            "is the address of verdicts too; each needs one of its own",
         ),
     ],
 )
@@ -357,3 +357,28 @@ def test_a_picture_in_the_place_of_a_file_of_text_is_called_so(tmp_path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
     with pytest.raises(ConfigError, match=r"s\.yaml: no text, but a picture"):
         load_station(path)
+
+
+@pytest.mark.parametrize(
+    ("sockets", "queries"),
+    [
+        ("", "tcp://127.0.0.1:5558"),
+        ("sockets: {}", "tcp://127.0.0.1:5558"),
+        # A second station on the machine has addresses of its own, and may not take the first's.
+        ("sockets: {commands: 'tcp://127.0.0.1:6557'}", None),
+        ("sockets: {queries: null}", None),
+        ("sockets: {queries: 'tcp://127.0.0.1:6558'}", "tcp://127.0.0.1:6558"),
+    ],
+)
+def test_a_file_that_names_no_socket_has_all_of_them(tmp_path, sockets, queries):
+    found = load(tmp_path, GOOD.replace("queue_size: 4", sockets)).sockets
+    assert found.queries == queries
+    assert found.addresses.get("queries") == queries
+    assert len(found.addresses) == (3 if queries is None else 4)
+
+
+@pytest.mark.parametrize("address", ["tcp://0.0.0.0:5558", "tcp://*:5558"])
+def test_queries_beyond_loopback_need_a_secret_key_too(tmp_path, address):
+    sockets = f"sockets: {{queries: '{address}'}}"
+    with pytest.raises(ConfigError, match=r"sockets\.queries: can be reached from other machines"):
+        load(tmp_path, GOOD.replace("queue_size: 4", sockets))

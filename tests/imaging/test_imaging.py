@@ -14,6 +14,7 @@ from inspector.imaging.images import (
     encode_png,
     gaussian_blur,
     read_image,
+    shrink,
     to_bgr8,
 )
 
@@ -245,3 +246,35 @@ def test_contact_sheet_holds_every_picture():
     sheet = contact_sheet(tiles, columns=3)
     for number in range(7):
         assert (sheet == 10 + number).all(axis=2).sum() >= 64 * 64
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+@pytest.mark.parametrize("box", [None, Box(x=40, y=10, w=200, h=100)])
+def test_a_map_lies_where_its_regions_are(fit, box):
+    geometry = Geometry(height=64, width=96, region=box, fit=fit)
+    frame = (300, 500, 3)
+    x, y, w, h = geometry.covered(frame)
+    heat = np.zeros((64, 96), np.float32)
+    heat[20:24, 30:36] = 2.0
+    (region,) = geometry.regions(heat, frame)
+    # The same corner, told by the map's area and by the region, is within a pixel of the camera's.
+    assert abs(x + 30 * w / 96 - region.x) <= 1
+    assert abs(y + 20 * h / 64 - region.y) <= 1
+    assert abs(6 * w / 96 - region.w) <= 2
+    assert abs(4 * h / 64 - region.h) <= 2
+    if fit == "letterbox":
+        # Both axes have one scale, and the border reaches beyond the region.
+        assert w / 96 == pytest.approx(h / 64, rel=0.02)
+        assert w * h > (box.w * box.h if box else 500 * 300)
+
+
+@pytest.mark.parametrize("shape", [(300, 600), (300, 600, 3), (300, 600, 4)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_picture_is_shrunk_to_its_longest_side(shape, dtype):
+    picture = np.full(shape, np.iinfo(dtype).max // 2, dtype)
+    small = shrink(picture, 100)
+    assert (small.shape, small.dtype) == ((50, 100, 3), np.uint8)
+    assert abs(int(small.mean()) - 127) <= 1
+    assert shrink(picture, 4096).shape == (300, 600, 3)
+    with pytest.raises(ValueError, match="is not a picture"):
+        shrink(np.zeros((300, 600, 9, 2), np.uint8), 100)

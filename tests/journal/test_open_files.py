@@ -20,7 +20,8 @@ import pytest
 from inspector.errors import JournalError
 from inspector.journal.open_files import Rescue
 from inspector.journal.reader import Reader
-from inspector.journal.schema import FILE
+from inspector.journal.schema import FILE, Delivered, Mark
+from inspector.journal.search import Filter
 from inspector.journal.writer import Journal
 from tests.records import EPOCH, NOW_US, answer, trigger, verdict
 
@@ -177,6 +178,31 @@ def test_nothing_is_acknowledged_and_what_is_left_is_saved(
         # Here some of it is gone for good.
         assert ' why="only what could be read of it: ' in told[1]
         assert found
+
+
+def test_where_only_rows_can_be_read_every_table_is_saved(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Delivered(EPOCH, 1, "plc", "acknowledged", NOW_US)
+    mark = Mark(EPOCH, 2, "desk", "Li", "good", "", NOW_US)
+    journal.commit([], [], [told, mark])
+
+    def fail(self: object, to: Path) -> int:
+        raise sqlite3.DatabaseError("a page cannot be read")
+
+    monkeypatch.setattr(Rescue, "_copy", fail)
+    delete(tmp_path / "journal" / FILE)
+    with pytest.raises(JournalError):
+        journal.tend()
+    saved = saved_in(tmp_path / "journal")
+    journal.close()
+    (tmp_path / "restored").mkdir()
+    shutil.copyfile(saved, tmp_path / "restored" / FILE)
+    with Reader(tmp_path / "restored") as reader:
+        assert reader.delivered(EPOCH, 1, 9) == [told]
+        assert reader.marks(EPOCH, 1, 9) == [mark]
+        newest = reader.search(Filter(), None, 1).verdicts
+        assert [one.seq for one in newest] == [RECORDED]
 
 
 @pytest.mark.parametrize("attack", [delete, delete_log, cut_log, move_folder])

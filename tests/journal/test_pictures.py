@@ -13,10 +13,10 @@ from inspector.config.station_file import JournalSettings
 from inspector.imaging.folders import find_heatmaps, find_images
 from inspector.imaging.geometry import Box
 from inspector.imaging.images import encode_png, read_image
-from inspector.journal.pictures import Archive, pictures, read_record
+from inspector.journal.pictures import Archive, kept_of, pictures, read_record
 from inspector.verdict import Verdict
 from tests import running, tiny
-from tests.records import NOW_US, verdict
+from tests.records import EPOCH, NOW_US, verdict
 
 DAY_US = 86_400_000_000
 NOISE = np.random.default_rng(3)
@@ -346,3 +346,64 @@ def test_day_that_nobody_may_read_is_passed_over(
     assert [picture.load()[0].verdict.seq for picture in pictures(tmp_path, told.append)] == [2]
     assert told == [f"{tmp_path}/pictures/2024-05-01: cannot be read: Permission denied"]
     assert Archive(tmp_path, settings()).keep(fail(3), frame(1))
+
+
+def test_pictures_of_marked_parts_stay(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, settings(pictures_mb=1))
+    for seq in range(1, 4):
+        assert archive.keep(fail(seq), frame(200))
+    archive.protect(EPOCH, 2)
+    for seq in range(4, 12):
+        assert archive.keep(fail(seq), frame(200))
+    assert {seq for _, seq in kept(tmp_path)} == {2, 8, 9, 10, 11}
+    assert archive.size_bytes <= 2**20
+    # The next start knows it by the journal.
+    again = Archive(tmp_path, settings(pictures_mb=1), marked=[(EPOCH, 2), (EPOCH, 8)])
+    for seq in range(12, 20):
+        assert again.keep(fail(seq), frame(200))
+    assert {seq for _, seq in kept(tmp_path)} == {2, 8, 17, 18, 19}
+
+
+def test_marked_pictures_do_not_age(tmp_path: Path) -> None:
+    clocks = Clocks()
+    archive = Archive(tmp_path, settings(pictures_days=1), clocks.clock, marked=[(EPOCH, 1)])
+    keep_each_second(archive, clocks, 1, 3)
+    archive.protect(EPOCH, 3)
+    clocks.run(2 * DAY_US)
+    keep_each_second(archive, clocks, 4, 6)
+    seqs = sorted(seq for _, seq in kept(tmp_path))
+    assert seqs[:2] == [1, 3]
+    assert 2 not in seqs
+
+
+def test_marked_pictures_that_fill_the_limit_are_told(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, settings(pictures_mb=1))
+    for seq in range(1, 6):
+        archive.protect(EPOCH, seq)
+        assert archive.keep(fail(seq), frame(200))
+    assert not archive.keep(fail(6), frame(200))
+    assert "marked parts" in archive.trouble
+    assert {seq for _, seq in kept(tmp_path)} == {1, 2, 3, 4, 5}
+    # A small one has room, and there is no trouble any more.
+    assert archive.keep(fail(7), frame(1))
+    assert archive.trouble == ""
+
+
+def test_a_picture_is_found_by_its_verdict_and_nowhere_else(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "own", settings())
+    assert archive.keep(fail(1), frame(1), heatmap_area=(1, 2, 3, 4))
+    found = kept_of(tmp_path / "own", fail(1))
+    assert found is not None
+    # Without a map it lies nowhere.
+    assert found.load()[0].heatmap_area is None
+    assert found.heatmap() is None
+    assert archive.keep(fail(2), frame(1), np.ones((4, 4), np.float32), heatmap_area=(1, 2, 3, 4))
+    record = kept_of(tmp_path / "own", fail(2)).load()[0]
+    assert (record.heatmap_area.x, record.heatmap_area.h) == (1, 4)
+    assert kept_of(tmp_path / "own", fail(3)) is None
+    for camera in ("../../secret", "a/b", "/etc/passwd"):
+        assert kept_of(tmp_path / "own", fail(1, camera=camera)) is None
+    path = found.path
+    path.rename(tmp_path / "elsewhere.png")
+    path.symlink_to(tmp_path / "elsewhere.png")
+    assert kept_of(tmp_path / "own", fail(1)) is None

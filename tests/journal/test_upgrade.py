@@ -19,11 +19,13 @@ import pytest
 import zmq
 
 from inspector.errors import JournalError
-from inspector.journal import schema, upgrade
+from inspector.journal import schema, search, upgrade
 from inspector.journal.pictures import pictures
 from inspector.journal.reader import Reader
 from inspector.journal.schema import FILE, VERSION
+from inspector.journal.search import Filter
 from inspector.journal.writer import Journal
+from inspector.verdict import Verdict
 from inspector.wire.messages import ReplayCommand, decode_reply, decode_verdict, encode
 from tests import running, tiny
 from tests.parties import connected
@@ -113,6 +115,30 @@ def test_it_is_read_exported_and_replayed(old: Path, tmp_path: Path, first: str)
     assert told.startswith("1 pictures judged")
     # Whoever only reads leaves it as it was.
     assert version(old) == before
+
+
+def test_it_can_be_searched_and_says_how_far_it_is(
+    old: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(search, "_TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(search, "_FILED_AT_ONCE", 4)
+    with contextlib.closing(sqlite3.connect(old / FILE)) as db, db:
+        # What cannot be read is not found, and does not end the upgrade.
+        db.execute("UPDATE verdict SET json = '[' WHERE json LIKE '%\"PASS\"%' AND place % 3 = 1")
+    with opened(old), Reader(old) as reader:
+        left = said(old)
+        found = reader.search(Filter(), None, 10).verdicts
+        assert [(one.epoch, one.seq, one.verdict.value) for one in reversed(found)] == left
+        failed = reader.search(Filter(verdicts=(Verdict.FAIL,)), None, 10).verdicts
+        assert [(one.epoch, one.seq) for one in failed] == [(EPOCH, 2), (FIRST_EPOCH, 3)]
+        odd = reader.search(Filter(part_id="Blech-Ä\u2028\0"), None, 10).verdicts
+        assert [(one.epoch, one.seq) for one in odd] == [
+            (epoch, seq) for epoch, seq, _ in left if (epoch, seq) == (FIRST_EPOCH, 2)
+        ]
+    # Once on the copy, once on the journal itself.
+    steps = [r.getMessage() for r in caplog.records if r.getMessage().startswith("upgrading")]
+    assert steps == ["upgrading verdicts=4 of=6", "upgrading verdicts=6 of=6"] * 2
 
 
 def verdicts_of(folder: Path, epoch: str) -> list[bytes]:

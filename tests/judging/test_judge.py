@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inspector.config.station_file import load_station
+from inspector.config.station_file import Station, load_station
 from inspector.judging.judge import Judge, RepeatCheck, SizeCheck, judge_together
 from inspector.judging.judges import Changeover, Judges, load
 from inspector.verdict import Judgement, Reason, Verdict
@@ -238,3 +238,57 @@ def test_a_changeover_and_its_roll_back_keep_the_first_size(tmp_path):
     judges.roll_back()
     assert judges["top"].judge(tiny.good_picture()).reason is Reason.FRAME_SHAPE
     assert judges["top"].judge(tiny.good_picture(128)).verdict is Verdict.PASS
+
+
+def two_recipes(folder: Path, **keys: Any) -> Station:
+    bundle = tiny.write_bundle(folder / "lit.onnx")
+    recipe = {"top": {"bundle": str(bundle)}}
+    path = running.write_station(
+        folder / "s.yaml", bundle, live_camera(), recipes={"r": recipe, "other": recipe}, **keys
+    )
+    return load_station(path)
+
+
+def test_a_limit_is_kept_over_changeovers_and_when_one_is_rolled_back(tmp_path):
+    station = two_recipes(tmp_path)
+    judges = Judges(station)
+    assert [problem for _, problem in judges.load()] == [None]
+    before = judges["top"]
+    watch = before.drift
+    assert judges.set_limit("r", "top", 2.0) == ""
+    # The same judge goes on, with the frames that it has seen.
+    assert judges["top"] is before
+    assert judges["top"].drift is not watch
+    bad = tiny.bad_picture()
+    assert judges["top"].judge(bad).limit_factor == 2.0
+    changeover = Changeover(
+        judges.station.model_copy(update={"recipe": "other"}), lambda done: None, forget=False
+    )
+    changeover.run()
+    assert changeover.problems == []
+    judges.switch(changeover)
+    assert judges["top"].detector.limit_factor == 1.0
+    # Both recipes' limits are set while it is not sure yet which of them stays.
+    assert judges.set_limit("r", "top", 1.5) == judges.set_limit("other", "top", 0.5) == ""
+    assert judges["top"].detector.limit_factor == 0.5
+    rolled_back = judges.roll_back()
+    assert judges["top"].detector.limit_factor == 1.5
+    limits = {name: one["top"].limit_factor for name, one in rolled_back.recipes.items()}
+    assert limits == {"r": 1.5, "other": 0.5}
+    with pytest.raises(KeyError):
+        judges.set_limit("r", "left", 1.0)
+
+
+def test_the_known_defect_is_tested_where_it_must_fail_at_the_new_limit(tmp_path):
+    station = two_recipes(tmp_path)
+    judges = Judges(station)
+    list(judges.load())
+    judge = judges["top"]
+    assert judge.defect is not None
+    # At this limit no golden picture fails, so that there is nothing to test with.
+    assert judges.set_limit("r", "top", 2.0) == ""
+    assert judge.defect is None
+    assert list(judges.self_test_all()) == []
+    assert judges.set_limit("r", "top", 1.0) == ""
+    assert judge.defect is not None
+    assert list(judges.self_test_all()) == [("top", "")]

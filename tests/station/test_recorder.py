@@ -9,11 +9,12 @@ from contextlib import contextmanager
 import pytest
 
 from inspector.errors import JournalError
-from inspector.journal.schema import Delivered
+from inspector.journal.schema import Deed, Delivered, Kept, LimitInForce, StopOrder
 from inspector.station import recorder as recorder_module
 from inspector.station.recorder import (
-    DeliveredEntry,
+    KeepEntry,
     Recorder,
+    ReportEntry,
     StallWatch,
     Timing,
     TriggerEntry,
@@ -35,6 +36,7 @@ class Disk:
         self.bodies: set[bytes] = set()
         self.triggers: list[Trigger] = []
         self.commits = 0
+        self.in_force: list[tuple[Kept | None, Deed | None]] = []
         self.groups: list[tuple[int, int]] = []
         """Verdicts and reports of each commit."""
         self.full = False
@@ -57,6 +59,11 @@ class Disk:
         self.bodies |= set(map(encode, verdicts))
         self.groups.append((len(verdicts), len(reports)))
         return [one for one in reports if one.epoch == "unknown"]
+
+    def keep(self, kept: Kept | None, deed: Deed | None = None) -> None:
+        if self.full:
+            raise JournalError("disk full")
+        self.in_force.append((kept, deed))
 
     def tend(self) -> None:
         if self.gone:
@@ -380,8 +387,8 @@ def test_reports_go_into_the_next_commit_of_verdicts():
         recorder.put(VerdictEntry(stations.verdict(1)))
         wait_until(lambda: len(wire.sent) == 1)
         for seq in range(1, 251):
-            recorder.put(DeliveredEntry(report(seq), told.append))
-        recorder.put(DeliveredEntry(report(1, "unknown"), told.append))
+            recorder.put(ReportEntry(report(seq), told.append))
+        recorder.put(ReportEntry(report(1, "unknown"), told.append))
         wait_until(lambda: not recorder._waiting)
         for seq in (2, 3, 4):
             recorder.put(VerdictEntry(stations.verdict(seq)))
@@ -396,15 +403,15 @@ def test_reports_on_an_idle_line_are_recorded_within_a_second_or_refused():
     disk = Disk()
     told: list[bool | None] = []
     with at_work(disk) as (recorder, _, troubles):
-        recorder.put(DeliveredEntry(report(1), told.append))
+        recorder.put(ReportEntry(report(1), told.append))
         wait_until(lambda: told == [True])
         disk.full = True
-        recorder.put(DeliveredEntry(report(2), told.append))
+        recorder.put(ReportEntry(report(2), told.append))
         wait_until(lambda: told == [True, None])
         assert troubles == ["disk full"]
         disk.full = False
         recorder.put(VerdictEntry(stations.verdict(1)))
-        recorder.put(DeliveredEntry(report(2), told.append))
+        recorder.put(ReportEntry(report(2), told.append))
     # Also at the stop.
     assert told == [True, None, True]
     assert sum(reports for _, reports in disk.groups) == 2
@@ -417,10 +424,33 @@ def test_a_verdict_is_published_before_the_reports_of_its_commit_are_answered():
         disk.gate.clear()
         recorder.put(VerdictEntry(stations.verdict(1)))
         wait_until(lambda: recorder.lag == 1)
-        recorder.put(DeliveredEntry(report(1), lambda _: order.append("report")))
+        recorder.put(ReportEntry(report(1), lambda _: order.append("report")))
         recorder.put(
             VerdictEntry(stations.verdict(2), then=lambda verdict, _: order.append("verdict"))
         )
         disk.gate.set()
         wait_until(lambda: len(order) == 2)
     assert order == ["verdict", "report"]
+
+
+def test_no_deed_and_no_limit_is_lost_while_nothing_can_be_recorded():
+    disk = Disk()
+    disk.full = True
+    told: list[bool] = []
+    kept = [
+        (LimitInForce("line-1", "r", "top", 1.2, 1.0), Deed(1, "limit", "", "Li", "r/top")),
+        (LimitInForce("line-1", "r", "side", 0.8, 1.0), Deed(2, "limit", "", "Li", "r/side")),
+        (StopOrder("line-1", 3), Deed(3, "stop", "", "Ann")),
+        (StopOrder("line-1", None), Deed(4, "start", "", "Ann")),
+        (None, Deed(5, "reset", "", "Ann")),
+    ]
+    with at_work(disk) as (recorder, wire, _):
+        for what, deed in kept:
+            recorder.put(KeepEntry(what, told.append, deed))
+        wait_until(lambda: told == [False] * 5)
+        assert disk.in_force == []
+        disk.full = False
+        recorder.put(VerdictEntry(stations.verdict(1)))
+        wait_until(lambda: len(wire.sent) == 1)
+        # All of them, in their order, and before the verdict that came after them.
+        assert disk.in_force == kept

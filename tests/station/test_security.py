@@ -102,4 +102,4 @@ def test_example_on_the_page_is_a_station_file(tmp_path):
     )
     assert set(station.security.peers) == {"mes", "plc-1", "desk"}
     assert station.security.bundle_keys == (tmp_path / "keys" / "bundle.public",)
-    assert len(station.sockets.beyond_loopback) == 3
+    assert len(station.sockets.beyond_loopback) == 4

@@ -523,6 +523,8 @@ def test_role_decides_what_a_peer_may_send(tmp_path, recorded, role):
             {"command": "stop"},
             {"command": "reset"},
             {"command": "delivered", "epoch": "e", "seq": 1, "outcome": "failed", "at_us": 1},
+            {"command": "mark", "epoch": "e", "seq": 1, "label": "good", "by": "Li"},
+            {"command": "limit", "recipe": "r", "camera": "top", "limit_factor": 1},
             {"command": "replay", "epoch": "epoch-1"},
         ):
             reply = peer.ask(**fields)
@@ -532,7 +534,10 @@ def test_role_decides_what_a_peer_may_send(tmp_path, recorded, role):
         "trigger": "done" if role == "trigger" else no,
         "status": "status",
         "recipe": "done" if role == "operate" else no,
-        **dict.fromkeys(("reload", "start", "stop", "reset"), "done" if role == "operate" else no),
+        **dict.fromkeys(
+            ("reload", "start", "stop", "reset", "mark", "limit"),
+            "done" if role == "operate" else no,
+        ),
         "delivered": "done" if role == "trigger" else no,
         "replay": "replayed" if role == "listen" else no,
     }

@@ -17,8 +17,10 @@ from inspector.client.subscriber import Subscriber
 from inspector.errors import PortError, WireError
 from inspector.verdict import Reason
 from inspector.wire import messages as wire
+from inspector.wire import schemas as schemas_module
 from inspector.wire.messages import HeatmapMessage, StatusMessage, VerdictMessage
 from inspector.wire.publisher import Publisher
+from inspector.wire.queries import AnswerMessage
 from tests import running, tiny
 from tests.messages import heatmap, status, subscribed, verdict
 from tests.paths import ROOT
@@ -79,6 +81,10 @@ def violations(schema: dict[str, Any], value: Any, root: dict[str, Any], where: 
             wrong += violations(properties[key], entry, root, f"{where}.{key}")
         else:
             wrong.append(f"{where}.{key} is not in the schema")
+    if "maximum" in schema and value > schema.pop("maximum"):
+        wrong.append(f"{where}: {value} is too large")
+    if "maxItems" in schema and len(value) > schema.pop("maxItems"):
+        wrong.append(f"{where} is too long")
     if "items" in schema:
         entries = schema.pop("items")
         for entry in value:
@@ -98,12 +104,12 @@ def check_json(kind: str, body: bytes | str) -> dict[str, Any]:
 def test_documented_schema_is_the_one_in_force():
     # Versions of Pydantic write the same number as 0 or as 0.0.
     documented = json.loads((DOCS / "wire.schema.json").read_text(encoding="utf-8"))
-    assert documented == json.loads(wire.dump_schemas())
+    assert documented == json.loads(schemas_module.dump_schemas())
 
 
 def test_schema_check_finds_what_is_wrong():
     good = json.loads(wire.encode(verdict()))
-    schema = wire.json_schemas()["verdict"]
+    schema = schemas_module.json_schemas()["verdict"]
     assert violations(schema, good, schema, "") == []
     for key, value in (("seq", 0), ("verdict", "OK"), ("score", "1"), ("judged_us", 2**53)):
         assert violations(schema, good | {key: value}, schema, "") != []
@@ -112,6 +118,7 @@ def test_schema_check_finds_what_is_wrong():
 
 
 MARKS = {"command": "command", "kind": "reply", "state": "status", "width": "heatmap"}
+QUERIES = ("history", "picture", "preview", "deeds")
 
 
 def examples() -> list[tuple[str, str]]:
@@ -120,6 +127,10 @@ def examples() -> list[tuple[str, str]]:
     for text in re.findall(r"```json\n(.*?)\n```", PAGE, re.DOTALL):
         fields = json.loads(text)
         kind = next((kind for mark, kind in MARKS.items() if mark in fields), "verdict")
+        if kind == "command" and fields["command"] in QUERIES:
+            kind = "query"
+        elif "entries" in fields:
+            kind = "answer"
         found.append((kind, text))
     return found
 
@@ -130,8 +141,12 @@ def test_examples_of_the_page_are_messages_and_there_is_one_of_each():
         fields = check_json(kind, text)
         shown.add((kind, fields.get("command") or fields.get("kind") or ""))
     replies = get_args(wire.ReplyMessage.model_fields["kind"].annotation)
-    commands = wire.json_schemas()["command"]["discriminator"]["mapping"]
+    commands = schemas_module.json_schemas()["command"]["discriminator"]["mapping"]
+    answers = get_args(AnswerMessage.model_fields["kind"].annotation)
     wanted = {("reply", kind) for kind in replies} | {("command", name) for name in commands}
+    wanted |= {("answer", kind) for kind in answers} | {("query", name) for name in QUERIES}
+    queries = schemas_module.json_schemas()["query"]["discriminator"]["mapping"]
+    assert set(queries) == set(QUERIES)
     assert shown == wanted | {("verdict", ""), ("heatmap", ""), ("status", "")}
 
 
@@ -141,18 +156,22 @@ def test_examples_have_every_field_as_the_station_sends_them():
         "heatmap": HeatmapMessage,
         "status": StatusMessage,
         "reply": wire.ReplyMessage,
+        "answer": AnswerMessage,
     }
     given: dict[str, set[str]] = {}
     for kind, text in examples():
-        if kind == "command":
+        if kind in {"command", "query"}:
             fields = json.loads(text)
             given.setdefault(fields["command"], set()).update(fields)
         else:
             assert wire.encode(models[kind].model_validate_json(text)).decode() == text
-    schemas = wire.json_schemas()["command"]["$defs"]
+    schemas = schemas_module.json_schemas()
+    asked = [*schemas["command"]["$defs"].values(), *schemas["query"]["$defs"].values()]
     for name, found in given.items():
         (schema,) = (
-            one for one in schemas.values() if one["properties"]["command"]["const"] == name
+            one
+            for one in asked
+            if one.get("properties", {}).get("command", {}).get("const") == name
         )
         assert set(schema["properties"]) - {"schema"} <= found, name
     assert any("schema" in found for found in given.values())
@@ -163,7 +182,7 @@ def test_page_names_every_field_reason_and_state():
     names |= set(get_args(wire.RefusalCode)) | set(
         get_args(wire.ReplyMessage.model_fields["kind"].annotation)
     )
-    for schema in wire.json_schemas().values():
+    for schema in schemas_module.json_schemas().values():
         names |= set(schema.get("properties", {}))
         for inner in schema.get("$defs", {}).values():
             names |= set(inner.get("properties", {}))

@@ -14,7 +14,7 @@ import torch
 
 from export.data.dataset import fingerprint, open_good
 from export.data.photos import load_good
-from export.training.calibrate import calibrate
+from export.training.calibrate import calibrate, without_strays
 from export.training.run import Run
 from export.training.train import Step, _split, load_scorer, train
 from inspector.detection import fitness
@@ -172,7 +172,7 @@ def test_the_limit_rests_on_held_out_scores_not_on_the_training_parts_own(
     own = own * trained.outcome().calibration.threshold
     # A part its model has seen scores lower than the same part held out.
     assert np.median(own) < np.median(held_out)
-    assert trained.outcome().calibration.threshold > held_out.max() * 0.95
+    assert trained.outcome().calibration.threshold > without_strays(held_out).max() * 0.95
 
 
 def test_a_held_out_part_is_normalised_by_the_others(parts: Path, trained: Run) -> None:
@@ -286,8 +286,9 @@ def test_defects_score_above_the_limit_and_good_parts_below(trained: Run) -> Non
 
     good = [score(5000 + i, "") for i in range(8)]
     bad = [score(6000 + i, kind) for i in range(4) for kind in ("scratch", "stain")]
-    assert max(good) < min(1.0, *bad)
-    # With 24 parts the limit lies over the highest of them, and faint scratches lie there too.
+    assert max(good) < min(bad)
+    # The limit lies over the highest of 23 parts, the 24th looks unlike them: one in twelve fails.
+    assert sum(value >= 1.0 for value in good) <= 1
     assert sum(value >= 1.0 for value in bad) >= 3
 
 

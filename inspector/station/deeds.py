@@ -1,0 +1,51 @@
+"""What people did to the station, as the journal keeps it: who, when, what, from and to."""
+
+from __future__ import annotations
+
+from inspector.journal.schema import Deed, LimitInForce
+from inspector.wire.messages import (
+    DeedKind,
+    LimitCommand,
+    RecipeCommand,
+    ReloadCommand,
+    ResetCommand,
+    StartCommand,
+    StopCommand,
+)
+from inspector.wire.requests import Request
+
+_Ordered = RecipeCommand | ReloadCommand | StartCommand | StopCommand | ResetCommand | LimitCommand
+
+
+def deed_of(
+    request: Request, *, subject: str = "", before: str = "", after: str = "", note: str = ""
+) -> Deed:
+    """What ``request`` ordered, done. Raises ValueError for a command that is no deed."""
+    command = request.command
+    if not isinstance(command, _Ordered):
+        raise ValueError(f"'{command.command}' is no deed")
+    kind: DeedKind = command.command
+    return Deed(
+        at_us=request.received_us,
+        kind=kind,
+        client=request.client,
+        by=command.by,
+        subject=subject,
+        before=before,
+        after=after,
+        note=note,
+    )
+
+
+def limit_deed(
+    limit: LimitInForce,
+    before: float,
+    *,
+    at_us: int,
+    client: str = "",
+    by: str = "",
+    note: str = "",
+) -> Deed:
+    """A camera is judged by another factor on the limit."""
+    subject = f"{limit.recipe}/{limit.camera}"
+    return Deed(at_us, "limit", client, by, subject, f"{before:g}", f"{limit.limit_factor:g}", note)

@@ -63,7 +63,7 @@ $(DEV)/.installed: pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python -m pip install --quiet --upgrade pip
 	@echo 'installing the training tools: torch is a download of some GB, a few minutes'
-	$(DEV)/bin/python -m pip install --quiet --editable '.[train,openvino,modbus,opcua]' --requirement requirements-dev.txt
+	$(DEV)/bin/python -m pip install --quiet --editable '.[train,openvino,modbus,opcua,mqtt]' --requirement requirements-dev.txt
 	touch $@
 
 clean:

@@ -4,7 +4,8 @@
 ``families``, ``teach_in``, ``contaminated``, ``limits``, ``photos_to_verdicts`` and ``head_cost``.
 ``python -m benchmarks.speed.latency`` and its neighbours (``end_to_end``, ``rivals``, ``sparse``,
 ``gpu``) take times; ``gpu.sh`` takes all those of a GPU. ``python -m benchmarks.faults`` breaks a
-station on purpose and counts. Results go to ``results/``; ``RESULTS.md`` says what they mean.
+station on purpose and counts, ``python -m benchmarks.plc`` a line with its PLCs. Results go to
+``results/``; ``RESULTS.md`` says what they mean.
 """
 
 import os

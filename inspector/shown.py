@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import unquote
@@ -21,8 +21,15 @@ _STARS: Final = "***"
 
 _SCHEME: Final = re.compile(r"(?:^|[\s=\"'])[A-Za-z][\w+.-]*$")
 _URL: Final = re.compile(r"\s*[A-Za-z][\w+.-]*:[/\\]")
+_NO_PORT: Final = re.compile(r"://([^/@\s\[:]*:(?!\d*(?:[/?#\s\"']|$)).*)")
+"""A user and a password whose host was cut off, as YAML does it at " #"."""
 _NAME: Final = re.compile(r"""([\w.%~+-]+)["'\]]*\s*[=:]\s*""")
-_SECRET: Final = re.compile(r"pass|pwd|pw|token|secret|credential|auth|key\d*$", re.IGNORECASE)
+_SECRET: Final = re.compile(
+    r"pass|pwd|pw|pswd|token|secret|cred|auth|signature|cookie|session|bearer|private"
+    r"|kennwort|contrase|clave|senha|parola|haslo|密码|密碼|key\d*$|pas\d*$"
+    r"|(?:^|[_.~+-])(?:p|psw|psk|pin|otp|jwt|sid|sig|code|hash|digest|nonce|ticket|login|wpa)\d*$",
+    re.IGNORECASE,
+)
 _SEGMENT: Final = re.compile(r"(?<=/)([^/?&=\s]+)/")
 _SECRET_SEGMENT: Final = re.compile(
     r"(?:.*[_.-])?(?:pass(?:word|wd|phrase)?|pwd|pw|token|secret|auth|(?:\w*?)key)", re.IGNORECASE
@@ -53,6 +60,11 @@ def plain(text: str, most: int = 0) -> str:
     return f"{line[: most - 3]}..." if 0 < most < len(line) else line
 
 
+def printable(name: str) -> str:
+    """``name`` for a file of ours: ``_`` in the place of each character that is not printable."""
+    return "".join(letter if letter.isprintable() else "_" for letter in name)
+
+
 def findable(program: str) -> str:
     """A program of this environment as a shell finds it.
 
@@ -72,26 +84,30 @@ def no_formula(text: str) -> str:
 
     A number stays as it is. ``with_formula`` gives ``text`` back.
     """
-    bare = text.lstrip("'")
-    return f"'{text}" if bare.startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text
+    return f"'{text}" if _is_formula(text) and not _NUMBER.fullmatch(text) else text
 
 
 def with_formula(text: str) -> str:
     """What ``no_formula`` was given."""
-    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA) else text
+    return text[1:] if text.startswith("'") and _is_formula(text) else text
+
+
+def _is_formula(text: str) -> bool:
+    # Some spreadsheets leave out spaces before they look at a cell.
+    return text.lstrip("'").lstrip(" \u00a0\u3000").startswith(_FORMULA)
 
 
 def cell(text: str) -> str:
-    """``text`` for a cell that people read: no formula, and plain but for its ends of lines."""
-    return "\n".join(map(plain, no_formula(text).split("\n")))
+    """``text`` for a cell that people read: no formula, and plain, so that it begins no line."""
+    return plain(no_formula(text))
 
 
 def masked(source: str) -> str:
     """A camera's source as it may be shown: three stars for each secret in it.
 
     A secret is what stands between ``://`` and the last ``@``, and the value of every key that is
-    called pass, pwd, pw, password, token, secret, key, auth or alike, in a URL's query or path or
-    in a GStreamer pipeline. Where it is not clear how far a secret reaches, more is masked.
+    called pass, pwd, pw, password, token, secret, key, auth, session or alike, in a URL's query or
+    path or in a GStreamer pipeline. Where it is not clear how far a secret reaches, more is masked.
     """
     spans = sorted(_secrets(source))
     shown, end = "", 0
@@ -109,6 +125,8 @@ def _secrets(source: str) -> Iterator[tuple[int, int]]:
         # A password may hold all of these letters, so only the first colon can end a scheme.
         has_scheme = source.startswith("://", colon) and _SCHEME.search(source[:colon])
         yield colon + 3 if has_scheme else 0, at
+    elif found := _NO_PORT.search(source):
+        yield found.span(1)
     is_url = _URL.match(source) is not None
     words = [(0, len(source))] if is_url else [word.span() for word in _WORD.finditer(source)]
     for found in _NAME.finditer(source):
@@ -128,15 +146,26 @@ def _secrets(source: str) -> Iterator[tuple[int, int]]:
                 yield found.end(), stop
 
 
+def complaint(message: str, words: Iterable[str]) -> str:
+    """``message`` in one line, as it may be shown, without the secrets in typed ``words``.
+
+    A camera's source that was typed where a path belongs comes back in a complaint as that path.
+    """
+    given = {*words, *(word.partition("=")[2] for word in words)} - {""}
+    forms = (form for word in given for form in (word, str(Path(word)), Path(word).name))
+    said = {form: masked(form) for form in forms if form}
+    for form in sorted(said, key=len, reverse=True):
+        message = message.replace(form, said[form])
+    return plain(message)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser of ``words`` whose complaints show none of their secrets."""
 
     def __init__(self, *args: Any, words: Sequence[str] = (), **options: Any) -> None:
         super().__init__(*args, **options)
-        self._words = {*words, *(word.partition("=")[2] for word in words)} - {""}
+        self._words = words
 
     def error(self, message: str) -> NoReturn:
         """Print ``message`` and the usage, and end with 2."""
-        for word in sorted(self._words, key=len, reverse=True):
-            message = message.replace(word, masked(word))
-        super().error(plain(message))
+        super().error(complaint(message, self._words))

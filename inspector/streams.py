@@ -34,6 +34,28 @@ def silence(fd: int) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
 
 
+def until_unread(command: Callable[[], int], *, cut_short: int) -> int:
+    """What ``command`` returns, or ``cut_short`` when whoever read its output ended before it did.
+
+    So ``inspector check | head`` ends without a traceback, also where Python would write the rest
+    of its output only as it exits.
+    """
+    try:
+        code = command()
+    except BrokenPipeError:
+        code = cut_short
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except BrokenPipeError:
+                silence(stream.fileno())
+            except (OSError, ValueError, AttributeError):
+                # Closed, or no file: there is nobody to write to, and no error to tell.
+                pass
+    return code
+
+
 def complain(text: str) -> None:
     """Print ``text`` on standard error, unless nobody takes it within a second."""
     try:

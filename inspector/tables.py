@@ -19,6 +19,17 @@ _UNLIMITED: Final = 100_000
 """Width of a table in a file or pipe; rich pads a table to its longest row only."""
 
 
+class Terminal(Console):
+    """A console that raises BrokenPipeError, as ``print`` does, when its reader has ended.
+
+    rich would end the program with exit code 1, which says FAIL or WARNING of some commands.
+    """
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error that is being handled."""
+        raise BrokenPipeError
+
+
 class _PlainTable(Table):
     """A table whose cells act on no terminal, whoever wrote their text."""
 
@@ -64,7 +75,7 @@ def print_next(*command: str | os.PathLike[str]) -> None:
 
 def show(filled: Table, title: str = "") -> None:
     """Print a table on standard output, at once, under its title if it has one."""
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = Terminal(highlight=False, markup=False, emoji=False)
     if title:
         console.print("\n".join(map(plain, title.split("\n"))), style="bold", soft_wrap=True)
     if console.file.isatty():

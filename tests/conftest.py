@@ -31,9 +31,12 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 
 TIMING = (
     "tests/benchmarks/faults/",
+    "tests/bridges/test_hardware_trigger.py",
     "tests/bridges/test_modbus_bridge.py",
     "tests/bridges/test_opcua_bridge.py",
     "tests/bridges/test_opcua_peer.py",
+    "tests/bridges/test_polled_plc.py",
+    "tests/bridges/test_remote_io.py",
     "tests/cameras/test_conformance.py::test_rate_is_kept",
     "tests/station/test_lifecycle.py",
     "tests/test_shipped_failures.py::test_13",

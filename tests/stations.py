@@ -14,13 +14,15 @@ from typing import Any
 
 from inspector.client.subscriber import Item, Subscriber
 from inspector.config.station_file import Security
+from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.journal.reader import Reader
 from inspector.journal.recovery import Damage
 from inspector.journal.schema import FILE, PLACES_PER_EPOCH
 from inspector.journal.writer import Journal
+from inspector.verdict import Frame8
 from inspector.wire.command_server import Commands, CommandSocket
 from inspector.wire.gate import Gate
-from inspector.wire.messages import StatusMessage, VerdictMessage
+from inspector.wire.messages import CameraStatus, HeatmapMessage, StatusMessage, VerdictMessage
 from inspector.wire.publisher import Publisher
 from inspector.wire.requests import Request
 
@@ -69,6 +71,7 @@ class Recorded:
         self._started = 0
         self.verdicts: list[VerdictMessage] = []
         self.trouble = ""
+        self.cameras: tuple[CameraStatus, ...] = ()
         self._journal: Journal | None = None
         self.start()
 
@@ -119,6 +122,12 @@ class Recorded:
         with contextlib.closing(sqlite3.connect(self.folder / FILE)) as db, db:
             db.execute("UPDATE verdict SET json = ? WHERE place = ?", (row, PLACES_PER_EPOCH + seq))
 
+    def prune(self, epoch: int, before: int) -> None:
+        """Delete the verdicts of an epoch before this seq, as age does."""
+        base = PLACES_PER_EPOCH * epoch
+        with contextlib.closing(sqlite3.connect(self.folder / FILE)) as db, db:
+            db.execute("DELETE FROM verdict WHERE place > ? AND place < ?", (base, base + before))
+
     def status(self, state: str = "ContinuousExecution") -> StatusMessage:
         fields: dict[str, Any] = {
             "station": NAME,
@@ -132,7 +141,7 @@ class Recorded:
             "provider": "CPUExecutionProvider",
             "inference": "",
             "trouble": self.trouble,
-            "cameras": (),
+            "cameras": self.cameras,
             "sent_us": 3,
         }
         return StatusMessage.model_validate(fields)
@@ -174,8 +183,14 @@ def serving(
 class Station:
     """Publishes what it records, or loses it on the way, and is started anew at the same ports."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        on_request: Callable[[Request], None] = lambda request: None,
+        **options: Any,
+    ) -> None:
         self.recorded = Recorded(folder)
+        self._on_request = on_request
         self.verdicts, self.images, self.commands = free_ports(3)
         self._options = options
         self._stack = contextlib.ExitStack()
@@ -192,7 +207,7 @@ class Station:
         self.publisher = Publisher(self.verdicts, self.images)
         self._stack.callback(self.publisher.close, linger_ms=0)
         self._stack.enter_context(
-            serving(self.recorded, lambda request: None, self.commands, **self._options)
+            serving(self.recorded, self._on_request, self.commands, **self._options)
         )
 
     def wait(self, subscriber: Subscriber | None = None) -> list[Item]:
@@ -221,6 +236,18 @@ class Station:
 
     def go_down(self) -> None:
         self._stack.close()
+
+    def show(self, seq: int, map_: Frame8, picture: Frame8) -> tuple[bytes, bytes]:
+        """Publish a heatmap; its two files."""
+        height, width = map_.shape
+        of = verdict(seq, self.recorded.epoch)
+        told = of.model_dump(include=set(HeatmapMessage.model_fields)) | {
+            "width": width,
+            "height": height,
+        }
+        files = encode_png(map_), encode_jpeg(picture)
+        self.publisher.send_heatmap(HeatmapMessage.model_validate(told), *files)
+        return files
 
     def come_up(self) -> None:
         """Another epoch."""
@@ -277,6 +304,9 @@ class Relay:
                 except OSError:
                     near.close()
                     continue
+                # Held back until the last bytes are acknowledged, a short answer takes 40 ms.
+                for end in (near, far):
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._pairs |= {near: far, far: near}
             for one in readable:
                 if one in self._pairs:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export.cli.arguments import add_device, add_sources, shown
 from export.cli.screen import print_remarks, progress_bars
-from inspector.errors import OutputError
+from inspector.errors import DatasetError, OutputError
 from inspector.shown import plain
 from inspector.tables import numbers, print_next, show, table
 from inspector.verdict import Verdict
@@ -36,7 +37,8 @@ def run(options: argparse.Namespace) -> int:
 
     from export.bundle.describe import say_figure
     from export.data.dataset import open_test
-    from export.data.layouts import WHOLE
+    from export.data.layouts import WHOLE, UnclearLayoutError
+    from export.evaluation.advice import advise
     from export.evaluation.evaluate import evaluate
     from export.evaluation.held_out import read_good_pictures
     from export.evaluation.report import headline, write_report
@@ -46,7 +48,13 @@ def run(options: argparse.Namespace) -> int:
     run = Run(options.folder)
     facts, outcome = run.facts(), run.outcome()
     data = options.data or facts.data
-    samples = open_test(data, facts.selection if run.is_of(data) else WHOLE)
+    try:
+        samples = open_test(data, facts.selection if run.is_of(data) else WHOLE)
+    except UnclearLayoutError as error:
+        raise DatasetError(
+            f"{error.why}: which are the good parts? Lay photos that are to be judged out as "
+            f"test/good and test/<kind>, with masks in ground_truth/<kind> if there are any"
+        ) from None
     print_remarks(data, [sample.path for sample in samples])
     report = Run(_report_folder(options, run, data))
     scorer = load_scorer(run, pick_device(options.device), options.weights)
@@ -62,7 +70,8 @@ def run(options: argparse.Namespace) -> int:
     summary = evaluation.summary()
     report.write("evaluation.json", json.dumps(summary, indent=2).encode())
     evaluation.write_csv(report.folder / "scores.csv")
-    held_out = run.limit_folds(all_good=True).pooled
+    held_out = run.limit_folds(all_good=True).pooled / outcome.calibration.threshold
+    advice = advise(evaluation, held_out)
     write_report(
         evaluation,
         report.folder / "report.html",
@@ -82,9 +91,10 @@ def run(options: argparse.Namespace) -> int:
             },
         },
         outcome.calibration,
-        held_out / outcome.calibration.threshold,
+        held_out,
         facts.choice,
         read_good_pictures(run, data),
+        () if advice is None else advice.sentences,
     )
     if samples:
         figures = table("figure", numbers("value"))
@@ -93,6 +103,8 @@ def run(options: argparse.Namespace) -> int:
         show(figures, f"{facts.name}: {len(samples)} test photos")
     for line in headline(evaluation, outcome.calibration):
         print(plain(line))
+    for line in () if advice is None else advice.sentences:
+        print(plain(line.replace("RUN", shlex.quote(str(run.folder)))))
     escaped = [part.row for part in evaluation.missed if part.row.verdict is Verdict.PASS]
     for row in escaped:
         print(plain(f"escaped: {row.path} (score {row.score:.3f})"))
@@ -100,7 +112,11 @@ def run(options: argparse.Namespace) -> int:
         print(f"escaped: {evaluation.escapes.hits - len(escaped)} more, all in scores.csv")
     print(plain(f"report: {report.folder / 'report.html'}"))
     print(plain(f"scores: {report.folder / 'scores.csv'}"))
-    print_next("inspector-model", "export", run.folder, "-o", "part.onnx")
+    if advice is None:
+        print_next("inspector-model", "export", run.folder, "-o", "part.onnx")
+    elif advice.rate is not None:
+        rate = f"{advice.rate:.0%}"
+        print_next("inspector-model", "calibrate", run.folder, "--false-reject", rate)
     return 0
 
 

@@ -10,7 +10,8 @@ from typing import Final
 
 from inspector import __version__
 from inspector.errors import InspectorError, Problems
-from inspector.shown import Parser, plain
+from inspector.shown import Parser, complaint
+from inspector.streams import until_unread
 from inspector.version import install_command
 
 COMMANDS: Final = {
@@ -24,6 +25,7 @@ COMMANDS: Final = {
 }
 """Name and help of each sub-command; its module has the same name."""
 INTERRUPTED: Final = 130
+UNREAD: Final = 141
 WITHOUT_TORCH: Final = 3
 TRAINING_PACKAGES: Final = {
     *("torch", "torchvision", "sklearn", "scipy", "matplotlib", "jinja2", "PIL"),
@@ -31,18 +33,27 @@ TRAINING_PACKAGES: Final = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code, as :mod:`inspector.errors` lists them."""
-    argv = sys.argv[1:] if argv is None else argv
-    options = _parser(argv).parse_args(argv)
+    """Run one command; returns its exit code, as :mod:`inspector.errors` lists them.
+
+    141, as a shell says it of others, where the reader of the output ended before the command did.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    return until_unread(lambda: _run(words), cut_short=UNREAD)
+
+
+def _run(argv: Sequence[str]) -> int:
+    options: argparse.Namespace | None = None
     try:
+        # Loading a command takes seconds on a slow machine, and Ctrl-C may come then.
+        options = _parser(argv).parse_args(argv)
         return int(options.run(options))
     except InspectorError as error:
         problems = error.problems if isinstance(error, Problems) else [error]
         for problem in problems:
-            print(f"inspector-model: error: {plain(str(problem))}", file=sys.stderr)
+            print(f"inspector-model: error: {complaint(str(problem), argv)}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
-        if error.name not in TRAINING_PACKAGES:
+        if options is None or error.name not in TRAINING_PACKAGES:
             raise
         print(
             f"inspector-model: error: {options.command} needs {error.name}, which a station does "
@@ -51,8 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return WITHOUT_TORCH
     except KeyboardInterrupt:
-        resumable = options.command == "train" and (options.output / "run.json").exists()
-        hint = "; go on with --resume" if resumable else ""
+        hint = ""
+        if options is not None and options.command == "train":
+            hint = "; go on with --resume" if (options.output / "run.json").exists() else ""
         print(f"inspector-model: interrupted{hint}", file=sys.stderr)
         return INTERRUPTED
 

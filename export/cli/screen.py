@@ -6,14 +6,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from inspector.detection.manifest import Calibration
 from inspector.imaging.folders import remarks
 from inspector.progress import Bars
 from inspector.shown import plain
-from inspector.tables import numbers, show, table
+from inspector.tables import Terminal, numbers, show, table
 
 if TYPE_CHECKING:
     from export.training.run import Outcome
@@ -46,7 +45,7 @@ def progress_bars() -> Bars:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
+        console=Terminal(stderr=True),
     )
 
 
@@ -71,6 +70,9 @@ def print_remarks(root: Path, photos: Sequence[Path] = ()) -> None:
 
 def print_calibration(calibration: Calibration) -> None:
     """Print the limit and what it lets one expect."""
+    # With SciPy, which '--help' on a station must not need.
+    from export.training.calibrate import MOST_ESCAPES
+
     low, high = calibration.interval
     first, last = calibration.predicted_rejects
     print(
@@ -83,6 +85,16 @@ def print_calibration(calibration: Calibration) -> None:
         f"expect: {low:.2%} to {high:.2%} of good parts rejected, {first} to {last} of the next "
         f"{calibration.predicted_next} (95 % confidence)"
     )
+    if (cost := calibration.cost) is not None:
+        print(
+            f"trial: the program drew {cost.drawn} defects on good parts, many of them hardly "
+            f"visible; {cost.passed} of them pass at this limit"
+        )
+        if cost.passed > MOST_ESCAPES * cost.drawn:
+            print(
+                "note: more than half of them pass, so perhaps defects of yours pass too: have "
+                "photos of defective parts judged before you rely on it (docs/evaluation.md)"
+            )
     for remark in calibration.remarks:
         print(plain(f"note: {remark}"))
 

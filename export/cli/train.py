@@ -228,10 +228,13 @@ def _again(options: argparse.Namespace, selection: Selection, suspects: Sequence
 
 def _below(data: Path, path: Path) -> str:
     """``path`` relative to the data folder. Raises :class:`DatasetError`."""
-    if not path.exists() and not path.is_absolute():
-        path = data / path
+    whole = data.resolve()
+    # What lies in the data folder is meant, though something here may have the same name.
+    for place in (path, data / path):
+        if place.exists() and place.resolve().is_relative_to(whole):
+            return place.resolve().relative_to(whole).as_posix()
     try:
-        return path.resolve().relative_to(data.resolve()).as_posix()
+        return (data / path).resolve().relative_to(whole).as_posix()
     except ValueError:
         raise DatasetError(
             f"{path}: does not lie in {data}; name the folder that holds all photos, then this "

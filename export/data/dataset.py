@@ -20,6 +20,7 @@ from export.data.layouts import (
     WHOLE,
     Layout,
     Selection,
+    UnclearLayoutError,
     is_twin,
     list_photos,
     recognise,
@@ -48,6 +49,8 @@ _LOSSLESS: Final = frozenset({".png", ".bmp", ".dib", ".tif", ".tiff", ".gif", "
     ".pam",
 }
 """Suffixes of masks whose values are those that were drawn."""
+_MOST_LABELS: Final = 16
+"""A picture of more grey levels is no mask."""
 _ENDINGS: Final = ("", "_mask", "_gt", "_label")
 """What the name of a mask may have after that of its photo."""
 
@@ -72,7 +75,7 @@ def open_layout(root: Path, selection: Selection = WHOLE) -> Layout:
             f"{root}: {what}; name a folder of photos of good parts, or one in MVTec AD layout "
             f"(train/good, test/<kind>, ground_truth/<kind>)"
         )
-    return recognise(root, selection, is_black=_is_black)
+    return recognise(root, selection, is_black=_is_black, is_drawn=_is_drawn)
 
 
 def open_good(root: Path, selection: Selection = WHOLE) -> tuple[Path, ...]:
@@ -89,11 +92,17 @@ def open_good(root: Path, selection: Selection = WHOLE) -> tuple[Path, ...]:
         raise DatasetError(f"{min(missing)}: is not among the good parts; nothing to leave out")
     if not layout.good:
         folder = root / "train" / GOOD
-        raise DatasetError(
-            f"{root}: looked for good parts in {folder}, which is missing; put their photos "
-            f"there, or name the folder that holds nothing but photos of good parts with --good DIR"
+        raise UnclearLayoutError(
+            f"{root}: looked for good parts in {folder}, which is missing",
+            "; put their photos there, or name the folder that holds nothing but photos of good "
+            "parts with --good DIR",
         )
     folder = layout.good[0]
+    if not found and layout.has_twins and list_photos(folder):
+        raise DatasetError(
+            f"{folder}: each photo has a mask beside it that marks a defect, so none is a good "
+            f"part; name the folder that holds nothing but photos of good parts with --good DIR"
+        )
     if not found:
         others = folders.left_out(folder)
         raise DatasetError(
@@ -127,9 +136,13 @@ def open_test(root: Path, selection: Selection = WHOLE) -> tuple[Sample, ...]:
     masks = _Masks(layout)
     samples = []
     for folder, kind in layout.tests:
-        for path in list_photos(folder):
-            mask = masks.of(path, folder)
-            samples.append(Sample(path, kind, None if kind == GOOD else mask))
+        found = list_photos(folder)
+        beside = layout.masks_beside(found)
+        drawn = set(beside.values())
+        for path in found:
+            if path not in drawn:
+                mask = masks.of(path, folder) or beside.get(path)
+                samples.append(Sample(path, kind, None if kind == GOOD else mask))
     masks.refuse_unused()
     return tuple(samples)
 
@@ -184,7 +197,7 @@ class _Masks:
         self._folders: dict[Path, list[Path]] = {}
         """Masks by their path, or by that of their folder, below the folder of all masks."""
         self._owner: dict[Path, Path] = {}
-        for root in layout.masks:
+        for root in layout.mask_folders:
             for path in list_photos(root):
                 below = path.relative_to(root)
                 self._files.setdefault(below.with_suffix(""), []).append(path)
@@ -192,8 +205,9 @@ class _Masks:
 
     def of(self, photo: Path, folder: Path) -> Path | None:
         """The mask of a ``photo`` in ``folder``, that of its kind, or the folder of its masks."""
-        bare = photo.relative_to(folder).with_suffix("")
-        for key in (Path(folder.name) / bare, bare):
+        names = photo.relative_to(self._layout.root).with_suffix("").parts
+        depth = len(folder.relative_to(self._layout.root).parts)
+        for key in (Path(*names[start:]) for start in range(depth + 1)):
             found = [
                 mask
                 for ending in _ENDINGS
@@ -224,7 +238,7 @@ class _Masks:
                 raise MaskError(f"{mask}: belongs to {other} or to {photo}; rename the mask")
 
     def _image_of(self, mask: Path) -> Path:
-        root = next(root for root in self._layout.masks if root in mask.parents)
+        root = next(root for root in self._layout.mask_folders if root in mask.parents)
         below = mask.relative_to(root)
         homes = {folder.name: folder for folder, _ in self._layout.tests}
         name = f"{mask.stem.removesuffix('_mask')}.png"
@@ -251,3 +265,14 @@ def read_mask(path: Path) -> Mask:
 
 def _is_black(mask: Path) -> bool:
     return not read_mask(mask).any()
+
+
+def _is_drawn(path: Path) -> bool:
+    """Whether a picture has the few grey levels of a mask; what cannot be read is none."""
+    try:
+        drawn = read_image(path)
+    except ValueError:
+        return False
+    levels = drawn.reshape(drawn.shape[0] * drawn.shape[1], -1)[:, :3]
+    is_grey = bool((levels == levels[:, :1]).all())
+    return is_grey and len(np.unique(levels[:, 0])) <= _MOST_LABELS

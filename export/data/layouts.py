@@ -6,23 +6,28 @@ which parts are good is refused: one defect trained as good passes for ever.
 ::
 
     MVTec AD, LOCO, BTAD   train/good, test/<kind>, ground_truth/<kind>; "good" may be ok or normal
+    MVTec AD 2             train/good, test_public/<kind>, test_public/ground_truth/<kind>
     VisA                   Data/Images/Normal, Data/Images/Anomaly, Data/Masks/Anomaly
     KolektorSDD, SDD2      each photo with a mask beside it: <stem>_label or <stem>_GT
-    good beside defects    good/, <kind>/ ..., mask/
-    good parts only        photos in folders of which none sounds like anything else
+    DAGM                   Train/, Test/, and masks of the defects in Train/Label, Test/Label
+    good beside defects    good/, <kind>/ ..., mask/; Real-IAD has masks beside the photos
+    good parts only        photos in one folder, or in several whose names tell nothing of the parts
+
+:mod:`export.data.folder_names` knows what names tell.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from export.data.folder_names import is_neutral, misspelt, sound
 from inspector.errors import DatasetError
 from inspector.imaging import folders
 
@@ -30,40 +35,11 @@ GOOD: Final = "good"
 """The kind of a test photo of a good part, whatever its folder is called."""
 
 Role = Literal["good parts", "test photos", "masks", "not used"]
-_Sound = Literal["good", "bad", "mask", ""]
 
-_GOOD: Final = frozenset(
-    {"good", "ok", "okay", "normal", "pass", "passed", "io", "clean", "defectfree", "nodefect"}
-    | {"良品", "合格", "正常"}
-)
-_BAD: Final = frozenset(
-    {"bad", "ng", "nok", "ko", "nio", "fail", "failed", "reject", "rejected", "rejects", "scrap"}
-    | {"def", "defect", "defects", "defective", "anomaly", "anomalies", "anomalous", "abnormal"}
-    | {"faulty", "fault", "faults", "damaged", "damage", "broken", "crack", "cracks", "cracked"}
-    | {"scratch", "scratches", "scratched", "stain", "stains", "stained", "dent", "dents", "hole"}
-    | {"holes", "burr", "burrs", "chip", "chipped", "contamination", "missing", "bent", "cut"}
-    | {"不良", "不良品", "次品", "缺陷", "异常"}
-)
-_LABEL: Final = frozenset({"label", "labels"})
-"""Of a data set these are masks; a part on the line may well be a label."""
-_NOT: Final = frozenset({"not", "no", "non", "un"})
 _TRAIN: Final = frozenset({"train", "training"})
-_TEST: Final = frozenset({"test", "testing"})
-_SHORTEST_MISSPELT: Final = 4
-_TWINS: Final = ("_label", "_GT")
-
-
-def sound(name: str) -> _Sound:
-    """What the name of a folder says of the photos in it; "" when it says nothing."""
-    words = re.findall(r"[^\W_]+", name.lower())
-    joined = "".join(words)
-    if folders.sounds_like_mask(name) or {joined, *words} & _LABEL:
-        return "mask"
-    if {joined, *words} & _BAD:
-        return "bad"
-    if {joined, *words} & _GOOD:
-        return "bad" if _NOT & set(words[:-1]) and joined not in _GOOD else "good"
-    return ""
+_TEST: Final = frozenset({"test", "testing", "test_public"})
+_TWINS: Final = folders.MASK_ENDINGS
+_JPEG: Final = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 
 
 class Selection(BaseModel):
@@ -113,19 +89,59 @@ class Layout:
     """True for a set whose photos have their masks beside them; not black is defective."""
     is_defective: Callable[[Path], bool] = field(default=lambda _: False, repr=False)
     """Of a photo with a twin: True when its mask is not black."""
+    is_black: Callable[[Path], bool] = field(default=lambda _: False, repr=False)
+    is_drawn: Callable[[Path], bool] = field(default=lambda _: False, repr=False)
+    """Of a picture that is called as a JPEG beside it: True when it is a mask by its contents."""
 
     @property
     def tests(self) -> tuple[tuple[Path, str], ...]:
         """Folders of test photos and their kinds. Raises :class:`DatasetError`."""
         inner = [] if self.test is None else subfolders(self.test)
-        return self.kinds + tuple((folder, _kind(folder)) for folder in inner)
+        return self.kinds + _kinds_of(folder for folder in inner if sound(folder.name) != "mask")
+
+    @property
+    def mask_folders(self) -> tuple[Path, ...]:
+        """Folders of masks, also those that lie in the folder of test photos."""
+        inner = [] if self.test is None else subfolders(self.test)
+        return self.masks + tuple(folder for folder in inner if sound(folder.name) == "mask")
 
     def good_photos(self) -> Iterator[Path]:
-        """The good parts, in the order of their folders."""
+        """The good parts, in the order of their folders.
+
+        Raises :class:`DatasetError` for one whose mask marks a defect, and for a link to what has
+        another role.
+        """
+        others = [*(path for path, _ in self.kinds), *self.masks]
+        taken = [path.resolve() for path in (*others, self.test) if path is not None]
         for folder in self.good:
-            for photo in list_photos(folder):
-                if not self.has_twins or not (is_twin(photo) or self.is_defective(photo)):
-                    yield photo
+            found = list_photos(folder)
+            beside = {} if self.has_twins else self.masks_beside(found)
+            masks = set(beside.values())
+            for photo in found:
+                if self.has_twins and (is_twin(photo) or self.is_defective(photo)):
+                    continue
+                if photo in masks:
+                    continue
+                if photo in beside and not self.is_black(beside[photo]):
+                    raise DatasetError(
+                        f"{photo}: lies among the good parts, but its mask {beside[photo].name} "
+                        f"marks a defect; move both to a folder of defects, or remove the mask"
+                    )
+                real = photo.resolve()
+                if any(one in real.parents for one in taken):
+                    raise DatasetError(
+                        f"{photo}: lies among the good parts, but is a link to {real}, which is "
+                        f"none; remove the link"
+                    )
+                yield photo
+
+    def masks_beside(self, found: Sequence[Path]) -> dict[Path, Path]:
+        """The mask of each photo of ``found`` that has one beside it."""
+        return {
+            photo: mask
+            for photo, mask in _pairs(found)
+            if photo.stem != mask.stem or self.is_drawn(mask)
+        }
 
     def rows(self) -> list[Row]:
         """Every folder with its role, its kind and its number of photos."""
@@ -149,7 +165,11 @@ class Layout:
                 if bad
             ]
         found += [Row(path, "test photos", kind, self._count(path)) for path, kind in self.tests]
-        found += [Row(path, "masks", "", self._count(path)) for path in self.masks]
+        found += [Row(path, "masks", "", len(list_photos(path))) for path in self.mask_folders]
+        if not self.has_twins:
+            for path in (*self.good, *(path for path, _ in self.tests)):
+                if beside := len(list_photos(path)) - self._count(path):
+                    found.append(Row(path, "masks", "beside their photos", beside))
         found += [Row(path, "not used", "", self._count(path)) for path in self.unused]
         return found
 
@@ -158,39 +178,55 @@ class Layout:
         inner = [] if self.has_twins else subfolders(folder)
         rest = self._count(folder) - sum(self._count(part) for part in inner)
         own = [(folder, rest)] if rest or not inner else []
-        return own + [(part, self._count(part)) for part in inner]
+        counts = [(part, self._count(part)) for part in inner]
+        return own + [(part, count) for part, count in counts if count]
 
     def _count(self, folder: Path) -> int:
-        return sum(not (self.has_twins and is_twin(path)) for path in list_photos(folder))
+        found = list_photos(folder)
+        if self.has_twins:
+            return sum(not is_twin(path) for path in found)
+        # No test photo is opened to count it, so there names have to tell.
+        is_good = any(one == folder or one in folder.parents for one in self.good)
+        return len(found) - len(self.masks_beside(found) if is_good else dict(_pairs(found)))
 
 
 def recognise(
-    root: Path, selection: Selection = WHOLE, *, is_black: Callable[[Path], bool]
+    root: Path,
+    selection: Selection = WHOLE,
+    *,
+    is_black: Callable[[Path], bool],
+    is_drawn: Callable[[Path], bool],
 ) -> Layout:
-    """The layout of ``root``; ``is_black`` says whether a mask file is black.
+    """The layout of ``root``.
 
-    Raises :class:`DatasetError` for one that leaves doubt, with what to do about it.
+    ``is_black`` says whether a mask file is black, ``is_drawn`` whether a picture is a mask by its
+    contents. Raises :class:`DatasetError` for a layout that leaves doubt, with what to do about it.
     """
-    if selection.good:
-        return _chosen(root, selection)
+    layout = _chosen(root, selection) if selection.good else _recognised(root, is_black)
+    return replace(layout, is_black=is_black, is_drawn=is_drawn)
+
+
+def _recognised(root: Path, is_black: Callable[[Path], bool]) -> Layout:
     inner = _subfolder(root, "data")
     if inner is not None and _subfolder(inner, "images") is not None:
         return _visa(root, inner)
     train, test = (_subfolder(root, *names) for names in (_TRAIN, _TEST))
     if train is not None or test is not None or _subfolder(root, "ground_truth") is not None:
         return _split(root, train, test, is_black)
-    if _have_twins(root):
-        return Layout("Kolektor", root, (root,), has_twins=True, is_defective=_by_twin(is_black))
     children = subfolders(root)
-    for child in children:
-        if meant := _misspelt(child.name):
-            raise unclear(root, f"has a folder '{child.name}' (is '{meant}' meant?)")
     good = [child for child in children if sound(child.name) == "good"]
+    if not good and _have_twins(root):
+        return Layout("Kolektor", root, (root,), has_twins=True, is_defective=_by_twin(is_black))
+    for child in children:
+        if meant := misspelt(child.name):
+            raise unclear(root, f"has a folder '{child.name}' (is '{meant}' meant?)")
     if len(good) == 1 and not _direct(root):
         return _beside(root, good[0], [child for child in children if child != good[0]])
     if good:
         raise unclear(root, f"has good parts in {_names(good)} and other photos beside them")
+    _refuse_whole_sets(root, children)
     _refuse_doubtful(root)
+    _refuse_unlike_heap(root)
     return Layout("good parts only", root, (root,))
 
 
@@ -205,11 +241,25 @@ def refuse_unless_good_only(root: Path) -> None:
                 )
 
 
-def unclear(root: Path, why: str) -> DatasetError:
-    """The refusal of a layout that leaves doubt, with the two ways to say what is meant."""
-    return DatasetError(
-        f"{root}: {why}: which are the good parts? Name their folder with --good DIR, or lay the "
-        f"photos out as train/good, test/<kind> and ground_truth/<kind>"
+class UnclearLayoutError(DatasetError):
+    """A layout leaves doubt, or is not what a person said; ``why`` begins with the folder."""
+
+    def __init__(self, why: str, cure: str) -> None:
+        """``cure`` is for who may say which parts are good."""
+        super().__init__(f"{why}{cure}")
+        self.why = why
+
+
+def unclear(root: Path, why: str, for_all: str = "") -> UnclearLayoutError:
+    """The refusal of a layout that leaves doubt, with the two ways to say what is meant.
+
+    ``for_all`` is what to type where all photos are good parts.
+    """
+    hint = f" ({for_all} if all of them are good parts)" if for_all else ""
+    return UnclearLayoutError(
+        f"{root}: {why}",
+        f": which are the good parts? Name their folder with --good DIR{hint}, or lay the photos "
+        f"out as train/good, test/<kind> and ground_truth/<kind>",
     )
 
 
@@ -239,29 +289,37 @@ def is_twin(path: Path) -> bool:
 
 def twin_of(photo: Path) -> Path | None:
     """The mask that lies beside ``photo``; None when there is none."""
-    for ending in _TWINS:
-        for mask in sorted(photo.parent.glob(f"{_escape(photo.stem)}{ending}.*")):
-            return mask
+    inner = [child for child in subfolders(photo.parent) if sound(child.name) == "mask"]
+    for folder in (photo.parent, *inner):
+        for ending in _TWINS:
+            for mask in sorted(folder.glob(f"{_escape(photo.stem)}{ending}.*")):
+                return mask
     return None
 
 
 def _chosen(root: Path, selection: Selection) -> Layout:
     """The good parts where a person said; the rest of the data set is for testing where it can."""
     good = tuple(root / name for name in selection.good)
+    for folder, name in zip(good, selection.good, strict=True):
+        if not folder.is_dir():
+            raise UnclearLayoutError(
+                f"{root}: has no folder '{name}', which --good names",
+                "; name one that is there, relative to the data folder or by its whole path",
+            )
     rest = [
         child
         for child in subfolders(root)
-        if not any(child == one or child in one.parents for one in good)
+        if not any(child == one or child in one.parents or one in child.parents for one in good)
     ]
     test = next((child for child in rest if child.name.lower() in _TEST), None)
     kinds = [child for child in rest if sound(child.name) == "bad"]
     masks = tuple(child for child in rest if sound(child.name) == "mask")
     used = {*kinds, *masks, *([test] if test is not None else [])}
     return Layout(
-        "as you said",
+        "good parts named by --good",
         root,
         good,
-        tuple((kind, _kind(kind)) for kind in kinds),
+        _kinds_of(kinds),
         test,
         masks,
         tuple(child for child in rest if child not in used),
@@ -280,7 +338,7 @@ def _visa(root: Path, inner: Path) -> Layout:
         "VisA",
         root,
         tuple(good),
-        tuple((kind, _kind(kind)) for kind in kinds if kind not in good),
+        _kinds_of(kind for kind in kinds if kind not in good),
         masks=() if masks is None else (masks,),
     )
 
@@ -292,19 +350,20 @@ def _split(
     rest = [child for child in subfolders(root) if child not in {train, test}]
     masks = tuple(child for child in rest if sound(child.name) == "mask")
     unused = tuple(child for child in rest if child not in masks)
-    if train is not None and _have_twins(train):
+    inner = [] if train is None else subfolders(train)
+    good = [child for child in inner if sound(child.name) == "good"]
+    if train is not None and not good and (_have_twins(train) or _have_labels(train)):
+        is_dagm = _have_labels(train)
         return Layout(
-            "Kolektor",
+            "DAGM" if is_dagm else "Kolektor",
             root,
             (train,),
             () if test is None else ((test, ""),),
             masks=masks,
             unused=unused,
             has_twins=True,
-            is_defective=_by_twin(is_black),
+            is_defective=_by_twin(is_black, has_all=not is_dagm),
         )
-    inner = [] if train is None else subfolders(train)
-    good = [child for child in inner if sound(child.name) == "good"]
     if len(good) > 1 or (good and train is not None and _direct(train)):
         raise unclear(train or root, f"has good parts in {_names(good)} and others beside them")
     for folder in good:
@@ -319,36 +378,96 @@ def _beside(root: Path, good: Path, others: Sequence[Path]) -> Layout:
     """Good parts in one folder, and beside it what is a defect, a mask, or neither."""
     masks = tuple(child for child in others if sound(child.name) == "mask")
     kinds = tuple(child for child in others if child not in masks)
-    for folder in (good, *kinds):
-        _refuse_doubtful(folder)
+    _refuse_doubtful(good)
+    for folder in kinds:
+        _refuse_doubtful(folder, beside=good)
     return Layout(
         "good parts beside defects" if kinds else "good parts only",
         root,
         (good,),
-        tuple((kind, kind.name) for kind in kinds),
+        _kinds_of(kinds),
         masks=masks,
     )
 
 
-def _refuse_doubtful(root: Path) -> None:
-    """Refuse a folder in which another one, at any depth, says what its photos are."""
+def _refuse_doubtful(root: Path, beside: Path | None = None) -> None:
+    """Refuse a folder in which another one, at any depth, says what its photos are.
+
+    ``root`` may lie ``beside`` the good parts. If it is called so that all in it are defects, one
+    that sounds like a defect, too, is no doubt.
+    """
+    known = {"bad"} if beside is not None and sound(root.name) == "bad" else set()
     for here, inner, _ in folders.walk(root):
         for name in inner:
-            if sound(name) or name.lower() in _TRAIN | _TEST:
+            says = sound(name)
+            tells = (says and says not in known) or name.lower() in _TRAIN | _TEST
+            if tells and list_photos(here / name):
                 what = (here / name).relative_to(root).as_posix()
-                raise unclear(root, f"has photos in '{what}' and others beside it")
+                if beside is None:
+                    raise unclear(root, f"has photos in '{what}' and others beside it")
+                raise unclear(
+                    root.parent,
+                    f"'{beside.name}' was taken for the good parts, and '{root.name}' beside it "
+                    f"for defects, but that has photos in '{what}', too",
+                )
 
 
-def _misspelt(name: str) -> str:
-    """The word for good parts that ``name`` is nearly; "" when it is none."""
-    bare = "".join(re.findall(r"[^\W_]+", name.lower()))
-    if sound(name) or len(bare) < _SHORTEST_MISSPELT:
-        return ""
-    return next(iter(difflib.get_close_matches(bare, sorted(_GOOD), 1, 0.85)), "")
+def _refuse_whole_sets(root: Path, children: Sequence[Path]) -> None:
+    """Refuse a folder of data sets, or one around a single set, by naming them."""
+    sets = [child for child in children if _is_set(child)]
+    if not sets or _direct(root):
+        return
+    if len(sets) > 1:
+        raise UnclearLayoutError(
+            f"{root}: holds data sets of its own ({_names(sets)})", f"; name one, such as {sets[0]}"
+        )
+    raise unclear(root, f"has a data set of its own in {_names(sets)} (give {sets[0]})")
 
 
-def _kind(folder: Path) -> str:
-    return GOOD if sound(folder.name) == "good" else folder.name
+def _is_set(folder: Path) -> bool:
+    names = [child.name for child in subfolders(folder) if list_photos(child)]
+    known = {name.lower() for name in names}
+    is_split = not known.isdisjoint(_TRAIN) and bool(known - _TRAIN)
+    is_visa = "data" in known and _subfolder(folder / names[0], "images") is not None
+    return is_split or is_visa or {"good", "bad"} <= {sound(name) for name in names}
+
+
+def _refuse_unlike_heap(root: Path) -> None:
+    """Refuse photos in several folders, or of names, of which one may mean defects."""
+    photos = list_photos(root)
+    inside: dict[Path, set[str]] = defaultdict(set)
+    for photo in photos:
+        parts = photo.relative_to(root).parts
+        for depth, name in enumerate(parts):
+            # "" stands for the photos that lie in the folder itself.
+            inside[root.joinpath(*parts[:depth])].add(name if depth < len(parts) - 1 else "")
+    for here, names in inside.items():
+        if len(names) < 2:
+            continue
+        told = sorted(name for name in names if not is_neutral(name))
+        if names == {"0", "1"} or told:
+            where = (here / (told or ["1"])[0]).relative_to(root).as_posix()
+            raise unclear(root, f"has photos in '{where}' and others beside it", "--good .")
+    for says, what in (("bad", "defects"), ("mask", "masks")):
+        alike = [photo for photo in photos if sound(photo.stem) == says]
+        if 0 < len(alike) < len(photos):
+            why = f"has {len(alike)} photos whose names sound like {what} ({alike[0].name})"
+            raise unclear(root, f"{why} and others beside them", "--good .")
+
+
+def _kinds_of(found: Iterable[Path]) -> tuple[tuple[Path, str], ...]:
+    """Folders of test photos and their kinds; a folder of all defects is told by those in it."""
+    return tuple(pair for folder in found for pair in _split_kinds(folder))
+
+
+def _split_kinds(folder: Path) -> list[tuple[Path, str]]:
+    """``NG`` by ``NG/scratch`` and ``NG/dent``, where each photo lies in such a folder."""
+    says = sound(folder.name)
+    inner = [child for child in subfolders(folder) if list_photos(child)] if says == "bad" else []
+    # A day or a camera is no kind of defect.
+    if not inner or _direct(folder) or all(is_neutral(child.name) for child in inner):
+        return [(folder, GOOD if says == "good" else folder.name)]
+    return [(child, f"{folder.name}/{child.name}") for child in inner]
 
 
 def _subfolder(folder: Path, *names: str) -> Path | None:
@@ -368,15 +487,48 @@ def _have_twins(folder: Path) -> bool:
     return bool(twins) and all(_photo_of(path) in stems for path in twins)
 
 
+def _have_labels(folder: Path) -> bool:
+    """True for photos whose masks, for some of them, lie in a folder of masks beside them."""
+    inner = subfolders(folder)
+    return (
+        bool(inner)
+        and all(sound(child.name) == "mask" for child in inner)
+        and _direct(folder)
+        and all(is_twin(path) for child in inner for path in list_photos(child))
+    )
+
+
+def _pairs(found: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """Photos and the masks that lie beside them by their names.
+
+    A mask is called as its photo and ``_mask`` or alike, or as a JPEG, without being one.
+    """
+    called: dict[Path, list[Path]] = defaultdict(list)
+    for path in found:
+        called[path.with_suffix("")].append(path)
+    for path in found:
+        if is_twin(path) and (photos := called.get(_photo_of(path))):
+            yield photos[0], path
+        elif path.suffix.lower() not in _JPEG:
+            same = called[path.with_suffix("")]
+            photo = next((one for one in same if one.suffix.lower() in _JPEG), None)
+            if photo is not None:
+                yield photo, path
+
+
 def _photo_of(twin: Path) -> Path:
     bare = twin.with_suffix("")
     ending = next(ending for ending in _TWINS if bare.name.endswith(ending))
     return bare.with_name(bare.name.removesuffix(ending))
 
 
-def _by_twin(is_black: Callable[[Path], bool]) -> Callable[[Path], bool]:
+def _by_twin(is_black: Callable[[Path], bool], *, has_all: bool = True) -> Callable[[Path], bool]:
+    """Whether a photo is defective by its mask; with ``has_all`` each must have one."""
+
     def is_defective(photo: Path) -> bool:
         mask = twin_of(photo)
+        if mask is None and not has_all:
+            return False
         if mask is None:
             raise DatasetError(
                 f"{photo}: has no mask beside it, as the others have; add it, or remove the photo"

@@ -111,12 +111,14 @@ class Evaluation:
     def summary(self) -> dict[str, float]:
         """The figures of the manifest: finite, and absent when undefined."""
         good, defective = self.good_scores, self.defective_scores
-        best = metrics.best_f1(good, defective)
+        # Without good parts every limit looks better the lower it lies.
+        has_both = bool(good and defective)
+        best = metrics.best_f1(good, defective) if has_both else None
         figures: dict[str, float | None] = {
             "image_auroc": metrics.auroc(good, defective),
             "pixel_auroc": self.pixels.auroc,
             "aupro": self.pixels.aupro,
-            "f1": metrics.f1(good, defective),
+            "f1": metrics.f1(good, defective) if has_both else None,
             "f1_best": best[0] if best else None,
             "f1_best_threshold": best[1] if best else None,
             "false_reject_rate": self.false_rejects.value,

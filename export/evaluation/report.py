@@ -80,12 +80,13 @@ def write_report(  # noqa: PLR0917
     holdout_scores: Sequence[float] | npt.NDArray[Any],
     choice: Choice | None = None,
     good_pictures: GoodPictures | None = None,
+    advice: Sequence[str] = (),
 ) -> None:
     """Write the report to ``path``, whole or not at all.
 
     ``facts`` are names and values for the section on training; ``holdout_scores`` are the held-out
     good parts' scores in units of the limit; ``choice`` tells how ``--auto`` found the settings;
-    ``good_pictures`` are shown first.
+    ``good_pictures`` are shown first; ``advice`` stands under the result.
     Raises :class:`OutputError`.
     """
     held_out: metrics.Floats = np.asarray(holdout_scores, dtype=np.float64)
@@ -112,6 +113,7 @@ def write_report(  # noqa: PLR0917
         calibration=calibration,
         facts=facts,
         sentences=headline(evaluation, calibration),
+        advice=advice,
         tiles=_tiles(evaluation, calibration),
         histogram=charts.histogram(evaluation, held_out, width_in=7.6),
         small_histogram=charts.histogram(evaluation, held_out, width_in=4.4),
@@ -152,7 +154,10 @@ def headline(evaluation: Evaluation, calibration: Calibration) -> list[str]:
         both = "; ".join(halves)
         sentences.append(f"{both[0].upper()}{both[1:]}.")
     if not rejects.total:
-        sentences.append("No good part was tested, so false rejects are not known.")
+        sentences.append(
+            f"No good part was tested, so false rejects and F1 are not known. "
+            f"{_holdout_sentence(calibration)}"
+        )
     if not escapes.total:
         sentences.append("No defective part was tested, so escapes are not known.")
     if evaluation.faults:
@@ -179,7 +184,7 @@ def _tiles(evaluation: Evaluation, calibration: Calibration) -> list[_Tile]:
             ),
         ]
     summary = evaluation.summary()
-    best = "no defective parts tested"
+    best = "no good parts tested" if evaluation.escapes.total else "no defective parts tested"
     if "f1_best" in summary:
         best = f"best: {say_share(summary['f1_best'])} at {say_score(summary['f1_best_threshold'])}"
     return [

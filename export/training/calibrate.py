@@ -43,6 +43,9 @@ with the highest of ever more good parts, and more defects would pass."""
 MOST_STRAYS: Final = 0.1
 """Where a larger share of the parts look unlike the others, they are what the parts are like."""
 
+MOST_ESCAPES: Final = 0.5
+"""Where a larger share of known defects passes, a person is told before they go on."""
+
 _NEXT: Final = 150
 """So many photos are named to whoever has fewer."""
 _ROUNDING: Final = 1e-9

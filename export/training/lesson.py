@@ -16,10 +16,12 @@ from export.training.teacher import split_added
 from export.training.train import OnStep, Step
 from inspector.detection.manifest import Exposure
 from inspector.errors import DatasetError, ImageError, OutputError, RunError
+from inspector.imaging.folders import HEATMAP_ENDINGS, find_heatmaps
 from inspector.imaging.images import exposure
 from inspector.verdict import Frame8
 
-_PICTURES_OF_STATIONS = ("_map.png", "_overlay.jpg")
+_OF_A_REGION = tuple(ending for ending in HEATMAP_ENDINGS if ending != ".map.png")
+"""Endings of heatmaps whose pictures show the judged region alone, not the whole frame."""
 _LIGHT = 2.0
 """How many times darker or brighter than any of the run's parts a taught one may be."""
 
@@ -143,8 +145,8 @@ def _find(folder: Path) -> tuple[Path, ...]:
             f"{folder}: no images; put photos of the good parts there that were rejected "
             f"('inspector collect' takes them)"
         )
-    for path in paths:
-        if path.name.endswith(_PICTURES_OF_STATIONS):
+    for path in (*paths, *find_heatmaps(folder)):
+        if path.name.endswith(_OF_A_REGION):
             raise DatasetError(
                 f"{path}: a heatmap, not a photo; remove it: teach whole camera frames, as "
                 f"'inspector collect' takes them"

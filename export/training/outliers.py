@@ -68,7 +68,7 @@ class Features(Protocol):
 class Comparison:
     """Every part compared with all others but the one that hides it most.
 
-    ``scores`` float64 ``[N]`` (NaN for a copy of a part before it) and ``maps`` float16
+    ``scores`` float64 ``[N]`` (NaN for a copy of a part before it) and ``maps`` float32
     ``[N, h, w]`` are raw distances, smoothed as a scorer's are; a map has a value for each 8 px.
     """
 
@@ -92,7 +92,7 @@ class Comparison:
         bank, owner = self._choose(settings.seed)
         shape = len(picture), len(self._rows), len(self._columns)
         self.scores: Scores = np.full(len(picture), np.nan)
-        self.maps = np.zeros(shape, dtype=np.float16)
+        self.maps = np.zeros(shape, dtype=np.float32)
         parts = one_each(np.arange(len(picture)), picture)
         for done, part in enumerate(parts.tolist(), start=1):
             heat = self._compare(part, bank, owner)
@@ -187,7 +187,7 @@ def keep_maps(
     fold's model. A suspect's map is that of ``comparison``, in which no other part hides it.
     """
     place = {name: part for part, name in enumerate(names)}
-    kept: dict[str, npt.NDArray[np.float16]] = {
+    kept: dict[str, FloatMap] = {
         suspect.name: comparison.maps[place[suspect.name]] for suspect in suspects[:SHOWN]
     }
     step = slice(_MAP_STEP // 2, None, _MAP_STEP)
@@ -195,7 +195,7 @@ def keep_maps(
         parts = [part for part, of in highest if of == fold]
         maps = tester(fold).maps(features.batch(np.array(parts)))[:, step, step].cpu().numpy()
         kept |= {
-            names[part]: heat.astype(np.float16)
+            names[part]: heat.astype(np.float32)
             for part, heat in zip(parts, maps, strict=True)
             if names[part] not in kept
         }

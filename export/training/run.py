@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from export.data.dataset import digest_file, fingerprint, open_good
-from export.data.layouts import Selection
+from export.data.layouts import Selection, UnclearLayoutError
 from export.settings import ONE_SCALE, TrainSettings
 from inspector.detection.manifest import Calibration, Exposure, Extension
 from inspector.errors import OutputError, RunError, TrainingError
@@ -222,12 +222,16 @@ class Run:
                 f"{data}: the photos the run was trained on are not there; give their folder with "
                 f"--data"
             )
-        good = open_good(data, facts.selection)
+        others = RunError(
+            f"{data}: not the good parts the run was trained on; give their folder with --data"
+        )
+        try:
+            good = open_good(data, facts.selection)
+        except UnclearLayoutError:
+            raise others from None
         trained = facts.lineage[0].parent_fingerprint if facts.lineage else facts.fingerprint
         if fingerprint(good, data, digest) != trained:
-            raise RunError(
-                f"{data}: not the good parts the run was trained on; give their folder with --data"
-            )
+            raise others
         for number, lesson in enumerate(facts.lineage, start=1):
             folder = self.folder / "added" / str(number)
             added = tuple(sorted(folder.glob("[!.]*")))
@@ -269,6 +273,8 @@ class Run:
                 )
         elif resume:
             raise RunError(f"{self.folder}: nothing to resume; leave out --resume")
+        elif self.folder.exists() and not self.folder.is_dir():
+            raise RunError(f"{self.folder}: a file, not a folder; choose another name with -o")
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise RunError(f"{self.folder}: not empty and not a run; choose another folder")
 

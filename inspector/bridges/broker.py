@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import aiomqtt
 from aiomqtt.exceptions import MqttConnectError
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -29,12 +30,43 @@ _AGAIN_S: Final = 600.0
 """After this a problem that goes on is said again."""
 _REFUSED: Final = 0x80
 """Reason codes of MQTT 5 from here on are failures."""
+_LARGEST_PACKET: Final = 268_435_460
+"""Bytes of the longest packet of MQTT, where the broker names no other limit."""
+_LARGEST_TAKEN: Final = 1 << 20
+"""Bytes of the longest packet that the bridge takes: commands are shorter by far."""
+_HEADER: Final = 9
+"""Bytes of a message's packet beside topic, payload and properties, at most."""
+_PROTOCOL: Final = 0x82
+"""Protocol error: the library found it, in what the broker sent."""
+_UNSPECIFIED: Final = 0x80
+_CURES: Final = (
+    ({0x85, 0x86, 0x87, 0x8A, 0x8C}, "; look at user, password_file and client_id"),
+    ({0x84}, "; a bridge speaks MQTT 5, which this broker does not"),
+    ({0x9A, 0x9B}, "; a bridge needs QoS 1 and retained messages: look at the broker's settings"),
+)
+"""Where to look, by the reason for which a broker refuses."""
 _SILENT: Final = logging.Logger("mqtt", logging.CRITICAL + 1)
 """What the library would say of every attempt is said by the bridge, once."""
 
 
+class _HungUpError(aiomqtt.MqttError):
+    """The broker ended the connection in place of an answer to the first packet."""
+
+
+class _GarbageError(aiomqtt.MqttError):
+    """What came in place of an answer to the first packet is no MQTT."""
+
+
+class NotTakenError(aiomqtt.MqttError):
+    """The broker did not take a message; ``str()`` is its reason."""
+
+
 class BrokerError(Exception):
     """The broker is not there, refuses, or does not answer; ``str()`` is one line for a person."""
+
+
+class RefusedError(BrokerError):
+    """The broker is there, and does not take a message."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +101,7 @@ def _context(tls: Tls) -> ssl.SSLContext:
         raise ConfigError(
             f"{tls.ca}: tls.ca: cannot be used: {_reason(error)}; it must be a PEM certificate"
         ) from None
+    context.sslsocket_class = _TlsSocket
     if tls.certificate is not None and tls.key is not None:
         read_guarded(tls.key, secret=True, always=True)
         try:
@@ -81,20 +114,76 @@ def _context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
+class _TlsSocket(ssl.SSLSocket):
+    """One that ends with its handshake, if that fails; the library would not close it."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 class Connection(aiomqtt.Client):
     """One connection to the broker: made once, and never again after it broke.
 
-    The library does not say whether the broker took a message; this does, by ``refused``.
+    The library does not say whether the broker took a message; ``deliver`` does.
     """
 
-    refused = ""
-    """Why the broker did not take a message; after this nothing counts as acknowledged."""
+    def __init__(self, *words: Any, **options: Any) -> None:
+        super().__init__(*words, **options)
+        self._refused: dict[int, str] = {}
+        """Messages that the broker did not take, and why."""
+        self.largest = _LARGEST_PACKET
+        """Bytes of a packet, of which the broker takes no longer one."""
+
+    async def deliver(
+        self, topic: str, payload: bytes, qos: int, retain: bool, properties: Properties | None
+    ) -> None:
+        """Publish, and wait until the broker has taken it.
+
+        Raises :class:`MqttError`, :class:`NotTakenError`; ValueError for a topic that is none.
+        """
+        if not self.takes(topic, payload, properties):
+            # It would end the connection instead.
+            raise self.too_large(payload)
+        info = self._client.publish(topic, payload, qos, retain, properties)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise aiomqtt.MqttCodeError(info.rc)
+        if info.is_published():
+            return
+        taken = asyncio.Event()
+        with self._pending_call(info.mid, taken, self._pending_publishes):
+            await self._wait_for(taken.wait(), timeout=None)
+        if (why := self._refused.pop(info.mid, None)) is not None:
+            raise NotTakenError(why)
+
+    def takes(self, topic: str, payload: bytes, properties: Properties | None) -> bool:
+        """True when the message is not longer than the broker takes."""
+        more = 0 if properties is None else len(properties.pack())  # type: ignore[no-untyped-call]
+        return _HEADER + len(topic.encode()) + len(payload) + more <= self.largest
+
+    def too_large(self, payload: bytes) -> NotTakenError:
+        """What to say of a message that it does not take."""
+        return NotTakenError(f"{len(payload)} bytes; it takes packets of {self.largest}")
+
+    def _on_connect(
+        self,
+        client: Any,
+        userdata: Any,
+        flags: Any,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        self.largest = getattr(properties, "MaximumPacketSize", _LARGEST_PACKET)
+        super()._on_connect(client, userdata, flags, reason_code, properties)
 
     def _on_publish(
         self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
     ) -> None:
-        if reason_code.value >= _REFUSED and not self.refused:
-            self.refused = str(reason_code)
+        if reason_code.value >= _REFUSED and mid in self._pending_publishes:
+            self._refused[mid] = str(reason_code)
         super()._on_publish(client, userdata, mid, reason_code, properties)
 
     def _on_disconnect(
@@ -107,7 +196,8 @@ class Connection(aiomqtt.Client):
     ) -> None:
         # Without this the library would wait for an answer that cannot come any more.
         if not self._connected.done():
-            self._connected.set_exception(aiomqtt.MqttError("it hung up before it answered"))
+            is_garbage = isinstance(reason_code, ReasonCode) and reason_code.value == _PROTOCOL
+            self._connected.set_exception(_GarbageError() if is_garbage else _HungUpError())
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
     async def drop(self) -> None:
@@ -138,6 +228,9 @@ async def connected(
 ) -> AsyncIterator[Connection]:
     """A connection that is open in the block. Raises :class:`BrokerError`, also for its end."""
     host, port = config.host_and_port
+    # The broker drops what is longer: no sender can fill the memory of this machine.
+    taken = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    taken.MaximumPacketSize = _LARGEST_TAKEN
     made = Connection(
         host,
         port,
@@ -152,6 +245,7 @@ async def connected(
         keepalive=config.keepalive_s,
         max_queued_incoming_messages=100,
         max_inflight_messages=config.in_flight,
+        properties=taken,
     )
     made.pending_calls_threshold = 10 * config.in_flight
     try:
@@ -181,6 +275,8 @@ def naming(connection: Connection, config: MqttBridge) -> Iterator[None]:
     """Turn the library's errors in the block into a :class:`BrokerError`."""
     try:
         yield
+    except NotTakenError as error:
+        raise RefusedError(in_words(error, connection, config)) from None
     except aiomqtt.MqttError as error:
         raise BrokerError(in_words(error, connection, config)) from None
     except (ValueError, ssl.SSLError) as error:
@@ -189,13 +285,17 @@ def naming(connection: Connection, config: MqttBridge) -> Iterator[None]:
 
 def in_words(error: aiomqtt.MqttError, connection: Connection, config: MqttBridge) -> str:
     """What is wrong, and where to look."""
-    if connection.refused:
+    if isinstance(error, NotTakenError):
         return (
-            f"does not take the bridge's messages: {connection.refused}; look at what the broker "
-            f"lets this user publish under '{config.topic}'"
+            f"does not take the bridge's messages: {error}; look at what the broker lets this "
+            f"user publish under '{config.topic}'"
         )
     if isinstance(error, MqttConnectError):
-        return f"refuses the connection: {error.rc}; look at user, password_file and client_id"
+        return f"refuses the connection: {error.rc}{_cure(error.rc)}"
+    if isinstance(error, _HungUpError):
+        return f"hung up before it answered; {_why_silent(config.tls)}"
+    if isinstance(error, _GarbageError):
+        return "answers what is no MQTT 5; look at the port in 'broker'"
     text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text:
         said = text.partition("certificate verify failed: ")[2].partition(" (_ssl.c")[0]
@@ -208,11 +308,32 @@ def in_words(error: aiomqtt.MqttError, connection: Connection, config: MqttBridg
     cause = error.__cause__
     if isinstance(cause, ssl.SSLError):
         return f"ended the TLS connection: {_reason(cause)}; look at tls.certificate"
-    if isinstance(error, aiomqtt.MqttCodeError):
-        return f"the connection ended: {error.rc if isinstance(error.rc, ReasonCode) else text}"
-    if text.startswith("Disconnected"):
+    ended = next((one for one in (error, cause) if isinstance(one, aiomqtt.MqttCodeError)), None)
+    if ended is not None and isinstance(ended.rc, ReasonCode) and ended.rc.value != _UNSPECIFIED:
+        return f"the connection ended: {ended.rc}"
+    if ended is not None or text.startswith("Disconnected"):
         return "the connection ended"
-    return f"cannot be reached: {text.partition('] ')[2] or text}"
+    told = f"cannot be reached: {text.partition('] ')[2] or text}"
+    if config.tls is not None and "reset by peer" in text:
+        # It took the connection, and ended it at the first word of TLS.
+        return f"{told}; look whether this is the broker's port for TLS"
+    return told
+
+
+def _cure(code: object) -> str:
+    value = code.value if isinstance(code, ReasonCode) else None
+    return next((cure for codes, cure in _CURES if value in codes), "")
+
+
+def _why_silent(tls: Tls | None) -> str:
+    """Where to look if a broker hangs up at once: for why, it has told nothing."""
+    if tls is None:
+        where = "look whether this is its port for TLS, which needs the key tls"
+    elif tls.certificate is None:
+        where = "look whether it asks for a certificate (tls.certificate, tls.key)"
+    else:
+        where = f"look whether it accepts {tls.certificate}, and whether that has expired"
+    return f"{where}; and whether it speaks MQTT 5"
 
 
 def _reason(error: OSError) -> str:
@@ -255,7 +376,7 @@ class Window:
     """Messages under way, ``size`` at most; their acknowledgements count in order."""
 
     def __init__(self, connection: Connection, size: int) -> None:
-        self._connection = connection
+        self.connection = connection
         self._room = asyncio.Semaphore(size)
         self._under_way: collections.deque[tuple[asyncio.Task[None], Callable[[], None]]] = (
             collections.deque()
@@ -276,11 +397,15 @@ class Window:
         """Send a message as soon as there is room.
 
         ``acknowledged`` is called once this message and all before it have been acknowledged.
+        Raises :class:`MqttError` once a message before it, or this one, cannot be.
         """
+        if not self.failed.done() and not self.connection.takes(topic, payload, properties):
+            # Known before anything that follows is sent, which so cannot overtake it.
+            self.failed.set_exception(self.connection.too_large(payload))
+        if self.failed.done():
+            self.failed.result()
         await self._room.acquire()
-        task = asyncio.create_task(
-            self._connection.publish(topic, payload, qos, retain, properties)
-        )
+        task = asyncio.create_task(self.connection.deliver(topic, payload, qos, retain, properties))
         self._under_way.append((task, acknowledged))
         task.add_done_callback(self._done)
 
@@ -306,8 +431,6 @@ class Window:
         if task.cancelled() or self.failed.done():
             return
         error = task.exception()
-        if error is None and self._connection.refused:
-            error = aiomqtt.MqttError("refused")
         if error is not None:
             self.failed.set_exception(error)
             return

@@ -21,6 +21,8 @@ class Settings:
     """A result replaces the one before it; nobody acknowledges."""
     hardware: bool = False
     """The camera is triggered by a line; TriggerSeq is the PLC's count of its edges."""
+    hardware_window_s: float = 0.1
+    """An edge as the PLC tells it, and its picture, lie no farther apart."""
     result_timeout_s: float = 1.0
     heartbeat_s: float = 1.0
     plc_heartbeat_s: float = 1.0

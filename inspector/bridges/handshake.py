@@ -42,7 +42,7 @@ _LONGEST_STEP: Final = 32_767
 _BEATS: Final = 4
 """Changes of Heartbeat within the time in which the PLC must see one."""
 _MOST_SETTLED: Final = 1_000
-_JUDGING: Final = frozenset({"Ready", "SingleExecution", "ContinuousExecution"})
+JUDGING: Final = frozenset({"Ready", "SingleExecution", "ContinuousExecution"})
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Handshake:
         self._set = settings
         self._run = run
         self._results = ResultQueue(first_result_seq, settings.latest)
-        self._parts = PartCount()
+        self._parts = PartCount(settings.hardware_window_s)
         self._actions: list[Action] = []
         self._plc = PlcFields()
         self._numbers = {recipe: number for number, recipe in settings.recipes.items()}
@@ -88,6 +88,8 @@ class Handshake:
         self._order: Order | None = None
 
         self._state = ""
+        self._epoch = ""
+        """With a hardware trigger: the station's start whose pictures are counted."""
         self._camera_runs = False
         self._recipe = ""
         self._beat = 0
@@ -159,6 +161,12 @@ class Handshake:
 
     def status(self, message: StatusMessage) -> None:
         """The station lives, and stands like this."""
+        if self._set.hardware:
+            found = (one.frames for one in message.cameras if one.name == self._set.camera)
+            frames = next(found, 0)
+            if message.epoch != self._epoch:
+                self._count_from(message.epoch, frames)
+            self._parts.catch_up(frames)
         self._state = message.state
         self._recipe = message.recipe
         self._camera_runs = any(
@@ -223,19 +231,37 @@ class Handshake:
         if not self._plc.command:
             self._command_echo, self._command_state = 0, CommandState.IDLE
 
-    def pictured(self, frame: int, message: VerdictMessage, now_s: float) -> None:
-        """With a hardware trigger: picture number ``frame`` of this camera's epoch was judged."""
-        count, part = self._parts.picture(frame, message, now_s + self._set.result_timeout_s)
+    def pictured(
+        self, message: VerdictMessage, is_record: bool, taken_s: float, now_s: float
+    ) -> None:
+        """With a hardware trigger: a picture of this camera was judged, or owed and not taken.
+
+        ``is_record``: the verdict was fetched from the journal, so that it lets nothing pass.
+        ``taken_s`` is when the camera handed the picture over, by the same clock as ``now_s``.
+        """
+        frame, origin = message.frame, Origin(message.epoch, message.seq)
+        if frame is None or message.trigger_seq is not None:
+            # A lost camera counts no edges; and who triggers it by command, counts for himself.
+            self._actions.append(Delivered(origin, "discarded"))
+            self._differ()
+            return
+        if message.epoch != self._epoch:
+            self._count_from(message.epoch, frame - 1)
+        self._expire(now_s)
+        told_now = message.told_again() if is_record else message
+        due_s = now_s + self._set.result_timeout_s
+        count, part = self._parts.picture(frame, told_now, taken_s, due_s)
         if not self._parts.agrees:
-            self._actions.append(Delivered(Origin(message.epoch, message.seq), "discarded"))
+            self._actions.append(Delivered(origin, "discarded"))
             if part is not None:
                 self._put(self._fault(count, BridgeReason.COUNT_MISMATCH, part.part_id))
             self._differ()
         elif part is not None:
-            self._put(self._counted(count, part, message))
+            self._put(self._counted(count, part, told_now))
 
-    def counting_from(self, frame: int) -> None:
-        """With a hardware trigger: the camera's count stands at ``frame``, as at a start."""
+    def _count_from(self, epoch: str, frame: int) -> None:
+        """Another start of the station: its count stands at ``frame``, and nothing passes."""
+        self._epoch = epoch
         self._differ()
         self._parts.restart(frame)
 
@@ -243,7 +269,7 @@ class Handshake:
 
     @property
     def _can_judge(self) -> bool:
-        return self._state in _JUDGING and self._camera_runs
+        return self._state in JUDGING and self._camera_runs
 
     @property
     def _active_recipe(self) -> int:
@@ -405,7 +431,7 @@ class Handshake:
             self._fail(ErrorCode.RECIPE_MISMATCH)
             why = BridgeReason.RECIPE_MISMATCH.value
         due_s = now_s + self._set.result_timeout_s
-        part = Announced(plc.part_id or "", self._recipe, due_s, why)
+        part = Announced(plc.part_id or "", self._recipe, now_s, due_s, why)
         if skipped:
             # Of the parts between, the PLC told no PartID: which picture is whose is not known.
             self._differ()

@@ -1,22 +1,18 @@
 """The part of the Machine Vision companion specification that a bridge serves (OPC 40100-1).
 
 Names and node numbers are the specification's. What is not here, such as transfer of recipes,
-configurations and step models, is optional there or belongs to a part that is left out. A station
-that holds the OPC Foundation's own file may load that in place of this table; both give a client
-the same nodes (``tests/bridges/test_machine_vision.py``).
+configurations and step models, is optional there or belongs to a part that is left out.
+:mod:`inspector.bridges.machine_vision_nodes` makes a server's nodes of this table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from asyncua import Server, ua
+from asyncua import ua
 from asyncua.common.structures104 import make_enum, make_structure, new_enum_field
-
-from inspector.errors import ConfigError
 
 URI: Final = "http://opcfoundation.org/UA/MachineVision"
 
@@ -46,7 +42,7 @@ _FOUNDATION: Final = {
 }
 """Types of the base specification, which has namespace 0."""
 
-_SIMPLE: Final = {
+SIMPLE: Final = {
     "ResultStateDataType": (3009, _O.Int32),
     "TrimmedString": (3017, _O.String),
     "Handle": (3018, _O.UInt32),
@@ -59,7 +55,7 @@ _ID: Final = (
     "Description: LocalizedText?",
 )
 _NAMED: Final = ("Id: TrimmedString", "Description: LocalizedText?")
-_STRUCTURES: Final[dict[str, tuple[int, int, str, tuple[str, ...]]]] = {
+STRUCTURES: Final[dict[str, tuple[int, int, str, tuple[str, ...]]]] = {
     "BinaryIdBaseDataType": (3019, 5027, "", _ID),
     "RecipeIdExternalDataType": (3002, 5002, "BinaryIdBaseDataType", _ID),
     "RecipeIdInternalDataType": (3013, 5268, "BinaryIdBaseDataType", _ID),
@@ -106,7 +102,7 @@ _STRUCTURES: Final[dict[str, tuple[int, int, str, tuple[str, ...]]]] = {
 }
 """Number, number of the binary encoding, supertype and fields; ``?`` is optional, ``[]`` a list."""
 
-_TRI_STATE: Final = ("TriStateBooleanDataType", 3014, 6367, ("FALSE_0", "TRUE_1", "DONTCARE_2"))
+TRI_STATE: Final = ("TriStateBooleanDataType", 3014, 6367, ("FALSE_0", "TRUE_1", "DONTCARE_2"))
 
 STATES: Final = {
     "Preoperational": (VISION_STATE_MACHINE, 5028, 6226, 1),
@@ -303,23 +299,19 @@ METHODS: Final[dict[int, tuple[Method, ...]]] = {
     ),
 }
 
-_TYPES: Final = {
+TYPES: Final = {
     VISION_SYSTEM: ("VisionSystemType", _O.BaseObjectType),
     RECIPE_MANAGEMENT: ("RecipeManagementType", _O.BaseObjectType),
     RESULT_MANAGEMENT: ("ResultManagementType", _O.BaseObjectType),
     VISION_STATE_MACHINE: ("VisionStateMachineType", _O.FiniteStateMachineType),
     AUTOMATIC_MODE: ("VisionAutomaticModeStateMachineType", _O.FiniteStateMachineType),
 }
-_PARTS: Final = (
+PARTS: Final = (
     (VISION_SYSTEM, 5053, "VisionStateMachine", VISION_STATE_MACHINE, "mandatory"),
     (VISION_SYSTEM, 5015, "RecipeManagement", RECIPE_MANAGEMENT, "optional"),
     (VISION_SYSTEM, 5020, "ResultManagement", RESULT_MANAGEMENT, "optional"),
     (VISION_STATE_MACHINE, 5024, "AutomaticModeStateMachine", AUTOMATIC_MODE, "optional"),
 )
-_RULES: Final = {
-    "mandatory": ua.NodeId(_O.ModellingRule_Mandatory),
-    "optional": ua.NodeId(_O.ModellingRule_Optional),
-}
 
 
 class Types:
@@ -336,9 +328,9 @@ class Types:
         """The data type of this name."""
         if name in _FOUNDATION:
             return ua.NodeId(_FOUNDATION[name])
-        if name == _TRI_STATE[0]:
-            return self.own(_TRI_STATE[1])
-        return self.own((_SIMPLE.get(name) or _STRUCTURES[name])[0])
+        if name == TRI_STATE[0]:
+            return self.own(TRI_STATE[1])
+        return self.own((SIMPLE.get(name) or STRUCTURES[name])[0])
 
     def new(self, name: str, **fields: Any) -> Any:
         """A structure of this name; optional fields that are not given are absent."""
@@ -346,17 +338,17 @@ class Types:
 
     def variant(self, text: str, value: Any = None) -> ua.Variant:
         """A value of the type that ``text`` names; None: nothing, as far as the type has it."""
-        _, kind, is_list, _ = _parsed(f": {text}")
-        if kind in _STRUCTURES:
+        _, kind, is_list, _ = parsed(f": {text}")
+        if kind in STRUCTURES:
             if value is None:
                 value = [] if is_list else self.new(kind)
             return ua.Variant(value, ua.VariantType.ExtensionObject, is_array=is_list)
         if value is None:
             value = [] if is_list else 0
-        if kind == _TRI_STATE[0]:
+        if kind == TRI_STATE[0]:
             kind = "Int32"
-        elif kind in _SIMPLE:
-            kind = ua.ObjectIdNames[_SIMPLE[kind][1]]
+        elif kind in SIMPLE:
+            kind = ua.ObjectIdNames[SIMPLE[kind][1]]
         kind = {"UtcTime": "DateTime", "BaseDataType": "Variant"}.get(kind, kind)
         if kind == "Boolean":
             value = bool(value)
@@ -364,7 +356,7 @@ class Types:
 
     def definition(self, name: str) -> ua.StructureDefinition:
         """The fields of a structure, those of its base included."""
-        _, encoding, parent, texts = _STRUCTURES[name]
+        _, encoding, parent, texts = STRUCTURES[name]
         definition = ua.StructureDefinition()
         definition.BaseDataType = self.type_of(parent) if parent else ua.NodeId(_O.Structure)
         definition.DefaultEncodingId = self.own(encoding)
@@ -377,7 +369,7 @@ class Types:
         return definition
 
     def _field(self, text: str) -> ua.StructureField:
-        name, kind, is_list, is_optional = _parsed(text)
+        name, kind, is_list, is_optional = parsed(text)
         field = ua.StructureField()
         field.Name = name
         field.DataType = self.type_of(kind)
@@ -393,297 +385,24 @@ class Types:
         the type of that name in the base specification, and subtypes of a file for their base.
         """
         known = ua.uatypes
-        for number, base in _SIMPLE.values():
+        for number, base in SIMPLE.values():
             known.basetype_by_datatype[self.own(number)] = ua.ObjectIdNames[base]
-        name, number, _, members = _TRI_STATE
+        name, number, _, members = TRI_STATE
         if self.own(number) not in known.enums_by_datatype:
             made = make_enum(name, _enumeration(members), False)
             ua.register_enum(name, self.own(number), made[name])
-        for name, (number, encoding, _, _) in _STRUCTURES.items():
+        for name, (number, encoding, _, _) in STRUCTURES.items():
             if self.own(number) not in known.extension_objects_by_datatype:
                 made = make_structure(self.own(number), name, self.definition(name))
                 ua.register_extension_object(name, self.own(encoding), made[name], self.own(number))
 
 
-class Nodes(Types):
-    """Adds nodes to a server, of which ``space`` is this specification's namespace."""
-
-    def __init__(self, server: Server, space: int) -> None:
-        super().__init__(space)
-        self._session = server.iserver.isession
-
-    def add(
-        self,
-        node: ua.NodeId,
-        name: str,
-        parent: ua.NodeId,
-        attributes: object,
-        *,
-        reference: int,
-        node_class: ua.NodeClass,
-        kind: ua.NodeId | None = None,
-        rule: str = "",
-        space: int | None = None,
-    ) -> ua.NodeId:
-        """Add one node; ``space`` is its name's namespace if that is not the specification's."""
-        item = ua.AddNodesItem()
-        item.RequestedNewNodeId = node
-        item.BrowseName = ua.QualifiedName(name, self.space if space is None else space)
-        item.ParentNodeId = parent
-        item.ReferenceTypeId = ua.NodeId(reference)
-        item.NodeClass = node_class
-        item.TypeDefinition = kind or ua.NodeId()
-        attributes.DisplayName = ua.LocalizedText(name)  # type: ignore[attr-defined]
-        item.NodeAttributes = attributes
-        self._session.iserver.node_mgt_service.add_nodes([item], self._session.user)[
-            0
-        ].StatusCode.check()
-        if rule:
-            self.refer(node, _O.HasModellingRule, _RULES[rule])
-        return node
-
-    def refer(self, source: ua.NodeId, reference: int, target: ua.NodeId) -> None:
-        """Add one reference."""
-        item = ua.AddReferencesItem()
-        item.SourceNodeId = source
-        item.ReferenceTypeId = ua.NodeId(reference)
-        item.IsForward = True
-        item.TargetNodeId = target
-        self._session.iserver.node_mgt_service.add_references([item], self._session.user)
-
-    def object(
-        self,
-        node: ua.NodeId,
-        name: str,
-        parent: ua.NodeId,
-        kind: ua.NodeId,
-        *,
-        reference: int = _O.HasComponent,
-        rule: str = "",
-        space: int | None = None,
-    ) -> ua.NodeId:
-        """Add an object."""
-        return self.add(
-            node,
-            name,
-            parent,
-            ua.ObjectAttributes(),
-            reference=reference,
-            node_class=ua.NodeClass.Object,
-            kind=kind,
-            rule=rule,
-            space=space,
-        )
-
-    def variable(
-        self,
-        node: ua.NodeId,
-        name: str,
-        parent: ua.NodeId,
-        data_type: ua.NodeId,
-        value: ua.Variant | None = None,
-        *,
-        is_list: bool = False,
-        kind: int = _O.PropertyType,
-        rule: str = "",
-        space: int | None = None,
-    ) -> ua.NodeId:
-        """Add a variable, which clients may read and not write."""
-        attributes = ua.VariableAttributes()
-        attributes.DataType = data_type
-        attributes.Value = value if value is not None else ua.Variant()
-        attributes.ValueRank = ua.ValueRank.OneDimension if is_list else ua.ValueRank.Scalar
-        attributes.ArrayDimensions = [0] if is_list else []
-        attributes.AccessLevel = attributes.UserAccessLevel = ua.AccessLevel.CurrentRead.mask
-        is_property = kind == _O.PropertyType
-        return self.add(
-            node,
-            name,
-            parent,
-            attributes,
-            reference=_O.HasProperty if is_property else _O.HasComponent,
-            node_class=ua.NodeClass.Variable,
-            kind=ua.NodeId(kind),
-            rule=rule,
-            space=space,
-        )
-
-    def method(
-        self,
-        method: Method,
-        node: ua.NodeId,
-        arguments: tuple[ua.NodeId, ua.NodeId],
-        parent: ua.NodeId,
-        *,
-        rule: str = "",
-    ) -> ua.NodeId:
-        """Add a method with its arguments."""
-        attributes = ua.MethodAttributes()
-        attributes.Executable = attributes.UserExecutable = True
-        self.add(
-            node,
-            method.name,
-            parent,
-            attributes,
-            reference=_O.HasComponent,
-            node_class=ua.NodeClass.Method,
-            rule=rule,
-        )
-        for where, name, texts in zip(
-            arguments,
-            ("InputArguments", "OutputArguments"),
-            (method.inputs, method.outputs),
-            strict=True,
-        ):
-            values = [self._argument(text) for text in texts]
-            self.variable(
-                where,
-                name,
-                node,
-                ua.NodeId(_O.Argument),
-                ua.Variant(values, ua.VariantType.ExtensionObject),
-                is_list=True,
-                rule="mandatory" if rule else "",
-                space=0,
-            )
-        return node
-
-    def _argument(self, text: str) -> ua.Argument:
-        name, kind, is_list, _ = _parsed(text)
-        argument = ua.Argument()
-        argument.Name = name
-        argument.DataType = self.type_of(kind)
-        argument.ValueRank = ua.ValueRank.OneDimension if is_list else ua.ValueRank.Scalar
-        argument.ArrayDimensions = [0] if is_list else []
-        return argument
-
-
-def _parsed(text: str) -> tuple[str, str, bool, bool]:
+def parsed(text: str) -> tuple[str, str, bool, bool]:
     """Name, type, whether it is a list, and whether it is optional."""
     name, _, kind = text.partition(": ")
     is_optional = kind.endswith("?")
     kind = kind.removesuffix("?")
     return name, kind.removesuffix("[]"), kind.endswith("[]"), is_optional
-
-
-async def load(server: Server, nodeset: Path | None = None) -> Nodes:
-    """Add this specification's nodes to a server that is not yet up, and its types to asyncua.
-
-    ``nodeset``: take the OPC Foundation's file in place of the table; this takes seconds, during
-    which the event loop stands still. Raises :class:`ConfigError` for a file that is none.
-    """
-    nodes = Nodes(server, await server.register_namespace(URI))
-    nodes.register()
-    if nodeset is None:
-        _build(nodes)
-    else:
-        try:
-            await server.import_xml(str(nodeset))
-        except Exception as error:  # noqa: BLE001 - what a broken file raises is not documented
-            text = " ".join(str(error).split())
-            raise ConfigError(f"{nodeset}: cannot be loaded as a nodeset: {text[:200]}") from None
-        if nodes.own(VISION_SYSTEM) not in server.iserver.aspace:
-            raise ConfigError(f"{nodeset}: is not the nodeset of {URI}")
-    for name, (number, *_) in _STRUCTURES.items():
-        # The file gives subtypes without fields of their own no fields at all.
-        await server.get_node(nodes.own(number)).write_data_type_definition(nodes.definition(name))
-    return nodes
-
-
-def _build(nodes: Nodes) -> None:
-    _data_types(nodes)
-    for number, (name, base) in _TYPES.items():
-        _object_type(nodes, number, name, base)
-    for owner, number, name, kind, rule in _PARTS:
-        nodes.object(nodes.own(number), name, nodes.own(owner), nodes.own(kind), rule=rule)
-    for name, (owner, number, property_number, state_number) in STATES.items():
-        nodes.object(nodes.own(number), name, nodes.own(owner), ua.NodeId(_O.StateType))
-        nodes.variable(
-            nodes.own(property_number),
-            "StateNumber",
-            nodes.own(number),
-            ua.NodeId(_O.UInt32),
-            ua.Variant(state_number, ua.VariantType.UInt32),
-            rule="mandatory",
-            space=0,
-        )
-    for owner, methods in METHODS.items():
-        for method in methods:
-            numbers = nodes.own(method.input_number), nodes.own(method.output_number)
-            nodes.method(
-                method, nodes.own(method.number), numbers, nodes.own(owner), rule="mandatory"
-            )
-    for number, (name, base, fields) in EVENTS.items():
-        _object_type(nodes, number, name, base)
-        for field, field_number, kind_text in fields:
-            _, kind_name, is_list, is_optional = _parsed(f"{field}: {kind_text}")
-            nodes.variable(
-                nodes.own(field_number),
-                field,
-                nodes.own(number),
-                nodes.type_of(kind_name),
-                is_list=is_list,
-                rule="optional" if is_optional else "mandatory",
-            )
-
-
-def _object_type(nodes: Nodes, number: int, name: str, base: int) -> None:
-    attributes = ua.ObjectTypeAttributes()
-    attributes.IsAbstract = False
-    nodes.add(
-        nodes.own(number),
-        name,
-        ua.NodeId(base),
-        attributes,
-        reference=_O.HasSubtype,
-        node_class=ua.NodeClass.ObjectType,
-    )
-
-
-def _data_types(nodes: Nodes) -> None:
-    def add(number: int, name: str, base: ua.NodeId, is_abstract: bool = False) -> ua.NodeId:
-        attributes = ua.DataTypeAttributes()
-        attributes.IsAbstract = is_abstract
-        return nodes.add(
-            nodes.own(number),
-            name,
-            base,
-            attributes,
-            reference=_O.HasSubtype,
-            node_class=ua.NodeClass.DataType,
-        )
-
-    for name, (number, base) in _SIMPLE.items():
-        add(number, name, ua.NodeId(base))
-    name, number, values_number, members = _TRI_STATE
-    add(number, name, ua.NodeId(_O.Enumeration))
-    nodes.variable(
-        nodes.own(values_number),
-        "EnumValues",
-        nodes.own(number),
-        ua.NodeId(_O.EnumValueType),
-        ua.Variant(
-            [
-                ua.EnumValueType(Value=value, DisplayName=ua.LocalizedText(member))
-                for value, member in enumerate(members)
-            ],
-            ua.VariantType.ExtensionObject,
-        ),
-        is_list=True,
-        rule="mandatory",
-        space=0,
-    )
-    for name, (number, encoding, parent, _) in _STRUCTURES.items():
-        base_node = nodes.type_of(parent) if parent else ua.NodeId(_O.Structure)
-        add(number, name, base_node, name == "BinaryIdBaseDataType")
-        nodes.object(
-            nodes.own(encoding),
-            "Default Binary",
-            nodes.own(number),
-            ua.NodeId(_O.DataTypeEncodingType),
-            reference=_O.HasEncoding,
-            space=0,
-        )
 
 
 def _enumeration(members: Iterable[str]) -> ua.EnumDefinition:

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from inspector.bridges.fields import Settings
 from inspector.bridges.handshake import Handshake
 from inspector.bridges.modbus_server import ModbusServer
+from inspector.bridges.pictures import Pictures
 from inspector.bridges.registers import ByteOrders, Registers
 from inspector.bridges.results import LARGEST
 from inspector.bridges.station_link import StationLink
 from inspector.client import ClientKeys
-from inspector.config.bridge_file import ModbusBridge
+from inspector.config.bridge_file import ModbusBridge, RegisterBridge
 from inspector.errors import WireError
 from inspector.logs import say
 
@@ -35,7 +36,7 @@ class Bridge:
         self.registers = Registers(len(config.cameras), orders)
         self._handshakes = {
             camera: Handshake(
-                _settings(config, camera),
+                settings(config, camera),
                 self._run,
                 random.randint(1, LARGEST),  # noqa: S311 - no secret, but unlike the run before
             )
@@ -73,13 +74,17 @@ class Bridge:
             heartbeat_s=config.heartbeat_s,
             result_timeout_s=config.result_timeout_ms / 1000,
         )
+        counted = {camera: self._handshakes[camera] for camera in config.hardware_trigger}
+        pictures = Pictures(config.station, self._keys, counted, tell)
         port = await server.open()
         link.start()
+        if counted:
+            pictures.start()
         try:
             say("listening", modbus=f"{config.host_and_port[0]}:{port}")
             if listening is not None:
                 listening(port)
-            while not stop.is_set() and link.is_alive():
+            while not (stop.is_set() or link.crashed or pictures.crashed):
                 self._scan_all()
                 try:
                     await asyncio.wait_for(stop.wait(), _SCAN_S)
@@ -87,8 +92,9 @@ class Bridge:
                     continue
         finally:
             await server.stop()
+            await asyncio.to_thread(pictures.finish)
             await asyncio.to_thread(link.finish)
-        if link.crashed:
+        if link.crashed or pictures.crashed:
             raise WireError("the connection to the station ended by a crash, which the log shows")
 
     def _hear(self, function: Callable[[], None]) -> None:
@@ -122,11 +128,16 @@ def run(config: ModbusBridge, keys: ClientKeys | None) -> None:
     asyncio.run(serve())
 
 
-def _settings(config: ModbusBridge, camera: str) -> Settings:
+def settings(config: RegisterBridge, camera: str) -> Settings:
+    """What the handshake of a camera goes by."""
+    counted = isinstance(config, ModbusBridge) and camera in config.hardware_trigger
+    window_ms = config.hardware_window_ms if isinstance(config, ModbusBridge) else 0
     return Settings(
         camera=camera,
         recipes=dict(config.recipes),
         latest=config.results == "latest",
+        hardware=counted,
+        hardware_window_s=window_ms / 1000,
         result_timeout_s=config.result_timeout_ms / 1000,
         heartbeat_s=config.heartbeat_s,
         plc_heartbeat_s=config.plc_heartbeat_s,

@@ -12,7 +12,7 @@ import ipaddress
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from pymodbus.constants import ExcCodes
 from pymodbus.pdu import ExceptionResponse, ModbusPDU
@@ -20,15 +20,14 @@ from pymodbus.server import ModbusTcpServer
 from pymodbus.server.requesthandler import ServerRequestHandler
 from pymodbus.simulator import DataType, SimData, SimDevice
 
-from inspector.bridges.registers import Registers
 from inspector.errors import PortError
 from inspector.logs import say
 
 # What its complaints are about is told in this product's own words.
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 
-READS: Final = frozenset({1, 2, 3, 4})
-WRITES: Final = frozenset({6, 16, 23})
+_WRITES: Final = frozenset({5, 6, 15, 16, 23})
+"""Function codes that write, of those that the table served knows."""
 
 _HEADER: Final = 7
 """Bytes of an MBAP header: transaction, protocol 0, length of what follows them, unit."""
@@ -40,15 +39,29 @@ _QUIET_S: Final = 10.0
 """Between two lines in the log about the same address."""
 
 
-class ModbusServer(ModbusTcpServer):
-    """Serves ``registers`` to those that may read and write them; made in a running loop.
+class Table(Protocol):
+    """What a server serves: registers, coils or inputs, by function code."""
 
-    ``written`` hears, after each write, which camera's block it was in.
+    @property
+    def function_codes(self) -> frozenset[int]:
+        """The ones that it knows; any other is exception 1."""
+
+    def get(self, code: int, address: int, count: int) -> Sequence[int] | Sequence[bool] | None:
+        """What stands there now; None where not all of it exists."""
+
+    def put(self, code: int, address: int, values: Sequence[int]) -> int | None:
+        """Write; returns what ``written`` is to hear, None where not all of it may be written."""
+
+
+class ModbusServer(ModbusTcpServer):
+    """Serves a table to those that may read and write it; made in a running loop.
+
+    ``written`` hears after each write what the table returned: which camera's block it was in.
     """
 
     def __init__(
         self,
-        registers: Registers,
+        table: Table,
         address: tuple[str, int],
         *,
         readers: Sequence[str],
@@ -59,7 +72,7 @@ class ModbusServer(ModbusTcpServer):
         # pymodbus wants a device of its own, which nobody reaches.
         unused = SimDevice(0, simdata=[SimData(0, values=0, datatype=DataType.REGISTERS)])
         super().__init__(unused, address=address)
-        self.registers = registers
+        self.table = table
         self.written = written
         self._connections = connections
         self._writers = [ipaddress.ip_network(one) for one in writers]
@@ -159,19 +172,19 @@ class _Connection(ServerRequestHandler):
 
     def _response(self, message: bytes) -> ModbusPDU:
         code = message[0]
-        if code not in READS | WRITES:
+        if code not in self.server.table.function_codes:
             return ExceptionResponse(code & 0x7F, ExcCodes.ILLEGAL_FUNCTION)
-        if code in WRITES and not self.server.may_write(self._host):
+        if code in _WRITES and not self.server.may_write(self._host):
             self.server.complain(self._host, "wrote, and is not in 'writers'")
             return ExceptionResponse(code, ExcCodes.ILLEGAL_FUNCTION)
         pdu = self.server.decoder.decode(message)
         if pdu is None:
             return ExceptionResponse(code, ExcCodes.ILLEGAL_VALUE)
-        table: Any = _Table(self.server.registers)
-        response = _at_once(pdu.datastore_update(table, 0))
+        context: Any = _Context(self.server.table)
+        response = _at_once(pdu.datastore_update(context, 0))
         # The bridge acts at once, so that an answer to the PLC shows what its write has done.
-        if table.written is not None:
-            self.server.written(table.written)
+        if context.written is not None:
+            self.server.written(context.written)
             if code == 23 and not response.isError():
                 response = self._read_again(message)
         return response
@@ -183,35 +196,31 @@ class _Connection(ServerRequestHandler):
         pdu = self.server.decoder.decode(reading)
         if pdu is None:
             return ExceptionResponse(23, ExcCodes.ILLEGAL_VALUE)
-        table: Any = _Table(self.server.registers)
-        response = _at_once(pdu.datastore_update(table, 0))
+        context: Any = _Context(self.server.table)
+        response = _at_once(pdu.datastore_update(context, 0))
         response.function_code = 23
         return response
 
 
-class _Table:
-    """The registers as pymodbus' messages ask for them."""
+class _Context:
+    """A table as pymodbus' messages ask for it."""
 
-    def __init__(self, registers: Registers) -> None:
-        self._registers = registers
+    def __init__(self, table: Table) -> None:
+        self._table = table
         self.written: int | None = None
 
     async def async_getValues(  # noqa: N802 - pymodbus calls it so
         self, _unit: int, code: int, address: int, count: int = 1
     ) -> list[int] | list[bool] | ExcCodes:
-        """Registers, or bits for function codes 1 and 2."""
-        found: list[int] | list[bool] | None
-        if code in {1, 2}:
-            found = self._registers.read_bits(address, count)
-        else:
-            found = self._registers.read(address, count)
-        return ExcCodes.ILLEGAL_ADDRESS if found is None else found
+        """Registers, or bits for the function codes of coils and inputs."""
+        found = self._table.get(code, address, count)
+        return ExcCodes.ILLEGAL_ADDRESS if found is None else list(found)
 
     async def async_setValues(  # noqa: N802 - pymodbus calls it so
-        self, _unit: int, _code: int, address: int, values: list[int]
+        self, _unit: int, code: int, address: int, values: list[int]
     ) -> ExcCodes | None:
-        """Write registers of a PLC's block."""
-        self.written = self._registers.write(address, values)
+        """Write registers or coils."""
+        self.written = self._table.put(code, address, values)
         return ExcCodes.ILLEGAL_ADDRESS if self.written is None else None
 
 

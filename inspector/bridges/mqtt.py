@@ -24,6 +24,8 @@ from inspector.bridges.broker import (
     BrokerError,
     Complaints,
     Connection,
+    NotTakenError,
+    RefusedError,
     Window,
     connected,
     json_properties,
@@ -34,7 +36,7 @@ from inspector.bridges.broker_commands import CommandDesk, Sender
 from inspector.bridges.feed import Feed
 from inspector.bridges.position import Position, PositionFile
 from inspector.client import ClientKeys, Gap, Heatmap, Item
-from inspector.config.mqtt_bridge import MqttBridge
+from inspector.config.mqtt_bridge import SPARKPLUG, MqttBridge
 from inspector.errors import WireError
 from inspector.logs import say
 from inspector.wire.messages import ReplyMessage, StatusMessage, VerdictMessage
@@ -48,6 +50,8 @@ _AGAIN_S: Final = (0.2, 5.0)
 _GONE_S: Final = 3.0
 """A station that is silent for so long is told as gone."""
 _FAREWELL_S: Final = 3.0
+_CANCEL_S: Final = 0.1
+"""What has not ended after this is cancelled again."""
 
 
 class Bridge:
@@ -62,6 +66,8 @@ class Bridge:
         self._state = state
         self._complaints = Complaints(config.broker)
         self._again_s = _AGAIN_S[0]
+        self._is_refused = False
+        """True while the broker takes one message, and not the other."""
         self._desk: CommandDesk | None = None
         self._replies: asyncio.Queue[tuple[Sender, ReplyMessage]] = asyncio.Queue(1000)
 
@@ -82,6 +88,7 @@ class Bridge:
                     await self._connection(stop, thread)
                 except BrokerError as error:
                     self._complaints.trouble(str(error))
+                    self._is_refused = isinstance(error, RefusedError)
                     self._state.write()
                 if self._desk is not None and self._desk.crashed:
                     raise WireError("the connection to the station crashed, as the log shows")
@@ -107,9 +114,7 @@ class Bridge:
     async def _connection(self, stop: asyncio.Event, thread: ThreadPoolExecutor) -> None:
         """One connection to the broker, from its beginning to its end. Raises BrokerError."""
         config = self._config
-        will = aiomqtt.Will(
-            f"{config.topic}/status", _status("offline", None, None), qos=1, retain=True
-        )
+        will = aiomqtt.Will(f"{config.topic}/status", _status("offline"), qos=1, retain=True)
         async with (
             connected(config, self._access, will, config.client_id) as connection,
             self._sparkplug() as sparkplug,
@@ -122,7 +127,7 @@ class Bridge:
                 await _first(
                     stop.wait(),
                     self._named(connection, publisher.failed()),
-                    self._pump(feed, publisher, thread),
+                    self._named(connection, self._pump(feed, publisher, thread)),
                     self._named(connection, self._listen(connection)),
                     self._named(connection, self._answer(connection)),
                     *([] if sparkplug is None else [sparkplug.listen()]),
@@ -158,7 +163,7 @@ class Bridge:
         """Carry what the station has to the broker, for ever."""
         loop = asyncio.get_running_loop()
         heard = time.monotonic()
-        await publisher.status(None, self._state.last)
+        await publisher.status(None, self._state)
         while True:
             items = await loop.run_in_executor(thread, feed.receive, _RECEIVE_MS)
             now = time.monotonic()
@@ -166,9 +171,9 @@ class Bridge:
                 heard = now
             elif publisher.knows_station and now - heard > _GONE_S:
                 say("station gone", logging.WARNING, address=self._config.station.verdicts)
-                await publisher.status(None, self._state.last)
+                await publisher.status(None, self._state)
             for item, is_record in items:
-                await publisher.publish(item, is_record, self._state.last)
+                await publisher.publish(item, is_record, self._state)
 
     async def _listen(self, connection: Connection) -> None:
         """Take commands; also notices the end of the connection."""
@@ -179,9 +184,16 @@ class Bridge:
             if self._desk is None or not isinstance(message.payload, bytes):
                 continue
             properties = message.properties
-            told = getattr(properties, "ResponseTopic", None) or f"{self._config.topic}/reply"
-            sender = Sender(str(told), getattr(properties, "CorrelationData", None))
+            asked = str(getattr(properties, "ResponseTopic", ""))
+            sender = Sender(self._answer_to(asked), getattr(properties, "CorrelationData", None))
             self._desk.take(sender, message.payload, message.retain)
+
+    def _answer_to(self, asked: str) -> str:
+        """Where an answer goes: where its sender asks for it, unless the bridge speaks there."""
+        own = self._config.topic, SPARKPLUG
+        # Nobody may have the station seem to say what a sender wrote.
+        is_own = any(asked == one or asked.startswith(f"{one}/") for one in own)
+        return asked if asked and not is_own else f"{self._config.topic}/reply"
 
     async def _answer(self, connection: Connection) -> None:
         while True:
@@ -189,18 +201,20 @@ class Bridge:
             properties = json_properties()
             if sender.correlation is not None:
                 properties.CorrelationData = sender.correlation
-            with contextlib.suppress(ValueError):
-                # A sender may ask for its answer at a topic that is none.
-                await connection.publish(
-                    sender.topic,
-                    _json(reply.model_dump(mode="json", by_alias=True)),
-                    qos=1,
-                    properties=properties,
-                )
+            told = _json(reply.model_dump(mode="json", by_alias=True))
+            try:
+                await connection.deliver(sender.topic, told, 1, False, properties)
+            except (ValueError, NotTakenError) as error:
+                # A sender may ask for its answer at a topic that is none, or is not for it.
+                say("answer not taken", logging.WARNING, topic=sender.topic, problem=str(error))
 
-    def _acknowledged(self, position: Position | None) -> None:
-        self._complaints.well()
-        self._again_s = _AGAIN_S[0]
+    def _acknowledged(self, position: Position | None, missing: int = 0) -> None:
+        if position is not None or not self._is_refused:
+            self._is_refused = False
+            self._complaints.well()
+            self._again_s = _AGAIN_S[0]
+        if missing:
+            self._state.lack(missing)
         if position is not None:
             self._state.acknowledge(position)
 
@@ -213,7 +227,7 @@ class _Publisher:
         config: MqttBridge,
         connection: Connection,
         sparkplug: _SparkplugConnection | None,
-        acknowledged: Callable[[Position | None], None],
+        acknowledged: Callable[..., None],
     ) -> None:
         self._topic = config.topic
         self._window = Window(connection, config.in_flight)
@@ -221,8 +235,9 @@ class _Publisher:
         self._acknowledged = acknowledged
         self.knows_station = False
         """True while the status that was told last was the station's."""
+        self._too_large_told = False
 
-    async def publish(self, item: Item, is_record: bool, last: Position | None) -> None:
+    async def publish(self, item: Item, is_record: bool, state: PositionFile) -> None:
         """Publish one item; waits while too much is under way."""
         if isinstance(item, VerdictMessage):
             await self._verdict(item, is_record)
@@ -231,16 +246,16 @@ class _Publisher:
         elif isinstance(item, StatusMessage):
             if self._sparkplug is not None:
                 await self._sparkplug.send(self._sparkplug.node.status(item))
-            await self.status(item, last)
+            await self.status(item, state)
         else:
             await self._gap(item)
 
-    async def status(self, status: StatusMessage | None, last: Position | None) -> None:
+    async def status(self, status: StatusMessage | None, state: PositionFile) -> None:
         """Publish how the bridge and its station stand."""
         self.knows_station = status is not None
         await self._window.publish(
             f"{self._topic}/status",
-            _status("online", status, last),
+            _status("online", status, state),
             partial(self._acknowledged, None),
             retain=True,
             properties=json_properties(),
@@ -252,9 +267,7 @@ class _Publisher:
             await asyncio.wait_for(self._farewell(), _FAREWELL_S)
 
     async def _farewell(self) -> None:
-        await self._window.publish(
-            f"{self._topic}/status", _status("offline", None, None), retain=True
-        )
+        await self._window.publish(f"{self._topic}/status", _status("offline"), retain=True)
         await self._window.empty()
 
     async def failed(self) -> None:
@@ -284,11 +297,12 @@ class _Publisher:
             "verdicts missing", logging.ERROR, epoch=gap.epoch, first=gap.first, last=gap.last or ""
         )
         told = {"station": gap.station, "epoch": gap.epoch, "first": gap.first, "last": gap.last}
-        done: Callable[[], None] = partial(self._acknowledged, None)
-        if gap.last is not None:
-            done = partial(self._acknowledged, Position(gap.epoch, gap.last))
+        end = None if gap.last is None else Position(gap.epoch, gap.last)
         await self._window.publish(
-            f"{self._topic}/gap", _json(told), done, properties=json_properties()
+            f"{self._topic}/gap",
+            _json(told),
+            partial(self._acknowledged, end, gap.count),
+            properties=json_properties(),
         )
 
     async def _heatmap(self, heatmap: Heatmap) -> None:
@@ -301,7 +315,13 @@ class _Publisher:
         )
         where = f"{self._topic}/heatmap/{message.camera}"
         for name, picture in (("map.png", heatmap.png), ("picture.jpg", heatmap.jpeg)):
-            await self._window.publish(f"{where}/{name}", picture, qos=0, properties=told)
+            topic = f"{where}/{name}"
+            if self._window.connection.takes(topic, picture, told):
+                await self._window.publish(topic, picture, qos=0, properties=told)
+            elif not self._too_large_told:
+                self._too_large_told = True
+                limit = f"{self._window.connection.largest} bytes, the longest packet of the broker"
+                say("picture left out", logging.WARNING, topic=topic, problem=f"is beyond {limit}")
 
 
 class _SparkplugConnection:
@@ -362,17 +382,24 @@ async def _first(*ways: Coroutine[Any, Any, Any]) -> None:
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
+        while left := [task for task in tasks if not task.done()]:
+            # Before Python 3.12 a wait_for that has just got its answer swallows its cancellation.
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=_CANCEL_S)
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         task.result()
 
 
-def _status(bridge: str, status: StatusMessage | None, last: Position | None) -> bytes:
+def _status(
+    bridge: str, status: StatusMessage | None = None, state: PositionFile | None = None
+) -> bytes:
+    last = None if state is None else state.last
     told: dict[str, Any] = {
         "bridge": bridge,
         "acknowledged": None if last is None else {"epoch": last.epoch, "seq": last.seq},
+        "missing": None if state is None else state.missing,
         "station": None if status is None else status.model_dump(mode="json", by_alias=True),
     }
     return _json(told)

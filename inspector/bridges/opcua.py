@@ -538,11 +538,10 @@ def _page(found: list[Any], most: Any, start: Any) -> tuple[list[Any], bool]:
 
 
 def _lot(parameters: Any) -> str:
-    """The lot among the parameters of a call. Raises :class:`JobError` for another one."""
-    lot = ""
-    for one in parameters or ():
-        text = getattr(one, "Value", one)
-        if not isinstance(text, str) or not text.startswith("lot="):
-            raise JobError(ErrorCode.ARGUMENT)
-        lot = text.removeprefix("lot=")
-    return lot
+    """The lot, which is the only parameter of a call. Raises :class:`JobError` for another one."""
+    found = [getattr(one, "Value", one) for one in parameters or ()]
+    if not found:
+        return ""
+    if len(found) > 1 or not isinstance(found[0], str) or not found[0].startswith("lot="):
+        raise JobError(ErrorCode.ARGUMENT)
+    return found[0].removeprefix("lot=")

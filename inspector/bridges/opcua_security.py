@@ -25,8 +25,10 @@ from typing import Any, Final
 
 from asyncua import ua
 from asyncua.common.utils import ServiceError
+from asyncua.crypto import uacrypto
 from asyncua.crypto.permission_rules import User, UserRole
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -36,10 +38,15 @@ from inspector.files import read_guarded, reason_of, write_new, write_whole
 from inspector.logs import say
 
 ROLES: Final = frozenset({"read", "trigger", "operate"})
+SIGNATURE_ERRORS: Final = (InvalidSignature, uacrypto.InvalidSignature)
+"""What asyncua raises for a wrong signature: in some places its own, in others cryptography's."""
 _MOST_REJECTED: Final = 100
 """Files in rejected/; a flood of certificates fills no disk."""
 _LARGEST: Final = 65_536
 _QUIET_S: Final = 10.0
+_MOST_LINES: Final = 20
+_LONGEST_NAME: Final = 64
+_LONGEST_LINE: Final = 300
 _YEARS: Final = 5
 
 
@@ -51,19 +58,31 @@ class Member(User):  # type: ignore[misc]
 
 
 class Refusals:
-    """Logs what a peer did wrong, not more often than every ten seconds for each cause."""
+    """Logs what peers did wrong: not more often than every ten seconds for each cause, nor more
+    than twenty lines in that time for all of them together.
+    """
 
     def __init__(self) -> None:
         self._said_s: dict[str, float] = {}
+        self._since_s = -_QUIET_S
+        self._lines = 0
 
     def say(self, who: str, problem: str) -> None:
         """One line, or none if the same was said just now."""
         now_s = time.monotonic()
-        if len(self._said_s) > 1000:
-            self._said_s.clear()
+        # Names and addresses come from outside, and are as long as a peer likes.
+        who, problem = who[:_LONGEST_NAME], problem[:_LONGEST_LINE]
+        if now_s >= self._since_s + _QUIET_S:
+            if self._lines > _MOST_LINES:
+                say("opcua", logging.WARNING, problem=f"{self._lines - _MOST_LINES} more refusals")
+            self._since_s, self._lines = now_s, 0
+            self._said_s = {key: at_s for key, at_s in self._said_s.items() if now_s < at_s}
         key = f"{who}\0{problem}"
-        if now_s >= self._said_s.get(key, -_QUIET_S) + _QUIET_S:
-            self._said_s[key] = now_s
+        if now_s < self._said_s.get(key, now_s):
+            return
+        self._lines += 1
+        if self._lines <= _MOST_LINES:
+            self._said_s[key] = now_s + _QUIET_S
             say("opcua", logging.WARNING, peer=who, problem=problem)
 
 

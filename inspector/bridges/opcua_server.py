@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import datetime
 import logging
 import uuid
@@ -11,18 +10,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from asyncua import Server, ua
+from asyncua import ua
 from asyncua.common.event_objects import BaseEvent, TransitionEvent
-from asyncua.common.utils import ServiceError
-from asyncua.crypto.permission_rules import User, UserRole
-from asyncua.server.internal_server import InternalServer
-from asyncua.server.internal_session import InternalSession
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from inspector.bridges import machine_vision as mv
 from inspector.bridges.codes import ErrorCode
 from inspector.bridges.jobs import JobError
+from inspector.bridges.machine_vision_nodes import Nodes, load
+from inspector.bridges.opcua_connections import BoundedServer
 from inspector.bridges.opcua_security import (
     Member,
     Pki,
@@ -30,14 +27,13 @@ from inspector.bridges.opcua_security import (
     Users,
     application_uri,
 )
+from inspector.bridges.opcua_sessions import caller
 from inspector.errors import PortError
 from inspector.files import reason_of
 from inspector.logs import say
 from inspector.version import VERSION
 
 _O = ua.ObjectIds
-_HALF_OPEN_S: Final = 10.0
-"""A connection without a session is closed after this."""
 _POLICIES: Final = [
     ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt,
     ua.SecurityPolicyType.Aes256Sha256RsaPss_SignAndEncrypt,
@@ -54,31 +50,6 @@ _EVENT_TYPES: Final = {"UtcTime": "DateTime", "ResultStateDataType": "Int32", "B
 
 Handler: TypeAlias = Callable[..., Awaitable[Sequence[Any]]]
 """A method's work: camera and inputs come in, its outputs but for Error come out."""
-
-_NOBODY: Final = User(role=UserRole.Anonymous)
-_caller: contextvars.ContextVar[User] = contextvars.ContextVar("caller")
-
-
-class _Session(InternalSession):  # type: ignore[misc]
-    """A session that tells a method who calls it."""
-
-    async def call(self, params: list[ua.CallMethodRequest]) -> list[ua.CallMethodResult]:
-        _caller.set(self.user)
-        return await super().call(params)  # type: ignore[no-any-return]
-
-
-class _Internal(InternalServer):  # type: ignore[misc]
-    """A server without a discovery service, which asyncua offers to everybody."""
-
-    def create_session(self, name: str, user: User = _NOBODY, external: bool = False) -> _Session:
-        return _Session(
-            self, self.aspace, self.subscription_service, name, user=user, external=external
-        )
-
-    def register_server(self, *_: Any) -> None:
-        raise ServiceError(ua.StatusCodes.BadServiceUnsupported)
-
-    register_server2 = register_server
 
 
 class VisionServer:
@@ -102,15 +73,11 @@ class VisionServer:
         self._refusals = Refusals()
         self._pki = None if pki is None else Pki(pki, self._refusals)
         users = Users(passwords, self._pki, self._refusals)
-        internal = _Internal(user_manager=users)
-        internal.max_connections = connections
-        internal.max_pending_activation_seconds = _HALF_OPEN_S
-        internal.allow_remote_admin = False
-        self._server = Server(iserver=internal)
+        self._server = BoundedServer(users, self._refusals, connections)
         self._owner: dict[ua.NodeId, str] = {}
         """The camera that an object with methods belongs to."""
         self._shown: dict[str, str | None] = {}
-        self.nodes: mv.Nodes
+        self.nodes: Nodes
 
     async def open(self) -> int:
         """Build the nodes and listen; returns the port.
@@ -147,7 +114,7 @@ class VisionServer:
         else:
             server.set_security_policy(_POLICIES)
             server.set_identity_tokens([ua.UserNameIdentityToken])
-        self.nodes = await mv.load(server, self._nodeset)
+        self.nodes = await load(server, self._nodeset)
         for camera in self._cameras:
             self._add_system(camera)
         self._bind()
@@ -198,7 +165,7 @@ class VisionServer:
     async def fire(
         self, camera: str, kind: int, message: str, severity: int = 100, **fields: Any
     ) -> bool:
-        """Fire an event of the specification; False when nobody has subscribed to any."""
+        """Fire an event of the specification; False when there is nobody who hears it."""
         event = BaseEvent()
         event.Severity = severity
         return await self._fire(camera, kind, event, message, fields)
@@ -234,7 +201,8 @@ class VisionServer:
         for emitter in (self._node(camera), ua.NodeId(_O.Server)):
             event.emitting_node = emitter
             for one in list(subscriptions.values()):
-                heard |= await one.monitored_item_srv.trigger_event(event)
+                is_there = await one.monitored_item_srv.trigger_event(event)
+                heard |= is_there and one.has_client
         return heard
 
     async def _show_state(self, machine: str, state: str, otherwise: int) -> None:
@@ -324,9 +292,9 @@ class VisionServer:
         role = _ROLES.get(method.name, "operate")
 
         async def call(parent: ua.NodeId, *arguments: ua.Variant) -> Any:
-            caller = _caller.get(None)
-            if not isinstance(caller, Member) or role not in caller.roles:
-                name = caller.name if isinstance(caller, Member) else "?"
+            who = caller.get(None)
+            if not isinstance(who, Member) or role not in who.roles:
+                name = who.name if isinstance(who, Member) else "?"
                 self._refusals.say(str(name), f"{method.name} needs the role {role}")
                 return ua.StatusCode(ua.StatusCodes.BadUserAccessDenied)
             camera = self._owner.get(parent)
@@ -343,7 +311,7 @@ class VisionServer:
                 error = 0
             except JobError as wrong:
                 self._refusals.say(
-                    str(caller.name), f"{camera}: {method.name}: {wrong.code.name.lower()}"
+                    str(who.name), f"{camera}: {method.name}: {wrong.code.name.lower()}"
                 )
                 found, error = [None] * (len(method.outputs) - 1), -int(wrong.code)
             except Exception as crash:  # noqa: BLE001 - one call shall not end the others'

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from inspector.errors import ConfigError
 from inspector.files import lock_file, reason_of, write_whole
@@ -16,6 +17,8 @@ from inspector.logs import say
 
 _EVERY_S: Final = 1.0
 """Between two writes of the file while verdicts are acknowledged."""
+_LARGEST: Final = 4096
+"""Bytes of a state file; none is longer."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,22 @@ class Position:
 
     epoch: str
     seq: int
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    since_us: Annotated[int, Field(ge=0, lt=2**53)]
+    births: Annotated[int, Field(ge=-1, le=255)]
+    missing: Annotated[int, Field(ge=0)] = 0
+    epoch: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    seq: Annotated[int, Field(ge=0, lt=2**53 - 1)] | None = None
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> _Document:
+        if (self.epoch is None) != (self.seq is None):
+            raise ValueError("epoch and seq belong together")
+        return self
 
 
 class PositionFile:
@@ -43,6 +62,8 @@ class PositionFile:
         self.last: Position | None = None
         self.births = -1
         """Number of the last Sparkplug connection, 0 to 255; -1 before the first."""
+        self.missing = 0
+        """Verdicts that the journal lacked so far; one for each gap of an unknown number."""
         self._written_s = 0.0
         self._is_dirty = False
         self._is_unwritable = False
@@ -66,6 +87,11 @@ class PositionFile:
         self._is_dirty = True
         if time.monotonic() - self._written_s >= _EVERY_S:
             self.write()
+
+    def lack(self, count: int) -> None:
+        """Note that the broker was told of ``count`` verdicts that the journal lacks."""
+        self.missing += count
+        self._is_dirty = True
 
     def next_birth(self) -> int:
         """The number of the next Sparkplug connection, which is on the disk when this returns."""
@@ -95,29 +121,38 @@ class PositionFile:
         os.close(self._lock)
 
     def _document(self) -> bytes:
-        told = {"since_us": self.since_us, "births": self.births}
-        last = {} if self.last is None else {"epoch": self.last.epoch, "seq": self.last.seq}
-        return json.dumps(told | last).encode()
+        last = self.last
+        return (
+            _Document(
+                since_us=self.since_us,
+                births=self.births,
+                missing=self.missing,
+                epoch=None if last is None else last.epoch,
+                seq=None if last is None else last.seq,
+            )
+            .model_dump_json(exclude_none=True)
+            .encode()
+        )
 
     def _load(self) -> None:
         try:
-            data = self._path.read_bytes()
+            with self._path.open("rb") as file:
+                data = file.read(_LARGEST + 1)
         except FileNotFoundError:
             self._make()
             return
         except OSError as error:
             raise ConfigError(_problem(self._path, error)) from None
         try:
-            found = json.loads(data)
-            self.since_us = _whole(found["since_us"])
-            self.births = _whole(found["births"])
-            if "epoch" in found:
-                self.last = Position(str(found["epoch"]), _whole(found["seq"]))
-        except (ValueError, TypeError, KeyError):
+            found = _Document.model_validate_json(data)
+        except ValidationError:
             raise ConfigError(
                 f"{self._path}: is no state file of a bridge; name another one, or delete it and "
                 f"choose with 'begin' where to begin anew"
             ) from None
+        self.since_us, self.births, self.missing = found.since_us, found.births, found.missing
+        if found.epoch is not None and found.seq is not None:
+            self.last = Position(found.epoch, found.seq)
 
     def _make(self) -> None:
         # What is judged before the first acknowledgement must not be lost with the process.
@@ -125,12 +160,6 @@ class PositionFile:
             write_whole(self._path, self._document(), mode=0o640)
         except OSError as error:
             raise ConfigError(_problem(self._path, error)) from None
-
-
-def _whole(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError
-    return value
 
 
 def _problem(path: Path, error: OSError) -> str:

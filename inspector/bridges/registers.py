@@ -198,6 +198,8 @@ class Registers:
     A block is written in one step: nobody reads a result that is half the one before.
     """
 
+    function_codes: Final = frozenset({1, 2, 3, 4, 6, 16, 23})
+
     def __init__(self, cameras: int, orders: ByteOrders) -> None:
         self._orders = orders
         self._cameras = cameras
@@ -214,6 +216,14 @@ class Registers:
     def size(self) -> int:
         """How many registers there are."""
         return len(self._values)
+
+    def get(self, code: int, address: int, count: int) -> list[int] | list[bool] | None:
+        """What a function code reads; 3 and 4 alike, and 1 and 2."""
+        return (self.read_bits if code in {1, 2} else self.read)(address, count)
+
+    def put(self, _code: int, address: int, values: Sequence[int]) -> int | None:
+        """What a function code writes, as ``write`` does."""
+        return self.write(address, values)
 
     def read(self, address: int, count: int) -> list[int] | None:
         """Registers as they stand; None when some of them are beyond the table."""
@@ -413,8 +423,14 @@ class Place:
     meaning: str
 
 
-def places(cameras: Sequence[str]) -> Iterator[Place]:
-    """Every value of the map, in the order of the blocks."""
+def places(cameras: Sequence[str], offset: int | None = None) -> Iterator[Place]:
+    """Every value of the map, in the order of the blocks.
+
+    With ``offset`` it is that of a PLC which is the server: it has the blocks of the cameras alone.
+    """
+    if offset is not None:
+        yield from _camera_places(cameras, offset)
+        return
     for block, base, fields in (
         ("overview", OVERVIEW, OVERVIEW_FIELDS),
         ("test", TESTS, TEST_FIELDS),
@@ -422,28 +438,33 @@ def places(cameras: Sequence[str]) -> Iterator[Place]:
     ):
         for field in fields:
             yield _place(block, base, field, "read")
+    yield from _camera_places(cameras, 0)
+
+
+def _camera_places(cameras: Sequence[str], offset: int) -> Iterator[Place]:
     for index, camera in enumerate(cameras):
+        base = camera_base(index) + offset
         for field in CAMERA:
-            yield _place(camera, camera_base(index), field, "read")
+            yield _place(camera, base, field, "read")
         for field in PLC:
-            yield _place(camera, camera_base(index) + PLC_OFFSET, field, "write")
+            yield _place(camera, base + PLC_OFFSET, field, "write")
 
 
-def as_csv(cameras: Sequence[str]) -> str:
+def as_csv(cameras: Sequence[str], offset: int | None = None) -> str:
     """The map as CSV, to be imported by an engineering tool."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([field.name for field in dataclasses.fields(Place)])
-    for place in places(cameras):
+    for place in places(cameras, offset):
         writer.writerow(dataclasses.astuple(place))
     return text.getvalue()
 
 
-def as_markdown(cameras: Sequence[str]) -> str:
+def as_markdown(cameras: Sequence[str], offset: int | None = None) -> str:
     """The map as tables for a person."""
     lines = []
     block = None
-    for place in places(cameras):
+    for place in places(cameras, offset):
         if (place.block, place.access) != block:
             block = place.block, place.access
             who = "the PLC writes" if place.access == "write" else "the PLC reads"

@@ -1,8 +1,4 @@
-"""A PLC program in Python: the function block of docs/plc/, in a scan cycle over a real socket.
-
-It works as a line does: a part comes, is triggered, and is let through only when a PASS for this
-very part has come within the PLC's own time. Everything else is a reject, silence included.
-"""
+"""A PLC program in Python: the function block of docs/plc/, in a scan cycle over a real socket."""
 
 from __future__ import annotations
 
@@ -10,16 +6,17 @@ import enum
 import logging
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from pymodbus.client import ModbusTcpClient
 from pymodbus.exceptions import ModbusException
 
-from inspector.bridges.codes import REASON_CODES
+from inspector.bridges.codes import REASON_CODES, ErrorCode
 from inspector.bridges.registers import CAMERA, PLC, PLC_OFFSET, ByteOrders, camera_base
 from inspector.bridges.results import following
+from inspector.bridges.scan_cycle import ScanCycle, Seen
 
 # What its complaints are about is told in this product's own words.
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
@@ -40,23 +37,6 @@ class Mode(enum.Enum):
     RUNNING = "running"
 
 
-@dataclass(frozen=True)
-class Seen:
-    """How one part ended for the PLC."""
-
-    part_id: str
-    verdict: int
-    """1 pass, 2 fail, 3 fault, 0: no result in the PLC's own time."""
-    reason: str
-    score: float
-    took_ms: float
-
-    @property
-    def passes(self) -> bool:
-        """True only for a PASS in time: everything else is a reject."""
-        return self.verdict == 1
-
-
 @dataclass
 class _Part:
     part_id: str
@@ -66,11 +46,17 @@ class _Part:
 class FunctionBlock:
     """The PLC's side of the handshake for one camera; pure logic, called once a scan.
 
-    The names are those of the Structured Text in docs/plc/function-block.st.
+    The names are those of the Structured Text in docs/plc/function-block.st. ``session`` is the
+    number of the session before, ``first_seq`` that of the first trigger in each session.
     """
 
     def __init__(
-        self, *, session: int = 0, timeout_s: float = 1.5, heartbeat_s: float = 1.0
+        self,
+        *,
+        session: int = 0,
+        first_seq: int = 1,
+        timeout_s: float = 1.5,
+        heartbeat_s: float = 1.0,
     ) -> None:
         self.mode = Mode.LOST
         self.block: dict[str, int] = {field.name: 0 for field in PLC if field.kind != "STRING"}
@@ -80,6 +66,7 @@ class FunctionBlock:
         self.sessions = 0
         self.may_trigger = False
         self._session = session
+        self._first_seq = first_seq
         self._timeout_s = timeout_s
         self._heartbeat_s = heartbeat_s
         self._seq = 0
@@ -95,7 +82,7 @@ class FunctionBlock:
 
     def trigger(self, part_id: str, now_s: float) -> None:
         """Fire for the part that stands before the camera; only while ``may_trigger``."""
-        self._seq = following(self._seq)
+        self._seq = following(self._seq) if self._seq else self._first_seq
         self._awaited[self._seq] = _Part(part_id, now_s)
         self.part_id = part_id
         self.block["PartIDLength"] = len(part_id)
@@ -107,6 +94,11 @@ class FunctionBlock:
         """Take what was read, None when the read failed; gives the parts that ended."""
         self.block["Heartbeat"] = (self.block["Heartbeat"] + 1) % 65_536
         self.may_trigger = False
+        # Before a result is taken: a PLC that stood still finds one that came too late.
+        for seq, part in list(self._awaited.items()):
+            if now_s > part.begun_s + self._timeout_s:
+                del self._awaited[seq]
+                yield Seen(part.part_id, 0, "", -1.0, 1000 * (now_s - part.begun_s))
         if read is not None and read["LayoutVersion"] and read["Heartbeat"] != self._heard:
             self._heard, self._heard_s = int(read["Heartbeat"]), now_s
         lives = read is not None and now_s < self._heard_s + self._heartbeat_s
@@ -124,17 +116,13 @@ class FunctionBlock:
             elif now_s > self._opened_s + _NO_ECHO_S:
                 # A bridge that has just started takes the first number for one of before.
                 self._open(now_s)
-        elif read["SessionEcho"] != self._session:
+        elif read["SessionEcho"] != self._session or read["ErrorCode"] == ErrorCode.TRIGGER_STEP:
             self._lose()
         else:
             yield from self._take(read, now_s)
             is_taken = read["TriggerSeqEcho"] == self._seq
             self.may_trigger = bool(_bit(read, 0)) and is_taken
             self.recipe = int(read["ActiveRecipe"])
-        for seq, part in list(self._awaited.items()):
-            if now_s > part.begun_s + self._timeout_s:
-                del self._awaited[seq]
-                yield Seen(part.part_id, 0, "", -1.0, 1000 * (now_s - part.begun_s))
 
     def _take(self, read: dict[str, int | float], now_s: float) -> Iterator[Seen]:
         seq = int(read["ResultSeq"])
@@ -166,7 +154,7 @@ class FunctionBlock:
         self.block["Session"] = self._session
 
 
-class SimulatedPlc:
+class SimulatedPlc(ScanCycle):
     """Runs a function block in a scan cycle against a bridge's registers."""
 
     def __init__(
@@ -185,26 +173,24 @@ class SimulatedPlc:
         """One cycle: write and read in one request, then the program; gives parts that ended."""
         return list(self.block.scan(self._exchange(), time.monotonic()))
 
-    def run(
-        self,
-        parts: int,
-        every_s: float,
-        *,
-        cycle_s: float = 0.005,
-        stop: Callable[[], bool] = lambda: False,
-    ) -> Iterator[Seen]:
-        """Send ``parts`` past the camera, one ``every_s`` at the most; gives each part's end."""
-        sent, due_s = 0, time.monotonic()
-        while not stop() and (sent < parts or self.block.waiting):
-            begun_s = time.monotonic()
-            yield from self.scan()
-            if sent < parts and begun_s >= due_s and self.block.may_trigger:
-                sent += 1
-                due_s = begun_s + every_s
-                self.block.trigger(f"part-{sent:05}", time.monotonic())
-            time.sleep(max(0.0, cycle_s - (time.monotonic() - begun_s)))
-        # The last result is acknowledged by the next write only.
-        yield from self.scan()
+    def trigger(self, part_id: str) -> None:
+        """Fire for the part that stands before the camera; only while ``may_trigger``."""
+        self.block.trigger(part_id, time.monotonic())
+
+    @property
+    def may_trigger(self) -> bool:
+        """True while the camera takes a part."""
+        return self.block.may_trigger
+
+    @property
+    def waiting(self) -> int:
+        """Parts that have no end yet."""
+        return self.block.waiting
+
+    @property
+    def discarded(self) -> int:
+        """Results that came for parts which were given up by then."""
+        return self.block.discarded
 
     def _exchange(self) -> dict[str, int | float] | None:
         """Write the block and read the camera's; None when that failed."""

@@ -14,10 +14,10 @@ from typing import Any, Final, Literal
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
+from inspector.config.mqtt_bridge import SPARKPLUG
 from inspector.errors import WireError
 from inspector.wire.messages import StatusMessage, VerdictMessage
 
-NAMESPACE: Final = "spBv1.0"
 REBIRTH: Final = "Node Control/Rebirth"
 
 DataType = Literal["Int64", "Double", "Boolean", "String", "DateTime"]
@@ -208,7 +208,7 @@ class EdgeNode:
         return self._seq
 
     def _topic(self, kind: str, *device: str) -> str:
-        return "/".join((NAMESPACE, self._group, kind, self._node, *device))
+        return "/".join((SPARKPLUG, self._group, kind, self._node, *device))
 
 
 def _metrics(verdict: VerdictMessage | None, at_ms: int, is_record: bool) -> list[Metric]:

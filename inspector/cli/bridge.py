@@ -14,9 +14,10 @@ from inspector.client.keys import ClientKeys
 from inspector.config.bridge_file import (
     OpcuaBridge,
     StationAddress,
-    load_bridge,
+    fieldbus_of,
     load_opcua_bridge,
 )
+from inspector.config.modbus_client import PolledBridge, RemoteIoBridge, load_modbus
 from inspector.config.mqtt_bridge import load_mqtt_bridge
 from inspector.errors import ConfigError
 from inspector.version import install_command
@@ -31,7 +32,9 @@ _PACKAGES: Final = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``bridge``."""
-    parser.add_argument("fieldbus", choices=list(_PACKAGES))
+    parser.add_argument(
+        "fieldbus", choices=[*_PACKAGES, "auto"], help="auto: the one that the file names"
+    )
     parser.add_argument("file", type=Path, nargs="?", metavar="FILE.yaml")
     parser.add_argument(
         "--map", action="store_true", help="print Modbus' register map as tables, and end"
@@ -45,11 +48,14 @@ def run(options: argparse.Namespace) -> int:
     Raises :class:`StartupError`.
     """
     fieldbus, path = options.fieldbus, options.file
+    if fieldbus == "auto" and path is not None:
+        # A fieldbus that there is not is refused like any other wrong value of a key.
+        named = fieldbus_of(path)
+        fieldbus = named if named in _PACKAGES else "modbus"
     if options.map or options.csv:
         if fieldbus != "modbus":
             raise ConfigError(f"bridge {fieldbus}: has no registers; leave --map and --csv out")
-        cameras = ("top",) if path is None else load_bridge(path).cameras
-        print(as_csv(cameras) if options.csv else as_markdown(cameras), end="")
+        print(_map(path, options.csv), end="")
     elif path is None:
         raise ConfigError("bridge: names no FILE.yaml; 'inspector examples DIR' writes one")
     else:
@@ -57,14 +63,36 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _map(path: Path | None, csv: bool) -> str:
+    """The register map of a file's cameras, or of one. Raises :class:`ConfigError`."""
+    cameras: tuple[str, ...] = ("top",)
+    offset = None
+    if path is not None:
+        config = load_modbus(path)
+        if isinstance(config, RemoteIoBridge):
+            raise ConfigError(f"{path}: role: remote_io has coils alone; leave --map and --csv out")
+        cameras = config.cameras
+        offset = config.offset if isinstance(config, PolledBridge) else None
+    return (as_csv if csv else as_markdown)(cameras, offset)
+
+
 def _run_modbus(path: Path) -> None:
-    config = load_bridge(path)
+    config = load_modbus(path)
     keys = load_keys(config.station)
     require("bridge", "modbus")
-    from inspector.bridges import modbus
-
     logs.to_stderr()
-    modbus.run(config, keys)
+    if isinstance(config, RemoteIoBridge):
+        from inspector.bridges import remote_io
+
+        remote_io.run(config, keys)
+    elif isinstance(config, PolledBridge):
+        from inspector.bridges import polled_plc
+
+        polled_plc.run(config, keys)
+    else:
+        from inspector.bridges import modbus
+
+        modbus.run(config, keys)
 
 
 def _run_opcua(path: Path) -> None:

@@ -141,7 +141,7 @@ def _describe(camera: str, judge: Judge) -> Iterator[CheckResult]:
 
 
 def _check_camera(config: CameraConfig, detector: Detector | None) -> Iterator[CheckResult]:
-    if isinstance(config, OpenCvCamera):
+    if isinstance(config, OpenCvCamera) and config.source_kind == "pipeline":
         has = "has" if has_gstreamer() else "has not"
         yield CheckResult("camera", f"{config.name}: this OpenCV {has} GStreamer")
     for remark in camera_remarks(config):

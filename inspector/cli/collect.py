@@ -29,7 +29,7 @@ from inspector.imaging.geometry import Box
 from inspector.interrupt import Interrupt
 from inspector.progress import QUICK_S, Bars
 from inspector.shown import plain
-from inspector.tables import print_next
+from inspector.tables import Terminal, print_next
 
 FEWEST: Final = 10
 """With fewer photos training refuses to start."""
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     )
     if options.manual and (sys.stdin is None or sys.stdin.closed):
         raise ConfigError("--manual: standard input is closed; use --interval-ms instead")
-    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    console = Terminal(stderr=True, highlight=False, soft_wrap=True, markup=False)
     for remark in camera_remarks(source.config):
         console.print(plain(remark))
     with closing(cameras.create(source.config)) as camera:

@@ -12,8 +12,6 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
-
 from inspector.cli.recorded import add_journal, find_journal, is_within, progress_bar
 from inspector.errors import ConfigError, OutputError
 from inspector.files import output_errors, whole_file
@@ -21,6 +19,7 @@ from inspector.journal.reader import Reader
 from inspector.journal.recovery import Damage
 from inspector.journal.schema import Delivered
 from inspector.shown import cell
+from inspector.tables import Terminal
 from inspector.version import install_command
 from inspector.wire.messages import VerdictMessage, decode_verdict
 
@@ -40,7 +39,7 @@ COLUMNS: Final = (
         "regions",
     ),
     *("model_name", "model_version", "model_sha256", "recipe"),
-    *("triggered_us", "grabbed_us", "judged_us", "queue_ms", "judge_ms"),
+    *("triggered_us", "grabbed_us", "frame", "judged_us", "queue_ms", "judge_ms"),
     *("sent_us", "acknowledged_us", "delivered"),
 )
 """Columns of the table. ``judged_at`` is ``judged_us`` as a UTC time, ``regions`` are JSON.
@@ -74,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     if write is _write_parquet:
         _pyarrow(out)
     folder, _ = find_journal(options.source)
-    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    console = Terminal(stderr=True, highlight=False, soft_wrap=True, markup=False)
     damages: list[Damage] = []
     with closing(Reader(folder, damages.append)) as reader, progress_bar(console) as bar:
         task = bar.add_task("verdicts", total=None)
@@ -149,7 +148,7 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> int:
     pa, parquet = _pyarrow(path)
     floats = {"score", "limit_factor", "queue_ms", "judge_ms"}
     integers = {"seq", "trigger_seq", "triggered_us", "grabbed_us", "judged_us", "sent_us"}
-    integers.add("acknowledged_us")
+    integers |= {"frame", "acknowledged_us"}
     kinds = dict.fromkeys(floats, pa.float64()) | dict.fromkeys(integers, pa.int64())
     kinds["judged_at"] = pa.timestamp("us", tz="UTC")
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +17,12 @@ from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.folder import FolderCamera
 from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.config.cameras.simulator import SimulatorCamera
-from inspector.config.station_file import load_station
+from inspector.config.station_file import load_station, state_folder
 from inspector.config.yaml_file import NAME
 from inspector.detection import bundle
-from inspector.errors import BundleError, ConfigError, OutputError
+from inspector.errors import BundleError, ConfigError, JournalError, OutputError
 from inspector.files import write_output
+from inspector.journal.reader import Reader
 from inspector.shown import masked
 from inspector.tables import print_next
 
@@ -41,6 +43,18 @@ _FOLDER: Final = """\
     rate_hz: 0
     # true: begin again after the last image, for ever.
     loop: false
+"""
+_VIDEO: Final = """\
+    kind: opencv
+    # A video file: every frame of it is a part.
+    source: {source}
+    # Parts per second; left out: as fast as they are judged.
+    # fps: 2
+"""
+_VIDEO_TIMEOUT: Final = """\
+    # Longer than the time between two parts: 6000 allows 'fps: 0.2'. A file that gives no frame for
+    # so long is lost.
+    timeout_ms: 6000
 """
 _SIMULATOR: Final = """\
     kind: simulator
@@ -88,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
             f"{bundle_path}: no such bundle; leave --bundle out to train one later, or correct it"
         )
     recipe = _name(bundle.read(bundle_path).manifest.name, _RECIPE) if has_bundle else _RECIPE
-    station = _STATION if path.stem == "station" else _name(path.stem, _STATION)
+    station = _name(path.stem, _STATION) if path.stem != "station" else _unused(path, recipe)
     if os.path.lexists(path):
         raise OutputError(f"{path}: exists and is never overwritten; choose another name")
     write_output(path, _written(path, station, camera, recipe, bundle_path), mode=None)
@@ -97,6 +111,11 @@ def run(options: argparse.Namespace) -> int:
         f"{bundle_path}"
     )
     journal = load_station(path).state_folder
+    if path.stem == "station" and station != _STATION:
+        print(
+            f"note: it is called {station}, for a station called {_STATION} ran on this machine "
+            f"with another recipe; change 'station' in the file for a name that you like better"
+        )
     if journal.exists():
         print(
             f"note: a station called {station} ran here before and goes on with its journal in "
@@ -118,17 +137,17 @@ def _written(path: Path, station: str, camera: CameraConfig, recipe: str, bundle
     text = (examples_folder() / "station.yaml").read_text(encoding="utf-8")
     text = re.sub(r"\A(#.*\n)+", _HEAD, text)
     text = _set(text, "station", station).replace(f"/{_STATION}", f"/{station}")
-    if isinstance(camera, OpenCvCamera):
-        source = camera.source
-        if camera.source_kind == "file":
-            source = _seen_from(path, Path(str(source)))
-        text = _set(text, "source", source)
+    if isinstance(camera, OpenCvCamera) and camera.is_live:
+        text = _set(text, "source", camera.source)
         # Left to the device: it refuses a size that it does not have.
         text = re.sub(r"(?m)^    (?=(?:width|height|fps): )", "    # ", text)
     else:
-        keys = _SIMULATOR
+        keys, timeout = _SIMULATOR, ""
         if isinstance(camera, FolderCamera):
             keys = _FOLDER.format(source=_scalar(_seen_from(path, camera.path)))
+        elif isinstance(camera, OpenCvCamera):
+            keys = _VIDEO.format(source=_scalar(_seen_from(path, Path(str(camera.source)))))
+            timeout = _VIDEO_TIMEOUT
         # From the kind to the keys that every kind has.
         text = re.sub(
             r"(?s)    kind: opencv\n.*?(?=    # What makes a part)", lambda _: keys, text, count=1
@@ -136,8 +155,8 @@ def _written(path: Path, station: str, camera: CameraConfig, recipe: str, bundle
         if isinstance(camera, SimulatorCamera):
             # The alarm must not begin with what the simulator does on purpose.
             text = _set(text, "fail_share", 0.5)
-        for key in ("latency_ms", "timeout_ms"):
-            text = re.sub(rf"(?m)(?:^    # .*\n)+^    {key}: .*\n", "", text)
+        for key, instead in (("latency_ms", ""), ("timeout_ms", timeout)):
+            text = re.sub(rf"(?m)(?:^    # .*\n)+^    {key}: .*\n", instead, text)
     text = re.sub(r"(?m)^  flange:$", f"  {_scalar(recipe)}:", text)
     text = _set(text, "recipe", recipe)
     return _set(text, "bundle", _seen_from(path, bundle_path))
@@ -159,6 +178,26 @@ def _seen_from(path: Path, file: Path) -> str:
     """``file`` as the station file at ``path`` names it: relative where it lies beside or below."""
     there, file = path.parent.absolute(), file.absolute()
     return str(file.relative_to(there) if file.is_relative_to(there) else file)
+
+
+def _unused(path: Path, recipe: str) -> str:
+    """A name for a station whose file has none: no other product's journal goes by it."""
+    folder = _name(path.absolute().parent.name, _STATION)
+    numbered = (f"line-{number}" for number in count(2))
+    return next(name for name in chain((_STATION, folder), numbered) if _is_free(name, recipe))
+
+
+def _is_free(station: str, recipe: str) -> bool:
+    """Whether ``station`` never ran here, or by ``recipe`` at last."""
+    journal = state_folder(station)
+    if not journal.exists():
+        return True
+    try:
+        with Reader(journal) as reader:
+            kept = reader.in_force(station)
+    except JournalError:
+        return False
+    return kept is None or kept.recipe == recipe
 
 
 def _name(wanted: str, otherwise: str) -> str:

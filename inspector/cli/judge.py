@@ -9,7 +9,6 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
 from rich.text import Text
 
 from inspector.cli.output import STYLES, write_picture
@@ -19,8 +18,8 @@ from inspector.imaging.folders import find_parts, remarks
 from inspector.imaging.heatmaps import map_to_grey, overlay
 from inspector.imaging.images import IMAGE_SUFFIXES, encode_jpeg, read_image
 from inspector.progress import QUICK_S, Bars
-from inspector.shown import plain
-from inspector.tables import numbers, print_next, show, table
+from inspector.shown import plain, printable
+from inspector.tables import Terminal, numbers, print_next, show, table
 from inspector.verdict import EXIT_CODES, FloatMap, Frame8, Judgement, Reason, Verdict
 
 _OVERLAY: Final = "_overlay.jpg"
@@ -58,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     made = 0
     judged = table("photo", "verdict", numbers("score"), "reason")
     tally: Counter[Verdict] = Counter()
-    stderr = Console(stderr=True)
+    stderr = Terminal(stderr=True)
     with Bars(*Bars.get_default_columns(), console=stderr, transient=True, quick_s=QUICK_S) as bar:
         for path, name in bar.track(photos, description="judging"):
             judgement = _judge(detector, path)
@@ -66,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
             judged.add_row(*_row(path, judgement))
             if out is not None and judgement.judged is not None:
                 picture = _picture(judgement.judged, judgement.anomaly_map)
-                write_picture(_free(out / name, taken), picture)
+                write_picture(_free(out.joinpath(*map(printable, name.parts)), taken), picture)
                 made += 1
     show(judged)
     for note in notes:

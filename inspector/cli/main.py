@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from inspector.errors import InspectorError, Problems
-from inspector.shown import Parser, plain
-from inspector.streams import complain, silence
+from inspector.shown import Parser, complaint
+from inspector.streams import complain, until_unread
 from inspector.version import VERSION
 
 COMMANDS: Final = {
@@ -46,24 +46,29 @@ COMMANDS: Final = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code, as :mod:`inspector.errors` lists them."""
-    argv = sys.argv[1:] if argv is None else argv
-    options = _parser(argv).parse_args(argv)
+    """Run one command; returns its exit code, as :mod:`inspector.errors` lists them.
+
+    0 where the reader of the output ended first, as in 'inspector check | head': nothing is wrong.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    return until_unread(lambda: _run(words), cut_short=0)
+
+
+def _run(argv: Sequence[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name that the terminal cannot show is escaped instead of ending the command.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        # Loading a command takes seconds on a slow machine, and Ctrl-C may come then.
+        options = _parser(argv).parse_args(argv)
         return int(options.run(options))
     except InspectorError as error:
         problems = error.problems if isinstance(error, Problems) else [error]
-        complain("\n".join(f"inspector: error: {plain(str(problem))}" for problem in problems))
+        said = (complaint(str(problem), argv) for problem in problems)
+        complain("\n".join(f"inspector: error: {each}" for each in said))
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # The reader of our output ended first, as in 'inspector check | head': nothing is wrong.
-        silence(sys.stdout.fileno())
-        return 0
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:

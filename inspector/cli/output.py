@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
 from rich.text import Text
 
 from inspector.cli.status import described, other_limit
@@ -18,6 +17,7 @@ from inspector.imaging.heatmaps import overlay
 from inspector.imaging.images import encode_jpeg
 from inspector.shown import plain
 from inspector.streams import LineSink, silence
+from inspector.tables import Terminal
 from inspector.verdict import Frame8, Verdict
 from inspector.wire.messages import StatusMessage, VerdictMessage
 
@@ -36,7 +36,7 @@ class Screen:
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
-        self._console = Console(highlight=False, stderr=stderr)
+        self._console = Terminal(highlight=False, stderr=stderr)
         self._sink: LineSink | None = None
         try:
             self._console.file.flush()

@@ -81,6 +81,8 @@ def find_camera(text: str) -> FolderCamera | OpenCvCamera | SimulatorCamera:
         return FolderCamera(name="folder", kind="folder", path=path)
     if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
         raise CameraError(f"{text}: a single picture; name the folder it lies in")
+    if path.suffix.lower() == ".onnx" and path.is_file():
+        raise CameraError(f"{text}: a bundle, not a camera; name what gives the pictures")
     is_named = text.isdecimal() or text.startswith("/dev/") or "://" in text or "!" in text
     is_file = path.exists() and not _STATION_FILE.fullmatch(text)
     if not text or not (is_named or is_file):

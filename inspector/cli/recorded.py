@@ -40,7 +40,8 @@ def find_journal(source: Path) -> tuple[Path, Station | None]:
         station = load_station(source)
         return station.state_folder, station
     if not source.is_dir():
-        raise ConfigError(f"{source}: no such folder; give a station file or a journal's folder")
+        what = "a file, not a folder" if source.exists() else "no such folder"
+        raise ConfigError(f"{source}: {what}; give a station file or a journal's folder")
     return source, None
 
 

@@ -20,7 +20,7 @@ from inspector.errors import ConfigError, JournalError
 from inspector.imaging.geometry import Box
 from inspector.journal.pictures import KeptPicture, PictureRecord, pictures
 from inspector.shown import plain
-from inspector.tables import numbers, show, table
+from inspector.tables import Terminal, numbers, show, table
 from inspector.verdict import Judgement, Verdict
 from inspector.wire.messages import VerdictMessage
 
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     :class:`ProviderError`.
     """
     folder, station = find_journal(options.source)
-    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    console = Terminal(stderr=True, highlight=False, soft_wrap=True, markup=False)
     chosen = _choose(folder, station, options, console)
     if not chosen:
         raise JournalError(f"{folder}: no pictures to replay; docs/journal.md says what is kept")

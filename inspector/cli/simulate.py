@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
-
 from inspector.cameras.simulated import families
 from inspector.cameras.simulated.conveyor import GOOD, Domain
 from inspector.cameras.simulated.scene import Conditions, SimulatedPart
@@ -19,7 +17,7 @@ from inspector.errors import OutputError
 from inspector.files import output_errors, whole_folder
 from inspector.imaging.images import encode_png
 from inspector.progress import QUICK_S, Bars
-from inspector.tables import print_next
+from inspector.tables import Terminal, print_next
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def write_dataset(
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise OutputError(f"{out}: exists and is not an empty folder; choose another one")
         out.parent.mkdir(parents=True, exist_ok=True)
-        stderr = Console(stderr=True)
+        stderr = Terminal(stderr=True)
         bar = Bars(*Bars.get_default_columns(), console=stderr, transient=True, quick_s=QUICK_S)
         with whole_folder(out) as folder, bar:
             items = list(_items(folder, (good, test_good, defective), families.defects(family)))

@@ -1,10 +1,10 @@
-"""``simulate-plc``: a PLC that works with a bridge, to try it without one."""
+"""``simulate-plc``: a PLC, or remote I/O, that works with a bridge, to try it without one."""
 
 from __future__ import annotations
 
 import argparse
 import collections
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +13,27 @@ from rich.text import Text
 from inspector.cli.arguments import count, patience, seconds
 from inspector.cli.bridge import require
 from inspector.cli.output import STYLES, Screen
-from inspector.config.bridge_file import ModbusBridge, load_bridge
+from inspector.cli.simulated_sorting import sort
+from inspector.config.bridge_file import (
+    ModbusBridge,
+    OpcuaBridge,
+    load_opcua_bridge,
+)
+from inspector.config.modbus_client import (
+    ModbusRole,
+    PolledBridge,
+    RemoteIoBridge,
+    load_modbus,
+)
 from inspector.errors import ConfigError
 from inspector.interrupt import Interrupt
 from inspector.tables import numbers, show, table
 from inspector.verdict import Verdict
 
 if TYPE_CHECKING:
-    from inspector.bridges.simulated_plc import Seen, SimulatedPlc
+    from inspector.bridges.scan_cycle import ScanCycle, Seen
+    from inspector.bridges.simulated_opcua_plc import Login
+    from inspector.bridges.simulated_plc import SimulatedPlc
 
 _VERDICTS = {1: Verdict.PASS, 2: Verdict.FAIL, 3: Verdict.FAULT}
 _ROW = "{:<12} {:<9} {:>7} {:>9}  {:<8} {}"
@@ -28,8 +41,10 @@ _ROW = "{:<12} {:<9} {:>7} {:>9}  {:<8} {}"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``simulate-plc``."""
-    parser.add_argument("fieldbus", choices=["modbus"])
-    parser.add_argument("file", type=Path, metavar="FILE.yaml", help="the bridge's file")
+    parser.add_argument("fieldbus", choices=["modbus", "opcua", "remote-io"])
+    parser.add_argument(
+        "file", metavar="FILE.yaml", help="the bridge's file; opcua: or opc.tcp://HOST:PORT"
+    )
     parser.add_argument("--camera", metavar="NAME", help="whose PLC it is [the first]")
     parser.add_argument("--parts", type=count, default=20, metavar="N", help="[%(default)s]")
     parser.add_argument(
@@ -46,19 +61,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="after this a part without a result is rejected [%(default)g]",
     )
+    parser.add_argument(
+        "--pki", type=Path, metavar="FOLDER", help="opcua: the PLC's own folder of certificates"
+    )
+    parser.add_argument("--user", metavar="NAME", help="opcua: who logs in")
+    parser.add_argument(
+        "--password-file", type=Path, metavar="FILE", help="opcua: [that of the bridge's file]"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Send parts past a camera, and print how each ended; 0. Raises :class:`ConfigError`."""
-    config = load_bridge(options.file)
-    require("simulate-plc", "modbus")
-    camera = config.cameras[0] if options.camera is None else options.camera
-    if camera not in config.cameras:
-        raise ConfigError(
-            f"{options.file}: cameras: there is no '{camera}', as --camera asks; choose one of "
-            f"{', '.join(config.cameras)}"
-        )
-    plc = connect(config, camera, options.timeout)
+    """Send parts past a camera, and print how each ended; 0.
+
+    Raises :class:`ConfigError`, :class:`SecretError`, :class:`WireError`, :class:`PortError`.
+    """
+    if options.fieldbus == "remote-io":
+        _sort(options)
+        return 0
+    plc = _modbus_plc(options) if options.fieldbus == "modbus" else _opcua_plc(options)
     try:
         with Interrupt() as interrupt, Screen() as screen:
             parts = plc.run(options.parts, options.every, stop=lambda: interrupt.requested)
@@ -69,16 +89,104 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _modbus_plc(options: argparse.Namespace) -> ScanCycle:
+    config = _modbus_file(options)
+    if isinstance(config, RemoteIoBridge):
+        raise _other_file(options, "remote-io")
+    return connect(config, _camera(options, config.cameras), options.timeout)
+
+
+def _sort(options: argparse.Namespace) -> None:
+    config = _modbus_file(options)
+    if not isinstance(config, RemoteIoBridge):
+        raise _other_file(options, "modbus")
+    sort(config, options.parts, options.every)
+
+
+def _modbus_file(options: argparse.Namespace) -> ModbusRole:
+    config = load_modbus(Path(options.file))
+    require("simulate-plc", "modbus")
+    return config
+
+
+def _other_file(options: argparse.Namespace, fieldbus: str) -> ConfigError:
+    return ConfigError(f"{options.file}: is for 'inspector simulate-plc {fieldbus}'; run that")
+
+
+def _opcua_plc(options: argparse.Namespace) -> ScanCycle:
+    """A PLC that is connected to an OPC UA server, which need not be this machine's."""
+    require("simulate-plc", "opcua")
+    from inspector.bridges.simulated_opcua_plc import OpcuaPlc
+
+    heartbeat_s = 1.0
+    if "://" in options.file:
+        url, camera = options.file, options.camera or ""
+        login = _login(options, None)
+    else:
+        config = load_opcua_bridge(Path(options.file))
+        host, port = config.host_and_port
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+        url = f"opc.tcp://{f'[{host}]' if ':' in host else host}:{port}"
+        camera, heartbeat_s = _camera(options, config.cameras), config.heartbeat_s
+        login = _login(options, config)
+    plc = OpcuaPlc(url, camera, login=login, timeout_s=options.timeout, heartbeat_s=heartbeat_s)
+    try:
+        plc.connect()
+    except BaseException:
+        plc.close()
+        raise
+    return plc
+
+
+def _login(options: argparse.Namespace, config: OpcuaBridge | None) -> Login | None:
+    """Who the PLC is; None: a bridge without certificates lets everybody in."""
+    from inspector.bridges.opcua_security import read_password
+    from inspector.bridges.simulated_opcua_plc import Login
+
+    server = None if config is None or config.pki is None else config.pki / "own.der"
+    if options.pki is None and options.user is None and server is None:
+        return None
+    if options.pki is None:
+        raise ConfigError(
+            "simulate-plc: --pki: missing; make a folder with 'inspector keygen FOLDER --opcua', "
+            "and copy its own.der to trusted/ of the bridge's"
+        )
+    users = {} if config is None else config.users
+    user = options.user or next((one for one in users if "trigger" in users[one].roles), None)
+    if user is None:
+        raise ConfigError("simulate-plc: --user: missing; name one that has the role trigger")
+    path = options.password_file
+    if path is None and user in users:
+        path = users[user].password_file
+    if path is None:
+        raise ConfigError(f"simulate-plc: --password-file: missing; '{user}' needs a password")
+    return Login(options.pki, user, read_password(path), server)
+
+
+def _camera(options: argparse.Namespace, cameras: Sequence[str]) -> str:
+    camera = cameras[0] if options.camera is None else str(options.camera)
+    if camera not in cameras:
+        raise ConfigError(
+            f"{options.file}: cameras: there is no '{camera}', as --camera asks; choose one of "
+            f"{', '.join(cameras)}"
+        )
+    return camera
+
+
 def connect(
-    config: ModbusBridge, camera: str, timeout_s: float, port: int | None = None
+    config: ModbusBridge | PolledBridge, camera: str, timeout_s: float, port: int | None = None
 ) -> SimulatedPlc:
-    """A simulated PLC for a camera of a bridge."""
-    from inspector.bridges.registers import ByteOrders
+    """A simulated PLC for a camera of a bridge. Raises :class:`PortError`."""
+    from inspector.bridges.registers import ByteOrders, camera_base
+    from inspector.bridges.served_plc import ServedPlc
     from inspector.bridges.simulated_plc import FunctionBlock, SimulatedPlc
 
     host, listens = config.host_and_port
     orders = ByteOrders(config.word_order, config.byte_order, config.text_order)
     block = FunctionBlock(timeout_s=timeout_s, heartbeat_s=config.heartbeat_s)
+    if isinstance(config, PolledBridge):
+        base = camera_base(config.cameras.index(camera)) + config.offset
+        return ServedPlc(block, config.host_and_port, base, orders)
     # A server that listens at every address is reached at this machine's own.
     host = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104
     return SimulatedPlc(block, host, port or listens, config.cameras.index(camera), orders)
@@ -110,7 +218,7 @@ def watch(parts: Iterable[Seen], screen: Screen) -> list[Seen]:
     return seen
 
 
-def report(plc: SimulatedPlc, seen: list[Seen]) -> None:
+def report(plc: ScanCycle, seen: list[Seen]) -> None:
     """Print what the PLC counted."""
     ends = collections.Counter(part.verdict for part in seen)
     rejects = sum(not part.passes for part in seen)
@@ -123,4 +231,4 @@ def report(plc: SimulatedPlc, seen: list[Seen]) -> None:
             f"from trigger to result as the PLC sees it: {times[len(times) // 2]:.0f} ms as a rule "
             f"(median), {times[-1]:.0f} ms at most"
         )
-    print(f"results of parts that were given up by then: {plc.block.discarded}")
+    print(f"results of parts that were given up by then: {plc.discarded}")

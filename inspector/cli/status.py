@@ -17,7 +17,7 @@ from inspector.client.commander import Commander
 from inspector.config.addresses import COMMANDS
 from inspector.errors import CommandError, InspectorError
 from inspector.shown import plain
-from inspector.tables import show, table
+from inspector.tables import Terminal, show, table
 from inspector.wire.messages import CameraStatus, State, StatusMessage
 
 _PATIENCE_S: Final = 3.0
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     A station that does not answer is CRITICAL; one that cannot be asked, because of a wrong address
     or key file, is UNKNOWN.
     """
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     try:
         keys = client_keys(arguments)
         with Commander(arguments.address, timeout_s=arguments.timeout, keys=keys) as station:

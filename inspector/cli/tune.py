@@ -38,7 +38,7 @@ from inspector.imaging.folders import find_parts, remarks
 from inspector.imaging.images import read_image
 from inspector.progress import QUICK_S, Bars
 from inspector.shown import plain
-from inspector.tables import numbers, print_next, show, table
+from inspector.tables import Terminal, numbers, print_next, show, table
 from inspector.verdict import Frame8
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     # Loaded here, so that 'inspector tune --help' does not load ONNX Runtime.
     from inspector.detection.detector import Detector
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    console = Terminal(stderr=True, highlight=False, soft_wrap=True, markup=False)
     paths = list(dict.fromkeys(options.bundles))
     files = [bundles.read(path) for path in paths]
     for file in files[1:]:

@@ -14,6 +14,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from inspector.client.keys import ClientKeys, configure_client
 from inspector.errors import WireError
+from inspector.shown import masked
 from inspector.wire.messages import (
     Command,
     ReplyMessage,
@@ -211,9 +212,9 @@ def dial(socket: zmq.Socket[bytes], address: str) -> None:
     """Connect ``socket`` to ``address``. Raises :class:`WireError` when it is no address."""
     try:
         socket.connect(address)
-    except zmq.ZMQError as error:
+    except zmq.ZMQError:
         raise WireError(
-            f"{address}: not an address to connect to ({error.strerror}); "
+            f"{masked(address)}: not an address to connect to; "
             f"write it as tcp://HOST:PORT or ipc://PATH"
         ) from None
 

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from inspector.config.addresses import COMMANDS
+from inspector.config.addresses import COMMANDS, VERDICTS
 from inspector.config.yaml_file import NAME, FrozenModel, Misplaced, Number, Whole, load_yaml
 
 MOST_CAMERAS = 16
@@ -34,6 +34,13 @@ class StationAddress(FrozenModel):
         return self
 
 
+class CountedStation(StationAddress):
+    """Where the station is, and where it publishes."""
+
+    verdicts: str = VERDICTS
+    """Used with ``hardware_trigger`` alone."""
+
+
 def _network(value: str) -> str:
     try:
         ipaddress.ip_network(value)
@@ -42,24 +49,11 @@ def _network(value: str) -> str:
     return value
 
 
-class ModbusBridge(FrozenModel):
-    """A Modbus TCP server for PLCs, in front of one station."""
-
-    documented_in: ClassVar[str] = "docs/plc/modbus.md"
-    start_from: ClassVar[str] = (
-        "write the examples with 'inspector examples DIR' and copy bridge-modbus.yaml"
-    )
+class RegisterBridge(FrozenModel):
+    """What a bridge needs whose PLC speaks the handshake of registers, as server or as client."""
 
     bridge: Literal["modbus"]
     station: StationAddress = StationAddress()
-    listen: str = "127.0.0.1:1502"
-    """HOST:PORT; port 502 is that of the standard, and needs the right to bind it."""
-    readers: tuple[str, ...] = ("127.0.0.1",)
-    """IP addresses and networks that may read."""
-    writers: tuple[str, ...] = ("127.0.0.1",)
-    """IP addresses and networks that may read and write."""
-    connections: Whole = Field(default=32, ge=1, le=1000)
-    """How many may be open at once; one more is closed."""
     cameras: tuple[Annotated[str, Field(pattern=NAME)], ...] = Field(
         min_length=1, max_length=MOST_CAMERAS
     )
@@ -78,10 +72,40 @@ class ModbusBridge(FrozenModel):
     byte_order: Literal["high_first", "low_first"] = "high_first"
     text_order: Literal["high_first", "low_first"] = "high_first"
 
+    @model_validator(mode="after")
+    def _refuse_doubles(self) -> RegisterBridge:
+        refuse_doubles({"cameras": self.cameras, "recipes": tuple(self.recipes.values())})
+        return self
+
+
+class ModbusBridge(RegisterBridge):
+    """A Modbus TCP server for PLCs, in front of one station."""
+
+    documented_in: ClassVar[str] = "docs/plc/modbus.md"
+    start_from: ClassVar[str] = (
+        "write the examples with 'inspector examples DIR' and copy bridge-modbus.yaml"
+    )
+
+    station: CountedStation = CountedStation()
+    role: Literal["server"] = "server"
+    """``server``; files of the other roles have other keys (inspector/config/modbus_client.py)."""
+    listen: str = "127.0.0.1:1502"
+    """HOST:PORT; port 502 is that of the standard, and needs the right to bind it."""
+    readers: tuple[str, ...] = ("127.0.0.1",)
+    """IP addresses and networks that may read."""
+    writers: tuple[str, ...] = ("127.0.0.1",)
+    """IP addresses and networks that may read and write."""
+    connections: Whole = Field(default=32, ge=1, le=1000)
+    """How many may be open at once; one more is closed."""
+    hardware_trigger: tuple[str, ...] = ()
+    """Those of ``cameras`` that a line triggers: the PLC counts its edges, and tells each part."""
+    hardware_window_ms: Whole = Field(default=100, ge=1, le=10_000)
+    """Longest time between the PLC's word of an edge and its picture; less than between parts."""
+
     @field_validator("listen")
     @classmethod
     def _address(cls, value: str) -> str:
-        return _host_and_port(value, 1502)
+        return host_and_port(value, 1502)
 
     @field_validator("readers", "writers")
     @classmethod
@@ -90,7 +114,11 @@ class ModbusBridge(FrozenModel):
 
     @model_validator(mode="after")
     def _cross_check(self) -> ModbusBridge:
-        _refuse_doubles({"cameras": self.cameras, "recipes": tuple(self.recipes.values())})
+        unknown = [one for one in self.hardware_trigger if one not in self.cameras]
+        if unknown:
+            known = ", ".join(self.cameras)
+            why = f"'{unknown[0]}' is none of cameras; name one of {known}"
+            raise Misplaced(("hardware_trigger",), why)
         if not self.writers:
             raise Misplaced(("writers",), "is empty; name the address of the PLC")
         return self
@@ -142,11 +170,11 @@ class OpcuaBridge(FrozenModel):
     @field_validator("listen")
     @classmethod
     def _address(cls, value: str) -> str:
-        return _host_and_port(value, 4840)
+        return host_and_port(value, 4840)
 
     @model_validator(mode="after")
     def _cross_check(self) -> OpcuaBridge:
-        _refuse_doubles({"cameras": self.cameras, "recipes": self.recipes})
+        refuse_doubles({"cameras": self.cameras, "recipes": self.recipes})
         host = self.host_and_port[0]
         if self.pki is None and not _is_loopback(host):
             raise Misplaced(("pki",), "missing; without certificates 'listen' must be loopback")
@@ -163,14 +191,16 @@ class OpcuaBridge(FrozenModel):
         return host.strip("[]"), int(port)
 
 
-def _host_and_port(value: str, example: int) -> str:
+def host_and_port(value: str, example: int) -> str:
+    """``value`` if it is HOST:PORT. Raises ValueError, which names ``example`` as a port."""
     found = _LISTEN.fullmatch(value)
     if found is None or int(found[2]) > 65_535:
         raise ValueError(f"must be HOST:PORT, such as 127.0.0.1:{example}")
     return value
 
 
-def _refuse_doubles(lists: dict[str, tuple[str, ...]]) -> None:
+def refuse_doubles(lists: dict[str, tuple[str, ...]]) -> None:
+    """Raise :class:`Misplaced` where one of these keys names something twice."""
     for name, named in lists.items():
         double = next((one for one in named if named.count(one) > 1), None)
         if double is not None:

@@ -12,6 +12,9 @@ from inspector.config.addresses import IMAGES, PORT, VERDICTS
 from inspector.config.bridge_file import StationAddress
 from inspector.config.yaml_file import NAME, FrozenModel, Misplaced, Number, Whole, load_yaml
 
+SPARKPLUG = "spBv1.0"
+"""What every topic of Sparkplug B begins with."""
+
 _BROKER = re.compile(rf"(\[[0-9a-fA-F:.]+\]|[\w.-]+):({PORT})")
 _TOPIC = r"^[^#+/$\s\x00-\x1f\x7f][^#+\x00-\x1f\x7f]*[^#+/\x00-\x1f\x7f]$"
 

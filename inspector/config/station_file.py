@@ -231,16 +231,19 @@ class Station(FrozenModel):
     @property
     def state_folder(self) -> Path:
         """The folder of journal and pictures."""
-        if self.journal.folder is not None:
-            return self.journal.folder
-        under_systemd = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-        if under_systemd:
-            return Path(under_systemd)
-        return user_state_path("line-inspector") / self.station
+        return self.journal.folder or state_folder(self.station)
 
     def active(self, camera: str) -> CameraRecipe:
         """What ``recipe`` sets for ``camera``."""
         return self.recipes[self.recipe][camera]
+
+
+def state_folder(station: str) -> Path:
+    """Folder of journal and pictures of the station called so, unless its file names another."""
+    under_systemd = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if under_systemd:
+        return Path(under_systemd)
+    return user_state_path("line-inspector") / station
 
 
 def load_station(path: Path, read: Callable[[Path], bytes] | None = None) -> Station:

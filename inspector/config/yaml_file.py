@@ -192,7 +192,7 @@ def _read(path: Path, model: type[BaseModel], read: Callable[[Path], bytes]) -> 
     try:
         data = read(path)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; {_begin(path, model)}") from None
+        raise ConfigError(f"{masked(str(path))}: no such file; {_begin(path, model)}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path}: cannot be read: {reason_of(error)}; correct its name, or give this user the "
@@ -203,6 +203,12 @@ def _read(path: Path, model: type[BaseModel], read: Callable[[Path], bytes]) -> 
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
+        # Editors on Windows write UTF-16, which has zeros too.
+        if b"\0" in data and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise ConfigError(
+                f"{path}: no text, but a picture or another binary file; name the YAML file that "
+                f"is wanted here"
+            ) from None
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}:{line}: not UTF-8 text; save it as UTF-8") from None
 
@@ -289,7 +295,7 @@ def _describe(path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel
 def _begin(path: Path, model: type[BaseModel]) -> str:
     """How somebody who has no such file gets one to start from."""
     cure = getattr(model, "start_from", "correct its name")
-    return str(cure).format(file=shlex.quote(str(path)))
+    return str(cure).format(file=shlex.quote(masked(str(path))))
 
 
 def _known(model: type[BaseModel], found: tuple[int | str, ...]) -> str:

@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from inspector.detection.manifest import Manifest
 from inspector.errors import BundleError, SignatureError
 from inspector.files import read_within
+from inspector.imaging.formats import HEAD_BYTES, format_of
 from inspector.imaging.images import png_size
 from inspector.shown import plain
 
@@ -134,6 +135,24 @@ def _read(
     return Bundle(path, data, hashlib.sha256(data).hexdigest(), manifest)
 
 
+_MOST_OF_TEXT: Final = 512
+
+
+def _other_kind(data: bytes) -> str:
+    """What a file is that was taken for a bundle; "" where it may be the beginning of one."""
+    if format_of(data[:HEAD_BYTES]):
+        return "a photo"
+    try:
+        text = data[:_MOST_OF_TEXT].decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return ""
+    return "a text file" if text and all(map(_is_of_text, text)) else ""
+
+
+def _is_of_text(letter: str) -> bool:
+    return letter.isprintable() or letter.isspace()
+
+
 def unseal(data: bytes, path: Path, keys: Sequence[Ed25519PublicKey] = ()) -> onnx.ModelProto:
     """Check digest and signature of the file's ``data``, then parse it.
 
@@ -142,6 +161,11 @@ def unseal(data: bytes, path: Path, keys: Sequence[Ed25519PublicKey] = ()) -> on
     """
     body, tail = data[:-SEAL_SIZE], data[-SEAL_SIZE:]
     if not tail.startswith(SEAL_HEAD):
+        if other := _other_kind(data):
+            raise BundleError(
+                f"{path}: {other}, not a bundle; name the file that 'inspector-model export RUN -o "
+                f"part.onnx' wrote"
+            )
         raise BundleError(
             f"{path}: not a complete bundle (no closing checksum: truncated, or not exported by "
             f"'inspector-model export'); copy or export it again"

@@ -3,8 +3,10 @@
 Image files at any depth, by path: what has a picture's suffix, and what begins as a picture does,
 whatever it is called. Links are followed, and each real folder counts once, under the first path
 that leads to it: a link in a circle ends. Hidden files and folders are left out: they are
-thumbnails, notes, and the "._" twins that macOS leaves on memory cards. So are pipes, sockets and
-devices, whatever their names, and copies that programs leave behind (.part, .bak).
+thumbnails, notes, and the "._" twins that macOS leaves on memory cards. So are the folders that
+systems and network stores make by themselves (__MACOSX, @eaDir, $RECYCLE.BIN), pipes, sockets and
+devices, whatever their names, copies that programs leave behind (.part, .bak), and the heatmaps
+that this product writes beside the pictures that they belong to.
 """
 
 from __future__ import annotations
@@ -23,10 +25,20 @@ from inspector.imaging.images import IMAGE_SUFFIXES
 
 MASK_ENDINGS: Final = ("_mask", "_gt", "_GT", "_label")
 """What the name of a mask that lies beside its photo has more than that of the photo."""
+HEATMAP_ENDINGS: Final = (".map.png", "_map.png", "_overlay.jpg")
+"""What the name of a heatmap has after that of its picture, without the suffix of that.
+
+The first is that of a station's pictures folder, the others of 'watch --save' and 'judge -o'.
+"""
 _MASKS: Final = frozenset(
     {"mask", "masks", "groundtruth", "gt", "annotation", "annotations"}
     | {"segmentation", "segmentations", "heatmap", "heatmaps"}
 )
+_OF_SYSTEMS: Final = frozenset(
+    {"__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"}
+    | {"$recycle.bin", "recycler", "system volume information", "lost+found"}
+)
+"""Folders that a system makes beside people's own: thumbnails, deleted files, twins of a zip."""
 _LEFT_BEHIND: Final = frozenset(
     {".part", ".partial", ".crdownload", ".download", ".tmp", ".temp", ".bak", ".old", ".orig"}
 )
@@ -39,8 +51,28 @@ def find_images(root: Path) -> list[Path]:
     So those of a folder stay together. ``root`` itself may be hidden or a link. Raises OSError when
     it is missing or no folder, and when a folder in it cannot be read.
     """
-    found = [here / name for here, _, files in walk(root) for name in files if _counts(here / name)]
+    found = []
+    for here, _, files in walk(root):
+        maps = _heatmaps_among(files)
+        found += [here / name for name in files if name not in maps and _counts(here / name)]
     return sorted(found, key=lambda path: path.relative_to(root).parts)
+
+
+def find_heatmaps(root: Path) -> list[Path]:
+    """What :func:`find_images` leaves out under ``root`` as a heatmap. Raises OSError."""
+    return [here / name for here, _, files in walk(root) for name in sorted(_heatmaps_among(files))]
+
+
+def _heatmaps_among(names: Sequence[str]) -> set[str]:
+    """Names that end as those of heatmaps, each beside a picture that is called so without it."""
+    paths = [Path(name) for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    pictures = {path.stem for path in paths} | {path.name for path in paths}
+    return {
+        name
+        for name in names
+        for ending in HEATMAP_ENDINGS
+        if name.lower().endswith(ending) and name[: -len(ending)] in pictures
+    }
 
 
 def find_parts(root: Path) -> tuple[list[Path], list[Path]]:
@@ -77,12 +109,17 @@ def sounds_like_mask(name: str) -> bool:
 def remarks(root: Path, photos: Sequence[Path] = (), masks: Sequence[Path] = ()) -> list[str]:
     """What a person should know about the photos in ``root``, a line each.
 
-    That is how many files :func:`find_images` leaves out, by suffix, how many ``masks`` a caller
-    leaves out, and how many of ``photos`` say that they are to be shown turned. Raises OSError.
+    That is how many files :func:`find_images` leaves out, by suffix, how many heatmaps, how many
+    ``masks`` a caller leaves out, and how many of ``photos`` say that they are to be shown turned.
+    Raises OSError.
     """
     lines = []
     if others := left_out(root):
         lines.append(f"not read in {root}, since they are no photos: {others}")
+    if maps := find_heatmaps(root):
+        lines.append(
+            f"not read in {root}, since they are heatmaps of the photos beside them: {len(maps)}"
+        )
     if masks:
         lines.append(f"not read in {root}, since they are masks by their names: {len(masks)}")
     turned = sum(map(_is_turned, photos))
@@ -100,9 +137,9 @@ def say_turned(turned: int, photos: int) -> str:
 
 
 def left_out(root: Path) -> str:
-    """The files under ``root`` that :func:`find_images` leaves out, such as "5 .heic, 1 .txt".
+    """The files under ``root`` that are no photos by themselves, such as "5 .heic, 1 .txt".
 
-    "" when there is none; hidden ones are not counted. Raises OSError.
+    "" when there is none; hidden ones and heatmaps are not counted. Raises OSError.
     """
     suffixes = Counter(
         Path(name).suffix.lower() or "without a suffix"
@@ -127,8 +164,12 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not _is_of_system(name))
         yield Path(here), folders, sorted(name for name in files if not name.startswith("."))
+
+
+def _is_of_system(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 
 def _counts(path: Path) -> bool:

@@ -289,14 +289,15 @@ class Ledger:
         the exposure even, the picture may show either part, and judges neither.
         """
         status = self._cameras[camera]
-        self._cameras[camera] = status.model_copy(update={"frames": status.frames + 1})
+        number = status.frames + 1
+        self._cameras[camera] = status.model_copy(update={"frames": number})
         queue = self._queues[camera]
         if since_ns is None:
             since_ns = self._clock.monotonic_ns()
         if self._stopped and not queue.waits_for_judge:
             return None
         if not queue.software:
-            part = self._open(camera, part_id, grabbed_us, since_ns)
+            part = self._open(camera, part_id, grabbed_us, since_ns, number=number)
             if self._state in WORKING:
                 part.frame = frame
                 return part
@@ -314,7 +315,7 @@ class Ledger:
             first, *others = queue.waiting
             crowd = [part for part in others if part.start_ns <= since_ns]
         queue.waiting.remove(first)
-        first.expose(grabbed_us, since_ns)
+        first.expose(grabbed_us, since_ns, number)
         for part in crowd:
             detail = "it came before the picture of the part before it"
             self._settle(part, Reason.OVER_TRIGGER, detail)
@@ -462,6 +463,8 @@ class Ledger:
         grabbed_us: int | None = None,
         since_ns: int | None = None,
         trigger: Trigger | None = None,
+        *,
+        number: int | None = None,
     ) -> Part:
         queue = self._queues[camera]
         if trigger is not None:
@@ -475,6 +478,7 @@ class Ledger:
             part_id,
             trigger,
             grabbed_us=grabbed_us,
+            frame_number=number,
             waiting_since_ns=since_ns,
         )
         queue.open.append(part)
@@ -542,6 +546,7 @@ class Ledger:
             recipe=self._station.recipe,
             triggered_us=None if trigger is None else trigger.triggered_us,
             grabbed_us=part.grabbed_us,
+            frame=part.frame_number,
             judged_us=self._clock.wall_us(),
             queue_ms=queue_ms,
             judge_ms=judge_ms,

@@ -65,6 +65,8 @@ class Part:
     requests: list[Requester] = field(default_factory=list)
     grabbed_us: int | None = None
     """Wall time at which the camera handed the picture over."""
+    frame_number: int | None = None
+    """Number of its picture among the camera's of this epoch, from 1."""
     waiting_since_ns: int | None = None
     """When its picture began to wait for the judge; None: there is none."""
     frame: Picture | None = field(default=None, repr=False)
@@ -82,9 +84,9 @@ class Part:
             for request in requests:
                 request.acquire(self.grabbed_us)
 
-    def expose(self, grabbed_us: int, since_ns: int) -> None:
+    def expose(self, grabbed_us: int, since_ns: int, number: int) -> None:
         """Its picture is taken: whoever waits for it is told at once, before it is judged."""
-        self.grabbed_us, self.waiting_since_ns = grabbed_us, since_ns
+        self.grabbed_us, self.waiting_since_ns, self.frame_number = grabbed_us, since_ns, number
         for request in self.requests:
             request.acquire(grabbed_us)
 

@@ -134,6 +134,11 @@ class VerdictMessage(_Message):
     recipe: str
     triggered_us: Microseconds | None
     grabbed_us: Microseconds | None
+    frame: int | None = Field(
+        default=None,
+        ge=1,
+        description="number of the picture among the camera's since the start; null without one",
+    )
     judged_us: Microseconds
     queue_ms: Milliseconds | None = Field(description="from grab to the start of judgement")
     judge_ms: Milliseconds | None = Field(description="geometry, inference and decision")

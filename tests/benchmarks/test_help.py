@@ -24,6 +24,7 @@ def test_the_benchmarks_that_documents_name_are_modules() -> None:
     assert {
         "benchmarks.accuracy.__main__",
         "benchmarks.faults.__main__",
+        "benchmarks.plc.__main__",
         "benchmarks.speed.end_to_end.__main__",
         "benchmarks.speed.latency",
         "benchmarks.speed.rivals.__main__",

@@ -8,20 +8,24 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
+import yaml
 
 from inspector.bridges.broker import Access
 from inspector.bridges.mqtt import Bridge
 from inspector.bridges.position import PositionFile
 from inspector.config.mqtt_bridge import MqttBridge
-from tests.stations import Station, free_ports
+from tests.running import environment
+from tests.stations import free_ports
 
 TOPIC = "works/line-1"
 
@@ -46,11 +50,13 @@ def wait_for(holds: Callable[[], Any], within_s: float = 15.0) -> Any:
 class Broker:
     """mosquitto on a free port, which keeps its sessions on the disk over an orderly restart."""
 
-    def __init__(self, folder: Path, *settings: str) -> None:
+    def __init__(self, folder: Path, *settings: str, words: Sequence[str] = ()) -> None:
+        """``words``: how mosquitto's own programs get in."""
+        self._words = tuple(words)
         self.port = int(free_ports(1)[0].rpartition(":")[2])
         self.address = f"127.0.0.1:{self.port}"
         self._folder = folder / "broker"
-        self._folder.mkdir()
+        self._folder.mkdir(parents=True)
         self._file = self._folder / "mosquitto.conf"
         lines = [
             f"listener {self.port} 127.0.0.1",
@@ -89,17 +95,29 @@ class Broker:
         """What mosquitto_sub hears; its session outlives a restart of the broker."""
         path = folder / f"heard-{len(self._subscribers)}"
         command = ["mosquitto_sub", "-V", "mqttv5", "-h", "127.0.0.1", "-p", str(self.port)]
-        command += ["-q", "1", "-c", "-i", path.name, "-x", "3600", "-t", topic]
+        command += [*self._words, "-q", "1", "-c", "-i", path.name, "-x", "3600", "-t", topic]
         with path.open("wb") as file:
             child = subprocess.Popen([*command, "-F", "%r %t %x", *words], stdout=file)
         self._subscribers.append(child)
         return Heard(path)
 
     def publish(self, topic: str, payload: str, *words: str) -> None:
+        self._publish(topic, "-m", payload, *words)
+
+    def send_file(self, topic: str, path: Path) -> None:
+        """The whole file as one message."""
+        # The program takes no empty file.
+        self._publish(topic, *(("-f", str(path)) if path.stat().st_size else ("-n",)))
+
+    def send_lines(self, topic: str, path: Path) -> None:
+        """Each line of the file as a message."""
+        with path.open("rb") as lines:
+            self._publish(topic, "-l", given=lines)
+
+    def _publish(self, topic: str, *words: str, given: IO[bytes] | None = None) -> None:
         command = ["mosquitto_pub", "-V", "mqttv5", "-h", "127.0.0.1", "-p", str(self.port)]
-        subprocess.run(
-            [*command, "-q", "1", "-t", topic, "-m", payload, *words], check=True, timeout=20
-        )
+        command += [*self._words, "-q", "1", "-t", topic, *words]
+        subprocess.run(command, stdin=given, check=True, timeout=20)
 
     def close(self) -> None:
         for child in self._subscribers:
@@ -107,8 +125,12 @@ class Broker:
             child.wait()
         self.stop()
 
+    @property
+    def log(self) -> str:
+        """What the broker itself said."""
+        return (self._folder / "log").read_text(encoding="utf-8", errors="replace")
+
     def _listens(self) -> bool:
-        import socket
 
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
             return True
@@ -139,7 +161,13 @@ class Heard:
         return list(found)
 
 
-def config(station: Station, broker: str, folder: Path, **changes: Any) -> MqttBridge:
+def need_broker(folder: Path, *settings: str, words: Sequence[str] = ()) -> Broker:
+    """A broker that runs, where one is installed."""
+    need_mosquitto()
+    return Broker(folder, *settings, words=words).start()
+
+
+def config(station: Any, broker: str, folder: Path, **changes: Any) -> MqttBridge:
     made: dict[str, Any] = {
         "bridge": "mqtt",
         "station": {
@@ -155,6 +183,25 @@ def config(station: Station, broker: str, folder: Path, **changes: Any) -> MqttB
         "keepalive_s": 5,
     }
     return MqttBridge.model_validate(made | changes)
+
+
+@contextlib.contextmanager
+def process(made: MqttBridge, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The same as a process of its own; what it logs is in ``bridge.log``."""
+    path = folder / "bridge.yaml"
+    document = made.model_dump(mode="json", exclude_none=True)
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    with (folder / "bridge.log").open("ab") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "inspector", "bridge", "mqtt", str(path)],
+            stderr=log,
+            env=environment(),
+        )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
 
 
 @contextlib.contextmanager

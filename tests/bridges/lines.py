@@ -21,15 +21,17 @@ from tests.stations import Relay, free_ports
 class Line:
     """A station whose camera waits for triggers, and a bridge in a process of its own."""
 
-    def __init__(self, folder: Path, bundle: Path, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, folder: Path, bundle: Path, stack: contextlib.ExitStack, **camera: Any
+    ) -> None:
         self._stack = stack
         parts = running.write_parts(folder / "parts", tiny.good_picture(), tiny.bad_picture())
-        verdicts, images, self.commands = free_ports(3)
+        self.verdicts, images, self.commands = free_ports(3)
         self.station_file = running.write_station(
             folder / "station.yaml",
             bundle,
-            running.folder_camera(parts, trigger="software", loop=True),
-            sockets={"verdicts": verdicts, "images": images, "commands": self.commands},
+            running.folder_camera(parts, loop=True, **(camera or {"trigger": "software"})),
+            sockets={"verdicts": self.verdicts, "images": images, "commands": self.commands},
         )
         self.relay = Relay(self.commands)
         stack.callback(self.relay.close)

@@ -19,6 +19,7 @@ from asyncua.crypto.security_policies import (
 )
 
 from inspector.bridges import machine_vision as mv
+from inspector.bridges.codes import ErrorCode
 from tests import running
 from tests.bridges.lines import Line
 
@@ -123,6 +124,17 @@ class Caller:
             [ua.Variant(one) for one in parameters],
         )
         return job.Id, error
+
+    async def accepted(self, **arguments: Any) -> str:
+        """The id of a job, tried again while a camera that has just started is not ready."""
+        deadline = time.monotonic() + 20
+        while True:
+            job, error = await self.start(**arguments)
+            if error != -int(ErrorCode.TRIGGER_NOT_READY):
+                assert error == 0, error
+                return job
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
 
     async def state(self) -> str | None:
         path = ("VisionStateMachine", "AutomaticModeStateMachine", "CurrentState")

@@ -12,7 +12,9 @@ from tests.stations import verdict as made_verdict
 RECIPES = {1: "flange", 2: "disc"}
 
 
-def status(state: str = "SingleExecution", recipe: str = "flange", camera: str = "running"):
+def status(
+    state: str = "SingleExecution", recipe: str = "flange", camera: str = "running", frames: int = 0
+):
     return StatusMessage.model_validate(
         {
             "station": "line-1",
@@ -25,7 +27,7 @@ def status(state: str = "SingleExecution", recipe: str = "flange", camera: str =
             "recipe": recipe,
             "provider": "CPUExecutionProvider",
             "inference": "",
-            "cameras": [{"name": "top", "state": camera, "detail": "", "frames": 0}],
+            "cameras": [{"name": "top", "state": camera, "detail": "", "frames": frames}],
             "sent_us": 1,
         }
     )

@@ -380,14 +380,14 @@ class Hardware(Plc):
         super().__init__(hardware=True)
         self.open()
         self.write(reset_count=1)
-        self.frames = 0
+        self.frames, self.epoch, self.is_record = 0, "epoch-1", False
 
-    def picture(self, **changes):
-        """The camera's next picture was judged."""
+    def picture(self, judged_in_s=0.03, **changes):
+        """The camera's next picture was judged, so long after it was taken."""
         self.frames += 1
-        message = answer(Ticket("", 1), seq=self.frames, **changes)
-        message = message.model_copy(update={"session": "", "trigger_seq": None})
-        self.bridge.pictured(self.frames, message, self.now_s)
+        told = {"session": "", "trigger_seq": None, "frame": self.frames, "epoch": self.epoch}
+        message = answer(Ticket("", 1), seq=self.frames, **(told | changes))
+        self.bridge.pictured(message, self.is_record, self.now_s - judged_in_s, self.now_s)
 
     def seen(self) -> list[tuple[int, str, str]]:
         """Acknowledge all results; what they told."""
@@ -446,6 +446,38 @@ def test_a_picture_that_the_plc_did_not_count_stops_every_pass(line):
     assert line.seen() == [(1, "", "count_mismatch")]
 
 
+def test_on_a_line_that_never_rests_a_missed_edge_gives_nobody_the_next_parts_verdict(line):
+    for number, part_id in enumerate("abcdef", 1):
+        line.write(after_s=0.3, trigger_seq=number, part_id=part_id)
+        if part_id != "b":
+            line.wait(0.03)
+            line.picture()
+    seen = line.seen()
+    assert seen[0] == (1, "a", "")
+    assert [reason for _, _, reason in seen[1:]] == ["count_mismatch"] * 5
+    assert [part_id for _, part_id, _ in seen] == list("abcdef")
+
+
+def test_on_a_line_that_never_rests_a_doubled_picture_gives_nobody_anothers_verdict(line):
+    line.picture()
+    for number, part_id in enumerate("abcd", 1):
+        line.write(after_s=0.3, trigger_seq=number, part_id=part_id)
+        line.wait(0.03)
+        line.picture()
+    assert [reason for _, _, reason in line.seen()] == ["count_mismatch"] * 4
+
+
+def test_parts_that_are_judged_while_others_come_are_no_difference(line):
+    seen = []
+    for number in range(1, 21):
+        line.write(after_s=0.15, trigger_seq=number, part_id=f"p{number}")
+        if number > 4:
+            # Four parts are on their way to their verdicts.
+            line.picture(judged_in_s=0.6)
+        seen += line.seen()
+    assert seen == [(number, f"p{number}", "") for number in range(1, 17)]
+
+
 def test_a_frame_that_the_camera_lost_or_a_count_that_the_plc_skipped_is_a_difference(line):
     line.write(trigger_seq=1, part_id="a")
     line.frames += 1
@@ -479,10 +511,52 @@ def test_a_reset_count_that_stood_there_resets_nothing():
 
 def test_a_station_that_starts_again_counts_anew_and_nothing_passes(line):
     line.write(trigger_seq=1)
-    line.bridge.counting_from(0)
-    line.frames = 0
+    line.epoch, line.frames = "epoch-2", 0
     line.picture()
     assert line.seen() == [(1, "", "count_mismatch")] and not line.outputs.count_agrees
+    line.write(reset_count=2, trigger_seq=0)
+    line.bridge.status(status())
+    assert not line.outputs.count_agrees, "the station started a third time"
+
+
+def test_a_bridge_that_starts_amid_the_pictures_counts_on_from_the_stations_count():
+    line = Hardware.__new__(Hardware)
+    Plc.__init__(line, hardware=True)
+    line.frames, line.epoch, line.is_record = 57, "epoch-1", False
+    # A status is a second old at most: one picture more was taken, and judged before the bridge.
+    line.bridge.status(status(frames=56))
+    line.open()
+    line.bridge.status(status(frames=57))
+    line.write(reset_count=1)
+    line.write(trigger_seq=1, part_id="a")
+    line.picture()
+    assert line.seen() == [(1, "a", "")]
+
+
+def test_a_verdict_from_the_journal_is_counted_and_lets_nothing_pass(line):
+    line.write(trigger_seq=1, part_id="a")
+    line.is_record = True
+    line.picture()
+    line.is_record = False
+    line.write(trigger_seq=2, part_id="b")
+    line.picture()
+    assert line.seen() == [(1, "a", "record_only"), (2, "b", "")]
+
+
+@pytest.mark.parametrize("owed", [{"frame": None, "verdict": "FAULT"}, {"trigger_seq": 4}])
+def test_a_verdict_without_a_counted_picture_is_a_difference(line, owed):
+    line.picture(**owed)
+    assert not line.outputs.count_agrees
+    line.write(trigger_seq=1, part_id="a")
+    assert line.seen() == [(1, "a", "count_mismatch")]
+
+
+def test_a_picture_that_was_told_too_late_is_a_difference(line):
+    line.write(trigger_seq=1, part_id="a")
+    # The bridge stood still: nothing was scanned meanwhile.
+    line.now_s += 5
+    line.picture()
+    assert line.seen() == [(1, "a", "count_mismatch")] and not line.outputs.count_agrees
 
 
 def test_a_part_announced_with_a_bad_part_id_or_recipe_cannot_pass(line):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from asyncua import Server, ua
 
-from inspector.bridges import machine_vision as mv
+from inspector.bridges.machine_vision_nodes import load
 from tests.paths import ROOT
 
 PACKAGES = ROOT / ".peers" / "node_modules"
@@ -31,7 +31,7 @@ async def described(nodeset: Path | None) -> dict[str, Any]:
     """Everything that a client can see of each node that the table has."""
     server = Server()
     await server.init()
-    nodes = await mv.load(server, nodeset)
+    nodes = await load(server, nodeset)
     space = server.iserver.aspace
     numbers = [
         node.Identifier

@@ -10,6 +10,8 @@ from inspector.bridges.codes import LAYOUT_VERSION
 from inspector.bridges.machine_vision import METHODS
 from inspector.bridges.registers import CAMERA, PLC, STATUS_BITS
 from inspector.config.bridge_file import ModbusBridge, OpcuaBridge, load_bridge, load_opcua_bridge
+from inspector.config.modbus_client import PolledBridge, RemoteIoBridge, load_modbus
+from inspector.config.mqtt_bridge import MqttBridge, load_mqtt_bridge
 from tests.paths import ROOT
 
 FOLDER = ROOT / "docs" / "plc"
@@ -71,6 +73,40 @@ def test_the_opc_ua_example_and_its_page_name_every_key_and_method():
     for methods in METHODS.values():
         for method in methods:
             assert method.name in page, method.name
+
+
+def test_the_remote_io_example_and_its_page_name_every_key():
+    path = ROOT / "config" / "bridge-remote-io.yaml"
+    made = load_modbus(path)
+    assert isinstance(made, RemoteIoBridge)
+    text, page = path.read_text(encoding="utf-8"), (FOLDER / "ejector.md").read_text("utf-8")
+    chosen = {"belt_input", "fail_coil", "fault_coil", "healthy_coil", "delay_ms", "watchdog"}
+    for key, field in RemoteIoBridge.model_fields.items():
+        assert re.search(rf"^(# )?{key}:", text, re.MULTILINE), key
+        assert f"`{key}" in page, key
+        if key not in chosen | {"station"} and not field.is_required():
+            assert getattr(made, key) == field.default, f"{key}: the example has the default"
+
+
+def test_the_page_names_every_key_of_a_polled_plc(tmp_path):
+    page = (FOLDER / "modbus.md").read_text("utf-8")
+    for key in PolledBridge.model_fields:
+        assert f"`{key}" in page, key
+    (example,) = re.findall(r"```yaml\n(bridge: modbus\nrole: client\n.*?)```", page, re.DOTALL)
+    path = tmp_path / "bridge.yaml"
+    path.write_text(example, encoding="utf-8")
+    assert isinstance(load_modbus(path), PolledBridge)
+
+
+def test_the_mqtt_example_and_its_page_name_every_key():
+    path = ROOT / "config" / "bridge-mqtt.yaml"
+    made = load_mqtt_bridge(path)
+    text, page = path.read_text(encoding="utf-8"), (FOLDER / "mqtt.md").read_text("utf-8")
+    for key, field in MqttBridge.model_fields.items():
+        assert re.search(rf"^(# )?{key}:", text, re.MULTILINE), key
+        assert f"`{key}" in page or f", `{key}" in page, key
+        if key != "station" and not field.is_required():
+            assert getattr(made, key) == field.default, f"{key}: the example has the default"
 
 
 def test_the_function_block_knows_the_registers_that_it_uses():

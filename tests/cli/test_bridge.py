@@ -132,6 +132,86 @@ def test_check_of_a_camera_that_the_station_has_not(tmp_path):
     assert code == 10 and "the station has no 'top'" in out
 
 
+def remote(**changes: Any) -> dict[str, Any]:
+    """A remote I/O bridge's file; a key with the value None is left out."""
+    made: dict[str, Any] = {
+        "role": "remote_io",
+        "connect": "127.0.0.1:1502",
+        "camera": "top",
+        "cameras": None,
+        "trigger_input": 0,
+        "pass_coil": 0,
+        "watchdog": {"time_ms": 500, "registers": {4096: 5}},
+    }
+    return made | changes
+
+
+def write_role(path: Path, **changes: Any) -> Path:
+    made: dict[str, Any] = {"bridge": "modbus"} | changes
+    kept = {key: value for key, value in made.items() if value is not None}
+    path.write_text(yaml.safe_dump(kept), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"watchdog": None}, "watchdog: missing; a PASS coil would stay on"),
+        ({"watchdog": {"time_ms": 14, "registers": {0: 1}}}, "watchdog.time_ms: must be at least"),
+        ({"watchdog": {"time_ms": 500, "registers": {}}}, "watchdog.registers"),
+        ({"watchdog": {"time_ms": 500, "registers": {70000: 1}}}, "watchdog.registers"),
+        ({"fail_coil": 0}, "coil 0 is named twice"),
+        ({"belt_input": 0}, "belt_input: is the input of the trigger"),
+        ({"delay_ms": 400}, "belt_input: missing; a delay by time"),
+        ({"delay_pulses": 400}, "encoder_register: missing"),
+        ({"delay_ms": 4, "delay_pulses": 4, "encoder_register": 1}, "delay_pulses: stands beside"),
+        ({"connect": "module"}, "must be HOST:PORT"),
+        ({"connect": None}, "connect: missing"),
+        ({"pass_coil": -1}, "pass_coil"),
+        ({"pass_coils": 1}, "unknown key; did you mean 'pass_coil'"),
+        ({"role": "remote"}, "role: must be 'server', 'client' or 'remote_io'"),
+    ],
+)
+def test_a_wrong_key_of_remote_io_is_named_with_its_line(tmp_path, changes, said):
+    path = write_role(tmp_path / "b.yaml", **remote(**changes))
+    for command in (("bridge", "modbus", path), ("simulate-plc", "remote-io", path)):
+        code, out, err = running.inside(*command)
+        assert (code, out) == (10, ""), command
+        assert said in err and f"{path}:" in err and "Traceback" not in err
+    code, out, _ = running.inside("check", path)
+    assert code == 10 and out.startswith("problem  config") and said in out
+
+
+def test_each_role_has_its_own_commands(tmp_path):
+    path = write_role(tmp_path / "b.yaml", **remote())
+    code, _, err = running.inside("bridge", "modbus", path, "--map")
+    assert code == 10 and "coils alone" in err
+    code, _, err = running.inside("simulate-plc", "modbus", path)
+    assert code == 10 and "simulate-plc remote-io" in err
+    code, _, err = running.inside("simulate-plc", "remote-io", EXAMPLE)
+    assert code == 10 and "simulate-plc modbus" in err
+
+    polled = {"role": "client", "connect": "10.0.0.7:502", "cameras": ["top"], "offset": -200}
+    path = write_role(tmp_path / "c.yaml", **polled)
+    code, out, _ = running.inside("bridge", "modbus", path, "--map", "--csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0 and {row["block"] for row in rows} == {"top"}
+    (fires,) = [row for row in rows if row["name"] == "TriggerSeq"]
+    assert (rows[0]["address"], fires["address"]) == ("0", "174")
+
+
+def test_a_module_that_is_away_or_a_port_that_is_taken_is_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        path = write_role(tmp_path / "b.yaml", **remote(connect=f"127.0.0.1:{port}"))
+        code, out, err = running.inspector("simulate-plc", "remote-io", path)
+    assert code == 15 and "cannot be bound" in err and "Traceback" not in err
+    station = {"commands": free_ports(1)[0]}
+    path = write_role(tmp_path / "b.yaml", **remote(connect=f"127.0.0.1:{port}", station=station))
+    code, out, _ = running.inside("check", path)
+    assert code == 1 and "cannot be reached" in out and "a bridge waits for it, too" in out
+
+
 def test_check_names_the_key_that_the_station_cannot_keep(tmp_path, bundle_path):
     parts = running.write_parts(tmp_path / "parts", tiny.good_picture())
     top = running.folder_camera(parts, trigger="software", loop=True, deadline_ms=1500)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import tempfile
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 from inspector.config.cameras.folder import FolderCamera
 from inspector.config.cameras.opencv import OpenCvCamera
 from inspector.config.cameras.simulator import SimulatorCamera
-from inspector.config.station_file import load_station
-from tests import running, tiny
+from inspector.config.station_file import load_station, state_folder
+from inspector.journal.schema import RecipeInForce
+from inspector.journal.writer import Journal
+from tests import running, tiny, videos
 from tests.paths import ROOT
 
 CONFIG = ROOT / "config"
@@ -124,6 +127,23 @@ def test_cameras_that_opencv_reads(camera, source, here):
     assert (found.width, found.height, found.fps) == (None, None, None)
 
 
+def test_a_video_file_has_its_own_keys_and_its_rate_may_be_set(here, bundle_path):
+    pictures = [tiny.good_picture()] * 3
+    videos.write_avi(Path("line.avi"), pictures)
+    assert running.inside("init", "s.yaml", "--camera", "line.avi", "--bundle", bundle_path)[0] == 0
+    text = Path("s.yaml").read_text()
+    (camera,) = load_station(Path("s.yaml")).cameras
+    assert (camera.fps, camera.timeout_ms) == (None, 6000)
+    for word in ("v4l2", "width", "latency_ms", "device", "fps: 30"):
+        assert not re.search(rf"(?m)^ *#? ?{word}\b|{word}: 30", text), word
+    # What the file offers is taken.
+    for rate in ("2", "0.2"):
+        Path("s.yaml").write_text(text.replace("# fps: 2", f"fps: {rate}"))
+        found, out, _ = running.inside("check", on_free_ports(Path("s.yaml")))
+        assert found == 0, out
+        assert "GStreamer" not in out
+
+
 def test_folders_and_the_simulator(parts, here):
     Path("photos").mkdir()
     ours = here / "photos"
@@ -141,6 +161,31 @@ def test_folders_and_the_simulator(parts, here):
     (simulator,) = load_station(Path("s.yaml")).cameras
     assert isinstance(simulator, SimulatorCamera)
     assert simulator.defect_rate > 0
+
+
+def test_a_second_product_does_not_meet_the_journal_of_the_first(here, parts, bundle_path):
+    ran = state_folder("line-1")
+    with contextlib.closing(Journal(ran)) as journal:
+        journal.keep(RecipeInForce("line-1", "flange", "flange"))
+    (here / "lids").mkdir()
+    write = ["init", "lids/station.yaml", "--camera", parts, "--bundle", bundle_path]
+    found, out, _ = running.inside(*write)
+    assert found == 0
+    assert "it is called lids, for a station called line-1 ran on this machine" in out
+    path = here / "lids" / "station.yaml"
+    assert load_station(path).station == "lids"
+    assert state_folder("lids") != ran
+    # The same product again goes on with its journal.
+    with contextlib.closing(Journal(ran)) as journal:
+        journal.keep(RecipeInForce("line-1", load_station(path).recipe, "flange"))
+    path.unlink()
+    assert "station line-1" in running.inside(*write)[1]
+    # A name that is taken, too, leaves the next number.
+    for name in ("line-1", "lids"):
+        with contextlib.closing(Journal(state_folder(name))) as journal:
+            journal.keep(RecipeInForce(name, "nut", "nut"))
+    path.unlink()
+    assert "station line-2" in running.inside(*write)[1]
 
 
 def test_a_station_file_elsewhere_names_the_same_files(here, bundle_path, parts):
@@ -162,10 +207,11 @@ def test_a_station_file_elsewhere_names_the_same_files(here, bundle_path, parts)
         (["s.yaml", "--camera", "nothing"], 14, "'nothing': no such camera; give a device"),
         (["s.yaml", "--camera", ""], 14, "'': no such camera"),
         (["s.yaml", "--camera", "1000"], 14, "'1000': must be a device number, 0 to 999"),
+        (["s.yaml", "--camera", "other.onnx"], 14, "other.onnx: a bundle, not a camera"),
         (["s.yaml", "--camera", "other.yaml"], 14, "'other.yaml': no such camera"),
         (["s.yaml", "--camera", "other.yaml:top"], 14, "'other.yaml:top': no such camera"),
         (["s.yaml", "--bundle", "none.onnx"], 11, "none.onnx: no such bundle; leave --bundle out"),
-        (["s.yaml", "--bundle", "other.yaml"], 11, "other.yaml: not a complete bundle"),
+        (["s.yaml", "--bundle", "other.yaml"], 11, "other.yaml: a text file, not a bundle"),
         (["s.yaml", "--bundle", "."], 11, ".: a folder, not a bundle"),
         (["none/s.yaml"], 26, "none/s.yaml: cannot be written: No such file or directory"),
         (["other.yaml"], 26, "other.yaml: exists and is never overwritten"),
@@ -174,6 +220,7 @@ def test_a_station_file_elsewhere_names_the_same_files(here, bundle_path, parts)
 )
 def test_bad_input_is_one_line_and_writes_nothing(arguments, code, words, here):
     Path("other.yaml").write_text("mine\n")
+    Path("other.onnx").write_bytes(b"a bundle")
     Path("dangling.yaml").symlink_to("nowhere")
     before = sorted(here.iterdir())
     found, out, err = running.inside("init", *arguments)

@@ -90,6 +90,15 @@ def test_heatmaps_lie_over_the_judged_region(tmp_path, bundle_path, photos, caps
     assert np.abs(bad[~hot] - tiny.GREY).mean() < 20
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no file has such a name there")
+def test_names_of_heatmaps_act_on_no_terminal(tmp_path, bundle_path, photos, capsys):
+    (photos / "000.png").rename(photos / "a\nPASS\x1b[2J\u202e.png")
+    out = tmp_path / "out"
+    judge(capsys, bundle_path, photos, "-o", out)
+    made = {path.name for path in out.iterdir()}
+    assert made == {"a_PASS_[2J__overlay.jpg", "001_overlay.jpg"}
+
+
 def test_what_it_wrote_is_no_photo_and_no_photo_is_overwritten(bundle_path, photos, capsys):
     first = judge(capsys, bundle_path, photos, "-o", photos / "heatmaps")
     assert judge(capsys, bundle_path, photos, "-o", photos / "heatmaps") == first
@@ -138,7 +147,9 @@ def test_heatmaps_may_lie_among_the_photos(bundle_path, photos, capsys, monkeypa
     first = judge(capsys, bundle_path, ".", "-o", ".")
     assert [row[1] for row in first[1]] == ["PASS", "FAIL"]
     # Written a moment ago, and no photos: the same two are judged again.
-    assert judge(capsys, bundle_path, ".", "-o", ".") == first
+    code, rows, end = judge(capsys, bundle_path, ".", "-o", ".")
+    note = "not read in ., since they are heatmaps of the photos beside them: 2"
+    assert (code, rows, end) == (first[0], [*first[1], note.split()], first[2])
     before = (photos / "000_overlay.jpg").read_bytes()
     # Given by name it is one, and is not overwritten, whatever the folder is called.
     judge(capsys, bundle_path, "000.png", "000_overlay.jpg", "-o", f"../{photos.name}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -8,8 +9,10 @@ import sys
 import pytest
 
 import inspector
+from export.cli import main as model_cli
 from inspector.cli import main as cli
 from inspector.wire import messages as wire
+from tests import running, tiny
 
 
 def test_version_and_schema(capsys):
@@ -48,6 +51,44 @@ def test_help_lists_every_command_and_loads_none_of_them():
     assert not [name for name in loaded if name.startswith("inspector.detection")]
 
 
+@pytest.mark.parametrize(
+    ("words", "codes"),
+    [
+        (("inspector", "schema"), {0}),
+        (("inspector", "--help"), {0}),
+        (("inspector", "judge", "{bundle}", "{photo}"), {0}),
+        (("export.cli.main", "--help"), {0, 141}),
+        (("export.cli.main", "show", "{bundle}"), {0, 141}),
+        (("export.cli.main", "show", "{bundle}", "--json"), {0, 141}),
+    ],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_ends_first_gets_no_traceback(
+    words, codes, unbuffered, bundle_path, tmp_path
+):
+    photo = running.write_parts(tmp_path / "photos", tiny.bad_picture())
+    told = [word.format(bundle=bundle_path, photo=photo) for word in words]
+    program = [sys.executable, "-m", *told]
+    if told[0] != "inspector":
+        call = "import sys; from export.cli.main import main; sys.exit(main(sys.argv[1:]))"
+        program = [sys.executable, "-c", call, *told[1:]]
+    read, write = os.pipe()
+    os.close(read)
+    # As after 'head' has ended: nobody reads from the pipe any more.
+    with os.fdopen(write, "wb") as unread:
+        done = subprocess.run(
+            program,
+            stdout=unread,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        )
+    assert done.stderr == ""
+    assert done.returncode in codes
+
+
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
@@ -75,6 +116,15 @@ def test_error_is_one_line_with_its_exit_code(tmp_path, capsys):
     )
     assert cli.main(["watch", "nonsense"]) == 16
     assert capsys.readouterr().err.startswith("inspector: error: nonsense: not an address")
+
+
+def test_ctrl_c_while_a_command_is_loaded_is_no_traceback(monkeypatch):
+    def interrupt(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", interrupt)
+    assert cli.main(["judge", "part.onnx", "photos"]) == 130
+    assert model_cli.main(["train", "photos", "-o", "run"]) == 130
 
 
 def test_path_that_is_not_utf8_is_shown_all_the_same(tmp_path):

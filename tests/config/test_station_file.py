@@ -350,3 +350,10 @@ def test_two_cameras_of_one_name_are_refused(tmp_path):
 @pytest.mark.parametrize("name", ["demo.yaml", "station.yaml"])
 def test_the_files_we_ship_load(name):
     assert load_station(ROOT / "config" / name).cameras
+
+
+def test_a_picture_in_the_place_of_a_file_of_text_is_called_so(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
+    with pytest.raises(ConfigError, match=r"s\.yaml: no text, but a picture"):
+        load_station(path)

@@ -102,3 +102,19 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["part.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"station: line-1\n", "a text file"),
+        ("名前: 部品\n".encode(), "a text file"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(200), "a photo"),
+        (b"\xff\xd8\xff\xe0" + bytes(200), "a photo"),
+    ],
+)
+def test_another_kind_of_file_is_not_called_a_damaged_bundle(tmp_path, content, what):
+    path = tmp_path / "taken.onnx"
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=rf"taken\.onnx: {what}, not a bundle; name the file"):
+        bundle.read(path)

@@ -95,6 +95,7 @@ def test_photos_to_bundle_to_verdict(
     assert "of good parts (auto); of 24 that the model had not seen" in told
     assert "about 1 good part in 24 may be rejected" in told
     assert "150 photos allow 1 in 150" in told
+    assert "trial: the program drew 40 defects on good parts, many of them hardly visible" in told
     assert told.endswith(f"next: inspector-model evaluate {run}\n")
     assert main(["calibrate", str(run), "--false-reject", "2%"]) == 0
     told = capsys.readouterr().out
@@ -468,6 +469,47 @@ def test_other_photos_than_the_run_was_trained_on_are_not_exported(
     assert not output.exists()
 
 
+@pytest.fixture(scope="module")
+def told_which_are_good(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A data set whose good parts a person named, and a run on it."""
+    data, run = (tmp_path_factory.mktemp("told") / name for name in ("disc", "run"))
+    shutil.copytree(parts / "train" / "good", data / "monday")
+    shutil.copytree(parts / "test" / "scratch", data / "scratch")
+    assert main([*train_arguments(data, run), "--good", str(data / "monday")]) == 0
+    return data, Run(run)
+
+
+def test_data_that_lacks_the_folders_of_good_parts_is_not_the_run_s(
+    told_which_are_good: tuple[Path, Run],
+    parts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, run = told_which_are_good
+    at = [str(run.folder), "--data", str(parts)]
+    assert not run.is_of(parts)
+    assert main(["evaluate", *at, "-o", str(tmp_path / "report")]) == 0
+    output = str(tmp_path / "part.onnx")
+    line = fails(capsys, ["export", *at, "-o", output, "--precision", "fp32"], 27)
+    assert "not the good parts the run was trained on; give their folder with --data" in line
+    labelled = str(write_labelled(tmp_path / "labelled", 2))
+    line = fails(capsys, ["extend", *at, "--good", labelled, "-o", output], 27)
+    assert "not the good parts the run was trained on" in line
+    # What has an order of its own, and leaves doubt, is refused without an option of 'train'.
+    other = tmp_path / "other"
+    shutil.copytree(data / "scratch", other / "scratch")
+    shutil.copytree(data / "monday", other / "tuesday")
+    line = fails(capsys, ["evaluate", str(run.folder), "--data", str(other)], 20)
+    assert "--good" not in line and "test/good and test/<kind>" in line
+
+
+def test_a_folder_of_good_parts_that_is_not_there_is_named(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*train_arguments(parts, tmp_path / "run"), "--good", "monday"]
+    assert "has no folder 'monday', which --good names" in fails(capsys, arguments, 20)
+
+
 def test_a_missing_output_folder_is_said_before_the_work(
     trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -553,6 +595,29 @@ def test_a_test_photo_of_another_shape_is_a_fault_and_stops_no_export(
     parity = read(output).manifest.parity
     assert parity is not None
     assert parity.images == 24 + 12
+
+
+def test_a_run_that_catches_nothing_is_not_waved_on_to_export(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path / "run")
+    shutil.copytree(trained.folder, run.folder)
+    outcome = run.outcome()
+    # As one odd part among few would set it.
+    high = outcome.calibration.model_copy(update={"threshold": outcome.calibration.threshold * 99})
+    changed = outcome.model_copy(update={"calibration": high})
+    run.write("outcome.json", changed.model_dump_json().encode())
+    assert main(["evaluate", str(run.folder)]) == 0
+    told = capsys.readouterr().out
+    assert "More than half of the defective parts pass, although" in told
+    assert f"next: inspector-model calibrate {run.folder} --false-reject" in told
+    assert "inspector-model export" not in told
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "calibrate RUN --false-reject" in page
+    assert main(shlex.split(told.splitlines()[-1].removeprefix("next: "))[1:]) == 0
+    assert "of them pass at this limit" in capsys.readouterr().out
+    assert main(["evaluate", str(run.folder)]) == 0
+    assert "inspector-model export" in capsys.readouterr().out
 
 
 def test_calibrating_anew_removes_the_figures_of_the_former_limit(

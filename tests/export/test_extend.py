@@ -433,6 +433,13 @@ def test_another_false_reject_target_may_be_set(roomy: Run, labelled: Path, tmp_
             "a heatmap, not a photo",
         ),
         (
+            lambda good, parts: shutil.copy(
+                write_labelled(good, 2) / "5000.png", good / "5000_overlay.jpg"
+            ),
+            20,
+            "a heatmap, not a photo",
+        ),
+        (
             lambda good, parts: cv2.imwrite(
                 str(write_labelled(good, 2) / "dark.png"), draw_part(1)[0] // 16
             ),

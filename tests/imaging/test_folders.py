@@ -23,7 +23,7 @@ from inspector.cli import judge, tune
 from inspector.cli.album import Album
 from inspector.detection.detector import Detector
 from inspector.errors import CameraError, DatasetError, ImageError, OutputError
-from inspector.imaging.folders import find_images, find_parts, left_out, remarks
+from inspector.imaging.folders import find_heatmaps, find_images, find_parts, left_out, remarks
 from inspector.imaging.images import IMAGE_SUFFIXES, encode_png
 from tests import tiny
 
@@ -97,6 +97,32 @@ def test_masks_are_no_parts_unless_there_is_nothing_else(tmp_path: Path) -> None
     )
     assert len(find_parts(tmp_path / "Masks")[0]) == 1
     assert len(find_parts(fill(tmp_path / "only", "mask/1.png"))[0]) == 1
+
+
+HEATMAPS = [
+    "20260101T000000.000000_top_FAIL_e_1.map.png",
+    "a/top_000001_000_FAIL_map.png",
+    "a/top_000001_000_FAIL_overlay.jpg",
+    "a/000.jpg_overlay.jpg",
+]
+PHOTOS = [
+    "20260101T000000.000000_top_FAIL_e_1.png",
+    "a/000.jpg",
+    "a/000.png",
+    "a/alone.map.png",
+    "a/alone_overlay.jpg",
+    "a/top_000001_000_FAIL.jpg",
+]
+
+
+def test_heatmaps_beside_their_pictures_are_counted_and_are_no_photos(tmp_path: Path) -> None:
+    assert found(fill(tmp_path, *PHOTOS, *HEATMAPS)) == PHOTOS
+    assert {path.relative_to(tmp_path).as_posix() for path in find_heatmaps(tmp_path)} == set(
+        HEATMAPS
+    )
+    assert left_out(tmp_path) == ""
+    (line,) = remarks(tmp_path, find_images(tmp_path))
+    assert line == (f"not read in {tmp_path}, since they are heatmaps of the photos beside them: 4")
 
 
 def test_photos_that_are_to_be_shown_turned_are_counted(tmp_path: Path) -> None:
@@ -211,7 +237,8 @@ def test_any_tree_is_read_as_defined(
 def read_album(folder: Path) -> int:
     album = Album(folder)
     try:
-        assert album.load(None, lambda done, total: None) == []
+        said = album.load(None, lambda done, total: None)
+        assert all(line.startswith("not read in ") for line in said), said
         return len(album)
     finally:
         album.close()
@@ -251,6 +278,14 @@ def tree(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("reader", READERS)
 def test_everyone_reads_the_same_photos(tree: Path, reader: str) -> None:
     count, _ = READERS[reader]
+    assert count(tree) == 3
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_nobody_takes_the_heatmaps_of_a_station_for_photos(tree: Path, reader: str) -> None:
+    count, _ = READERS[reader]
+    # On a monochrome camera a heatmap looks like any of its pictures.
+    (tree / "a" / "2.map.png").write_bytes(encode_png(tiny.good_picture()[:, :, 0]))
     assert count(tree) == 3
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from inspector.clock import Clock
 from inspector.config.station_file import JournalSettings
+from inspector.imaging.folders import find_heatmaps, find_images
 from inspector.imaging.geometry import Box
 from inspector.imaging.images import encode_png, read_image
 from inspector.journal.pictures import Archive, pictures, read_record
@@ -55,6 +56,14 @@ def test_frame_comes_back_as_the_camera_gave_it(tmp_path: Path, shape: tuple, dt
     assert picture.path.parent.name == "2024-05-01"
     assert picture.judged_us == said.judged_us
     assert (read_image(picture.path.with_suffix(".map.png")) == 64).all()
+
+
+def test_its_folder_can_be_read_as_photos_and_no_heatmap_is_one(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, settings())
+    assert archive.keep(fail(1), frame(1)[:, :, None], np.ones((4, 4), np.float32))
+    (picture,) = pictures(tmp_path)
+    assert find_images(tmp_path) == [picture.path]
+    assert find_heatmaps(tmp_path) == [picture.path.with_suffix(".map.png")]
 
 
 def test_any_camera_name_is_read_back(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import statistics
 import time
 import urllib.request
@@ -15,6 +16,7 @@ from inspector.config.station_file import Alarm
 from inspector.judging.alarms import _TOLD_BY_STATE, FIRST_LOOK, Alarms, RateWatch
 from inspector.verdict import Reason, Verdict
 from tests import running, stations, tiny
+from tests.paths import ROOT
 
 
 def run_length(share: float, usual: float, between: int, seed: int) -> int:
@@ -43,6 +45,15 @@ def test_when_everything_fails_the_alarm_comes_within_ten_parts():
     between = settings.parts_between_false_alarms
     assert run_length(1.0, settings.fail_share, between, 0) <= 10
     assert run_length(1.0, settings.fault_share, between, 0) <= 5
+
+
+@pytest.mark.parametrize("page", ["config/station.yaml", "docs/operations.md"])
+def test_the_pages_say_how_many_fails_in_a_row_are_enough(page):
+    settings = Alarm()
+    words = ["seven", "eight", "nine", "ten", "eleven"]
+    length = run_length(1.0, settings.fail_share, settings.parts_between_false_alarms, 0)
+    told = re.findall(r"(\w+) FAILs in a row", (ROOT / page).read_text(encoding="utf-8"))
+    assert told == [words[length - 7]]
 
 
 @pytest.mark.parametrize("good_before", [0, 1, 37, 1000, 99_999])

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.data.dataset import open_good, open_layout, open_test
-from export.data.layouts import GOOD, Selection, sound
+from export.data.folder_names import sound
+from export.data.layouts import GOOD, Selection
 from export.data.photos import load_sample
 from inspector.errors import DatasetError, MaskError
 from inspector.imaging.geometry import Geometry
@@ -93,11 +94,64 @@ def ok_ng(root: Path) -> None:
     masks(root / "masks", 3)
 
 
+def kinds_of_defects(root: Path) -> None:
+    photos(root / "OK", 10)
+    photos(root / "NG" / "scratch", 3)
+    photos(root / "NG" / "dent", 2)
+    masks(root / "masks" / "scratch", 3)
+
+
+def kinds_in_test(root: Path) -> None:
+    photos(root / "train" / "ok", 10)
+    photos(root / "test" / "ok", 2, first=20)
+    photos(root / "test" / "ko" / "dent", 2)
+    masks(root / "ground_truth" / "ko" / "dent", 2)
+
+
 def casting(root: Path) -> None:
     photos(root / "train" / "ok_front", 10)
     photos(root / "train" / "def_front", 4, first=50)
     photos(root / "test" / "ok_front", 2, first=20)
     photos(root / "test" / "def_front", 3)
+
+
+def mvtec_2(root: Path) -> None:
+    photos(root / "train" / "good", 10)
+    photos(root / "validation" / "good", 2, first=30)
+    photos(root / "test_public" / "good", 2, first=20)
+    photos(root / "test_public" / "bad", 3)
+    masks(root / "test_public" / "ground_truth" / "bad", 3, "_mask")
+    photos(root / "test_private", 2, first=60)
+
+
+def real_iad(root: Path) -> None:
+    photos(root / "OK" / "S0001", 10, ".jpg")
+    photos(root / "NG" / "AK" / "S0002", 3, ".jpg")
+    masks(root / "NG" / "AK" / "S0002", 3)
+
+
+def dagm(root: Path) -> None:
+    for split, first in (("Train", 0), ("Test", 100)):
+        photos(root / split, 15, ".PNG", first=first)
+        for number in range(first, first + 15, 5):
+            save(root / split / "Label" / f"{number:03d}_label.PNG", WHITE_PART)
+
+
+def masks_beside(root: Path) -> None:
+    photos(root / "train" / "good", 10)
+    photos(root / "test" / "good", 2, first=20)
+    photos(root / "test" / "crack", 3)
+    masks(root / "test" / "crack", 3, "_mask")
+
+
+def unpacked_zip(root: Path) -> None:
+    photos(root / "good", 10)
+    photos(root / "NG_2024", 3)
+    (root / "__MACOSX" / "good").mkdir(parents=True)
+    save(root / "__MACOSX" / "good" / "twin.png", IMAGE)
+    save(root / "good" / "@eaDir" / "000.png" / "SYNOPHOTO_THUMB_M.jpg", IMAGE)
+    (root / "Thumbs.db").write_bytes(b"no photo")
+    (root / "empty").mkdir()
 
 
 def heap(root: Path) -> None:
@@ -118,6 +172,13 @@ def heap(root: Path) -> None:
         (ok_ng, "good parts beside defects", 10, {"NG": 3}, 3),
         (casting, "MVTec AD with other names", 10, {GOOD: 2, "def_front": 3}, 0),
         (heap, "good parts only", 10, {}, 0),
+        (mvtec_2, "MVTec AD", 10, {GOOD: 2, "bad": 3}, 3),
+        (real_iad, "good parts beside defects", 10, {"NG/AK": 3}, 3),
+        (kinds_of_defects, "good parts beside defects", 10, {"NG/dent": 2, "NG/scratch": 3}, 3),
+        (kinds_in_test, "MVTec AD with other names", 10, {GOOD: 2, "ko/dent": 2}, 2),
+        (dagm, "DAGM", 12, {GOOD: 12, "defective": 3}, 3),
+        (masks_beside, "MVTec AD", 10, {GOOD: 2, "crack": 3}, 3),
+        (unpacked_zip, "good parts beside defects", 10, {"NG_2024": 3}, 0),
     ],
 )
 def test_a_layout_is_recognised(tmp_path, write, name, good, kinds, masked) -> None:
@@ -157,6 +218,12 @@ def test_masks_of_one_photo_are_joined(tmp_path: Path) -> None:
         ("shift 1/train", "shift 2/train"),
         ("not_good", "monday"),
         ("良品/1", "正常"),
+        ("positive", "negative"),
+        ("0", "1"),
+        ("class 1", "class 2"),
+        ("one/scrach", "one/monday"),
+        ("bottle/gut", "bottle/schlecht"),
+        ("monday", "polygons"),
     ],
 )
 def test_what_leaves_doubt_is_refused_with_both_ways_out(tmp_path: Path, folders) -> None:
@@ -169,6 +236,92 @@ def test_what_leaves_doubt_is_refused_with_both_ways_out(tmp_path: Path, folders
     chosen = Selection(good=(folders[0],))
     assert len(open_good(tmp_path, chosen)) == 12
     assert {path.relative_to(tmp_path / folders[0]).name for path in open_good(tmp_path, chosen)}
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        *(("gut", "schlecht"), ("Gutteile", "Schlechtteile"), ("i.O.", "n.i.O.")),
+        *(("in Ordnung", "nicht in Ordnung"), ("合格品", "不合格品"), ("正常", "異常")),
+        *(("bons", "défauts"), ("conforme", "non conforme"), ("buoni", "scarti")),
+        *(("OK1", "NG1"), ("goodParts", "badParts"), ("OKimages", "NGimages")),
+        *(("годные", "брак"), ("양품", "불량품"), ("accepted", "rejected")),
+    ],
+)
+def test_good_and_bad_are_known_in_many_words(tmp_path: Path, good: str, bad: str) -> None:
+    photos(tmp_path / good, 10)
+    photos(tmp_path / bad, 2)
+    assert {path.parent.name for path in open_good(tmp_path)} == {good}
+    assert {sample.kind for sample in open_test(tmp_path)} == {bad}
+
+
+def test_names_of_files_may_sound_like_defects(tmp_path: Path) -> None:
+    photos(tmp_path, 12)
+    save(tmp_path / "NG_1.png", IMAGE)
+    with pytest.raises(DatasetError, match=r"1 photos .* like defects \(NG_1\.png\) .*--good DIR"):
+        open_good(tmp_path)
+    assert len(open_good(tmp_path, Selection(good=(".",)))) == 13
+    # Where all are called so, it is the name of the product.
+    for path in tmp_path.glob("0*.png"):
+        path.rename(path.with_name(f"chip {path.name}"))
+    assert len(open_good(tmp_path)) == 13
+
+
+def test_a_mask_beside_a_good_part_is_not_trained_on(tmp_path: Path) -> None:
+    photos(tmp_path / "good", 12)
+    save(tmp_path / "good" / "003_mask.png", BLACK)
+    photos(tmp_path / "bad", 2)
+    assert len(open_good(tmp_path)) == 12
+    save(tmp_path / "good" / "004_mask.png", WHITE_PART)
+    with pytest.raises(DatasetError, match=r"004\.png: .* mask 004_mask\.png marks a defect"):
+        open_good(tmp_path)
+
+
+def test_where_each_photo_has_a_mark_of_a_defect_none_is_good(tmp_path: Path) -> None:
+    photos(tmp_path, 12)
+    masks(tmp_path, 12, "_mask")
+    with pytest.raises(DatasetError, match="each photo has a mask beside it that marks a defect"):
+        open_good(tmp_path)
+
+
+def test_a_link_from_the_good_parts_to_the_defects_is_refused(tmp_path: Path) -> None:
+    photos(tmp_path / "good", 12)
+    photos(tmp_path / "bad", 2)
+    (tmp_path / "good" / "more").symlink_to(tmp_path / "bad", target_is_directory=True)
+    with pytest.raises(DatasetError, match=r"more.*is a link to .*bad"):
+        open_good(tmp_path)
+
+
+def test_a_folder_around_data_sets_names_them(tmp_path: Path) -> None:
+    for name in ("bottle", "cap"):
+        mvtec(tmp_path / name)
+    with pytest.raises(
+        DatasetError,
+        match=r"holds data sets of its own \('bottle', 'cap'\); name one, such as .*bottle$",
+    ):
+        open_good(tmp_path)
+
+
+def test_kinds_of_defects_are_told_apart_where_a_person_named_the_good_parts(
+    tmp_path: Path,
+) -> None:
+    kinds_of_defects(tmp_path)
+    samples = open_test(tmp_path, Selection(good=("OK",)))
+    assert Counter(sample.kind for sample in samples) == {"NG/scratch": 3, "NG/dent": 2}
+    # Days are no kinds.
+    (tmp_path / "NG" / "scratch").rename(tmp_path / "NG" / "monday")
+    (tmp_path / "NG" / "dent").rename(tmp_path / "NG" / "tuesday")
+    (tmp_path / "masks" / "scratch").rename(tmp_path / "masks" / "monday")
+    assert Counter(sample.kind for sample in open_test(tmp_path)) == {"NG": 5}
+
+
+def test_good_parts_among_the_defects_are_asked_about_and_what_was_recognised_is_said(
+    tmp_path: Path,
+) -> None:
+    kinds_of_defects(tmp_path)
+    (tmp_path / "NG" / "dent").rename(tmp_path / "NG" / "okay")
+    with pytest.raises(DatasetError, match="'OK' was taken for the good parts, and 'NG' beside it"):
+        open_good(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "meant"), [("goood", "good"), ("normall", "normal")])
@@ -227,6 +380,7 @@ def test_a_photo_without_its_twin_is_named(tmp_path: Path) -> None:
         *(("良品", "good"), ("不良品", "bad"), ("not good", "bad"), ("no_defect", "bad")),
         *(("NG", "bad"), ("def_front", "bad"), ("Anomaly", "bad"), ("crack-2", "bad")),
         *(("ground_truth", "mask"), ("GT", "mask"), ("Masks", "mask")),
+        *(("OkTeile", "good"), ("无缺陷", "good"), ("beschädigt", "bad"), ("NG2024", "bad")),
         *(("monday", ""), ("camera 2", ""), ("okra", ""), ("goodyear", ""), ("", "")),
     ],
 )

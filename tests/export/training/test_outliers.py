@@ -119,6 +119,13 @@ def test_copies_are_one_part_and_do_not_hide_each_other() -> None:
     assert np.nanargmax(scores) == 4
 
 
+def test_distances_in_large_units_stay_finite() -> None:
+    # A warning of an overflow would be printed in the middle of a training.
+    compared = compare(1e6 * good_features(12))
+    assert np.isfinite(compared.maps).all()
+    assert compared.maps.max() == pytest.approx(np.nanmax(compared.scores), rel=1e-5)
+
+
 @pytest.fixture(scope="module")
 def soiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 good parts, and two with stains among them."""

@@ -152,6 +152,18 @@ def _user() -> str:
         return ""
 
 
+def add_address(parser: argparse.ArgumentParser, default: str, what: str) -> None:
+    """The address of one socket, as a word or as ``--address``, which other commands have."""
+    parser.add_argument(
+        "address",
+        nargs="?",
+        default=argparse.SUPPRESS,
+        metavar="ADDRESS",
+        help=f"{what} [{default}]",
+    )
+    parser.add_argument("--address", default=default, metavar="ADDRESS", help="the same")
+
+
 def add_station(parser: argparse.ArgumentParser) -> None:
     """``--address`` of the station's command socket, and the keys to reach it."""
     parser.add_argument(

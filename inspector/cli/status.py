@@ -12,7 +12,7 @@ from typing import Final, Literal
 from rich.console import Console
 from rich.text import Text
 
-from inspector.cli.arguments import add_keys, add_timeout, client_keys
+from inspector.cli.arguments import add_address, add_keys, add_timeout, client_keys
 from inspector.client.commander import Commander
 from inspector.config.addresses import COMMANDS
 from inspector.errors import CommandError, InspectorError
@@ -72,13 +72,7 @@ _STYLES: Final = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``status``."""
-    parser.add_argument(
-        "address",
-        nargs="?",
-        default=COMMANDS,
-        metavar="ADDRESS",
-        help="the station's command socket [%(default)s]",
-    )
+    add_address(parser, COMMANDS, "command socket of the station")
     add_timeout(parser, _PATIENCE_S)
     parser.add_argument(
         "--provider",

@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 from typing import Final
 
-from inspector.cli.arguments import add_keys, client_keys, count
+from inspector.cli.arguments import add_address, add_keys, client_keys, count
 from inspector.cli.output import Lines, Screen, save_heatmap
 from inspector.cli.repeats import Repeats
 from inspector.client import Gap, Heatmap, Subscriber
+from inspector.client.keys import why_silent
 from inspector.config.addresses import VERDICTS
 from inspector.errors import ConfigError, WireError
 from inspector.shown import plain
@@ -26,7 +27,7 @@ _SILENCE_S: Final = 3.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``watch``."""
-    parser.add_argument("address", nargs="?", default=VERDICTS, metavar="ADDRESS")
+    add_address(parser, VERDICTS, "verdict socket of the station")
     parser.add_argument(
         "--images", metavar="ADDRESS", help="of the pictures, for --save [ADDRESS's port + 1]"
     )
@@ -80,16 +81,18 @@ def _show(
         if item is not None:
             heard = time.monotonic()
         elif time.monotonic() > heard + _SILENCE_S:
-            has_keys = arguments.key is not None
             notes.print(
                 f"inspector: nothing from {arguments.address} for {_SILENCE_S:.0f} s; "
-                f"is the station running{'' if has_keys else ', and without keys'}?"
+                f"{why_silent(arguments.address, arguments.key is not None)}"
             )
             heard = float("inf")
         if isinstance(item, Gap):
             lines.gap(item)
         elif isinstance(item, StatusMessage):
             lines.status(item)
+            if item.state == "Halted":
+                # It said that nothing more comes, so nobody wonders at its silence.
+                heard = float("inf")
         elif isinstance(item, Heatmap):
             key = (item.message.epoch, item.message.seq)
             if arguments.save and (seen != arguments.count or key in pending):

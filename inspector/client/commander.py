@@ -380,7 +380,13 @@ class Commander(Connection):
     def _connect(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         channel = Channel(context, self._address, self._keys)
         self._open.callback(channel.close)
-        self._exchange = Exchange(self._address, channel, self._note, self._forget_clock)
+        self._exchange = Exchange(
+            self._address,
+            channel,
+            self._note,
+            self._forget_clock,
+            has_keys=self._keys is not None,
+        )
         # The first trigger shall not have to wait for this; a station that is down is no error yet.
         with contextlib.suppress(CommandError):
             self._have_clock_measured(min(_ENTER_S, self._timeout_s))

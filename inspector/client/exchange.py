@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from inspector.client.connection import PAUSE_S, REPEAT_S, Channel
+from inspector.client.keys import why_silent
 from inspector.errors import CommandError, WireError
 from inspector.wire.messages import (
     Command,
@@ -91,6 +92,7 @@ class Exchange:
     """Several commands under way over one channel; used by one thread.
 
     ``on_reply`` hears of every final reply, ``on_reset`` when the connection was made anew.
+    ``has_keys``: the channel shows a key.
     """
 
     def __init__(
@@ -99,11 +101,14 @@ class Exchange:
         channel: Channel,
         on_reply: Callable[[Command, ReplyMessage], None],
         on_reset: Callable[[], None],
+        *,
+        has_keys: bool,
     ) -> None:
         self.channel = channel
         self._address = address
         self._on_reply = on_reply
         self._on_reset = on_reset
+        self._has_keys = has_keys
         self._flights: dict[str, _Flight] = {}
         self._answers: collections.deque[Answer] = collections.deque()
         self._heard = time.monotonic()
@@ -253,7 +258,7 @@ class Exchange:
             cause = (
                 "is the station still running?"
                 if flight.is_sent
-                else "is the station running, and does it know this key?"
+                else why_silent(self._address, self._has_keys)
             )
             text = (
                 f"{self._address}: no answer to {flight.about.command} in {flight.timeout_s:g} s; "

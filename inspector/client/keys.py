@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
 
+from inspector.config.addresses import LOOPBACK
 from inspector.wire.keys import Keys, load_keys, load_public_key
 
 
@@ -32,3 +34,12 @@ def configure_client(socket: zmq.Socket[bytes], keys: ClientKeys | None) -> None
         socket.curve_secretkey = keys.own.secret
         socket.curve_publickey = keys.own.public
         socket.curve_serverkey = keys.server
+
+
+def why_silent(address: str, has_keys: bool) -> str:
+    """What to ask oneself when nothing comes from ``address``, to a client with keys or without."""
+    if has_keys:
+        return "is the station running, and does it know this key?"
+    if re.fullmatch(LOOPBACK, address):
+        return "is the station running?"
+    return "is the station running? Other machines reach it with keys only"

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from inspector.cli import keygen, status
+from inspector.client.keys import why_silent
+from inspector.config.addresses import COMMANDS
 from inspector.config.station_file import Peer, Security
 from inspector.journal.reader import Reader
 from inspector.journal.writer import Journal
@@ -198,4 +200,28 @@ def test_a_station_with_keys_answers_those_it_knows(tmp_path, capsys):
         assert ask(address, "--key", mine, "--station-key", public) == 0
         assert ask(address, "--key", strange, "--station-key", public, "--timeout", "0.5") == 2
         assert ask(address, "--timeout", "0.5") == 2
-    assert "does it know this key?" in capsys.readouterr().out
+    assert [line.partition("; ")[2] for line in capsys.readouterr().out.splitlines()[-2:]] == [
+        "is the station running, and does it know this key?",
+        "is the station running?",
+    ]
+
+
+def test_the_address_is_a_word_or_an_option(tmp_path):
+    with station(tmp_path, message) as address:
+        assert ask(address) == ask("--address", address) == 0
+        assert ask("--timeout", "1", address) == ask("--address", address, "--timeout", "1") == 0
+    parser = argparse.ArgumentParser()
+    status.add_arguments(parser)
+    assert parser.parse_args([]).address == COMMANDS
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("tcp://127.0.0.1:5557", "is the station running?"),
+        ("ipc:///run/line-1", "is the station running?"),
+        ("tcp://10.0.0.7:5557", "is the station running? Other machines reach it with keys only"),
+    ],
+)
+def test_silence_is_not_blamed_on_keys_that_nobody_gave(address, words):
+    assert why_silent(address, has_keys=False) == words

@@ -21,7 +21,7 @@ from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.wire import messages as wire
 from inspector.wire.publisher import Publisher
 from tests import running
-from tests.messages import heatmap, verdict
+from tests.messages import heatmap, status, verdict
 
 
 def test_watch_shows_and_saves(tmp_path, station):
@@ -146,6 +146,28 @@ def test_station_file_of_the_demo_round_trips(tmp_path, bundle_path):
     again = tmp_path / "again.yaml"
     again.write_text(yaml.safe_dump(station.model_dump(mode="json")), encoding="utf-8")
     assert load_station(again) == station
+
+
+def test_watch_wonders_at_silence_but_not_after_a_station_that_has_ended():
+    with contextlib.closing(Publisher("tcp://127.0.0.1:*", "tcp://127.0.0.1:*")) as publisher:
+        verdicts, _ = publisher.addresses
+
+        def publish() -> None:
+            assert publisher.wait_for_subscriber(10)
+            publisher.send_status(status(0))
+            time.sleep(4.0)
+            publisher.send_status(status(0, "Halted"))
+            time.sleep(4.0)
+            publisher.send_verdict(verdict(1))
+
+        sender = threading.Thread(target=publish)
+        sender.start()
+        code, out, err = running.inside("watch", "--address", verdicts, "--count", "1")
+        sender.join()
+    assert (code, "1: Halted; " in out) == (0, True)
+    assert err.splitlines() == [
+        f"inspector: nothing from {verdicts} for 3 s; is the station running?"
+    ]
 
 
 def test_watch_goes_on_after_a_message_that_is_none():

@@ -108,12 +108,15 @@ def test_moved_golden_image(tmp_path, parts):
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_provider_that_is_not_here(tmp_path, bundle_path, parts, provider):
+def test_provider_that_is_not_here(tmp_path, bundle_path, parts, provider, monkeypatch):
     if Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has an NVIDIA GPU")
     camera = running.folder_camera(parts)
     station = running.write_station(tmp_path / "s.yaml", bundle_path, camera, provider=provider)
     refused(station, 13, f"provider: {provider}: ", install_command("cuda"))
+    # What is advised depends on the folder that the program works in by now.
+    monkeypatch.chdir(tmp_path)
+    assert install_command("cuda") in running.inside("check", station)[1]
 
 
 def test_wrong_station_file(station):

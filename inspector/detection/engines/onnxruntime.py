@@ -30,10 +30,9 @@ _NAMES: Final = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 _CURES: Final = {
-    "cuda": f"install the NVIDIA driver and run {install_command('cuda')}, or set provider: auto "
-    "or cpu",
-    "tensorrt": f"install the NVIDIA driver, run {install_command('cuda')} and install the "
-    "TensorRT libraries that ONNX Runtime asks for, or set provider: auto or cpu",
+    "cuda": "install the NVIDIA driver and run {install}, or set provider: auto or cpu",
+    "tensorrt": "install the NVIDIA driver, run {install} and install the TensorRT libraries "
+    "that ONNX Runtime asks for, or set provider: auto or cpu",
 }
 ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
     # pybind11 makes each a direct child of Exception, and falls back on a plain RuntimeError.
@@ -218,7 +217,9 @@ class OnnxRuntimeBackend:
         return ort.InferenceSession(bundle.data, options, providers=providers, enable_fallback=0)
 
     def _refused(self, cause: str) -> ProviderError:
-        return ProviderError(f"provider: {self._asked}: {cause}; {_CURES[self._asked]}")
+        # Asked for now: the command depends on the folder that the program works in.
+        cure = _CURES[self._asked].format(install=install_command("cuda"))
+        return ProviderError(f"provider: {self._asked}: {cause}; {cure}")
 
 
 def missing(kind: str) -> str:

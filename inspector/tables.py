@@ -15,6 +15,8 @@ from rich.text import Text
 
 from inspector.shown import plain
 
+_STATION: Final = "station.yaml"
+"""What the pages call a station file; 'init' never overwrites one."""
 _UNLIMITED: Final = 100_000
 """Width of a table in a file or pipe; rich pads a table to its longest row only."""
 
@@ -67,6 +69,14 @@ def numbers(name: str) -> Column:
 def print_next(*command: str | os.PathLike[str]) -> None:
     """Print ``next: COMMAND``, quoted for a shell: the last line of a command that took a while."""
     print(plain(f"next: {shlex.join(os.fspath(word) for word in command)}"), flush=True)
+
+
+def print_next_station(bundle: str | os.PathLike[str]) -> None:
+    """Print the next command for whoever has a bundle: to write a station file, if none is here."""
+    if os.path.lexists(_STATION):
+        print_next("inspector", "check", _STATION)
+    else:
+        print_next("inspector", "init", _STATION, "--camera", "0", "--bundle", bundle)
 
 
 def show(filled: Table, title: str = "") -> None:

@@ -15,6 +15,8 @@ from rich.text import Text
 
 from inspector.shown import findable, plain
 
+_STATION: Final = "station.yaml"
+"""What the pages call a station file; 'init' never overwrites one."""
 _UNLIMITED: Final = 100_000
 """Width of a table in a file or pipe; rich pads a table to its longest row only."""
 
@@ -71,6 +73,14 @@ def print_next(*command: str | os.PathLike[str]) -> None:
     """
     program, *words = (os.fspath(word) for word in command)
     print(plain(f"next: {shlex.join([findable(program), *words])}"), flush=True)
+
+
+def print_next_station(bundle: str | os.PathLike[str]) -> None:
+    """Print the next command for whoever has a bundle: to write a station file, if none is here."""
+    if os.path.lexists(_STATION):
+        print_next("inspector", "check", _STATION)
+    else:
+        print_next("inspector", "init", _STATION, "--camera", "0", "--bundle", bundle)
 
 
 def show(filled: Table, title: str = "") -> None:

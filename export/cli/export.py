@@ -9,7 +9,7 @@ from export.cli.arguments import add_bundle, add_sources
 from export.cli.screen import STAGES, print_choices, print_remarks, progress_bars
 from inspector.errors import ConfigError
 from inspector.shown import plain
-from inspector.tables import print_next
+from inspector.tables import print_next, print_next_station
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,5 +69,5 @@ def run(options: argparse.Namespace) -> int:
     if tests:
         print_next("inspector", "judge", options.output, tests[0])
     else:
-        print_next("inspector", "init", "station.yaml", "--bundle", options.output)
+        print_next_station(options.output)
     return 0

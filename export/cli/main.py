@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "train": "learn a model from photos of good parts",
     "calibrate": "set the limit for another share of false rejects, without training",
     "evaluate": "judge the test photos; figures and a report",
+    "compare": "figures of several runs side by side, and the settings that differ",
     "export": "write the bundle, once it judges as the trained model does",
     "extend": "teach in good parts that were rejected, without training (docs/teach-in.md)",
     "show": "print what a bundle holds and how it was made",

@@ -146,7 +146,8 @@ def judge(scorer: Scorer, held_out: FloatMap, drawn: FloatMap) -> Judged:
     scorer.normaliser = None
     passed, fewer = (int(way.sum()) for way in ways)
     remark = (
-        f"distances are taken as they are: compared with those of other good parts at the same "
-        f"place, {passed} of {len(drawn)} drawn defects would pass instead of {fewer}"
+        f"each place of a part is judged by one measure for the whole part (normalise: none): with "
+        f"a measure for each place {passed} of {len(drawn)} defects that the program drew as a "
+        f"trial would pass, and so {fewer} do; there is nothing for you to do"
     )
     return replace(plain, remarks=(remark,))

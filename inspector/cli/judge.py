@@ -19,7 +19,7 @@ from inspector.imaging.heatmaps import map_to_grey, overlay
 from inspector.imaging.images import IMAGE_SUFFIXES, encode_jpeg, read_image
 from inspector.progress import QUICK_S, Bars
 from inspector.shown import plain, printable
-from inspector.tables import Terminal, numbers, print_next, show, table
+from inspector.tables import Terminal, numbers, print_next_station, show, table
 from inspector.verdict import EXIT_CODES, FloatMap, Frame8, Judgement, Reason, Verdict
 
 _OVERLAY: Final = "_overlay.jpg"
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
         )
         + (f"; heatmaps: {made} in {out}" if out else "")
     )
-    print_next("inspector", "init", "station.yaml", "--bundle", options.bundle)
+    print_next_station(options.bundle)
     return max(EXIT_CODES[verdict] for verdict in tally)
 
 

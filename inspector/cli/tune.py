@@ -38,7 +38,7 @@ from inspector.imaging.folders import find_parts, remarks
 from inspector.imaging.images import read_image
 from inspector.progress import QUICK_S, Bars
 from inspector.shown import plain
-from inspector.tables import Terminal, numbers, print_next, show, table
+from inspector.tables import Terminal, numbers, print_next, print_next_station, show, table
 from inspector.verdict import Frame8
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def run(options: argparse.Namespace) -> int:
         photos_option = ["--photos", options.photos] if options.photos else []
         print_next("inspector", "tune", *paths, *photos_option)
     elif fastest is not None:
-        print_next("inspector", "init", "station.yaml", "--bundle", fastest)
+        print_next_station(fastest)
     return 0
 
 

@@ -127,6 +127,15 @@ def test_cameras_that_opencv_reads(camera, source, here):
     assert (found.width, found.height, found.fps) == (None, None, None)
 
 
+def test_every_key_of_the_file_has_its_comment_behind_an_empty_line():
+    """Keys that stand alone are read as one with those before them where no line is empty."""
+    assert running.inside("init", "station.yaml")[0] == 0
+    lines = Path("station.yaml").read_text().splitlines()
+    for number, line in enumerate(lines[1:], start=1):
+        if line.startswith("#") and not lines[number - 1].startswith("#") and lines[number - 1]:
+            raise AssertionError(f"no empty line before: {line}")
+
+
 def test_a_video_file_has_its_own_keys_and_its_rate_may_be_set(here, bundle_path):
     pictures = [tiny.good_picture()] * 3
     videos.write_avi(Path("line.avi"), pictures)

@@ -33,7 +33,7 @@ def judge(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, list
     assert said.err == ""
     head, *rows, end, following = said.out.splitlines()
     bundle = shlex.quote(str(words[0]))
-    assert following == f"next: inspector init station.yaml --bundle {bundle}"
+    assert following == f"next: inspector init station.yaml --camera 0 --bundle {bundle}"
     assert head.split() == ["photo", "verdict", "score", "reason"]
     return code, [row.split() for row in rows], end
 
@@ -68,6 +68,15 @@ def test_photos_are_judged_as_the_station_judges_them(tmp_path, capsys):
     heard = running.judge_all(station).verdicts
     assert [v.verdict.value for v in heard] == [row[1] for row in rows]
     assert [v.reason for v in heard[2:]] == ["too_dark", "frame_shape"]
+
+
+def test_where_a_station_file_is_the_next_command_is_no_second_one(
+    tmp_path, bundle_path, photos, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "station.yaml").write_text("mine")
+    cli.main(["judge", str(bundle_path), str(photos)])
+    assert capsys.readouterr().out.endswith("\nnext: inspector check station.yaml\n")
 
 
 def test_heatmaps_lie_over_the_judged_region(tmp_path, bundle_path, photos, capsys):

@@ -78,7 +78,7 @@ def record(bundle: Path) -> dict[str, object]:
 def test_a_station_uses_what_was_found(bundle_path, capsys, caplog):
     out = run(capsys, bundle_path)
     assert "tells stations with 'provider: auto'" in out
-    assert out.endswith(f"next: inspector init station.yaml --bundle {bundle_path}\n")
+    assert out.endswith(f"next: inspector init station.yaml --camera 0 --bundle {bundle_path}\n")
     found = Engine.model_validate(record(bundle_path)["engine"])
     with caplog.at_level(logging.INFO, "inspector"):
         assert Detector.load(bundle_path).settings == found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pty
+import re
 import resource
 import shlex
 import shutil
@@ -618,6 +620,47 @@ def test_a_run_that_catches_nothing_is_not_waved_on_to_export(
     assert "of them pass at this limit" in capsys.readouterr().out
     assert main(["evaluate", str(run.folder)]) == 0
     assert "inspector-model export" in capsys.readouterr().out
+
+
+def test_runs_are_compared_side_by_side_with_what_differs(
+    trained: Run, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    shutil.copytree(trained.folder, one)
+    assert main([*train_arguments(parts, two), "--false-reject", "20%"]) == 0
+    assert main(["evaluate", str(two)]) == 0
+    for stale in ("evaluation.json", "scores.csv"):
+        (one / stale).unlink(missing_ok=True)
+
+    def compared() -> tuple[dict[str, list[str]], str]:
+        capsys.readouterr()
+        assert main(["compare", str(one), str(two)]) == 0
+        out = capsys.readouterr().out
+        rows = [re.split(r"  +", line.strip()) for line in out.splitlines()]
+        return {row[0]: row[1:] for row in rows if len(row) == 3}, out
+
+    rows, out = compared()
+    assert rows["setting bank_items"] == ["48", "30"]
+    assert rows["setting epochs"] == ["2", "0"]
+    assert "setting size" not in rows
+    summary = json.loads((two / "evaluation.json").read_text())
+    assert rows["defective parts that pass"] == ["-", f"{summary['escapes']:.4g}"]
+    assert "note: one was not evaluated at its limit" in out
+    assert main(["evaluate", str(one)]) == 0
+    verdicts = [
+        {
+            row["path"]: row["verdict"]
+            for row in csv.DictReader((run / "scores.csv").read_text().splitlines())
+        }
+        for run in (one, two)
+    ]
+    differing = sum(verdicts[0][path] != verdicts[1][path] for path in verdicts[0])
+    rows, out = compared()
+    assert rows["verdicts unlike those of one"] == ["0 of 13", f"{differing} of 13"]
+    assert "note:" not in out
+    (one / "evaluation.json").write_text("{")
+    line = fails(capsys, ["compare", str(one), str(two)], 27)
+    assert "its evaluation is damaged" in line
 
 
 def test_calibrating_anew_removes_the_figures_of_the_former_limit(

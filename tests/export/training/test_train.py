@@ -212,7 +212,7 @@ def test_places_are_compared_unless_that_lets_drawn_defects_pass(
     monkeypatch.setattr("export.training.scorer.does_harm", lambda *ways: True)
     run = fit(parts, tmp_path / "harms", normalise=normalise, epochs=0)
     kept = load_scorer(run, CPU).normaliser
-    said = [one for one in run.outcome().remarks if "taken as they are" in one]
+    said = [one for one in run.outcome().remarks if "normalise: none" in one]
     assert (kept is None, len(said)) == ((True, 1) if normalise == "auto" else (False, 0))
     names, folds, scores = run.held_out_parts()
     image = cv2.imread(str(parts / names[0]))

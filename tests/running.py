@@ -56,7 +56,8 @@ def write_station(path: Path, bundle: Path, *cameras: dict[str, Any], **keys: An
         "provider": "cpu",
         "threads": 1,
         "sockets": FREE,
-        "journal": {"folder": str(path.parent / "journal"), "reserve_mb": 1},
+        # Which PASS is kept as a sample depends on the epoch, and so on chance.
+        "journal": {"folder": str(path.parent / "journal"), "reserve_mb": 1, "pass_share": 0},
         "cameras": list(cameras),
         "recipes": {"r": recipe},
         "recipe": "r",

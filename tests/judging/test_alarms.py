@@ -187,7 +187,7 @@ def test_a_station_whose_parts_all_fail_says_so(tmp_path, bundle_path, capsys):
         daemon.child.terminate()
         assert daemon.child.wait(10) == 0
     assert status.assess(found)[0].text == f"alarm: {found.alarm}"
-    lines = output.Lines(output.Console(width=300))
+    lines = output.Lines(output.Terminal(width=300))
     lines.status(found)
     lines.status(found)
     lines.status(found.model_copy(update={"alarm": ""}))

@@ -42,8 +42,14 @@ TIMING = (
     "tests/test_shipped_failures.py::test_13",
 )
 """Tests that go by the clock, or need the machine: never two of them at once."""
-SHARED = ("tests/export/", "tests/benchmarks/")
-"""Tests whose files share trained models and other things that take seconds to make."""
+SHARED = (
+    "tests/export/",
+    "tests/benchmarks/",
+    "tests/station/test_bridge_commands.py",
+    "tests/station/test_deeds.py",
+    "tests/station/test_views.py",
+)
+"""Tests whose files share trained models, stations and other things that take seconds to make."""
 
 MEMORY = "memfd:line-inspector-ring"
 

@@ -86,6 +86,7 @@ def test_the_source_distribution_has_what_builds_and_tests_it(built):
     }
 
 
+@pytest.mark.long
 def test_the_demo_runs_in_an_empty_folder_without_the_checkout(installed, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
     program = (

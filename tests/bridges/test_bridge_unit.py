@@ -61,6 +61,7 @@ runpy.run_module("inspector", run_name="__main__", alter_sys=True)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fieldbus", "keys", "said"),
     [

@@ -247,6 +247,7 @@ def test_what_a_broker_does_is_one_line_and_nothing_is_lost(tmp_path, caplog, im
     assert "\n" not in said[0] and len(said[0]) < 300, said[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", [never_answers, takes_and_keeps_silent])
 def test_a_bridge_ends_in_time_whatever_its_broker_does(tmp_path, way):
     with Station(tmp_path / "journal") as station, faking(way) as broker:
@@ -259,6 +260,7 @@ def test_a_bridge_ends_in_time_whatever_its_broker_does(tmp_path, way):
         assert time.monotonic() - begun < 8
 
 
+@pytest.mark.long
 def test_a_broker_that_never_speaks_tls_holds_nobody_up(tmp_path):
     ca = Authority(tmp_path).ca
     with faking(never_answers) as broker:

@@ -294,6 +294,7 @@ def line(tmp_path: Path, bundle_path: Path) -> Iterator[Line]:
         yield Line(tmp_path, bundle_path, stack, rate_hz=1)
 
 
+@pytest.mark.long
 def test_a_real_station_a_real_bridge_and_a_camera_that_counts(line):
     station = line.start_station()
     station.wait_for_log(r"state=Ready")
@@ -331,6 +332,7 @@ def test_a_real_station_a_real_bridge_and_a_camera_that_counts(line):
             assert plc.take()[2:] == (FAULT, "count_mismatch")
 
 
+@pytest.mark.long
 def test_check_tells_a_camera_on_a_line_from_one_that_waits_for_commands(line, tmp_path):
     path = tmp_path / "commanded"
     path.mkdir()

@@ -8,6 +8,8 @@ import socket
 import time
 from typing import Any
 
+import pytest
+
 from inspector.bridges.simulated_plc import SimulatedPlc
 from inspector.journal.reader import Reader
 from tests import running
@@ -27,6 +29,7 @@ def until_ready(plc: SimulatedPlc, timeout_s: float = 20.0) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.long
 def test_a_line_with_every_party_killed_in_turn(line):
     """Every part ends once, and after each disturbance the line works again."""
     line.start_station()
@@ -84,6 +87,7 @@ def test_a_line_with_every_party_killed_in_turn(line):
     assert not re.search("Traceback|crash", line.said())
 
 
+@pytest.mark.long
 def test_a_plc_that_stands_still_and_a_station_that_stops(line):
     line.start_station()
     line.start_bridge(plc_heartbeat_s=0.3)

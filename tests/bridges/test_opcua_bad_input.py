@@ -126,6 +126,7 @@ async def deaf(opcua: Opcua) -> None:
             await asyncio.gather(*asked, return_exceptions=True)
 
 
+@pytest.mark.long
 def test_bytes_that_are_none_of_the_protocol_end_their_own_connection(opcua):
     child = opcua.start(connections=8)
 

@@ -335,6 +335,7 @@ def test_a_file_that_is_wrong_is_one_line(tmp_path, changes, said):
     assert (code, err.count("\n")) == (10, 1) and said in err
 
 
+@pytest.mark.long
 def test_a_nodeset_that_is_none_is_one_line(tmp_path):
     file = tmp_path / "b.yaml"
     (tmp_path / "n.xml").write_text("<UANodeSet/>")
@@ -345,6 +346,7 @@ def test_a_nodeset_that_is_none_is_one_line(tmp_path):
     assert code == 10 and err.count("\n") == 1 and "nodeset" in err
 
 
+@pytest.mark.long
 def test_keygen_makes_what_a_bridge_can_use(tmp_path):
     pki = tmp_path / "pki"
     code, out, _ = running.inside("keygen", pki, "--opcua", "--host", "127.0.0.1")

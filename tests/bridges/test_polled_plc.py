@@ -99,6 +99,7 @@ def polled(tmp_path: Path) -> Iterator[Polled]:
         yield Polled(tmp_path, stack)
 
 
+@pytest.mark.long
 def test_a_polled_plc_through_cuts_and_kills(polled):
     bridge = polled.start_bridge()
     polled.until_ready()

@@ -40,6 +40,7 @@ def passed_on(line: RemoteLine) -> float:
             time.sleep(0.001)
 
 
+@pytest.mark.long
 def test_a_line_whose_bridge_and_cable_die_between_on_and_off(tmp_path, bundle_path, stack):
     line = RemoteLine(tmp_path, stack)
     line.start_station(bundle_path)
@@ -110,6 +111,7 @@ def test_a_line_whose_bridge_and_cable_die_between_on_and_off(tmp_path, bundle_p
     assert not re.search("Traceback|crash", line.said())
 
 
+@pytest.mark.long
 def test_bad_parts_a_stopped_belt_and_a_dead_station_get_no_pass(tmp_path, bundle_path, stack):
     line = RemoteLine(tmp_path, stack)
     station = line.start_station(bundle_path, tiny.good_picture(), tiny.bad_picture())
@@ -156,6 +158,7 @@ LIES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.long
 def test_illegal_answers_pass_nothing(tmp_path, stack, station_once):
     """While answers are wrong no part passes, and with right ones the line goes on."""
     line = RemoteLine(tmp_path, stack, station_once)
@@ -190,6 +193,7 @@ def station_once(tmp_path_factory) -> Iterator[str]:
         yield station.wait_for_log(r" commands address=(\S+)\n")[1]
 
 
+@pytest.mark.long
 def test_a_slow_module_passes_nothing(tmp_path, stack, station_once):
     """Answers come late, but they come: then nobody knows where a part is."""
     line = RemoteLine(tmp_path, stack, station_once)
@@ -249,6 +253,7 @@ def test_the_modules_own_pulse_ends_a_pass_without_the_bridge(tmp_path, stack, s
     assert line.on_times()[-1][1] <= 0.15 + 0.1
 
 
+@pytest.mark.long
 def test_the_simulated_module_is_a_process_of_its_own(tmp_path, stack, station_once):
     """The command, and a bridge that finds it: parts by the encoder, and a module that hangs."""
     line = RemoteLine(

@@ -200,6 +200,7 @@ def test_each_role_has_its_own_commands(tmp_path):
     assert (rows[0]["address"], fires["address"]) == ("0", "174")
 
 
+@pytest.mark.long
 def test_a_module_that_is_away_or_a_port_that_is_taken_is_one_line(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -212,6 +213,7 @@ def test_a_module_that_is_away_or_a_port_that_is_taken_is_one_line(tmp_path):
     assert code == 1 and "cannot be reached" in out and "a bridge waits for it, too" in out
 
 
+@pytest.mark.long
 def test_check_names_the_key_that_the_station_cannot_keep(tmp_path, bundle_path):
     parts = running.write_parts(tmp_path / "parts", tiny.good_picture())
     top = running.folder_camera(parts, trigger="software", loop=True, deadline_ms=1500)

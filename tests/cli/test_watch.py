@@ -46,6 +46,7 @@ def test_watch_shows_and_saves(tmp_path, station):
     ]
 
 
+@pytest.mark.long
 def test_watch_waits_for_pictures_that_come_late_and_says_which_never_come(tmp_path):
     """A station encodes pictures when it has time, and leaves some out when it has none."""
     grey = np.zeros((64, 64), np.uint8)
@@ -148,6 +149,7 @@ def test_station_file_of_the_demo_round_trips(tmp_path, bundle_path):
     assert load_station(again) == station
 
 
+@pytest.mark.long
 def test_watch_wonders_at_silence_but_not_after_a_station_that_has_ended():
     with contextlib.closing(Publisher("tcp://127.0.0.1:*", "tcp://127.0.0.1:*")) as publisher:
         verdicts, _ = publisher.addresses

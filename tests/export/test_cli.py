@@ -622,6 +622,7 @@ def test_a_run_that_catches_nothing_is_not_waved_on_to_export(
     assert "inspector-model export" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_runs_are_compared_side_by_side_with_what_differs(
     trained: Run, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -356,6 +356,7 @@ def test_reset_leads_out_of_an_error_through_the_self_test(tmp_path, bundle_path
     ] == ["Preoperational", "Initialized", "Ready"]
 
 
+@pytest.mark.long
 def test_crashes_undo_neither_stop_nor_start_and_leave_a_fault_without_a_picture(
     tmp_path, bundle_path
 ):

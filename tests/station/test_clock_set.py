@@ -34,6 +34,7 @@ def judge(plc: Commander, count: int) -> None:
         assert plc.trigger("top", number).verdict.value == "FAIL"
 
 
+@pytest.mark.long
 def test_wrong_clock_at_boot_deletes_few_pictures_and_is_logged_when_it_is_set(
     station: Path,
 ) -> None:

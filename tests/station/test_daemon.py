@@ -148,6 +148,7 @@ def test_full_queue_is_a_fault_in_its_turn_never_a_silent_drop(tmp_path):
     assert {v.verdict.value for v in heard.verdicts if v.reason} == {"FAULT"}
 
 
+@pytest.mark.long
 def test_source_that_can_wait_never_overflows(tmp_path):
     bundle = tiny.write_bundle(tmp_path / "slow.onnx", tiny.slow)
     parts = running.write_parts(tmp_path / "parts", *[tiny.good_picture()] * 20)

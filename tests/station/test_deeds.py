@@ -100,6 +100,7 @@ def test_marks_stand_beside_the_verdict_and_the_pictures_stay(tmp_path, bundle):
     assert [(one["label"], one["by"]) for one in told] == [("good", "Li Wei"), ("bad", "Ann")]
 
 
+@pytest.mark.long
 def test_a_limit_is_in_force_at_once_and_after_a_restart(tmp_path, bundle):
     station = write(tmp_path, bundle)
     with working(station) as (daemon, desk):

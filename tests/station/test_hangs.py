@@ -78,6 +78,7 @@ def test_a_station_whose_log_nobody_reads_judges_on_and_obeys_sigterm(tmp_path, 
     assert len(heard) == 10
 
 
+@pytest.mark.long
 def test_a_watch_whose_screen_is_stopped_counts_on_and_can_be_ended(tmp_path, bundle_path, parts):
     camera = running.folder_camera(parts, rate_hz=50, loop=True)
     station = running.write_station(tmp_path / "s.yaml", bundle_path, camera)
@@ -98,6 +99,7 @@ def test_a_watch_whose_screen_is_stopped_counts_on_and_can_be_ended(tmp_path, bu
         assert daemon.child.wait(10) == 0, daemon.log
 
 
+@pytest.mark.long
 def test_a_demo_whose_screen_is_stopped_obeys_sigterm(tmp_path, bundle_path):
     camera = {"name": "belt", "kind": "simulator", "rate_hz": 20}
     station = running.write_station(tmp_path / "demo.yaml", bundle_path, camera)

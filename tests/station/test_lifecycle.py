@@ -114,6 +114,7 @@ sys.exit(main(["run", sys.argv[1]]))
 """
 
 
+@pytest.mark.long
 def test_a_disk_that_is_nearly_full_is_in_the_status_while_the_station_judges(station):
     """Neither the journal's reserve nor a picture fits; every verdict still does."""
     text = station.read_text(encoding="utf-8")

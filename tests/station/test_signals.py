@@ -131,6 +131,7 @@ def test_a_killed_simulator_goes_on_where_it_was(tmp_path, bundle_path, kind):
     )
 
 
+@pytest.mark.long
 def test_a_deleted_lock_lets_no_second_station_in(tmp_path, bundle_path, parts):
     folder = tmp_path / "journal"
     sockets = {name: f"ipc://{tmp_path}/{name}" for name in ("verdicts", "images", "commands")}

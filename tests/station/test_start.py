@@ -190,6 +190,7 @@ def test_check_tells_of_a_station_that_was_stopped(station):
     assert "'inspector start'" in line
 
 
+@pytest.mark.long
 def test_running_ipc_station_keeps_its_subscribers(tmp_path, bundle_path, parts):
     camera = running.folder_camera(parts, rate_hz=10, loop=True)
     sockets = {name: f"ipc://{tmp_path}/{name}" for name in ("verdicts", "images")}

@@ -421,6 +421,7 @@ def test_commands_of_the_last_moments_are_answered(station):
     assert set(answers) <= {"", "anomaly", "not_ready", "deadline_missed", "stopping"}, answers
 
 
+@pytest.mark.long
 def test_journal_that_fails_at_the_stop_is_no_crash(station):
     failing = FAIL_WHILE.partition("sys.exit")[0]
     # So late that the loop has ended by then.

@@ -154,6 +154,7 @@ def camera_that_goes_silent() -> Iterator[ThreadingHTTPServer]:
         thread.join()
 
 
+@pytest.mark.long
 def test_02_read_that_hangs_after_a_reconnect_is_killed(tmp_path, bundle_path, parts):
     # One hangs with the interpreter's lock held, the other in a real network camera's socket.
     steps = frames(2), {"do": "lose"}, {"do": "block_for_ever"}, frames()
@@ -405,6 +406,7 @@ sys.exit(cli.main(["run", sys.argv[1]]))
 """
 
 
+@pytest.mark.long
 def test_13_stuck_judge_is_seen_by_watchdog_and_status(tmp_path, bundle_path, parts, monkeypatch):
     camera = running.folder_camera(parts, rate_hz=20, loop=True)
     station = running.write_station(tmp_path / "s.yaml", bundle_path, camera)
@@ -526,6 +528,7 @@ def stalled_subscriber(address: str) -> Iterator[zmq.Socket[bytes]]:
         yield stalled
 
 
+@pytest.mark.long
 def test_15_slow_subscriber_hurts_nobody_and_a_late_one_is_complete(tmp_path, bundle_path):
     parts = running.write_parts(tmp_path / "parts", tiny.good_picture())
     camera = running.folder_camera(parts, rate_hz=200, loop=True, deadline_ms=20_000)

@@ -115,6 +115,7 @@ def test_every_part_once_owned_stamped_in_order_then_the_end(make: Make) -> None
         assert (frame.image.dtype, frame.image.ndim, frame.image.shape[2]) == (np.uint8, 3, 3)
 
 
+@pytest.mark.long
 def test_rate_is_kept_on_an_absolute_schedule_and_a_wait_can_be_cut(make: Make) -> None:
     with opened(make(rate_hz=1.0)) as camera:
         first = camera.grab(2000)

@@ -111,6 +111,7 @@ def test_without_its_package_a_bridge_says_how_to_get_it(
     assert code == 10 and f"run pip install --editable '.[{fieldbus}]'" in err
 
 
+@pytest.mark.long
 def test_check_tries_port_and_station(tmp_path):
     (address,) = free_ports(1)
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -62,6 +62,7 @@ def test_a_folder_of_photos_and_the_examples_bundle_pass_check():
     assert following.startswith("next: inspector run ")
 
 
+@pytest.mark.long
 def test_without_a_bundle_photos_come_first_and_check_says_what_is_missing(here):
     found, out, _ = running.inside("init", "line-2.yaml", "--camera", "simulator")
     assert (found, out.splitlines()[-2:]) == (

@@ -75,6 +75,7 @@ def test_recipe_and_reload_commands_print_what_was_done(recorded, capsys):
     assert capsys.readouterr().out == "2 cameras\n2 cameras\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", [recipe, reload])
 def test_a_changeover_where_no_station_is_is_told_within_seconds(command):
     begun = time.monotonic()

@@ -118,6 +118,7 @@ def test_demo_without_a_bundle_says_so(tmp_path):
     assert "Traceback" not in err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_demo_leaves_no_station_behind(tmp_path, bundle_path, number):
     station = demo_station(tmp_path, bundle_path)

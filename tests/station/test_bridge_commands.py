@@ -307,6 +307,7 @@ def test_orders_on_the_command_line(line):
     assert "(study)" in text
 
 
+@pytest.mark.long
 def test_parts_that_are_no_production_raise_no_alarm(line):
     def alarm_after(purpose: str) -> str:
         with line.commander() as plc:

@@ -234,6 +234,7 @@ sys.exit(cli.main(["run", sys.argv[1]]))
 """A library that takes a minute to build the session of a changeover, and cannot be interrupted."""
 
 
+@pytest.mark.long
 def test_a_session_that_is_still_built_does_not_hold_up_a_stop(tmp_path, bundle_path, parts):
     camera = running.folder_camera(parts, trigger="software", loop=True)
     station = running.write_station(tmp_path / "s.yaml", bundle_path, camera)

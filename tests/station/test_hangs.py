@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from inspector.client.commander import Commander
@@ -22,6 +23,7 @@ from inspector.files import read_within
 from inspector.journal.reader import Reader
 from inspector.wire.messages import VerdictMessage, decode_verdict
 from tests import hanging, running, tiny
+from tests.parties import wait_until
 from tests.stations import free_ports
 
 
@@ -89,9 +91,11 @@ def test_a_watch_whose_screen_is_stopped_counts_on_and_can_be_ended(tmp_path, bu
             subprocess.Popen(command, stdout=write_fd) as watching,
         ):
             try:
-                assert counting.wait(10) == 0
+                assert counting.wait(20) == 0
+                # ZeroMQ's threads tell that it listens: on a busy machine it may still be loading.
+                assert wait_until(lambda: psutil.Process(watching.pid).num_threads() > 2, 20)
                 watching.send_signal(signal.SIGINT)
-                assert watching.wait(5) == 130
+                assert watching.wait(20) == 130
             finally:
                 counting.kill()
                 watching.kill()

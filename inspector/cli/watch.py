@@ -14,6 +14,7 @@ from inspector.client import Gap, Heatmap, Subscriber
 from inspector.client.keys import why_silent
 from inspector.config.addresses import VERDICTS
 from inspector.errors import ConfigError, WireError
+from inspector.interrupt import Interrupt
 from inspector.shown import plain
 from inspector.wire.messages import StatusMessage, VerdictMessage
 
@@ -45,19 +46,14 @@ def run(arguments: argparse.Namespace) -> int:
     keys = client_keys(arguments)
     images = arguments.images or (_images_beside(arguments.address) if arguments.save else None)
     with (
+        Interrupt() as interrupt,
         Screen() as screen,
         Screen(stderr=True) as notes,
         Subscriber(arguments.address, images, arguments.station, keys=keys) as subscriber,
+        Repeats(notes.print) as remarks,
     ):
-        _watch(subscriber, Lines(screen), notes, arguments)
+        _show(subscriber, Lines(screen), notes, remarks, arguments, interrupt=interrupt)
     return 0
-
-
-def _watch(
-    subscriber: Subscriber, lines: Lines, notes: Screen, arguments: argparse.Namespace
-) -> None:
-    with Repeats(notes.print) as remarks:
-        _show(subscriber, lines, notes, remarks, arguments)
 
 
 def _show(
@@ -66,11 +62,14 @@ def _show(
     notes: Screen,
     remarks: Repeats,
     arguments: argparse.Namespace,
+    *,
+    interrupt: Interrupt,
 ) -> None:
     seen, heard, until = 0, time.monotonic(), float("inf")
     pending: set[tuple[str, int]] = set()
     came: set[tuple[str, int]] = set()
     while time.monotonic() < until:
+        interrupt.check()
         try:
             item = subscriber.receive(200)
         except WireError as error:

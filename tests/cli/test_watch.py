@@ -20,7 +20,7 @@ import zmq
 from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.wire import messages as wire
 from inspector.wire.publisher import Publisher
-from tests import running
+from tests import running, tiny
 from tests.messages import heatmap, status, verdict
 
 
@@ -210,3 +210,29 @@ def test_watch_goes_on_after_a_message_that_is_none():
     assert "LOST 1 verdicts, 2 to 2" in out
     assert [line.split(":")[0] for line in err.splitlines()] == ["inspector"] * 3
     assert "'schema'" in err.splitlines()[1]
+
+
+INTERRUPTED = """
+import os, signal, sys
+from inspector.cli import main as cli, output
+verdict = output.Lines.verdict
+class Dropping:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+def interrupted(self, message, truth=""):
+    verdict(self, message, truth)
+    Dropping()
+output.Lines.verdict = interrupted
+sys.exit(cli.main(["watch", sys.argv[1]]))
+"""
+
+
+def test_ctrl_c_within_a_destructor_ends_watch(tmp_path, bundle_path):
+    """Python drops a KeyboardInterrupt there, and watch would go on."""
+    parts = running.write_parts(tmp_path / "parts", tiny.good_picture())
+    camera = running.folder_camera(parts, rate_hz=2, loop=True)
+    with running.running(running.write_station(tmp_path / "s.yaml", bundle_path, camera)) as daemon:
+        command = [sys.executable, "-c", INTERRUPTED, daemon.verdicts]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 130, done.stderr
+    assert done.stdout.count("PASS") == 1

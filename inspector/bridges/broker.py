@@ -137,6 +137,8 @@ class Connection(aiomqtt.Client):
         """Messages that the broker did not take, and why."""
         self.largest = _LARGEST_PACKET
         """Bytes of a packet, of which the broker takes no longer one."""
+        self.why_ended: ReasonCode | None = None
+        """Why the connection ended; what fails afterwards fails without a reason of its own."""
 
     async def deliver(
         self, topic: str, payload: bytes, qos: int, retain: bool, properties: Properties | None
@@ -194,6 +196,8 @@ class Connection(aiomqtt.Client):
         reason_code: ReasonCode,
         properties: Properties | None = None,
     ) -> None:
+        if self.why_ended is None and isinstance(reason_code, ReasonCode):
+            self.why_ended = reason_code
         # Without this the library would wait for an answer that cannot come any more.
         if not self._connected.done():
             is_garbage = isinstance(reason_code, ReasonCode) and reason_code.value == _PROTOCOL
@@ -308,10 +312,11 @@ def in_words(error: aiomqtt.MqttError, connection: Connection, config: MqttBridg
     cause = error.__cause__
     if isinstance(cause, ssl.SSLError):
         return f"ended the TLS connection: {_reason(cause)}; look at tls.certificate"
-    ended = next((one for one in (error, cause) if isinstance(one, aiomqtt.MqttCodeError)), None)
-    if ended is not None and isinstance(ended.rc, ReasonCode) and ended.rc.value != _UNSPECIFIED:
-        return f"the connection ended: {ended.rc}"
-    if ended is not None or text.startswith("Disconnected"):
+    why = connection.why_ended
+    if isinstance(error, aiomqtt.MqttCodeError) or isinstance(cause, aiomqtt.MqttCodeError):
+        known = why is not None and why.value != _UNSPECIFIED
+        return f"the connection ended: {why}" if known else "the connection ended"
+    if text.startswith("Disconnected"):
         return "the connection ended"
     told = f"cannot be reached: {text.partition('] ')[2] or text}"
     if config.tls is not None and "reset by peer" in text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import socket
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from inspector.bridges.broker import Access, BrokerError, try_connection
+from inspector.bridges.broker import Access, BrokerError, connected, naming, try_connection
 from inspector.config.mqtt_bridge import MqttBridge
 from tests.bridges.brokers import bridge, config, wait_for
 from tests.bridges.certificates import Authority
@@ -245,6 +246,29 @@ def test_what_a_broker_does_is_one_line_and_nothing_is_lost(tmp_path, caplog, im
     assert re.search(WAYS[way], said[0]), said
     assert "broker well" in caplog.text
     assert "\n" not in said[0] and len(said[0]) < 300, said[0]
+
+
+def test_a_message_after_the_end_is_told_why_the_connection_ended(tmp_path):
+    """The library itself knows of such a message that there is no connection, and no more."""
+
+    def garbage(peer: Peer) -> None:
+        peer.welcome()
+        peer.made.sendall(bytes(range(256)))
+        peer.hang()
+
+    async def publish_too_late(made: MqttBridge) -> None:
+        async with connected(made, Access.load(made), None, "late") as connection:
+            while connection.why_ended is None:
+                await asyncio.sleep(0.01)
+            with naming(connection, made):
+                await connection.deliver("works/line-1", b"late", 1, False, None)
+
+    with faking(garbage) as broker:
+        made = MqttBridge.model_validate(
+            {"bridge": "mqtt", "broker": broker.address, "state": tmp_path / "state"}
+        )
+        with pytest.raises(BrokerError, match="the connection ended: Protocol error"):
+            asyncio.run(publish_too_late(made))
 
 
 @pytest.mark.long

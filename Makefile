@@ -56,14 +56,14 @@ demo-bundle: $(DEV)/.installed
 $(RUNTIME)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(RUNTIME)
 	$(RUNTIME)/bin/python -m pip install --quiet --upgrade pip
-	$(RUNTIME)/bin/python -m pip install --quiet --editable '.[modbus]'
+	$(RUNTIME)/bin/python -m pip install --quiet --editable '.[modbus,console]'
 	touch $@
 
 $(DEV)/.installed: pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python -m pip install --quiet --upgrade pip
 	@echo 'installing the training tools: torch is a download of some GB, a few minutes'
-	$(DEV)/bin/python -m pip install --quiet --editable '.[train,openvino,modbus,opcua,mqtt]' --requirement requirements-dev.txt
+	$(DEV)/bin/python -m pip install --quiet --editable '.[train,openvino,modbus,opcua,mqtt,console]' --requirement requirements-dev.txt
 	touch $@
 
 clean:

@@ -45,6 +45,7 @@ TIMING = (
 SHARED = (
     "tests/export/",
     "tests/benchmarks/",
+    "tests/console/",
     "tests/station/test_bridge_commands.py",
     "tests/station/test_deeds.py",
     "tests/station/test_views.py",

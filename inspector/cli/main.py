@@ -40,6 +40,7 @@ COMMANDS: Final = {
     "reset": "leave the state Error, through the self-tests",
     "replay": "judge kept pictures again with another bundle",
     "export-verdicts": "write recorded verdicts as CSV or Parquet",
+    "console": "serve the operator's page (docs/console.md)",
     "bridge": "let PLCs trigger and read verdicts (docs/plc)",
     "simulate-plc": "a PLC that works with a bridge, to try it",
     "demo-plc": "a station, a bridge and a simulated PLC, watched",

@@ -1,0 +1,92 @@
+"""The file of the operator's page as frozen models (docs/console.md)."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field, field_validator, model_validator
+
+from inspector.config.addresses import IMAGES, QUERIES, VERDICTS
+from inspector.config.bridge_file import StationAddress, host_and_port
+from inspector.config.yaml_file import NAME, FrozenModel, Misplaced, Whole, load_yaml
+
+MOST_STATIONS = 32
+
+
+class ShownStation(StationAddress):
+    """A station that the page shows: where it publishes, hears commands and answers queries."""
+
+    verdicts: str = VERDICTS
+    images: str = IMAGES
+    queries: str = QUERIES
+
+
+class ServerTls(FrozenModel):
+    """By what a browser knows the page."""
+
+    certificate: Path
+    """PEM file, with the whole chain."""
+    key: Path
+    """The secret key of ``certificate`` (PEM), which nobody else may read."""
+
+
+class ConsoleFile(FrozenModel):
+    """What ``inspector console`` needs."""
+
+    documented_in: ClassVar[str] = "docs/console.md"
+    start_from: ClassVar[str] = (
+        "write the examples with 'inspector examples DIR' and copy console.yaml"
+    )
+
+    stations: dict[Annotated[str, Field(pattern=NAME)], ShownStation] = Field(
+        min_length=1, max_length=MOST_STATIONS
+    )
+    """By the name that the page shows."""
+    listen: str = "127.0.0.1:8080"
+    """HOST:PORT; port 0: a free one. Beyond loopback ``tls`` and ``users`` are needed."""
+    hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.:\[\]-]{1,253}$")], ...] = ()
+    """Names and addresses by which browsers reach the page, beside that of ``listen``."""
+    tls: ServerTls | None = None
+    """None: not encrypted."""
+    users: Path | None = None
+    """File of users, written by ``inspector console --add-user``; None: anybody is an engineer."""
+    connections: Whole = Field(default=200, ge=4, le=10_000)
+    """How many may be open at once; one more is refused."""
+    state: Path | None = None
+    """Folder for baskets, collected photos and training runs; None: those views only look."""
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        return host_and_port(value, 8080)
+
+    @model_validator(mode="after")
+    def _cross_check(self) -> ConsoleFile:
+        if not self.is_loopback:
+            for name in ("tls", "users"):
+                if getattr(self, name) is None:
+                    why = "missing; beyond loopback the page needs tls and users"
+                    raise Misplaced((name,), f"{why}, or listen: 127.0.0.1:8080")
+        return self
+
+    @property
+    def host_and_port(self) -> tuple[str, int]:
+        """What ``listen`` says, apart."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def is_loopback(self) -> bool:
+        """True when no other machine reaches the page."""
+        host = self.host_and_port[0]
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+
+def load_console(path: Path) -> ConsoleFile:
+    """Read the file of the page. Raises :class:`ConfigError` or :class:`Problems`."""
+    return load_yaml(path, ConsoleFile)

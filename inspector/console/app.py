@@ -1,0 +1,130 @@
+"""What a browser may ask of the page: files, what stations do, and deeds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from inspector.console.access import RefusedError, allowed, person
+from inspector.console.hub import Hub
+from inspector.console.line import Line
+from inspector.console.texts import LANGUAGES, texts
+from inspector.errors import CommandError
+from inspector.version import VERSION
+
+_PAGE: Final = Path(str(files("inspector.console") / "page"))
+
+
+class Page:
+    """The page's application, ``app``, for any server of ASGI; one event loop at a time."""
+
+    def __init__(
+        self,
+        lines: Sequence[Line],
+        hub: Hub,
+        routes: Sequence[BaseRoute] = (),
+        middleware: Sequence[Middleware] = (),
+    ) -> None:
+        self._lines = {line.name: line for line in lines}
+        self._hub = hub
+        self.app = Starlette(
+            routes=[
+                Route("/", self._index),
+                Route("/api/texts/{language}", self._texts),
+                Route("/api/session", self._session),
+                Route("/api/events", self._events),
+                *routes,
+                Mount("/static", StaticFiles(directory=_PAGE)),
+            ],
+            middleware=list(middleware),
+            exception_handlers={RefusedError: _refused, CommandError: _station_refused},
+        )
+        self.app.state.line = self.line
+
+    def line(self, name: str) -> Line:
+        """The station of this name. Raises :class:`RefusedError`."""
+        if name not in self._lines:
+            raise RefusedError(404, "unknown_station")
+        return self._lines[name]
+
+    async def _index(self, _: Request) -> Response:
+        return FileResponse(_PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+
+    async def _texts(self, request: Request) -> Response:
+        language = request.path_params["language"]
+        if language not in LANGUAGES:
+            raise RefusedError(404, "unknown")
+        return JSONResponse(texts()[language])
+
+    async def _session(self, request: Request) -> Response:
+        found = person(request)
+        return JSONResponse(
+            {
+                "name": found.name,
+                "role": found.role,
+                "csrf": getattr(request.state, "csrf", ""),
+                "log_in": getattr(request.state, "log_in", False),
+                "stations": list(self._lines),
+                "version": VERSION,
+            }
+        )
+
+    async def _events(self, request: Request) -> Response:
+        person(request)
+        listener = self._hub.join()
+
+        async def lines() -> AsyncIterator[str]:
+            snapshot = [line.snapshot() for line in self._lines.values()]
+            yield f"event: snapshot\ndata: {json.dumps(snapshot, ensure_ascii=False)}\n\n"
+            async with contextlib.aclosing(listener.lines()) as told:
+                async for one in told:
+                    yield one
+
+        return StreamingResponse(
+            lines(),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+
+
+def line_of(request: Request) -> Line:
+    """The station that the request's path names. Raises :class:`RefusedError`."""
+    found: Line = request.app.state.line(request.path_params["station"])
+    return found
+
+
+async def body(request: Request) -> dict[str, Any]:
+    """The JSON object that the request bears. Raises :class:`RefusedError`."""
+    try:
+        found = json.loads(await request.body())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise RefusedError(400, "malformed")
+    return found
+
+
+def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    return JSONResponse({"code": error.code, "detail": error.detail}, status_code=error.status)
+
+
+def _station_refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, CommandError)
+    # Without a code the station did not answer.
+    status = 409 if error.code else 504
+    return JSONResponse({"code": error.code or "no_answer", "detail": str(error)}, status)
+
+
+__all__ = ["Page", "allowed", "body", "line_of"]

@@ -1,0 +1,201 @@
+"""One station as the page knows it: what it publishes, and how it is asked and ordered."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from inspector.client import ClientKeys, Commander, Gap, Heatmap, Subscriber, Viewer
+from inspector.config.console_file import ShownStation
+from inspector.errors import WireError
+from inspector.logs import say
+from inspector.threads import Worker
+from inspector.verdict import Verdict
+from inspector.wire.messages import StatusMessage, VerdictMessage
+
+Result = TypeVar("Result")
+
+_POLL_MS: Final = 200
+_GONE_S: Final = 3.0
+"""A station that has sent no status for so long is gone (docs/wire.md)."""
+_LAST: Final = 60
+"""Verdicts, and rejects, that a page which is opened shows at once."""
+_PICTURES: Final = 200
+_ANSWERS_S: Final = 10.0
+
+
+@dataclass(frozen=True)
+class PartPicture:
+    """What a part looked like to the model: JPEG and PNG as they were published."""
+
+    jpeg: bytes
+    png: bytes
+
+
+class Line:
+    """One station. ``tell(event, station, data)`` hears, in the event loop, what it publishes.
+
+    Events: ``verdict`` (``verdict``), ``picture`` (``epoch``, ``seq``), ``status`` (``status``,
+    ``alive``), ``gap`` (``first``, ``last``).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: ShownStation,
+        keys: ClientKeys | None,
+        tell: Callable[[str, str, dict[str, Any]], None],
+    ) -> None:
+        self.name = name
+        self._config = config
+        self._keys = keys
+        self._tell = tell
+        self.status: dict[str, Any] | None = None
+        self.alive = False
+        self._heard_s = 0.0
+        self._verdicts: collections.deque[dict[str, Any]] = collections.deque(maxlen=_LAST)
+        self._rejects: collections.deque[dict[str, Any]] = collections.deque(maxlen=_LAST)
+        self._pictures: collections.OrderedDict[tuple[str, int], PartPicture] = (
+            collections.OrderedDict()
+        )
+        self._listening: _Listening | None = None
+        self._viewers = (
+            _Desk(f"history {name}", lambda: Viewer(config.queries, keys=keys)),
+            _Desk(f"pictures {name}", lambda: Viewer(config.queries, keys=keys)),
+        )
+        self._commander = _Desk(
+            f"orders {name}", lambda: Commander(config.commands, timeout_s=_ANSWERS_S, keys=keys)
+        )
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to listen."""
+
+        def hear(item: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(self._hear, item)
+
+        self._listening = _Listening(self.name, self._config, self._keys, hear)
+        self._listening.start()
+
+    def close(self) -> None:
+        """End all threads."""
+        if self._listening is not None:
+            self._listening.finish()
+        for desk in (*self._viewers, self._commander):
+            desk.close()
+
+    def snapshot(self) -> dict[str, Any]:
+        """What a page shows of the station as soon as it is opened."""
+        return {
+            "station": self.name,
+            "status": self.status,
+            "alive": self.alive,
+            "verdicts": list(self._verdicts),
+            "rejects": list(self._rejects),
+        }
+
+    def picture(self, epoch: str, seq: int) -> PartPicture | None:
+        """What was published of the part, if it is still in memory."""
+        return self._pictures.get((epoch, seq))
+
+    async def ask(self, question: Callable[[Viewer], Result]) -> Result:
+        """Have a :class:`Viewer` asked, in a thread. Raises :class:`CommandError`."""
+        return await self._viewers[0].do(question)
+
+    async def look(self, question: Callable[[Viewer], Result]) -> Result:
+        """As :meth:`ask`, for pictures, which do not wait for a search."""
+        return await self._viewers[1].do(question)
+
+    async def order(self, deed: Callable[[Commander], Result]) -> Result:
+        """Have a :class:`Commander` do something, in a thread. Raises :class:`CommandError`."""
+        return await self._commander.do(deed)
+
+    def _hear(self, item: object) -> None:
+        match item:
+            case VerdictMessage():
+                told = item.model_dump(mode="json", by_alias=True)
+                self._verdicts.append(told)
+                if item.verdict is not Verdict.PASS:
+                    self._rejects.append(told)
+                self._tell("verdict", self.name, {"verdict": told})
+            case Heatmap():
+                key = item.message.epoch, item.message.seq
+                self._pictures[key] = PartPicture(item.jpeg, item.png)
+                if len(self._pictures) > _PICTURES:
+                    self._pictures.popitem(last=False)
+                self._tell("picture", self.name, {"epoch": key[0], "seq": key[1]})
+            case StatusMessage():
+                self._heard_s = time.monotonic()
+                self.status = item.model_dump(mode="json", by_alias=True)
+                self.alive = item.state not in {"Halted", "Error"}
+                self._tell("status", self.name, {"status": self.status, "alive": self.alive})
+            case Gap():
+                self._tell("gap", self.name, {"first": item.first, "last": item.last})
+            case None if self.alive and time.monotonic() > self._heard_s + _GONE_S:
+                self.alive = False
+                self._tell("status", self.name, {"status": self.status, "alive": False})
+
+
+class _Listening(Worker):
+    """Receives what the station publishes; ``hear(None)`` is called while nothing comes."""
+
+    def __init__(
+        self,
+        name: str,
+        config: ShownStation,
+        keys: ClientKeys | None,
+        hear: Callable[[object], None],
+    ) -> None:
+        super().__init__(f"listen {name}")
+        self._station = name
+        self._config = config
+        self._keys = keys
+        self._hear = hear
+        self._ending = threading.Event()
+
+    def finish(self) -> None:
+        """End it, and wait for that."""
+        self._ending.set()
+        self.join()
+
+    def work(self) -> None:
+        """Listen, until :meth:`finish`."""
+        config = self._config
+        # A page shows what comes; what it lacks it finds in the history.
+        subscriber = Subscriber(config.verdicts, config.images, queued=2000, keys=self._keys)
+        with subscriber:
+            while not self._ending.is_set():
+                try:
+                    self._hear(subscriber.receive(_POLL_MS))
+                except WireError as error:
+                    say("unreadable", logging.WARNING, station=self._station, problem=str(error))
+
+
+class _Desk:
+    """One connection in one thread of its own, made at the first question."""
+
+    def __init__(self, name: str, connect: Callable[[], Any]) -> None:
+        self._connect = connect
+        self._thread = ThreadPoolExecutor(1, name)
+        self._open = contextlib.ExitStack()
+        self._connection: Any = None
+
+    async def do(self, work: Callable[[Any], Result]) -> Result:
+        def act() -> Result:
+            if self._connection is None:
+                self._connection = self._open.enter_context(self._connect())
+            return work(self._connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, act)
+
+    def close(self) -> None:
+        self._thread.submit(self._open.close)
+        self._thread.shutdown()

@@ -1,0 +1,196 @@
+/** The page's frame: who is here, which station and view is shown, in which language. */
+
+import { get, post, setToken } from "./api.js";
+import { el, fill } from "./dom.js";
+import { live } from "./live.js";
+import * as words from "./words.js";
+import { logIn } from "./views/log_in.js";
+
+const text = words.text;
+
+/** The views in the order of the menu; each module exports `open(root, app)`, which returns `close`. */
+const VIEWS = ["line", "history", "teach", "limit", "setup", "recipe", "deeds"];
+
+const app = {
+  session: null,
+  station: "",
+  /** Whether the person may do what `role` may. */
+  may(role) {
+    const roles = ["viewer", "operator", "engineer"];
+    return roles.indexOf(app.session.role) >= roles.indexOf(role);
+  },
+  /** Say something that passes by itself; `kind`: "done" or "problem". */
+  say,
+  /** Ask for confirmation; resolves to true or false. */
+  confirm: ask,
+  /** Go to a view, with parameters that its address bears. */
+  go(view, parameters = {}) {
+    location.hash = `#/${app.station}/${view}?${new URLSearchParams(parameters)}`;
+  },
+};
+
+let close = () => {};
+
+async function start() {
+  await words.load();
+  document.addEventListener("logged-out", () => void enter());
+  window.addEventListener("hashchange", () => void show());
+  for (const kind of ["status", "snapshot", "connection"]) live.addEventListener(kind, health);
+  await enter();
+}
+
+async function enter() {
+  live.close();
+  close();
+  close = () => {};
+  try {
+    app.session = await get("/api/session");
+  } catch (error) {
+    if (error.status === 401) fill(document.body, logIn(enter, frameLanguage()));
+    else {
+      fill(document.body, el("main", { class: "alone" }, el("p", {}, words.reason(error))));
+      setTimeout(() => void enter(), 2000);
+    }
+    return;
+  }
+  setToken(app.session.csrf);
+  live.open();
+  draw();
+  await show();
+}
+
+function place() {
+  const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
+  const [station, view] = path.split("/").map(decodeURIComponent);
+  return {
+    station: app.session.stations.includes(station) ? station : app.session.stations[0],
+    view: VIEWS.includes(view) ? view : "line",
+    parameters: new URLSearchParams(query),
+  };
+}
+
+function draw() {
+  const menu = VIEWS.map((view) =>
+    el("a", { href: "#", "data-view": view }, text(`${view}.menu`)),
+  );
+  const stations = el(
+    "select",
+    { id: "station", "aria-label": text("frame.station"), onchange: changeStation },
+    app.session.stations.map((name) => el("option", { value: name }, name)),
+  );
+  const who = app.session.log_in
+    ? el("button", { class: "plain", id: "log-out", onclick: logOut }, `${app.session.name} ⏻`)
+    : null;
+  fill(
+    document.body,
+    el("a", { class: "skip", href: "#view" }, text("frame.skip")),
+    el(
+      "header",
+      {},
+      el("img", { src: "/static/icon.svg", alt: "", width: 28, height: 28 }),
+      app.session.stations.length > 1 ? stations : el("strong", {}, app.session.stations[0]),
+      el("span", { id: "health", role: "status" }),
+      el("nav", { "aria-label": text("frame.views") }, menu),
+      frameLanguage(),
+      who,
+    ),
+    el("main", { id: "view", tabindex: "-1" }),
+    el("div", { id: "said", role: "status", "aria-live": "polite" }),
+  );
+  health();
+}
+
+function frameLanguage() {
+  return el(
+    "select",
+    {
+      id: "language",
+      "aria-label": "Language / 语言",
+      onchange: async (event) => {
+        await words.choose(event.target.value);
+        if (app.session === null) location.reload();
+        else {
+          draw();
+          await show();
+        }
+      },
+    },
+    words.languages.map(([code, name]) =>
+      el("option", { value: code, selected: code === words.current() }, name),
+    ),
+  );
+}
+
+async function show() {
+  const root = document.querySelector("#view");
+  if (app.session === null || root === null) return;
+  const { station, view, parameters } = place();
+  app.station = station;
+  const chosen = document.querySelector("#station");
+  if (chosen) chosen.value = station;
+  for (const link of document.querySelectorAll("nav a")) {
+    link.href = `#/${encodeURIComponent(station)}/${link.dataset.view}`;
+    if (link.dataset.view === view) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  document.title = `${text(`${view}.menu`)} – ${station}`;
+  close();
+  close = () => {};
+  const module = await import(`./views/${view}.js`);
+  fill(root);
+  root.dataset.view = view;
+  close = module.open(root, app, parameters) ?? (() => {});
+  health();
+}
+
+function health() {
+  const shown = document.querySelector("#health");
+  if (shown === null || app.session === null) return;
+  const station = live.stations.get(app.station);
+  const [kind, key] = !live.connected
+    ? ["bad", "frame.no_page"]
+    : station?.alive
+      ? station.status.trouble || station.status.stopped
+        ? ["bad", "frame.not_ready"]
+        : ["well", `state.${station.status.state}`]
+      : ["bad", "frame.no_station"];
+  shown.className = kind;
+  shown.textContent = text(key);
+}
+
+function changeStation(event) {
+  app.station = event.target.value;
+  app.go(place().view);
+}
+
+async function logOut() {
+  await post("/api/log-out");
+  app.session = null;
+  await enter();
+}
+
+function say(words_, kind = "done") {
+  const line = el("p", { class: kind }, words_);
+  document.querySelector("#said").append(line);
+  setTimeout(() => line.remove(), kind === "done" ? 5000 : 15000);
+}
+
+function ask(question, yes) {
+  return new Promise((resolve) => {
+    const dialog = el(
+      "dialog",
+      { "aria-label": question, onclose: () => { dialog.remove(); resolve(dialog.returnValue === "yes"); } },
+      el("p", {}, question),
+      el(
+        "form",
+        { method: "dialog" },
+        el("button", { value: "no", class: "plain" }, text("frame.cancel")),
+        el("button", { value: "yes", id: "confirm" }, yes),
+      ),
+    );
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+void start();

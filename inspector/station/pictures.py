@@ -17,7 +17,7 @@ from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.station.inbox import Inbox
 from inspector.threads import QueueWorker, yield_to_others
 from inspector.verdict import FloatMap, Frame8, Judgement, Verdict
-from inspector.wire.messages import HeatmapMessage, VerdictMessage
+from inspector.wire.messages import AreaField, HeatmapMessage, VerdictMessage
 from inspector.wire.publisher import Publisher
 
 _PICTURES_WAITING: Final = 20
@@ -217,6 +217,10 @@ def heatmap_header(pictures: PartPictures) -> HeatmapMessage | None:
     if recipe.pictures == "none" or (recipe.pictures == "not_pass" and passed):
         return None
     height, width = judgement.judged.shape[:2]
+    area = None
+    if pictures.geometry is not None and pictures.frame is not None:
+        covered = pictures.geometry.covered(pictures.frame.shape)
+        area = AreaField(**dict(zip("xywh", covered, strict=True)))
     return HeatmapMessage(
         station=verdict.station,
         camera=verdict.camera,
@@ -227,4 +231,5 @@ def heatmap_header(pictures: PartPictures) -> HeatmapMessage | None:
         score=verdict.score,
         width=width,
         height=height,
+        heatmap_area=area,
     )

@@ -22,10 +22,9 @@ from inspector.journal.reader import Reader
 from inspector.journal.search import Filter
 from inspector.station.grabber import Grabber
 from inspector.station.pictures import SeenPart, SeenParts
-from inspector.wire.messages import RefusalCode, VerdictMessage
+from inspector.wire.messages import AreaField, RefusalCode, VerdictMessage
 from inspector.wire.queries import (
     AnswerMessage,
-    AreaField,
     DeedField,
     DeedsQuery,
     DeliveredField,

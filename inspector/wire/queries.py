@@ -15,6 +15,7 @@ from inspector.errors import WireError
 from inspector.verdict import Verdict
 from inspector.wire.messages import (
     SCHEMA,
+    AreaField,
     DeedKind,
     MarkLabel,
     Message,
@@ -151,15 +152,6 @@ class DeedField(Message):
     before: Text
     after: Text
     note: Text
-
-
-class AreaField(Message):
-    """A rectangle in camera pixels, whose edges need not lie on whole ones or inside the frame."""
-
-    x: float
-    y: float
-    w: float
-    h: float
 
 
 class FrameField(Message):

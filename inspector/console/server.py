@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 
 from inspector.client import ClientKeys
 from inspector.config.console_file import ConsoleFile
-from inspector.console import deeds, parts
+from inspector.console import deeds, parts, published
 from inspector.console.app import Page
 from inspector.console.guard import Guard
 from inspector.console.hub import Hub
@@ -48,7 +48,7 @@ class Console:
         self._config = config
         self._hub = Hub()
         self._lines = [
-            Line(name, station, keys[name], self._hub.tell)
+            Line(name, station, keys[name], self._hub.tell, config.shifts)
             for name, station in config.stations.items()
         ]
 
@@ -63,7 +63,7 @@ class Console:
         page = Page(
             self._lines,
             self._hub,
-            [*parts.ROUTES, *deeds.ROUTES],
+            [*parts.ROUTES, *deeds.ROUTES, *published.ROUTES],
             [Middleware(Guard, config=config)],
         )
         tls: dict[str, Any] = {}

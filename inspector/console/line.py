@@ -54,8 +54,8 @@ class Line:
     """One station. ``tell(event, station, data)`` hears, in the event loop, what it publishes.
 
     Events: ``verdict`` (``verdict``, ``shift``), ``picture`` (``camera``, ``epoch``, ``seq``,
-    ``area``), ``status`` (``status``, ``alive``, ``shift``), ``gap`` (``first``, ``last``), ``recent`` (as
-    :meth:`snapshot`, when the history told of parts that this program did not hear of).
+    ``area``), ``status`` (``status``, ``alive``, ``shift``), ``gap`` (``first``, ``last``),
+    ``recent`` (as :meth:`snapshot`, when the history told of parts that did not come live).
     ``shifts``: as of :class:`Shift`.
     """
 
@@ -265,9 +265,7 @@ class Line:
         self._merge(self._rejects, rejects)
         self._tell("recent", self.name, self.snapshot())
 
-    def _merge(
-        self, shown: collections.deque[dict[str, Any]], found: Sequence[EntryField]
-    ) -> None:
+    def _merge(self, shown: collections.deque[dict[str, Any]], found: Sequence[EntryField]) -> None:
         known = {(told["epoch"], told["seq"]) for told in shown}
         merged = list(shown)
         for entry in found:

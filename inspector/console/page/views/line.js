@@ -2,17 +2,15 @@
 
 import { ofStation, post } from "../api.js";
 import { el, fill } from "../dom.js";
+import { FilmStrip } from "../film_strip.js";
 import { live } from "../live.js";
-import { loadPart, PartLayers } from "../part_layers.js";
-import { FilmStrip, shapeOf } from "../film_strip.js";
-import { moment, number, reason, text } from "../words.js";
-import { cureOf, reasonOf, whatIsWrong } from "../wrong.js";
+import { Numbers, Trend } from "../numbers.js";
+import { Pane } from "../pane.js";
+import { reason, text } from "../words.js";
+import { reasonOf, whatIsWrong } from "../wrong.js";
 
-/** After so long a picture is taken away that is not of the part whose verdict is shown. */
-const STALE_MS = 600;
 const STRIP_MS = 250;
 const ANNOUNCED_MS = 5000;
-const MARKS = 500;
 const ALL = "";
 
 export function open(root, app) {
@@ -51,6 +49,7 @@ class LineView {
       () => this.#live(),
     );
     this.numbers = new Numbers(this.#orders());
+    this.trend = new Trend();
     this.announcer = el("p", { class: "unseen", "aria-live": "polite" });
     this.cameras = el("select", {
       "aria-label": text("line.cameras"),
@@ -86,8 +85,8 @@ class LineView {
       el("h1", { class: "unseen" }, text("line.menu")),
       this.wrong,
       this.panes,
-      el("aside", { "aria-label": text("line.numbers") }, this.numbers.node, controls),
       this.strip.node,
+      el("aside", { "aria-label": text("line.numbers") }, this.numbers.node, this.trend.node, controls),
       this.announcer,
     );
   }
@@ -120,11 +119,8 @@ class LineView {
 
   #hear(verdict) {
     this.#pane(verdict.camera).hear(verdict);
-    this.#draw("numbers");
-    if (verdict.verdict !== "PASS") {
-      this.#draw("strip");
-      this.#announce(verdict);
-    }
+    this.#draw("numbers", "strip");
+    if (verdict.verdict !== "PASS") this.#announce(verdict);
   }
 
   #seen(told) {
@@ -208,7 +204,7 @@ class LineView {
           ? text("line.more", { count: found.length - 1 })
           : text("line.details"),
     );
-    const has_more = found.length > 1 || listed[0].detail;
+    const hasMore = found.length > 1 || listed[0].detail;
     this.wrong.className = `wrong ${found[0].kind}`;
     fill(
       this.wrong,
@@ -226,7 +222,7 @@ class LineView {
           ),
         ),
       ),
-      has_more ? more : null,
+      hasMore ? more : null,
     );
   }
 
@@ -241,6 +237,7 @@ class LineView {
     }
     this.#stripDrawn = performance.now();
     this.strip.draw(this.#known);
+    this.trend.draw(this.#known, this.#camera);
   }
 
   /** Which cameras are shown, and how many beside each other. */
@@ -272,6 +269,7 @@ class LineView {
     this.#camera = camera;
     localStorage.setItem(`line.camera.${this.#station}`, camera);
     this.#arrange();
+    this.#draw("strip");
   }
 
   #fade(opacity) {
@@ -337,305 +335,4 @@ class LineView {
       this.#ordering = false;
     }
   }
-}
-
-/** One camera: its last verdict and picture, or an earlier part that somebody looks at. */
-class Pane {
-  #station;
-  #verdict = null;
-  #pinned = null;
-  #newest = null;
-  #loading = false;
-  #ready = null;
-  #shown = null;
-  #shownAt = 0;
-  #stale = 0;
-  #told = "";
-  #tell;
-  #closed = false;
-  layers = new PartLayers();
-
-  constructor(station, camera, tell) {
-    this.#station = station;
-    this.#tell = tell;
-    this.camera = el("p", { class: "camera", hidden: true }, camera);
-    this.banner = el("div", { class: "banner" });
-    this.part = el("p", { class: "part_id" });
-    this.meter = el("div", { class: "meter", hidden: true }, el("i", {}));
-    this.score = el("p", { class: "score" });
-    this.reason = el("p", { class: "reason" });
-    this.cure = el("p", { class: "cure" });
-    this.detail = el("p", { class: "detail soft" });
-    this.caption = el("p", { class: "caption" });
-    this.none = el("p", { class: "none soft" }, text("line.no_part"));
-    this.earlier = el(
-      "p",
-      { class: "earlier", hidden: true },
-      el("span", {}),
-      el("button", { onclick: () => tell.live() }, `▶ ${text("line.live")}`),
-    );
-    this.layers.clear();
-    this.node = el(
-      "article",
-      { class: "pane", "aria-label": camera },
-      el(
-        "div",
-        { class: "inner" },
-        el("div", { class: "seen" }, this.layers.node, this.none, this.caption),
-        el(
-          "div",
-          { class: "told" },
-          this.camera, this.earlier, this.banner, this.part, this.score, this.meter,
-          this.reason, this.cure, this.detail,
-        ),
-      ),
-    );
-  }
-
-  set named(value) {
-    this.camera.hidden = !value;
-  }
-
-  /** The camera's newest verdict came. */
-  hear(verdict) {
-    if (isSame(this.#newest, verdict)) return this.look();
-    this.#newest = verdict;
-    if (this.#pinned) return;
-    this.#verdict = verdict;
-    this.look();
-    this.#tell.draw();
-  }
-
-  /** Look at an earlier part; null: at the live ones again. */
-  pin(verdict) {
-    if (verdict === null && this.#pinned === null) return;
-    this.#pinned = verdict;
-    this.#verdict = verdict ?? this.#newest;
-    this.#drop();
-    this.#shown = null;
-    this.layers.clear();
-    this.look();
-    this.#tell.draw();
-  }
-
-  /** Load the picture of the part that is shown, if there is one. */
-  look() {
-    const verdict = this.#verdict;
-    if (verdict === null || this.#loading || document.hidden || this.#closed) return;
-    const known = this.#known(verdict);
-    if (!(known || this.#pinned) || isSame(this.#shown ?? this.#ready?.verdict, verdict)) return;
-    void this.#load(verdict, known);
-  }
-
-  async #load(verdict, known) {
-    this.#loading = true;
-    const found = await loadPart(this.#station, verdict, known).catch(() => null);
-    this.#loading = false;
-    const wanted = this.#pinned === null || isSame(this.#pinned, verdict);
-    if (found && (this.#closed || !wanted)) {
-      found.picture.close();
-      found.map?.close();
-    } else if (found) {
-      this.#drop();
-      this.#ready = { found, verdict };
-      this.#tell.draw();
-    } else if (wanted) {
-      // The picture is gone meanwhile: it is not asked for again.
-      this.#shown = verdict;
-      this.layers.clear();
-      this.#tell.draw();
-      return;
-    }
-    // A part that was overtaken while this one was loaded is left out.
-    this.look();
-  }
-
-  draw() {
-    if (this.#closed) return;
-    this.#drawVerdict();
-    if (this.#ready) {
-      const { found, verdict } = this.#ready;
-      this.#ready = null;
-      this.layers.draw(found, verdict, text("line.picture", { part: nameOf(verdict) }));
-      this.#shown = verdict;
-      this.#shownAt = performance.now();
-      tell("part", verdict);
-    }
-    const shown = this.layers.node.hidden ? null : this.#shown;
-    const mismatch = shown !== null && !isSame(shown, this.#verdict);
-    this.caption.textContent = mismatch ? text("line.picture", { part: nameOf(shown) }) : "";
-    this.none.hidden = shown !== null;
-    if (this.#verdict) this.none.textContent = text("line.no_picture");
-    if (mismatch) this.#stale ||= setTimeout(() => this.#drop_stale(), STALE_MS);
-  }
-
-  close() {
-    this.#closed = true;
-    clearTimeout(this.#stale);
-    this.#drop();
-  }
-
-  #known(verdict) {
-    return live.stations.get(this.#station)?.pictures.get(`${verdict.epoch}/${verdict.seq}`);
-  }
-
-  #drop() {
-    this.#ready?.found.picture.close();
-    this.#ready?.found.map?.close();
-    this.#ready = null;
-  }
-
-  #drop_stale() {
-    this.#stale = 0;
-    if (!isSame(this.#shown, this.#verdict) && performance.now() - this.#shownAt >= STALE_MS) {
-      this.layers.clear();
-    }
-    this.#tell.draw();
-  }
-
-  #drawVerdict() {
-    const verdict = this.#verdict;
-    const key = verdict && `${verdict.epoch}/${verdict.seq}/${this.#pinned !== null}`;
-    if (verdict === null || key === this.#told) return;
-    this.#told = key;
-    tell("verdict", verdict);
-    if (this.node.dataset.verdict !== verdict.verdict) {
-      this.node.dataset.verdict = verdict.verdict;
-      const words = text(`verdict.${verdict.verdict}`);
-      fill(this.banner, shapeOf(verdict.verdict), el("strong", {}, words));
-      this.banner.style.setProperty("--width", widthOf(words));
-    }
-    this.node.classList.toggle("pinned", this.#pinned !== null);
-    this.earlier.hidden = this.#pinned === null;
-    if (this.#pinned) {
-      const at = moment(verdict.judged_us, false);
-      this.earlier.firstChild.textContent = text("line.earlier", { at });
-    }
-    const purpose = verdict.purpose === "production" ? "" : ` · ${text(`line.${verdict.purpose}`)}`;
-    this.part.textContent = `${nameOf(verdict)} · ${moment(verdict.judged_us, false)}${purpose}`;
-    const { score } = verdict;
-    this.meter.hidden = score === null;
-    this.score.hidden = score === null;
-    if (score !== null) {
-      this.score.textContent = text("line.score", { score: number(score, 2) });
-      this.meter.firstChild.style.width = `${Math.min(100, score * 50)}%`;
-    }
-    this.reason.textContent = reasonOf(verdict);
-    this.cure.textContent = cureOf(verdict);
-    this.detail.textContent = verdict.detail ? text("line.says", { words: verdict.detail }) : "";
-  }
-}
-
-/** The numbers of the shift, the recipe, the cameras, and the station's orders. */
-class Numbers {
-  #cells = new Map();
-  #orders;
-  #cameras = el("ul", { class: "cameras", "aria-label": text("line.health") });
-  #camerasShown = "";
-
-  constructor(orders) {
-    this.#orders = orders;
-    const cell = (name, label, ...before) => {
-      const value = el("dd", {}, "–");
-      const note = el("dt", {}, before, label);
-      this.#cells.set(name, { value, note: note.lastChild });
-      return el("div", { class: name }, note, value);
-    };
-    this.node = el(
-      "div",
-      { class: "numbers" },
-      el(
-        "dl",
-        {},
-        cell("yield", text("line.yield")),
-        ["PASS", "FAIL", "FAULT"].map((verdict) =>
-          cell(verdict, text(`verdict.${verdict}`), shapeOf(verdict)),
-        ),
-        cell("rate", text("line.rate")),
-        cell("latency", text("line.latency")),
-        cell("recipe", text("line.recipe")),
-      ),
-      this.#cameras,
-      el("div", { class: "orders" }, orders),
-    );
-  }
-
-  draw(station) {
-    const shift = station?.shift;
-    if (!shift) return;
-    this.#write("yield", shift.yield === null ? "–" : `${number(shift.yield * 100, 1)} %`);
-    this.#write("PASS", number(shift.passed));
-    this.#write("FAIL", number(shift.failed));
-    this.#write("FAULT", number(shift.faults));
-    this.#write("rate", number(shift.per_minute));
-    const digits = shift.typical_ms < 10 ? 1 : 0;
-    const times = { typical: number(shift.typical_ms, digits), slowest: number(shift.slowest_ms) };
-    this.#write("latency", shift.typical_ms === null ? "–" : text("line.ms", times));
-    const hours = { from: clock(shift.from_us), until: clock(shift.until_us) };
-    this.#note("yield", text(shift.complete ? "line.yield" : "line.yield_counting", hours));
-  }
-
-  drawStatus(station, connected) {
-    const status = station?.status;
-    const alive = connected && station?.alive;
-    this.#write("recipe", status?.recipe ?? "–");
-    for (const button of this.#orders) {
-      const { deed } = button.dataset;
-      button.hidden = !alive || deed !== orderFor(status);
-    }
-    const cameras = alive ? status.cameras : [];
-    const shown = JSON.stringify(cameras.map((one) => [one.name, one.state]));
-    if (shown === this.#camerasShown) return;
-    this.#camerasShown = shown;
-    fill(
-      this.#cameras,
-      cameras.map((one) =>
-        el("li", { class: one.state }, el("b", {}, one.name), " ", text(`line.camera.${one.state}`)),
-      ),
-    );
-  }
-
-  #write(name, words) {
-    const { value } = this.#cells.get(name);
-    if (value.textContent !== words) value.textContent = words;
-  }
-
-  #note(name, words) {
-    const { note } = this.#cells.get(name);
-    if (note.textContent !== words) note.textContent = words;
-  }
-}
-
-function orderFor(status) {
-  if (status.state === "Error") return "reset";
-  if (status.stopped) return "start";
-  return ["Ready", "SingleExecution", "ContinuousExecution"].includes(status.state) ? "stop" : "";
-}
-
-let marks = 0;
-
-/** The pixels of a part, or the words of a verdict, are drawn: for whoever measures the delay. */
-function tell(what, verdict) {
-  const shown = `${verdict.epoch}/${verdict.seq}`;
-  document.body.dataset[what === "part" ? "shown" : "told"] = shown;
-  performance.mark(`${what} shown`, { detail: shown });
-  marks += 1;
-  if (marks % MARKS === 0) performance.clearMarks();
-}
-
-function isSame(one, other) {
-  return one && other ? one.seq === other.seq && one.epoch === other.epoch : one === other;
-}
-
-function nameOf(verdict) {
-  return verdict.part_id || text("line.number", { seq: verdict.seq });
-}
-
-function clock(us) {
-  return moment(us, false).slice(0, 5);
-}
-
-/** How wide a word is at a font size of 1, about; a Chinese character is as wide as it is high. */
-function widthOf(words) {
-  return [...words].reduce((sum, one) => sum + (one > "\u2e80" ? 1 : 0.66), 0);
 }

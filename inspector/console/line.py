@@ -254,7 +254,7 @@ class Line:
     async def _recall(self) -> None:
         """Have the last verdicts and rejects of the history shown where they did not come live."""
         last, _ = await self._page(limit=_LAST)
-        rejects = []
+        rejects: list[EntryField] = []
         for verdict in (Verdict.FAIL, Verdict.FAULT):
             entries, _ = await self._page(limit=_LAST, verdicts=(verdict,))
             rejects += entries

@@ -76,9 +76,17 @@ def run(options: argparse.Namespace) -> int:
             addresses = _addresses(child, log)
             if addresses is not None:
                 with (
-                    Subscriber(*addresses, from_start=True) as subscriber,
-                    _page(options, station, log, Path(folder)) as address,
                     Screen() as screen,
+                    Subscriber(*addresses, from_start=True) as subscriber,
+                    contextlib.nullcontext("")
+                    if options.no_console
+                    else demo_page.page(
+                        station.station,
+                        log,
+                        Path(folder),
+                        screen.print,
+                        is_wanted=lambda: child.poll() is None,
+                    ) as address,
                 ):
                     _watch(subscriber, child, seen, Lines(screen, with_truth=True), save)
         if child.returncode != 0:
@@ -234,18 +242,6 @@ def _station(station: Station, folder: Path, log: Path) -> Iterator[subprocess.P
                 child.terminate()
                 if not _wait(child, _STOP_S):
                     child.kill()
-
-
-@contextlib.contextmanager
-def _page(options: argparse.Namespace, station: Station, log: Path, folder: Path) -> Iterator[str]:
-    """The operator's page beside the station, whose address is printed; "" where there is none."""
-    if options.no_console:
-        yield ""
-        return
-    with demo_page.page(station.station, log, folder) as address:
-        if address:
-            print(f"the page for a browser: {address}", flush=True)
-        yield address
 
 
 def _wait(child: subprocess.Popen[bytes], timeout_s: float) -> bool:

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,21 +17,29 @@ from inspector.cli import console
 from inspector.errors import ConfigError
 
 _START_S: Final = 15.0
+_SOCKETS_S: Final = 3.0
 _STOP_S: Final = 5.0
 
 
 @contextlib.contextmanager
-def page(station: str, log: Path, folder: Path) -> Iterator[str]:
-    """Serve the page of a station that runs, and ends with the block; its address (URL).
+def page(
+    station: str,
+    log: Path,
+    folder: Path,
+    tell: Callable[[str], None],
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> Iterator[str]:
+    """Serve the page of a station that runs, until the block ends; its address (URL).
 
-    ``log`` is the station's, which names its sockets. Where the page cannot be served, "" comes in
-    place of the address, and a line on standard output says why.
+    ``log`` is the station's, which names its sockets; ``tell`` hears the address. Where the page
+    cannot be served, "" comes in place of the address, and ``tell`` hears why. Nothing is waited
+    for while ``is_wanted`` is false.
     """
     try:
         console.require()
         sockets = _sockets(log)
     except ConfigError as error:
-        print(f"no page: {error}", flush=True)
+        tell(f"no page: {error}")
         yield ""
         return
     (folder / "console").mkdir()
@@ -51,7 +59,13 @@ def page(station: str, log: Path, folder: Path) -> Iterator[str]:
         ) as child,
     ):
         try:
-            yield _address(child, told)
+            address = _address(child, told, is_wanted)
+            if address:
+                tell(f"the page for a browser: {address}")
+            elif is_wanted():
+                lines = told.read_text(encoding="utf-8").splitlines()
+                tell(f"no page: {lines[-1] if lines else 'it did not start in time'}")
+            yield address
         finally:
             child.terminate()
             try:
@@ -68,7 +82,7 @@ def _sockets(log: Path) -> dict[str, str]:
         "commands": r" commands address=(\S+)\n",
         "queries": r" queries address=(\S+)\n",
     }
-    deadline = time.monotonic() + _START_S
+    deadline = time.monotonic() + _SOCKETS_S
     while time.monotonic() < deadline:
         text = log.read_text(encoding="utf-8")
         found = {name: re.search(pattern, text) for name, pattern in patterns.items()}
@@ -79,12 +93,11 @@ def _sockets(log: Path) -> dict[str, str]:
     raise ConfigError("the station has no sockets for commands and queries")
 
 
-def _address(child: subprocess.Popen[bytes], log: Path) -> str:
+def _address(child: subprocess.Popen[bytes], log: Path, is_wanted: Callable[[], bool]) -> str:
+    """Where the page is, as its log says; "" when it has ended, or has not begun in time."""
     deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline and child.poll() is None:
+    while time.monotonic() < deadline and child.poll() is None and is_wanted():
         if found := re.search(r" page=(\S+)", log.read_text(encoding="utf-8")):
             return found[1]
         time.sleep(0.05)
-    lines = log.read_text(encoding="utf-8").splitlines() or ["it did not start in time"]
-    print(f"no page: {lines[-1]}", flush=True)
     return ""

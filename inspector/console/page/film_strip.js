@@ -163,6 +163,7 @@ class Frame {
     const why = verdict.score === null ? reasonOf(verdict) : number(verdict.score, 2);
     fill(this.#shape, shapeOf(verdict.verdict));
     this.#words.textContent = why;
+    this.#words.classList.toggle("score", verdict.score !== null);
     this.#at.textContent = moment(verdict.judged_us, false);
     const label = [text(`verdict.${verdict.verdict}`), verdict.part_id, reasonOf(verdict)];
     this.button.setAttribute("aria-label", `${label.join(", ")}, ${this.#at.textContent}`);

@@ -24,17 +24,16 @@ export class Numbers {
     this.node = el(
       "div",
       { class: "numbers" },
+      el("dl", {}, cell("yield", text("line.yield_counting", { time: "–" }))),
       el(
         "dl",
-        {},
-        cell("yield", text("line.yield_counting", { time: "–" })),
+        { class: "counts" },
         ["PASS", "FAIL", "FAULT"].map((verdict) =>
           cell(verdict, text(`verdict.${verdict}`), shapeOf(verdict)),
         ),
-        cell("rate", text("line.rate")),
-        cell("recipe", text("line.recipe")),
-        cell("latency", text("line.latency")),
       ),
+      el("dl", { class: "pair" }, cell("rate", text("line.rate")), cell("recipe", text("line.recipe"))),
+      el("dl", {}, cell("latency", text("line.latency"))),
       this.#cameras,
       el("div", { class: "orders" }, orders),
     );

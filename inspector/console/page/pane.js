@@ -56,7 +56,7 @@ export class Pane {
         el("div", { class: "seen" }, this.layers.node, this.none, this.caption),
         el(
           "div",
-          { class: "told" },
+          { class: "told", tabindex: 0, role: "group", "aria-label": text("line.verdict") },
           this.camera, this.earlier, this.banner, this.part, this.score, this.meter,
           this.reason, this.cure, this.detail,
         ),
@@ -174,8 +174,12 @@ export class Pane {
     if (this.node.dataset.verdict !== verdict.verdict) {
       this.node.dataset.verdict = verdict.verdict;
       const words = text(`verdict.${verdict.verdict}`);
-      fill(this.banner, shapeOf(verdict.verdict), el("strong", {}, words));
+      const lines = words.split(" ");
+      const spans = lines.map((one, at) => el("span", {}, at > 0 ? ` ${one}` : one));
+      fill(this.banner, shapeOf(verdict.verdict), el("strong", {}, spans));
       this.banner.style.setProperty("--width", widthOf(words));
+      this.banner.style.setProperty("--longest", Math.max(...lines.map(widthOf)));
+      this.banner.style.setProperty("--lines", lines.length);
     }
     this.node.classList.toggle("pinned", this.#pinned !== null);
     this.earlier.hidden = this.#pinned === null;

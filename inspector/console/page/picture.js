@@ -252,7 +252,7 @@ function box(context, x, y, w, h, ratio) {
   }
 }
 
-/** A map (grey; 128 is the limit) in colours: clear below half the limit, yellow to red above. */
+/** A map (grey; 128 is the limit) in colours: clear below 0.7 of the limit, yellow to red above. */
 function colour(map, onto) {
   onto.width = map.width;
   onto.height = map.height;
@@ -268,7 +268,7 @@ const COLOURS = new Uint32Array(
   new Uint8Array(
     Array.from({ length: 256 }, (_, grey) => {
       const level = grey / LIMIT;
-      const [green, alpha] = [255 * (2 - 1.6 * level), 255 * (1.6 * level - 0.8)];
+      const [green, alpha] = [255 * (2 - 1.6 * level), 255 * (2.2 * level - 1.54)];
       return [255, bounded(green), 0, bounded(alpha)];
     }).flat(),
   ).buffer,

@@ -20,7 +20,7 @@ from inspector.errors import WireError
 from inspector.logs import say
 from inspector.threads import Worker
 from inspector.verdict import Verdict
-from inspector.wire.messages import StatusMessage, VerdictMessage
+from inspector.wire.messages import AreaField, StatusMessage, VerdictMessage
 
 Result = TypeVar("Result")
 
@@ -41,10 +41,8 @@ class PartPicture:
 
     jpeg: bytes
     png: bytes
-    width: int
-    height: int
-    area: dict[str, float] | None
-    """Where it lies in the camera's frame (``x``, ``y``, ``w``, ``h``), None: not known."""
+    area: AreaField | None
+    """The rectangle of the camera's picture that both cover; None: not known."""
 
 
 class Line:
@@ -141,14 +139,8 @@ class Line:
                 self._tell("verdict", self.name, {"verdict": told})
             case Heatmap():
                 key = item.message.epoch, item.message.seq
-                area = item.message.area
-                self._pictures[key] = PartPicture(
-                    item.jpeg,
-                    item.png,
-                    item.message.width,
-                    item.message.height,
-                    None if area is None else area.model_dump(),
-                )
+                area = item.message.heatmap_area
+                self._pictures[key] = PartPicture(item.jpeg, item.png, area)
                 if len(self._pictures) > _PICTURES:
                     self._pictures.popitem(last=False)
                 self._tell("picture", self.name, {"epoch": key[0], "seq": key[1]})

@@ -53,20 +53,21 @@ _CONTENTS: Final[dict[str, dict[str, Any]]] = {
 ``model`` (JPEG) and ``map`` (PNG) are what was published with the verdict, of the last parts only.
 ``thumbnail``, ``picture`` and ``large`` are JPEG, ``full`` is lossless, ``heatmap`` a PNG in which
 128 is the limit; ``about`` is JSON. Pictures bear in ``X-Picture`` what they show: ``origin``,
-``width`` and ``height`` in full, ``heatmap_area`` and ``frame_area`` as docs/wire.md has them.
+``width`` and ``height`` in full, ``heatmap_area`` and ``frame_area`` as docs/wire.md has them. What
+was published has its map all over it.
 """
 
 
 async def _history(request: Request) -> Response:
     person(request)
-    query = _query(HistoryQuery, request)
+    query = query_of(HistoryQuery, request)
     answer, _ = await line_of(request).ask(lambda viewer: viewer.ask(query))
     return _json(answer)
 
 
 async def _deeds(request: Request) -> Response:
     person(request)
-    query = _query(DeedsQuery, request)
+    query = query_of(DeedsQuery, request)
     answer, _ = await line_of(request).ask(lambda viewer: viewer.ask(query))
     return _json(answer)
 
@@ -164,18 +165,12 @@ def _of_answer(about: PictureField) -> dict[str, Any]:
 
 
 def _of_published(picture: PartPicture) -> dict[str, Any]:
-    """As of an answer: map and picture are of one size, and lie in the frame alike."""
-    whole = {"x": 0, "y": 0, "w": picture.width, "h": picture.height}
-    return {
-        "origin": "published",
-        "width": picture.width,
-        "height": picture.height,
-        "heatmap_area": whole,
-        "frame_area": picture.area,
-    }
+    """As of an answer; map and picture cover the same."""
+    area = picture.area
+    return {"origin": "published", "frame_area": None if area is None else area.model_dump()}
 
 
-def _query(model: type[Asked], request: Request) -> Asked:
+def query_of(model: type[Asked], request: Request) -> Asked:
     """The query that the address' parameters make. Raises :class:`RefusedError`."""
     given = request.query_params
     unknown = set(given) - model.model_fields.keys() | set(given) & {"command", "id"}

@@ -173,7 +173,9 @@ class Pictures(QueueWorker[_Job]):
             return
         if judgement.judged is not None and judgement.anomaly_map is not None:
             verdict = job.pictures.verdict
-            seen = SeenPart(verdict, judgement.judged, judgement.anomaly_map, job.header.area)
+            seen = SeenPart(
+                verdict, judgement.judged, judgement.anomaly_map, job.header.heatmap_area
+            )
             self.seen.add(seen)
 
     def _publish(self, job: _Job) -> None:
@@ -234,5 +236,5 @@ def heatmap_header(pictures: PartPictures) -> HeatmapMessage | None:
         score=verdict.score,
         width=width,
         height=height,
-        area=area,
+        heatmap_area=area,
     )

@@ -214,10 +214,10 @@ class HeatmapMessage(Message):
     score: float | None
     width: int = Field(description="of the map and the picture, pixels")
     height: int
-    area: AreaField | None = Field(
+    heatmap_area: AreaField | None = Field(
         default=None,
-        description="where map and picture lie in the camera's frame; null: not known, or from a "
-        "station that does not say",
+        description="the rectangle of the camera's picture that the map covers, in whose pixels "
+        "the verdict has its regions; null if it is not known, and in messages of earlier versions",
     )
 
 

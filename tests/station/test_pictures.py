@@ -73,7 +73,7 @@ def test_picture_policy(policy, shown):
         pictures = PartPictures(message, recipe, judgement, IMAGE, REGION)
         header = heatmap_header(pictures)
         if header:
-            assert header.area == AreaField(x=10, y=20, w=30, h=40)
+            assert header.heatmap_area == AreaField(x=10, y=20, w=30, h=40)
             found.append(header.verdict.value)
             assert (header.seq, header.width, header.height) == (seq, 48, 64)
             assert rb"m\\udcff.png" in encode(header)

@@ -5,6 +5,7 @@ import { el } from "./dom.js";
 import { text } from "./words.js";
 
 const LIMIT = 128;
+const WHOLE = { x: 0, y: 0, w: 1, h: 1 };
 const LARGEST_PX = 4096;
 /** After so long the picture of the part before is dimmed, so that nobody takes it for this one. */
 const DIMMED_MS = 300;
@@ -148,9 +149,9 @@ export class PartPicture {
     context.clip();
     context.imageSmoothingQuality = "high";
     context.drawImage(picture, 0, 0, w, h);
-    const area = about.heatmap_area;
+    const area = about.origin === "published" ? WHOLE : about.heatmap_area;
     if (map && area && this.#opacity > 0) {
-      const [x, y] = [w / about.width, h / about.height];
+      const [x, y] = [w / (about.width ?? 1), h / (about.height ?? 1)];
       context.globalAlpha = this.#opacity;
       context.drawImage(this.#heat, area.x * x, area.y * y, area.w * x, area.h * y);
       context.globalAlpha = 1;

@@ -9,6 +9,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -152,7 +153,9 @@ def download(pieces: Any, browser: Browser, places: Places) -> None:
             made = Download(pieces, place.pop_all(), media_type="text/csv", headers={})
         await asyncio.wait_for(made({"type": "http"}, browser.receive, browser.send), 10)
 
-    asyncio.run(send())
+    # Playwright has a loop in this thread, once another test has used it.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(send())).result()
     with places.one():
         pass
 
@@ -203,7 +206,7 @@ def test_all_pages_come_as_one_scrolls_and_names_are_no_markup(served, chromium,
             )
         )
         assert page.locator(".row").count() == len(history(served))
-        assert page.locator(".row .name").first.inner_text() == MARKUP
+        assert page.locator(".row .name").first.text_content() == MARKUP
         page.locator(".row").first.click()
         page.get_by_role("heading", name=MARKUP).wait_for()
         # A thumbnail is the only picture that a list may have.
@@ -326,23 +329,17 @@ def test_a_station_that_does_not_answer_is_told_and_found_again(served, chromium
     with opened(chromium, f"{served.url}#/line-1/deeds") as page:
         page.locator(".filters").wait_for()
         place = {"next_epoch": judged[-1].epoch, "next_seq": 5}
-        answers = iter(
-            [
-                {"status": 200, "json": {"entries": [], **place}},
-                {"status": 504, "json": {"code": "no_answer", "detail": "no answer in 10 s"}},
-            ]
-        )
-        page.route("**/history?*", lambda route: fulfil(route, answers))
+        answers = [
+            {"status": 200, "json": {"entries": [], **place}},
+            {"status": 504, "json": {"code": "no_answer", "detail": "no answer in 10 s"}},
+        ]
+        page.route("**/history?*", lambda route: route.fulfill(**answers.pop(0)))
         page.get_by_role("link", name="History").click()
         # The first page is empty, and others follow; then the station does not answer.
         page.get_by_text("The station does not answer (no answer in 10 s)").wait_for()
         page.unroute("**/history?*")
         page.get_by_role("button", name="Try again").click()
         page.locator(".row").nth(3).wait_for()
-        assert page.locator(".row .name").first.inner_text() == judged[3].part_id
+        assert page.locator(".row .name").first.text_content() == judged[3].part_id
         assert all("504" in one for one in page.problems)
         page.problems.clear()
-
-
-def fulfil(route: Any, answers: Iterator[dict[str, Any]]) -> None:
-    route.fulfill(**next(answers))

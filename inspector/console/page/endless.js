@@ -16,7 +16,7 @@ const AHEAD = "300px";
  *
  * `scrolled` is what scrolls, and `end` stands in it below the items. `put(items)` shows items,
  * `clear()` removes all, `none()` is what is shown where there are none. `said` is told how far it
- * is. Where a page cannot be had it says why and tries again as soon as `station` answers.
+ * is. Where a page cannot be had it says why, and tries again when `station` comes back.
  */
 export class Endless {
   #station;
@@ -27,8 +27,12 @@ export class Endless {
   #busy = false;
   #failed = false;
   #watch;
+  #isThere = true;
   #heal = () => {
-    if (this.#failed && live.connected && live.stations.get(this.#station)?.alive) this.#again();
+    const isThere = live.connected && live.stations.get(this.#station)?.alive === true;
+    const isBack = isThere && !this.#isThere;
+    this.#isThere = isThere;
+    if (isBack && this.#failed) this.#again();
   };
   count = 0;
 

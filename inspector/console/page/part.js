@@ -7,6 +7,18 @@ import { has, moment, number, text } from "./words.js";
 const SHAPES = { PASS: "✓", FAIL: "✕", FAULT: "?" };
 const MARKS = { good: "✓", bad: "✕" };
 
+const YOUNG_MS = 60_000;
+
+/** Whether there may be a picture of a part: that of a part just judged is still to come. */
+export function mayBeSeen(entry) {
+  return entry.has_picture || isYoung(entry.verdict);
+}
+
+/** Whether a part was judged in the last minute. */
+export function isYoung(verdict) {
+  return Math.abs(Date.now() - verdict.judged_us / 1000) < YOUNG_MS;
+}
+
 /** A verdict with its shape, word and colour. */
 export function badge(verdict) {
   return el(

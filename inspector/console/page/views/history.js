@@ -4,7 +4,7 @@ import { address, get, ofPart, ofStation } from "../api.js";
 import { el, fill } from "../dom.js";
 import { Endless } from "../endless.js";
 import { live } from "../live.js";
-import { badge, distance, judged, mark, name, when, why } from "../part.js";
+import { badge, distance, isYoung, judged, mark, mayBeSeen, name, when, why } from "../part.js";
 import { reason, text } from "../words.js";
 import { Detail } from "./history_part.js";
 
@@ -19,6 +19,7 @@ const REASONS = [
 /** Entries that one answer may bear. */
 const PAGE = 50;
 const TYPED_MS = 400;
+const LATER_MS = 2000;
 
 export function open(root, app, parameters) {
   const view = new History(root, app, parameters);
@@ -92,7 +93,12 @@ class History {
       root,
       el("h1", { class: "unseen" }, text("history.menu")),
       this.#form(),
-      el("div", { class: "found" }, this.#fresh, this.#list, this.#end),
+      el(
+        "div",
+        { class: "list panel" },
+        el("div", { class: "top" }, this.#said, this.#fresh),
+        el("div", { class: "found" }, this.#list, this.#end),
+      ),
       this.#detail.node,
     );
     this.#pages = new Endless(app.station, {
@@ -128,7 +134,8 @@ class History {
 
   #form() {
     const filter = this.#filter;
-    const choice = (key, options, label) => {
+    const labelled = (key, field) => el("label", {}, text(key), field);
+    const choice = (key, options, label = null) => {
       const made = el(
         "select",
         { "aria-label": label, onchange: () => this.#changed(key, made.value) },
@@ -160,12 +167,12 @@ class History {
     );
     fill(
       this.#more,
-      el("label", {}, text("history.from"), typed("from", "", { type: "datetime-local", placeholder: null, "aria-label": null })),
-      el("label", {}, text("history.until"), typed("until", "", { type: "datetime-local", placeholder: null, "aria-label": null })),
-      choice("reason", [["", text("history.any_reason")], ...REASONS.map((one) => [one, why({ reason: one })])], text("history.reason")),
-      choice("marked", ["", "yes", "no"].map((one) => [one, text(`history.marked.${one || "any"}`)]), text("history.marks")),
-      typed("over", text("history.over"), { type: "number", min: 0, step: 5, inputmode: "numeric" }),
-      typed("under", text("history.under"), { type: "number", min: 0, step: 5, inputmode: "numeric" }),
+      labelled("history.from", typed("from", null, { type: "datetime-local" })),
+      labelled("history.until", typed("until", null, { type: "datetime-local" })),
+      labelled("history.reason", choice("reason", [["", text("history.any_reason")], ...REASONS.map((one) => [one, why({ reason: one })])])),
+      labelled("history.marks", choice("marked", ["", "yes", "no"].map((one) => [one, text(`history.marked.${one || "any"}`)]))),
+      labelled("history.over", typed("over", null, { type: "number", min: 0, step: 5, inputmode: "numeric" })),
+      labelled("history.under", typed("under", null, { type: "number", min: 0, step: 5, inputmode: "numeric" })),
       el("button", { class: "plain", type: "button", onclick: () => this.#clear() }, text("history.clear")),
     );
     this.#export.append(text("history.export"));
@@ -178,7 +185,6 @@ class History {
       typed("part", text("history.part"), { type: "search", maxlength: 256 }),
       this.#opener,
       this.#export,
-      this.#said,
       this.#more,
     );
     this.#unfold(["from", "until", "reason", "marked", "over", "under"].some((key) => filter.get(key)));
@@ -430,14 +436,19 @@ class Row {
     else this.button.removeAttribute("aria-current");
   }
 
+  #draw(holder, again) {
+    const source = ofPart(this.#station, this.entry.verdict, "thumbnail");
+    const later = () => {
+      image.remove();
+      if (again) setTimeout(() => holder.isConnected && this.#draw(holder, false), LATER_MS);
+    };
+    const image = el("img", { src: source, alt: "", loading: "lazy", decoding: "async", onerror: later });
+    holder.append(image);
+  }
+
   #thumbnail() {
     const holder = el("span", { class: "thumb" });
-    if (this.entry.has_picture) {
-      const source = ofPart(this.#station, this.entry.verdict, "thumbnail");
-      holder.append(
-        el("img", { src: source, alt: "", loading: "lazy", decoding: "async", onerror: (event) => event.target.remove() }),
-      );
-    }
+    if (mayBeSeen(this.entry)) this.#draw(holder, isYoung(this.entry.verdict));
     return holder;
   }
 }

@@ -2,11 +2,14 @@
 
 import { ofPart, ofStation, post } from "../api.js";
 import { el, fill } from "../dom.js";
-import { badge, called, distance, judged, mark, name, when, why } from "../part.js";
+import { badge, called, distance, isYoung, judged, mark, mayBeSeen, name, when, why } from "../part.js";
 import { PartPicture, controls } from "../picture.js";
 import { has, moment, number, reason, text } from "../words.js";
 
 const LONGEST_NOTE = 200;
+/** How often, and after how long, the picture of a part that was just judged is looked for. */
+const TRIES = 3;
+const LATER_MS = 1500;
 
 /** A part's picture and facts. */
 class Pane {
@@ -23,7 +26,6 @@ class Pane {
     this.#station = station;
     const seen = el("div", { class: "seen" }, this.picture.node, this.#none);
     this.node = el("figure", { class: "pane" }, this.#caption, seen, this.#facts);
-    this.#facts.setAttribute("aria-label", text("history.facts"));
   }
 
   /** Show a part; null: what stands in `words`. Resolves to whether there is a picture. */
@@ -32,23 +34,30 @@ class Pane {
     this.entry = entry;
     this.draw();
     this.#none.textContent = words;
-    if (entry === null || !entry.has_picture) {
+    if (entry === null || !mayBeSeen(entry)) {
       this.picture.clear(entry ? called(entry.verdict) : words);
       if (entry !== null) this.#none.textContent = text("history.no_picture");
       return false;
     }
     const { verdict } = entry;
     const label = `${text(`verdict.${verdict.verdict}`)}: ${called(verdict)}`;
-    const found = await this.picture.show(this.#station, verdict, label, { kept: true, chosen: true });
-    if (asked !== this.#asked || found) return found;
-    const { problem } = this.picture;
-    this.#none.textContent = problem ? reason(problem) : text("history.no_picture");
-    return false;
+    for (let tries = isYoung(verdict) ? TRIES : 1; ; tries -= 1) {
+      const found = await this.picture.show(this.#station, verdict, label, { kept: true, chosen: true });
+      if (asked !== this.#asked || found) return found;
+      const { problem } = this.picture;
+      this.#none.textContent = problem ? reason(problem) : text("history.no_picture");
+      if (tries <= 1) return false;
+      await new Promise((done) => setTimeout(done, LATER_MS));
+      if (asked !== this.#asked) return false;
+      this.#none.textContent = "";
+    }
   }
 
   /** Show what is known now. */
   draw() {
     const { entry } = this;
+    const part = entry ? `: ${called(entry.verdict)}` : "";
+    this.#facts.setAttribute("aria-label", `${text("history.facts")}${part}`);
     fill(this.#caption, entry && [badge(entry.verdict), name(entry.verdict)]);
     fill(this.#facts, entry && known(entry));
   }

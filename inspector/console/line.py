@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 from inspector.client import ClientKeys, Commander, Gap, Heatmap, Subscriber, Viewer
 from inspector.config.console_file import ShownStation
+from inspector.console.downloads import Places
 from inspector.console.shift import Shift
 from inspector.errors import CommandError, WireError
 from inspector.logs import say
@@ -38,6 +39,8 @@ _COUNTS_S: Final = 3.0
 """A question of the counting waits so long, and so does the end of this program for it."""
 _DEAF_S: Final = 10.0
 """After so long without a word the connection is made anew, in case that it was cut unnoticed."""
+_DOWNLOADS: Final = 2
+"""Tables and pictures in full that are sent at once."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,12 @@ class Line:
         self._viewers = (
             _Desk(f"history {name}", lambda: Viewer(config.queries, keys=keys)),
             _Desk(f"pictures {name}", lambda: Viewer(config.queries, keys=keys)),
+            _Desk(f"thumbnails {name}", lambda: Viewer(config.queries, keys=keys)),
         )
         self._counts = _Desk(
             f"counts {name}", lambda: Viewer(config.queries, timeout_s=_COUNTS_S, keys=keys)
         )
+        self.downloads = Places(_DOWNLOADS)
         self._commander = _Desk(
             f"orders {name}", lambda: Commander(config.commands, timeout_s=_ANSWERS_S, keys=keys)
         )
@@ -159,6 +164,10 @@ class Line:
     async def look(self, question: Callable[[Viewer], Result]) -> Result:
         """As :meth:`ask`, for pictures, which do not wait for a search."""
         return await self._viewers[1].do(question)
+
+    async def glance(self, question: Callable[[Viewer], Result]) -> Result:
+        """As :meth:`look`, for thumbnails, of which a list asks for many."""
+        return await self._viewers[2].do(question)
 
     async def order(self, deed: Callable[[Commander], Result]) -> Result:
         """Have a :class:`Commander` do something, in a thread. Raises :class:`CommandError`."""

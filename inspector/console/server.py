@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 
 from inspector.client import ClientKeys
 from inspector.config.console_file import ConsoleFile
-from inspector.console import deeds, parts, published
+from inspector.console import deeds, parts, published, table
 from inspector.console.app import Page
 from inspector.console.guard import Guard
 from inspector.console.hub import Hub
@@ -65,7 +65,7 @@ class Console:
         page = Page(
             self._lines,
             self._hub,
-            [*parts.ROUTES, *deeds.ROUTES, *published.ROUTES],
+            [*parts.ROUTES, *table.ROUTES, *deeds.ROUTES, *published.ROUTES],
             [Middleware(Guard, config=config)],
         )
         tls: dict[str, Any] = {}

@@ -77,12 +77,13 @@ class SeenPart:
     """A part of which the judged region and its map are in memory.
 
     ``judged``: uint8 BGR ``[H, W, 3]``, the region as the network saw it; ``anomaly_map``: float32
-    ``[H, W]`` in units of the limit.
+    ``[H, W]`` in units of the limit; ``area``: where both lie in the camera's frame.
     """
 
     verdict: VerdictMessage
     judged: Frame8
     anomaly_map: FloatMap
+    area: AreaField | None = None
 
 
 class SeenParts:
@@ -138,10 +139,11 @@ class Pictures(QueueWorker[_Job]):
 
     def show(self, pictures: PartPictures) -> None:
         """Publish and keep a part's pictures soon; never blocks."""
+        header = heatmap_header(pictures)
         if pictures.frame is not None and not self._store.wants(pictures.verdict):
             # A frame is one of a few places in its camera's memory, which wants it back.
             pictures = replace(pictures, frame=None)
-        job = _Job(pictures, heatmap_header(pictures))
+        job = _Job(pictures, header)
         if job.header is None and pictures.frame is None:
             return
         with self._changed:
@@ -171,7 +173,10 @@ class Pictures(QueueWorker[_Job]):
             return
         if judgement.judged is not None and judgement.anomaly_map is not None:
             verdict = job.pictures.verdict
-            self.seen.add(SeenPart(verdict, judgement.judged, judgement.anomaly_map))
+            seen = SeenPart(
+                verdict, judgement.judged, judgement.anomaly_map, job.header.heatmap_area
+            )
+            self.seen.add(seen)
 
     def _publish(self, job: _Job) -> None:
         judgement, header = job.pictures.judgement, job.header

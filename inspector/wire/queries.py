@@ -177,6 +177,11 @@ class PictureField(Message):
     heatmap_area: AreaField | None = Field(
         description="where the heatmap lies, in pixels of the picture in full; null: not known"
     )
+    frame_area: AreaField | None = Field(
+        default=None,
+        description="what of the camera's frame the picture shows, in camera pixels; null: not "
+        "known, or from a station that does not say",
+    )
     frames: tuple[FrameField, ...] = Field(description="what follows, in order")
 
 

@@ -258,7 +258,8 @@ class Line:
             if before is None:
                 break
         shift.walked(newest)
-        self._tell_status()
+        if self.status is not None:
+            self._tell_status()
 
     async def _recall(self) -> None:
         """Have the last verdicts and rejects of the history shown where they did not come live."""

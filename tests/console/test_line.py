@@ -208,6 +208,9 @@ def test_the_film_strip_can_be_frozen_and_shows_an_earlier_part(belt, shown, chr
         page.locator(".pane").get_by_role("button", name="Live").click()
         page.locator(".part_id", has_text="third").wait_for()
         page.get_by_role("button", name="third").wait_for()
+        page.get_by_role("button", name="first").first.click()
+        page.get_by_role("button", name="Look closer or mark it").click()
+        page.wait_for_url(f"**/line-1/history?*seen={first.epoch}%2F{first.seq}*")
 
 
 @pytest.mark.peers

@@ -1,9 +1,9 @@
 /** The last rejects as a film strip, which can be frozen; a click shows the part. */
 
 import { el, fill } from "./dom.js";
+import { called, why } from "./part.js";
 import { loadPart, PartLayers } from "./part_layers.js";
 import { moment, number, text } from "./words.js";
-import { reasonOf } from "./wrong.js";
 
 const FRAMES = 16;
 
@@ -20,7 +20,7 @@ export function shapeOf(verdict) {
     ],
     FAULT: [
       el("path", { d: "M12 1L23.500 22H.500z" }),
-      el("path", { d: "M12 8.500v6.500m0 2v2.500", class: "line" }),
+      el("path", { d: "M9.700 11a2.400 2.400 0 1 1 3.700 2c-1 .700-1.400 1.200-1.400 2.300m0 3.200v.100", class: "line" }),
     ],
   };
   return el("svg", { viewBox: "0 0 24 24", class: `shape ${verdict}`, "aria-hidden": "true" }, drawn[verdict]);
@@ -160,12 +160,12 @@ class Frame {
     this.key = keyOf(verdict);
     this.done = false;
     this.#layers.clear();
-    const why = verdict.score === null ? reasonOf(verdict) : number(verdict.score, 2);
+    const words = verdict.score === null ? why(verdict) : number(verdict.score, 2);
     fill(this.#shape, shapeOf(verdict.verdict));
-    this.#words.textContent = why;
+    this.#words.textContent = words;
     this.#words.classList.toggle("score", verdict.score !== null);
     this.#at.textContent = moment(verdict.judged_us, false);
-    const label = [text(`verdict.${verdict.verdict}`), verdict.part_id, reasonOf(verdict)];
+    const label = [text(`verdict.${verdict.verdict}`), called(verdict), why(verdict)];
     this.button.setAttribute("aria-label", `${label.join(", ")}, ${this.#at.textContent}`);
     this.button.dataset.verdict = verdict.verdict;
   }

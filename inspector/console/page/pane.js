@@ -3,9 +3,10 @@
 import { el, fill } from "./dom.js";
 import { shapeOf } from "./film_strip.js";
 import { live } from "./live.js";
+import { called, why } from "./part.js";
 import { loadPart, PartLayers } from "./part_layers.js";
 import { moment, number, text } from "./words.js";
-import { cureOf, reasonOf } from "./wrong.js";
+import { cureOf } from "./wrong.js";
 
 /** After so long a picture is taken away that is not of the part whose verdict is shown. */
 const STALE_MS = 600;
@@ -46,6 +47,11 @@ export class Pane {
       el("span", {}),
       el("button", { onclick: () => tell.live() }, `▶ ${text("line.live")}`),
     );
+    this.closer = el(
+      "button",
+      { class: "plain closer", hidden: true, onclick: () => tell.closer(this.#verdict) },
+      text("line.closer"),
+    );
     this.layers.clear();
     this.node = el(
       "article",
@@ -58,7 +64,7 @@ export class Pane {
           "div",
           { class: "told", tabindex: 0, role: "group", "aria-label": text("line.verdict") },
           this.camera, this.earlier, this.banner, this.part, this.score, this.meter,
-          this.reason, this.cure, this.detail,
+          this.reason, this.cure, this.closer, this.detail,
         ),
       ),
     );
@@ -128,14 +134,14 @@ export class Pane {
     if (this.#ready) {
       const { found, verdict } = this.#ready;
       this.#ready = null;
-      this.layers.draw(found, verdict, text("line.picture", { part: nameOf(verdict) }));
+      this.layers.draw(found, verdict, text("line.picture", { part: called(verdict) }));
       this.#shown = verdict;
       this.#shownAt = performance.now();
       tell("part", verdict);
     }
     const shown = this.layers.node.hidden ? null : this.#shown;
     const mismatch = shown !== null && !isSame(shown, this.#verdict);
-    this.caption.textContent = mismatch ? text("line.picture", { part: nameOf(shown) }) : "";
+    this.caption.textContent = mismatch ? text("line.picture", { part: called(shown) }) : "";
     this.none.hidden = shown !== null;
     if (this.#verdict) this.none.textContent = text("line.no_picture");
     if (mismatch) this.#stale ||= setTimeout(() => this.#dropStale(), STALE_MS);
@@ -182,13 +188,13 @@ export class Pane {
       this.banner.style.setProperty("--lines", lines.length);
     }
     this.node.classList.toggle("pinned", this.#pinned !== null);
-    this.earlier.hidden = this.#pinned === null;
+    this.earlier.hidden = this.closer.hidden = this.#pinned === null;
     if (this.#pinned) {
       const at = moment(verdict.judged_us, false);
       this.earlier.firstChild.textContent = text("line.earlier", { at });
     }
     const purpose = verdict.purpose === "production" ? "" : ` · ${text(`line.${verdict.purpose}`)}`;
-    this.part.textContent = `${nameOf(verdict)} · ${moment(verdict.judged_us, false)}${purpose}`;
+    this.part.textContent = `${called(verdict)} · ${moment(verdict.judged_us, false)}${purpose}`;
     const { score } = verdict;
     this.meter.hidden = score === null;
     this.score.hidden = score === null;
@@ -196,7 +202,7 @@ export class Pane {
       this.score.textContent = text("line.score", { score: number(score, 2) });
       this.meter.firstChild.style.width = `${Math.min(100, score * 50)}%`;
     }
-    this.reason.textContent = reasonOf(verdict);
+    this.reason.textContent = why(verdict);
     this.cure.textContent = cureOf(verdict);
     this.detail.textContent = verdict.detail ? text("line.says", { words: verdict.detail }) : "";
   }
@@ -215,10 +221,6 @@ function tell(what, verdict) {
 
 function isSame(one, other) {
   return one && other ? one.seq === other.seq && one.epoch === other.epoch : one === other;
-}
-
-function nameOf(verdict) {
-  return verdict.part_id || text("line.number", { seq: verdict.seq });
 }
 
 /** How wide a word is at a font size of 1, about; a Chinese character is as wide as it is high. */

@@ -1,9 +1,8 @@
 /** A part as it comes: picture, heatmap and boxes as three layers, drawn once and then let go. */
 
+import { load, ofPart, ofStation } from "./api.js";
 import { el, fill } from "./dom.js";
-import { ofPart, ofStation } from "./api.js";
-
-const COLOURS = colours();
+import { colour } from "./picture.js";
 
 /**
  * What there is to see of a part, or null: `picture` and `map` (ImageBitmaps, to be closed), `over`
@@ -12,7 +11,8 @@ const COLOURS = colours();
  * of live.js says about the part's picture.
  */
 export async function loadPart(station, verdict, known) {
-  return known?.kept ? kept(station, verdict) : published(station, verdict);
+  const live = known?.kept ? null : await published(station, verdict);
+  return live ?? kept(station, verdict);
 }
 
 async function published(station, verdict) {
@@ -31,22 +31,15 @@ async function published(station, verdict) {
 }
 
 async function kept(station, verdict) {
-  const [about, picture, map] = await Promise.all(
-    ["about", "picture", "heatmap"].map((content) =>
-      fetch(ofPart(station, verdict, content))
-        .then((answer) => (answer.ok ? (content === "about" ? answer.json() : answer.blob()) : null))
-        .then((found) => (content === "about" || found === null ? found : bitmap(found)))
-        .catch(() => null),
-    ),
+  const [picture, map] = await Promise.all(
+    ["picture", "heatmap"].map((content) => load(ofPart(station, verdict, content)).catch(() => null)),
   );
-  if (!picture || !about) {
-    map?.close();
-    picture?.close();
-    return null;
-  }
+  const drawn = picture && (await bitmap(await picture.blob()));
+  if (!drawn) return null;
+  const about = JSON.parse(picture.headers.get("X-Picture"));
   const { width: w, height: h, heatmap_area: seen } = about;
   const over = seen && { x: seen.x / w, y: seen.y / h, w: seen.w / w, h: seen.h / h };
-  return { picture, map, over, area: about.origin === "kept" ? { x: 0, y: 0, w, h } : null };
+  return { picture: drawn, map: map && (await bitmap(await map.blob())), over, area: about.frame_area };
 }
 
 const WHOLE = { x: 0, y: 0, w: 1, h: 1 };
@@ -90,8 +83,8 @@ export class PartLayers {
     const heat = this.#heat.getContext("2d");
     heat.clearRect(0, 0, width, height);
     if (map && over) {
-      const drawn = this.#coloured(map);
-      heat.drawImage(drawn, over.x * width, over.y * height, over.w * width, over.h * height);
+      colour(map, this.#map);
+      heat.drawImage(this.#map, over.x * width, over.y * height, over.w * width, over.h * height);
     }
     this.#box(verdict, area, width, height);
     picture.close();
@@ -118,32 +111,4 @@ export class PartLayers {
       ),
     );
   }
-
-  /** A map (grey; 128 is the limit) in colours: clear below half the limit, yellow to red above. */
-  #coloured(map) {
-    const made = this.#map;
-    if (made.width !== map.width || made.height !== map.height) {
-      made.width = map.width;
-      made.height = map.height;
-    }
-    const context = made.getContext("2d", { willReadFrequently: true });
-    context.drawImage(map, 0, 0);
-    const image = context.getImageData(0, 0, map.width, map.height);
-    const pixels = new Uint32Array(image.data.buffer);
-    for (let at = 0; at < pixels.length; at += 1) pixels[at] = COLOURS[pixels[at] & 255];
-    context.putImageData(image, 0, 0);
-    return made;
-  }
-}
-
-/** The colour of each level of a map, as a canvas holds it: red in the lowest byte. */
-function colours() {
-  const found = new Uint32Array(256);
-  for (let grey = 0; grey < 256; grey += 1) {
-    const level = grey / 128;
-    const green = Math.round(Math.max(0, Math.min(255, 255 * (2 - 1.6 * level))));
-    const alpha = Math.round(Math.max(0, Math.min(255, 255 * (1.6 * level - 0.8))));
-    found[grey] = ((alpha << 24) | (green << 8) | 255) >>> 0;
-  }
-  return found;
 }

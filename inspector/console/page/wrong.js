@@ -40,12 +40,6 @@ export function whatIsWrong(station, connected) {
   return found;
 }
 
-/** Why a part is no PASS, in plain words; "" for a PASS. A reason that is new is told as it is. */
-export function reasonOf(verdict) {
-  if (verdict.reason === "") return "";
-  return has(`reason.${verdict.reason}`) ? text(`reason.${verdict.reason}`) : verdict.reason;
-}
-
 /** What to do about it; "" where nothing is to be done. */
 export function cureOf(verdict) {
   const key = `reason.${verdict.reason}.do`;

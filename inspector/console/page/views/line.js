@@ -6,8 +6,9 @@ import { FilmStrip } from "../film_strip.js";
 import { live } from "../live.js";
 import { Numbers, Trend } from "../numbers.js";
 import { Pane } from "../pane.js";
+import { called, why } from "../part.js";
 import { reason, text } from "../words.js";
-import { reasonOf, whatIsWrong } from "../wrong.js";
+import { whatIsWrong } from "../wrong.js";
 
 const STRIP_MS = 250;
 const ANNOUNCED_MS = 5000;
@@ -63,7 +64,7 @@ class LineView {
       el(
         "label",
         { class: "heat" },
-        el("span", {}, text("line.heatmap")),
+        el("span", {}, text("picture.heat")),
         el("input", {
           type: "range", min: 0, max: 100, value: this.#opacity * 100,
           oninput: (event) => this.#fade(event.target.value / 100),
@@ -76,7 +77,7 @@ class LineView {
           type: "checkbox", checked: this.#boxes,
           onchange: (event) => this.#showBoxes(event.target.checked),
         }),
-        el("span", {}, text("line.boxes")),
+        el("span", {}, text("picture.boxes")),
       ),
     );
     this.node = el(
@@ -142,6 +143,8 @@ class LineView {
       pane = new Pane(this.#station, camera, {
         draw: () => this.#draw(pane),
         live: () => this.#live(),
+        closer: (verdict) =>
+          this.#app.go("history", { seen: `${verdict.epoch}/${verdict.seq}` }),
       });
       pane.layers.opacity = this.#opacity;
       pane.layers.boxes = this.#boxes;
@@ -306,7 +309,7 @@ class LineView {
     if (performance.now() - this.#announced < ANNOUNCED_MS) return;
     this.#announced = performance.now();
     this.announcer.textContent =
-      `${text(`verdict.${verdict.verdict}`)}. ${verdict.part_id} ${reasonOf(verdict)}`;
+      `${text(`verdict.${verdict.verdict}`)}. ${called(verdict)}. ${why(verdict)}`;
   }
 
   /** Start, stop and reset, for whoever may. */

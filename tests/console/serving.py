@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import yaml
 
-from tests import running
+from tests import running, tiny
 from tests.paths import ROOT
 
 START_S = 30.0
@@ -45,6 +46,30 @@ def write_demo_station(folder: Path, **keys: Any) -> Path:
     path = folder / "station.yaml"
     path.write_text(yaml.safe_dump(document | keys), encoding="utf-8")
     return path
+
+
+def write_triggered_station(folder: Path, **keys: Any) -> Path:
+    """A station that judges a good and a bad part in turn, each when it is triggered.
+
+    Its recipe looks at a region of the picture only, so that map and picture are not the same.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    for inner in (tiny.good_picture(), tiny.bad_picture()):
+        whole = np.full((160, 200, 3), tiny.GREY, np.uint8)
+        whole[40:104, 100:164] = inner
+        pictures.append(whole)
+    parts = running.write_parts(folder / "parts", *pictures)
+    bundle = tiny.write_bundle(folder / "tiny.onnx")
+    region = {"x": 100, "y": 40, "w": 64, "h": 64}
+    return running.write_station(
+        folder / "station.yaml",
+        bundle,
+        running.folder_camera(parts, loop=True, trigger="software", deadline_ms=20_000),
+        sockets={"queries": "tcp://127.0.0.1:*"},
+        recipes={"r": {"top": {"bundle": str(bundle), "region": region, "check_pictures": False}}},
+        **keys,
+    )
 
 
 def addresses(daemon: running.Running) -> dict[str, str]:

@@ -216,8 +216,8 @@ class HeatmapMessage(Message):
     height: int
     heatmap_area: AreaField | None = Field(
         default=None,
-        description="the rectangle of the camera's picture that the map covers, in whose pixels "
-        "the verdict has its regions; null if it is not known, and in messages of earlier versions",
+        description="the rectangle of the camera's picture that the map covers, in camera pixels, "
+        "as the verdict's regions; null if it is not known, and from earlier versions",
     )
 
 

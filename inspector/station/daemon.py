@@ -373,8 +373,10 @@ class _Line:
         if stalled_s > _STALLED_S:
             detail = f"the journal's disk has not answered for {stalled_s:.0f} s"
         readiness.obstruct("disk", Reason.JOURNAL_FAILED, detail)
-        troubles = self._opened.journal.trouble, self._opened.archive.trouble
-        readiness.storage = "; ".join(filter(None, troubles))
+        readiness.storage = {
+            "journal": self._opened.journal.trouble,
+            "pictures": self._opened.archive.trouble,
+        }
         readiness.damaged = self._opened.journal.damaged
         for camera, statistic in self._judges.drift():
             metrics.drift(camera, statistic)

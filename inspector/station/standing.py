@@ -37,9 +37,11 @@ def judging(judges: Judges, station: Station) -> JudgingField:
                 recipe=name,
                 cameras=tuple(
                     RecipeCameraField(
-                        camera=camera, bundle=of.bundle.name, limit_factor=of.limit_factor
+                        camera=one.name,
+                        bundle=per_camera[one.name].bundle.name,
+                        limit_factor=per_camera[one.name].limit_factor,
                     )
-                    for camera, of in per_camera.items()
+                    for one in station.cameras
                 ),
             )
             for name, per_camera in now.recipes.items()

@@ -19,6 +19,7 @@ from inspector.console.app import Page
 from inspector.console.guard import Guard
 from inspector.console.hub import Hub
 from inspector.console.line import Line
+from inspector.console.scores import Scores
 from inspector.errors import PortError
 from inspector.logs import say
 
@@ -63,7 +64,7 @@ class Console:
         page = Page(
             self._lines,
             self._hub,
-            [*parts.ROUTES, *deeds.ROUTES],
+            [*parts.ROUTES, *deeds.ROUTES, *Scores().routes()],
             [Middleware(Guard, config=config)],
         )
         tls: dict[str, Any] = {}

@@ -127,19 +127,25 @@ export class Histogram extends Chart {
     const [from, to] = [Math.max(0, Math.floor(least * 10 - 0.5) / 10), this.#range[1] + 0.15];
     const x = scale(from, to, left, right);
     this.#scale = x;
-    const [now, before] = [shares(recent, from, to), shares(reference, from, to)];
-    const most = Math.max(...now, ...before, 0.001);
+    const of = recent.length;
+    const passed = shares(recent.filter((score) => score < value), from, to, of);
+    const failed = shares(recent.filter((score) => score >= value), from, to, of);
+    const before = shares(reference, from, to, reference.length);
+    const most = Math.max(...passed, ...failed, ...before, 0.001);
     // Square roots: one reject among a thousand good parts is still seen.
     const y = (share) => bottom - Math.sqrt(share / most) * (bottom - top);
     const width = (right - left) / BINS;
     const edge = (index) => left + index * width;
-    const middle = (index) => x.back(edge(index + 0.5));
-    const bars = now.map((share, index) =>
+    const bar = (kind, share, first, last) =>
       share === 0 ? null : el("rect", {
-        class: middle(index) < value ? "pass" : "fail",
-        x: edge(index) + 0.5, y: y(share), width: Math.max(1, width - 1), height: bottom - y(share),
-      }),
-    );
+        class: kind, x: first, y: y(share), width: Math.max(1.5, last - first - 1), height: bottom - y(share),
+      });
+    // The bin in which the limit lies is cut in two, so that no part is on the wrong side of it.
+    const cut = (index) => Math.min(edge(index + 1), Math.max(edge(index), x(value)));
+    const bars = passed.map((share, index) => [
+      bar("pass", share, edge(index), cut(index)),
+      bar("fail", failed[index], cut(index), edge(index + 1)),
+    ]);
     const outline = before.flatMap((share, index) => [
       `${edge(index)},${y(share)}`, `${edge(index + 1)},${y(share)}`,
     ]);
@@ -253,12 +259,12 @@ function scale(from, to, first, last) {
   return found;
 }
 
-/** Which share of `values` lies in each bin; what lies outside is in the first or last one. */
-function shares(values, from, to) {
+/** How many of `values`, as a share of `count`, lie in each bin; the outer ones have what is beyond. */
+function shares(values, from, to, count) {
   const found = new Array(BINS).fill(0);
   for (const value of values) {
     const bin = Math.floor(((value - from) / (to - from)) * BINS);
-    found[Math.min(BINS - 1, Math.max(0, bin))] += 1 / values.length;
+    found[Math.min(BINS - 1, Math.max(0, bin))] += 1 / count;
   }
   return found;
 }

@@ -28,7 +28,7 @@ export function open(root, app, parameters) {
   const title = el("h1", {}, text("limit.menu"));
   const cameras = el("select", { "aria-label": text("limit.camera"), onchange: () => look(cameras.value) });
   const problem = el("p", { class: "problem", role: "alert", hidden: true });
-  const value = el("output", { class: "value", "aria-live": "polite" });
+  const value = el("strong", { class: "value" });
   const effect = el("div", { class: "effect", "aria-live": "polite" });
   const apply = el("button", { id: "apply", onclick: () => void set(tried) });
   const back = el("div", { class: "back" });
@@ -130,8 +130,9 @@ export function open(root, app, parameters) {
       el("li", { class: "bars" }, text("limit.legend_parts", { count: number(parts.length) })),
       el("li", { class: "outline" }, text("limit.legend_good", { count: number(judged.calibration.good_parts) })),
       el("li", { class: "dashed" }, text("limit.legend_now", { limit: number(inForce(), 2) })),
-      el("li", { class: "good" }, text("limit.marked_good")),
-      el("li", { class: "bad" }, text("limit.marked_bad")),
+      ["good", "bad"]
+        .filter((label) => scores.marked.some((one) => one.label === label))
+        .map((label) => el("li", { class: label }, text(`limit.marked_${label}`))),
     );
     say();
   }

@@ -25,7 +25,7 @@ _MOST_PAGES: Final = 40
 _FRESH_S: Final = 1.0
 _CONTROL_S: Final = 600.0
 """A PLC that has triggered so lately has the control."""
-_LOOKED_THROUGH: Final = 30
+_LOOKED_THROUGH: Final = 10
 _NEVER: Final = {"Cache-Control": "no-store"}
 
 
@@ -33,7 +33,8 @@ _NEVER: Final = {"Cache-Control": "no-store"}
 class Control:
     """A PLC, or its bridge, has triggered lately and may change the recipe.
 
-    ``client`` is the name of its key, "" without keys; ``at_us``: its last trigger.
+    ``client`` is the name of its key, "" without keys; ``at_us``: when the last part that it
+    triggered was judged.
     """
 
     client: str
@@ -46,14 +47,19 @@ def control_of(viewer: Viewer) -> Control | None:
     Raises :class:`CommandError`.
     """
     told = viewer.judging()
-    answer, _ = viewer.ask(HistoryQuery(limit=_LOOKED_THROUGH))
-    for entry in answer.entries:
-        verdict = entry.verdict
-        if verdict.session and verdict.client in told.controllers:
-            at_us = verdict.triggered_us or verdict.judged_us
-            # Both times are the station's.
-            return Control(verdict.client, at_us) if told.at_us - at_us < _CONTROL_S * 1e6 else None
-    return None
+    # Both times are the station's.
+    since_us = told.at_us - round(_CONTROL_S * 1e6)
+    found: list[Control] = []
+    for camera in told.cameras:
+        # Each by itself: another one may see many parts that need no trigger.
+        asked = HistoryQuery(camera=camera.camera, since_us=max(0, since_us), limit=_LOOKED_THROUGH)
+        answer, _ = viewer.ask(asked)
+        found += [
+            Control(one.client, one.judged_us)
+            for one in (entry.verdict for entry in answer.entries)
+            if one.session and one.client in told.controllers
+        ]
+    return max(found, key=lambda one: one.at_us, default=None)
 
 
 class _Recent:

@@ -211,17 +211,17 @@ export function open(root, app, parameters) {
   function alarm(one) {
     const seen = one.acknowledged_us !== null;
     const who = one.by || one.client || text("recipe.somebody");
+    const title = `${text(`recipe.alarm_${one.kind}`)} (${one.where})`;
+    if (seen) {
+      const words = text("recipe.seen", { who, when: moment(one.acknowledged_us) });
+      return el("details", { class: "alarm" }, el("summary", {}, `○ ${title}. ${words}`), el("p", {}, one.detail));
+    }
     return el(
       "div",
-      { class: seen ? "alarm seen" : "alarm" },
-      el("div", {},
-        el("strong", {}, seen ? "○ " : "▲ ", text(`recipe.alarm_${one.kind}`), ` (${one.where})`),
-        el("p", {}, one.detail),
-        seen ? el("p", { class: "soft" }, text("recipe.seen", { who, when: moment(one.acknowledged_us) })) : null),
-      seen
-        ? null
-        : el("button", { class: "plain", disabled: !app.may("operator"), onclick: (event) => void acknowledge(one, event.target) },
-            text("recipe.acknowledge")),
+      { class: "alarm new" },
+      el("div", {}, el("strong", {}, `▲ ${title}`), el("p", {}, one.detail)),
+      el("button", { class: "plain", disabled: !app.may("operator"), onclick: (event) => void acknowledge(one, event.target) },
+        text("recipe.acknowledge")),
     );
   }
 

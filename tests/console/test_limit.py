@@ -166,3 +166,33 @@ def test_the_limit_fits_each_screen(served, chromium, size):
             apply = page.locator("#apply").bounding_box()
             assert apply["y"] + apply["height"] <= size[1]
             assert page.locator("svg.histogram").bounding_box()["height"] >= 180
+
+
+@pytest.mark.peers
+def test_the_limit_is_dragged_by_a_finger(served, line, chromium):
+    with Commander(line.commands) as desk:
+        desk.limit("r", "top", 1.0)
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    with opened(chromium, f"{served.url}#/line-1/limit", **phone) as page:
+        slider = page.get_by_role("slider", name="Limit")
+        slider.wait_for()
+        box = slider.bounding_box()
+        assert box["width"] >= 44
+        x, y = box["x"] + box["width"] / 2, box["y"] + 60
+        finger = page.context.new_cdp_session(page)
+
+        def touch(kind, *points):
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": list(points)})
+
+        touch("touchStart", {"x": x, "y": y})
+        for step in range(1, 6):
+            touch("touchMove", {"x": x + 16 * step, "y": y})
+        touch("touchEnd")
+        moved = float(slider.get_attribute("aria-valuenow"))
+        assert 1.2 < moved < 1.8
+        # A finger beside the limit does not move it.
+        touch("touchStart", {"x": x - 60, "y": y})
+        touch("touchMove", {"x": x - 90, "y": y})
+        touch("touchEnd")
+        assert float(slider.get_attribute("aria-valuenow")) == moved
+        assert in_force(line) == 1.0

@@ -2,7 +2,7 @@
 
 import { get, ofStation, post } from "../api.js";
 import { Histogram } from "../charts.js";
-import { el, fill } from "../dom.js";
+import { el, fill, options } from "../dom.js";
 import { live } from "../live.js";
 import { moment, number, reason, text } from "../words.js";
 
@@ -19,6 +19,7 @@ export function open(root, app, parameters) {
   let last = null;
   let tried = null;
   let isShown = false;
+  let looking = 0;
 
   const chart = new Histogram({
     range: RANGE,
@@ -30,8 +31,12 @@ export function open(root, app, parameters) {
   const problem = el("p", { class: "problem", role: "alert", hidden: true });
   const value = el("strong", { class: "value" });
   const effect = el("div", { class: "effect", "aria-live": "polite" });
+  // Buttons stay where they are: one that is made anew would lose the focus.
+  const unfolds = el("button", { class: "plain", id: "show", onclick: unfold });
   const apply = el("button", { id: "apply", onclick: () => void set(tried) });
-  const back = el("div", { class: "back" });
+  const leave = el("button", { class: "plain", id: "leave", onclick: () => pick(inForce(), true) });
+  const undo = el("button", { class: "plain", id: "undo", onclick: () => void set(Number(last.before)) });
+  const lastly = el("p", { class: "soft" });
   const about = el("p", { class: "soft about" });
   const legend = el("ul", { class: "legend", "aria-label": text("limit.legend") });
   const strip = el("section", { class: "strip", "aria-label": text("limit.parts"), hidden: true });
@@ -46,8 +51,11 @@ export function open(root, app, parameters) {
       { class: "panel choice" },
       el("div", { class: "stepper" }, less, value, more),
       effect,
+      unfolds,
       apply,
-      back,
+      leave,
+      lastly,
+      undo,
       about,
     ),
     strip,
@@ -76,6 +84,7 @@ export function open(root, app, parameters) {
 
   async function look(chosen = camera) {
     camera = chosen;
+    looking += 1;
     try {
       const told = await get(ofStation(station, "judging"));
       const found = told.cameras.find((one) => one.camera === camera) ?? told.cameras[0];
@@ -95,9 +104,7 @@ export function open(root, app, parameters) {
       last = deeds.deeds.find(
         (deed) => deed.kind === "limit" && deed.subject === `${found.recipe}/${camera}`,
       );
-      fill(cameras, told.cameras.map((one) =>
-        el("option", { value: one.camera, selected: one.camera === camera }, one.camera),
-      ));
+      options(cameras, told.cameras.map((one) => one.camera), camera);
       cameras.hidden = told.cameras.length < 2;
       problem.hidden = true;
       show();
@@ -106,6 +113,8 @@ export function open(root, app, parameters) {
       problem.textContent = `${reason(error)}. ${text("limit.again")}`;
       problem.hidden = false;
       waiting.hidden = true;
+    } finally {
+      looking -= 1;
     }
   }
 
@@ -154,11 +163,10 @@ export function open(root, app, parameters) {
         : others.length === 0
         ? text("limit.no_change", count)
         : text(rises ? "limit.would_pass" : "limit.would_fail", count);
-    const button = others.length
-      ? el("button", { class: "plain", id: "show", "aria-expanded": String(isShown), onclick: unfold },
-          text(isShown ? "limit.hide" : "limit.show"))
-      : null;
-    fill(effect, el("p", { class: "sentence" }, sentence), button, warnings().map(warning));
+    fill(effect, el("p", { class: "sentence" }, sentence), warnings().map(warning));
+    unfolds.hidden = others.length === 0 && !isShown;
+    unfolds.textContent = text(isShown ? "limit.hide" : "limit.show");
+    unfolds.setAttribute("aria-expanded", String(isShown));
     apply.disabled = tried === is || !app.may("engineer");
     apply.textContent = app.may("engineer")
       ? text("limit.apply", { limit: number(tried, 2) })
@@ -197,26 +205,15 @@ export function open(root, app, parameters) {
   }
 
   function history() {
-    const leave = tried === inForce()
-      ? null
-      : el("button", { class: "plain", id: "leave", onclick: () => pick(inForce(), true) },
-          text("limit.leave", { limit: number(inForce(), 2) }));
-    if (!last) {
-      fill(back, leave);
-      return;
-    }
+    leave.hidden = tried === inForce();
+    leave.textContent = text("limit.leave", { limit: number(inForce(), 2) });
+    lastly.hidden = undo.hidden = !last;
+    if (!last) return;
     const values = { who: last.by || last.client || text("limit.somebody"), when: moment(last.at_us), from: last.before, to: last.after };
     const before = Number(last.before);
-    const can = app.may("engineer") && Number(last.after) === inForce() && before !== inForce();
-    fill(
-      back,
-      leave,
-      el("p", { class: "soft" }, text("limit.last", values)),
-      can
-        ? el("button", { class: "plain", id: "undo", onclick: () => void set(before) },
-            text("limit.back", { limit: number(before, 2) }))
-        : null,
-    );
+    lastly.textContent = text("limit.last", values);
+    undo.hidden = !app.may("engineer") || Number(last.after) !== inForce() || before === inForce();
+    undo.textContent = text("limit.back", { limit: number(before, 2) });
   }
 
   async function set(limit) {
@@ -245,7 +242,6 @@ export function open(root, app, parameters) {
     strip.hidden = !isShown;
     if (isShown) shown(changed());
     say();
-    document.querySelector("#show")?.focus();
   }
 
   let listed = "";
@@ -299,11 +295,12 @@ export function open(root, app, parameters) {
     await look();
   }
 
-  const timer = setInterval(() => void look(), EVERY_MS);
+  // A station that does not answer is not asked again and again meanwhile.
+  const timer = setInterval(() => looking || void look(), EVERY_MS);
   const heard = (event) => {
     const status = event.detail.station === station && event.detail.status;
     const now = status && status.cameras.find((one) => one.name === camera);
-    if (!now || judged === null) return;
+    if (!now || judged === null || looking) return;
     if (status.recipe !== judged.recipe || now.limit_factor !== judged.limit_factor) void look();
   };
   live.addEventListener("status", heard);

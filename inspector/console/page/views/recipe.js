@@ -2,7 +2,7 @@
 
 import { get, ofStation, post } from "../api.js";
 import { TimeSeries } from "../charts.js";
-import { el, fill } from "../dom.js";
+import { el, fill, options } from "../dom.js";
 import { live } from "../live.js";
 import { moment, number, reason, text } from "../words.js";
 
@@ -16,6 +16,7 @@ export function open(root, app, parameters) {
   let judging = null;
   let isBusy = false;
   let isTaken = false;
+  let looking = 0;
   let camera = parameters.get("camera") ?? "";
   let parts = [];
   let told = "";
@@ -53,6 +54,7 @@ export function open(root, app, parameters) {
   const status = () => live.stations.get(station)?.status ?? null;
 
   async function look(chosen = camera) {
+    looking += 1;
     try {
       const found = await get(ofStation(station, "judging"));
       const shown = found.cameras.find((one) => one.camera === chosen) ?? found.cameras[0];
@@ -70,6 +72,8 @@ export function open(root, app, parameters) {
       problem.textContent = `${reason(error)}. ${text("recipe.again")}`;
       problem.hidden = false;
       waiting.hidden = true;
+    } finally {
+      looking -= 1;
     }
   }
 
@@ -237,7 +241,7 @@ export function open(root, app, parameters) {
   }
 
   function showCurves() {
-    fill(cameras, judging.cameras.map((one) => el("option", { value: one.camera, selected: one.camera === camera }, one.camera)));
+    options(cameras, judging.cameras.map((one) => one.camera), camera);
     cameras.hidden = judging.cameras.length < 2;
     const { limit_factor: factor, drift: now } = judging.cameras.find((one) => one.camera === camera);
     const found = blocks(parts);
@@ -267,11 +271,12 @@ export function open(root, app, parameters) {
     });
   }
 
-  const timer = setInterval(() => void look(), EVERY_MS);
+  // A station that does not answer is not asked again and again meanwhile.
+  const timer = setInterval(() => looking || void look(), EVERY_MS);
   const heard = (event) => {
     if (event.detail.station !== station || judging === null) return;
     showAlarms();
-    if (event.detail.status.recipe !== judging.cameras[0].recipe && !isBusy) void look();
+    if (event.detail.status.recipe !== judging.cameras[0].recipe && !isBusy && !looking) void look();
   };
   const known = () => judging !== null && showAlarms();
   live.addEventListener("status", heard);

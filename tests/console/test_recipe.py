@@ -162,6 +162,7 @@ def test_recipes_alarms_and_control_on_the_page(served, line, chromium):
         assert any(one.acknowledged_us for one in status(line).alarms)
         page.get_by_text("'bad' was found").first.wait_for()
         assert page.locator("svg.series polyline.curve").count() == 2
+        assert page.locator("svg.spark").count() == 2
         assert page.locator("#install").count() == 1
 
 

@@ -48,6 +48,7 @@ export class Histogram extends Chart {
   #drawn = el("g");
   #tried = el("g");
   #scale = null;
+  #finger = null;
 
   constructor({ range, names, onchange }) {
     super({ class: "histogram", role: "group", "aria-label": names.chart });
@@ -62,6 +63,9 @@ export class Histogram extends Chart {
     fill(this.node, this.#drawn, this.#tried, this.#grip);
     this.node.addEventListener("pointerdown", (event) => this.#down(event));
     this.node.addEventListener("pointermove", (event) => this.#drag(event));
+    for (const end of ["pointerup", "pointercancel"]) {
+      this.node.addEventListener(end, () => (this.#finger = null));
+    }
   }
 
   get value() {
@@ -87,13 +91,14 @@ export class Histogram extends Chart {
     const near = Math.abs(place - this.#scale(this.value)) < GRIP;
     // A finger elsewhere scrolls the page.
     if (event.pointerType !== "mouse" && !near) return;
+    this.#finger = event.pointerId;
     this.node.setPointerCapture(event.pointerId);
     this.#grip.focus({ preventScroll: true });
     this.#drag(event);
   }
 
   #drag(event) {
-    if (!this.node.hasPointerCapture(event.pointerId)) return;
+    if (event.pointerId !== this.#finger) return;
     const box = this.node.getBoundingClientRect();
     this.#set(this.#scale.back(event.clientX - box.left));
   }

@@ -1,7 +1,7 @@
 /** The recipe: which one is in force, changing it, and how its models do. */
 
 import { get, ofStation, post } from "../api.js";
-import { TimeSeries } from "../charts.js";
+import { Sparkline, TimeSeries } from "../charts.js";
 import { el, fill, options } from "../dom.js";
 import { live } from "../live.js";
 import { moment, number, reason, text } from "../words.js";
@@ -29,6 +29,7 @@ export function open(root, app, parameters) {
   const busy = el("p", { class: "soft", role: "status" });
   const models = el("div", { class: "models" });
   const cameras = el("select", { "aria-label": text("recipe.camera"), onchange: () => look(cameras.value) });
+  const times = new Map();
   const drift = new TimeSeries();
   const rejects = new TimeSeries();
   const driftWords = el("p", { class: "soft" });
@@ -91,6 +92,7 @@ export function open(root, app, parameters) {
       showModels();
     }
     showAlarms();
+    showTimes();
     showCurves();
   }
 
@@ -179,6 +181,8 @@ export function open(root, app, parameters) {
   }
 
   function showModels() {
+    times.clear();
+    for (const one of judging.cameras) times.set(one.camera, { words: el("span"), curve: new Sparkline() });
     fill(models, judging.cameras.map((one) =>
       el(
         "dl",
@@ -189,8 +193,20 @@ export function open(root, app, parameters) {
         row("recipe.limit", `${number(one.limit_factor, 2)}${one.limit_factor === one.of_file ? "" : ` ${text("recipe.limit_set", { file: number(one.of_file, 2) })}`}`),
         row("recipe.known", text("recipe.known_well", { count: number(one.golden) }), "well"),
         ...selfTest(one.self_test),
+        row("recipe.time", [times.get(one.camera).words, " ", times.get(one.camera).curve.node]),
       ),
     ));
+  }
+
+  /** How long the last parts of each camera took. */
+  function showTimes() {
+    const verdicts = live.stations.get(station)?.verdicts ?? [];
+    for (const [name, { words, curve }] of times) {
+      const taken = verdicts.filter((one) => one.camera === name && one.judge_ms !== null).map((one) => one.judge_ms);
+      words.textContent = taken.length ? text("recipe.ms", { ms: number(taken.at(-1), 0) }) : text("recipe.no_parts");
+      curve.node.style.visibility = taken.length > 1 ? "visible" : "hidden";
+      curve.draw(taken, text("recipe.times", { count: number(taken.length) }));
+    }
   }
 
   function selfTest(test) {

@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 
 from inspector.client import ClientKeys
 from inspector.config.console_file import ConsoleFile
-from inspector.console import deeds, parts
+from inspector.console import deeds, install, parts
 from inspector.console.app import Page
 from inspector.console.guard import Guard
 from inspector.console.hub import Hub
@@ -63,7 +63,7 @@ class Console:
         page = Page(
             self._lines,
             self._hub,
-            [*parts.ROUTES, *deeds.ROUTES],
+            [*parts.ROUTES, *deeds.ROUTES, *install.ROUTES],
             [Middleware(Guard, config=config)],
         )
         tls: dict[str, Any] = {}

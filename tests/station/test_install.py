@@ -46,14 +46,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return make
 
 
-def large(path: Path, mib: int) -> Path:
+def large(path: Path, mib: int, version: str = "large") -> Path:
     """A bundle with so much in it that nothing uses."""
 
     def add(model: onnx.ModelProto) -> None:
         ballast = np.random.default_rng(7).random(mib << 18, dtype=np.float32)
         model.graph.initializer.append(numpy_helper.from_array(ballast, "ballast"))
 
-    return tiny.write_bundle(path, add, version="large")
+    return tiny.write_bundle(path, add, version=version)
 
 
 def write(folder: Path, bundle: Path, picture: Any = None, **keys: Any) -> Path:

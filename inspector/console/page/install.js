@@ -29,7 +29,10 @@ export function installPanel(root, app, station) {
   const cameraLabel = el("label", {}, text("install.camera"), camera);
   const recipeLabel = el("label", {}, text("install.recipe"), recipe);
   const now = el("p", { class: "now" });
+  // The browser's own control speaks the browser's language, which need not be the page's.
   const input = el("input", { type: "file", id: "install-file", accept: ".onnx", disabled: !may, onchange: choose });
+  const chosen = el("span", { class: "name" }, text("install.none"));
+  const picker = el("label", { class: "file" }, input, el("span", { class: "pick" }, text("install.file")), chosen);
   const start = el("button", { id: "install-start", disabled: true, onclick: () => void install() }, text("install.start"));
   const back = el("button", { id: "install-back", class: "plain", onclick: () => void goBack() }, text("install.back"));
   const bar = el("progress", { max: 1, "aria-label": text("install.progress") });
@@ -45,9 +48,8 @@ export function installPanel(root, app, station) {
     el("p", { class: "soft" }, text(may ? "install.about" : "install.role")),
     el("div", { class: "where" }, cameraLabel, recipeLabel),
     now,
-    el("div", { class: "acts" }, el("label", {}, text("install.file"), input), start, back),
-    progress,
-    said,
+    el("div", { class: "acts" }, picker, start, back),
+    el("div", { class: "how" }, progress, said),
   );
 
   const status = () => live.stations.get(station)?.status ?? null;
@@ -75,11 +77,13 @@ export function installPanel(root, app, station) {
     if (line !== told) now.textContent = told = line;
     start.disabled = !may || working || file === null || !alive();
     back.disabled = !may || working || !alive() || (inForce() && !one?.installed);
-    for (const each of [camera, recipe, input]) each.disabled = working || (each === input && !may);
+    camera.disabled = recipe.disabled = working;
+    input.disabled = working || !may;
   }
 
   function choose() {
     file = input.files[0] ?? null;
+    chosen.textContent = file ? `${file.name} (${number(file.size / MB, 1)} MB)` : text("install.none");
     said.textContent = "";
     show();
   }
@@ -99,7 +103,7 @@ export function installPanel(root, app, station) {
       say(text("install.checking"));
       await post(ofStation(station, "install"), { ...where, sha256 });
       input.value = "";
-      file = null;
+      choose();
       app.say(text(inForce() ? "install.done" : "install.done_later", where));
     });
   }

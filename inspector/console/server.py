@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 
 from inspector.client import ClientKeys
 from inspector.config.console_file import ConsoleFile
-from inspector.console import deeds, parts, published, table
+from inspector.console import deeds, install, parts, published, table
 from inspector.console.app import Page
 from inspector.console.guard import Guard
 from inspector.console.hub import Hub
@@ -71,6 +71,7 @@ class Console:
                 *table.ROUTES,
                 *deeds.ROUTES,
                 *published.ROUTES,
+                *install.ROUTES,
                 *Scores().routes(),
             ],
             [Middleware(Guard, config=config)],

@@ -67,6 +67,11 @@ class Served:
         # Its own certificates are signed by nobody.
         self.client = httpx.Client(base_url=self.url, verify=False)
 
+    def take_token(self) -> None:
+        """Have the client bear the token of deeds, as the page does."""
+        told = self.client.get("/api/session").json()
+        self.client.headers["X-CSRF-Token"] = told.get("csrf", "")
+
     @property
     def log(self) -> str:
         return self._log.read_text(encoding="utf-8")
@@ -96,6 +101,7 @@ def serving(folder: Path, stations: dict[str, dict[str, str]], **keys: Any) -> I
         try:
             served = Served(child, log)
             with served.client:
+                served.take_token()
                 yield served
             child.send_signal(signal.SIGTERM)
             assert child.wait(10) == 0, served.log

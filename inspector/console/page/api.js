@@ -24,9 +24,19 @@ export async function get(path, query = {}) {
 
 /** Send a deed: a JSON object, or the bytes of a file. Throws Refused. */
 export async function post(path, body, type = "application/json") {
-  const headers = { "Content-Type": type, "X-CSRF-Token": csrf };
   const sent = type === "application/json" ? JSON.stringify(body ?? {}) : body;
-  return (await request(path, { method: "POST", headers, body: sent })).json();
+  const send = async () => {
+    const headers = { "Content-Type": type, "X-CSRF-Token": csrf };
+    return (await request(path, { method: "POST", headers, body: sent })).json();
+  };
+  try {
+    return await send();
+  } catch (error) {
+    if (error.code !== "csrf") throw error;
+    // The page's server was started anew, and has another token for this page.
+    setToken((await get("/api/session")).csrf);
+    return send();
+  }
 }
 
 /** `path` with parameters. */
@@ -66,6 +76,6 @@ async function request(path, options) {
   } catch {
     // A server in between answers in words of its own.
   }
-  if (answer.status === 401) document.dispatchEvent(new Event("logged-out"));
+  if (told.code === "who" && path !== "/api/session") document.dispatchEvent(new Event("logged-out"));
   throw new Refused(answer.status, told.code ?? "refused", told.detail ?? "");
 }

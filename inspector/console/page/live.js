@@ -4,6 +4,8 @@
  * It connects again by itself, and then has a new snapshot.
  */
 
+import { get } from "./api.js";
+
 const KEPT = 60;
 
 class Live extends EventTarget {
@@ -22,7 +24,7 @@ class Live extends EventTarget {
     this.#source.onerror = () => {
       this.#say(false);
       // The browser gives up for good where it got an answer that is no stream, as after a log-out.
-      if (this.#source?.readyState === EventSource.CLOSED) setTimeout(() => this.#again(), 2000);
+      if (this.#source?.readyState === EventSource.CLOSED) setTimeout(() => void this.#again(), 2000);
     };
   }
 
@@ -31,7 +33,13 @@ class Live extends EventTarget {
     this.#source = null;
   }
 
-  #again() {
+  async #again() {
+    if (this.#source?.readyState !== EventSource.CLOSED) return;
+    try {
+      await get("/api/session");
+    } catch (error) {
+      if (error.code === "who") document.dispatchEvent(new Event("logged-out"));
+    }
     if (this.#source?.readyState === EventSource.CLOSED) this.open();
   }
 

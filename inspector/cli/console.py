@@ -61,12 +61,12 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def require() -> None:
+def require(what: str = "console") -> None:
     """Raise :class:`ConfigError` where a package is missing that the page needs."""
     for module in _PACKAGES:
         if util.find_spec(module) is None:
             raise ConfigError(
-                f"console: needs {module}, which is not installed; run {install_command('console')}"
+                f"{what}: needs {module}, which is not installed; run {install_command('console')}"
             )
 
 

@@ -115,7 +115,7 @@ async def body(request: Request) -> dict[str, Any]:
     """The JSON object that the request bears. Raises :class:`RefusedError`."""
     try:
         found = json.loads(await request.body())
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise RefusedError(400, "malformed")

@@ -17,8 +17,8 @@ from inspector.client import Gap, Subscriber
 from inspector.console.users import add_user
 from inspector.errors import ConfigError, SecretError
 from inspector.wire.messages import VerdictMessage
-from tests import running
-from tests.console.serving import Served, serving, wait_for, write_demo_station
+from tests import running, tiny
+from tests.console.serving import Served, serving, wait_for
 
 WORD = "correct horse"
 NOWHERE = {"line-1": {}}
@@ -311,13 +311,15 @@ def test_a_page_that_would_not_be_safe_does_not_start(tmp_path, keys, code, said
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Running]:
-    """As the others', but for its deadline: machines that build are slow."""
-    station = write_demo_station(tmp_path_factory.mktemp("line"))
-    document = yaml.safe_load(station.read_text("utf-8"))
-    document["cameras"][0]["deadline_ms"] = 5000
-    station.write_text(yaml.safe_dump(document), encoding="utf-8")
+    """A station with a tiny bundle, at twenty parts a second."""
+    folder = tmp_path_factory.mktemp("line")
+    bundle = folder / "part.onnx"
+    tiny.write_bundle(bundle)
+    parts = running.write_parts(folder / "parts", tiny.good_picture(), tiny.bad_picture())
+    camera = running.folder_camera(parts, rate_hz=20, loop=True, deadline_ms=60_000)
+    sockets = {"queries": "tcp://127.0.0.1:*"}
+    station = running.write_station(folder / "line.yaml", bundle, camera, sockets=sockets)
     with running.running(station) as daemon:
-        daemon.wait_for_log(r" state=ContinuousExecution ")
         yield daemon
 
 
@@ -360,7 +362,7 @@ def test_verdicts_go_on_whatever_browsers_do(line, served):
             for thread in threads:
                 thread.join()
     assert [one.seq for one in heard] == list(range(heard[0].seq, heard[0].seq + len(heard)))
-    assert len(heard) >= 8, "the belt gives four parts a second"
+    assert len(heard) >= 20, "the camera gives twenty parts a second"
     assert all(one.verdict != "FAULT" for one in heard), [one.reason for one in heard]
     # The page itself is there again, too.
     wait_for(lambda: served.client.get("/api/session").status_code == 200)

@@ -18,7 +18,7 @@ import httpx
 import pytest
 import yaml
 
-from tests import running
+from tests import running, tiny
 from tests.paths import ROOT
 
 START_S = 30.0
@@ -45,6 +45,15 @@ def write_demo_station(folder: Path, **keys: Any) -> Path:
     path = folder / "station.yaml"
     path.write_text(yaml.safe_dump(document | keys), encoding="utf-8")
     return path
+
+
+def write_tiny_station(folder: Path) -> Path:
+    """As the demo's, but ready at once: a tiny bundle, twenty parts a second, good and bad."""
+    bundle = tiny.write_bundle(folder / "part.onnx")
+    parts = running.write_parts(folder / "parts", tiny.good_picture(), tiny.bad_picture())
+    camera = running.folder_camera(parts, rate_hz=20, loop=True, deadline_ms=60_000)
+    sockets = {"queries": "tcp://127.0.0.1:*"}
+    return running.write_station(folder / "station.yaml", bundle, camera, sockets=sockets)
 
 
 def addresses(daemon: running.Running) -> dict[str, str]:

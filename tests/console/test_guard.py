@@ -17,7 +17,7 @@ from inspector.client import Gap, Subscriber
 from inspector.console.users import add_user
 from inspector.errors import ConfigError, SecretError
 from inspector.wire.messages import VerdictMessage
-from tests import running, tiny
+from tests import running
 from tests.console.serving import Served, serving, wait_for
 
 WORD = "correct horse"
@@ -310,17 +310,8 @@ def test_a_page_that_would_not_be_safe_does_not_start(tmp_path, keys, code, said
 
 
 @pytest.fixture(scope="module")
-def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Running]:
-    """A station with a tiny bundle, at twenty parts a second."""
-    folder = tmp_path_factory.mktemp("line")
-    bundle = folder / "part.onnx"
-    tiny.write_bundle(bundle)
-    parts = running.write_parts(folder / "parts", tiny.good_picture(), tiny.bad_picture())
-    camera = running.folder_camera(parts, rate_hz=20, loop=True, deadline_ms=60_000)
-    sockets = {"queries": "tcp://127.0.0.1:*"}
-    station = running.write_station(folder / "line.yaml", bundle, camera, sockets=sockets)
-    with running.running(station) as daemon:
-        yield daemon
+def line(tiny_line: running.Running) -> running.Running:
+    return tiny_line
 
 
 def test_verdicts_go_on_whatever_browsers_do(line, served):

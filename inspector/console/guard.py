@@ -109,7 +109,7 @@ class Guard:
             state["person"] = Person("", "engineer")
             session_id = ""
         else:
-            session = self._recognise(self._sessions, state, headers, cookie)
+            session = self._recognise(self._sessions, scope, headers, cookie)
             if session is None:
                 if is_deed and scope["path"] != LOG_IN:
                     raise RefusedError(401, "who")
@@ -121,8 +121,9 @@ class Guard:
             raise self._refused(scope, 403, "csrf", "came without the token of its session")
 
     def _recognise(
-        self, sessions: Sessions, state: dict[str, Any], headers: Headers, cookie: str
+        self, sessions: Sessions, scope: Scope, headers: Headers, cookie: str
     ) -> Session | None:
+        state: dict[str, Any] = scope["state"]
         found = sessions.find(_cookie(headers, cookie))
         if found is None:
             return None
@@ -130,7 +131,9 @@ class Guard:
         state["session"] = session
         state["person"] = Person(session.name, user.role)
         state["holds"] = _holds(sessions, session)
-        state["set_cookie"] = sessions.use(session)
+        # A page with a picture for each part asks for something all the time, by itself.
+        if scope["method"] not in _READS or headers.get("x-somebody-here") == "1":
+            state["set_cookie"] = sessions.use(session)
         return session
 
     def _is_ours(self, headers: Headers, host: str, is_deed: bool) -> bool:

@@ -50,7 +50,7 @@ class LogIn:
         try:
             user = await self._users.check(name, password)
         except BusyError:
-            raise RefusedError(503, "busy") from None
+            raise RefusedError(503, "many_log_in") from None
         if user is None:
             # A name that nobody has may be a password, typed one field too early.
             known = f" for {name}" if self._users.find(name) else ", or unknown name"

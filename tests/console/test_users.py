@@ -75,6 +75,23 @@ def test_a_user_is_added_changed_and_removed(monkeypatch, page, path):
     assert code == ConfigError.exit_code and "has no user 'bo'" in err
 
 
+def test_at_a_terminal_the_password_is_typed_twice(monkeypatch, page, path):
+    typed = iter(["a long password", "a long passwort", "a long password", "a long password"])
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("getpass.getpass", lambda _: next(typed))
+    add = ("--add-user", "bo", "--role", "viewer")
+    code, _, err = running.inside("console", page, *add)
+    assert code == SecretError.exit_code and "the two passwords differ" in err
+    assert "bo" not in load_users(path)
+    assert running.inside("console", page, *add)[0] == 0
+    assert load_users(path)["bo"].role == "viewer"
+
+
 @pytest.mark.parametrize(
     ("arguments", "typed", "said"),
     [

@@ -10,7 +10,20 @@ export class Refused extends Error {
   }
 }
 
+const TOLD_MS = 60_000;
 let csrf = "";
+/** Whether somebody has touched the page since the server was told so, and when that was. */
+let touched = true;
+let toldAt = 0;
+
+for (const kind of ["pointerdown", "keydown"]) {
+  const here = () => {
+    touched = true;
+    // A page on which somebody only looks around asks for nothing else.
+    if (Date.now() - toldAt > TOLD_MS) get("/api/session").catch(() => {});
+  };
+  document.addEventListener(kind, here, { capture: true, passive: true });
+}
 
 /** The token that every deed bears, as the session says. */
 export function setToken(token) {
@@ -63,9 +76,17 @@ export function ofStation(station, what) {
 }
 
 async function request(path, options) {
+  const headers = { ...options.headers };
+  if (touched) {
+    // What a page asks for by itself keeps no session alive; see docs/console.md.
+    headers["X-Somebody-Here"] = "1";
+    touched = false;
+    toldAt = Date.now();
+  }
   let answer;
   try {
-    answer = await fetch(path, { credentials: "same-origin", cache: "no-store", ...options });
+    const asked = { credentials: "same-origin", cache: "no-store", ...options, headers };
+    answer = await fetch(path, asked);
   } catch {
     throw new Refused(0, "no_page", "");
   }

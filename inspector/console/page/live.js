@@ -8,6 +8,8 @@
  * the station alone or published, and the `area` of the camera's picture that it covers.
  */
 
+import { get } from "./api.js";
+
 const KEPT = 60;
 const PICTURES = 300;
 const SILENT_MS = 12000;
@@ -37,12 +39,13 @@ class Live extends EventTarget {
     on("missed", () => this.#missed());
     on("beat", () => this.#say(true));
     source.onerror = () => this.#say(false);
-    // A connection that was cut without a word, or that the browser gave up for good, as it does
-    // where it got an answer that is no stream.
+    // A connection that was cut without a word is made anew, and one that the browser gave up for
+    // good, as it does where it got an answer that is no stream.
     this.#watch = setInterval(() => {
-      const silent = performance.now() - this.#heard > SILENT_MS;
-      if (silent) this.#say(false);
-      if (silent || source.readyState === EventSource.CLOSED) this.open();
+      if (performance.now() - this.#heard > SILENT_MS) {
+        this.#say(false);
+        this.open();
+      } else if (source.readyState === EventSource.CLOSED) void this.#again();
     }, 2000);
   }
 
@@ -57,6 +60,16 @@ class Live extends EventTarget {
     if (performance.now() - this.#renewed < MISSED_MS) return;
     this.#renewed = performance.now();
     this.open();
+  }
+
+  /** Open the stream again, if the person is still logged in. */
+  async #again() {
+    try {
+      await get("/api/session");
+    } catch (error) {
+      if (error.code === "who") document.dispatchEvent(new Event("logged-out"));
+    }
+    if (this.#source?.readyState === EventSource.CLOSED) this.open();
   }
 
   #say(connected) {

@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "recipe": "change over to another recipe",
     "reload": "read the bundles again; acknowledge a missed self-test",
     "limit": "have a camera judged more tolerantly or strictly",
+    "acknowledge": "say that alarms were seen",
     "start": "have a station judge again after 'stop'",
     "stop": "have a station judge no more, until 'start'",
     "reset": "leave the state Error, through the self-tests",

@@ -141,7 +141,7 @@ def test_a_file_that_others_may_read_is_refused(path):
 
 def test_more_users_than_a_key_file_is_long(path):
     one = yaml.safe_load(path.read_text("utf-8"))["users"]["anna"]
-    many = {f"user-{number}": one for number in range(200)}
+    many = {f"user-{number}": dict(one) for number in range(200)}
     path.write_text(yaml.safe_dump({"users": many}))
     assert len(load_users(path)) == 200
 

@@ -24,8 +24,8 @@ async function published(station, verdict) {
   const begin = 4 + new DataView(data).getUint32(0);
   const head = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, begin - 4)));
   const [picture, map] = await Promise.all([
-    bitmap(new Blob([data.slice(begin, begin + head.jpeg)])),
-    bitmap(new Blob([data.slice(begin + head.jpeg)])),
+    bitmap(new Blob([new Uint8Array(data, begin, head.jpeg)])),
+    bitmap(new Blob([new Uint8Array(data, begin + head.jpeg)])),
   ]);
   return picture && { picture, map, over: WHOLE, area: head.area };
 }

@@ -16,11 +16,12 @@ from starlette.middleware import Middleware
 
 from inspector.client import ClientKeys
 from inspector.config.console_file import ConsoleFile
-from inspector.console import deeds, parts, published, table
+from inspector.console import deeds, install, parts, published, table
 from inspector.console.app import Page
 from inspector.console.guard import Guard
 from inspector.console.hub import Hub
 from inspector.console.line import Line
+from inspector.console.scores import Scores
 from inspector.errors import PortError
 from inspector.logs import say
 
@@ -65,7 +66,14 @@ class Console:
         page = Page(
             self._lines,
             self._hub,
-            [*parts.ROUTES, *table.ROUTES, *deeds.ROUTES, *published.ROUTES],
+            [
+                *parts.ROUTES,
+                *table.ROUTES,
+                *deeds.ROUTES,
+                *published.ROUTES,
+                *install.ROUTES,
+                *Scores().routes(),
+            ],
             [Middleware(Guard, config=config)],
         )
         tls: dict[str, Any] = {}

@@ -2,9 +2,10 @@
 
 The caller's thread owns the ledger and the judges. Beside it run a thread a camera
 (:mod:`~inspector.station.grabber`), one for the journal and the verdict socket
-(:mod:`~inspector.station.recorder`), one for pictures (:mod:`~inspector.station.pictures`) and one
-for the command socket (:mod:`inspector.wire.command_server`) and for the query socket
-(:mod:`inspector.wire.query_server`), where the station has one; they reach this one by the inbox.
+(:mod:`~inspector.station.recorder`), one for pictures (:mod:`~inspector.station.pictures`), one for
+bundles that are sent (:mod:`~inspector.station.uploads`), one for the command socket
+(:mod:`inspector.wire.command_server`) and one for the query socket
+(:mod:`inspector.wire.query_server`), where there is one; they reach this one by the inbox.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from inspector.logs import dropped, say
 from inspector.station.delivery import Delivery, note_group
 from inspector.station.grabber import Grabber
 from inspector.station.inbox import Arrival, Call, Change, Inbox
+from inspector.station.installs import Installs
 from inspector.station.judge_loop import JudgeLoop
 from inspector.station.ledger import Ledger
 from inspector.station.metrics import Metrics
@@ -36,9 +38,11 @@ from inspector.station.orders import Orders, announce
 from inspector.station.pictures import Pictures
 from inspector.station.readiness import Readiness
 from inspector.station.recorder import Recorder, StallWatch, StatusEntry
+from inspector.station.standing import judging
 from inspector.station.start import Opened, Start
 from inspector.station.systemd import Notifier
 from inspector.station.triggers import Trigger
+from inspector.station.uploads import Uploads
 from inspector.station.views import Views
 from inspector.threads import Worker
 from inspector.verdict import Reason
@@ -187,6 +191,8 @@ class _Line:
             metrics=metrics,
             inbox=inbox,
         )
+        installs = Installs(station, opened.bundles)
+        self._uploads = Uploads(station.bundles_folder, station.journal.reserve_mb, installs.named)
         self._orders = Orders(
             station,
             opened.choice,
@@ -201,6 +207,8 @@ class _Line:
             systemd=systemd,
             file=file,
             protect=opened.archive.protect,
+            uploads=self._uploads,
+            installs=installs,
         )
         self._commands = opened.commands
         self._queries = None if opened.queries is None else Queries(opened.queries, self._views)
@@ -214,8 +222,14 @@ class _Line:
         )
 
     def _views(self, wake: Callable[[], None]) -> Views:
-        folder = self._station.state_folder
-        return Views(folder, self._open_reader, self._pictures.seen, self._grabbers, wake)
+        return Views(
+            wake,
+            folder=self._station.state_folder,
+            open_reader=self._open_reader,
+            seen=self._pictures.seen,
+            grabbers=self._grabbers,
+            judging=partial(judging, self._judges, self._station),
+        )
 
     def get_ready(self, recovered: Recovered) -> None:
         """Answer for what a crash left unanswered, and test the judges."""
@@ -248,7 +262,7 @@ class _Line:
         ``reload_is_due()`` tells once of each time that the bundles are to be read again.
         """
         workers: tuple[Worker, ...] = (
-            *(self._pictures, self._recorder),
+            *(self._pictures, self._recorder, self._uploads),
             *self._lookers,
             *self._grabbers.values(),
         )
@@ -267,6 +281,7 @@ class _Line:
             with contextlib.ExitStack() as leave:
                 leave.callback(self._orders.finish)
                 leave.callback(self._commands.finish)
+                leave.callback(self._uploads.finish)
                 for one in self._lookers:
                     leave.callback(one.finish)
                 leave.callback(self._answer_last_questions)
@@ -285,7 +300,7 @@ class _Line:
                 self._do_calls()
                 self._delivery.close_parts()
                 self._readiness.tell_state()
-        _check_alive(self._pictures, self._recorder, self._commands, *self._lookers)
+        _check_alive(self._pictures, self._recorder, self._commands, self._uploads, *self._lookers)
 
     @property
     def _lookers(self) -> tuple[Queries, ...]:
@@ -307,7 +322,7 @@ class _Line:
                 self._orders.reload()
             # Before the crashes are looked for: a thread that dies in between has not ended.
             over = not any(grabber.is_alive() for grabber in grabbers)
-            # Not that of queries: whoever only looks does not stop the line.
+            # Not those of queries and uploads: neither looking nor a new bundle stops the line.
             _check_alive(self._pictures, self._recorder, self._commands, *grabbers)
             if self._opened.gate.crashed:
                 raise RuntimeError("the thread that lets peers in has died")
@@ -366,8 +381,10 @@ class _Line:
         if stalled_s > _STALLED_S:
             detail = f"the journal's disk has not answered for {stalled_s:.0f} s"
         readiness.obstruct("disk", Reason.JOURNAL_FAILED, detail)
-        troubles = self._opened.journal.trouble, self._opened.archive.trouble
-        readiness.storage = "; ".join(filter(None, troubles))
+        readiness.storage = {
+            "journal": self._opened.journal.trouble,
+            "pictures": self._opened.archive.trouble,
+        }
         readiness.damaged = self._opened.journal.damaged
         for camera, statistic in self._judges.drift():
             metrics.drift(camera, statistic)

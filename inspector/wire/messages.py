@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = 2
 
+MOST_OF_BUNDLE: Final = 2**30
+"""Bytes of a bundle that may be sent."""
+MOST_OF_CHUNK: Final = 60 << 10
+"""Bytes of it that one command may bear."""
+SHA256: Final = r"^[0-9a-f]{64}$"
+
 Microseconds = Annotated[int, Field(ge=0, lt=2**53, description="µs since the Unix epoch")]
 TriggerNumber = Annotated[int, Field(ge=0, lt=2**53)]
 Milliseconds = Annotated[float, Field(ge=0, description="ms")]
@@ -58,8 +64,22 @@ Outcome = Literal["acknowledged", "overrun", "timed_out", "discarded", "failed"]
 MarkLabel = Literal["good", "bad"]
 """What a part really was; stable identifiers, documented in docs/wire.md."""
 
-DeedKind = Literal["recipe", "reload", "start", "stop", "reset", "limit", "mark"]
+DeedKind = Literal[
+    "recipe",
+    "reload",
+    "start",
+    "stop",
+    "reset",
+    "limit",
+    "mark",
+    "acknowledge",
+    "install",
+    "revert",
+]
 """What somebody did to a station; stable identifiers, documented in docs/wire.md."""
+
+AlarmKind = Literal["fail", "fault", "drift", "storage"]
+"""What an alarm is about; stable identifiers, documented in docs/wire.md."""
 
 RefusalCode = Literal[
     "malformed",
@@ -216,8 +236,8 @@ class HeatmapMessage(Message):
     height: int
     heatmap_area: AreaField | None = Field(
         default=None,
-        description="the rectangle of the camera's picture that the map covers, in whose pixels "
-        "the verdict has its regions; null if it is not known, and in messages of earlier versions",
+        description="the rectangle of the camera's picture that the map covers, in camera pixels, "
+        "as the verdict's regions; null if it is not known, and from earlier versions",
     )
 
 
@@ -238,6 +258,16 @@ class CameraStatus(Message):
         description="the factor on the limit that its parts are judged by; null from a station "
         "that does not say",
     )
+    model: ModelField | None = Field(
+        default=None,
+        description="what its next part is judged by; null before it is loaded, and from a station "
+        "that does not say",
+    )
+    installed: bool = Field(
+        default=False,
+        description="true: model was sent by the command install, and judges in place of the "
+        "bundle that the station file names",
+    )
     takes_triggers: bool | None = Field(
         default=None,
         description="false: its parts come without trigger commands, and one is refused; null from "
@@ -246,6 +276,19 @@ class CameraStatus(Message):
     deadline_ms: int | None = Field(
         default=None,
         description="a part judged later is a FAULT; null from a station that does not say",
+    )
+
+
+class AlarmField(Message):
+    """One alarm that stands, and who has seen it."""
+
+    kind: AlarmKind
+    where: Text = Field(description="the camera; of storage: journal or pictures")
+    detail: Text = Field(description="what is wrong and where to look first, in words")
+    by: Text = Field(default="", description="the person who acknowledged it, as the client says")
+    client: Text = Field(default="", description="name of that peer's key; empty without keys")
+    acknowledged_us: Microseconds | None = Field(
+        default=None, description="when it was acknowledged; null: nobody has"
     )
 
 
@@ -300,6 +343,9 @@ class StatusMessage(Message):
     )
     storage: Text = Field(
         default="", description="what is wrong with the disk, though the station judges; or empty"
+    )
+    alarms: tuple[AlarmField, ...] = Field(
+        default=(), description="what alarm, drift and storage tell, one by one"
     )
     damaged: int = Field(
         default=0, description="rows of the journal that could not be read and were set aside"
@@ -441,6 +487,48 @@ class LimitCommand(_Deed):
     limit_factor: float = Field(ge=LIMIT_FACTOR_RANGE[0], le=LIMIT_FACTOR_RANGE[1])
 
 
+class AcknowledgeCommand(_Deed):
+    """Note that somebody has seen an alarm; nothing is judged otherwise for it."""
+
+    command: Literal["acknowledge"] = "acknowledge"
+    kind: AlarmKind = Field(description="as the status has it")
+    where: Text = Field(max_length=64, description="as the status has it")
+
+
+class UploadCommand(WireCommand):
+    """Take over a piece of a bundle, the bytes in the second frame; without one, say what is there.
+
+    It is the only command of two frames. Nothing judges by what was sent until ``install``.
+    """
+
+    command: Literal["upload"] = "upload"
+    sha256: str = Field(pattern=SHA256, description="of the whole file, hex")
+    size: int = Field(ge=1, le=MOST_OF_BUNDLE, description="of the whole file, bytes")
+    offset: int = Field(default=0, ge=0, lt=MOST_OF_BUNDLE, description="of the piece in the file")
+
+
+class InstallCommand(_Deed):
+    """Judge a camera by the bundle that was sent, under a recipe, in this start and later ones."""
+
+    command: Literal["install"] = "install"
+    recipe: Text = Field(max_length=64)
+    camera: Text = Field(max_length=64)
+    sha256: str = Field(pattern=SHA256, description="of the bundle that was sent, hex")
+
+
+class RevertCommand(_Deed):
+    """Judge a camera by the bundle from before the last install, or else the station file's."""
+
+    command: Literal["revert"] = "revert"
+    recipe: Text = Field(max_length=64)
+    camera: Text = Field(max_length=64)
+    sha256: str = Field(
+        default="",
+        pattern=r"^([0-9a-f]{64})?$",
+        description="of the bundle to go back from, which must be in force; empty: any",
+    )
+
+
 class ReplayCommand(WireCommand):
     """Send recorded verdicts: of an epoch by number, or the first since a moment."""
 
@@ -470,6 +558,10 @@ Command = Annotated[
     | DeliveredCommand
     | MarkCommand
     | LimitCommand
+    | AcknowledgeCommand
+    | UploadCommand
+    | InstallCommand
+    | RevertCommand
     | ReplayCommand,
     Field(discriminator="command"),
 ]
@@ -485,6 +577,10 @@ Order = (
     | DeliveredCommand
     | MarkCommand
     | LimitCommand
+    | AcknowledgeCommand
+    | UploadCommand
+    | InstallCommand
+    | RevertCommand
 )
 """A command that the station obeys; the others are questions, which its socket answers."""
 
@@ -501,7 +597,9 @@ class ReplyMessage(Message):
 
     schema_: Literal[2] = Field(default=SCHEMA, alias="schema")
     id: str = Field(description="that of the command")
-    kind: Literal["accepted", "acquired", "verdict", "status", "replayed", "done", "refused"]
+    kind: Literal[
+        "accepted", "acquired", "verdict", "status", "replayed", "uploaded", "done", "refused"
+    ]
     code: RefusalCode | Literal[""] = Field(default="", description="why it was refused")
     detail: Text = Field(default="", description="in words for a person; may change")
     grabbed_us: Microseconds | None = Field(
@@ -520,6 +618,12 @@ class ReplyMessage(Message):
         ge=0,
         description="at the end of an epoch: the last seq that the journal had of it; what did not "
         "come up to there was damaged or deleted",
+    )
+    offset: int | None = Field(
+        default=None,
+        ge=0,
+        description="with uploaded: bytes of the file that the station has, from its beginning; "
+        "the next piece begins there",
     )
 
 

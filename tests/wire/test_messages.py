@@ -74,6 +74,8 @@ def violations(schema: dict[str, Any], value: Any, root: dict[str, Any], where: 
         wrong.append(f"{where}: {value!r} is too long")
     if "minLength" in schema and len(value) < schema.pop("minLength"):
         wrong.append(f"{where}: {value!r} is too short")
+    if "pattern" in schema and not re.search(schema.pop("pattern"), value):
+        wrong.append(f"{where}: {value!r} does not match")
     properties = schema.pop("properties", {})
     wrong += [f"{where}.{key} is missing" for key in schema.pop("required", []) if key not in value]
     for key, entry in value.items() if isinstance(value, dict) else ():
@@ -118,7 +120,7 @@ def test_schema_check_finds_what_is_wrong():
 
 
 MARKS = {"command": "command", "kind": "reply", "state": "status", "width": "heatmap"}
-QUERIES = ("history", "picture", "preview", "deeds")
+QUERIES = ("history", "picture", "preview", "deeds", "judging")
 
 
 def examples() -> list[tuple[str, str]]:

@@ -1,36 +1,31 @@
 /** Every verdict that the station recorded: found by a filter, looked at, compared and marked. */
 
-import { address, get, ofPart, ofStation } from "../api.js";
+import { get, ofPart, ofStation } from "../api.js";
 import { el, fill } from "../dom.js";
 import { Endless } from "../endless.js";
 import { live } from "../live.js";
 import { badge, distance, isYoung, judged, mark, mayBeSeen, name, when, why } from "../part.js";
 import { reason, text } from "../words.js";
+import { Filter, FilterForm } from "./history_filter.js";
 import { Detail } from "./history_part.js";
 
-const VERDICTS = { rejects: ["FAIL", "FAULT"], PASS: ["PASS"], FAIL: ["FAIL"], FAULT: ["FAULT"] };
-const HOUR_S = 3600;
-const SPANS_S = { hour: HOUR_S, shift: 8 * HOUR_S, day: 24 * HOUR_S, week: 7 * 24 * HOUR_S };
-const REASONS = [
-  "anomaly", "camera_lost", "frame_shape", "frame_unreadable", "queue_full", "deadline_missed",
-  "too_dark", "saturated", "out_of_focus", "frozen", "over_trigger", "trigger_conflict",
-  "not_ready", "restarted", "journal_failed", "inference_error", "not_finite",
-];
 /** Entries that one answer may bear. */
 const PAGE = 50;
-const TYPED_MS = 400;
 const LATER_MS = 2000;
+const STEPS = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 };
+/** Where keys mean something else. */
+const OWN_KEYS = "input, select, textarea, dialog, header, .pane .facts";
 
 export function open(root, app, parameters) {
   const view = new History(root, app, parameters);
   return () => view.close();
 }
 
-/** Verdicts that a filter finds, page by page. */
+/** Verdicts that a query finds, page by page. */
 class Search {
   #station;
   #query;
-  #place = {};
+  #place;
   more = true;
 
   constructor(station, query, place = {}) {
@@ -58,154 +53,71 @@ class History {
   #root;
   #app;
   #filter;
-  #open = true;
+  #form;
+  #pages;
+  #detail;
+  #isOpen = true;
   #rows = [];
   #seen = null;
   #newer = 0;
-  #typed = 0;
-  #detail;
-  #fields = {};
   #list = el("ol", { class: "parts" });
-  #end = el("div", { class: "end" });
-  #fresh = el("button", { class: "plain fresh", type: "button", hidden: true, onclick: () => this.#restart() });
-  #said = el("span", { class: "soft", role: "status" });
-  #export = el("a", { class: "button", download: "verdicts.csv", onclick: () => this.#address() });
-  #more = el("div", { class: "more", id: "history-more", hidden: true });
-  #opener;
-  #pages;
-  #listeners = [];
+  #fresh = el("button", { class: "plain fresh", type: "button", hidden: true, onclick: () => this.#start() });
+  #hear = (event) => this.#judged(event.detail);
+  #press = (event) => this.#key(event);
 
   constructor(root, app, parameters) {
     this.#root = root;
     this.#app = app;
     this.#filter = new Filter(parameters);
+    this.#form = new FilterForm(app.station, this.#filter, () => this.#start());
     this.#detail = new Detail(app, {
       step: (by) => this.#step(by),
-      changed: (entry) => this.#rows.find((row) => same(row.entry, entry))?.draw(),
+      changed: (entry) => this.#row(entry)?.draw(),
       left: () => this.#leave(),
-      compared: (on) => {
-        root.classList.toggle("comparing", on);
-        // On a phone the second part is chosen in the list, which the first one hides.
-        if (on) root.classList.remove("seeing");
-      },
+      compared: (on) => this.#compare(on),
     });
+    const said = el("span", { class: "soft", role: "status" });
+    const end = el("div", { class: "end" });
+    const scrolled = el("div", { class: "found" }, this.#list, end);
     fill(
       root,
       el("h1", { class: "unseen" }, text("history.menu")),
-      this.#form(),
-      el(
-        "div",
-        { class: "list panel" },
-        el("div", { class: "top" }, this.#said, this.#fresh),
-        el("div", { class: "found" }, this.#list, this.#end),
-      ),
+      this.#form.node,
+      el("div", { class: "list panel" }, el("div", { class: "top" }, said, this.#fresh), scrolled),
       this.#detail.node,
     );
     this.#pages = new Endless(app.station, {
-      scrolled: root.querySelector(".found"),
-      end: this.#end,
-      said: this.#said,
+      scrolled,
+      end,
+      said,
       put: (entries) => this.#put(entries),
       clear: () => this.#empty(),
-      none: () => this.#nothing(),
+      none: () => this.#none(),
     });
-    this.#listen(live, "verdict", (event) => this.#judged(event.detail));
-    this.#listen(document, "keydown", (event) => this.#key(event));
-    this.#restart();
+    live.addEventListener("verdict", this.#hear);
+    document.addEventListener("keydown", this.#press);
+    // The address is written anew by the start.
     const asked = parameters.get("seen");
+    this.#start();
     if (asked) void this.#openPart(asked);
   }
 
   close() {
-    this.#open = false;
-    clearTimeout(this.#typed);
+    this.#isOpen = false;
+    live.removeEventListener("verdict", this.#hear);
+    document.removeEventListener("keydown", this.#press);
+    this.#form.close();
     this.#pages.close();
-    for (const [target, kind, call] of this.#listeners) target.removeEventListener(kind, call);
     this.#detail.close();
     this.#root.classList.remove("comparing", "seeing");
   }
 
-  #listen(target, kind, call) {
-    target.addEventListener(kind, call);
-    this.#listeners.push([target, kind, call]);
-  }
+  // The list
 
-  // The filter
-
-  #form() {
-    const filter = this.#filter;
-    const labelled = (key, field) => el("label", {}, text(key), field);
-    const choice = (key, options, label = null) => {
-      const made = el(
-        "select",
-        { "aria-label": label, onchange: () => this.#changed(key, made.value) },
-        options.map(([value, words]) =>
-          el("option", { value, selected: value === filter.get(key) }, words),
-        ),
-      );
-      return (this.#fields[key] = made);
-    };
-    const typed = (key, label, options) => {
-      const made = el("input", {
-        "aria-label": label, placeholder: label, value: filter.get(key), autocomplete: "off", ...options,
-        oninput: () => {
-          clearTimeout(this.#typed);
-          this.#typed = setTimeout(() => this.#changed(key, made.value), TYPED_MS);
-        },
-      });
-      return (this.#fields[key] = made);
-    };
-    const cameras = live.stations.get(this.#app.station)?.status?.cameras ?? [];
-    const names = new Set([...cameras.map((one) => one.name), filter.get("camera")].filter(Boolean));
-    this.#opener = el(
-      "button",
-      {
-        class: "plain", type: "button", "aria-expanded": "false", "aria-controls": "history-more",
-        onclick: () => this.#unfold(this.#more.hidden),
-      },
-      text("history.more"),
-    );
-    fill(
-      this.#more,
-      labelled("history.from", typed("from", null, { type: "datetime-local" })),
-      labelled("history.until", typed("until", null, { type: "datetime-local" })),
-      labelled("history.reason", choice("reason", [["", text("history.any_reason")], ...REASONS.map((one) => [one, why({ reason: one })])])),
-      labelled("history.marks", choice("marked", ["", "yes", "no"].map((one) => [one, text(`history.marked.${one || "any"}`)]))),
-      labelled("history.over", typed("over", null, { type: "number", min: 0, step: 5, inputmode: "numeric" })),
-      labelled("history.under", typed("under", null, { type: "number", min: 0, step: 5, inputmode: "numeric" })),
-      el("button", { class: "plain", type: "button", onclick: () => this.#clear() }, text("history.clear")),
-    );
-    this.#export.append(text("history.export"));
-    const form = el(
-      "form",
-      { class: "filters", role: "search", "aria-label": text("history.filter"), onsubmit: (event) => event.preventDefault() },
-      choice("verdicts", [["", text("history.all_verdicts")], ["rejects", text("history.rejects")], ...["FAIL", "FAULT", "PASS"].map((one) => [one, text(`verdict.${one}`)])], text("history.verdict")),
-      choice("time", ["", ...Object.keys(SPANS_S)].map((one) => [one, text(`history.time.${one || "any"}`)]), text("history.time")),
-      choice("camera", [["", text("history.all_cameras")], ...[...names].map((one) => [one, one])], text("history.camera")),
-      typed("part", text("history.part"), { type: "search", maxlength: 256 }),
-      this.#opener,
-      this.#export,
-      this.#more,
-    );
-    this.#unfold(["from", "until", "reason", "marked", "over", "under"].some((key) => filter.get(key)));
-    return form;
-  }
-
-  #unfold(shown) {
-    this.#more.hidden = !shown;
-    this.#opener.setAttribute("aria-expanded", String(shown));
-  }
-
-  #changed(key, value) {
-    if (this.#filter.get(key) === value) return;
-    this.#filter.set(key, value);
-    this.#restart();
-  }
-
-  #clear() {
-    this.#filter = new Filter(new URLSearchParams());
-    for (const field of Object.values(this.#fields)) field.value = "";
-    this.#restart();
+  #start() {
+    this.#address();
+    this.#root.querySelector(".found").scrollTop = 0;
+    void this.#pages.start(new Search(this.#app.station, this.#filter.query()));
   }
 
   /** The page's address bears the filter and the part that is looked at, and so does a link to it. */
@@ -214,15 +126,15 @@ class History {
     const query = this.#filter.parameters(seen);
     const place = `#/${encodeURIComponent(this.#app.station)}/history${query ? `?${query}` : ""}`;
     window.history.replaceState(null, "", place);
-    this.#export.href = address(ofStation(this.#app.station, "history.csv"), this.#filter.query());
+    this.#form.draw();
   }
 
-  // The list
-
-  #restart() {
-    this.#address();
-    this.#root.querySelector(".found").scrollTop = 0;
-    void this.#pages.start(new Search(this.#app.station, this.#filter.query()));
+  #put(entries) {
+    const made = entries.map((entry) => new Row(this.#app.station, entry, () => this.#see(entry)));
+    this.#rows.push(...made);
+    this.#list.append(...made.map((row) => row.node));
+    for (const row of made) row.choose(this.#seen !== null && same(row.entry, this.#seen));
+    this.#neighbours();
   }
 
   #empty() {
@@ -232,19 +144,13 @@ class History {
     fill(this.#list);
   }
 
-  #nothing() {
+  #none() {
     if (this.#filter.isEmpty) return el("p", {}, text("history.nothing"));
-    const clear = el("button", { class: "plain", type: "button", onclick: () => this.#clear() }, text("history.clear"));
-    return [el("p", {}, text("history.none")), clear];
-  }
-
-  #put(entries) {
-    const made = entries.map((entry) => new Row(this.#app.station, entry, (row) => this.#see(row.entry)));
-    this.#rows.push(...made);
-    this.#list.append(...made.map((row) => row.node));
-    for (const row of made) row.choose(this.#seen !== null && same(row.entry, this.#seen));
-    // What was opened by its address stands here with its marks, too.
-    this.#neighbours();
+    return [
+      el("p", {}, text("history.none")),
+      this.#filter.get("part") && el("p", { class: "soft" }, text("history.whole_id")),
+      this.#form.button("history.clear", () => this.#form.clear()),
+    ];
   }
 
   #judged(told) {
@@ -263,10 +169,12 @@ class History {
     this.#address();
     this.#neighbours();
     void this.#detail.show(entry);
+    // On a phone the part hides the list, where the focus was.
+    if (this.#list.offsetParent === null) this.#detail.node.focus();
   }
 
   #leave() {
-    const row = this.#rows.find((one) => this.#seen !== null && same(one.entry, this.#seen));
+    const row = this.#seen && this.#row(this.#seen);
     this.#root.classList.remove("seeing");
     this.#seen = null;
     for (const one of this.#rows) one.choose(false);
@@ -274,21 +182,35 @@ class History {
     row?.button.focus();
   }
 
-  #neighbours() {
-    const at = this.#at();
-    this.#detail.neighbours(at > 0, at >= 0 && (at + 1 < this.#rows.length || this.#pages.more));
+  #compare(on) {
+    this.#root.classList.toggle("comparing", on);
+    if (!on || this.#list.offsetParent !== null) return;
+    // On a phone the second part is chosen in the list, which the first one hides.
+    this.#root.classList.remove("seeing");
+    this.#row(this.#seen)?.button.focus();
+    this.#app.say(text("history.choose_second"));
+  }
+
+  #row(entry) {
+    return this.#rows.find((row) => same(row.entry, entry));
   }
 
   #at() {
     return this.#rows.findIndex((row) => this.#seen !== null && same(row.entry, this.#seen));
   }
 
+  #neighbours() {
+    const at = this.#at();
+    this.#detail.neighbours(at > 0, at >= 0 && (at + 1 < this.#rows.length || this.#pages.more));
+  }
+
   async #step(by) {
     const at = this.#at();
+    // A part that a link opened need not stand in the list.
     if (at < 0 && this.#seen !== null) return;
     if (at + by >= this.#rows.length) await this.#pages.load();
     const row = this.#rows[at < 0 ? 0 : at + by];
-    if (!this.#open || row === undefined) return;
+    if (!this.#isOpen || row === undefined) return;
     const isInList = this.#list.contains(document.activeElement);
     row.node.scrollIntoView({ block: "nearest" });
     if (isInList) row.button.focus({ preventScroll: true });
@@ -296,103 +218,34 @@ class History {
   }
 
   #key(event) {
-    const by = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
-    const isTyped = event.target.closest?.("input, select, textarea, dialog, header, .facts");
-    if (isTyped || event.altKey || event.ctrlKey || event.metaKey) return;
-    if (by) {
+    if (event.target.closest?.(OWN_KEYS) || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.key in STEPS) {
       event.preventDefault();
-      void this.#step(by);
+      void this.#step(STEPS[event.key]);
     } else if (event.key === "Escape") this.#detail.back();
   }
 
   /** Look at the part that a link names, wherever it stands. */
   async #openPart(seen) {
-    const [epoch, seq] = seen.split("/");
-    const query = { before_epoch: epoch, before_seq: Number(seq) + 1, limit: 1 };
+    const [epoch, number] = seen.split("/");
+    const seq = Number(number);
+    const query = { before_epoch: epoch, before_seq: seq + 1, limit: 1 };
     try {
       const [entry] = (await get(ofStation(this.#app.station, "history"), query)).entries;
-      if (!this.#open || this.#seen !== null) return;
-      if (entry && entry.verdict.epoch === epoch && entry.verdict.seq === Number(seq)) {
-        this.#see(this.#rows.find((row) => same(row.entry, entry))?.entry ?? entry);
+      if (!this.#isOpen || this.#seen !== null) return;
+      if (entry?.verdict.epoch === epoch && entry.verdict.seq === seq) {
+        this.#see(this.#row(entry)?.entry ?? entry);
       } else this.#app.say(text("history.gone"), "problem");
     } catch (error) {
-      if (this.#open) this.#app.say(error.code === "unknown" ? text("history.gone") : reason(error), "problem");
+      if (!this.#isOpen) return;
+      const isGone = error.code === "unknown" || error.code === "malformed";
+      this.#app.say(isGone ? text("history.gone") : reason(error), "problem");
     }
   }
 }
 
 function same(one, other) {
   return one.verdict.seq === other.verdict.seq && one.verdict.epoch === other.verdict.epoch;
-}
-
-/** What is asked for; the address bears it. */
-class Filter {
-  static #KEYS = ["verdicts", "time", "camera", "part", "from", "until", "reason", "marked", "over", "under"];
-  #values = new Map();
-
-  constructor(parameters) {
-    for (const key of Filter.#KEYS) this.#values.set(key, parameters.get(key) ?? "");
-  }
-
-  get(key) {
-    return this.#values.get(key);
-  }
-
-  set(key, value) {
-    this.#values.set(key, value);
-  }
-
-  get isEmpty() {
-    return [...this.#values.values()].every((value) => value === "");
-  }
-
-  /** As the address bears it. */
-  parameters(seen) {
-    const found = [...this.#values].filter(([, value]) => value !== "");
-    return new URLSearchParams(seen ? [...found, ["seen", seen]] : found).toString();
-  }
-
-  /** As the server is asked. */
-  query() {
-    const { time, from, until } = Object.fromEntries(this.#values);
-    const since = time in SPANS_S ? Date.now() - SPANS_S[time] * 1000 : Date.parse(from);
-    return {
-      verdicts: VERDICTS[this.get("verdicts")] ?? [],
-      camera: this.get("camera"),
-      part_id: this.get("part").trim(),
-      reason: this.get("reason"),
-      marked: { yes: true, no: false }[this.get("marked")] ?? "",
-      since_us: micros(since),
-      until_us: micros(Date.parse(until)),
-      score_from: share(this.get("over")),
-      score_to: share(this.get("under")),
-    };
-  }
-
-  /** Whether a part that was just judged is among what is asked for. */
-  fits(verdict) {
-    const asked = this.query();
-    return (
-      (!asked.verdicts.length || asked.verdicts.includes(verdict.verdict)) &&
-      (!asked.camera || asked.camera === verdict.camera) &&
-      (!asked.part_id || asked.part_id === verdict.part_id) &&
-      (!asked.reason || asked.reason === verdict.reason) &&
-      asked.marked !== true &&
-      (asked.until_us === null || verdict.judged_us < asked.until_us) &&
-      (asked.score_from === null || (verdict.score !== null && verdict.score >= asked.score_from)) &&
-      (asked.score_to === null || (verdict.score !== null && verdict.score < asked.score_to))
-    );
-  }
-}
-
-function micros(ms) {
-  return Number.isFinite(ms) && ms >= 0 ? Math.round(ms * 1000) : null;
-}
-
-/** A share of the limit, as it is typed in per cent. */
-function share(percent) {
-  const value = Number.parseFloat(percent);
-  return Number.isFinite(value) ? value / 100 : null;
 }
 
 /** A part in the list. */
@@ -408,7 +261,7 @@ class Row {
     const { verdict } = entry;
     this.button = el(
       "button",
-      { class: "row", type: "button", onclick: () => choose(this) },
+      { class: "row", type: "button", onclick: choose },
       this.#thumbnail(),
       el("span", { class: "what" }, badge(verdict), name(verdict)),
       el("time", {}, when(verdict.judged_us)),
@@ -436,19 +289,20 @@ class Row {
     else this.button.removeAttribute("aria-current");
   }
 
-  #draw(holder, again) {
-    const source = ofPart(this.#station, this.entry.verdict, "thumbnail");
-    const later = () => {
-      image.remove();
-      if (again) setTimeout(() => holder.isConnected && this.#draw(holder, false), LATER_MS);
-    };
-    const image = el("img", { src: source, alt: "", loading: "lazy", decoding: "async", onerror: later });
-    holder.append(image);
-  }
-
   #thumbnail() {
     const holder = el("span", { class: "thumb" });
-    if (mayBeSeen(this.entry)) this.#draw(holder, isYoung(this.entry.verdict));
+    if (mayBeSeen(this.entry)) this.#load(holder, isYoung(this.entry.verdict));
     return holder;
+  }
+
+  /** `again`: if there is none now, look once more. */
+  #load(holder, again) {
+    const src = ofPart(this.#station, this.entry.verdict, "thumbnail");
+    const onerror = () => {
+      image.remove();
+      if (again) setTimeout(() => holder.isConnected && this.#load(holder, false), LATER_MS);
+    };
+    const image = el("img", { src, alt: "", loading: "lazy", decoding: "async", onerror });
+    holder.append(image);
   }
 }

@@ -106,7 +106,7 @@ export class Detail {
     this.#marking = this.#form();
     this.node = el(
       "section",
-      { class: "detail panel empty", "aria-label": text("history.part_seen") },
+      { class: "detail panel empty", tabindex: -1, "aria-label": text("history.part_seen") },
       el("p", { class: "choose soft" }, text("history.choose")),
       this.#head,
       el("div", { class: "panes" }, this.#pinned.node, this.#pane.node),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import functools
 import logging
 import threading
 import time
@@ -17,13 +16,14 @@ from typing import Any, Final, TypeVar
 from inspector.client import ClientKeys, Commander, Gap, Heatmap, Subscriber, Viewer
 from inspector.config.console_file import ShownStation
 from inspector.console.downloads import Places
+from inspector.console.recall import Recall, Recalled
 from inspector.console.shift import Shift
-from inspector.errors import CommandError, WireError
+from inspector.errors import WireError
 from inspector.logs import say
 from inspector.threads import Worker
 from inspector.verdict import Verdict
 from inspector.wire.messages import AreaField, StatusMessage, VerdictMessage
-from inspector.wire.queries import EntryField, HistoryQuery
+from inspector.wire.queries import AnswerMessage, EntryField, HistoryQuery
 
 Result = TypeVar("Result")
 
@@ -78,9 +78,10 @@ class Line:
         self.alive = False
         self._heard_s = 0.0
         self._shift = Shift(shifts)
-        self._uncounted = asyncio.Event()
-        """Set when verdicts were judged, or lost, that only the history has."""
-        self._counting: asyncio.Task[None] | None = None
+        self._recall = Recall(
+            self._shift, self._ask_counts, self._hear_recalled, lambda: self.alive, _LAST
+        )
+        self._recalling: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._verdicts: collections.deque[dict[str, Any]] = collections.deque(maxlen=_LAST)
         self._rejects: collections.deque[dict[str, Any]] = collections.deque(maxlen=_LAST)
@@ -114,14 +115,14 @@ class Line:
                 loop.call_soon_threadsafe(self._hear, item)
 
         self._loop = loop
-        self._counting = loop.create_task(self._count())
+        self._recalling = loop.create_task(self._recall.run())
         self._listening = _Listening(self.name, self._config, self._keys, hear)
         self._listening.start()
 
     def close(self) -> None:
         """End all threads; not in that of the event loop."""
-        if self._loop is not None and self._counting is not None:
-            self._loop.call_soon_threadsafe(self._counting.cancel)
+        if self._loop is not None and self._recalling is not None:
+            self._loop.call_soon_threadsafe(self._recalling.cancel)
         if self._listening is not None:
             self._listening.finish()
         for desk in (*self._viewers, self._counts, self._commander):
@@ -177,7 +178,7 @@ class Line:
         match item:
             case VerdictMessage():
                 if item.judged_us >= self._shift.until_us and self._shift.turn(item.judged_us):
-                    self._uncounted.set()
+                    self._recall.due()
                 self._shift.add(item)
                 told = item.model_dump(mode="json", by_alias=True)
                 self._verdicts.append(told)
@@ -192,10 +193,10 @@ class Line:
                 self.status = item.model_dump(mode="json", by_alias=True)
                 self.alive = item.state != "Halted"
                 if self._shift.turn(item.sent_us) or (is_new and self.alive):
-                    self._uncounted.set()
+                    self._recall.due()
                 self._tell_status()
             case Gap():
-                self._uncounted.set()
+                self._recall.due()
                 self._tell("gap", self.name, {"first": item.first, "last": item.last})
             case None if self.alive and time.monotonic() > self._heard_s + _GONE_S:
                 self.alive = False
@@ -222,82 +223,31 @@ class Line:
     def _told_shift(self) -> dict[str, Any] | None:
         return self._shift.told() if self._shift.until_us else None
 
-    async def _count(self) -> None:
-        """Fetch from the history, again and again, what did not come live."""
-        # Its thread may end first where the whole program does.
-        with contextlib.suppress(RuntimeError):
-            while True:
-                await self._uncounted.wait()
-                self._uncounted.clear()
-                try:
-                    await self._walk()
-                    await self._recall()
-                except CommandError:
-                    # A station that is gone is asked as soon as it is there again.
-                    await asyncio.sleep(_COUNTS_S)
-                    if self.alive:
-                        self._uncounted.set()
+    async def _ask_counts(self, query: HistoryQuery) -> AnswerMessage:
+        def ask(viewer: Viewer) -> AnswerMessage:
+            return viewer.ask(query)[0]
 
-    async def _walk(self) -> None:
-        """Count the shift's verdicts that the history has, from the newest on."""
-        shift = self._shift
-        begin, sure = shift.from_us, shift.sure
-        newest: tuple[str, int] | None = None
-        before: tuple[str, int] | None = None
-        while True:
-            entries, before = await self._page(since_us=begin, before=before)
-            if shift.from_us != begin:
-                return  # Another shift began, for which the next walk is due already.
-            for entry in entries:
-                key = entry.verdict.epoch, entry.verdict.seq
-                newest = newest or key
-                if sure is not None and key[0] == sure[0] and key[1] <= sure[1]:
-                    before = None
-                    break
-                shift.add(entry.verdict)
-            if before is None:
-                break
-        shift.walked(newest)
-        if self.status is not None:
-            self._tell_status()
+        return await self._counts.do(ask)
 
-    async def _recall(self) -> None:
-        """Have the last verdicts and rejects of the history shown where they did not come live."""
-        last, _ = await self._page(limit=_LAST)
-        rejects: list[EntryField] = []
-        for verdict in (Verdict.FAIL, Verdict.FAULT):
-            entries, _ = await self._page(limit=_LAST, verdicts=(verdict,))
-            rejects += entries
+    def _hear_recalled(self, found: Recalled) -> None:
         self._kept = {
-            (entry.verdict.epoch, entry.verdict.seq) for entry in rejects if entry.has_picture
+            (entry.verdict.epoch, entry.verdict.seq) for entry in found.rejects if entry.has_picture
         }
-        self._merge(self._verdicts, last)
-        self._merge(self._rejects, rejects)
+        _merge(self._verdicts, found.verdicts)
+        _merge(self._rejects, found.rejects)
         self._tell("recent", self.name, self.snapshot())
 
-    def _merge(self, shown: collections.deque[dict[str, Any]], found: Sequence[EntryField]) -> None:
-        known = {(told["epoch"], told["seq"]) for told in shown}
-        merged = list(shown)
-        for entry in found:
-            if (entry.verdict.epoch, entry.verdict.seq) not in known:
-                merged.append(entry.verdict.model_dump(mode="json", by_alias=True))
-        merged.sort(key=lambda told: int(told["judged_us"]))
-        shown.clear()
-        shown.extend(merged)
 
-    async def _page(
-        self, before: tuple[str, int] | None = None, **asked: Any
-    ) -> tuple[tuple[EntryField, ...], tuple[str, int] | None]:
-        epoch, seq = before or (None, None)
-        query = HistoryQuery(before_epoch=epoch, before_seq=seq, **asked)
-        answer, _ = await self._counts.do(functools.partial(_ask, query))
-        if answer.next_epoch is None or answer.next_seq is None:
-            return answer.entries, None
-        return answer.entries, (answer.next_epoch, answer.next_seq)
-
-
-def _ask(query: HistoryQuery, viewer: Viewer) -> Any:
-    return viewer.ask(query)
+def _merge(shown: collections.deque[dict[str, Any]], found: Sequence[EntryField]) -> None:
+    """Add what is found and not shown, in the order of time."""
+    known = {(told["epoch"], told["seq"]) for told in shown}
+    merged = list(shown)
+    for entry in found:
+        if (entry.verdict.epoch, entry.verdict.seq) not in known:
+            merged.append(entry.verdict.model_dump(mode="json", by_alias=True))
+    merged.sort(key=lambda told: int(told["judged_us"]))
+    shown.clear()
+    shown.extend(merged)
 
 
 class _Listening(Worker):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import re
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import pytest
 import yaml
 
 from inspector.client import Commander
+from inspector.console.texts import texts
 from inspector.errors import CommandError
+from inspector.verdict import Reason
 from tests import running, tiny
 from tests.console import serving
 from tests.console.serving import opened, wait_for
@@ -141,6 +145,17 @@ def test_a_part_that_was_published_comes_in_one_answer(belt, shown):
     assert body[begin:].startswith(b"\xff\xd8")
     assert body[begin + head["jpeg"] :].startswith(b"\x89PNG")
     assert shown.client.get(f"{where}/{verdict.seq + 1000}").status_code == 204
+
+
+def test_every_reason_and_everything_wrong_has_words_and_a_cure():
+    page = Path(str(files("inspector.console") / "page"))
+    wrong = re.findall(r'add\("\w+", "(\w+)"', (page / "wrong.js").read_text(encoding="utf-8"))
+    assert len(wrong) > 10
+    told = [f"reason.{reason.value}" for reason in Reason if reason.value]
+    told += [f"wrong.{key}" for key in (*wrong, "page")]
+    for language, found in texts().items():
+        missing = [key for one in told for key in (one, f"{one}.do") if not found.get(key)]
+        assert missing == [], language
 
 
 def reject(belt: Belt, part_id: str) -> Any:

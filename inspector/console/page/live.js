@@ -1,6 +1,6 @@
 /**
  * What stations publish, as it comes: `live.stations` by name, and events on `live`:
- * `verdict`, `picture`, `status`, `gap`, `recent`, `snapshot`, `connection`; `detail` is the data.
+ * `verdict`, `picture`, `status`, `gap`, `recent`, `job`, `snapshot`, `connection`; `detail` is the data.
  * It connects again by itself, and then has a new snapshot.
  *
  * A station has `status`, `alive`, `shift` (counts), `verdicts` and `rejects` (the last ones, the
@@ -33,19 +33,19 @@ class Live extends EventTarget {
         hear(event);
       });
     on("snapshot", (event) => this.#snapshot(JSON.parse(event.data)));
-    for (const kind of ["verdict", "picture", "status", "gap", "recent"]) {
+    for (const kind of ["verdict", "picture", "status", "gap", "recent", "job"]) {
       on(kind, (event) => this.#hear(kind, JSON.parse(event.data)));
     }
     on("missed", () => this.#missed());
     on("beat", () => this.#say(true));
     source.onerror = () => this.#say(false);
-    // A connection that was cut without a word is made anew, and one that the browser gave up for
-    // good, as it does where it got an answer that is no stream.
     this.#watch = setInterval(() => {
-      if (performance.now() - this.#heard > SILENT_MS) {
+      if (source.readyState === EventSource.CLOSED) void this.#again();
+      else if (performance.now() - this.#heard > SILENT_MS) {
+        // The connection was cut without a word.
         this.#say(false);
         this.open();
-      } else if (source.readyState === EventSource.CLOSED) void this.#again();
+      }
     }, 2000);
   }
 
@@ -53,6 +53,19 @@ class Live extends EventTarget {
     clearInterval(this.#watch);
     this.#source?.close();
     this.#source = null;
+  }
+
+  /** The browser gives up for good where it got an answer that is no stream, as after a log-out. */
+  async #again() {
+    clearInterval(this.#watch);
+    const source = this.#source;
+    try {
+      await get("/api/session");
+    } catch (error) {
+      // Who is logged out gets the form to log in, and this is opened after it.
+      if (error.status === 401) return;
+    }
+    if (source === this.#source) this.open();
   }
 
   /** Too much came for this browser: a new snapshot tells what was left out. */
@@ -86,7 +99,7 @@ class Live extends EventTarget {
 
   #hear(kind, data) {
     const station = this.stations.get(data.station);
-    if (!station) return;
+    if (!station && kind !== "job") return;
     if (kind === "status") {
       Object.assign(station, { status: data.status, alive: data.alive, shift: data.shift });
     } else if (kind === "verdict") {

@@ -4,6 +4,9 @@ import { load, ofPart, ofStation } from "./api.js";
 import { el, fill } from "./dom.js";
 import { colour } from "./picture.js";
 
+/** After so long a picture is given up, as where the network is cut. */
+const LONGEST_MS = 8000;
+
 /**
  * What there is to see of a part, or null: `picture` and `map` (ImageBitmaps, to be closed), `over`
  * (the rectangle of the picture that the map covers, 0 to 1) and `area` (the rectangle of the
@@ -17,22 +20,25 @@ export async function loadPart(station, verdict, known) {
 
 async function published(station, verdict) {
   const where = `published/${encodeURIComponent(verdict.epoch)}/${verdict.seq}`;
-  const answer = await fetch(ofStation(station, where), { cache: "no-store" }).catch(() => null);
+  const options = { cache: "no-store", signal: AbortSignal.timeout(LONGEST_MS) };
+  const answer = await fetch(ofStation(station, where), options).catch(() => null);
   if (answer?.status === 401) document.dispatchEvent(new Event("logged-out"));
   if (answer?.status !== 200) return null;
   const data = await answer.arrayBuffer();
   const begin = 4 + new DataView(data).getUint32(0);
   const head = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, begin - 4)));
   const [picture, map] = await Promise.all([
-    bitmap(new Blob([data.slice(begin, begin + head.jpeg)])),
-    bitmap(new Blob([data.slice(begin + head.jpeg)])),
+    bitmap(new Blob([new Uint8Array(data, begin, head.jpeg)])),
+    bitmap(new Blob([new Uint8Array(data, begin + head.jpeg)])),
   ]);
   return picture && { picture, map, over: WHOLE, area: head.area };
 }
 
 async function kept(station, verdict) {
   const [picture, map] = await Promise.all(
-    ["picture", "heatmap"].map((content) => load(ofPart(station, verdict, content)).catch(() => null)),
+    ["picture", "heatmap"].map((content) =>
+      load(ofPart(station, verdict, content), AbortSignal.timeout(LONGEST_MS)).catch(() => null),
+    ),
   );
   const drawn = picture && (await bitmap(await picture.blob()));
   if (!drawn) return null;

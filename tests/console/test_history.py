@@ -228,8 +228,7 @@ def test_a_filter_stands_in_the_address_and_a_link_opens_the_part(served, chromi
         page.get_by_role("heading", name="S/N 4").wait_for()
         assert page.get_by_label("Verdict", exact=True).input_value() == "FAIL"
         assert page.locator(".row").count() == 1
-        page.get_by_role("button", name="More").click()
-        page.get_by_role("button", name="Clear the filter").click()
+        page.get_by_role("button", name="Clear", exact=True).click()
         page.locator(".row").nth(20).wait_for()
         assert "verdicts" not in page.url
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from benchmarks.checkout import ROOT
 from benchmarks.figures import Figure
-from benchmarks.plc.rows import Row, Tick
+from benchmarks.rows import Row, Tick
 
 GOAL_S: Final = 90.0
 TABLE: Final = "what the PLC counted"

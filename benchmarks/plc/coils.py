@@ -12,7 +12,7 @@ from typing import Final
 
 from benchmarks.faults.lab import quantile
 from benchmarks.figures import Figure
-from benchmarks.plc.rows import Row, Tick
+from benchmarks.rows import Row, Tick
 from inspector.bridges.modbus_client import Device
 from inspector.bridges.remote_io import read_inputs
 from inspector.client import Commander

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from benchmarks.plc.books import Books, wait_until
 from benchmarks.plc.line import TIMEOUT_S, Line
-from benchmarks.plc.rows import Tick
+from benchmarks.rows import Tick
 
 _HEALS_S: Final = 60.0
 _CALM_S: Final = (0.3, 1.2)

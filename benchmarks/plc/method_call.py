@@ -15,7 +15,7 @@ from benchmarks.plc import latency
 from benchmarks.plc.books import Stand
 from benchmarks.plc.line import Line
 from benchmarks.plc.opcua_plc import Camera
-from benchmarks.plc.rows import Row, Tick
+from benchmarks.rows import Row, Tick
 from inspector.bridges import machine_vision as mv
 from inspector.client import Commander
 

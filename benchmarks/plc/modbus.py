@@ -12,7 +12,7 @@ from benchmarks.plc.books import Books, Stand, figures, journalled, settle
 from benchmarks.plc.disturbances import KINDS, Disturber
 from benchmarks.plc.line import TIMEOUT_S, Line
 from benchmarks.plc.modbus_plc import ModbusPlc, scanning
-from benchmarks.plc.rows import Row, Tick
+from benchmarks.rows import Row, Tick
 from inspector.bridges.simulated_plc import FunctionBlock
 
 BLOCKS: Final = 4

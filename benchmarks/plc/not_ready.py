@@ -11,7 +11,7 @@ from typing import Final
 from benchmarks.figures import Figure
 from benchmarks.plc.line import HEARTBEAT_S, TIMEOUT_S, Line
 from benchmarks.plc.modbus_plc import Exchange
-from benchmarks.plc.rows import Row, Tick
+from benchmarks.rows import Row, Tick
 from inspector.bridges.simulated_plc import FunctionBlock
 
 CYCLE_S: Final = 0.01

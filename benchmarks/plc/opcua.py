@@ -12,7 +12,7 @@ from benchmarks.plc.books import Books, Stand, figures, journalled, settle
 from benchmarks.plc.disturbances import KINDS, Disturber
 from benchmarks.plc.line import TIMEOUT_S, Line
 from benchmarks.plc.opcua_plc import OpcuaPlc, Program
-from benchmarks.plc.rows import Row, Tick
+from benchmarks.rows import Row, Tick
 
 CAMERAS: Final = 4
 CYCLE_S: Final = 0.002

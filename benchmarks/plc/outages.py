@@ -24,7 +24,7 @@ import psutil
 
 from benchmarks.faults.lab import Journal
 from benchmarks.figures import Figure
-from benchmarks.plc.rows import Row, Tick
+from benchmarks.rows import Row, Tick
 from inspector.client import Commander
 from inspector.config.mqtt_bridge import MqttBridge
 from tests import running, tiny

@@ -10,7 +10,7 @@ from benchmarks.figures import Figure
 from benchmarks.plc import latency
 from benchmarks.plc.books import Stand, wait_until
 from benchmarks.plc.line import Line
-from benchmarks.plc.rows import Row, Tick
+from benchmarks.rows import Row, Tick
 from inspector.bridges.registers import CAMERA, PLC, PLC_OFFSET, camera_base
 from inspector.client import Commander
 from tests.bridges.serving import Wire

@@ -46,7 +46,8 @@ class _Pictured:
 class PartCount:
     """Brings each part that the PLC counted together with the picture that the camera counted.
 
-    The two lie ``window_s`` apart at most, which must be less than lies between two parts.
+    The two lie ``window_s`` apart at most, which must be less than half of what lies between
+    two parts: an edge told late, and the picture after one that was lost, would fit otherwise.
     ``token`` stands for what is known of a picture; it comes back with its part.
     """
 

@@ -19,6 +19,11 @@ _PACKAGES: Final = ("starlette", "uvicorn", "argon2", "itsdangerous")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``console``."""
     parser.add_argument("file", type=Path, metavar="FILE.yaml")
+    parser.add_argument(
+        "--stop-on-stdin-eof",
+        action="store_true",
+        help="stop when standard input ends (for programs that start a page)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -29,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     from inspector.console import server
 
     logs.to_stderr()
-    server.run(config, keys)
+    server.run(config, keys, stop_on_stdin_eof=options.stop_on_stdin_eof)
     return 0
 
 

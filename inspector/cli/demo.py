@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 
 from inspector.cameras.simulated import conveyor as simulator
+from inspector.cli import demo_page
 from inspector.cli.arguments import count
 from inspector.cli.examples import examples_folder
 from inspector.cli.output import Lines, Screen, save_heatmap, write_picture
@@ -54,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--parts", type=count, metavar="N", help="end after N parts")
     parser.add_argument("--save", type=Path, default=Path("demo-output"), metavar="DIR")
+    parser.add_argument(
+        "--no-console", action="store_true", help="do not serve the operator's page beside it"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -63,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
     :class:`WireError` when a verdict did not arrive.
     """
     parts, save = options.parts, options.save
+    address = ""
     station = load_station(options.station)
     seen = _DemoReport(station)
     with tempfile.TemporaryDirectory(prefix="inspector-demo-") as folder:
@@ -73,6 +78,15 @@ def run(options: argparse.Namespace) -> int:
                 with (
                     Screen() as screen,
                     Subscriber(*addresses, from_start=True) as subscriber,
+                    contextlib.nullcontext("")
+                    if options.no_console
+                    else demo_page.page(
+                        station.station,
+                        log,
+                        Path(folder),
+                        screen.print,
+                        is_wanted=lambda: child.poll() is None,
+                    ) as address,
                 ):
                     _watch(subscriber, child, seen, Lines(screen, with_truth=True), save)
         if child.returncode != 0:
@@ -83,6 +97,10 @@ def run(options: argparse.Namespace) -> int:
     missing = max(seen.lost, expected - seen.count)
     if missing > 0:
         raise WireError(f"{missing} verdicts did not arrive")
+    if address:
+        print(
+            f"the page was at {address}; 'inspector console FILE.yaml' serves it for your station"
+        )
     print("to teach it your own part, take photos of good ones; 0 is the first camera")
     print_next("inspector", "collect", "0", "-o", "photos", "--pick")
     return 0

@@ -17,6 +17,8 @@ from inspector.client.keys import ClientKeys
 from inspector.config.addresses import COMMANDS
 from inspector.errors import CommandError
 from inspector.wire.messages import (
+    AcknowledgeCommand,
+    AlarmKind,
     Command,
     DeliveredCommand,
     LimitCommand,
@@ -189,6 +191,12 @@ class Commander(Connection):
             command = LimitCommand(
                 id=new_id(), recipe=recipe, camera=camera, limit_factor=limit_factor, by=by
             )
+        return self.wait(self._launch(command, self._timeout_s)).detail
+
+    def acknowledge(self, kind: AlarmKind, where: str, *, by: str = "") -> str:
+        """Say that an alarm of the status was seen; returns the station's words."""
+        with in_words():
+            command = AcknowledgeCommand(id=new_id(), kind=kind, where=where, by=by)
         return self.wait(self._launch(command, self._timeout_s)).detail
 
     def delivered(self, epoch: str, seq: int, outcome: Outcome, at_us: int | None = None) -> None:

@@ -100,7 +100,7 @@ class ModbusBridge(RegisterBridge):
     hardware_trigger: tuple[str, ...] = ()
     """Those of ``cameras`` that a line triggers: the PLC counts its edges, and tells each part."""
     hardware_window_ms: Whole = Field(default=100, ge=1, le=10_000)
-    """Longest time between the PLC's word of an edge and its picture; less than between parts."""
+    """Longest time between the PLC's word of an edge and its picture: below half between parts."""
 
     @field_validator("listen")
     @classmethod

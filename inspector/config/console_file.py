@@ -57,6 +57,18 @@ class ConsoleFile(FrozenModel):
     state: Path | None = None
     """Folder for baskets, collected photos and training runs; None: those views only look."""
 
+    shifts: tuple[Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")], ...] = Field(
+        default=("00:00",), min_length=1, max_length=12
+    )
+    """When shifts begin, HH:MM by the local time of this machine, rising."""
+
+    @field_validator("shifts")
+    @classmethod
+    def _rising(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError("must rise, each time once, such as ['06:00', '14:00', '22:00']")
+        return value
+
     @field_validator("listen")
     @classmethod
     def _address(cls, value: str) -> str:

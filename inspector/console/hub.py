@@ -15,7 +15,7 @@ from typing import Any, Final
 _MOST_WAITING: Final = 300
 """Events that wait for one browser."""
 _BEAT_S: Final = 5.0
-"""After so long without an event a comment is sent, by which a browser sees that the line is up."""
+"""After so long without an event ``beat`` is sent, by which a browser sees that the line is up."""
 
 
 class Listener:
@@ -52,7 +52,7 @@ class Listener:
                 try:
                     await asyncio.wait_for(self._changed.wait(), _BEAT_S)
                 except asyncio.TimeoutError:
-                    yield ": beat\n\n"
+                    yield "event: beat\ndata: {}\n\n"
                     continue
                 self._changed.clear()
                 found = [*(("status", data) for data in self._statuses.values()), *self._waiting]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import functools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -16,11 +17,13 @@ from typing import Any, Final, TypeVar
 from inspector.client import ClientKeys, Commander, Gap, Heatmap, Subscriber, Viewer
 from inspector.config.console_file import ShownStation
 from inspector.console.downloads import Places
-from inspector.errors import WireError
+from inspector.console.shift import Shift
+from inspector.errors import CommandError, WireError
 from inspector.logs import say
 from inspector.threads import Worker
 from inspector.verdict import Verdict
 from inspector.wire.messages import AreaField, StatusMessage, VerdictMessage
+from inspector.wire.queries import EntryField, HistoryQuery
 
 Result = TypeVar("Result")
 
@@ -30,7 +33,12 @@ _GONE_S: Final = 3.0
 _LAST: Final = 60
 """Verdicts, and rejects, that a page which is opened shows at once."""
 _PICTURES: Final = 200
+"""Pictures that are kept in memory; those of the last rejects are kept besides."""
 _ANSWERS_S: Final = 10.0
+_COUNTS_S: Final = 3.0
+"""A question of the counting waits so long, and so does the end of this program for it."""
+_DEAF_S: Final = 10.0
+"""After so long without a word the connection is made anew, in case that it was cut unnoticed."""
 _DOWNLOADS: Final = 2
 """Tables and pictures in full that are sent at once."""
 
@@ -48,8 +56,10 @@ class PartPicture:
 class Line:
     """One station. ``tell(event, station, data)`` hears, in the event loop, what it publishes.
 
-    Events: ``verdict`` (``verdict``), ``picture`` (``epoch``, ``seq``), ``status`` (``status``,
-    ``alive``), ``gap`` (``first``, ``last``).
+    Events: ``verdict`` (``verdict``, ``shift``), ``picture`` (``camera``, ``epoch``, ``seq``,
+    ``area``), ``status`` (``status``, ``alive``, ``shift``), ``gap`` (``first``, ``last``),
+    ``recent`` (as :meth:`snapshot`, when the history told of parts that did not come live).
+    ``shifts``: as of :class:`Shift`.
     """
 
     def __init__(
@@ -58,6 +68,7 @@ class Line:
         config: ShownStation,
         keys: ClientKeys | None,
         tell: Callable[[str, str, dict[str, Any]], None],
+        shifts: Sequence[str] = ("00:00",),
     ) -> None:
         self.name = name
         self._config = config
@@ -66,9 +77,19 @@ class Line:
         self.status: dict[str, Any] | None = None
         self.alive = False
         self._heard_s = 0.0
+        self._shift = Shift(shifts)
+        self._uncounted = asyncio.Event()
+        """Set when verdicts were judged, or lost, that only the history has."""
+        self._counting: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._verdicts: collections.deque[dict[str, Any]] = collections.deque(maxlen=_LAST)
         self._rejects: collections.deque[dict[str, Any]] = collections.deque(maxlen=_LAST)
+        self._kept: set[tuple[str, int]] = set()
+        """Rejects whose pictures the station keeps, as far as the history told."""
         self._pictures: collections.OrderedDict[tuple[str, int], PartPicture] = (
+            collections.OrderedDict()
+        )
+        self._reject_pictures: collections.OrderedDict[tuple[str, int], PartPicture] = (
             collections.OrderedDict()
         )
         self._listening: _Listening | None = None
@@ -76,6 +97,9 @@ class Line:
             _Desk(f"history {name}", lambda: Viewer(config.queries, keys=keys)),
             _Desk(f"pictures {name}", lambda: Viewer(config.queries, keys=keys)),
             _Desk(f"thumbnails {name}", lambda: Viewer(config.queries, keys=keys)),
+        )
+        self._counts = _Desk(
+            f"counts {name}", lambda: Viewer(config.queries, timeout_s=_COUNTS_S, keys=keys)
         )
         self.downloads = Places(_DOWNLOADS)
         self._commander = _Desk(
@@ -89,29 +113,49 @@ class Line:
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(self._hear, item)
 
+        self._loop = loop
+        self._counting = loop.create_task(self._count())
         self._listening = _Listening(self.name, self._config, self._keys, hear)
         self._listening.start()
 
     def close(self) -> None:
-        """End all threads."""
+        """End all threads; not in that of the event loop."""
+        if self._loop is not None and self._counting is not None:
+            self._loop.call_soon_threadsafe(self._counting.cancel)
         if self._listening is not None:
             self._listening.finish()
-        for desk in (*self._viewers, self._commander):
+        for desk in (*self._viewers, self._counts, self._commander):
             desk.close()
 
     def snapshot(self) -> dict[str, Any]:
-        """What a page shows of the station as soon as it is opened."""
+        """What a page shows of the station as soon as it is opened.
+
+        ``pictures``: of which of its verdicts, ``EPOCH/SEQ``, there are pictures: ``area`` of one
+        that was published, ``kept`` where only the station has it.
+        """
+        pictures: dict[str, Any] = {}
+        for told in (*self._verdicts, *self._rejects):
+            key = told["epoch"], told["seq"]
+            found = self.picture(*key)
+            if found is not None:
+                area = None if found.area is None else found.area.model_dump()
+                pictures[f"{key[0]}/{key[1]}"] = {"kept": False, "area": area}
+            elif key in self._kept:
+                pictures[f"{key[0]}/{key[1]}"] = {"kept": True, "area": None}
         return {
             "station": self.name,
             "status": self.status,
             "alive": self.alive,
+            "shift": self._told_shift(),
             "verdicts": list(self._verdicts),
             "rejects": list(self._rejects),
+            "pictures": pictures,
         }
 
     def picture(self, epoch: str, seq: int) -> PartPicture | None:
         """What was published of the part, if it is still in memory."""
-        return self._pictures.get((epoch, seq))
+        key = epoch, seq
+        return self._pictures.get(key) or self._reject_pictures.get(key)
 
     async def ask(self, question: Callable[[Viewer], Result]) -> Result:
         """Have a :class:`Viewer` asked, in a thread. Raises :class:`CommandError`."""
@@ -132,28 +176,128 @@ class Line:
     def _hear(self, item: object) -> None:
         match item:
             case VerdictMessage():
+                if item.judged_us >= self._shift.until_us and self._shift.turn(item.judged_us):
+                    self._uncounted.set()
+                self._shift.add(item)
                 told = item.model_dump(mode="json", by_alias=True)
                 self._verdicts.append(told)
                 if item.verdict is not Verdict.PASS:
                     self._rejects.append(told)
-                self._tell("verdict", self.name, {"verdict": told})
+                self._tell("verdict", self.name, {"verdict": told, "shift": self._told_shift()})
             case Heatmap():
-                key = item.message.epoch, item.message.seq
-                area = item.message.heatmap_area
-                self._pictures[key] = PartPicture(item.jpeg, item.png, area)
-                if len(self._pictures) > _PICTURES:
-                    self._pictures.popitem(last=False)
-                self._tell("picture", self.name, {"epoch": key[0], "seq": key[1]})
+                self._hear_picture(item)
             case StatusMessage():
                 self._heard_s = time.monotonic()
+                is_new = not self.alive or self.status is None or self.status["epoch"] != item.epoch
                 self.status = item.model_dump(mode="json", by_alias=True)
-                self.alive = item.state not in {"Halted", "Error"}
-                self._tell("status", self.name, {"status": self.status, "alive": self.alive})
+                self.alive = item.state != "Halted"
+                if self._shift.turn(item.sent_us) or (is_new and self.alive):
+                    self._uncounted.set()
+                self._tell_status()
             case Gap():
+                self._uncounted.set()
                 self._tell("gap", self.name, {"first": item.first, "last": item.last})
             case None if self.alive and time.monotonic() > self._heard_s + _GONE_S:
                 self.alive = False
-                self._tell("status", self.name, {"status": self.status, "alive": False})
+                self._tell_status()
+
+    def _hear_picture(self, item: Heatmap) -> None:
+        key = item.message.epoch, item.message.seq
+        area = item.message.heatmap_area
+        groups = [(self._pictures, _PICTURES)]
+        if item.message.verdict is not Verdict.PASS:
+            groups.append((self._reject_pictures, _LAST))
+        for pictures, most in groups:
+            pictures[key] = PartPicture(item.jpeg, item.png, area)
+            if len(pictures) > most:
+                pictures.popitem(last=False)
+        shown = None if area is None else area.model_dump()
+        told = {"camera": item.message.camera, "epoch": key[0], "seq": key[1], "area": shown}
+        self._tell("picture", self.name, told)
+
+    def _tell_status(self) -> None:
+        told = {"status": self.status, "alive": self.alive, "shift": self._told_shift()}
+        self._tell("status", self.name, told)
+
+    def _told_shift(self) -> dict[str, Any] | None:
+        return self._shift.told() if self._shift.until_us else None
+
+    async def _count(self) -> None:
+        """Fetch from the history, again and again, what did not come live."""
+        # Its thread may end first where the whole program does.
+        with contextlib.suppress(RuntimeError):
+            while True:
+                await self._uncounted.wait()
+                self._uncounted.clear()
+                try:
+                    await self._walk()
+                    await self._recall()
+                except CommandError:
+                    # A station that is gone is asked as soon as it is there again.
+                    await asyncio.sleep(_COUNTS_S)
+                    if self.alive:
+                        self._uncounted.set()
+
+    async def _walk(self) -> None:
+        """Count the shift's verdicts that the history has, from the newest on."""
+        shift = self._shift
+        begin, sure = shift.from_us, shift.sure
+        newest: tuple[str, int] | None = None
+        before: tuple[str, int] | None = None
+        while True:
+            entries, before = await self._page(since_us=begin, before=before)
+            if shift.from_us != begin:
+                return  # Another shift began, for which the next walk is due already.
+            for entry in entries:
+                key = entry.verdict.epoch, entry.verdict.seq
+                newest = newest or key
+                if sure is not None and key[0] == sure[0] and key[1] <= sure[1]:
+                    before = None
+                    break
+                shift.add(entry.verdict)
+            if before is None:
+                break
+        shift.walked(newest)
+        if self.status is not None:
+            self._tell_status()
+
+    async def _recall(self) -> None:
+        """Have the last verdicts and rejects of the history shown where they did not come live."""
+        last, _ = await self._page(limit=_LAST)
+        rejects: list[EntryField] = []
+        for verdict in (Verdict.FAIL, Verdict.FAULT):
+            entries, _ = await self._page(limit=_LAST, verdicts=(verdict,))
+            rejects += entries
+        self._kept = {
+            (entry.verdict.epoch, entry.verdict.seq) for entry in rejects if entry.has_picture
+        }
+        self._merge(self._verdicts, last)
+        self._merge(self._rejects, rejects)
+        self._tell("recent", self.name, self.snapshot())
+
+    def _merge(self, shown: collections.deque[dict[str, Any]], found: Sequence[EntryField]) -> None:
+        known = {(told["epoch"], told["seq"]) for told in shown}
+        merged = list(shown)
+        for entry in found:
+            if (entry.verdict.epoch, entry.verdict.seq) not in known:
+                merged.append(entry.verdict.model_dump(mode="json", by_alias=True))
+        merged.sort(key=lambda told: int(told["judged_us"]))
+        shown.clear()
+        shown.extend(merged)
+
+    async def _page(
+        self, before: tuple[str, int] | None = None, **asked: Any
+    ) -> tuple[tuple[EntryField, ...], tuple[str, int] | None]:
+        epoch, seq = before or (None, None)
+        query = HistoryQuery(before_epoch=epoch, before_seq=seq, **asked)
+        answer, _ = await self._counts.do(functools.partial(_ask, query))
+        if answer.next_epoch is None or answer.next_seq is None:
+            return answer.entries, None
+        return answer.entries, (answer.next_epoch, answer.next_seq)
+
+
+def _ask(query: HistoryQuery, viewer: Viewer) -> Any:
+    return viewer.ask(query)
 
 
 class _Listening(Worker):
@@ -181,14 +325,24 @@ class _Listening(Worker):
     def work(self) -> None:
         """Listen, until :meth:`finish`."""
         config = self._config
-        # A page shows what comes; what it lacks it finds in the history.
-        subscriber = Subscriber(config.verdicts, config.images, queued=2000, keys=self._keys)
-        with subscriber:
-            while not self._ending.is_set():
-                try:
-                    self._hear(subscriber.receive(_POLL_MS))
-                except WireError as error:
-                    say("unreadable", logging.WARNING, station=self._station, problem=str(error))
+        while not self._ending.is_set():
+            # A page shows what comes; what it lacks it finds in the history.
+            subscriber = Subscriber(config.verdicts, config.images, queued=2000, keys=self._keys)
+            with subscriber:
+                self._listen(subscriber)
+
+    def _listen(self, subscriber: Subscriber) -> None:
+        """Listen until the end, or until nothing has come for long."""
+        heard_s = time.monotonic()
+        while not self._ending.is_set() and time.monotonic() < heard_s + _DEAF_S:
+            try:
+                item = subscriber.receive(_POLL_MS)
+            except WireError as error:
+                say("unreadable", logging.WARNING, station=self._station, problem=str(error))
+                continue
+            if item is not None:
+                heard_s = time.monotonic()
+            self._hear(item)
 
 
 class _Desk:

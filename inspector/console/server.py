@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,11 +16,12 @@ from starlette.middleware import Middleware
 
 from inspector.client import ClientKeys
 from inspector.config.console_file import ConsoleFile
-from inspector.console import deeds, parts, table
+from inspector.console import deeds, parts, published, table
 from inspector.console.app import Page
 from inspector.console.guard import Guard
 from inspector.console.hub import Hub
 from inspector.console.line import Line
+from inspector.console.scores import Scores
 from inspector.errors import PortError
 from inspector.logs import say
 
@@ -48,7 +51,7 @@ class Console:
         self._config = config
         self._hub = Hub()
         self._lines = [
-            Line(name, station, keys[name], self._hub.tell)
+            Line(name, station, keys[name], self._hub.tell, config.shifts)
             for name, station in config.stations.items()
         ]
 
@@ -63,7 +66,13 @@ class Console:
         page = Page(
             self._lines,
             self._hub,
-            [*parts.ROUTES, *table.ROUTES, *deeds.ROUTES],
+            [
+                *parts.ROUTES,
+                *table.ROUTES,
+                *deeds.ROUTES,
+                *published.ROUTES,
+                *Scores().routes(),
+            ],
             [Middleware(Guard, config=config)],
         )
         tls: dict[str, Any] = {}
@@ -122,13 +131,31 @@ def run(
     config: ConsoleFile,
     keys: dict[str, ClientKeys | None],
     listening: Callable[[str], None] | None = None,
+    *,
+    stop_on_stdin_eof: bool = False,
 ) -> None:
-    """Serve the page until SIGTERM or Ctrl-C. Raises :class:`PortError`."""
+    """Serve the page until SIGTERM or Ctrl-C. Raises :class:`PortError`.
+
+    With ``stop_on_stdin_eof`` the end of standard input stops it too: a page that a program
+    started ends with it, however that ends.
+    """
 
     async def serve() -> None:
         stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, stop.set)
+        if stop_on_stdin_eof:
+            threading.Thread(target=_stop_at_eof, args=(loop, stop), daemon=True).start()
         await Console(config, keys).run(stop, listening)
 
     asyncio.run(serve())
+
+
+def _stop_at_eof(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    # Not sys.stdin: its lock would be held while the interpreter shuts down.
+    with contextlib.suppress(OSError):
+        while os.read(0, 1024):
+            pass
+    with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+        loop.call_soon_threadsafe(stop.set)

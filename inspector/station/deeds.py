@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inspector.journal.schema import Deed, LimitInForce
 from inspector.wire.messages import (
+    AcknowledgeCommand,
     DeedKind,
     LimitCommand,
     RecipeCommand,
@@ -14,7 +15,15 @@ from inspector.wire.messages import (
 )
 from inspector.wire.requests import Request
 
-_Ordered = RecipeCommand | ReloadCommand | StartCommand | StopCommand | ResetCommand | LimitCommand
+_Ordered = (
+    RecipeCommand
+    | ReloadCommand
+    | StartCommand
+    | StopCommand
+    | ResetCommand
+    | LimitCommand
+    | AcknowledgeCommand
+)
 
 
 def deed_of(

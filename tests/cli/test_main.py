@@ -62,7 +62,7 @@ def test_help_lists_every_command_and_loads_none_of_them():
         (("export.cli.main", "show", "{bundle}", "--json"), {0, 141}),
     ],
 )
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("unbuffered", ["", pytest.param("1", marks=pytest.mark.long)])
 def test_a_reader_that_ends_first_gets_no_traceback(
     words, codes, unbuffered, bundle_path, tmp_path
 ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import pytest
 import yaml
 import zmq
 
+from inspector.cli import demo_page
+from inspector.errors import ConfigError
 from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.wire import messages as wire
 from inspector.wire.publisher import Publisher
@@ -106,14 +109,43 @@ def test_demo_counts_every_part(tmp_path, bundle_path):
     assert (found, err) == (0, "")
     assert "12 parts, 0 verdicts lost" in " ".join(out.split())
     assert out.count(" part-0000") == 12
+    pages = re.findall(r"^the page (?:for a browser:|was at) (http://127.0.0.1:\d+/)", out, re.M)
+    assert len(pages) == 2 and len(set(pages)) == 1, out
+    assert out.startswith("the page for a browser: ")
     assert out.endswith("next: inspector collect 0 -o photos --pick\n")
     assert (save / "heatmaps.png").stat().st_size > 1000
     assert list(save.glob("*_overlay.jpg"))
 
 
+def test_demo_goes_on_without_a_page(tmp_path, bundle_path, monkeypatch):
+    def missing():
+        raise ConfigError("console: needs starlette, which is not installed")
+
+    monkeypatch.setattr("inspector.cli.console.require", missing)
+    found, out, err = running.inside(
+        "demo", demo_station(tmp_path, bundle_path), "--parts", "3", "--save", tmp_path / "out"
+    )
+    assert (found, err) == (0, "")
+    assert out.startswith("no page: console: needs starlette")
+    assert "3 parts, 0 verdicts lost" in " ".join(out.split())
+
+
+def test_a_page_that_does_not_start_is_told(tmp_path):
+    log, told = tmp_path / "log", []
+    names = ("commands", "queries")
+    sockets = "".join(f" {name} address=tcp://127.0.0.1:1\n" for name in names)
+    log.write_text(f" listening verdicts=tcp://127.0.0.1:1 images=tcp://127.0.0.1:1\n{sockets}")
+    with demo_page.page("no name at all", log, tmp_path, told.append) as address:
+        assert address == ""
+    assert len(told) == 1 and told[0].startswith("no page: "), told
+    assert "stations" in told[0]
+
+
 def test_demo_without_a_bundle_says_so(tmp_path):
-    found, _, err = running.inside("demo", demo_station(tmp_path, tmp_path / "none.onnx"))
+    station = demo_station(tmp_path, tmp_path / "none.onnx")
+    found, out, err = running.inside("demo", station, "--no-console")
     assert found == 11
+    assert "page" not in out
     assert "none.onnx: no such bundle" in err
     assert "Traceback" not in err
 
@@ -129,12 +161,13 @@ def test_demo_leaves_no_station_behind(tmp_path, bundle_path, number):
         for line in demo.stdout:
             if b"part-000003" in line:
                 break
-        daemon = psutil.Process(demo.pid).children()[0]
+        children = psutil.Process(demo.pid).children()
+        assert len(children) == 2, "a station and its page"
         demo.send_signal(number)
         out = demo.stdout.read().decode()
         assert demo.wait(10) == (0 if number == signal.SIGINT else -signal.SIGKILL)
-    psutil.wait_procs([daemon], timeout=10)
-    assert not daemon.is_running()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
     if number == signal.SIGINT:
         assert "truth against verdict" in out
         assert " 0 verdicts lost" in " ".join(out.split())

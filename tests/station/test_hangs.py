@@ -107,7 +107,8 @@ def test_a_watch_whose_screen_is_stopped_counts_on_and_can_be_ended(tmp_path, bu
 def test_a_demo_whose_screen_is_stopped_obeys_sigterm(tmp_path, bundle_path):
     camera = {"name": "belt", "kind": "simulator", "rate_hz": 20}
     station = running.write_station(tmp_path / "demo.yaml", bundle_path, camera)
-    command = [sys.executable, "-m", "inspector", "demo", station, "--save", tmp_path / "out"]
+    command = [sys.executable, "-m", "inspector", "demo", station, "--no-console"]
+    command += ["--save", tmp_path / "out"]
     environment = running.environment() | {"TMPDIR": str(tmp_path)}
     with (
         hanging.unread_pipe() as (_, write_fd),

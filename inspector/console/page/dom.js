@@ -34,3 +34,11 @@ export function fill(parent, ...children) {
   put(parent, children);
   return parent;
 }
+
+/** Have a choice offer these names; one that is open is left alone. */
+export function options(choice, names, chosen) {
+  if ([...choice.options].map((one) => one.value).join("\n") !== names.join("\n")) {
+    fill(choice, names.map((one) => el("option", { value: one }, one)));
+  }
+  choice.value = chosen;
+}

@@ -1,38 +1,62 @@
 /**
  * What stations publish, as it comes: `live.stations` by name, and events on `live`:
- * `verdict`, `picture`, `status`, `gap`, `missed`, `snapshot`, `connection`; `detail` is the data.
+ * `verdict`, `picture`, `status`, `gap`, `recent`, `snapshot`, `connection`; `detail` is the data.
  * It connects again by itself, and then has a new snapshot.
+ *
+ * A station has `status`, `alive`, `shift` (counts), `verdicts` and `rejects` (the last ones, the
+ * oldest first), and `pictures`: by `EPOCH/SEQ`, whether there is a picture of the part, `kept` by
+ * the station alone or published, and the `area` of the camera's picture that it covers.
  */
 
 const KEPT = 60;
+const PICTURES = 300;
+const SILENT_MS = 12000;
+const MISSED_MS = 10000;
 
 class Live extends EventTarget {
   stations = new Map();
   connected = false;
   #source = null;
+  #watch = 0;
+  #heard = 0;
+  #renewed = 0;
 
   open() {
     this.close();
-    this.#source = new EventSource("/api/events");
-    this.#source.addEventListener("snapshot", (event) => this.#snapshot(JSON.parse(event.data)));
-    for (const kind of ["verdict", "picture", "status", "gap", "missed"]) {
-      this.#source.addEventListener(kind, (event) => this.#hear(kind, JSON.parse(event.data)));
+    const source = (this.#source = new EventSource("/api/events"));
+    this.#heard = performance.now();
+    const on = (kind, hear) =>
+      source.addEventListener(kind, (event) => {
+        this.#heard = performance.now();
+        hear(event);
+      });
+    on("snapshot", (event) => this.#snapshot(JSON.parse(event.data)));
+    for (const kind of ["verdict", "picture", "status", "gap", "recent"]) {
+      on(kind, (event) => this.#hear(kind, JSON.parse(event.data)));
     }
-    this.#source.onopen = () => this.#say(true);
-    this.#source.onerror = () => {
-      this.#say(false);
-      // The browser gives up for good where it got an answer that is no stream, as after a log-out.
-      if (this.#source?.readyState === EventSource.CLOSED) setTimeout(() => this.#again(), 2000);
-    };
+    on("missed", () => this.#missed());
+    on("beat", () => this.#say(true));
+    source.onerror = () => this.#say(false);
+    // A connection that was cut without a word, or that the browser gave up for good, as it does
+    // where it got an answer that is no stream.
+    this.#watch = setInterval(() => {
+      const silent = performance.now() - this.#heard > SILENT_MS;
+      if (silent) this.#say(false);
+      if (silent || source.readyState === EventSource.CLOSED) this.open();
+    }, 2000);
   }
 
   close() {
+    clearInterval(this.#watch);
     this.#source?.close();
     this.#source = null;
   }
 
-  #again() {
-    if (this.#source?.readyState === EventSource.CLOSED) this.open();
+  /** Too much came for this browser: a new snapshot tells what was left out. */
+  #missed() {
+    if (performance.now() - this.#renewed < MISSED_MS) return;
+    this.#renewed = performance.now();
+    this.open();
   }
 
   #say(connected) {
@@ -42,22 +66,39 @@ class Live extends EventTarget {
   }
 
   #snapshot(stations) {
-    this.stations = new Map(stations.map((one) => [one.station, one]));
+    this.stations = new Map(stations.map((one) => [one.station, mapped(one)]));
     this.#say(true);
     this.dispatchEvent(new CustomEvent("snapshot", { detail: stations }));
   }
 
   #hear(kind, data) {
     const station = this.stations.get(data.station);
-    if (station && kind === "status") {
-      station.status = data.status;
-      station.alive = data.alive;
-    } else if (station && kind === "verdict") {
+    if (!station) return;
+    if (kind === "status") {
+      Object.assign(station, { status: data.status, alive: data.alive, shift: data.shift });
+    } else if (kind === "verdict") {
+      // A verdict that came while the snapshot was made is in both.
+      if (station.verdicts.some((one) => isSame(one, data.verdict))) return;
       keep(station.verdicts, data.verdict);
       if (data.verdict.verdict !== "PASS") keep(station.rejects, data.verdict);
+      station.shift = data.shift;
+    } else if (kind === "picture") {
+      const { pictures } = station;
+      pictures.set(`${data.epoch}/${data.seq}`, { kept: false, area: data.area });
+      if (pictures.size > PICTURES) pictures.delete(pictures.keys().next().value);
+    } else if (kind === "recent") {
+      this.stations.set(data.station, mapped(data));
     }
     this.dispatchEvent(new CustomEvent(kind, { detail: data }));
   }
+}
+
+function mapped(station) {
+  return { ...station, pictures: new Map(Object.entries(station.pictures)) };
+}
+
+function isSame(one, other) {
+  return one.seq === other.seq && one.epoch === other.epoch;
 }
 
 function keep(list, item) {

@@ -150,7 +150,7 @@ function health() {
   const [kind, key] = !live.connected
     ? ["bad", "frame.no_page"]
     : station?.alive
-      ? station.status.trouble || station.status.stopped
+      ? station.status.trouble || station.status.stopped || station.status.state === "Error"
         ? ["bad", "frame.not_ready"]
         : ["well", `state.${station.status.state}`]
       : ["bad", "frame.no_station"];

@@ -254,7 +254,7 @@ function box(context, x, y, w, h, ratio) {
 }
 
 /** A map (grey; 128 is the limit) in colours: clear below 0.7 of the limit, yellow to red above. */
-function colour(map, onto) {
+export function colour(map, onto) {
   onto.width = map.width;
   onto.height = map.height;
   const context = onto.getContext("2d", { willReadFrequently: true });

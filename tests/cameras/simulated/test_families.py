@@ -55,7 +55,12 @@ def test_same_numbers_same_part_other_numbers_another(family: str) -> None:
 
 @pytest.mark.parametrize(
     ("family", "kind"),
-    [(family, kind) for family in families.NAMES[1:] for kind in families.defects(family)],
+    [
+        # The first defect of each family in make test, all of them in make test-benchmarks.
+        pytest.param(family, kind, marks=() if number == 0 else pytest.mark.long)
+        for family in families.NAMES[1:]
+        for number, kind in enumerate(families.defects(family))
+    ],
 )
 def test_the_mask_is_where_the_defect_is(family: str, kind: str) -> None:
     for index in (0, 1):

@@ -275,7 +275,10 @@ def spoil(model: onnx.ModelProto, initializer: str, value: float) -> onnx.ModelP
         "map.columns",
     ],
 )
-@pytest.mark.parametrize("precision", ["fp32", "mixed", "fp16", "int8"])
+@pytest.mark.parametrize(
+    "precision",
+    ["fp32", "int8", *(pytest.param(one, marks=pytest.mark.long) for one in ("mixed", "fp16"))],
+)
 @pytest.mark.parametrize("engine", [run, run_openvino])
 def test_nan_anywhere_in_the_head_reaches_the_score(
     small_graphs: dict[str, onnx.ModelProto],

@@ -61,8 +61,15 @@ def test_another_seed_gives_another_model(parts: Path, trained: Run, tmp_path: P
     assert not torch.equal(weights(trained)[key], weights(other)[key])
 
 
-@pytest.mark.parametrize("name", ["service", "fold 2 of 3"])
-@pytest.mark.parametrize("at", [0.4, 0.8])
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [
+        ("service", 0.8),
+        ("fold 2 of 3", 0.4),
+        pytest.param("service", 0.4, marks=pytest.mark.long),
+        pytest.param("fold 2 of 3", 0.8, marks=pytest.mark.long),
+    ],
+)
 def test_interrupted_then_resumed_equals_uninterrupted(
     parts: Path, trained: Run, tmp_path: Path, name: str, at: float
 ) -> None:

@@ -1,0 +1,47 @@
+/** What is wrong with a station, and what to do first. */
+
+import { has, text } from "./words.js";
+
+/**
+ * What is not as it should be, the most urgent first: `key` of texts.csv under `wrong.` (and
+ * `wrong.KEY.do`), `kind` ("stop": no part is judged; "warning": parts are judged), `detail` in the
+ * station's own words, `values` for the texts. `station` is one of live.js.
+ */
+export function whatIsWrong(station, connected) {
+  if (!connected) return [{ key: "page", kind: "stop", detail: "", values: {} }];
+  const found = [];
+  const add = (kind, key, detail = "", values = {}) => found.push({ kind, key, detail, values });
+  const status = station?.status;
+  if (!status || (!station.alive && !["Halted", "Error"].includes(status.state))) {
+    add("stop", "gone");
+    return found;
+  }
+  if (status.state === "Error") add("stop", "error", status.trouble);
+  else if (status.state === "Halted") add("stop", "halted");
+  else if (status.trouble) add("stop", "trouble", status.trouble);
+  if (status.stopped) add("stop", "stopped", status.stopped);
+  const cameras = station.alive ? status.cameras : [];
+  for (const camera of cameras.filter((one) => one.state === "lost")) {
+    add("stop", "camera_lost", camera.detail, { camera: camera.name });
+  }
+  if (status.inference) add("stop", "inference", status.inference);
+  if (status.state === "Preoperational") add("warning", "starting");
+  else if (status.state === "Initialized" && found.length === 0) add("warning", "not_judging");
+  if (status.storage) add("warning", "storage", status.storage);
+  if (status.alarm) add("warning", "alarm", status.alarm);
+  for (const camera of cameras.filter((one) => one.state === "opening")) {
+    add("warning", "camera_opening", camera.detail, { camera: camera.name });
+  }
+  if (status.drift) add("warning", "drift", status.drift);
+  if (status.damaged) add("warning", "damaged", "", { count: status.damaged });
+  for (const camera of cameras.filter((one) => one.state === "ended")) {
+    add("warning", "camera_ended", camera.detail, { camera: camera.name });
+  }
+  return found;
+}
+
+/** What to do about it; "" where nothing is to be done. */
+export function cureOf(verdict) {
+  const key = `reason.${verdict.reason}.do`;
+  return has(key) ? text(key) : "";
+}

@@ -75,16 +75,6 @@ class Live extends EventTarget {
     this.open();
   }
 
-  /** Open the stream again, if the person is still logged in. */
-  async #again() {
-    try {
-      await get("/api/session");
-    } catch (error) {
-      if (error.code === "who") document.dispatchEvent(new Event("logged-out"));
-    }
-    if (this.#source?.readyState === EventSource.CLOSED) this.open();
-  }
-
   #say(connected) {
     if (connected === this.connected) return;
     this.connected = connected;

@@ -41,7 +41,7 @@ def run(folder: Path, trials: int, tick: Tick) -> Sequence[Figure]:
         line.start_station(tiny.write_bundle(folder / "tiny.onnx"), tiny.good_picture())
         for number in range(trials):
             line.disturb(_KINDS[number % len(_KINDS)], random.uniform(0.0, PULSE_S))
-        pulses, edges = line.on_times(), line.edges
+        pulses, edges, late_s = line.on_times(), line.edges, line.module.late_s
         round_trips = line.round_trips(10 * timed)
         line.end_bridge()
     scratch = folder / "at-once"
@@ -52,7 +52,8 @@ def run(folder: Path, trials: int, tick: Tick) -> Sequence[Figure]:
         after_s = line.times(timed)
         line.end_bridge()
         verdict_s = line.verdict_times(timed)
-    return figures(pulses, edges, after_s, verdict_s, round_trips)
+    late = Figure("the simulated module's own timers late, longest", 1000 * late_s, "ms")
+    return [*figures(pulses, edges, after_s, verdict_s, round_trips), late]
 
 
 def figures(

@@ -36,7 +36,9 @@ class IoModule:
     """The module's inputs, coils and registers, as a table that a server serves.
 
     Its watchdog turns all coils off when no request has come for its time, and its pulse outputs
-    turn themselves off. ``is_guarded`` False: somebody has turned both off.
+    turn themselves off. ``is_guarded`` False: somebody has turned both off. A real module's timers
+    are hardware: what these do is noted for the time at which they are due, and ``late_s`` is the
+    longest by which this program did it later.
     """
 
     function_codes: Final = frozenset({1, 2, 3, 4, 5, 6, 15, 16})
@@ -50,6 +52,7 @@ class IoModule:
         self.coils = [False] * (max(coil or 0 for coil in coils) + 1)
         self.is_guarded = True
         self.changes: list[Change] = []
+        self.late_s = 0.0
         self._since_s: dict[int, float] = {}
         self._asked_s: float | None = None
         self._pulsed = {
@@ -79,16 +82,16 @@ class IoModule:
         if not self.is_guarded:
             return
         dog, pulse = config.watchdog, config.module_pulse
-        if dog is not None and self._asked_s is not None and self._is_over(self._asked_s, dog):
+        if dog is not None and self._asked_s is not None:
             for coil in range(len(self.coils)):
-                self._set(coil, False)
+                self._end(coil, self._asked_s, dog)
         if pulse is not None:
             for coil in self._pulsed:
-                if self.coils[coil] and self._is_over(self._since_s[coil], pulse):
-                    self._set(coil, False)
+                self._end(coil, self._since_s.get(coil, 0.0), pulse)
 
     def get(self, code: int, address: int, count: int) -> list[int] | list[bool] | None:
         """Coils (1), inputs (2), registers (3, 4); writes ask for what they have written."""
+        self.tick()
         self._asked_s = self._clock()
         if code in {1, 5, 15}:
             return _part(self.coils, address, count)
@@ -100,6 +103,7 @@ class IoModule:
 
     def put(self, code: int, address: int, values: Sequence[int]) -> int | None:
         """Write coils; its registers are set by its own configuration."""
+        self.tick()
         self._asked_s = self._clock()
         if code not in {5, 15} or address + len(values) > len(self.coils):
             return None
@@ -123,16 +127,20 @@ class IoModule:
             found.append((begun_s, self._clock() - begun_s))
         return found
 
-    def _is_over(self, since_s: float, guard: Guard) -> bool:
-        return self._clock() >= since_s + guard.time_ms / 1000 - _STEP_S
+    def _end(self, coil: int, since_s: float, guard: Guard) -> None:
+        """Turn a coil off if it is on, and its guard's time is over."""
+        due_s, now_s = since_s + guard.time_ms / 1000, self._clock()
+        if self.coils[coil] and now_s >= due_s - _STEP_S:
+            self.late_s = max(self.late_s, now_s - due_s)
+            self._set(coil, False, min(due_s, now_s))
 
-    def _set(self, coil: int, on: bool) -> None:
+    def _set(self, coil: int, on: bool, at_s: float | None = None) -> None:
         if self.coils[coil] is on:
             return
-        now_s = self._clock()
+        at_s = self._clock() if at_s is None else at_s
         self.coils[coil] = on
-        self._since_s[coil] = now_s
-        self.changes.append(Change(now_s, coil, on))
+        self._since_s[coil] = at_s
+        self.changes.append(Change(at_s, coil, on))
 
     def _registers(self, table: str) -> dict[int, int]:
         config, found = self._config, dict[int, int]()

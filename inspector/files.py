@@ -67,7 +67,9 @@ def whole_file(path: Path, *, mode: int | None = 0o644, durable: bool = True) ->
     already at ``path`` is untouched and nothing else is left. Raises OSError.
     """
     temporary = _beside(path)
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    # Nobody else reads what is being filled: it may be for its owner alone.
+    made_with = 0o666 if mode is None else 0o600
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, made_with))
     try:
         yield temporary
         if durable:
@@ -232,8 +234,10 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.stdout.close()
 
 
-def read_guarded(path: Path, secret: bool, *, always: bool = False) -> bytes:
-    """Read a key file that no other user can change.
+def read_guarded(
+    path: Path, secret: bool, *, always: bool = False, largest: int = _LARGEST
+) -> bytes:
+    """Read a key file that no other user can change, ``largest`` bytes of it at most.
 
     ``secret``: it is to hold a secret, and if it does, no other user may be able to read it.
     ``always``: nor whatever it holds, such as a password. Raises :class:`SecretError` with the
@@ -250,7 +254,7 @@ def read_guarded(path: Path, secret: bool, *, always: bool = False) -> bytes:
                 raise SecretError(f"{path}: is no file; name the key file itself")
             if os.name == "posix":
                 _check_owner(path, path, found)
-            data = os.read(handle, _LARGEST)
+            data = os.read(handle, largest)
             if os.name == "posix":
                 # Anybody may read a public key; if one was named by mistake, chmod is no cure.
                 _check_mode(path, found, secret and (always or _holds_secret(data)))

@@ -33,6 +33,10 @@ _log: Final = logging.getLogger("inspector")
 _PIPE_BYTES: Final = 2**20
 _LONGEST_LINE: Final = 65536
 """A longer one that comes by the pipe is cut in two."""
+_QUIET_S: Final = 10.0
+_MOST_REFUSALS: Final = 20
+_LONGEST_NAME: Final = 64
+_LONGEST_PROBLEM: Final = 300
 
 _PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4))
 
@@ -54,6 +58,42 @@ def quoted(value: str) -> str:
     if not value.isprintable():
         return json.dumps(value)
     return json.dumps(value, ensure_ascii=False) if re.search(r'[\s"=]', value) else value
+
+
+class Refusals:
+    """Logs what peers did wrong: not more often than every ten seconds for each cause, nor more
+    than twenty lines in that time for all of them together. ``event`` begins each line.
+    """
+
+    def __init__(self, event: str) -> None:
+        self._event = event
+        self._said_s: dict[str, float] = {}
+        self._since_s = -_QUIET_S
+        self._lines = 0
+
+    def say(self, who: str, problem: str) -> None:
+        """One line, or none if the same was said just now."""
+        # Names and addresses come from outside, and are as long as a peer likes.
+        who, problem = who[:_LONGEST_NAME], problem[:_LONGEST_PROBLEM]
+        if self.admits(f"{who}\0{problem}"):
+            say(self._event, logging.WARNING, peer=who, problem=problem)
+
+    def admits(self, key: str) -> bool:
+        """Whether there may be a line for ``key`` now; the caller then writes it."""
+        now_s = time.monotonic()
+        if now_s >= self._since_s + _QUIET_S:
+            if self._lines > _MOST_REFUSALS:
+                more = self._lines - _MOST_REFUSALS
+                say(self._event, logging.WARNING, problem=f"{more} more refusals")
+            self._since_s, self._lines = now_s, 0
+            self._said_s = {key: at_s for key, at_s in self._said_s.items() if now_s < at_s}
+        if now_s < self._said_s.get(key, now_s):
+            return False
+        self._lines += 1
+        if self._lines > _MOST_REFUSALS:
+            return False
+        self._said_s[key] = now_s + _QUIET_S
+        return True
 
 
 def to_stderr() -> None:

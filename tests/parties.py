@@ -29,7 +29,15 @@ ROLES: dict[str, tuple[Role, ...]] = {
 def make_keys(folder: Path, name: str, bundle: bool = False) -> tuple[Path, Path]:
     """Secret and public file."""
     keygen.run(
-        argparse.Namespace(folder=folder, name=name, bundle=bundle, opcua=False, host=[], user=None)
+        argparse.Namespace(
+            folder=folder,
+            name=name,
+            bundle=bundle,
+            opcua=False,
+            console=False,
+            host=[],
+            user=None,
+        )
     )
     return folder / f"{name}.secret", folder / f"{name}.public"
 

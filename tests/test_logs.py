@@ -113,6 +113,7 @@ def test_the_page_has_every_event():
     for source in (root / "inspector").rglob("*.py"):
         text = source.read_text(encoding="utf-8")
         said |= set(re.findall(r'\bsay\(\s*"([^"]+)"', text))
+        said |= set(re.findall(r'\bRefusals\("([^"]+)"', text))
         said |= set(re.findall(r'\bsay\("[^"]+" if \w+ else "([^"]+)"', text))
     page = (root / "docs" / "operations.md").read_text(encoding="utf-8")
     table = page.partition("| event | priority |")[2].partition("\n\n")[0]

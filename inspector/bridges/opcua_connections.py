@@ -21,8 +21,9 @@ from asyncua.server.internal_session import SessionState
 from asyncua.server.uaprocessor import UaProcessor
 from asyncua.ua.ua_binary import header_from_binary, uatcp_to_binary
 
-from inspector.bridges.opcua_security import SIGNATURE_ERRORS, Refusals, Users
+from inspector.bridges.opcua_security import SIGNATURE_ERRORS, Users
 from inspector.bridges.opcua_sessions import MOST_OPERATIONS, OPERATION_LIMITS, Internal
+from inspector.logs import Refusals
 
 _NO_SESSION_S: Final = 10.0
 """A connection without a session is closed after this."""

@@ -17,7 +17,6 @@ import hmac
 import ipaddress
 import logging
 import secrets
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from inspector.errors import SecretError
 from inspector.files import read_guarded, reason_of, write_new, write_whole
-from inspector.logs import say
+from inspector.logs import Refusals, say
 
 ROLES: Final = frozenset({"read", "trigger", "operate"})
 SIGNATURE_ERRORS: Final = (InvalidSignature, uacrypto.InvalidSignature)
@@ -43,10 +42,6 @@ SIGNATURE_ERRORS: Final = (InvalidSignature, uacrypto.InvalidSignature)
 _MOST_REJECTED: Final = 100
 """Files in rejected/; a flood of certificates fills no disk."""
 _LARGEST: Final = 65_536
-_QUIET_S: Final = 10.0
-_MOST_LINES: Final = 20
-_LONGEST_NAME: Final = 64
-_LONGEST_LINE: Final = 300
 _YEARS: Final = 5
 
 
@@ -55,35 +50,6 @@ class Member(User):  # type: ignore[misc]
     """A user with a session; ``roles`` says what for."""
 
     roles: frozenset[str] = frozenset()
-
-
-class Refusals:
-    """Logs what peers did wrong: not more often than every ten seconds for each cause, nor more
-    than twenty lines in that time for all of them together.
-    """
-
-    def __init__(self) -> None:
-        self._said_s: dict[str, float] = {}
-        self._since_s = -_QUIET_S
-        self._lines = 0
-
-    def say(self, who: str, problem: str) -> None:
-        """One line, or none if the same was said just now."""
-        now_s = time.monotonic()
-        # Names and addresses come from outside, and are as long as a peer likes.
-        who, problem = who[:_LONGEST_NAME], problem[:_LONGEST_LINE]
-        if now_s >= self._since_s + _QUIET_S:
-            if self._lines > _MOST_LINES:
-                say("opcua", logging.WARNING, problem=f"{self._lines - _MOST_LINES} more refusals")
-            self._since_s, self._lines = now_s, 0
-            self._said_s = {key: at_s for key, at_s in self._said_s.items() if now_s < at_s}
-        key = f"{who}\0{problem}"
-        if now_s < self._said_s.get(key, now_s):
-            return
-        self._lines += 1
-        if self._lines <= _MOST_LINES:
-            self._said_s[key] = now_s + _QUIET_S
-            say("opcua", logging.WARNING, peer=who, problem=problem)
 
 
 class Pki:

@@ -23,14 +23,13 @@ from inspector.bridges.opcua_connections import BoundedServer
 from inspector.bridges.opcua_security import (
     Member,
     Pki,
-    Refusals,
     Users,
     application_uri,
 )
 from inspector.bridges.opcua_sessions import caller
 from inspector.errors import PortError
 from inspector.files import reason_of
-from inspector.logs import say
+from inspector.logs import Refusals, say
 from inspector.version import VERSION
 
 _O = ua.ObjectIds
@@ -70,7 +69,7 @@ class VisionServer:
         self._address = address
         self._nodeset = nodeset
         self._handlers = handlers
-        self._refusals = Refusals()
+        self._refusals = Refusals("opcua")
         self._pki = None if pki is None else Pki(pki, self._refusals)
         users = Users(passwords, self._pki, self._refusals)
         self._server = BoundedServer(users, self._refusals, connections)

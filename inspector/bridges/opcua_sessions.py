@@ -17,8 +17,9 @@ from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.server.internal_server import InternalServer
 from asyncua.server.internal_session import InternalSession
 
-from inspector.bridges.opcua_security import Refusals, Users
+from inspector.bridges.opcua_security import Users
 from inspector.bridges.opcua_subscriptions import Subscriptions
+from inspector.logs import Refusals
 
 MOST_OPERATIONS: Final = 1000
 """Nodes or methods in one request."""

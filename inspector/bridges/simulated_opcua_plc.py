@@ -19,9 +19,10 @@ from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
 
 from inspector.bridges import machine_vision as mv
 from inspector.bridges.codes import ErrorCode
-from inspector.bridges.opcua_security import Pki, Refusals, application_uri
+from inspector.bridges.opcua_security import Pki, application_uri
 from inspector.bridges.scan_cycle import ScanCycle, Seen
 from inspector.errors import SecretError, WireError
+from inspector.logs import Refusals
 
 # What its complaints are about is told in this product's own words.
 logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
@@ -248,7 +249,7 @@ class OpcuaPlc(ScanCycle):
         login = self._login
         if login is not None:
             # A client's certificate is for no host that anybody looks for.
-            certificate, _ = Pki(login.pki, Refusals()).own("::")
+            certificate, _ = Pki(login.pki, Refusals("opcua")).own("::")
             client.application_uri = application_uri(certificate)
             await client.set_security(
                 SecurityPolicyBasic256Sha256,

@@ -15,11 +15,13 @@ from inspector import cameras
 from inspector.cameras.base import BadFrameError, CameraLostError
 from inspector.cameras.opencv import has_gstreamer
 from inspector.cli.check_bridge import check_bridge
+from inspector.cli.check_console import check_console
 from inspector.cli.check_result import CheckResult, wrong, wrong_file
 from inspector.cli.photo_source import camera_remarks
 from inspector.config.bridge_file import fieldbus_of
 from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.opencv import OpenCvCamera
+from inspector.config.console_file import is_console
 from inspector.config.station_file import Station, load_station
 from inspector.detection.detector import Detector
 from inspector.errors import (
@@ -50,7 +52,9 @@ from inspector.wire.query_server import QuerySocket
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``check``."""
-    parser.add_argument("station", type=Path, metavar="FILE.yaml", help="of a station or a bridge")
+    parser.add_argument(
+        "station", type=Path, metavar="FILE.yaml", help="of a station, bridge or page"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -68,10 +72,16 @@ def run(options: argparse.Namespace) -> int:
         if found.problem and not first:
             first = found.problem.exit_code
     if not first:
-        fieldbus = fieldbus_of(options.station)
-        command = ("run",) if fieldbus is None else ("bridge", fieldbus)
-        print_next("inspector", *command, options.station)
+        print_next("inspector", *_command(options.station), options.station)
     return first
+
+
+def _command(path: Path) -> tuple[str, ...]:
+    """The command that starts what is in a file."""
+    fieldbus = fieldbus_of(path)
+    if fieldbus is not None:
+        return "bridge", fieldbus
+    return ("console",) if is_console(path) else ("run",)
 
 
 def check(path: Path) -> Iterator[CheckResult]:
@@ -83,6 +93,9 @@ def check(path: Path) -> Iterator[CheckResult]:
     fieldbus = fieldbus_of(path)
     if fieldbus is not None:
         yield from check_bridge(path, fieldbus)
+        return
+    if is_console(path):
+        yield from check_console(path)
         return
     try:
         station = load_station(path)

@@ -25,6 +25,7 @@ from inspector.errors import (
     WireError,
 )
 from inspector.files import reason_of
+from inspector.logs import Refusals
 from inspector.wire.messages import StatusMessage
 
 _ANSWER_S: Final = 3.0
@@ -163,11 +164,11 @@ def _time_ms(work: Callable[[], object]) -> float:
 
 def _try_certificates(config: OpcuaBridge) -> None:
     """Read what an OPC UA bridge shows to clients. Raises :class:`SecretError`."""
-    from inspector.bridges.opcua_security import Pki, Refusals
+    from inspector.bridges.opcua_security import Pki
 
     load_passwords(config)
     if config.pki is not None:
-        Pki(config.pki, Refusals()).own(config.host_and_port[0])
+        Pki(config.pki, Refusals("opcua")).own(config.host_and_port[0])
 
 
 def _check_mqtt(config: MqttBridge, path: Path) -> Iterator[CheckResult]:

@@ -1,13 +1,15 @@
-"""``keygen``: make a pair of keys, for a station, a client or bundles; or OPC UA certificates."""
+"""``keygen``: make a pair of keys, for a station, a client or bundles; or certificates."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import socket
 from pathlib import Path
 
 from inspector.cli.arguments import name
 from inspector.cli.bridge import require
+from inspector.cli.console import require as require_console
 from inspector.detection import signing
 from inspector.errors import SecretError
 from inspector.files import check_folders, reason_of, write_new
@@ -26,10 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--opcua", action="store_true", help="certificate and folders of an OPC UA bridge"
     )
     parser.add_argument(
+        "--console", action="store_true", help="a self-signed certificate of the operator's page"
+    )
+    parser.add_argument(
         "--host",
         action="append",
         default=[],
-        help="with --opcua: a name or address by which clients reach the bridge; may be repeated",
+        help="with --opcua or --console: a name or address by which the bridge or the page is "
+        "reached; may be repeated",
     )
     parser.add_argument(
         "--user", type=name, help="with --opcua: a new password for this user, and nothing else"
@@ -39,10 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Make a pair of keys, never in place of existing files; 0. Raises :class:`SecretError`."""
     folder: Path = options.folder
+    if options.user and not options.opcua:
+        raise SecretError("keygen: --user is of --opcua; add it, or leave --user out")
+    if options.opcua and options.console:
+        raise SecretError("keygen: --opcua and --console are two things; make one after the other")
     if options.opcua:
         return _opcua(options)
-    if options.host or options.user:
-        raise SecretError("keygen: --host and --user are of --opcua; add it, or leave them out")
+    if options.console:
+        return _console(options)
+    if options.host:
+        raise SecretError("keygen: --host is of --opcua and --console; add one, or leave it out")
     called = options.name or ("bundle" if options.bundle else "station")
     secret_path, public_path = folder / f"{called}.secret", folder / f"{called}.public"
     try:
@@ -94,4 +106,21 @@ def _opcua(options: argparse.Namespace) -> int:
     print(f"{folder / 'own.der'}: certificate; PLCs are to trust it")
     print(f"{folder / 'trusted'}: put the PLCs' certificates here")
     print(f"in the bridge's file: pki: {folder}")
+    return 0
+
+
+def _console(options: argparse.Namespace) -> int:
+    """Make the certificate of the page."""
+    if options.bundle:
+        raise SecretError("keygen: --console and --bundle are two things; make one after the other")
+    require_console("keygen")
+    from inspector.console.certificate import make_certificate
+
+    hosts = options.host or [socket.gethostname(), "localhost", "127.0.0.1"]
+    certificate, key = make_certificate(options.folder, options.name or "console", hosts)
+    print(f"{key}: secret; it stays on this machine")
+    print(f"{certificate}: certificate, for {', '.join(hosts)}; browsers are to trust it")
+    print("in the page's file:")
+    print(f"hosts: [{', '.join(hosts)}]")
+    print(f"tls: {{certificate: {certificate.absolute()}, key: {key.absolute()}}}")
     return 0

@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "reload": "read the bundles again; acknowledge a missed self-test",
     "install": "have a camera judged by another bundle, or go back",
     "limit": "have a camera judged more tolerantly or strictly",
+    "acknowledge": "say that alarms were seen",
     "start": "have a station judge again after 'stop'",
     "stop": "have a station judge no more, until 'start'",
     "reset": "leave the state Error, through the self-tests",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +14,9 @@ from inspector.config.bridge_file import StationAddress, host_and_port
 from inspector.config.yaml_file import NAME, FrozenModel, Misplaced, Whole, load_yaml
 
 MOST_STATIONS = 32
+
+HOST: Final = r"^[A-Za-z0-9.-]{1,253}$|^\[?[0-9a-fA-F:.]{2,45}\]?$"
+"""Pattern of a name or an address by which browsers reach the page, without a port."""
 
 
 class ShownStation(StationAddress):
@@ -46,12 +50,16 @@ class ConsoleFile(FrozenModel):
     """By the name that the page shows."""
     listen: str = "127.0.0.1:8080"
     """HOST:PORT; port 0: a free one. Beyond loopback ``tls`` and ``users`` are needed."""
-    hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.:\[\]-]{1,253}$")], ...] = ()
+    hosts: tuple[Annotated[str, Field(pattern=HOST)], ...] = ()
     """Names and addresses by which browsers reach the page, beside that of ``listen``."""
     tls: ServerTls | None = None
     """None: not encrypted."""
     users: Path | None = None
     """File of users, written by ``inspector console --add-user``; None: anybody is an engineer."""
+    session_hours: Whole = Field(default=12, ge=1, le=720)
+    """After this somebody who logged in must do so again."""
+    idle_minutes: Whole = Field(default=60, ge=1, le=1440)
+    """As long may an operator or engineer leave the page alone; a viewer as long as they like."""
     connections: Whole = Field(default=200, ge=4, le=10_000)
     """How many may be open at once; one more is refused."""
     state: Path | None = None
@@ -81,6 +89,9 @@ class ConsoleFile(FrozenModel):
                 if getattr(self, name) is None:
                     why = "missing; beyond loopback the page needs tls and users"
                     raise Misplaced((name,), f"{why}, or listen: 127.0.0.1:8080")
+        if self.stands_for_all and not self.hosts:
+            why = f"missing; 'listen' is {self.listen}, which is no address that a browser names"
+            raise Misplaced(("hosts",), f"{why}; add this machine's, such as [10.0.3.7]")
         return self
 
     @property
@@ -98,7 +109,36 @@ class ConsoleFile(FrozenModel):
         except ValueError:
             return host == "localhost"
 
+    @property
+    def stands_for_all(self) -> bool:
+        """True when ``listen`` means every address of this machine."""
+        try:
+            return ipaddress.ip_address(self.host_and_port[0]).is_unspecified
+        except ValueError:
+            return False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name and address by which browsers may reach the page, in small letters."""
+        found = [one.strip("[]") for one in self.hosts]
+        if not self.stands_for_all:
+            found.append(self.host_and_port[0])
+        if self.is_loopback or self.stands_for_all:
+            found += ["localhost", "127.0.0.1", "::1"]
+        return tuple(dict.fromkeys(one.lower() for one in found))
+
 
 def load_console(path: Path) -> ConsoleFile:
     """Read the file of the page. Raises :class:`ConfigError` or :class:`Problems`."""
     return load_yaml(path, ConsoleFile)
+
+
+def is_console(path: Path) -> bool:
+    """True for the file of a page, by its key ``stations``; False for what cannot be read."""
+    try:
+        if not path.is_file():
+            return False
+        text = path.read_text(encoding="utf-8", errors="replace")[:65_536]
+    except OSError:
+        return False
+    return re.search(r"^stations\s*:", text, re.MULTILINE) is not None

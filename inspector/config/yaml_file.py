@@ -32,6 +32,9 @@ _MOST_LETTERS: Final = 600
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """Pattern of station, camera and recipe names, which fit a topic, a file name, a PLC's string."""
 
+USER: Final = r"^[^\W_]([\w .@'-]{0,62}[\w.@'-])?$"
+"""Pattern of a person's name: letters of any script, since it is shown and never a file's name."""
+
 SIZE: Final = r"^[1-9][0-9]{0,5}x[1-9][0-9]{0,5}$"
 """Pattern of a picture's size, width before height, such as 1280x1024."""
 
@@ -246,6 +249,7 @@ _TEXTS: Final = frozenset({"string_type", "path_type"})
 
 _PATTERNS: Final = {
     NAME: "must be letters, digits, '_', '.' or '-', at most 64",
+    USER: "must be letters, digits, spaces and . @ ' - _, at most 64, the first a letter or digit",
     METRICS_ADDRESS: "must be an address of this machine's own, such as 127.0.0.1:9464",
     SIZE: "must be a width and a height in pixels, such as 1280x1024",
     Z85_KEY: "must be the 40 characters of a public key, as 'inspector keygen' prints them",

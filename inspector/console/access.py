@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
 
 from starlette.requests import Request
 
-Role = Literal["viewer", "operator", "engineer"]
+from inspector.config.console_users import ROLES, Role
 
-ROLES: Final[tuple[Role, ...]] = ("viewer", "operator", "engineer")
-"""Each may do what those before it may."""
+__all__ = [
+    "ROLES",
+    "Person",
+    "RefusedError",
+    "Role",
+    "allowed",
+    "person",
+    "take_up_to",
+]
 
 
 @dataclass(frozen=True)
@@ -50,3 +56,11 @@ def allowed(request: Request, role: Role) -> Person:
     if not found.may(role):
         raise RefusedError(403, "role", role)
     return found
+
+
+def take_up_to(request: Request, most_bytes: int) -> None:
+    """Let the body of this request be longer than that of others, which is 1 MB at most.
+
+    Called before the body is read, and after :func:`allowed`: a stranger's body is never long.
+    """
+    request.state.most_bytes = most_bytes

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
@@ -34,10 +33,11 @@ class Page:
         lines: Sequence[Line],
         hub: Hub,
         routes: Sequence[BaseRoute] = (),
-        middleware: Sequence[Middleware] = (),
+        most_streams: int = 16,
     ) -> None:
         self._lines = {line.name: line for line in lines}
         self._hub = hub
+        self._most_streams = most_streams
         self.app = Starlette(
             routes=[
                 Route("/", self._index),
@@ -47,8 +47,11 @@ class Page:
                 *routes,
                 Mount("/static", StaticFiles(directory=_PAGE)),
             ],
-            middleware=list(middleware),
-            exception_handlers={RefusedError: _refused, CommandError: _station_refused},
+            exception_handlers={
+                RefusedError: _refused,
+                CommandError: _station_refused,
+                Exception: _failed,
+            },
         )
         self.app.state.line = self.line
 
@@ -81,13 +84,17 @@ class Page:
         )
 
     async def _events(self, request: Request) -> Response:
-        person(request)
-        listener = self._hub.join()
+        who = person(request)
+        if self._hub.count(who.name) >= self._most_streams:
+            raise RefusedError(429, "too_many_pages", str(self._most_streams))
 
         async def lines() -> AsyncIterator[str]:
+            # Joined here and not before: a browser that has gone again never gets so far.
+            listener = self._hub.join(who.name, getattr(request.state, "holds", None))
             snapshot = [line.snapshot() for line in self._lines.values()]
-            yield f"event: snapshot\ndata: {json.dumps(snapshot, ensure_ascii=False)}\n\n"
             async with contextlib.aclosing(listener.lines()) as told:
+                yield await anext(told)
+                yield f"event: snapshot\ndata: {json.dumps(snapshot, ensure_ascii=False)}\n\n"
                 async for one in told:
                     yield one
 
@@ -108,7 +115,7 @@ async def body(request: Request) -> dict[str, Any]:
     """The JSON object that the request bears. Raises :class:`RefusedError`."""
     try:
         found = json.loads(await request.body())
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise RefusedError(400, "malformed")
@@ -118,6 +125,11 @@ async def body(request: Request) -> dict[str, Any]:
 def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
     return JSONResponse({"code": error.code, "detail": error.detail}, status_code=error.status)
+
+
+def _failed(_: Request, error: Exception) -> Response:
+    # The error goes on to the server, which has it in the log.
+    return JSONResponse({"code": "failed", "detail": type(error).__name__}, status_code=500)
 
 
 def _station_refused(_: Request, error: Exception) -> Response:

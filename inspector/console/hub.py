@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
 _MOST_WAITING: Final = 300
@@ -21,8 +21,10 @@ _BEAT_S: Final = 5.0
 class Listener:
     """The events for one browser; used in the thread of the event loop."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, who: str, holds: Callable[[], bool] | None) -> None:
+        self.who = who
         self._hub = hub
+        self._holds = holds or (lambda: True)
         self._waiting: collections.deque[tuple[str, str]] = collections.deque()
         self._statuses: dict[str, str] = {}
         self._changed = asyncio.Event()
@@ -45,10 +47,10 @@ class Listener:
         self._changed.set()
 
     async def lines(self) -> AsyncGenerator[str, None]:
-        """What goes to the browser (text/event-stream), for ever or until :meth:`close`."""
+        """What goes to the browser (text/event-stream), until :meth:`close` or its session ends."""
         try:
             yield "retry: 1000\n\n"
-            while not self.closed:
+            while not self.closed and self._holds():
                 try:
                     await asyncio.wait_for(self._changed.wait(), _BEAT_S)
                 except asyncio.TimeoutError:
@@ -73,11 +75,15 @@ class Hub:
     def __init__(self) -> None:
         self._listeners: set[Listener] = set()
 
-    def join(self) -> Listener:
-        """A new listener, which hears what is told from now on."""
-        made = Listener(self)
+    def join(self, who: str, holds: Callable[[], bool] | None = None) -> Listener:
+        """A new listener, which hears what is told from now on; ``holds`` False ends it."""
+        made = Listener(self, who, holds)
         self._listeners.add(made)
         return made
+
+    def count(self, who: str) -> int:
+        """How many listeners somebody has."""
+        return sum(one.who == who for one in self._listeners)
 
     def leave(self, listener: Listener) -> None:
         """Forget a listener; one that is forgotten already is no error."""

@@ -25,6 +25,7 @@ from inspector.wire.queries import (
     HistoryQuery,
     PictureField,
     PictureQuery,
+    PreviewQuery,
 )
 from inspector.wire.wording import first_wrong
 
@@ -140,8 +141,14 @@ async def _pieces(data: bytes) -> AsyncIterator[bytes]:
 async def _preview(request: Request) -> Response:
     person(request)
     camera = request.path_params["camera"]
-    full = request.query_params.get("full") == "1"
-    view = await line_of(request).look(lambda viewer: viewer.preview(camera, full=full))
+    line = line_of(request)
+    if request.query_params.get("full") == "1":
+        try:
+            query = PreviewQuery(camera=camera, full=True)
+        except ValidationError:
+            raise RefusedError(404, "unknown") from None
+        return await _in_full(line, lambda viewer: viewer.ask(query), "preview")
+    view = await line.look(lambda viewer: viewer.preview(camera))
     if view.picture is None:
         raise RefusedError(404, "unknown")
     return _image(view.picture, view.about.frames[0].format, _of_answer(view.about), _NEVER)

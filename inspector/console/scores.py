@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -15,6 +15,7 @@ from inspector.client import Viewer
 from inspector.console.access import RefusedError, person
 from inspector.console.app import line_of
 from inspector.errors import CommandError
+from inspector.wire.judging import JudgingField
 from inspector.wire.messages import VerdictMessage
 from inspector.wire.queries import LONGEST_PX, HistoryQuery, PictureQuery
 
@@ -23,6 +24,8 @@ _PARTS: Final = 1000
 _MOST_PAGES: Final = 40
 """A journal may have long stretches that are not of this camera."""
 _FRESH_S: Final = 1.0
+_SHARE: Final = 0.1
+"""Looking through the history may take this share of the time that a station is watched."""
 _CONTROL_S: Final = 600.0
 """A PLC that has triggered so lately has the control."""
 _LOOKED_THROUGH: Final = 10
@@ -41,12 +44,13 @@ class Control:
     at_us: int
 
 
-def control_of(viewer: Viewer) -> Control | None:
+def control_of(viewer: Viewer, told: JudgingField | None = None) -> Control | None:
     """Who has the control of the line, if it is not the people before it.
 
-    Raises :class:`CommandError`.
+    ``told``: what the station has just said of itself; None: it is asked. Raises
+    :class:`CommandError`.
     """
-    told = viewer.judging()
+    told = told or viewer.judging()
     # Both times are the station's.
     since_us = told.at_us - round(_CONTROL_S * 1e6)
     found: list[Control] = []
@@ -67,14 +71,14 @@ class _Recent:
 
     def __init__(self, camera: str) -> None:
         self._camera = camera
-        self._looked_s = float("-inf")
+        self._due_s = float("-inf")
         self.parts: collections.deque[dict[str, Any]] = collections.deque(maxlen=_PARTS)
         self.marked: list[dict[str, Any]] = []
 
     def refresh(self, viewer: Viewer) -> None:
         """Ask for what came since. Raises :class:`CommandError`."""
-        now_s = time.monotonic()
-        if now_s < self._looked_s + _FRESH_S:
+        begun_s = time.monotonic()
+        if begun_s < self._due_s:
             return
         known = {(one["epoch"], one["seq"]) for one in self.parts}
         found: list[dict[str, Any]] = []
@@ -98,7 +102,8 @@ class _Recent:
             for entry in answer.entries
             if entry.marks
         ]
-        self._looked_s = now_s
+        done_s = time.monotonic()
+        self._due_s = done_s + max(_FRESH_S, (done_s - begun_s) / _SHARE)
 
 
 def _told(verdict: VerdictMessage) -> dict[str, Any]:
@@ -136,10 +141,10 @@ class Scores:
         person(request)
 
         def look(viewer: Viewer) -> dict[str, Any]:
-            control = control_of(viewer)
-            told: dict[str, Any] = viewer.judging().model_dump(mode="json")
-            told["control"] = control and {"client": control.client, "at_us": control.at_us}
-            return told
+            told = viewer.judging()
+            control = control_of(viewer, told)
+            found = None if control is None else asdict(control)
+            return told.model_dump(mode="json") | {"control": found}
 
         return JSONResponse(await line_of(request).ask(look), headers=_NEVER)
 

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Final
 
 import uvicorn
-from starlette.middleware import Middleware
 
 from inspector.client import ClientKeys
 from inspector.config.console_file import ConsoleFile
-from inspector.console import deeds, install, parts, published, table
+from inspector.console import certificate, deeds, install, parts, published, table
 from inspector.console.app import Page
+from inspector.console.door import Door
 from inspector.console.guard import Guard
 from inspector.console.hub import Hub
 from inspector.console.line import Line
+from inspector.console.log_in import LogIn
 from inspector.console.scores import Scores
+from inspector.console.sessions import Sessions, Store, Tokens
+from inspector.console.users import Users
 from inspector.errors import PortError
-from inspector.logs import say
+from inspector.logs import Refusals, say
+
+_LIBRARIES: Final = ("uvicorn.error", "asyncio")
+_REFRESH_S: Final = 1.0
+_KEEP_ALIVE_S: Final = 30
+_LONGEST_HEAD: Final = 16_384
+_MOST_STREAMS: Final = 16
+"""Pages that one user has open at once."""
 
 
 class Server(uvicorn.Server):
@@ -48,7 +59,12 @@ class Console:
     """The page of some stations; used in the thread of one event loop."""
 
     def __init__(self, config: ConsoleFile, keys: dict[str, ClientKeys | None]) -> None:
+        """Raises :class:`ConfigError`, :class:`SecretError` or :class:`Problems`."""
         self._config = config
+        self._refusals = Refusals("page")
+        self._tls = None if config.tls is None else certificate.load(config.tls)
+        self._users = None if config.users is None else Users(config.users)
+        self._store = Store(config.state)
         self._hub = Hub()
         self._lines = [
             Line(name, station, keys[name], self._hub.tell, config.shifts)
@@ -63,60 +79,121 @@ class Console:
         Raises :class:`PortError`.
         """
         config = self._config
-        page = Page(
-            self._lines,
-            self._hub,
-            [
-                *parts.ROUTES,
-                *table.ROUTES,
-                *deeds.ROUTES,
-                *published.ROUTES,
-                *install.ROUTES,
-                *Scores().routes(),
-            ],
-            [Middleware(Guard, config=config)],
-        )
-        tls: dict[str, Any] = {}
-        if config.tls is not None:
-            tls = {"ssl_certfile": config.tls.certificate, "ssl_keyfile": config.tls.key}
         made = uvicorn.Config(
-            page.app,
+            self._guarded(),
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=config.connections,
-            timeout_keep_alive=30,
+            # Whoever is on this machine could else claim any address.
+            proxy_headers=False,
+            ws="none",
+            lifespan="off",
+            timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=3,
-            **tls,
+            h11_max_incomplete_event_size=_LONGEST_HEAD,
         )
+        made.load()
         server = Server(made, self._hub.close)
-        with _bound(config) as bound:
+        door = Door(made, server.server_state, config.connections, self._tls, self._refusals)
+        with _heard(self._refusals), _bound(config) as bound:
             loop = asyncio.get_running_loop()
             for line in self._lines:
                 line.open(loop)
+            # The door takes the connections, and uvicorn only what comes by them.
+            serving = asyncio.ensure_future(server.serve([]))
+            ending = asyncio.ensure_future(stop.wait())
+            others = [asyncio.ensure_future(door.serve(bound))]
+            if self._users is not None:
+                others.append(asyncio.ensure_future(_refresh(self._users)))
             try:
-                serving = asyncio.ensure_future(server.serve([bound]))
-                ending = asyncio.ensure_future(stop.wait())
                 address = self._url(bound)
                 say("console", page=address, stations=",".join(config.stations))
                 if listening is not None:
                     listening(address)
                 await asyncio.wait((serving, ending), return_when=asyncio.FIRST_COMPLETED)
+                others[0].cancel()
                 server.should_exit = True
-                ending.cancel()
                 await serving
             finally:
+                for task in (ending, *others):
+                    task.cancel()
+                await asyncio.gather(ending, *others, return_exceptions=True)
                 await loop.run_in_executor(None, self._close)
+
+    def _guarded(self) -> Guard:
+        """The page's application, behind its guard."""
+        config = self._config
+        routes = [
+            *parts.ROUTES,
+            *table.ROUTES,
+            *deeds.ROUTES,
+            *published.ROUTES,
+            *install.ROUTES,
+            *Scores().routes(),
+        ]
+        sessions = None
+        if self._users is not None:
+            sessions = Sessions(
+                self._users,
+                self._store,
+                hours=config.session_hours,
+                idle_minutes=config.idle_minutes,
+            )
+            routes += LogIn(self._users, sessions, self._refusals).routes
+        most = min(_MOST_STREAMS, config.connections // 2)
+        page = Page(self._lines, self._hub, routes, most)
+        return Guard(page.app, config, sessions, Tokens(self._store.secret), self._refusals)
 
     def _close(self) -> None:
         for line in self._lines:
             line.close()
+        if self._users is not None:
+            self._users.close()
 
     def _url(self, bound: socket.socket) -> str:
         host = self._config.host_and_port[0]
         shown = f"[{host}]" if ":" in host else host
         scheme = "http" if self._config.tls is None else "https"
         return f"{scheme}://{shown}:{bound.getsockname()[1]}/"
+
+
+class _Complaints(logging.Handler):
+    """What libraries complain of, in this log: no oftener than what peers do wrong."""
+
+    def __init__(self, refusals: Refusals) -> None:
+        super().__init__(logging.WARNING)
+        self._refusals = refusals
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it down, with the traceback of an error."""
+        if record.exc_info is None or record.exc_info[0] is None:
+            self._refusals.say("", record.getMessage())
+        elif self._refusals.admits(f"{record.name} {record.exc_info[0].__name__}"):
+            error = record.exc_info[0].__name__
+            logging.getLogger("inspector").error("page error=%s", error, exc_info=record.exc_info)
+
+
+@contextlib.contextmanager
+def _heard(refusals: Refusals) -> Iterator[None]:
+    """Have the libraries complain here."""
+    handler = _Complaints(refusals)
+    loggers = [logging.getLogger(name) for name in _LIBRARIES]
+    for one in loggers:
+        one.addHandler(handler)
+        one.propagate = False
+    try:
+        yield
+    finally:
+        for one in loggers:
+            one.removeHandler(handler)
+            one.propagate = True
+
+
+async def _refresh(users: Users) -> None:
+    """Take over changes of the file of users, until cancelled."""
+    while True:
+        await asyncio.sleep(_REFRESH_S)
+        await asyncio.to_thread(users.refresh)
 
 
 def _bound(config: ConsoleFile) -> socket.socket:

@@ -18,8 +18,8 @@ from asyncua.ua.ua_binary import struct_to_binary
 
 from inspector.bridges import machine_vision as mv
 from inspector.bridges.codes import ErrorCode
-from inspector.bridges.opcua_security import Refusals
 from inspector.journal.reader import Reader
+from inspector.logs import Refusals
 from tests.bridges.opcua_line import Caller, Opcua, connected
 
 SCHEMA = 7617
@@ -171,7 +171,7 @@ def test_bytes_that_are_none_of_the_protocol_end_their_own_connection(opcua):
 
 
 def test_the_log_has_few_lines_however_many_names_a_peer_thinks_of(caplog):
-    refusals = Refusals()
+    refusals = Refusals("opcua")
     for number in range(500):
         refusals.say(f"user-{number}" + "x" * 70_000, "user unknown, or wrong password")
         refusals.say("10.0.0.1", "y" * 70_000)

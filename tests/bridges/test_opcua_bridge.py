@@ -19,12 +19,12 @@ from inspector.bridges import machine_vision as mv
 from inspector.bridges.codes import ErrorCode
 from inspector.bridges.opcua_security import (
     Pki,
-    Refusals,
     Users,
     application_uri,
     make_password,
     make_pki,
 )
+from inspector.logs import Refusals
 from tests import running
 from tests.bridges.opcua_line import Caller, Opcua, connected
 
@@ -270,7 +270,7 @@ def test_a_session_is_judged_by_the_certificate_of_its_channel(tmp_path):
     for name in ("pki", "good", "stranger"):
         make_pki(tmp_path / name, name, ["127.0.0.1"])
     shutil.copy(tmp_path / "good" / "own.der", tmp_path / "pki" / "trusted" / "good.der")
-    refusals = Refusals()
+    refusals = Refusals("opcua")
     known = {"plc": ("a-long-password", frozenset({"read"}))}
     users = Users(known, Pki(tmp_path / "pki", refusals), refusals)
     good, stranger = ((tmp_path / name / "own.der").read_bytes() for name in ("good", "stranger"))
@@ -289,7 +289,7 @@ def test_a_flood_of_certificates_fills_no_folder(tmp_path):
     rejected = tmp_path / "pki" / "rejected"
     for number in range(100):
         (rejected / f"{number}.der").write_bytes(b"")
-    pki = Pki(tmp_path / "pki", Refusals())
+    pki = Pki(tmp_path / "pki", Refusals("opcua"))
     with pytest.raises(ServiceError):
         pki.admit((tmp_path / "stranger" / "own.der").read_bytes())
     assert len(list(rejected.iterdir())) == 100

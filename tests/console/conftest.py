@@ -19,6 +19,15 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Running]:
 
 
 @pytest.fixture(scope="module")
+def tiny_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Running]:
+    """A station that is there at once; a file that overrides ``line`` by it has it served."""
+    station = serving.write_tiny_station(tmp_path_factory.mktemp("line"))
+    with running.running(station) as daemon:
+        daemon.wait_for_log(r" state=ContinuousExecution ")
+        yield daemon
+
+
+@pytest.fixture(scope="module")
 def served(
     line: running.Running, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[serving.Served]:

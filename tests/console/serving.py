@@ -72,6 +72,15 @@ def write_triggered_station(folder: Path, **keys: Any) -> Path:
     )
 
 
+def write_tiny_station(folder: Path) -> Path:
+    """As the demo's, but ready at once: a tiny bundle, twenty parts a second, good and bad."""
+    bundle = tiny.write_bundle(folder / "part.onnx")
+    parts = running.write_parts(folder / "parts", tiny.good_picture(), tiny.bad_picture())
+    camera = running.folder_camera(parts, rate_hz=20, loop=True, deadline_ms=60_000)
+    sockets = {"queries": "tcp://127.0.0.1:*"}
+    return running.write_station(folder / "station.yaml", bundle, camera, sockets=sockets)
+
+
 def addresses(daemon: running.Running) -> dict[str, str]:
     """Where a running station is, as the page's file names it."""
     return {
@@ -91,6 +100,11 @@ class Served:
         self.url = self.wait_for_log(r" page=(\S+)")[1]
         # Its own certificates are signed by nobody.
         self.client = httpx.Client(base_url=self.url, verify=False)
+
+    def take_token(self) -> None:
+        """Have the client bear the token of deeds, as the page does."""
+        told = self.client.get("/api/session").json()
+        self.client.headers["X-CSRF-Token"] = told.get("csrf", "")
 
     @property
     def log(self) -> str:
@@ -121,6 +135,7 @@ def serving(folder: Path, stations: dict[str, dict[str, str]], **keys: Any) -> I
         try:
             served = Served(child, log)
             with served.client:
+                served.take_token()
                 yield served
             child.send_signal(signal.SIGTERM)
             assert child.wait(10) == 0, served.log

@@ -50,6 +50,15 @@ def in_force(line):
         return viewer.judging().cameras[0].limit_factor
 
 
+def marks(line):
+    with Viewer(line.queries) as viewer:
+        return [
+            (entry.verdict.seq, mark.label)
+            for entry in viewer.history(marked=True)
+            for mark in entry.marks
+        ]
+
+
 def test_scores_are_in_units_of_the_bundle_whatever_the_limit_was(served, line):
     found = scores(served)
     assert [one["part_id"] for one in found["parts"]] == [f"S/N {n}" for n in range(12, 0, -1)]
@@ -134,7 +143,10 @@ def test_the_limit_is_tried_set_and_taken_back_by_keyboard_and_mouse(served, lin
         page.get_by_role("button", name="Show them").click()
         strip = page.get_by_role("region", name="Parts that would be judged otherwise")
         assert strip.get_by_role("button").count() == len(parts)
-        strip.get_by_text(parts[0]["part_id"], exact=True).wait_for()
+        strip.get_by_text(parts[0]["part_id"], exact=True).click()
+        page.get_by_role("dialog").get_by_role("button", name="This part was good").click()
+        wait_for(lambda: (parts[0]["seq"], "good") in marks(line))
+        page.get_by_role("dialog").wait_for(state="detached")
         assert in_force(line) == 1.0
         page.get_by_role("button", name="Set the limit to 1.20").click()
         dialog = page.get_by_role("dialog")

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from starlette.middleware import Middleware
 
 from inspector.client import Commander, Viewer
 from inspector.config.console_file import ShownStation
@@ -119,8 +118,8 @@ async def as_operator(line, told):
             await self.app(scope, receive, send)
 
     station = Line("line-1", ShownStation(**serving.addresses(line)), None, lambda *_: None)
-    page = Page([station], Hub(), deeds.ROUTES, [Middleware(Operator)])
-    transport = httpx.ASGITransport(app=page.app)
+    page = Page([station], Hub(), deeds.ROUTES)
+    transport = httpx.ASGITransport(app=Operator(page.app))
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
             answer = await client.post("/api/stations/line-1/deeds/recipe", json=told)

@@ -261,7 +261,11 @@ def test_an_alarm_is_acknowledged_until_it_ends(tmp_path, bundle):
         (alarm,) = alarms
         assert (alarm.kind, alarm.where, alarm.acknowledged_us) == ("fail", "top", None)
         assert desk.status().alarm == f"top: {alarm.detail}"
-        desk.acknowledge("fail", "top", by="Li Wei")
+        at = ("--address", daemon.commands)
+        code, said, _ = running.inspector("acknowledge", "side", "--by", "Li Wei", *at)
+        assert (code, said.strip()) == (0, "no alarm stands that nobody has seen")
+        code, said, _ = running.inspector("acknowledge", "top", "--by", "Li Wei", *at)
+        assert code == 0 and "alarm fail of top: acknowledged" in said
         desk.acknowledge("fail", "top", by="Ana")
         (seen,) = desk.status().alarms
         assert (seen.by, seen.detail) == ("Li Wei", alarm.detail)

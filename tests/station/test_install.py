@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,18 @@ import yaml
 from onnx import numpy_helper
 
 from inspector.client.commander import Commander
+from inspector.client.keys import ClientKeys
+from inspector.client.viewer import Viewer
 from inspector.config.station_file import load_station
 from inspector.detection import bundle as bundles
 from inspector.detection.signing import load_signing_key
 from inspector.errors import CommandError
+from inspector.journal.reader import Reader
 from inspector.journal.schema import BundleInForce
 from inspector.station.installs import Installs
 from inspector.station.recipes import with_bundles
 from inspector.verdict import Verdict
+from inspector.wire.keys import load_public_key
 from inspector.wire.messages import InstallCommand, RevertCommand, StatusMessage
 from tests import running, tiny
 from tests.parties import make_keys
@@ -83,6 +88,10 @@ def working(station: Path) -> Iterator[tuple[running.Running, Commander]]:
 def names(folder: Path) -> list[str]:
     found = (folder / "journal" / "installed").glob("*")
     return sorted(path.name for path in found)
+
+
+def holds(folder: Path, wanted: list[str]) -> bool:
+    return names(folder) == wanted
 
 
 def until(holds: Callable[[], bool], within_s: float = 20.0) -> None:
@@ -388,3 +397,77 @@ def test_what_was_installed_counts_as_long_as_the_file_names_the_same(tmp_path, 
     assert installs.take_back() == (taken, rows[0])
     assert installs.take_back() is None
     assert installs.now("r", "top") == rows[0]
+
+
+def test_with_keys_it_takes_an_engineer_and_the_pieces_fit_encrypted(tmp_path, made):
+    folder = tmp_path / "keys"
+    peers = {}
+    for name, roles in (("lab", ["engineer"]), ("desk", ["listen", "trigger", "operate"])):
+        _, public = make_keys(folder, name)
+        peers[name] = {"key": load_public_key(public).decode(), "roles": roles}
+    secret, _ = make_keys(folder, "station")
+    station = write(tmp_path, made("1"), security={"secret_key": str(secret), "peers": peers})
+    bundle = large(tmp_path / "large.onnx", 1)
+
+    def keys(name: str) -> ClientKeys:
+        return ClientKeys.load(folder / f"{name}.secret", folder / "station.public")
+
+    with running.running(station) as daemon:
+        daemon.wait_for_log(r"state=Ready")
+        with (
+            Commander(daemon.commands, keys=keys("lab")) as lab,
+            Commander(daemon.commands, keys=keys("desk")) as desk,
+        ):
+            for deed in (
+                lambda: desk.install(bundle, "r", "top"),
+                lambda: desk.install_uploaded(sha256(bundle), "r", "top"),
+                lambda: desk.revert("r", "top"),
+                lambda: lab.trigger("top", 1),
+            ):
+                with pytest.raises(
+                    CommandError, match=r"may not send \w+; see security"
+                ) as refused:
+                    deed()
+                assert refused.value.code == "forbidden"
+            lab.install(bundle, "r", "top", by="Ann")
+            assert in_force(lab.status()) == ("large", True)
+            assert desk.trigger("top", 1).model.version == "large"
+        with Viewer(daemon.queries, keys=keys("desk")) as viewer:
+            (deed,) = viewer.deeds()
+            assert (deed.kind, deed.client, deed.by) == ("install", "lab", "Ann")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_a_power_cut_at_any_moment_leaves_the_old_bundle_or_the_new_one(tmp_path, made):
+    station = write(tmp_path, made("1"))
+    may_be, found = {"1"}, set()
+    for delay_s in (0.0, 0.05, 0.12, 0.2, 2.0, None):
+        with running.running(station) as daemon:
+            daemon.wait_for_log(r"state=Ready")
+            with Commander(daemon.commands, timeout_s=2.0) as desk:
+                now, _ = in_force(desk.status())
+                # What was answered with done is in force; what was not may be.
+                assert now in may_be
+                judged = desk.trigger("top", 1)
+                assert (judged.verdict, judged.model.version) == (Verdict.PASS, now)
+                told = [deed.after for deed in deeds(daemon)]
+                assert (told[-1] if told else sha256(made("1"))) == sha256(made(now))
+                with Reader(tmp_path / "journal") as reader:
+                    rows = reader.bundles()
+                named = {one for row in rows for one in (row.sha256, row.before) if one}
+                # No more is left than what judges and what comes with a step back.
+                until(partial(holds, tmp_path, sorted(f"{one}.onnx" for one in named)))
+                found.add(now)
+                if delay_s is None:
+                    break
+                new = made("2" if now == "1" else "3" if now == "2" else "2")
+                may_be = {now, bundles.read(new).manifest.version}
+                desk.upload(sha256(new), new.stat().st_size, 0, new.read_bytes())
+                killing = threading.Timer(delay_s, os.kill, (daemon.child.pid, signal.SIGKILL))
+                killing.start()
+                with contextlib.suppress(CommandError):
+                    desk.install_uploaded(sha256(new), "r", "top", 5.0)
+                    may_be.discard(now)
+                killing.join()
+    assert len(found) > 1

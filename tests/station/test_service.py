@@ -12,11 +12,12 @@ from inspector import errors
 from tests.paths import ROOT
 
 UNIT = ROOT / "config" / "inspector@.service"
+PAGE = ROOT / "config" / "inspector-console.service"
 
 
-def settings() -> dict[str, list[str]]:
+def settings(unit: Path = UNIT) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for line in UNIT.read_text(encoding="utf-8").splitlines():
+    for line in unit.read_text(encoding="utf-8").splitlines():
         if line and line[0] not in "#[":
             key, _, value = line.partition("=")
             found.setdefault(key, []).append(value)
@@ -33,6 +34,15 @@ def installed(tmp_path: Path) -> Path:
     return instance
 
 
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    """The page's unit, with a program that this machine has."""
+    text = PAGE.read_text(encoding="utf-8").replace("/opt/inspector/bin/inspector", sys.executable)
+    path = tmp_path / PAGE.name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
 def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze here")
@@ -46,6 +56,22 @@ def test_systemd_finds_nothing_wrong_with_the_unit(installed):
     # It names whatever else is wrong on the machine; ours is what counts.
     ours = [line for line in done.stderr.splitlines() if "inspector@" in line]
     assert (done.returncode, ours) == (0, [])
+
+
+def test_systemd_finds_nothing_wrong_with_the_pages_unit(page):
+    done = analyze("verify", "--man=no", page)
+    ours = [line for line in done.stderr.splitlines() if "inspector-" in line]
+    assert (done.returncode, ours) == (0, [])
+    done = analyze("security", "--offline=true", "--no-pager", "--threshold=25", page)
+    assert "nrecognized option" in done.stderr or done.returncode == 0, done.stdout
+
+
+def test_the_page_yields_to_the_station_and_is_not_started_in_vain():
+    unit = settings(PAGE)
+    assert int(unit["Nice"][0]) > 0 and int(unit["OOMScoreAdjust"][0]) > 0
+    (listed,) = unit["RestartPreventExitStatus"]
+    incurable = {errors.ConfigError, errors.SecretError}
+    assert {int(code) for code in listed.split()} == {kind.exit_code for kind in incurable}
 
 
 def test_systemd_finds_mistakes_in_the_unit(installed):

@@ -10,7 +10,20 @@ export class Refused extends Error {
   }
 }
 
+const TOLD_MS = 60_000;
 let csrf = "";
+/** Whether somebody has touched the page since the server was told so, and when that was. */
+let touched = true;
+let toldAt = 0;
+
+for (const kind of ["pointerdown", "keydown"]) {
+  const here = () => {
+    touched = true;
+    // A page on which somebody only looks around asks for nothing else.
+    if (Date.now() - toldAt > TOLD_MS) get("/api/session").catch(() => {});
+  };
+  document.addEventListener(kind, here, { capture: true, passive: true });
+}
 
 /** The token that every deed bears, as the session says. */
 export function setToken(token) {
@@ -24,9 +37,19 @@ export async function get(path, query = {}) {
 
 /** Send a deed: a JSON object, or the bytes of a file. Throws Refused. */
 export async function post(path, body, type = "application/json") {
-  const headers = { "Content-Type": type, "X-CSRF-Token": csrf };
   const sent = type === "application/json" ? JSON.stringify(body ?? {}) : body;
-  return (await request(path, { method: "POST", headers, body: sent })).json();
+  const send = async () => {
+    const headers = { "Content-Type": type, "X-CSRF-Token": csrf };
+    return (await request(path, { method: "POST", headers, body: sent })).json();
+  };
+  try {
+    return await send();
+  } catch (error) {
+    if (error.code !== "csrf") throw error;
+    // The page's server was started anew, and has another token for this page.
+    setToken((await get("/api/session")).csrf);
+    return send();
+  }
 }
 
 /** The answer at `path` as it came, null where there is nothing; it may be kept. Throws Refused. */
@@ -59,9 +82,17 @@ export function ofStation(station, what) {
 }
 
 async function request(path, options) {
+  const headers = { ...options.headers };
+  if (touched) {
+    // What a page asks for by itself keeps no session alive; see docs/console.md.
+    headers["X-Somebody-Here"] = "1";
+    touched = false;
+    toldAt = Date.now();
+  }
   let answer;
   try {
-    answer = await fetch(path, { credentials: "same-origin", cache: "no-store", ...options });
+    const asked = { credentials: "same-origin", cache: "no-store", ...options, headers };
+    answer = await fetch(path, asked);
   } catch {
     throw new Refused(0, "no_page", "");
   }
@@ -72,6 +103,6 @@ async function request(path, options) {
   } catch {
     // A server in between answers in words of its own.
   }
-  if (answer.status === 401) document.dispatchEvent(new Event("logged-out"));
+  if (told.code === "who" && path !== "/api/session") document.dispatchEvent(new Event("logged-out"));
   throw new Refused(answer.status, told.code ?? "refused", told.detail ?? "");
 }

@@ -43,6 +43,7 @@ async function enter() {
   live.close();
   close();
   close = () => {};
+  app.session = null;
   try {
     app.session = await get("/api/session");
   } catch (error) {
@@ -79,7 +80,11 @@ function draw() {
     app.session.stations.map((name) => el("option", { value: name }, name)),
   );
   const who = app.session.log_in
-    ? el("button", { class: "plain", id: "log-out", onclick: logOut }, `${app.session.name} ⏻`)
+    ? el(
+        "button",
+        { class: "plain", id: "log-out", onclick: logOut, title: text("log_in.leave") },
+        `${app.session.name} · ${text("log_in.leave")}`,
+      )
     : null;
   fill(
     document.body,
@@ -164,8 +169,11 @@ function changeStation(event) {
 }
 
 async function logOut() {
-  await post("/api/log-out");
-  app.session = null;
+  try {
+    await post("/api/log-out");
+  } catch (error) {
+    if (error.code !== "who") return say(words.reason(error), "problem");
+  }
   await enter();
 }
 

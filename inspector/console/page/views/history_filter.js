@@ -107,6 +107,7 @@ export class FilterForm {
   #more = el("div", { class: "more", id: "history-more" });
   #opener;
   #table;
+  #clear;
   node;
 
   constructor(station, filter, changed) {
@@ -119,7 +120,8 @@ export class FilterForm {
       { class: "plain", type: "button", "aria-controls": this.#more.id, onclick: () => this.#unfold(this.#more.hidden) },
       text("history.more"),
     );
-    fill(this.#more, this.#further(), this.button("history.clear", () => this.clear()));
+    fill(this.#more, this.#further());
+    this.#clear = this.button("history.clear_short", () => this.clear());
     this.node = el(
       "form",
       {
@@ -129,13 +131,15 @@ export class FilterForm {
       this.#first(),
       this.#opener,
       this.#table,
+      this.#clear,
       this.#more,
     );
     this.#unfold(filter.isFurther);
   }
 
-  /** The link to the table asks for what is chosen now. */
+  /** Show what is chosen now; the link to the table asks for it. */
   draw() {
+    this.#clear.hidden = this.#filter.isEmpty;
     this.#table.href = address(ofStation(this.#station, "history.csv"), this.#filter.query());
   }
 

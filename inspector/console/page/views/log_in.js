@@ -11,16 +11,21 @@ export function logIn(done, language) {
   const password = el("input", {
     name: "password", type: "password", autocomplete: "current-password", required: true,
   });
+  const enter = el("button", { type: "submit" }, text("log_in.enter"));
+  document.title = `${text("log_in.enter")} – Line Inspector`;
   const send = async (event) => {
     event.preventDefault();
     problem.textContent = "";
+    enter.disabled = true;
     try {
       await post("/api/log-in", { name: name.value, password: password.value });
     } catch (error) {
-      problem.textContent = reason(error);
+      problem.textContent = `▲ ${reason(error)}`;
       password.value = "";
       password.focus();
       return;
+    } finally {
+      enter.disabled = false;
     }
     await done();
   };
@@ -31,11 +36,11 @@ export function logIn(done, language) {
     el("h1", {}, "Line Inspector"),
     el(
       "form",
-      { onsubmit: send },
+      { class: "panel", onsubmit: send },
       el("label", {}, text("log_in.name"), name),
       el("label", {}, text("log_in.password"), password),
       problem,
-      el("button", { type: "submit" }, text("log_in.enter")),
+      enter,
     ),
     language,
   );

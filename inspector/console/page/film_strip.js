@@ -139,7 +139,7 @@ class Frame {
   #layers = new PartLayers(true);
   #words = el("span", { class: "words" });
   #at = el("span", { class: "at" });
-  #shape = el("span", { class: "mark" });
+  #shape = el("span", { class: "sign" });
   key = "";
   done = false;
 
@@ -163,7 +163,7 @@ class Frame {
     const words = verdict.score === null ? why(verdict) : number(verdict.score, 2);
     fill(this.#shape, shapeOf(verdict.verdict));
     this.#words.textContent = words;
-    this.#words.classList.toggle("score", verdict.score !== null);
+    this.#words.classList.toggle("figure", verdict.score !== null);
     this.#at.textContent = moment(verdict.judged_us, false);
     const label = [text(`verdict.${verdict.verdict}`), called(verdict), why(verdict)];
     this.button.setAttribute("aria-label", `${label.join(", ")}, ${this.#at.textContent}`);

@@ -19,7 +19,7 @@ export class Numbers {
       const value = el("dd", {}, "–");
       const note = el("dt", {}, before, label);
       this.#cells.set(name, { value, note: note.lastChild });
-      return el("div", { class: name }, note, value);
+      return el("div", { class: `of-${name}` }, note, value);
     };
     this.node = el(
       "div",

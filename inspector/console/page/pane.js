@@ -24,6 +24,7 @@ export class Pane {
   #shownAt = 0;
   #stale = 0;
   #told = "";
+  #named = false;
   #tell;
   #closed = false;
   layers = new PartLayers();
@@ -71,7 +72,8 @@ export class Pane {
   }
 
   set named(value) {
-    this.camera.hidden = !value;
+    this.#named = value;
+    this.camera.hidden = !value || this.#pinned !== null;
   }
 
   /** The camera's newest verdict came. */
@@ -188,6 +190,7 @@ export class Pane {
       this.banner.style.setProperty("--lines", lines.length);
     }
     this.node.classList.toggle("pinned", this.#pinned !== null);
+    this.named = this.#named;
     this.earlier.hidden = this.closer.hidden = this.#pinned === null;
     if (this.#pinned) {
       const at = moment(verdict.judged_us, false);

@@ -204,8 +204,8 @@ class Changeover(Worker):
 
     It calls ``done`` at its end: then ``judges`` is complete, or ``problems`` says why not.
     ``forget``: the operator wants the watches over drift and alarms to begin anew. After
-    :meth:`give_up` no file is waited for, and ``problems`` says so. ``only``: that of this camera
-    alone.
+    :meth:`give_up` no file is waited for, and ``problems`` says so. ``only``: the judge of
+    this camera alone.
     """
 
     def __init__(

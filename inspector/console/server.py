@@ -14,11 +14,13 @@ from starlette.middleware import Middleware
 
 from inspector.client import ClientKeys
 from inspector.config.console_file import ConsoleFile
-from inspector.console import deeds, parts
+from inspector.console import deeds, jobs, parts
 from inspector.console.app import Page
 from inspector.console.guard import Guard
 from inspector.console.hub import Hub
+from inspector.console.jobs import Jobs
 from inspector.console.line import Line
+from inspector.console.training import Training
 from inspector.errors import PortError
 from inspector.logs import say
 
@@ -63,9 +65,13 @@ class Console:
         page = Page(
             self._lines,
             self._hub,
-            [*parts.ROUTES, *deeds.ROUTES],
+            [*parts.ROUTES, *deeds.ROUTES, *jobs.ROUTES],
             [Middleware(Guard, config=config)],
         )
+        page.app.state.jobs = at_work = Jobs(
+            None if config.state is None else config.state / "jobs", self._hub.tell
+        )
+        page.app.state.training = Training(config.training, config.state)
         tls: dict[str, Any] = {}
         if config.tls is not None:
             tls = {"ssl_certfile": config.tls.certificate, "ssl_keyfile": config.tls.key}
@@ -96,6 +102,7 @@ class Console:
                 ending.cancel()
                 await serving
             finally:
+                await at_work.close()
                 await loop.run_in_executor(None, self._close)
 
     def _close(self) -> None:

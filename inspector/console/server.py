@@ -14,8 +14,9 @@ from starlette.middleware import Middleware
 
 from inspector.client import ClientKeys
 from inspector.config.console_file import ConsoleFile
-from inspector.console import deeds, jobs, parts
+from inspector.console import basket, deeds, jobs, parts, teach
 from inspector.console.app import Page
+from inspector.console.basket import Basket
 from inspector.console.guard import Guard
 from inspector.console.hub import Hub
 from inspector.console.jobs import Jobs
@@ -65,13 +66,15 @@ class Console:
         page = Page(
             self._lines,
             self._hub,
-            [*parts.ROUTES, *deeds.ROUTES, *jobs.ROUTES],
+            [*parts.ROUTES, *deeds.ROUTES, *jobs.ROUTES, *basket.ROUTES, *teach.ROUTES],
             [Middleware(Guard, config=config)],
         )
         page.app.state.jobs = at_work = Jobs(
             None if config.state is None else config.state / "jobs", self._hub.tell
         )
         page.app.state.training = Training(config.training, config.state)
+        page.app.state.basket = Basket(config.state)
+        page.app.state.folder = config.state
         tls: dict[str, Any] = {}
         if config.tls is not None:
             tls = {"ssl_certfile": config.tls.certificate, "ssl_keyfile": config.tls.key}

@@ -31,6 +31,7 @@ from inspector.console.app import line_of
 from inspector.errors import InspectorError
 from inspector.files import reason_of, write_whole
 from inspector.logs import say
+from inspector.progress import FOLLOWED
 
 _LINES: Final = 60
 """Lines of a job's output that are kept."""
@@ -281,7 +282,7 @@ class Jobs:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             cwd=folder,
-            env={**os.environ, **environment},
+            env={**os.environ, FOLLOWED: "1", **environment},
             start_new_session=True,
         )
         try:
@@ -320,19 +321,23 @@ class Jobs:
             for line in lines
             if (text := line.decode("utf-8", "replace").strip())
         ]
-        if not shown:
-            return
-        changes: dict[str, Any] = {"lines": (*self._last[self._key].lines, *shown)[-_LINES:]}
-        for line in reversed(shown):
-            if found := _PROGRESS.fullmatch(line):
+        changes: dict[str, Any] = {}
+        kept = []
+        for line in shown:
+            found = _PROGRESS.fullmatch(line)
+            if found is None or ", took " in line:
+                kept.append(line)
+            if found is not None:
                 total = found["total"]
                 changes |= {
                     "stage": found["stage"],
                     "done": int(found["done"]),
                     "total": None if total is None else int(total),
                 }
-                break
-        self._set(**changes)
+        if kept:
+            changes["lines"] = (*self._last[self._key].lines, *kept)[-_LINES:]
+        if changes:
+            self._set(**changes)
 
     def _report(self, stage: str, done: int, total: int) -> None:
         self._set(stage=stage, done=done, total=total)

@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 
 from inspector.client import ClientKeys
 from inspector.config.console_file import ConsoleFile
-from inspector.console import basket, deeds, jobs, parts, teach
+from inspector.console import basket, deeds, jobs, parts, table, teach
 from inspector.console.app import Page
 from inspector.console.basket import Basket
 from inspector.console.guard import Guard
@@ -66,7 +66,14 @@ class Console:
         page = Page(
             self._lines,
             self._hub,
-            [*parts.ROUTES, *deeds.ROUTES, *jobs.ROUTES, *basket.ROUTES, *teach.ROUTES],
+            [
+                *parts.ROUTES,
+                *table.ROUTES,
+                *deeds.ROUTES,
+                *jobs.ROUTES,
+                *basket.ROUTES,
+                *teach.ROUTES,
+            ],
             [Middleware(Guard, config=config)],
         )
         page.app.state.jobs = at_work = Jobs(

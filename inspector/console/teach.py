@@ -80,13 +80,13 @@ class Lesson:
         """What the trial on them found."""
         return self.folder / "trial.json"
 
-    def command(self, program: str | Path, run: Path | None) -> tuple[str, ...]:
+    def command(self, program: str | Path, run: Path | None, precision: str) -> tuple[str, ...]:
         """The command that teaches."""
         return (
             *(str(program), "extend", "RUN" if run is None else str(run)),
             *("--good", str(self.good), "-o", str(self.bundle), "--run", str(self.run)),
             # A graphics card knows no idle priority, and the station may judge with it.
-            *("--device", "cpu"),
+            *("--device", "cpu", "--precision", precision),
         )
 
     async def fetch(self, report: Report) -> None:
@@ -300,7 +300,7 @@ async def _start(request: Request) -> Response:
             line.name,
             who.name,
             (
-                Step("teach", lesson.command(program, run)),
+                Step("teach", lesson.command(program, run, training.precision)),
                 Step("fetch", lesson.fetch, optional=True),
                 Step("try", replay, optional=True, environment={"CUDA_VISIBLE_DEVICES": "-1"}),
             ),
@@ -325,18 +325,17 @@ async def _folder(request: Request) -> Response:
     allowed(request, "operator")
     line, (recipe, camera) = line_of(request), _asked(await body(request))
     lesson, names = await _prepared(request, recipe, camera, "to-teach")
+    training: Training = request.app.state.training
     try:
         model = await _model_in_use(line, recipe, camera)
-        training: Training = request.app.state.training
         run = training.run_of(line.name, recipe, camera, model.sha256)
     except RefusedError:
         run = None
-    told = (_PROGRAM, "extend", "RUN" if run is None else str(run), "--good", str(lesson.good))
     return JSONResponse(
         {
             "folder": str(lesson.good),
             "parts": len(names),
-            "command": shlex.join([*told, "-o", str(lesson.bundle)]),
+            "command": shlex.join(lesson.command(_PROGRAM, run, training.precision)),
         }
     )
 

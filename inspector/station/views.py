@@ -22,10 +22,9 @@ from inspector.journal.reader import Reader
 from inspector.journal.search import Filter
 from inspector.station.grabber import Grabber
 from inspector.station.pictures import SeenPart, SeenParts
-from inspector.wire.messages import RefusalCode, VerdictMessage
+from inspector.wire.messages import AreaField, RefusalCode, VerdictMessage
 from inspector.wire.queries import (
     AnswerMessage,
-    AreaField,
     DeedField,
     DeedsQuery,
     DeliveredField,
@@ -265,6 +264,7 @@ class Views:
             width=width,
             height=height,
             heatmap_area=None if area is None else AreaField(**area.model_dump()),
+            frame_area=_whole(frame),
             frames=tuple(told for told, _ in shown),
         )
         return _message(query, "picture", picture), [data for _, data in shown]
@@ -308,6 +308,7 @@ def _remembered(query: PictureQuery, seen: SeenPart) -> tuple[AnswerMessage, Seq
         width=width,
         height=height,
         heatmap_area=AreaField(x=0, y=0, w=width, h=height),
+        frame_area=seen.area,
         frames=tuple(told for told, _ in shown),
     )
     return _message(query, "picture", picture), [data for _, data in shown]
@@ -325,9 +326,14 @@ def _live(
         width=frame.shape[1],
         height=frame.shape[0],
         heatmap_area=None,
+        frame_area=_whole(frame),
         frames=(told,),
     )
     return _message(query, "preview", picture), [data]
+
+
+def _whole(frame: npt.NDArray[Any]) -> AreaField:
+    return AreaField(x=0, y=0, w=frame.shape[1], h=frame.shape[0])
 
 
 def _encoded(frame: npt.NDArray[Any], full: bool, longest_px: int) -> tuple[FrameField, bytes]:

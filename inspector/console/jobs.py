@@ -217,6 +217,14 @@ class Jobs:
         self._task = asyncio.ensure_future(self._run(tuple(steps), folder, result))
         return self._last[self._key]
 
+    async def amend(self, kind: str, station: str, **result: Any) -> None:
+        """Add to the result of the last job of this kind, which is done."""
+        state = self._last[kind, station]
+        state = state.model_copy(update={"result": {**(state.result or {}), **result}})
+        self._last[kind, station] = state
+        self._hand_on(state)
+        await self._write(state)
+
     async def cancel(self) -> None:
         """End the job at work, if there is one, and wait for that."""
         if (task := self._task) is not None:
@@ -357,12 +365,17 @@ class Jobs:
 
     def _say(self) -> None:
         self._told_s, self._changed = time.monotonic(), False
-        state = self._last[self._key]
+        self._hand_on(self._last[self._key])
+
+    def _hand_on(self, state: JobState) -> None:
         self._tell("job", state.station, {"job": state.model_dump(mode="json")})
 
     async def _save(self) -> None:
+        self._written_s = time.monotonic()
+        await self._write(self._last[self._key])
+
+    async def _write(self, state: JobState) -> None:
         assert self._folder is not None
-        state, self._written_s = self._last[self._key], time.monotonic()
         folder, data = self._folder, state.model_dump_json().encode()
 
         def write() -> None:

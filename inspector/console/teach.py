@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from inspector.client import Viewer
+from inspector.client import Commander, Viewer
 from inspector.config.yaml_file import NAME
 from inspector.console.access import RefusedError, allowed, person
 from inspector.console.app import body, line_of
@@ -30,6 +30,7 @@ from inspector.console.line import Line
 from inspector.console.training import Training
 from inspector.errors import CommandError
 from inspector.files import reason_of
+from inspector.logs import say
 from inspector.wire.messages import ModelField, VerdictMessage
 from inspector.wire.queries import EntryField, HistoryQuery, PictureQuery
 
@@ -340,15 +341,47 @@ async def _folder(request: Request) -> Response:
     )
 
 
-def _taught(request: Request) -> tuple[JobState, Path]:
-    """The last lesson of the station that came to something. Raises :class:`RefusedError`."""
+def _taught(request: Request, name: str | None = None) -> tuple[JobState, Path]:
+    """The last lesson of the station that came to something, and its bundle.
+
+    ``name``: the job's id, by which a page that is out of date is refused. Raises
+    :class:`RefusedError`.
+    """
     job = jobs_of(request).last(KIND, line_of(request).name)
     if job is None or job.state != "done" or job.result is None:
         raise RefusedError(404, "unknown")
     path = Path(job.result["bundle"]["path"])
-    if not path.is_file():
+    if name not in {None, job.id} or not path.is_file():
         raise RefusedError(404, "unknown")
     return job, path
+
+
+async def _change(request: Request) -> Response:
+    """``use``: the taught bundle comes into use; ``back``: the one before it again."""
+    who = allowed(request, "engineer")
+    line, told = line_of(request), await body(request)
+    job, path = _taught(request, str(told.get("job")))
+    assert job.result is not None
+    deed = request.path_params["deed"]
+    recipe, camera = job.about["recipe"], job.about["camera"]
+    sha256 = job.result["bundle"]["sha256"]
+
+    def act(commander: Commander) -> str:
+        if deed == "use":
+            return commander.install(path, recipe, camera, by=who.name)
+        return commander.revert(recipe, camera, sha256=sha256, by=who.name)
+
+    if deed not in {"use", "back"}:
+        raise RefusedError(404, "unknown")
+    detail = await line.order(act)
+    say("deed", station=line.name, deed=deed, by=who.name)
+    used = {"deed": deed, "by": who.name, "at_us": time.time_ns() // 1000}
+    await jobs_of(request).amend(KIND, line.name, used=used)
+    if deed == "use":
+        # The run knows these parts now, and would refuse to be taught them again.
+        taught = [part["id"] for part in job.result["parts"]]
+        await asyncio.to_thread(basket_of(request).remove, line.name, taught)
+    return JSONResponse({"detail": detail})
 
 
 async def _bundle(request: Request) -> Response:
@@ -364,4 +397,5 @@ ROUTES: Final = (
     Route(_TEACH + "/start", _start, methods=["POST"]),
     Route(_TEACH + "/folder", _folder, methods=["POST"]),
     Route(_TEACH + "/bundle", _bundle, methods=["GET"]),
+    Route(_TEACH + "/{deed}", _change, methods=["POST"]),
 )

@@ -264,7 +264,7 @@ class Views:
             width=width,
             height=height,
             heatmap_area=None if area is None else AreaField(**area.model_dump()),
-            frame_area=_whole(frame),
+            frame_area=AreaField(x=0, y=0, w=width, h=height),
             frames=tuple(told for told, _ in shown),
         )
         return _message(query, "picture", picture), [data for _, data in shown]

@@ -115,7 +115,7 @@ def test_a_job_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
     async def run() -> None:
         jobs = Watched(tmp_path)
         jobs.start("teach", "line-1", "", (program(stubborn),), tmp_path)
-        while not jobs.last("teach", "line-1").lines:
+        while not jobs.last("teach", "line-1").stage:
             await asyncio.sleep(0.02)
         await jobs.cancel()
         assert jobs.running is None and jobs.last("teach", "line-1").state == "cancelled"

@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 import secrets
-import shlex
 import shutil
 import sys
 import time
@@ -44,7 +43,6 @@ _SHOWN_CHANGES: Final = 200
 _LEFT_S: Final = 6 * 3600.0
 _EPOCH: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 _NAME: Final = re.compile(NAME)
-_PROGRAM: Final = "inspector-model"
 
 
 class Lesson:
@@ -81,10 +79,10 @@ class Lesson:
         """What the trial on them found."""
         return self.folder / "trial.json"
 
-    def command(self, program: str | Path, run: Path | None, precision: str) -> tuple[str, ...]:
+    def command(self, program: Path, run: Path, precision: str) -> tuple[str, ...]:
         """The command that teaches."""
         return (
-            *(str(program), "extend", "RUN" if run is None else str(run)),
+            *(str(program), "extend", str(run)),
             *("--good", str(self.good), "-o", str(self.bundle), "--run", str(self.run)),
             # A graphics card knows no idle priority, and the station may judge with it.
             *("--device", "cpu", "--precision", precision),
@@ -139,6 +137,7 @@ class Lesson:
                 "epoch": taught.verdict.epoch,
                 "seq": taught.verdict.seq,
                 "part_id": taught.verdict.part_id,
+                "limit_factor": taught.verdict.limit_factor,
             }
         trial = None
         if self.trial.exists():
@@ -178,18 +177,32 @@ def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-async def _model_in_use(line: Line, recipe: str, camera: str) -> ModelField:
-    """The bundle that judged the last part of this recipe. Raises :class:`RefusedError`."""
-    for told in reversed(line.snapshot()["verdicts"]):
-        if (told["recipe"], told["camera"]) == (recipe, camera) and told["model"]:
-            return ModelField.model_validate(told["model"])
+async def _model_in_use(request: Request, recipe: str, camera: str) -> ModelField:
+    """The bundle that judges parts of this recipe. Raises :class:`RefusedError`."""
+    line = line_of(request)
     query = HistoryQuery(camera=camera, id="model")
     answer, _ = await line.ask(lambda viewer: viewer.ask(query))
-    for entry in answer.entries:
-        # A part that could not be judged may name none.
-        if entry.verdict.recipe == recipe and entry.verdict.model is not None:
-            return entry.verdict.model
-    raise RefusedError(409, "no_model")
+    # A part that could not be judged may name none.
+    last = next(
+        (
+            entry.verdict
+            for entry in answer.entries
+            if entry.verdict.recipe == recipe and entry.verdict.model is not None
+        ),
+        None,
+    )
+    job = jobs_of(request).last(KIND, line.name)
+    if job is not None and job.result is not None and (used := job.result.get("used")):
+        is_of_this = (job.about["recipe"], job.about["camera"]) == (recipe, camera)
+        if is_of_this and (last is None or last.judged_us < used["at_us"]):
+            # The page has changed it since, and no part was judged by it yet.
+            if used["deed"] == "use":
+                sha256 = job.result["bundle"]["sha256"]
+                return ModelField(**job.result["model"], sha256=sha256)
+            return ModelField.model_validate(job.about["model"])
+    if last is None or last.model is None:
+        raise RefusedError(409, "no_model")
+    return last.model
 
 
 def _check_run(run: Path | None, model: ModelField) -> Path:
@@ -216,7 +229,7 @@ async def _about(request: Request) -> Response:
     training: Training = request.app.state.training
     problem, detail, model = "", "", None
     try:
-        model = await _model_in_use(line, recipe, camera)
+        model = await _model_in_use(request, recipe, camera)
         run = training.run_of(line.name, recipe, camera, model.sha256)
         await asyncio.to_thread(_check_run, run, model)
     except RefusedError as error:
@@ -287,7 +300,7 @@ async def _start(request: Request) -> Response:
     program = await training.program()
     if program is None:
         raise RefusedError(409, "no_tools")
-    model = await _model_in_use(line, recipe, camera)
+    model = await _model_in_use(request, recipe, camera)
     found = training.run_of(line.name, recipe, camera, model.sha256)
     run = await asyncio.to_thread(_check_run, found, model)
     lesson, names = await _prepared(request, recipe, camera, "lessons")
@@ -322,21 +335,15 @@ async def _start(request: Request) -> Response:
 
 
 async def _folder(request: Request) -> Response:
-    """Write the basket as a folder, for another machine: where it is, and what to type."""
+    """Write the basket as a folder, for another machine: where it is, and what to type there."""
     allowed(request, "operator")
-    line, (recipe, camera) = line_of(request), _asked(await body(request))
+    recipe, camera = _asked(await body(request))
     lesson, names = await _prepared(request, recipe, camera, "to-teach")
-    training: Training = request.app.state.training
-    try:
-        model = await _model_in_use(line, recipe, camera)
-        run = training.run_of(line.name, recipe, camera, model.sha256)
-    except RefusedError:
-        run = None
     return JSONResponse(
         {
-            "folder": str(lesson.good),
+            "folder": str(lesson.folder),
             "parts": len(names),
-            "command": shlex.join(lesson.command(_PROGRAM, run, training.precision)),
+            "command": "inspector-model extend RUN --good good -o taught.onnx",
         }
     )
 

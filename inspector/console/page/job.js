@@ -107,7 +107,8 @@ export class JobProgress {
         : text(`job.${job.state}`, { at: moment(job.ended_us), by: job.by }),
     );
     const count = job.total ? `${job.done} / ${job.total}` : job.done ? `${job.done}` : "";
-    write(this.#stage, going ? [stage(job.stage), count].filter(Boolean).join(" – ") : "");
+    const at = job.stage ? stage(job.stage) : text("job.starting");
+    write(this.#stage, going ? [at, count].filter(Boolean).join(" – ") : "");
     this.#stage.hidden = !going;
     this.#bar.hidden = !going;
     if (job.total) {

@@ -161,10 +161,11 @@ class Teach {
     const job = this.#job?.job ?? null;
     const page = job?.state === "running" ? "going" : job === null || this.#chosen ? "choose" : "result";
     // An element that has the focus, or is half scrolled, stays while a job tells its progress.
-    if (page === "going" && this.#page === "going") return;
+    const shown = page === "going" ? `going ${this.#basket.length}` : page;
+    if (page === "going" && shown === this.#page) return;
     const keep = this.#root.querySelector(".tiles")?.scrollTop ?? 0;
     const focus = document.activeElement?.id;
-    this.#page = page;
+    this.#page = shown;
     const content =
       page === "going" ? this.#drawGoing(job) : page === "result" ? this.#drawResult(job) : this.#drawChoose(job);
     fill(this.#root, el("div", { class: `teach ${page}` }, this.#head(page), content));
@@ -539,7 +540,7 @@ class Teach {
       this.#progress.show(job);
       return el("div", { class: "teach-going" }, this.#progress.node, more);
     }
-    const result = job.result;
+    const result = { ...job.result, parts: job.result.parts.map(asOnTheLine) };
     return el(
       "div",
       { class: "teach-columns" },
@@ -677,6 +678,12 @@ class Teach {
     await this.#job.again();
     this.#draw();
   }
+}
+
+/** A taught part's scores as the station would tell them: it divides by the factor on the limit. */
+function asOnTheLine(part) {
+  const scaled = (score) => (score === null ? null : score / part.limit_factor);
+  return { ...part, before: scaled(part.before), unseen: scaled(part.unseen), now: scaled(part.now) };
 }
 
 function fits(entry, source, recipe) {

@@ -26,6 +26,7 @@ from inspector.console.access import RefusedError, allowed, person
 from inspector.console.app import body, line_of
 from inspector.files import reason_of, write_whole
 from inspector.logs import say
+from inspector.verdict import Verdict
 from inspector.wire.messages import VerdictMessage
 from inspector.wire.queries import PictureQuery
 
@@ -34,6 +35,9 @@ MOST_PARTS: Final = 200
 RESERVE_BYTES: Final = 1 << 30
 """What the page leaves free on its disk."""
 _THUMBNAIL_PX: Final = 320
+_NEW_US: Final = 30 * 10**6
+_WRITTEN_S: Final = 6
+"""How long the page waits for the picture of a new reject to be kept."""
 _ID: Final = re.compile(r"[0-9]{1,20}")
 
 
@@ -171,6 +175,12 @@ async def _add(request: Request) -> Response:
         return View(answer.picture, frames[0], None), View(other.picture, pictures[0], None)
 
     full, thumbnail = await line.look(look)
+    for _ in range(_WRITTEN_S):
+        if full.about.origin == "kept" or not _is_new(full.about.verdict):
+            break
+        # The station writes the picture of a reject after it has published the verdict.
+        await asyncio.sleep(1)
+        full, thumbnail = await line.look(look)
     verdict = full.about.verdict
     # Of a part that was not kept the station has the judged region alone, at the model's size.
     if full.about.origin != "kept" or verdict is None:
@@ -181,6 +191,12 @@ async def _add(request: Request) -> Response:
     )
     say("basket", station=line.name, part=f"{verdict.epoch}/{verdict.seq}", by=who.name)
     return JSONResponse({"detail": ""})
+
+
+def _is_new(verdict: VerdictMessage | None) -> bool:
+    if verdict is None or verdict.verdict is Verdict.PASS:
+        return False
+    return verdict.judged_us > time.time_ns() // 1000 - _NEW_US
 
 
 async def _remove(request: Request) -> Response:

@@ -189,12 +189,13 @@ class Jobs:
         *,
         about: dict[str, Any] | None = None,
         result: Callable[[], dict[str, Any]] | None = None,
+        tidy: Callable[[], None] | None = None,
     ) -> JobState:
         """Begin a job; its commands run in ``folder``, which is there.
 
         ``result`` is called in a thread once all steps are done; it may raise
-        :class:`InspectorError`, OSError or ValueError, and the job has then failed. Raises
-        :class:`RefusedError`.
+        :class:`InspectorError`, OSError or ValueError, and the job has then failed. ``tidy`` is
+        called in a thread at the end, however that comes. Raises :class:`RefusedError`.
         """
         if self._folder is None:
             raise RefusedError(409, "no_state")
@@ -214,7 +215,7 @@ class Jobs:
             about=about or {},
         )
         say("job", station=station, job=kind, state="running", by=by)
-        self._task = asyncio.ensure_future(self._run(tuple(steps), folder, result))
+        self._task = asyncio.ensure_future(self._run(tuple(steps), folder, result, tidy))
         return self._last[self._key]
 
     async def amend(self, kind: str, station: str, **result: Any) -> None:
@@ -240,7 +241,11 @@ class Jobs:
             await asyncio.wait((task,))
 
     async def _run(
-        self, steps: tuple[Step, ...], folder: Path, result: Callable[[], dict[str, Any]] | None
+        self,
+        steps: tuple[Step, ...],
+        folder: Path,
+        result: Callable[[], dict[str, Any]] | None,
+        tidy: Callable[[], None] | None,
     ) -> None:
         changes: dict[str, Any] = {}
         try:
@@ -276,6 +281,8 @@ class Jobs:
                 problem=ended.problem,
             )
             await self._save()
+            if tidy is not None:
+                await asyncio.to_thread(tidy)
             # Whoever hears of the end may begin another one at once.
             self._task = None
             self._say()

@@ -124,9 +124,16 @@ class Lesson:
                 update={"before_epoch": answer.next_epoch, "before_seq": answer.next_seq}
             )
 
+    def tidy(self) -> None:
+        """Remove what was needed for the trial alone."""
+        shutil.rmtree(self.kept, ignore_errors=True)
+
     def result(self, names: dict[str, BasketPart], training: Training) -> dict[str, Any]:
         """What came of it. Raises OSError or ValueError."""
-        told = json.loads((self.run / "taught.json").read_bytes())
+        report = self.run / "taught.json"
+        if not report.exists():
+            raise ValueError("inspector-model wrote no taught.json; it is of an earlier version")
+        told = json.loads(report.read_bytes())
         data = self.bundle.read_bytes()
         sha256 = hashlib.sha256(data).hexdigest()
         training.remember(sha256, self.run)
@@ -144,7 +151,6 @@ class Lesson:
             trial = json.loads(self.trial.read_bytes())
             trial["more"] = max(0, len(trial["changed"]) - _SHOWN_CHANGES)
             trial["changed"] = trial["changed"][:_SHOWN_CHANGES]
-        shutil.rmtree(self.kept, ignore_errors=True)
         bundle = {"sha256": sha256, "bytes": len(data), "path": str(self.bundle)}
         return {**told, "bundle": bundle, "trial": trial}
 
@@ -284,9 +290,10 @@ def _tidy(folder: Path) -> None:
     if folder.name != "lessons" or not folder.is_dir():
         return
     for one in folder.iterdir():
-        is_old = one.stat().st_mtime < time.time() - _LEFT_S
-        if is_old and not (one / "run" / "taught.json").exists():
-            shutil.rmtree(one, ignore_errors=True)
+        if one.stat().st_mtime > time.time() - _LEFT_S:
+            continue
+        is_lesson = (one / "run" / "taught.json").exists()
+        shutil.rmtree(one / "kept" if is_lesson else one, ignore_errors=True)
 
 
 async def _start(request: Request) -> Response:
@@ -326,6 +333,7 @@ async def _start(request: Request) -> Response:
                 "model": model.model_dump(mode="json"),
             },
             result=lambda: lesson.result(names, training),
+            tidy=lesson.tidy,
         )
     except RefusedError:
         # Somebody else was quicker.

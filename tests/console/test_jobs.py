@@ -154,6 +154,45 @@ def test_a_flood_of_output_is_bounded_and_leaves_the_loop_free(tmp_path: Path) -
     asyncio.run(run())
 
 
+def test_an_optional_step_may_fail_and_what_is_left_is_tidied_however_it_ends(
+    tmp_path: Path,
+) -> None:
+    tidied = []
+
+    async def run() -> None:
+        jobs = Watched(tmp_path)
+        fails = "raise SystemExit('inspector: error: no pictures to replay')"
+        steps = (
+            Step("try", (sys.executable, "-c", fails), optional=True),
+            Step(
+                "try",
+                (sys.executable, "-c", "import os; print(os.environ['X'])"),
+                False,
+                {"X": "7"},
+            ),
+        )
+        jobs.start(
+            *("teach", "line-1", "", steps, tmp_path),
+            result=lambda: {"parts": 1},
+            tidy=lambda: tidied.append("done"),
+        )
+        await ended(jobs)
+        last = jobs.last("teach", "line-1")
+        assert (last.state, last.left_out) == ("done", {"try": "no pictures to replay"})
+        assert last.lines[-1] == "7"
+        await jobs.amend("teach", "line-1", used={"by": "Li"})
+        assert jobs.told[-1][1]["job"]["result"] == {"parts": 1, "used": {"by": "Li"}}
+
+        work = (program("import time; time.sleep(99)"),)
+        jobs.start("teach", "line-1", "", work, tmp_path, tidy=lambda: tidied.append("cancelled"))
+        await asyncio.sleep(0.2)
+        await jobs.cancel()
+        assert tidied == ["done", "cancelled"]
+
+    asyncio.run(run())
+    assert Jobs(tmp_path, lambda *_: None).last("teach", "line-1").state == "cancelled"
+
+
 KILLED = """
 import asyncio, sys
 from pathlib import Path

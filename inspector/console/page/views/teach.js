@@ -13,6 +13,7 @@ const PAGES = 12;
 const DOUBTFUL = 1.5;
 const TOLERANT = 1.1;
 const STRIP = 12;
+const AGAIN_MS = 5000;
 
 export function open(root, app) {
   const view = new Teach(root, app);
@@ -37,6 +38,7 @@ class Teach {
   #shown = "";
   #written = null;
   #newer = 0;
+  #asked = 0;
   #busy = new Set();
   #listeners = [];
 
@@ -72,13 +74,17 @@ class Teach {
     }
     const cameras = status.cameras.map((one) => one.name);
     const camera = cameras.includes(this.#camera) ? this.#camera : cameras[0];
-    if (camera !== this.#camera || status.recipe !== this.#recipe) {
+    const other = camera !== this.#camera || status.recipe !== this.#recipe;
+    // What could not be loaded is asked for again once the station is back.
+    const failed = this.#candidates?.problem && live.stations.get(this.#station).alive;
+    if (other || (failed && Date.now() > this.#asked + AGAIN_MS)) {
       [this.#camera, this.#recipe] = [camera, status.recipe];
       void this.#load();
     }
   }
 
   async #load() {
+    this.#asked = Date.now();
     this.#candidates = null;
     this.#about = null;
     this.#written = null;
@@ -208,7 +214,21 @@ class Teach {
           )
         : null,
       this.#recipe ? el("span", { class: "soft" }, text("teach.of", { recipe: this.#recipe, camera: this.#camera })) : null,
+      page === "result"
+        ? el(
+            "button",
+            { type: "button", class: "plain", id: "teach-more", onclick: () => this.#choose() },
+            text("teach.more"),
+          )
+        : null,
     );
+  }
+
+  #choose() {
+    this.#chosen = true;
+    this.#draw();
+    void this.#loadAbout();
+    void this.#loadCandidates();
   }
 
   // ---- 1: parts are chosen -------------------------------------------------------------------
@@ -531,14 +551,9 @@ class Teach {
   // ---- 3: what came of it --------------------------------------------------------------------
 
   #drawResult(job) {
-    const more = el(
-      "button",
-      { type: "button", class: "plain", id: "teach-more", onclick: () => { this.#chosen = true; this.#draw(); void this.#loadAbout(); } },
-      text("teach.more"),
-    );
     if (job.state !== "done") {
       this.#progress.show(job);
-      return el("div", { class: "teach-going" }, this.#progress.node, more);
+      return el("div", { class: "teach-going" }, this.#progress.node);
     }
     const result = { ...job.result, parts: job.result.parts.map(asOnTheLine) };
     return el(
@@ -557,7 +572,6 @@ class Teach {
         el("h2", { id: "teach-trial" }, text("teach.trial")),
         this.#drawTrial(result.trial, job.left_out),
         this.#drawUse(job),
-        more,
       ),
     );
   }
@@ -565,7 +579,7 @@ class Teach {
   #drawParts(parts) {
     return el(
       "div",
-      { class: "scroll", tabindex: "0", role: "region", "aria-label": text("teach.parts") },
+      { class: "scroll", tabindex: "0", role: "region", "aria-label": text("teach.scores") },
       el(
         "table",
         {},
@@ -606,29 +620,22 @@ class Teach {
         why ? el("p", { class: "soft" }, why) : null,
       ];
     }
-    const count = (holds) => trial.counts.filter(holds).reduce((sum, one) => sum + one.parts, 0);
-    const rejected = (verdict) => !verdict.startsWith("PASS");
-    const rows = [
-      ["better", (one) => rejected(one.then) && one.now === "PASS"],
-      ["worse", (one) => one.then === "PASS" && rejected(one.now)],
-    ];
-    const changed = rows.map(([, holds]) => count(holds)).reduce((sum, one) => sum + one, 0);
+    const counts = counted(trial);
     return [
-      el(
-        "p",
-        {},
-        text("teach.tried", {
-          count: number(trial.judged),
-          rejected: number(count((one) => rejected(one.then))),
-          passed: number(count((one) => one.then === "PASS")),
-        }),
-      ),
-      rows.map(([name, holds]) => {
-        const parts = trial.changed.filter(holds);
+      el("p", {}, text("teach.tried", { count: number(trial.judged), rejected: number(counts.rejected), passed: number(counts.passed) })),
+      ["better", "worse"].map((name) => {
+        const parts = trial.changed.filter(CHANGES[name]);
+        const [changed, of] = [counts[name], name === "better" ? counts.rejected : counts.passed];
         return el(
           "div",
           { class: `change ${name}` },
-          el("p", {}, el("strong", {}, number(count(holds))), ` ${text(`teach.${name}`)}`),
+          el(
+            "p",
+            {},
+            el("strong", {}, number(changed)),
+            changed && of ? ` (${number((100 * changed) / of, 1)} %)` : "",
+            ` ${text(`teach.${name}`)}`,
+          ),
           parts.length === 0
             ? null
             : el(
@@ -640,7 +647,7 @@ class Teach {
               ),
         );
       }),
-      el("p", { class: "soft" }, text("teach.same", { count: number(trial.judged - changed) })),
+      el("p", { class: "soft" }, text("teach.same", { count: number(trial.judged - counts.better - counts.worse) })),
     ];
   }
 
@@ -665,8 +672,12 @@ class Teach {
 
   async #change(deed, job) {
     const { recipe, camera } = job.about;
-    const sure = text(`teach.${deed}_sure`, { recipe, camera });
-    if (!(await this.#app.confirm(sure, text(`teach.${deed}`)))) return;
+    const trial = deed === "use" ? job.result.trial : null;
+    const sure = [
+      trial ? text("teach.use_trial", { count: number(trial.judged), ...counted(trial) }) : "",
+      text(`teach.${deed}_sure`, { recipe, camera }),
+    ];
+    if (!(await this.#app.confirm(sure.join(" ").trim(), text(`teach.${deed}`)))) return;
     for (const button of this.#root.querySelectorAll(".teach-use button")) button.disabled = true;
     this.#app.say(text("teach.changing"));
     try {
@@ -689,6 +700,25 @@ function asOnTheLine(part) {
 function fits(entry, source, recipe) {
   if (!entry.has_picture || entry.verdict.recipe !== recipe) return false;
   return source === "rejects" || entry.marks.at(-1)?.label === "good";
+}
+
+const rejected = (verdict) => verdict !== "PASS";
+
+/** What a change is for the line, of a count or of a part of a trial. */
+const CHANGES = {
+  better: (one) => rejected(one.then) && one.now === "PASS",
+  worse: (one) => one.then === "PASS" && rejected(one.now),
+};
+
+/** How many pictures of a trial were rejected and passed, and of how many that would change. */
+function counted(trial) {
+  const count = (holds) => trial.counts.filter(holds).reduce((sum, one) => sum + one.parts, 0);
+  return {
+    rejected: count((one) => rejected(one.then)),
+    passed: count((one) => one.then === "PASS"),
+    better: count(CHANGES.better),
+    worse: count(CHANGES.worse),
+  };
 }
 
 function key(verdict) {

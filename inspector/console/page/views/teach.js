@@ -213,7 +213,9 @@ class Teach {
             cameras.map((name) => el("option", { value: name, selected: name === this.#camera }, name)),
           )
         : null,
-      this.#recipe ? el("span", { class: "soft" }, text("teach.of", { recipe: this.#recipe, camera: this.#camera })) : null,
+      this.#recipe && page !== "result"
+        ? el("span", { class: "soft" }, text("teach.of", { recipe: this.#recipe, camera: this.#camera }))
+        : null,
       page === "result"
         ? el(
             "button",
@@ -666,7 +668,7 @@ class Teach {
       may
         ? el("a", { href: ofStation(this.#station, "teach/bundle"), download: "taught.onnx" }, text("teach.save", { size: number(bundle.bytes / 1e6, 1) }))
         : el("p", { class: "soft" }, text("teach.engineer")),
-      el("p", { class: "soft small" }, `${model.name} ${model.version}`),
+      el("p", { class: "soft" }, `${model.name} ${model.version} – ${text("teach.of", job.about)}`),
     );
   }
 

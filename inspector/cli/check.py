@@ -35,12 +35,12 @@ from inspector.errors import (
     StartupError,
 )
 from inspector.journal.reader import Reader
-from inspector.journal.schema import FILE, LimitInForce, RecipeInForce
+from inspector.journal.schema import FILE, BundleInForce, LimitInForce, RecipeInForce
 from inspector.journal.writer import Journal
 from inspector.judging.judge import Judge
 from inspector.judging.judges import load
 from inspector.station.metrics import Metrics
-from inspector.station.recipes import choose, with_limits
+from inspector.station.recipes import choose, with_bundles, with_cure, with_limits
 from inspector.tables import print_next, show, table
 from inspector.wire.command_server import CommandSocket
 from inspector.wire.gate import Gate
@@ -100,6 +100,15 @@ def check(path: Path) -> Iterator[CheckResult]:
         yield wrong("recipe", ConfigError(f"{path}: recipe: {choice.question}"))
     elif choice.recipe != station.recipe:
         yield CheckResult("recipe", f"'{choice.recipe}' goes on: the journal has it in force")
+    of_file = station
+    station, other_files = with_bundles(station, _installed(station))
+    yield from _describe_installed(station, of_file)
+    for one, _ in other_files:
+        yield CheckResult(
+            "bundle",
+            f"{one.camera} under recipe {one.recipe}: the file names another bundle than when one "
+            f"was installed by command: that of the file will judge",
+        )
     station = station.model_copy(update={"recipe": choice.recipe})
     detectors = {}
     for name, found in load(station):
@@ -107,11 +116,11 @@ def check(path: Path) -> Iterator[CheckResult]:
             detectors[name] = found.detector
             yield from _describe(name, found)
         else:
-            yield wrong(_subject(found), found)
+            yield wrong(_subject(found), with_cure(station, name, found))
     for camera in station.cameras:
         yield from _check_camera(camera, detectors.get(camera.name))
     yield from _check_ports(station)
-    yield from _check_journal(station)
+    yield from _check_journal(of_file)
 
 
 def _in_force(station: Station) -> RecipeInForce | None:
@@ -120,6 +129,24 @@ def _in_force(station: Station) -> RecipeInForce | None:
     with contextlib.suppress(JournalError), Reader(station.state_folder) as reader:
         return reader.in_force(station.station)
     return None
+
+
+def _installed(station: Station) -> list[BundleInForce]:
+    """The bundles that were installed by command, as far as the journal can be read."""
+    with contextlib.suppress(JournalError), Reader(station.state_folder) as reader:
+        return reader.bundles()
+    return []
+
+
+def _describe_installed(station: Station, of_file: Station) -> Iterator[CheckResult]:
+    for recipe, per_camera in station.recipes.items():
+        for camera, found in per_camera.items():
+            if station.is_installed(recipe, camera):
+                yield CheckResult(
+                    "bundle",
+                    f"{camera} under recipe {recipe}: {found.bundle.stem[:12]} was installed by "
+                    f"command, and judges in place of {of_file.recipes[recipe][camera].bundle}",
+                )
 
 
 def _describe(camera: str, judge: Judge) -> Iterator[CheckResult]:

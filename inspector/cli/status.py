@@ -189,6 +189,8 @@ def _show(status: StatusMessage, findings: Iterable[Finding]) -> None:
     )
     for camera in status.cameras:
         text = f"{camera.frames} frames, {described(camera)}{other_limit(camera)}"
+        if camera.installed and camera.model is not None:
+            text += f", by {camera.model.name} {camera.model.version} that was installed by command"
         row(f"camera {camera.name}", text, _CAMERAS[camera.state])
     row("epoch", status.epoch)
     show(rows)

@@ -226,7 +226,7 @@ class Commander(Connection):
         what is returned. Without ``data`` it is asked. ``sha256`` (hex) and ``size`` (bytes) are
         those of the whole file.
         """
-        return send_pieces(self._entered(), sha256, size, offset, data, self._timeout_s)
+        return send_pieces(self._entered(), sha256, size, offset, data, timeout_s=self._timeout_s)
 
     def install_uploaded(
         self, sha256: str, recipe: str, camera: str, timeout_s: float = _RELOAD_S, *, by: str = ""

@@ -65,7 +65,7 @@ def send_file(
 
 
 def send_pieces(
-    exchange: Exchange, sha256: str, size: int, offset: int, data: bytes, timeout_s: float
+    exchange: Exchange, sha256: str, size: int, offset: int, data: bytes, *, timeout_s: float
 ) -> int:
     """Send ``data``, the bytes of a file from ``offset`` on; how many the station has then.
 

@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 
 from inspector.client import ClientKeys
 from inspector.config.console_file import ConsoleFile
-from inspector.console import basket, deeds, jobs, parts, table, teach
+from inspector.console import basket, deeds, install, jobs, parts, table, teach
 from inspector.console.app import Page
 from inspector.console.basket import Basket
 from inspector.console.guard import Guard
@@ -70,6 +70,7 @@ class Console:
                 *parts.ROUTES,
                 *table.ROUTES,
                 *deeds.ROUTES,
+                *install.ROUTES,
                 *jobs.ROUTES,
                 *basket.ROUTES,
                 *teach.ROUTES,

@@ -315,8 +315,8 @@ class _Line:
                 self._orders.reload()
             # Before the crashes are looked for: a thread that dies in between has not ended.
             over = not any(grabber.is_alive() for grabber in grabbers)
-            # Not that of queries: whoever only looks does not stop the line.
-            _check_alive(self._pictures, self._recorder, self._commands, self._uploads, *grabbers)
+            # Not those of queries and uploads: neither looking nor a new bundle stops the line.
+            _check_alive(self._pictures, self._recorder, self._commands, *grabbers)
             if self._opened.gate.crashed:
                 raise RuntimeError("the thread that lets peers in has died")
             item = self._inbox.take(0.0 if over else self._patience_s())

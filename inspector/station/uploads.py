@@ -113,6 +113,8 @@ class Uploads(QueueWorker["tuple[Request, Callable[[], None]] | _Kept"]):
         with self._changed:
             if self._closing:
                 request.refuse("stopping", "the station stops")
+            elif self.crashed:
+                request.refuse("failed", "the thread that writes bundles has died; see the log")
             elif len(self._waiting) >= _MOST_WAITING:
                 request.refuse("busy", "too many pieces of bundles wait to be written")
             else:
@@ -284,22 +286,24 @@ class Uploads(QueueWorker["tuple[Request, Callable[[], None]] | _Kept"]):
             self._whole.pop(sha256, None)
         for path, sha256 in self._found():
             if sha256 not in self._kept and sha256 not in self._whole:
-                self._delete(path)
+                _delete(path)
 
     def _drop(self, sha256: str) -> None:
         upload = self._uploads.pop(sha256, None)
         if upload is not None:
-            upload.file.close()
-            self._delete(upload.path)
+            # What could not be written is tried once more, in vain.
+            with contextlib.suppress(OSError):
+                upload.file.close()
+            _delete(upload.path)
         if self._whole.pop(sha256, None) is not None:
-            self._delete(self._path(sha256))
+            _delete(self._path(sha256))
 
     def _clear(self) -> None:
         """Delete what an earlier start left; it may have been killed."""
         self._drop_unnamed()
         with contextlib.suppress(OSError):
             for path in self._folder.glob(".*.part"):
-                self._delete(path)
+                _delete(path)
 
     def _found(self) -> list[tuple[Path, str]]:
         try:
@@ -308,8 +312,9 @@ class Uploads(QueueWorker["tuple[Request, Callable[[], None]] | _Kept"]):
             return []
         return [(path, path.stem) for path in names if re.fullmatch(r"[0-9a-f]{64}", path.stem)]
 
-    def _delete(self, path: Path) -> None:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            say("bundle not deleted", logging.WARNING, path=path, why=reason_of(error))
+
+def _delete(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        say("bundle not deleted", logging.WARNING, path=path, why=reason_of(error))

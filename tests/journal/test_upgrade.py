@@ -136,9 +136,21 @@ def test_it_can_be_searched_and_says_how_far_it_is(
         assert [(one.epoch, one.seq) for one in odd] == [
             (epoch, seq) for epoch, seq, _ in left if (epoch, seq) == (FIRST_EPOCH, 2)
         ]
-    # Once on the copy, once on the journal itself.
+    # Once on the copy, once on the journal itself; what has the narrow table needs nothing.
     steps = [r.getMessage() for r in caplog.records if r.getMessage().startswith("upgrading")]
-    assert steps == ["upgrading verdicts=4 of=6", "upgrading verdicts=6 of=6"] * 2
+    wanted = [] if old.name == "journal_4" else ["4 of=6", "6 of=6"] * 2
+    assert steps == [f"upgrading verdicts={one}" for one in wanted]
+
+
+def test_what_was_ordered_before_an_upgrade_stands(tmp_path: Path) -> None:
+    folder = shutil.copytree(FIXTURES[3], tmp_path / "old")
+    limit = schema.LimitInForce("line-1", "r", "top", 1.2, 1.0)
+    with opened(folder) as journal:
+        assert journal.limits("line-1") == [limit]
+        assert journal.bundles() == []
+    with Reader(folder) as reader:
+        (found,) = reader.deeds(None, 10)
+        assert (found[1].kind, found[1].by, found[1].after) == ("limit", "Li Wei", "1.2")
 
 
 def verdicts_of(folder: Path, epoch: str) -> list[bytes]:

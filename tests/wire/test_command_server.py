@@ -17,6 +17,8 @@ from inspector.client.keys import ClientKeys, configure_client
 from inspector.config.station_file import Security
 from inspector.errors import PortError
 from inspector.wire import messages as wire
+from inspector.wire.command_server import Commands, CommandSocket
+from inspector.wire.gate import Gate
 from inspector.wire.messages import ReplyMessage, TriggerCommand
 from inspector.wire.requests import Request
 from tests.stations import accept_and_answer, serving, verdict
@@ -85,6 +87,7 @@ def test_trigger_is_accepted_then_answered_by_another_thread(recorded):
             "more": False,
             "next_epoch": None,
             "last_seq": 0,
+            "offset": None,
         }
         second, third = peer.receive(), peer.receive()
         assert (second["id"], second["kind"], second["grabbed_us"]) == ("a", "acquired", 1)
@@ -487,7 +490,7 @@ def test_client_with_a_thousand_open_commands_is_told_that_it_is_busy(recorded):
     assert len(requests) == 1002
 
 
-@pytest.mark.parametrize("role", ["listen", "trigger", "operate"])
+@pytest.mark.parametrize("role", ["listen", "trigger", "operate", "engineer"])
 def test_role_decides_what_a_peer_may_send(tmp_path, recorded, role):
     recorded.record(1)
     for name in ("station", "peer"):
@@ -526,6 +529,9 @@ def test_role_decides_what_a_peer_may_send(tmp_path, recorded, role):
             {"command": "mark", "epoch": "e", "seq": 1, "label": "good", "by": "Li"},
             {"command": "limit", "recipe": "r", "camera": "top", "limit_factor": 1},
             {"command": "replay", "epoch": "epoch-1"},
+            {"command": "upload", "sha256": "0" * 64, "size": 1},
+            {"command": "install", "recipe": "r", "camera": "top", "sha256": "0" * 64},
+            {"command": "revert", "recipe": "r", "camera": "top"},
         ):
             reply = peer.ask(**fields)
             done[fields["command"]] = reply["code"] or reply["kind"]
@@ -540,8 +546,57 @@ def test_role_decides_what_a_peer_may_send(tmp_path, recorded, role):
         ),
         "delivered": "done" if role == "trigger" else no,
         "replay": "replayed" if role == "listen" else no,
+        **dict.fromkeys(("upload", "install", "revert"), "done" if role == "engineer" else no),
     }
     assert set(clients) <= {"plc"}
+
+
+def test_only_an_upload_has_a_second_frame_and_a_turn_ends_with_it(recorded):
+    heard: list[tuple[str, bytes]] = []
+
+    def handle(request: Request) -> None:
+        heard.append((request.command.command, request.data))
+        if isinstance(request.command, wire.UploadCommand):
+            request.tell_uploaded(len(request.data))
+        else:
+            request.finish()
+
+    upload = {"command": "upload", "sha256": "0" * 64, "size": 100}
+    with serving(recorded, handle) as commands, Peer(commands.address) as peer:
+        for fields, frames, code in (
+            (upload | {"id": "1"}, [b"abc"], ""),
+            (upload | {"id": "2"}, [], ""),
+            (upload | {"id": "3"}, [b"abc", b"d"], "malformed"),
+            ({"command": "reload", "id": "4"}, [b"abc"], "malformed"),
+            (upload | {"id": "5", "sha256": "../etc/passwd"}, [b"abc"], "malformed"),
+            (upload | {"id": "6", "sha256": "A" * 64}, [b"abc"], "malformed"),
+            (upload | {"id": "7", "size": 2**30 + 1}, [b"abc"], "malformed"),
+            (upload | {"id": "8", "offset": -1}, [b"abc"], "malformed"),
+        ):
+            peer.socket.send_multipart([json.dumps(fields).encode(), *frames])
+            reply = peer.receive()
+            assert reply is not None
+            assert reply["code"] == code, reply
+            assert reply["id"] == fields["id"] or len(frames) == 2
+        # The longest piece is within the socket's bound; beyond it a peer is cut off as ever.
+        longest = bytes(wire.MOST_OF_CHUNK)
+        peer.socket.send_multipart([json.dumps(upload | {"id": "9"}).encode(), longest])
+        assert (peer.receive() or {})["offset"] == wire.MOST_OF_CHUNK
+    assert heard == [("upload", b"abc"), ("upload", b""), ("upload", longest)]
+
+
+def test_an_upload_does_not_wait_for_the_start(recorded):
+    gate = Gate(Security())
+    commands = Commands(CommandSocket(gate, "tcp://127.0.0.1:*"), status=recorded.status)
+    commands.start()
+    try:
+        with Peer(commands.address) as peer:
+            body = json.dumps({"command": "upload", "sha256": "0" * 64, "size": 9}).encode()
+            peer.socket.send_multipart([body, b"abc"])
+            assert (peer.receive() or {})["code"] == "not_ready"
+    finally:
+        commands.finish()
+        gate.close()
 
 
 def test_port_in_use_is_one_line(recorded):

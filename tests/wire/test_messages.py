@@ -74,6 +74,8 @@ def violations(schema: dict[str, Any], value: Any, root: dict[str, Any], where: 
         wrong.append(f"{where}: {value!r} is too long")
     if "minLength" in schema and len(value) < schema.pop("minLength"):
         wrong.append(f"{where}: {value!r} is too short")
+    if "pattern" in schema and not re.search(schema.pop("pattern"), value):
+        wrong.append(f"{where}: {value!r} does not match")
     properties = schema.pop("properties", {})
     wrong += [f"{where}.{key} is missing" for key in schema.pop("required", []) if key not in value]
     for key, entry in value.items() if isinstance(value, dict) else ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import re
@@ -39,6 +40,7 @@ TRIED_PARTS: Final = 1000
 _LOOKED_AT: Final = 50_000
 """Verdicts that are looked through for them."""
 _MOST_BYTES: Final = 2 << 30
+_PIECE_BYTES: Final = 1 << 20
 _SHOWN_CHANGES: Final = 200
 _LEFT_S: Final = 6 * 3600.0
 _EPOCH: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -381,14 +383,14 @@ async def _change(request: Request) -> Response:
     recipe, camera = job.about["recipe"], job.about["camera"]
     sha256 = job.result["bundle"]["sha256"]
 
-    def act(commander: Commander) -> str:
-        if deed == "use":
-            return commander.install(path, recipe, camera, by=who.name)
-        return commander.revert(recipe, camera, sha256=sha256, by=who.name)
-
-    if deed not in {"use", "back"}:
+    if deed == "use":
+        detail = await _install(line, path, recipe, camera, by=who.name)
+    elif deed == "back":
+        detail = await line.order(
+            lambda commander: commander.revert(recipe, camera, sha256=sha256, by=who.name)
+        )
+    else:
         raise RefusedError(404, "unknown")
-    detail = await line.order(act)
     say("deed", station=line.name, deed=deed, by=who.name)
     used = {"deed": deed, "by": who.name, "at_us": time.time_ns() // 1000}
     await jobs_of(request).amend(KIND, line.name, used=used)
@@ -397,6 +399,29 @@ async def _change(request: Request) -> Response:
         taught = [part["id"] for part in job.result["parts"]]
         await asyncio.to_thread(basket_of(request).remove, line.name, taught)
     return JSONResponse({"detail": detail})
+
+
+async def _install(line: Line, path: Path, recipe: str, camera: str, *, by: str) -> str:
+    """Send a bundle piece by piece, between which other deeds are done, and have it installed.
+
+    Raises :class:`CommandError` and :class:`RefusedError`.
+    """
+    try:
+        data = await asyncio.to_thread(path.read_bytes)
+    except OSError as error:
+        raise RefusedError(409, "disk", reason_of(error)) from None
+    sha256 = hashlib.sha256(data).hexdigest()
+
+    def send(commander: Commander, there: int) -> int:
+        piece = data[there : there + _PIECE_BYTES]
+        return commander.upload(sha256, len(data), there, piece)
+
+    there = await line.order(lambda commander: commander.upload(sha256, len(data)))
+    while there < len(data):
+        there = await line.order(functools.partial(send, there=there))
+    return await line.order(
+        lambda commander: commander.install_uploaded(sha256, recipe, camera, by=by)
+    )
 
 
 async def _bundle(request: Request) -> Response:

@@ -264,11 +264,12 @@ def test_a_false_reject_is_taught_by_the_page_alone(
 def _teach_by_hand(served: serving.Served, chromium: Any, folder: Path) -> None:
     def found(**asked: Any) -> list[dict[str, Any]]:
         told = served.client.get(f"{STATION}/history", params=asked, timeout=30).json()
-        return [one["verdict"] for one in told["entries"]]
+        return [one["verdict"] for one in told["entries"] if one["has_picture"]]
 
     def newest() -> dict[str, Any]:
-        return found(limit=1)[0]
+        return found()[0]
 
+    # Those pictures are written after their verdicts.
     wait_for(lambda: len(found(verdicts="FAIL")) >= 4, 120)
     first = newest()["model"]
     with opened(chromium, f"{served.url}#/line-1/teach") as page:

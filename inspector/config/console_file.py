@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -36,6 +36,17 @@ class ServerTls(FrozenModel):
     """The secret key of ``certificate`` (PEM), which nobody else may read."""
 
 
+class TrainingTools(FrozenModel):
+    """By what the page trains and teaches."""
+
+    program: Path | None = None
+    """``inspector-model``; None: the one beside this program, or on the PATH."""
+    precision: Literal["auto", "fp32", "mixed", "fp16", "int8"] = "fp32"
+    """Of the bundles that are written; ``auto`` takes times, which say little beside a line."""
+    runs: dict[Annotated[str, Field(pattern=NAME)], dict[str, dict[str, Path]]] = {}
+    """Folders of the training runs of the bundles in use, by station, recipe and camera."""
+
+
 class ConsoleFile(FrozenModel):
     """What ``inspector console`` needs."""
 
@@ -64,6 +75,7 @@ class ConsoleFile(FrozenModel):
     """How many may be open at once; one more is refused."""
     state: Path | None = None
     """Folder for baskets, collected photos and training runs; None: those views only look."""
+    training: TrainingTools = TrainingTools()
 
     shifts: tuple[Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")], ...] = Field(
         default=("00:00",), min_length=1, max_length=12
@@ -92,6 +104,11 @@ class ConsoleFile(FrozenModel):
         if self.stands_for_all and not self.hosts:
             why = f"missing; 'listen' is {self.listen}, which is no address that a browser names"
             raise Misplaced(("hosts",), f"{why}; add this machine's, such as [10.0.3.7]")
+        if unknown := self.training.runs.keys() - self.stations.keys():
+            raise Misplaced(
+                ("training", "runs", min(unknown)),
+                f"no such station; there are {', '.join(self.stations)}",
+            )
         return self
 
     @property

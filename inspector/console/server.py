@@ -16,15 +16,28 @@ import uvicorn
 
 from inspector.client import ClientKeys
 from inspector.config.console_file import ConsoleFile
-from inspector.console import certificate, deeds, install, parts, published, table
+from inspector.console import (
+    basket,
+    certificate,
+    deeds,
+    install,
+    jobs,
+    parts,
+    published,
+    table,
+    teach,
+)
 from inspector.console.app import Page
+from inspector.console.basket import Basket
 from inspector.console.door import Door
 from inspector.console.guard import Guard
 from inspector.console.hub import Hub
+from inspector.console.jobs import Jobs
 from inspector.console.line import Line
 from inspector.console.log_in import LogIn
 from inspector.console.scores import Scores
 from inspector.console.sessions import Sessions, Store, Tokens
+from inspector.console.training import Training
 from inspector.console.users import Users
 from inspector.errors import PortError
 from inspector.logs import Refusals, say
@@ -66,6 +79,7 @@ class Console:
         self._users = None if config.users is None else Users(config.users)
         self._store = Store(config.state)
         self._hub = Hub()
+        self._jobs = Jobs(None if config.state is None else config.state / "jobs", self._hub.tell)
         self._lines = [
             Line(name, station, keys[name], self._hub.tell, config.shifts)
             for name, station in config.stations.items()
@@ -118,6 +132,7 @@ class Console:
                 for task in (ending, *others):
                     task.cancel()
                 await asyncio.gather(ending, *others, return_exceptions=True)
+                await self._jobs.close()
                 await loop.run_in_executor(None, self._close)
 
     def _guarded(self) -> Guard:
@@ -129,6 +144,9 @@ class Console:
             *deeds.ROUTES,
             *published.ROUTES,
             *install.ROUTES,
+            *jobs.ROUTES,
+            *basket.ROUTES,
+            *teach.ROUTES,
             *Scores().routes(),
         ]
         sessions = None
@@ -142,6 +160,10 @@ class Console:
             routes += LogIn(self._users, sessions, self._refusals).routes
         most = min(_MOST_STREAMS, config.connections // 2)
         page = Page(self._lines, self._hub, routes, most)
+        page.app.state.jobs = self._jobs
+        page.app.state.training = Training(config.training, config.state)
+        page.app.state.basket = Basket(config.state)
+        page.app.state.folder = config.state
         return Guard(page.app, config, sessions, Tokens(self._store.secret), self._refusals)
 
     def _close(self) -> None:

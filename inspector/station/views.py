@@ -241,18 +241,26 @@ class Views:
         kept = kept_of(self._folder, verdict)
         if kept is None:
             return None
+        shown: _Shown = []
         try:
-            record, frame = kept.load()
+            if query.picture and query.full:
+                # As it is stored it costs no core, and whoever has it may have it judged again.
+                record, data = kept.stored()
+                width, height = png_size(data)
+                told = FrameField(content="picture", format="png", width=width, height=height)
+                shown.append((told, data))
+            else:
+                record, frame = kept.load()
+                height, width = frame.shape[:2]
+                if query.picture:
+                    shown.append(_encoded(frame, False, query.longest_px))
         except FileNotFoundError:
             return None
-        shown: _Shown = []
-        if query.picture:
-            shown.append(_encoded(frame, query.full, query.longest_px))
         heat = kept.heatmap() if query.heatmap else None
         if heat:
-            width, height = png_size(heat)
+            across, down = png_size(heat)
             shown.append(
-                (FrameField(content="heatmap", format="png", width=width, height=height), heat)
+                (FrameField(content="heatmap", format="png", width=across, height=down), heat)
             )
         area = record.heatmap_area
         picture = PictureField(
@@ -260,10 +268,10 @@ class Views:
             camera=verdict.camera,
             verdict=verdict,
             at_us=verdict.judged_us,
-            width=frame.shape[1],
-            height=frame.shape[0],
+            width=width,
+            height=height,
             heatmap_area=None if area is None else AreaField(**area.model_dump()),
-            frame_area=_whole(frame),
+            frame_area=AreaField(x=0, y=0, w=width, h=height),
             frames=tuple(told for told, _ in shown),
         )
         return _message(query, "picture", picture), [data for _, data in shown]

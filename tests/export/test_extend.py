@@ -104,6 +104,17 @@ def test_taught_parts_pass_and_so_do_others_of_their_kind(taught: Report) -> Non
     assert detector.judge(draw_part(9000)[0]).verdict is Verdict.PASS
 
 
+def test_the_run_tells_programs_what_the_lesson_did(taught: Report) -> None:
+    told = json.loads((taught.run.folder / "taught.json").read_text())
+    assert [(one["name"], one["before"], one["unseen"], one["now"]) for one in told["parts"]] == [
+        (one.name, one.before, one.unseen, one.now) for one in taught.parts
+    ]
+    assert told["limit_now"] == taught.manifest.calibration.threshold
+    assert told["limit_before"] == taught.former.threshold
+    assert told["model"]["version"] == taught.run.version() != told["former_version"]
+    assert told["notes"] == taught.lines()
+
+
 def test_defects_are_still_found(taught: Report, parts: Path) -> None:
     detector = Detector.load(taught.run.folder.with_suffix(".onnx"))
     defective = [p for kind in ("scratch", "stain") for p in (parts / "test" / kind).iterdir()]

@@ -8,7 +8,7 @@ import sys
 from rich.console import Console
 
 from inspector.cameras.base import Frame
-from inspector.cli.album import Album
+from inspector.photos.album import Album
 from inspector.cli.arguments import box
 from inspector.cli.photo_source import PhotoSource
 from inspector.errors import CameraError, ConfigError, Fault

@@ -24,8 +24,8 @@ import export.cli.main
 from inspector.cameras.simulated import conveyor as simulator
 from inspector.cli import collect, photo_source
 from inspector.cli import main as cli
-from inspector.cli.album import Album
-from inspector.cli.photo_check import blur_objections, find_twin, light_objections, measure
+from inspector.photos.album import Album
+from inspector.photos.checks import blur_objections, find_twin, light_objections, measure
 from inspector.cli.photo_source import find_source
 from inspector.errors import CameraError, ConfigError
 from inspector.imaging.geometry import Box

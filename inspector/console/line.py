@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from inspector.client import ClientKeys, Commander, Gap, Heatmap, Subscriber, Viewer
+from inspector.client import ClientKeys, Commander, Gap, Heatmap, Subscriber, View, Viewer
 from inspector.config.console_file import ShownStation
 from inspector.errors import WireError
 from inspector.logs import say
@@ -70,7 +70,9 @@ class Line:
         self._viewers = (
             _Desk(f"history {name}", lambda: Viewer(config.queries, keys=keys)),
             _Desk(f"pictures {name}", lambda: Viewer(config.queries, keys=keys)),
+            _Desk(f"previews {name}", lambda: Viewer(config.queries, keys=keys)),
         )
+        self._previews: dict[tuple[str, bool], asyncio.Future[View]] = {}
         self._commander = _Desk(
             f"orders {name}", lambda: Commander(config.commands, timeout_s=_ANSWERS_S, keys=keys)
         )
@@ -113,6 +115,28 @@ class Line:
     async def look(self, question: Callable[[Viewer], Result]) -> Result:
         """As :meth:`ask`, for pictures, which do not wait for a search."""
         return await self._viewers[1].do(question)
+
+    async def preview(self, camera: str, *, full: bool = False) -> View:
+        """What a camera sees now; those who ask while one waits for its picture get the same.
+
+        Raises :class:`CommandError`.
+        """
+        waiting = self._previews.get((camera, full))
+        if waiting is None:
+
+            def look(viewer: Viewer) -> View:
+                return viewer.preview(camera, full=full)
+
+            def done(future: asyncio.Future[View]) -> None:
+                del self._previews[camera, full]
+                if not future.cancelled():
+                    # Those who asked may have gone; nobody else need hear of it.
+                    future.exception()
+
+            waiting = asyncio.ensure_future(self._viewers[2].do(look))
+            self._previews[camera, full] = waiting
+            waiting.add_done_callback(done)
+        return await asyncio.shield(waiting)
 
     async def order(self, deed: Callable[[Commander], Result]) -> Result:
         """Have a :class:`Commander` do something, in a thread. Raises :class:`CommandError`."""

@@ -61,8 +61,11 @@ async def _preview(request: Request) -> Response:
     person(request)
     camera = request.path_params["camera"]
     full = request.query_params.get("full") == "1"
-    view = await line_of(request).look(lambda viewer: viewer.preview(camera, full=full))
-    return _view(view, "picture", _NEVER)
+    view = await line_of(request).preview(camera, full=full)
+    about = view.about
+    # A reduced picture does not tell how large the camera's is, by which a region is counted.
+    told = {"X-Camera-Size": f"{about.width}x{about.height}", "X-Taken-Us": str(about.at_us)}
+    return _view(view, "picture", _NEVER | told)
 
 
 def _view(view: View, content: str, headers: dict[str, str]) -> Response:

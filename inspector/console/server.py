@@ -16,6 +16,7 @@ from inspector.client import ClientKeys
 from inspector.config.console_file import ConsoleFile
 from inspector.console import deeds, parts
 from inspector.console.app import Page
+from inspector.console.collecting import Collecting
 from inspector.console.guard import Guard
 from inspector.console.hub import Hub
 from inspector.console.line import Line
@@ -51,6 +52,8 @@ class Console:
             Line(name, station, keys[name], self._hub.tell)
             for name, station in config.stations.items()
         ]
+        state = config.state
+        self._collecting = Collecting(state and state / "photos", self._hub.tell)
 
     async def run(
         self, stop: asyncio.Event, listening: Callable[[str], None] | None = None
@@ -63,7 +66,7 @@ class Console:
         page = Page(
             self._lines,
             self._hub,
-            [*parts.ROUTES, *deeds.ROUTES],
+            [*parts.ROUTES, *deeds.ROUTES, *self._collecting.routes],
             [Middleware(Guard, config=config)],
         )
         tls: dict[str, Any] = {}
@@ -96,9 +99,11 @@ class Console:
                 ending.cancel()
                 await serving
             finally:
+                await self._collecting.end()
                 await loop.run_in_executor(None, self._close)
 
     def _close(self) -> None:
+        self._collecting.close()
         for line in self._lines:
             line.close()
 

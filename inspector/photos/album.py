@@ -13,6 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from inspector.errors import ConfigError, Fault, InspectorError, OutputError
+from inspector.files import write_output
+from inspector.imaging.folders import find_images, remarks
+from inspector.imaging.geometry import Box
+from inspector.imaging.images import decode_file, encode_jpeg, encode_png, read_image, shrink
 from inspector.photos.checks import (
     Objection,
     PhotoMeasures,
@@ -21,11 +26,6 @@ from inspector.photos.checks import (
     measure,
     stands_out,
 )
-from inspector.errors import ConfigError, Fault, InspectorError, OutputError
-from inspector.files import write_output
-from inspector.imaging.folders import find_images, remarks
-from inspector.imaging.geometry import Box
-from inspector.imaging.images import decode_file, encode_jpeg, encode_png, read_image, shrink
 
 _NOTES: Final = ".collect.json"
 _PREVIEW: Final = ".preview.jpg"
@@ -223,3 +223,6 @@ class Album:
 def small_jpeg(photo: Path, longest_px: int) -> bytes:
     """A photo as JPEG, no side longer than ``longest_px``. Raises :class:`Fault` or ValueError."""
     return encode_jpeg(shrink(read_image(photo), longest_px))
+
+
+__all__ = ["Album", "AlbumNotes", "Box", "small_jpeg"]

@@ -1,6 +1,367 @@
+/** Set up: from a camera that points at the belt to the first verdict by a model of one's own. */
+
+import { get, ofStation, post } from "../api.js";
 import { el, fill } from "../dom.js";
-import { text } from "../words.js";
+import { live } from "../live.js";
+import { Aids, measure } from "../setup/aids.js";
+import { Photos, ofSet, rangeOf } from "../setup/photos.js";
+import { Stage } from "../setup/stage.js";
+import { moment, reason, text } from "../words.js";
+
+const STEPS = ["picture", "region", "photos", "train", "use"];
+const REFRESH_MS = 400;
 
 export function open(root, app, parameters) {
-  fill(root, el("h1", {}, text("setup.menu")));
+  const view = new SetUp(root, app, parameters);
+  void view.begin();
+  return () => view.close();
+}
+
+class SetUp {
+  #app;
+  #root;
+  #ending = new AbortController();
+  #stage;
+  #aids = new Aids();
+  #photos;
+  #limits = { writable: false, fewest: 10, good_start: 100, most: 500, sets: [] };
+  #set = null;
+  #camera;
+  #step;
+  #chosenSet;
+  #timer = null;
+  #steps = el("ol", { class: "steps" });
+  #panel = el("section", { class: "panel step", "aria-live": "off" });
+  #cameras = el("select", { id: "camera", onchange: () => this.#go({ camera: this.#cameras.value }) });
+  #sets = el("select", { id: "set", onchange: () => this.#go({ set: Number(this.#sets.value) }) });
+  #fields = {};
+  #lines = el("pre", { class: "lines", id: "region-lines", tabindex: "0" });
+
+  constructor(root, app, parameters) {
+    this.#app = app;
+    this.#root = root;
+    this.#camera = parameters.get("camera") ?? "";
+    this.#step = STEPS.includes(parameters.get("step")) ? parameters.get("step") : "picture";
+    this.#chosenSet = Number(parameters.get("set")) || null;
+    this.#stage = new Stage(app.station, {
+      onframe: (bitmap, size) => this.#frame(bitmap, size),
+      onregion: (region) => void this.#chooseRegion(region),
+      ontrouble: () => {},
+    });
+    this.#photos = new Photos({
+      station: app.station,
+      app,
+      limits: this.#limits,
+      set: () => this.#set,
+      need: () => this.#need(),
+      changed: (set) => this.#changed(set),
+      refresh: () => this.#refresh(),
+    });
+  }
+
+  async begin() {
+    const signal = this.#ending.signal;
+    live.addEventListener("photos", (event) => this.#heard(event.detail), { signal });
+    for (const kind of ["snapshot", "status"]) {
+      live.addEventListener(kind, () => this.#chooseCamera(), { signal });
+    }
+    fill(
+      this.#root,
+      el("h1", { class: "unseen" }, text("setup.menu")),
+      el(
+        "div",
+        { class: "set-up" },
+        el(
+          "div",
+          { class: "top" },
+          this.#steps,
+          el("label", { class: "beside" }, text("setup.camera"), this.#cameras),
+          el("label", { class: "beside" }, text("setup.set"), this.#sets),
+        ),
+        el("div", { class: "body" }, this.#stage.node, this.#panel),
+      ),
+    );
+    this.#draw();
+    this.#chooseCamera();
+    try {
+      Object.assign(this.#limits, await get(ofStation(this.#app.station, "photos")));
+    } catch (error) {
+      if (!signal.aborted) this.#app.say(reason(error), "problem");
+    }
+    if (signal.aborted) return;
+    await this.#chooseSet();
+    this.#draw();
+  }
+
+  close() {
+    this.#ending.abort();
+    clearTimeout(this.#timer);
+    this.#stage.close();
+  }
+
+  // Which camera, which set, which step: the page's address says it, so that a reload keeps it.
+
+  #go({ step = this.#step, camera = this.#camera, set = null }) {
+    this.#step = step;
+    if (camera !== this.#camera) {
+      this.#camera = camera;
+      this.#set = null;
+      this.#stage.region = null;
+      this.#stage.watch(camera);
+    }
+    this.#chosenSet = set ?? this.#set?.number ?? null;
+    const asked = Object.entries({ step, camera, set: this.#chosenSet }).filter(([, value]) => value);
+    const where = `#/${encodeURIComponent(this.#app.station)}/setup?${new URLSearchParams(asked)}`;
+    // Not by the frame, which would open the view anew: the picture goes on.
+    history.pushState(null, "", where);
+    this.#draw();
+    void this.#chooseSet();
+  }
+
+  #chooseCamera() {
+    const names = (live.stations.get(this.#app.station)?.status?.cameras ?? []).map((one) => one.name);
+    const key = names.join("\n");
+    if (this.#cameras.dataset.key !== key) {
+      this.#cameras.dataset.key = key;
+      fill(this.#cameras, names.map((name) => el("option", { value: name }, name)));
+    }
+    if (this.#camera === "" && names.length > 0) {
+      this.#camera = names[0];
+      void this.#chooseSet();
+    }
+    this.#cameras.value = this.#camera;
+    this.#stage.watch(this.#camera || null);
+  }
+
+  async #chooseSet() {
+    const mine = this.#limits.sets.filter((one) => one.camera === this.#camera);
+    const chosen = mine.find((one) => one.number === this.#chosenSet) ?? mine.at(-1);
+    fill(
+      this.#sets,
+      mine.length === 0 && el("option", { value: "" }, text("setup.no_set")),
+      mine.map((one) => el("option", { value: one.number }, nameOf(one))),
+    );
+    this.#sets.disabled = mine.length === 0;
+    if (chosen === undefined) return;
+    this.#sets.value = chosen.number;
+    if (chosen.number === this.#set?.number) return;
+    try {
+      this.#changed(await get(ofSet(this.#app.station, chosen.number)));
+    } catch (error) {
+      if (!this.#ending.signal.aborted) this.#app.say(reason(error), "problem");
+    }
+  }
+
+  /** The number of the set in use; it is made where there is none. */
+  async #need() {
+    if (this.#set === null) await this.#newSet();
+    return this.#set.number;
+  }
+
+  async #newSet() {
+    const made = await post(ofStation(this.#app.station, "photos"), { camera: this.#camera });
+    this.#limits.sets.push(made);
+    this.#chosenSet = made.number;
+    const { region } = this.#stage;
+    this.#changed(made);
+    await this.#chooseSet();
+    if (region !== null) await this.#chooseRegion(region);
+  }
+
+  async #refresh() {
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    if (this.#set === null) return;
+    try {
+      this.#changed(await get(ofSet(this.#app.station, this.#set.number)));
+    } catch (error) {
+      if (!this.#ending.signal.aborted) this.#app.say(reason(error), "problem");
+    }
+  }
+
+  #changed(set) {
+    if (this.#ending.signal.aborted) return;
+    this.#set = set;
+    this.#sets.value = set.number;
+    this.#stage.region = set.region;
+    this.#showRegion();
+    this.#photos.show();
+    this.#drawSteps();
+  }
+
+  #heard(told) {
+    if (told.station !== this.#app.station || told.set !== this.#set?.number) return;
+    this.#set.taking = told.taking;
+    this.#photos.hear(told);
+    this.#photos.show();
+    // Many photos may come in a row: the list is fetched a few times a second at most.
+    if (this.#timer === null) this.#timer = setTimeout(() => void this.#refresh(), REFRESH_MS);
+  }
+
+  #frame(bitmap, size) {
+    if (this.#step !== "picture" && this.#step !== "region") return;
+    const scale = bitmap.width / size.width;
+    const one = this.#stage.region ?? { x: 0, y: 0, w: size.width, h: size.height };
+    const area = { x: one.x * scale, y: one.y * scale, w: one.w * scale, h: one.h * scale };
+    this.#aids.show(measure(bitmap, area), rangeOf(this.#set));
+    if (this.#step === "region") this.#showRegion();
+  }
+
+  // The steps.
+
+  #draw() {
+    this.#drawSteps();
+    this.#stage.drawing = this.#step === "region" && this.#may;
+    fill(this.#panel, el("h2", {}, text(`setup.step.${this.#step}`)), this.#content(), this.#onwards());
+    this.#photos.show();
+    this.#showRegion();
+  }
+
+  get #may() {
+    return this.#app.may("engineer");
+  }
+
+  #drawSteps() {
+    const photos = this.#set?.photos.length ?? 0;
+    const done = {
+      picture: this.#stage.size !== null,
+      region: this.#stage.region !== null,
+      photos: photos >= this.#limits.fewest,
+    };
+    fill(
+      this.#steps,
+      STEPS.map((step, at) =>
+        el(
+          "li",
+          {},
+          el(
+            "button",
+            {
+              class: "plain", "data-step": step, "aria-current": step === this.#step ? "step" : null,
+              onclick: () => this.#go({ step }),
+            },
+            el("span", { class: "number" }, done[step] ? "✓" : at + 1),
+            text(`setup.short.${step}`),
+          ),
+        ),
+      ),
+    );
+  }
+
+  #content() {
+    switch (this.#step) {
+      case "picture":
+        return [el("p", { class: "soft" }, text("setup.picture_how")), this.#aids.node];
+      case "region":
+        return this.#regionPanel();
+      case "photos":
+        return [this.#hindrance(), this.#photos.node];
+      default:
+        return [this.#hindrance()];
+    }
+  }
+
+  #hindrance() {
+    if (!this.#limits.writable) return el("p", { class: "advice bad" }, text("setup.no_state"));
+    if (!this.#may) return el("p", { class: "advice bad" }, text("setup.engineer"));
+    return null;
+  }
+
+  #onwards() {
+    const at = STEPS.indexOf(this.#step);
+    if (at === STEPS.length - 1) return null;
+    const step = STEPS[at + 1];
+    return el(
+      "p",
+      { class: "row end" },
+      el("button", { class: "plain", id: "onwards", onclick: () => this.#go({ step }) },
+        text("setup.onwards", { step: text(`setup.short.${step}`) })),
+    );
+  }
+
+  // Step 2.
+
+  #regionPanel() {
+    const field = (name) => {
+      const made = el("input", {
+        type: "number", min: name === "w" || name === "h" ? 1 : 0, step: 1, inputmode: "numeric",
+        id: `region-${name}`, disabled: !this.#may, onchange: () => void this.#typed(),
+      });
+      this.#fields[name] = made;
+      return el("label", {}, text(`setup.region.${name}`), made);
+    };
+    return [
+      el("p", { class: "soft" }, text("setup.region_how")),
+      el("div", { class: "fields" }, ["x", "y", "w", "h"].map(field)),
+      el(
+        "div",
+        { class: "row" },
+        el("button", { class: "plain", id: "whole", disabled: !this.#may, onclick: () => void this.#chooseRegion(null) },
+          text("setup.whole")),
+        el("button", { class: "plain", onclick: () => void this.#copy() }, text("setup.copy")),
+      ),
+      el("p", { class: "soft" }, text("setup.region_lines")),
+      this.#lines,
+    ];
+  }
+
+  async #typed() {
+    const size = this.#stage.size;
+    const read = (name) => Math.round(Number(this.#fields[name].value));
+    const region = { x: read("x"), y: read("y"), w: read("w"), h: read("h") };
+    const filled = Object.values(this.#fields).every((one) => one.value !== "");
+    if (!filled || size === null) return;
+    const fits = region.x >= 0 && region.y >= 0 && region.w > 0 && region.h > 0 &&
+      region.x + region.w <= size.width && region.y + region.h <= size.height;
+    if (!fits) {
+      this.#app.say(text("setup.region_beyond", size), "problem");
+      return;
+    }
+    this.#stage.region = region;
+    await this.#chooseRegion(region);
+  }
+
+  async #chooseRegion(region) {
+    this.#stage.region = region;
+    this.#aids.again();
+    this.#showRegion();
+    if (this.#set === null) return;
+    try {
+      this.#changed(await post(ofSet(this.#app.station, this.#set.number, "/region"), { region }));
+    } catch (error) {
+      this.#app.say(reason(error), "problem");
+      await this.#refresh();
+    }
+  }
+
+  #showRegion() {
+    const region = this.#stage.region;
+    const size = this.#stage.size;
+    for (const [name, field] of Object.entries(this.#fields)) {
+      if (document.activeElement === field) continue;
+      const whole = size && { x: 0, y: 0, w: size.width, h: size.height };
+      field.value = (region ?? whole)?.[name] ?? "";
+    }
+    const said = region === null ? text("setup.whole_lines") : linesOf(region);
+    if (this.#lines.textContent !== said) this.#lines.textContent = said;
+  }
+
+  async #copy() {
+    try {
+      await navigator.clipboard.writeText(this.#lines.textContent);
+      this.#app.say(text("setup.copied"));
+    } catch {
+      // A browser gives its clipboard to pages that are encrypted, or of this machine, only.
+      getSelection().selectAllChildren(this.#lines);
+      this.#app.say(text("setup.selected"));
+    }
+  }
+}
+
+function nameOf(set) {
+  return `${set.number} · ${moment(set.made_us).slice(0, -3)}`;
+}
+
+function linesOf({ x, y, w, h }) {
+  return `region: {x: ${x}, y: ${y}, w: ${w}, h: ${h}}\n--region ${x},${y},${w},${h}`;
 }

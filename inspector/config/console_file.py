@@ -32,6 +32,15 @@ class ServerTls(FrozenModel):
     """The secret key of ``certificate`` (PEM), which nobody else may read."""
 
 
+class TrainingTools(FrozenModel):
+    """By what the page trains and teaches."""
+
+    program: Path | None = None
+    """``inspector-model``; None: the one beside this program, or on the PATH."""
+    runs: dict[Annotated[str, Field(pattern=NAME)], dict[str, dict[str, Path]]] = {}
+    """Folders of the training runs of the bundles in use, by station, recipe and camera."""
+
+
 class ConsoleFile(FrozenModel):
     """What ``inspector console`` needs."""
 
@@ -56,6 +65,7 @@ class ConsoleFile(FrozenModel):
     """How many may be open at once; one more is refused."""
     state: Path | None = None
     """Folder for baskets, collected photos and training runs; None: those views only look."""
+    training: TrainingTools = TrainingTools()
 
     @field_validator("listen")
     @classmethod
@@ -69,6 +79,11 @@ class ConsoleFile(FrozenModel):
                 if getattr(self, name) is None:
                     why = "missing; beyond loopback the page needs tls and users"
                     raise Misplaced((name,), f"{why}, or listen: 127.0.0.1:8080")
+        if unknown := self.training.runs.keys() - self.stations.keys():
+            raise Misplaced(
+                ("training", "runs", min(unknown)),
+                f"no such station; there are {', '.join(self.stations)}",
+            )
         return self
 
     @property

@@ -14,12 +14,14 @@ from starlette.middleware import Middleware
 
 from inspector.client import ClientKeys
 from inspector.config.console_file import ConsoleFile
-from inspector.console import deeds, parts
+from inspector.console import deeds, jobs, parts
 from inspector.console.app import Page
 from inspector.console.collecting import Collecting
 from inspector.console.guard import Guard
 from inspector.console.hub import Hub
+from inspector.console.jobs import Jobs
 from inspector.console.line import Line
+from inspector.console.training import Training
 from inspector.errors import PortError
 from inspector.logs import say
 
@@ -66,9 +68,13 @@ class Console:
         page = Page(
             self._lines,
             self._hub,
-            [*parts.ROUTES, *deeds.ROUTES, *self._collecting.routes],
+            [*parts.ROUTES, *deeds.ROUTES, *jobs.ROUTES, *self._collecting.routes],
             [Middleware(Guard, config=config)],
         )
+        page.app.state.jobs = at_work = Jobs(
+            None if config.state is None else config.state / "jobs", self._hub.tell
+        )
+        page.app.state.training = Training(config.training, config.state)
         tls: dict[str, Any] = {}
         if config.tls is not None:
             tls = {"ssl_certfile": config.tls.certificate, "ssl_keyfile": config.tls.key}
@@ -99,6 +105,7 @@ class Console:
                 ending.cancel()
                 await serving
             finally:
+                await at_work.close()
                 await self._collecting.end()
                 await loop.run_in_executor(None, self._close)
 

@@ -1,6 +1,7 @@
 /**
  * What stations publish, as it comes: `live.stations` by name, and events on `live`:
- * `verdict`, `picture`, `status`, `gap`, `missed`, `photos`, `snapshot`, `connection`; `detail` is the data.
+ * `verdict`, `picture`, `status`, `gap`, `missed`, `job`, `photos`, `snapshot`, `connection`;
+ * `detail` is the data.
  * It connects again by itself, and then has a new snapshot.
  */
 
@@ -15,7 +16,7 @@ class Live extends EventTarget {
     this.close();
     this.#source = new EventSource("/api/events");
     this.#source.addEventListener("snapshot", (event) => this.#snapshot(JSON.parse(event.data)));
-    for (const kind of ["verdict", "picture", "status", "gap", "missed", "photos"]) {
+    for (const kind of ["verdict", "picture", "status", "gap", "missed", "job", "photos"]) {
       this.#source.addEventListener(kind, (event) => this.#hear(kind, JSON.parse(event.data)));
     }
     this.#source.onopen = () => this.#say(true);

@@ -137,6 +137,11 @@ class Collecting:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def camera(self, number: int) -> str:
+        """The camera of a set that :meth:`find` has found."""
+        assert self._sets is not None
+        return self._sets[number].notes.camera
+
     async def find(self, station: str, number: int) -> tuple[Path, Box | None, int]:
         """Folder, region and number of photos of a set. Raises :class:`RefusedError`."""
         found = (await self._all()).get(number)

@@ -41,7 +41,10 @@ class Guard:
 
         async def guarded(message: dict[str, object]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_HEADERS]  # type: ignore[misc]
+                headers: list[tuple[bytes, bytes]] = [*message["headers"]]  # type: ignore[misc]
+                # A page that is stricter still, such as a report, says so itself.
+                said = {name.lower() for name, _ in headers}
+                message["headers"] = headers + [one for one in _HEADERS if one[0] not in said]
             await send(message)
 
         host = Headers(scope=scope).get("host", "").rsplit(":", 1)[0].strip("[]").lower()

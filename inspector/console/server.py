@@ -21,6 +21,7 @@ from inspector.console.guard import Guard
 from inspector.console.hub import Hub
 from inspector.console.jobs import Jobs
 from inspector.console.line import Line
+from inspector.console.models import Models
 from inspector.console.training import Training
 from inspector.errors import PortError
 from inspector.logs import say
@@ -54,8 +55,9 @@ class Console:
             Line(name, station, keys[name], self._hub.tell)
             for name, station in config.stations.items()
         ]
-        state = config.state
-        self._collecting = Collecting(state and state / "photos", self._hub.tell)
+        self._collecting = Collecting(
+            None if config.state is None else config.state / "photos", self._hub.tell
+        )
 
     async def run(
         self, stop: asyncio.Event, listening: Callable[[str], None] | None = None
@@ -65,16 +67,21 @@ class Console:
         Raises :class:`PortError`.
         """
         config = self._config
+        training = Training(config.training, config.state)
+        models = Models(
+            None if config.state is None else config.state / "trained", self._collecting, training
+        )
+        own = [*self._collecting.routes, *models.routes]
         page = Page(
             self._lines,
             self._hub,
-            [*parts.ROUTES, *deeds.ROUTES, *jobs.ROUTES, *self._collecting.routes],
+            [*parts.ROUTES, *deeds.ROUTES, *jobs.ROUTES, *own],
             [Middleware(Guard, config=config)],
         )
         page.app.state.jobs = at_work = Jobs(
             None if config.state is None else config.state / "jobs", self._hub.tell
         )
-        page.app.state.training = Training(config.training, config.state)
+        page.app.state.training = training
         tls: dict[str, Any] = {}
         if config.tls is not None:
             tls = {"ssl_certfile": config.tls.certificate, "ssl_keyfile": config.tls.key}

@@ -6,6 +6,8 @@ import { live } from "../live.js";
 import { Aids, measure } from "../setup/aids.js";
 import { Photos, ofSet, rangeOf } from "../setup/photos.js";
 import { Stage } from "../setup/stage.js";
+import { Train } from "../setup/train.js";
+import { Use } from "../setup/use.js";
 import { moment, reason, text } from "../words.js";
 
 const STEPS = ["picture", "region", "photos", "train", "use"];
@@ -24,6 +26,9 @@ class SetUp {
   #stage;
   #aids = new Aids();
   #photos;
+  #train;
+  #use;
+  #used = false;
   #limits = { writable: false, fewest: 10, good_start: 100, most: 500, sets: [] };
   #set = null;
   #camera;
@@ -31,7 +36,7 @@ class SetUp {
   #chosenSet;
   #timer = null;
   #steps = el("ol", { class: "steps" });
-  #panel = el("section", { class: "panel step", "aria-live": "off" });
+  #panel = el("section", { class: "panel step" });
   #cameras = el("select", { id: "camera", onchange: () => this.#go({ camera: this.#cameras.value }) });
   #sets = el("select", { id: "set", onchange: () => this.#go({ set: Number(this.#sets.value) }) });
   #fields = {};
@@ -56,6 +61,27 @@ class SetUp {
       need: () => this.#need(),
       changed: (set) => this.#changed(set),
       refresh: () => this.#refresh(),
+    });
+    this.#train = new Train({
+      station: app.station,
+      app,
+      limits: this.#limits,
+      set: () => this.#set,
+      found: () => {
+        this.#use.show();
+        this.#drawSteps();
+      },
+      go: (step) => this.#go({ step }),
+    });
+    this.#use = new Use({
+      station: app.station,
+      app,
+      camera: () => this.#camera,
+      models: () => this.#train.models.filter((one) => one.camera === this.#camera),
+      first: () => {
+        this.#used = true;
+        this.#drawSteps();
+      },
     });
   }
 
@@ -91,10 +117,13 @@ class SetUp {
     if (signal.aborted) return;
     await this.#chooseSet();
     this.#draw();
+    await this.#train.refresh();
   }
 
   close() {
     this.#ending.abort();
+    this.#train.close();
+    this.#use.close();
     clearTimeout(this.#timer);
     this.#stage.close();
   }
@@ -115,7 +144,7 @@ class SetUp {
     // Not by the frame, which would open the view anew: the picture goes on.
     history.pushState(null, "", where);
     this.#draw();
-    void this.#chooseSet();
+    void this.#chooseSet().then(() => step === "train" && this.#train.refresh());
   }
 
   #chooseCamera() {
@@ -186,6 +215,7 @@ class SetUp {
     this.#stage.region = set.region;
     this.#showRegion();
     this.#photos.show();
+    this.#train.show();
     this.#drawSteps();
   }
 
@@ -212,8 +242,15 @@ class SetUp {
   #draw() {
     this.#drawSteps();
     this.#stage.drawing = this.#step === "region" && this.#may;
-    fill(this.#panel, el("h2", {}, text(`setup.step.${this.#step}`)), this.#content(), this.#onwards());
+    fill(
+      this.#panel,
+      el("div", { class: "content", tabindex: "-1" },
+        el("h2", {}, text(`setup.step.${this.#step}`)), this.#content()),
+      this.#onwards(),
+    );
     this.#photos.show();
+    this.#train.show();
+    this.#use.show();
     this.#showRegion();
   }
 
@@ -227,6 +264,8 @@ class SetUp {
       picture: this.#stage.size !== null,
       region: this.#stage.region !== null,
       photos: photos >= this.#limits.fewest,
+      train: this.#train.models.some((one) => one.camera === this.#camera),
+      use: this.#used,
     };
     fill(
       this.#steps,
@@ -256,8 +295,10 @@ class SetUp {
         return this.#regionPanel();
       case "photos":
         return [this.#hindrance(), this.#photos.node];
+      case "train":
+        return [this.#hindrance(), this.#train.node];
       default:
-        return [this.#hindrance()];
+        return [this.#hindrance(), this.#use.node];
     }
   }
 
@@ -273,7 +314,7 @@ class SetUp {
     const step = STEPS[at + 1];
     return el(
       "p",
-      { class: "row end" },
+      { class: "row end onwards" },
       el("button", { class: "plain", id: "onwards", onclick: () => this.#go({ step }) },
         text("setup.onwards", { step: text(`setup.short.${step}`) })),
     );
@@ -359,7 +400,7 @@ class SetUp {
 }
 
 function nameOf(set) {
-  return `${set.number} · ${moment(set.made_us).slice(0, -3)}`;
+  return `${set.number}: ${moment(set.made_us).slice(0, -3)}`;
 }
 
 function linesOf({ x, y, w, h }) {

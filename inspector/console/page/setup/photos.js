@@ -33,7 +33,8 @@ export function wordsOf(objection) {
 
 /**
  * The panel. `told`: `station`, `app`, `limits` (fewest, good_start), `set()` (the set shown, or null),
- * `need()` (makes a set where there is none; resolves to its number), `changed(set)`, `refresh()`.
+ * `need()` (makes a set where there is none; resolves to its number), `fresh()` (makes another one),
+ * `changed(set)`, `refresh()`.
  */
 export class Photos {
   #told;
@@ -43,6 +44,7 @@ export class Photos {
   #gauge = el("progress", { "aria-label": text("setup.photos_so_far") });
   #take = el("button", { id: "take", onclick: () => void this.#takeOne() }, text("setup.take"));
   #each = el("button", { class: "plain", id: "each", onclick: () => void this.#takeEach() });
+  #fresh = el("button", { class: "plain", id: "new-set", onclick: () => void this.#begin() }, text("setup.new_set"));
   #keep = el("input", { type: "checkbox", id: "keep-all" });
   #grid = el("ul", { class: "photos", "aria-label": text("setup.photos") });
   #key = "";
@@ -51,7 +53,8 @@ export class Photos {
     { class: "collect" },
     el("p", { class: "soft" }, text("setup.photos_how")),
     el("div", { class: "row" }, this.#take, this.#each),
-    el("label", { class: "tick" }, this.#keep, text("setup.keep_all")),
+    el("div", { class: "row" },
+      el("label", { class: "tick" }, this.#keep, text("setup.keep_all")), this.#fresh),
     this.#count,
     this.#gauge,
     this.#last,
@@ -69,6 +72,7 @@ export class Photos {
     const may = app.may("engineer") && limits.writable;
     this.#take.disabled = !may || this.#busy;
     this.#each.disabled = !may;
+    this.#fresh.hidden = !may || photos.length === 0;
     this.#each.textContent = text(set?.taking ? "setup.each_stop" : "setup.each");
     this.#each.setAttribute("aria-pressed", String(set?.taking === true));
     this.#gauge.max = limits.good_start;
@@ -141,6 +145,16 @@ export class Photos {
     );
     document.body.append(dialog);
     dialog.showModal();
+  }
+
+  /** Photos of another part belong in a set of their own. */
+  async #begin() {
+    try {
+      await this.#told.fresh();
+      this.#words(text("setup.new_set_made"), "");
+    } catch (error) {
+      this.#told.app.say(reason(error), "problem");
+    }
   }
 
   async #takeOne() {

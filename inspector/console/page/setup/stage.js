@@ -5,6 +5,8 @@ import { el, fill } from "../dom.js";
 import { reason, text } from "../words.js";
 
 const PERIOD_MS = 300;
+/** While a model is trained, or waited for, the picture need not be a film. */
+const SLOW_MS = 2000;
 const TROUBLE_MS = 1000;
 /** A region smaller than this is a slip of the finger; camera pixels. */
 const LEAST = 32;
@@ -27,6 +29,8 @@ export class Stage {
   #region = null;
   #drag = null;
   #drawing = false;
+  /** Whether a picture every two seconds will do. */
+  slow = false;
   #seen = () => {};
   node = el("div", { class: "stage" }, this.#canvas, this.#overlay, this.#problem);
 
@@ -88,7 +92,7 @@ export class Stage {
         continue;
       }
       const begun = performance.now();
-      let pause = PERIOD_MS;
+      let pause = this.slow ? SLOW_MS : PERIOD_MS;
       try {
         const answer = await getRaw(
           ofStation(this.#station, `preview/${encodeURIComponent(camera)}`), {}, ended,

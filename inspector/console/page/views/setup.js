@@ -8,7 +8,7 @@ import { Photos, ofSet, rangeOf } from "../setup/photos.js";
 import { Stage } from "../setup/stage.js";
 import { Train } from "../setup/train.js";
 import { Use } from "../setup/use.js";
-import { moment, reason, text } from "../words.js";
+import { reason, text } from "../words.js";
 
 const STEPS = ["picture", "region", "photos", "train", "use"];
 const REFRESH_MS = 400;
@@ -59,6 +59,7 @@ class SetUp {
       limits: this.#limits,
       set: () => this.#set,
       need: () => this.#need(),
+      fresh: () => this.#newSet(),
       changed: (set) => this.#changed(set),
       refresh: () => this.#refresh(),
     });
@@ -242,11 +243,11 @@ class SetUp {
   #draw() {
     this.#drawSteps();
     this.#stage.drawing = this.#step === "region" && this.#may;
+    this.#stage.slow = this.#step === "train" || this.#step === "use";
     fill(
       this.#panel,
-      el("div", { class: "content", tabindex: "-1" },
-        el("h2", {}, text(`setup.step.${this.#step}`)), this.#content()),
-      this.#onwards(),
+      el("div", { class: "title" }, el("h2", {}, text(`setup.step.${this.#step}`)), this.#onwards()),
+      el("div", { class: "content" }, this.#content()),
     );
     this.#photos.show();
     this.#train.show();
@@ -262,7 +263,8 @@ class SetUp {
     const photos = this.#set?.photos.length ?? 0;
     const done = {
       picture: this.#stage.size !== null,
-      region: this.#stage.region !== null,
+      // Whoever has taken photos of the whole picture has chosen it.
+      region: this.#stage.region !== null || photos > 0,
       photos: photos >= this.#limits.fewest,
       train: this.#train.models.some((one) => one.camera === this.#camera),
       use: this.#used,
@@ -280,7 +282,7 @@ class SetUp {
               onclick: () => this.#go({ step }),
             },
             el("span", { class: "number" }, done[step] ? "✓" : at + 1),
-            text(`setup.short.${step}`),
+            el("span", { class: "name" }, text(`setup.short.${step}`)),
           ),
         ),
       ),
@@ -313,10 +315,12 @@ class SetUp {
     if (at === STEPS.length - 1) return null;
     const step = STEPS[at + 1];
     return el(
-      "p",
-      { class: "row end onwards" },
-      el("button", { class: "plain", id: "onwards", onclick: () => this.#go({ step }) },
-        text("setup.onwards", { step: text(`setup.short.${step}`) })),
+      "button",
+      {
+        class: "plain", id: "onwards", onclick: () => this.#go({ step }),
+        "aria-label": text("setup.onwards", { step: text(`setup.short.${step}`) }),
+      },
+      text("setup.next"),
     );
   }
 
@@ -400,7 +404,9 @@ class SetUp {
 }
 
 function nameOf(set) {
-  return `${set.number}: ${moment(set.made_us).slice(0, -3)}`;
+  const options = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hour12: false };
+  const at = new Intl.DateTimeFormat(document.documentElement.lang, options);
+  return `${set.number}: ${at.format(new Date(set.made_us / 1000))}`;
 }
 
 function linesOf({ x, y, w, h }) {

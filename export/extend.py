@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
+import json
 import shutil
 import tempfile
 import time
@@ -11,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +33,8 @@ from inspector.detection import fitness
 from inspector.detection.manifest import Calibration, Manifest
 from inspector.errors import OutputError, RunError
 
+REPORT = "taught.json"
+"""File of the extended run that tells what the lesson did, for programs."""
 DOUBTFUL = 1.5
 """Good parts are seldom rejected at so many times the limit."""
 TOLERANT = 1.1
@@ -64,6 +69,22 @@ class Report:
     limit_otherwise: float
     choices: tuple[str, ...] = ()
     """Which precision was chosen, and why; none when it was named."""
+
+    def document(self) -> dict[str, Any]:
+        """What a program must know: ``taught.json`` (docs/teach-in.md)."""
+        lineage, items = self.run.facts().lineage, self.manifest.cfa.bank_items
+        return {
+            "model": {"name": self.manifest.name, "version": self.manifest.version},
+            "former_version": lineage[-1].parent_version,
+            "parts": [dataclasses.asdict(part) for part in self.parts],
+            "limit_before": self.former.threshold,
+            "limit_now": self.manifest.calibration.threshold,
+            "items": items,
+            "items_replaced": lineage[-1].bank_replaced,
+            "items_from_lessons": sum(lesson.bank_replaced for lesson in lineage),
+            "items_from_lessons_at_most": int(MOST_REPLACED * items),
+            "notes": self.lines(),
+        }
 
     def lines(self) -> list[str]:
         """What a person must know, beside the scores."""
@@ -193,14 +214,16 @@ def extend(
             on_image=lambda done, total: on_step(Step("proving parity", done, total)),
             on_choice=choices.append,
         )
-    return Report(
-        Run(folder),
-        manifest,
-        _score(photos, tested, outcome.calibration.threshold, calibration.threshold),
-        outcome.calibration,
-        _limit(Run(folder), rate, all_good=outcome.all_good, pooled=not pooled).threshold,
-        tuple(choices),
-    )
+        report = Report(
+            child,
+            manifest,
+            _score(photos, tested, outcome.calibration.threshold, calibration.threshold),
+            outcome.calibration,
+            _limit(child, rate, all_good=outcome.all_good, pooled=not pooled).threshold,
+            tuple(choices),
+        )
+        child.write(REPORT, json.dumps(report.document(), indent=2, allow_nan=False).encode())
+    return dataclasses.replace(report, run=Run(folder))
 
 
 def _teach(

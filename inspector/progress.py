@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ QUICK_S: Final = 2.0
 """For commands that mostly end sooner, and then need say nothing."""
 _EVERY_S: Final = 10.0
 """A step that takes longer than this tells how far it is, so often."""
+FOLLOWED: Final = "INSPECTOR_FOLLOWED_S"
+"""Environment variable by which a program that follows another one has it tell more often, s."""
 
 
 class Bars(Progress):
@@ -37,6 +40,7 @@ class Bars(Progress):
         )
         self._has_lines = not (silent or is_terminal)
         self._quick_s = quick_s
+        self._every_s = _told_every_s()
         self._told_s: dict[TaskID, float] = {}
         self._begun_s: dict[TaskID, float] = {}
         self._done: set[TaskID] = set()
@@ -65,7 +69,9 @@ class Bars(Progress):
             is_done = task.total is not None and task.completed >= task.total
             if not is_done:
                 self._done.discard(task_id)
-            if task_id in self._done or not (is_done or now_s >= self._told_s[task_id] + _EVERY_S):
+            if task_id in self._done or not (
+                is_done or now_s >= self._told_s[task_id] + self._every_s
+            ):
                 return
             is_first = self._told_s[task_id] == self._begun_s[task_id]
             took_s = now_s - self._begun_s[task_id]
@@ -81,3 +87,10 @@ class Bars(Progress):
             elif note := str(task.fields.get("note", "")):
                 line += f", {note}"
         self.console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def _told_every_s() -> float:
+    try:
+        return max(0.1, float(os.environ[FOLLOWED]))
+    except (KeyError, ValueError):
+        return _EVERY_S

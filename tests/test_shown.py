@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from inspector.cli import main as cli
 from inspector.cli import output
-from inspector.cli.export_verdicts import COLUMNS, _write_csv, row_of
+from inspector.cli.export_verdicts import _write_csv
 from inspector.client.subscriber import Gap
 from inspector.logs import _Plain, quoted
 from inspector.shown import cell, masked, no_formula, plain, with_formula
 from inspector.wire.messages import CameraStatus, StatusMessage
+from inspector.wire.rows import COLUMNS, row_of
 from tests import running, stations
 
 SECRET = "s3cr3t"

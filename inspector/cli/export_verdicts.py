@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from datetime import datetime, timedelta, timezone
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Final
@@ -19,43 +16,12 @@ from inspector.files import output_errors, whole_file
 from inspector.journal.reader import Reader
 from inspector.journal.recovery import Damage
 from inspector.journal.schema import Deed, Delivered, Mark
-from inspector.shown import cell
 from inspector.tables import Terminal
 from inspector.version import install_command
 from inspector.wire.messages import VerdictMessage, decode_verdict
+from inspector.wire.rows import COLUMNS, DEED_COLUMNS, Row, csv_line, moment, row_of
 
 _CHUNK: Final = 10_000
-
-COLUMNS: Final = (
-    *("judged_at", "station", "camera", "epoch", "seq", "part_id", "client", "session"),
-    *(
-        "trigger_seq",
-        "lot",
-        "purpose",
-        "verdict",
-        "score",
-        "reason",
-        "detail",
-        "limit_factor",
-        "regions",
-    ),
-    *("model_name", "model_version", "model_sha256", "recipe"),
-    *("triggered_us", "grabbed_us", "frame", "judged_us", "queue_ms", "judge_ms"),
-    *("sent_us", "acknowledged_us", "delivered", "marks"),
-)
-"""Columns of the table. ``judged_at`` is ``judged_us`` as a UTC time, ``regions`` are JSON.
-
-``delivered`` is what bridges told of the verdict, JSON; ``acknowledged_us`` when it was first
-acknowledged. ``marks`` is what people said the part really was, JSON.
-"""
-
-DEED_COLUMNS: Final = (
-    *("done_at", "number", "kind", "client", "by"),
-    *("subject", "before", "after", "note", "at_us"),
-)
-"""Columns of the table of deeds. ``done_at`` is ``at_us`` as a UTC time."""
-
-Row = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +91,7 @@ def _deeds(reader: Reader, options: argparse.Namespace) -> Iterator[Row]:
         found += page
     for number, deed in reversed(found):
         if is_within(deed.at_us, options):
-            fields = {"number": number, "done_at": _moment(deed.at_us)} | asdict(deed)
+            fields = {"number": number, "done_at": moment(deed.at_us)} | asdict(deed)
             yield {name: fields[name] for name in DEED_COLUMNS}
 
 
@@ -146,54 +112,12 @@ def _with_reports(
                 yield verdict, told.get(verdict.seq, ()), marked.get(verdict.seq, ())
 
 
-def row_of(
-    verdict: VerdictMessage, told: Sequence[Delivered] = (), marks: Sequence[Mark] = ()
-) -> Row:
-    """One row of the table, a value for each of :data:`COLUMNS`."""
-    fields = verdict.model_dump(mode="json", exclude={"schema_", "regions", "model"})
-    model = verdict.model
-    fields["judged_at"] = _moment(verdict.judged_us)
-    fields["regions"] = "[" + ",".join(region.model_dump_json() for region in verdict.regions) + "]"
-    fields["acknowledged_us"] = min(
-        (one.at_us for one in told if one.outcome == "acknowledged"), default=None
-    )
-    fields["delivered"] = json.dumps(
-        [{"client": one.client, "outcome": one.outcome, "at_us": one.at_us} for one in told],
-        separators=(",", ":"),
-    )
-    fields["marks"] = json.dumps(
-        [
-            {
-                "label": one.label,
-                "client": one.client,
-                "by": one.by,
-                "at_us": one.at_us,
-                "note": one.note,
-            }
-            for one in marks
-        ],
-        separators=(",", ":"),
-        ensure_ascii=False,
-    )
-    for name in ("name", "version", "sha256"):
-        fields[f"model_{name}"] = getattr(model, name) if model else None
-    return {name: fields[name] for name in COLUMNS}
-
-
-def _moment(us: int) -> datetime:
-    return datetime.fromtimestamp(0, timezone.utc) + timedelta(microseconds=us)
-
-
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterator[Row]) -> int:
     count = 0
     with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, columns)
-        table.writeheader()
+        file.write(csv_line(columns))
         for row in rows:
-            row[columns[0]] = row[columns[0]].isoformat(timespec="microseconds")
-            table.writerow(
-                {name: cell(each) if isinstance(each, str) else each for name, each in row.items()}
-            )
+            file.write(csv_line(row.values()))
             count += 1
     return count
 

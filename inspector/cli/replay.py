@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from inspector.cli.recorded import add_journal, find_journal, is_within, progres
 from inspector.config.station_file import Provider, Station
 from inspector.detection.detector import Detector
 from inspector.errors import ConfigError, JournalError
+from inspector.files import write_output
 from inspector.imaging.geometry import Box
 from inspector.journal.pictures import KeptPicture, PictureRecord, pictures
 from inspector.shown import plain
@@ -65,13 +67,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="list at most N parts whose verdict would change [%(default)s]",
     )
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE.json", help="write what would change, for programs"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Judge the kept pictures with another bundle, and print what would change; 0.
 
-    Raises :class:`ConfigError`, :class:`JournalError`, :class:`BundleError` and
-    :class:`ProviderError`.
+    Raises :class:`ConfigError`, :class:`JournalError`, :class:`BundleError`,
+    :class:`ProviderError` and :class:`OutputError`.
     """
     folder, station = find_journal(options.source)
     console = Terminal(stderr=True, highlight=False, soft_wrap=True, markup=False)
@@ -95,6 +100,9 @@ def run(options: argparse.Namespace) -> int:
     for line in comparison.unreadable:
         console.print(plain(f"{line}; left out"))
     _print(comparison, detector, options.show)
+    if options.report is not None:
+        told = json.dumps(_report(comparison, detector), indent=2, allow_nan=False)
+        write_output(options.report, told + "\n")
     return 0
 
 
@@ -166,6 +174,40 @@ def _print(comparison: Comparison, detector: Detector, most: int) -> None:
     show(parts)
     if len(comparison.changed) > most:
         print(f"... and {len(comparison.changed) - most} more (--show N)")
+
+
+def _report(comparison: Comparison, detector: Detector) -> dict[str, Any]:
+    """What ``--report`` writes (docs/journal.md)."""
+    manifest = detector.manifest
+    return {
+        "bundle": {
+            "name": manifest.name,
+            "version": manifest.version,
+            "sha256": detector.sha256,
+        },
+        "judged": comparison.counts.total(),
+        "gone": comparison.gone,
+        "unreadable": len(comparison.unreadable),
+        "counts": [
+            {"then": then, "now": now.value, "parts": parts}
+            for (then, now), parts in sorted(comparison.counts.items())
+        ],
+        "changed": [
+            {
+                "epoch": then.epoch,
+                "seq": then.seq,
+                "camera": then.camera,
+                "part_id": then.part_id,
+                "judged_us": then.judged_us,
+                "then": then.verdict.value,
+                "score_then": then.score,
+                "now": now.verdict.value,
+                "score_now": now.score,
+                "reason_now": now.reason.value,
+            }
+            for then, now in comparison.changed
+        ],
+    }
 
 
 def _figure(verdict: VerdictMessage | Judgement) -> str:

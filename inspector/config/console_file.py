@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -37,6 +37,8 @@ class TrainingTools(FrozenModel):
 
     program: Path | None = None
     """``inspector-model``; None: the one beside this program, or on the PATH."""
+    precision: Literal["auto", "fp32", "mixed", "fp16", "int8"] = "fp32"
+    """Of the bundles that are written; ``auto`` takes times, which say little beside a line."""
     runs: dict[Annotated[str, Field(pattern=NAME)], dict[str, dict[str, Path]]] = {}
     """Folders of the training runs of the bundles in use, by station, recipe and camera."""
 

@@ -16,8 +16,8 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -31,6 +31,7 @@ from inspector.console.app import line_of
 from inspector.errors import InspectorError
 from inspector.files import reason_of, write_whole
 from inspector.logs import say
+from inspector.progress import FOLLOWED
 
 _LINES: Final = 60
 """Lines of a job's output that are kept."""
@@ -119,6 +120,8 @@ class JobState(BaseModel):
     """The last lines that its programs printed."""
     problem: str = ""
     """Why it failed, in one line."""
+    left_out: dict[str, str] = {}
+    """Optional steps that failed, and why."""
     about: dict[str, Any] = {}
     """What it is about, as whoever started it says."""
     result: dict[str, Any] | None = None
@@ -135,6 +138,10 @@ class Step:
 
     name: str
     work: tuple[str, ...] | Callable[[Report], Awaitable[None]]
+    optional: bool = False
+    """The job goes on where it fails; ``left_out`` then says why."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Of a command, beside the page's own."""
 
 
 class _FailedError(Exception):
@@ -232,19 +239,23 @@ class Jobs:
             await self._save()
             for number, step in enumerate(steps, start=1):
                 self._set(step=step.name, number=number, stage="", done=None, total=None)
-                if isinstance(step.work, tuple):
-                    await self._command(step.work, folder)
-                else:
-                    await step.work(self._report)
+                try:
+                    if isinstance(step.work, tuple):
+                        await self._command(step.work, folder, step.environment)
+                    else:
+                        await step.work(self._report)
+                except (InspectorError, _FailedError, OSError) as error:
+                    if not step.optional:
+                        raise
+                    left_out = self._last[self._key].left_out | {step.name: _in_words(error)}
+                    self._set(left_out=left_out)
             self._set(stage="", done=None, total=None)
             found = None if result is None else await asyncio.to_thread(result)
             changes = {"state": "done", "result": found or {}}
         except asyncio.CancelledError:
             changes = {"state": "cancelled" if self._cancelled else "lost"}
-        except (InspectorError, _FailedError) as error:
-            changes = {"state": "failed", "problem": str(error)}
-        except (OSError, ValueError) as error:
-            changes = {"state": "failed", "problem": reason_of(error)}
+        except (InspectorError, _FailedError, OSError, ValueError) as error:
+            changes = {"state": "failed", "problem": _in_words(error)}
         finally:
             self._set(ended_us=_now_us(), **(changes or {"state": "failed"}))
             ended = self._last[self._key]
@@ -261,7 +272,9 @@ class Jobs:
             self._task = None
             self._say()
 
-    async def _command(self, argv: tuple[str, ...], folder: Path) -> None:
+    async def _command(
+        self, argv: tuple[str, ...], folder: Path, environment: Mapping[str, str]
+    ) -> None:
         """Run a command to its end. Raises :class:`_FailedError`."""
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", "-c", _BESIDE, *argv),
@@ -269,6 +282,7 @@ class Jobs:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             cwd=folder,
+            env={**os.environ, FOLLOWED: "1", **environment},
             start_new_session=True,
         )
         try:
@@ -307,19 +321,23 @@ class Jobs:
             for line in lines
             if (text := line.decode("utf-8", "replace").strip())
         ]
-        if not shown:
-            return
-        changes: dict[str, Any] = {"lines": (*self._last[self._key].lines, *shown)[-_LINES:]}
-        for line in reversed(shown):
-            if found := _PROGRESS.fullmatch(line):
+        changes: dict[str, Any] = {}
+        kept = []
+        for line in shown:
+            found = _PROGRESS.fullmatch(line)
+            if found is None or ", took " in line:
+                kept.append(line)
+            if found is not None:
                 total = found["total"]
                 changes |= {
                     "stage": found["stage"],
                     "done": int(found["done"]),
                     "total": None if total is None else int(total),
                 }
-                break
-        self._set(**changes)
+        if kept:
+            changes["lines"] = (*self._last[self._key].lines, *kept)[-_LINES:]
+        if changes:
+            self._set(**changes)
 
     def _report(self, stage: str, done: int, total: int) -> None:
         self._set(stage=stage, done=done, total=total)
@@ -366,6 +384,10 @@ class Jobs:
             if found.state == "running":
                 found = found.model_copy(update={"state": "lost", "ended_us": found.began_us})
             self._last[found.kind, found.station] = found
+
+
+def _in_words(error: Exception) -> str:
+    return reason_of(error) if isinstance(error, OSError) else str(error)
 
 
 def _why(code: int, lines: Sequence[str]) -> str:

@@ -15,11 +15,12 @@ from typing import Any, Final, TypeVar
 
 from inspector.client import ClientKeys, Commander, Gap, Heatmap, Subscriber, View, Viewer
 from inspector.config.console_file import ShownStation
+from inspector.console.downloads import Places
 from inspector.errors import WireError
 from inspector.logs import say
 from inspector.threads import Worker
 from inspector.verdict import Verdict
-from inspector.wire.messages import StatusMessage, VerdictMessage
+from inspector.wire.messages import AreaField, StatusMessage, VerdictMessage
 
 Result = TypeVar("Result")
 
@@ -30,6 +31,8 @@ _LAST: Final = 60
 """Verdicts, and rejects, that a page which is opened shows at once."""
 _PICTURES: Final = 200
 _ANSWERS_S: Final = 10.0
+_DOWNLOADS: Final = 2
+"""Tables and pictures in full that are sent at once."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class PartPicture:
 
     jpeg: bytes
     png: bytes
+    area: AreaField | None
+    """The rectangle of the camera's picture that both cover; None: not known."""
 
 
 class Line:
@@ -70,9 +75,11 @@ class Line:
         self._viewers = (
             _Desk(f"history {name}", lambda: Viewer(config.queries, keys=keys)),
             _Desk(f"pictures {name}", lambda: Viewer(config.queries, keys=keys)),
+            _Desk(f"thumbnails {name}", lambda: Viewer(config.queries, keys=keys)),
             _Desk(f"previews {name}", lambda: Viewer(config.queries, keys=keys)),
         )
         self._previews: dict[tuple[str, bool], asyncio.Future[View]] = {}
+        self.downloads = Places(_DOWNLOADS)
         self._commander = _Desk(
             f"orders {name}", lambda: Commander(config.commands, timeout_s=_ANSWERS_S, keys=keys)
         )
@@ -116,6 +123,10 @@ class Line:
         """As :meth:`ask`, for pictures, which do not wait for a search."""
         return await self._viewers[1].do(question)
 
+    async def glance(self, question: Callable[[Viewer], Result]) -> Result:
+        """As :meth:`look`, for thumbnails, of which a list asks for many."""
+        return await self._viewers[2].do(question)
+
     async def preview(self, camera: str, *, full: bool = False) -> View:
         """What a camera sees now; those who ask while one waits for its picture get the same.
 
@@ -133,7 +144,7 @@ class Line:
                     # Those who asked may have gone; nobody else need hear of it.
                     future.exception()
 
-            waiting = asyncio.ensure_future(self._viewers[2].do(look))
+            waiting = asyncio.ensure_future(self._viewers[3].do(look))
             self._previews[camera, full] = waiting
             waiting.add_done_callback(done)
         return await asyncio.shield(waiting)
@@ -152,7 +163,8 @@ class Line:
                 self._tell("verdict", self.name, {"verdict": told})
             case Heatmap():
                 key = item.message.epoch, item.message.seq
-                self._pictures[key] = PartPicture(item.jpeg, item.png)
+                area = item.message.heatmap_area
+                self._pictures[key] = PartPicture(item.jpeg, item.png, area)
                 if len(self._pictures) > _PICTURES:
                     self._pictures.popitem(last=False)
                 self._tell("picture", self.name, {"epoch": key[0], "seq": key[1]})

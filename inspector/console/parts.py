@@ -2,59 +2,139 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from inspector.client import View, Viewer
+from inspector.client import Viewer
 from inspector.console.access import RefusedError, person
 from inspector.console.app import line_of
+from inspector.console.downloads import Download
+from inspector.console.line import Line, PartPicture
+from inspector.errors import CommandError
 from inspector.verdict import Verdict
-from inspector.wire.queries import AnswerMessage, DeedsQuery, HistoryQuery
+from inspector.wire.queries import (
+    AnswerMessage,
+    DeedsQuery,
+    HistoryQuery,
+    PictureField,
+    PictureQuery,
+)
 from inspector.wire.wording import first_wrong
 
 Asked = TypeVar("Asked", HistoryQuery, DeedsQuery)
 
+_Answered = tuple[AnswerMessage, tuple[bytes, ...]]
+
 _FOREVER: Final = {"Cache-Control": "private, max-age=86400, immutable"}
 """A verdict's picture never changes."""
 _NEVER: Final = {"Cache-Control": "no-store"}
+_PIECE_BYTES: Final = 256 << 10
+
+_PICTURE: Final = {"picture": True, "heatmap": False}
+_CONTENTS: Final[dict[str, dict[str, Any]]] = {
+    "model": {},
+    "map": {},
+    "thumbnail": {**_PICTURE, "longest_px": 160},
+    "picture": {**_PICTURE, "longest_px": 1024},
+    "large": {**_PICTURE, "longest_px": 2048},
+    "full": {**_PICTURE, "full": True},
+    "heatmap": {"picture": False, "heatmap": True},
+    "about": {"picture": False, "heatmap": False},
+}
+"""What there is of a part, and what of it the station is asked for.
+
+``model`` (JPEG) and ``map`` (PNG) are what was published with the verdict, of the last parts only.
+``thumbnail``, ``picture`` and ``large`` are JPEG, ``full`` is lossless, ``heatmap`` a PNG in which
+128 is the limit; ``about`` is JSON. Pictures bear in ``X-Picture`` what they show: ``origin``,
+``width`` and ``height`` in full, ``heatmap_area`` and ``frame_area`` as docs/wire.md has them. What
+was published has its map all over it.
+"""
 
 
 async def _history(request: Request) -> Response:
     person(request)
-    query = _query(HistoryQuery, request)
+    query = query_of(HistoryQuery, request)
     answer, _ = await line_of(request).ask(lambda viewer: viewer.ask(query))
     return _json(answer)
 
 
 async def _deeds(request: Request) -> Response:
     person(request)
-    query = _query(DeedsQuery, request)
+    query = query_of(DeedsQuery, request)
     answer, _ = await line_of(request).ask(lambda viewer: viewer.ask(query))
     return _json(answer)
 
 
 async def _picture(request: Request) -> Response:
-    """``picture``: JPEG of the part; ``heatmap``: PNG, 128 is the limit; ``about``: JSON."""
+    """Something of a part, one of :data:`_CONTENTS`; 204 where there is none, or no longer."""
     person(request)
     line, content = line_of(request), request.path_params["content"]
     epoch, seq = request.path_params["epoch"], request.path_params["seq"]
-    if content == "model":
-        # The judged region as the model saw it, and as it was published with the verdict.
-        published = line.picture(epoch, seq)
+    if content not in _CONTENTS:
+        raise RefusedError(404, "unknown")
+    published = line.picture(epoch, seq)
+    if content == "map":
+        return _nothing() if published is None else _image(published.png, "png", None, _FOREVER)
+    if content == "model" or (content == "thumbnail" and published is not None):
         if published is None:
-            raise RefusedError(404, "unknown")
-        return Response(published.jpeg, media_type="image/jpeg", headers=_FOREVER)
-    if content == "map" and (published := line.picture(epoch, seq)) is not None:
-        return Response(published.png, media_type="image/png", headers=_FOREVER)
+            return _nothing()
+        return _image(published.jpeg, "jpeg", _of_published(published), _FOREVER)
+    try:
+        query = PictureQuery(epoch=epoch, seq=seq, **_CONTENTS[content])
+    except ValidationError:
+        raise RefusedError(404, "unknown") from None
 
-    def look(viewer: Viewer) -> View:
-        return viewer.picture(epoch, seq)
+    def look(viewer: Viewer) -> _Answered:
+        return viewer.ask(query)
 
-    return _view(await line.look(look), content, _FOREVER)
+    try:
+        if content == "full":
+            return await _in_full(line, look, f"part-{seq}")
+        answer, frames = await (line.glance if content == "thumbnail" else line.look)(look)
+    except CommandError as error:
+        # A part without a picture is nothing wrong; a browser would log it as if it were.
+        if error.code != "unknown":
+            raise
+        return _nothing()
+    about = answer.picture
+    if about is None:
+        raise RefusedError(404, "unknown")
+    # What is in memory now may be kept, and then larger, a moment later.
+    headers = _FOREVER if about.origin == "kept" else _NEVER
+    if content == "about":
+        told = about.model_dump_json(by_alias=True)
+        return Response(told, media_type="application/json", headers=headers)
+    if not frames:
+        return _nothing()
+    return _image(frames[0], about.frames[0].format, _of_answer(about), headers)
+
+
+async def _in_full(line: Line, look: Callable[[Viewer], _Answered], name: str) -> Response:
+    with contextlib.ExitStack() as place:
+        place.enter_context(line.downloads.one())
+        answer, frames = await line.look(look)
+        if not frames or answer.picture is None:
+            return _nothing()
+        data, kind = frames[0], answer.picture.frames[0].format
+        headers = {
+            **_NEVER,
+            "content-length": str(len(data)),
+            "content-disposition": f'attachment; filename="{name}.{kind}"',
+        }
+        pieces = _pieces(data)
+        return Download(pieces, place.pop_all(), media_type=f"image/{kind}", headers=headers)
+
+
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), _PIECE_BYTES):
+        yield data[start : start + _PIECE_BYTES]
 
 
 async def _preview(request: Request) -> Response:
@@ -62,27 +142,35 @@ async def _preview(request: Request) -> Response:
     camera = request.path_params["camera"]
     full = request.query_params.get("full") == "1"
     view = await line_of(request).preview(camera, full=full)
-    about = view.about
-    # A reduced picture does not tell how large the camera's is, by which a region is counted.
-    told = {"X-Camera-Size": f"{about.width}x{about.height}", "X-Taken-Us": str(about.at_us)}
-    return _view(view, "picture", _NEVER | told)
-
-
-def _view(view: View, content: str, headers: dict[str, str]) -> Response:
-    if content == "about":
-        return Response(
-            view.about.model_dump_json(by_alias=True),
-            media_type="application/json",
-            headers=headers,
-        )
-    data, kind = (view.picture, "picture") if content == "picture" else (view.heatmap, "heatmap")
-    told = next((one for one in view.about.frames if one.content == kind), None)
-    if data is None or told is None:
+    if view.picture is None:
         raise RefusedError(404, "unknown")
-    return Response(data, media_type=f"image/{told.format}", headers=headers)
+    return _image(view.picture, view.about.frames[0].format, _of_answer(view.about), _NEVER)
 
 
-def _query(model: type[Asked], request: Request) -> Asked:
+def _nothing() -> Response:
+    return Response(status_code=204, headers=_NEVER)
+
+
+def _image(
+    data: bytes, kind: str, about: dict[str, Any] | None, headers: dict[str, str]
+) -> Response:
+    """A picture; ``about`` says in a header of its own what it shows."""
+    told = {} if about is None else {"X-Picture": json.dumps(about, separators=(",", ":"))}
+    return Response(data, media_type=f"image/{kind}", headers=headers | told)
+
+
+def _of_answer(about: PictureField) -> dict[str, Any]:
+    names = {"origin", "width", "height", "heatmap_area", "frame_area"}
+    return about.model_dump(mode="json", include=names)
+
+
+def _of_published(picture: PartPicture) -> dict[str, Any]:
+    """As of an answer; map and picture cover the same."""
+    area = picture.area
+    return {"origin": "published", "frame_area": None if area is None else area.model_dump()}
+
+
+def query_of(model: type[Asked], request: Request) -> Asked:
     """The query that the address' parameters make. Raises :class:`RefusedError`."""
     given = request.query_params
     unknown = set(given) - model.model_fields.keys() | set(given) & {"command", "id"}

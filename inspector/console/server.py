@@ -14,8 +14,9 @@ from starlette.middleware import Middleware
 
 from inspector.client import ClientKeys
 from inspector.config.console_file import ConsoleFile
-from inspector.console import deeds, jobs, parts
+from inspector.console import basket, deeds, jobs, parts, table, teach
 from inspector.console.app import Page
+from inspector.console.basket import Basket
 from inspector.console.collecting import Collecting
 from inspector.console.guard import Guard
 from inspector.console.hub import Hub
@@ -71,17 +72,27 @@ class Console:
         models = Models(
             None if config.state is None else config.state / "trained", self._collecting, training
         )
-        own = [*self._collecting.routes, *models.routes]
         page = Page(
             self._lines,
             self._hub,
-            [*parts.ROUTES, *deeds.ROUTES, *jobs.ROUTES, *own],
+            [
+                *parts.ROUTES,
+                *table.ROUTES,
+                *deeds.ROUTES,
+                *jobs.ROUTES,
+                *basket.ROUTES,
+                *teach.ROUTES,
+                *self._collecting.routes,
+                *models.routes,
+            ],
             [Middleware(Guard, config=config)],
         )
         page.app.state.jobs = at_work = Jobs(
             None if config.state is None else config.state / "jobs", self._hub.tell
         )
         page.app.state.training = training
+        page.app.state.basket = Basket(config.state)
+        page.app.state.folder = config.state
         tls: dict[str, Any] = {}
         if config.tls is not None:
             tls = {"ssl_certfile": config.tls.certificate, "ssl_keyfile": config.tls.key}

@@ -30,6 +30,11 @@ class Training:
         self._models = None if state is None else state / "models"
         self._program: asyncio.Task[Path | None] | None = None
 
+    @property
+    def precision(self) -> str:
+        """Of the bundles that are written, as ``inspector-model`` names it."""
+        return self._tools.precision
+
     async def program(self) -> Path | None:
         """``inspector-model``, where it and all that it trains with are installed."""
         if self._program is None or (

@@ -98,6 +98,19 @@ class KeptPicture:
             raise FileNotFoundError(self.path)
         return read_record(self.path), read_image(self.path)
 
+    def stored(self) -> tuple[PictureRecord, bytes]:
+        """Its record, and its file as it is: a lossless PNG that bears the record.
+
+        Raises FileNotFoundError when it was deleted, ValueError when it cannot be read.
+        """
+        record = read_record(self.path)
+        try:
+            return record, self.path.read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise ValueError(f"{self.path}: cannot be read: {reason_of(error)}") from None
+
     def heatmap(self) -> bytes | None:
         """Its map, a PNG; None where it has none."""
         try:

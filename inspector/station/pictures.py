@@ -17,7 +17,7 @@ from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.station.inbox import Inbox
 from inspector.threads import QueueWorker, yield_to_others
 from inspector.verdict import FloatMap, Frame8, Judgement, Verdict
-from inspector.wire.messages import HeatmapMessage, VerdictMessage
+from inspector.wire.messages import AreaField, HeatmapMessage, VerdictMessage
 from inspector.wire.publisher import Publisher
 
 _PICTURES_WAITING: Final = 20
@@ -77,12 +77,13 @@ class SeenPart:
     """A part of which the judged region and its map are in memory.
 
     ``judged``: uint8 BGR ``[H, W, 3]``, the region as the network saw it; ``anomaly_map``: float32
-    ``[H, W]`` in units of the limit.
+    ``[H, W]`` in units of the limit; ``area``: where both lie in the camera's frame.
     """
 
     verdict: VerdictMessage
     judged: Frame8
     anomaly_map: FloatMap
+    area: AreaField | None = None
 
 
 class SeenParts:
@@ -138,10 +139,11 @@ class Pictures(QueueWorker[_Job]):
 
     def show(self, pictures: PartPictures) -> None:
         """Publish and keep a part's pictures soon; never blocks."""
+        header = heatmap_header(pictures)
         if pictures.frame is not None and not self._store.wants(pictures.verdict):
             # A frame is one of a few places in its camera's memory, which wants it back.
             pictures = replace(pictures, frame=None)
-        job = _Job(pictures, heatmap_header(pictures))
+        job = _Job(pictures, header)
         if job.header is None and pictures.frame is None:
             return
         with self._changed:
@@ -171,7 +173,10 @@ class Pictures(QueueWorker[_Job]):
             return
         if judgement.judged is not None and judgement.anomaly_map is not None:
             verdict = job.pictures.verdict
-            self.seen.add(SeenPart(verdict, judgement.judged, judgement.anomaly_map))
+            seen = SeenPart(
+                verdict, judgement.judged, judgement.anomaly_map, job.header.heatmap_area
+            )
+            self.seen.add(seen)
 
     def _publish(self, job: _Job) -> None:
         judgement, header = job.pictures.judgement, job.header
@@ -217,6 +222,10 @@ def heatmap_header(pictures: PartPictures) -> HeatmapMessage | None:
     if recipe.pictures == "none" or (recipe.pictures == "not_pass" and passed):
         return None
     height, width = judgement.judged.shape[:2]
+    area = None
+    if pictures.geometry is not None and pictures.frame is not None:
+        covered = pictures.geometry.covered(pictures.frame.shape)
+        area = AreaField(**dict(zip("xywh", covered, strict=True)))
     return HeatmapMessage(
         station=verdict.station,
         camera=verdict.camera,
@@ -227,4 +236,5 @@ def heatmap_header(pictures: PartPictures) -> HeatmapMessage | None:
         score=verdict.score,
         width=width,
         height=height,
+        heatmap_area=area,
     )

@@ -22,10 +22,9 @@ from inspector.journal.reader import Reader
 from inspector.journal.search import Filter
 from inspector.station.grabber import Grabber
 from inspector.station.pictures import SeenPart, SeenParts
-from inspector.wire.messages import RefusalCode, VerdictMessage
+from inspector.wire.messages import AreaField, RefusalCode, VerdictMessage
 from inspector.wire.queries import (
     AnswerMessage,
-    AreaField,
     DeedField,
     DeedsQuery,
     DeliveredField,
@@ -235,18 +234,26 @@ class Views:
         kept = kept_of(self._folder, verdict)
         if kept is None:
             return None
+        shown: _Shown = []
         try:
-            record, frame = kept.load()
+            if query.picture and query.full:
+                # As it is stored it costs no core, and whoever has it may have it judged again.
+                record, data = kept.stored()
+                width, height = png_size(data)
+                told = FrameField(content="picture", format="png", width=width, height=height)
+                shown.append((told, data))
+            else:
+                record, frame = kept.load()
+                height, width = frame.shape[:2]
+                if query.picture:
+                    shown.append(_encoded(frame, False, query.longest_px))
         except FileNotFoundError:
             return None
-        shown: _Shown = []
-        if query.picture:
-            shown.append(_encoded(frame, query.full, query.longest_px))
         heat = kept.heatmap() if query.heatmap else None
         if heat:
-            width, height = png_size(heat)
+            across, down = png_size(heat)
             shown.append(
-                (FrameField(content="heatmap", format="png", width=width, height=height), heat)
+                (FrameField(content="heatmap", format="png", width=across, height=down), heat)
             )
         area = record.heatmap_area
         picture = PictureField(
@@ -254,9 +261,10 @@ class Views:
             camera=verdict.camera,
             verdict=verdict,
             at_us=verdict.judged_us,
-            width=frame.shape[1],
-            height=frame.shape[0],
+            width=width,
+            height=height,
             heatmap_area=None if area is None else AreaField(**area.model_dump()),
+            frame_area=_whole(frame),
             frames=tuple(told for told, _ in shown),
         )
         return _message(query, "picture", picture), [data for _, data in shown]
@@ -300,6 +308,7 @@ def _remembered(query: PictureQuery, seen: SeenPart) -> tuple[AnswerMessage, Seq
         width=width,
         height=height,
         heatmap_area=AreaField(x=0, y=0, w=width, h=height),
+        frame_area=seen.area,
         frames=tuple(told for told, _ in shown),
     )
     return _message(query, "picture", picture), [data for _, data in shown]
@@ -317,9 +326,14 @@ def _live(
         width=frame.shape[1],
         height=frame.shape[0],
         heatmap_area=None,
+        frame_area=_whole(frame),
         frames=(told,),
     )
     return _message(query, "preview", picture), [data]
+
+
+def _whole(frame: npt.NDArray[Any]) -> AreaField:
+    return AreaField(x=0, y=0, w=frame.shape[1], h=frame.shape[0])
 
 
 def _encoded(frame: npt.NDArray[Any], full: bool, longest_px: int) -> tuple[FrameField, bytes]:

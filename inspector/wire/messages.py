@@ -192,6 +192,15 @@ class VerdictMessage(Message):
         )
 
 
+class AreaField(Message):
+    """A rectangle in camera pixels, whose edges need not lie on whole ones or inside the frame."""
+
+    x: float
+    y: float
+    w: float
+    h: float
+
+
 class HeatmapMessage(Message):
     """Second frame of ``heatmap/<station>/``; a PNG and a JPEG follow it."""
 
@@ -205,6 +214,11 @@ class HeatmapMessage(Message):
     score: float | None
     width: int = Field(description="of the map and the picture, pixels")
     height: int
+    heatmap_area: AreaField | None = Field(
+        default=None,
+        description="the rectangle of the camera's picture that the map covers, in whose pixels "
+        "the verdict has its regions; null if it is not known, and in messages of earlier versions",
+    )
 
 
 class CameraStatus(Message):

@@ -15,6 +15,7 @@ from inspector.errors import WireError
 from inspector.verdict import Verdict
 from inspector.wire.messages import (
     SCHEMA,
+    AreaField,
     DeedKind,
     MarkLabel,
     Message,
@@ -153,15 +154,6 @@ class DeedField(Message):
     note: Text
 
 
-class AreaField(Message):
-    """A rectangle in camera pixels, whose edges need not lie on whole ones or inside the frame."""
-
-    x: float
-    y: float
-    w: float
-    h: float
-
-
 class FrameField(Message):
     """One of the frames that follow an answer."""
 
@@ -184,6 +176,11 @@ class PictureField(Message):
     height: int
     heatmap_area: AreaField | None = Field(
         description="where the heatmap lies, in pixels of the picture in full; null: not known"
+    )
+    frame_area: AreaField | None = Field(
+        default=None,
+        description="what of the camera's frame the picture shows, in camera pixels; null: not "
+        "known, or from a station that does not say",
     )
     frames: tuple[FrameField, ...] = Field(description="what follows, in order")
 

@@ -23,6 +23,7 @@ from inspector.imaging.geometry import Box
 from inspector.journal.pictures import Archive, pictures
 from inspector.journal.writer import Journal
 from inspector.verdict import Verdict
+from inspector.wire.rows import COLUMNS
 from tests import tiny
 from tests.records import EPOCH, NOW_US, answer, trigger, verdict
 
@@ -209,11 +210,11 @@ def test_csv_has_every_field(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == f"{tmp_path / 'out.csv'}: 3 verdicts\n"
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert set(rows[0]) == set(export_verdicts.COLUMNS)
+    assert set(rows[0]) == set(COLUMNS)
     published = set(type(messages[0]).model_fields) - {"schema_", "regions", "model"}
     # Never true in a journal.
     published -= {"repeated"}
-    assert published <= set(export_verdicts.COLUMNS)
+    assert published <= set(COLUMNS)
     # A cell begins no line of its own, also for readers that know no quotes.
     assert rows[0]["part_id"] == 'a,"b"\\nc;ä'
     assert rows[0]["trigger_seq"] == str(2**52)
@@ -226,7 +227,7 @@ def test_parquet_has_types(tmp_path: Path) -> None:
     record(tmp_path)
     assert command("export", tmp_path, "-o", tmp_path / "out.parquet") == 0
     table = pyarrow.parquet.read_table(tmp_path / "out.parquet")
-    assert table.column_names == list(export_verdicts.COLUMNS)
+    assert table.column_names == list(COLUMNS)
     assert table.column("trigger_seq").to_pylist() == [2**52, None, None]
     assert table.column("score").to_pylist() == [0.25, None, 0.25]
     assert str(table.schema.field("judged_at").type) == "timestamp[us, tz=UTC]"

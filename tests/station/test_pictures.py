@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from inspector.config.station_file import CameraRecipe
+from inspector.imaging.geometry import Box, Geometry
 from inspector.station.inbox import Inbox
 from inspector.station.pictures import PartPictures, Pictures, heatmap_header
 from inspector.verdict import Judgement, Reason, Verdict
-from inspector.wire.messages import encode
+from inspector.wire.messages import AreaField, encode
 from inspector.wire.publisher import Publisher
 from tests.records import verdict
 
@@ -49,6 +50,7 @@ def test_pictures_are_encoded_only_where_no_part_wants_the_core():
 
 HEAT = np.zeros((64, 48), np.float32)
 SEEN = np.zeros((64, 48, 3), np.uint8)
+REGION = Geometry(height=64, width=64, region=Box(x=10, y=20, w=30, h=40))
 
 
 @pytest.mark.parametrize(
@@ -68,8 +70,10 @@ def test_picture_policy(policy, shown):
     ):
         part = r"m\udcff.png"
         message = verdict(seq, verdict=judgement.verdict, score=judgement.score, part_id=part)
-        header = heatmap_header(PartPictures(message, recipe, judgement, IMAGE))
+        pictures = PartPictures(message, recipe, judgement, IMAGE, REGION)
+        header = heatmap_header(pictures)
         if header:
+            assert header.heatmap_area == AreaField(x=10, y=20, w=30, h=40)
             found.append(header.verdict.value)
             assert (header.seq, header.width, header.height) == (seq, 48, 64)
             assert rb"m\\udcff.png" in encode(header)

@@ -19,7 +19,7 @@ from inspector.journal.pictures import pictures
 from inspector.station import pictures as pictures_module
 from inspector.station.pictures import SeenPart, SeenParts
 from inspector.verdict import Verdict
-from inspector.wire.messages import VerdictMessage
+from inspector.wire.messages import AreaField, VerdictMessage
 from tests import running, tiny
 from tests.records import verdict
 
@@ -112,6 +112,7 @@ def test_a_reject_is_shown_as_the_camera_gave_it(line):
     assert heat.max() >= 128
     area = full.about.heatmap_area
     assert (area.x, area.y, area.w, area.h) == (0, 0, side, side)
+    assert full.about.frame_area == area == small.about.frame_area
 
 
 def test_a_passed_part_is_shown_from_memory(line):
@@ -119,6 +120,8 @@ def test_a_passed_part_is_shown_from_memory(line):
     with line.viewer() as viewer:
         view = viewer.picture(good.epoch, good.seq, full=True)
         assert (view.about.origin, view.about.verdict) == ("memory", good)
+        side = tiny.good_picture().shape[0]
+        assert view.about.frame_area == AreaField(x=0, y=0, w=side, h=side)
         assert np.array_equal(view.pixels, tiny.good_picture())
         assert decode(view.heatmap).max() < 128
         with pytest.raises(CommandError) as refused:

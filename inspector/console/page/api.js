@@ -34,6 +34,12 @@ export async function post(path, body, type = "application/json") {
   return (await request(path, { method: "POST", headers, body: sent })).json();
 }
 
+/** The answer at `path` as it came, null where there is nothing; it may be kept. Throws Refused. */
+export async function load(path, signal = undefined) {
+  const answer = await request(path, { cache: "default", signal });
+  return answer.status === 204 ? null : answer;
+}
+
 /** `path` with parameters. */
 export function address(path, query = {}) {
   const found = new URLSearchParams();
@@ -46,7 +52,7 @@ export function address(path, query = {}) {
   return text ? `${path}?${text}` : path;
 }
 
-/** The address of something of a part: content is picture, heatmap, about, model or map. */
+/** The address of something of a part; `content` as inspector/console/parts.py lists it. */
 export function ofPart(station, verdict, content) {
   const where = `/api/stations/${encodeURIComponent(station)}/parts`;
   return `${where}/${encodeURIComponent(verdict.epoch)}/${verdict.seq}/${content}`;

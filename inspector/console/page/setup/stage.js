@@ -97,9 +97,10 @@ export class Stage {
         const answer = await getRaw(
           ofStation(this.#station, `preview/${encodeURIComponent(camera)}`), {}, ended,
         );
-        const size = answer.headers.get("X-Camera-Size").split("x").map(Number);
+        // Of the camera's own picture, by which a region is counted; what came is smaller.
+        const { width, height } = JSON.parse(answer.headers.get("X-Picture"));
         const bitmap = await createImageBitmap(await answer.blob());
-        if (camera === this.#camera && !ended.aborted) this.#show(bitmap, size, camera);
+        if (camera === this.#camera && !ended.aborted) this.#show(bitmap, width, height, camera);
         bitmap.close();
       } catch (error) {
         if (ended.aborted) return;
@@ -114,7 +115,7 @@ export class Stage {
     }
   }
 
-  #show(bitmap, [width, height], camera) {
+  #show(bitmap, width, height, camera) {
     const changed = this.#size?.width !== width || this.#size?.height !== height;
     this.#size = { width, height };
     this.#canvas.width = bitmap.width;

@@ -44,6 +44,7 @@ export class Use {
 
   close() {
     this.#ending.abort();
+    this.#picture.close();
   }
 
   show() {
@@ -121,7 +122,7 @@ export class Use {
       el("h3", {}, text("setup.first")),
       el("p", { class: `verdict ${verdict.verdict}` }, `${SHAPES[verdict.verdict]} ${said}`),
       el("p", {}, text("setup.first_score", { score: number(verdict.score, 2) })),
-      this.#picture.node,
+      el("div", { class: "first-picture" }, this.#picture.node),
       el("div", { class: "row end" },
         el("button", { id: "to-line", onclick: () => this.#told.app.go("line") }, text("setup.to_line"))),
     );

@@ -1,0 +1,367 @@
+"""Teaching: the basket's parts are taught beside the line, and the last kept parts judged anew."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import secrets
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from inspector.client import Viewer
+from inspector.config.yaml_file import NAME
+from inspector.console.access import RefusedError, allowed, person
+from inspector.console.app import body, line_of
+from inspector.console.basket import RESERVE_BYTES, BasketPart, basket_of
+from inspector.console.jobs import JobState, Report, Step, jobs_of
+from inspector.console.line import Line
+from inspector.console.training import Training
+from inspector.errors import CommandError
+from inspector.files import reason_of
+from inspector.wire.messages import ModelField, VerdictMessage
+from inspector.wire.queries import EntryField, HistoryQuery, PictureQuery
+
+KIND: Final = "teach"
+TRIED_PARTS: Final = 1000
+"""Kept pictures that a taught model is tried on."""
+_LOOKED_AT: Final = 50_000
+"""Verdicts that are looked through for them."""
+_MOST_BYTES: Final = 2 << 30
+_SHOWN_CHANGES: Final = 200
+_LEFT_S: Final = 6 * 3600.0
+_EPOCH: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
+_NAME: Final = re.compile(NAME)
+_PROGRAM: Final = "inspector-model"
+
+
+class Lesson:
+    """One lesson: its folder, and what it is about."""
+
+    def __init__(self, folder: Path, line: Line, recipe: str, camera: str) -> None:
+        self.folder = folder
+        self.line = line
+        self.recipe = recipe
+        self.camera = camera
+
+    @property
+    def good(self) -> Path:
+        """The pictures to teach."""
+        return self.folder / "good"
+
+    @property
+    def bundle(self) -> Path:
+        """What comes of it."""
+        return self.folder / "taught.onnx"
+
+    @property
+    def run(self) -> Path:
+        """The extended run."""
+        return self.folder / "run"
+
+    @property
+    def kept(self) -> Path:
+        """Pictures that the station kept, laid out as it keeps them (docs/journal.md)."""
+        return self.folder / "kept"
+
+    @property
+    def trial(self) -> Path:
+        """What the trial on them found."""
+        return self.folder / "trial.json"
+
+    def command(self, program: str | Path, run: Path | None, precision: str) -> tuple[str, ...]:
+        """The command that teaches."""
+        return (
+            *(str(program), "extend", "RUN" if run is None else str(run)),
+            *("--good", str(self.good), "-o", str(self.bundle), "--run", str(self.run)),
+            # A graphics card knows no idle priority, and the station may judge with it.
+            *("--device", "cpu", "--precision", precision),
+        )
+
+    async def fetch(self, report: Report) -> None:
+        """Fetch the last pictures that the station kept of these parts, to try the model on.
+
+        Raises :class:`CommandError`.
+        """
+        done = size = 0
+        async for entry in self._entries():
+            verdict = entry.verdict
+            path = _path(verdict)
+            if not entry.has_picture or path is None:
+                continue
+            if data := await self.line.look(lambda viewer, v=verdict: _stored(viewer, v)):  # type: ignore[misc]
+                await asyncio.to_thread(_write, self.kept / path, data)
+                done, size = done + 1, size + len(data)
+                report("fetching pictures", done, TRIED_PARTS)
+            if done >= TRIED_PARTS or size > _MOST_BYTES:
+                return
+            free = (await asyncio.to_thread(shutil.disk_usage, self.folder)).free
+            if free < RESERVE_BYTES:
+                return
+
+    async def _entries(self) -> AsyncIterator[EntryField]:
+        query = HistoryQuery(camera=self.camera, id="trial")
+        for _ in range(_LOOKED_AT // query.limit):
+            asked = query
+            answer, _ = await self.line.ask(lambda viewer, asked=asked: viewer.ask(asked))  # type: ignore[misc]
+            for entry in answer.entries:
+                verdict = entry.verdict
+                if verdict.recipe == self.recipe and verdict.purpose == "production":
+                    yield entry
+            if answer.next_epoch is None:
+                return
+            query = query.model_copy(
+                update={"before_epoch": answer.next_epoch, "before_seq": answer.next_seq}
+            )
+
+    def result(self, names: dict[str, BasketPart], training: Training) -> dict[str, Any]:
+        """What came of it. Raises OSError or ValueError."""
+        told = json.loads((self.run / "taught.json").read_bytes())
+        data = self.bundle.read_bytes()
+        sha256 = hashlib.sha256(data).hexdigest()
+        training.remember(sha256, self.run)
+        for part in told["parts"]:
+            taught = names[part["name"]]
+            part |= {
+                "id": taught.id,
+                "epoch": taught.verdict.epoch,
+                "seq": taught.verdict.seq,
+                "part_id": taught.verdict.part_id,
+            }
+        trial = None
+        if self.trial.exists():
+            trial = json.loads(self.trial.read_bytes())
+            trial["more"] = max(0, len(trial["changed"]) - _SHOWN_CHANGES)
+            trial["changed"] = trial["changed"][:_SHOWN_CHANGES]
+        shutil.rmtree(self.kept, ignore_errors=True)
+        bundle = {"sha256": sha256, "bytes": len(data), "path": str(self.bundle)}
+        return {**told, "bundle": bundle, "trial": trial}
+
+
+def _stored(viewer: Viewer, verdict: VerdictMessage) -> bytes | None:
+    """The picture as the station keeps it; None where it has it no longer, or not whole."""
+    query = PictureQuery(epoch=verdict.epoch, seq=verdict.seq, full=True, heatmap=False, id="trial")
+    try:
+        answer, frames = viewer.ask(query)
+    except CommandError as error:
+        if error.code in {"unknown", "failed"}:
+            return None
+        raise
+    is_kept = answer.picture is not None and answer.picture.origin == "kept"
+    return frames[0] if is_kept and frames else None
+
+
+def _path(verdict: VerdictMessage) -> Path | None:
+    """Where a station would keep the picture of this part; None for names that none has."""
+    if not (_NAME.fullmatch(verdict.camera) and _EPOCH.fullmatch(verdict.epoch)):
+        return None
+    moment = datetime.fromtimestamp(verdict.judged_us / 1e6, timezone.utc)
+    parts = (verdict.camera, verdict.verdict.value, verdict.epoch[:8], f"{verdict.seq:09d}")
+    name = f"{moment:%Y%m%dT%H%M%S.%f}_{'_'.join(parts)}.png"
+    return Path("pictures") / f"{moment:%Y-%m-%d}" / name
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+async def _model_in_use(line: Line, recipe: str, camera: str) -> ModelField:
+    """The bundle that judged the last part of this recipe. Raises :class:`RefusedError`."""
+    for told in reversed(line.snapshot()["verdicts"]):
+        if (told["recipe"], told["camera"]) == (recipe, camera) and told["model"]:
+            return ModelField.model_validate(told["model"])
+    query = HistoryQuery(camera=camera, id="model")
+    answer, _ = await line.ask(lambda viewer: viewer.ask(query))
+    for entry in answer.entries:
+        # A part that could not be judged may name none.
+        if entry.verdict.recipe == recipe and entry.verdict.model is not None:
+            return entry.verdict.model
+    raise RefusedError(409, "no_model")
+
+
+def _check_run(run: Path | None, model: ModelField) -> Path:
+    """Raise :class:`RefusedError` where ``run`` is not the one that the bundle in use came from."""
+    if run is None:
+        raise RefusedError(409, "no_run")
+    try:
+        facts = json.loads((run / "run.json").read_bytes())
+        outcome = json.loads((run / "outcome.json").read_bytes())
+        version = f"{outcome['created'][:10].replace('-', '')}-{facts['fingerprint'][:8]}"
+    except OSError as error:
+        raise RefusedError(409, "no_run", f"{run}: {reason_of(error)}") from None
+    except (ValueError, KeyError, TypeError):
+        raise RefusedError(409, "no_run", f"{run}: no training run") from None
+    if version != model.version:
+        raise RefusedError(409, "run_other", f"{run}: {version}, {model.version}")
+    return run
+
+
+async def _about(request: Request) -> Response:
+    """Whether the basket of a camera and recipe can be taught here, and if not, why."""
+    person(request)
+    line, recipe, camera = line_of(request), *_asked(dict(request.query_params))
+    training: Training = request.app.state.training
+    problem, detail, model = "", "", None
+    try:
+        model = await _model_in_use(line, recipe, camera)
+        run = training.run_of(line.name, recipe, camera, model.sha256)
+        await asyncio.to_thread(_check_run, run, model)
+    except RefusedError as error:
+        problem, detail = error.code, error.detail
+    return JSONResponse(
+        {
+            "state": request.app.state.folder is not None,
+            "program": await training.program() is not None,
+            "problem": problem,
+            "detail": detail,
+            "model": None if model is None else model.model_dump(mode="json"),
+        },
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+def _asked(told: dict[str, Any]) -> tuple[str, str]:
+    recipe, camera = told.get("recipe"), told.get("camera")
+    if not isinstance(recipe, str) or not isinstance(camera, str):
+        raise RefusedError(400, "malformed")
+    return recipe, camera
+
+
+async def _prepared(
+    request: Request, recipe: str, camera: str, where: str
+) -> tuple[Lesson, dict[str, BasketPart]]:
+    """A lesson's folder with the basket's pictures of this recipe and camera."""
+    folder: Path | None = request.app.state.folder
+    if folder is None:
+        raise RefusedError(409, "no_state")
+    line, basket = line_of(request), basket_of(request)
+    stamp = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    lesson = Lesson((folder / where / stamp).resolve(), line, recipe, camera)
+
+    def prepare() -> dict[str, BasketPart]:
+        found = [
+            one
+            for one in basket.parts(line.name)
+            if (one.verdict.recipe, one.verdict.camera) == (recipe, camera)
+        ]
+        if not found:
+            raise RefusedError(409, "basket_empty")
+        _tidy(folder / where)
+        ids = {one.id: one for one in found}
+        return {name: ids[one] for name, one in basket.write(line.name, found, lesson.good).items()}
+
+    return lesson, await asyncio.to_thread(prepare)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what lessons that came to nothing have left, some hours ago."""
+    if folder.name != "lessons" or not folder.is_dir():
+        return
+    for one in folder.iterdir():
+        is_old = one.stat().st_mtime < time.time() - _LEFT_S
+        if is_old and not (one / "run" / "taught.json").exists():
+            shutil.rmtree(one, ignore_errors=True)
+
+
+async def _start(request: Request) -> Response:
+    """Teach the parts in the basket, and try what comes of it."""
+    who = allowed(request, "engineer")
+    line, (recipe, camera) = line_of(request), _asked(await body(request))
+    training: Training = request.app.state.training
+    jobs = jobs_of(request)
+    if (running := jobs.running) is not None:
+        raise RefusedError(409, "job_busy", f"{running.kind}, {running.station}")
+    program = await training.program()
+    if program is None:
+        raise RefusedError(409, "no_tools")
+    model = await _model_in_use(line, recipe, camera)
+    found = training.run_of(line.name, recipe, camera, model.sha256)
+    run = await asyncio.to_thread(_check_run, found, model)
+    lesson, names = await _prepared(request, recipe, camera, "lessons")
+    replay = (
+        *(sys.executable, "-m", "inspector", "replay", str(lesson.kept), "--show", "0"),
+        *("--bundle", str(lesson.bundle), "--report", str(lesson.trial)),
+    )
+    try:
+        job = jobs.start(
+            KIND,
+            line.name,
+            who.name,
+            (
+                Step("teach", lesson.command(program, run, training.precision)),
+                Step("fetch", lesson.fetch, optional=True),
+                Step("try", replay, optional=True, environment={"CUDA_VISIBLE_DEVICES": "-1"}),
+            ),
+            lesson.folder,
+            about={
+                "recipe": recipe,
+                "camera": camera,
+                "parts": len(names),
+                "model": model.model_dump(mode="json"),
+            },
+            result=lambda: lesson.result(names, training),
+        )
+    except RefusedError:
+        # Somebody else was quicker.
+        await asyncio.to_thread(shutil.rmtree, lesson.folder, True)
+        raise
+    return JSONResponse({"job": job.model_dump(mode="json")})
+
+
+async def _folder(request: Request) -> Response:
+    """Write the basket as a folder, for another machine: where it is, and what to type."""
+    allowed(request, "operator")
+    line, (recipe, camera) = line_of(request), _asked(await body(request))
+    lesson, names = await _prepared(request, recipe, camera, "to-teach")
+    training: Training = request.app.state.training
+    try:
+        model = await _model_in_use(line, recipe, camera)
+        run = training.run_of(line.name, recipe, camera, model.sha256)
+    except RefusedError:
+        run = None
+    return JSONResponse(
+        {
+            "folder": str(lesson.good),
+            "parts": len(names),
+            "command": shlex.join(lesson.command(_PROGRAM, run, training.precision)),
+        }
+    )
+
+
+def _taught(request: Request) -> tuple[JobState, Path]:
+    """The last lesson of the station that came to something. Raises :class:`RefusedError`."""
+    job = jobs_of(request).last(KIND, line_of(request).name)
+    if job is None or job.state != "done" or job.result is None:
+        raise RefusedError(404, "unknown")
+    path = Path(job.result["bundle"]["path"])
+    if not path.is_file():
+        raise RefusedError(404, "unknown")
+    return job, path
+
+
+async def _bundle(request: Request) -> Response:
+    allowed(request, "engineer")
+    _, path = _taught(request)
+    return FileResponse(path, media_type="application/octet-stream", filename="taught.onnx")
+
+
+_TEACH: Final = "/api/stations/{station}/teach"
+
+ROUTES: Final = (
+    Route(_TEACH, _about, methods=["GET"]),
+    Route(_TEACH + "/start", _start, methods=["POST"]),
+    Route(_TEACH + "/folder", _folder, methods=["POST"]),
+    Route(_TEACH + "/bundle", _bundle, methods=["GET"]),
+)

@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "trigger": "have one part judged",
     "recipe": "change over to another recipe",
     "reload": "read the bundles again; acknowledge a missed self-test",
+    "install": "have a camera judged by another bundle, or go back",
     "limit": "have a camera judged more tolerantly or strictly",
     "start": "have a station judge again after 'stop'",
     "stop": "have a station judge no more, until 'start'",

@@ -7,6 +7,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import zmq
@@ -14,11 +15,13 @@ import zmq
 from inspector.client.connection import Channel, Connection, in_words, new_id
 from inspector.client.exchange import Answer, Exchange, Sent
 from inspector.client.keys import ClientKeys
+from inspector.client.upload import opened, send_file, send_pieces
 from inspector.config.addresses import COMMANDS
 from inspector.errors import CommandError
 from inspector.wire.messages import (
     Command,
     DeliveredCommand,
+    InstallCommand,
     LimitCommand,
     MarkCommand,
     MarkLabel,
@@ -28,6 +31,7 @@ from inspector.wire.messages import (
     ReloadCommand,
     ReplyMessage,
     ResetCommand,
+    RevertCommand,
     StartCommand,
     StatusCommand,
     StatusMessage,
@@ -190,6 +194,67 @@ class Commander(Connection):
                 id=new_id(), recipe=recipe, camera=camera, limit_factor=limit_factor, by=by
             )
         return self.wait(self._launch(command, self._timeout_s)).detail
+
+    def install(
+        self,
+        bundle: Path | bytes,
+        recipe: str,
+        camera: str,
+        timeout_s: float = _RELOAD_S,
+        *,
+        by: str = "",
+        progress: Callable[[int, int], None] = lambda _there, _of: None,
+    ) -> str:
+        """Have ``camera`` judged by another bundle under ``recipe``; returns the station's words.
+
+        The file, or its bytes, is sent piece by piece; ``progress`` hears how many bytes the
+        station has, and of how many. A connection that breaks, and a station that is started again,
+        are waited for. ``timeout_s`` is for the loading and checking that follow. In force from the
+        camera's next part on, and after a restart. Raises :class:`BundleError` when the file cannot
+        be read.
+        """
+        with opened(bundle) as (file, sha256, size):
+            send_file(
+                file, sha256, size, lambda at, data: self.upload(sha256, size, at, data), progress
+            )
+        return self.install_uploaded(sha256, recipe, camera, timeout_s, by=by)
+
+    def upload(self, sha256: str, size: int, offset: int = 0, data: bytes = b"") -> int:
+        """Send bytes of a bundle from ``offset`` on; how many the station has then, from 0 on.
+
+        For programs that have the file in pieces themselves: send those in order, and go on from
+        what is returned. Without ``data`` it is asked. ``sha256`` (hex) and ``size`` (bytes) are
+        those of the whole file.
+        """
+        return send_pieces(self._entered(), sha256, size, offset, data, self._timeout_s)
+
+    def install_uploaded(
+        self, sha256: str, recipe: str, camera: str, timeout_s: float = _RELOAD_S, *, by: str = ""
+    ) -> str:
+        """As ``install``, with a bundle that ``upload`` has sent whole."""
+        with in_words():
+            command = InstallCommand(
+                id=new_id(), recipe=recipe, camera=camera, sha256=sha256, by=by
+            )
+        return self.wait(self._launch(command, timeout_s)).detail
+
+    def revert(
+        self,
+        recipe: str,
+        camera: str,
+        timeout_s: float = _RELOAD_S,
+        *,
+        sha256: str = "",
+        by: str = "",
+    ) -> str:
+        """Have ``camera`` judged by the bundle of before the last install; returns its words.
+
+        Beyond that, by the one that the station file names. ``sha256``: only if this one is in
+        force, so that no second call goes a second step.
+        """
+        with in_words():
+            command = RevertCommand(id=new_id(), recipe=recipe, camera=camera, sha256=sha256, by=by)
+        return self.wait(self._launch(command, timeout_s)).detail
 
     def delivered(self, epoch: str, seq: int, outcome: Outcome, at_us: int | None = None) -> None:
         """Have the journal note what became of the verdict ``seq`` of ``epoch``.

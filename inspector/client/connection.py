@@ -105,13 +105,17 @@ class Channel:
             self._close_pair()
             raise
 
-    def send(self, command: Command | Query) -> bool:
-        """Send ``command``; False when it could not be sent, as the station is not connected."""
+    def send(self, command: Command | Query, data: bytes = b"") -> bool:
+        """Send ``command``, with ``data`` in a frame of its own if there is any.
+
+        False when it could not be sent, as the station is not connected.
+        """
         self._watch()
         if not self._connected or self._broken:
             return False
         try:
-            self._socket.send(encode(command), zmq.NOBLOCK)
+            frames = [encode(command), data] if data else [encode(command)]
+            self._socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True

@@ -21,7 +21,15 @@ from inspector.wire.messages import (
 )
 
 AnswerKind = Literal[
-    "accepted", "acquired", "verdict", "status", "replayed", "done", "refused", "unanswered"
+    "accepted",
+    "acquired",
+    "verdict",
+    "status",
+    "replayed",
+    "uploaded",
+    "done",
+    "refused",
+    "unanswered",
 ]
 """What is new about a command: the kind of a reply, or that no final one came or will come."""
 
@@ -84,6 +92,7 @@ class _Flight:
     about: Command
     beside: bool
     send_at: float | None
+    data: bytes = b""
     is_sent: bool = False
     losses: int = 0
 
@@ -121,12 +130,13 @@ class Exchange:
         *,
         about: Command | None = None,
         beside: bool = False,
+        data: bytes = b"",
     ) -> Sent:
         """Send ``command`` now, or as soon as there is a connection.
 
         ``until`` (monotonic, s) ends the wait sooner than ``timeout_s``, which the error names, as
         it does ``about`` instead of the command. Nobody is told of the answers to one ``beside``
-        the others.
+        the others. ``data`` goes with it, in a frame of its own.
         """
         again: Command | None = None
         if isinstance(command, TriggerCommand):
@@ -144,6 +154,7 @@ class Exchange:
             about=about or command,
             beside=beside,
             send_at=now,
+            data=data,
         )
         self._flights[command.id] = flight
         self._send_due(now)
@@ -209,7 +220,7 @@ class Exchange:
                 continue
             again = flight.again if flight.is_sent else None
             flight.losses = self.channel.losses
-            if self.channel.send(flight.sent.command if again is None else again):
+            if self.channel.send(flight.sent.command if again is None else again, flight.data):
                 flight.is_sent = True
                 flight.send_at = None if flight.again is None else now + REPEAT_S
             else:

@@ -36,6 +36,9 @@ from inspector.verdict import LIMIT_FACTOR_RANGE
 _LONGEST_IPC = 107
 """Bytes of a socket's path on Linux (sun_path, unix(7))."""
 
+SHA256 = r"[0-9a-f]{64}"
+"""The name, but for its ending, of a bundle that was installed by command."""
+
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
 
 
@@ -113,7 +116,7 @@ class Sockets(FrozenModel):
         return [name for name, at in self.addresses.items() if not re.fullmatch(LOOPBACK, at)]
 
 
-Role = Literal["listen", "trigger", "operate"]
+Role = Literal["listen", "trigger", "operate", "engineer"]
 
 
 class Peer(FrozenModel):
@@ -248,13 +251,37 @@ class Station(FrozenModel):
         """The folder of journal and pictures."""
         return self.journal.folder or state_folder(self.station)
 
+    @property
+    def bundles_folder(self) -> Path:
+        """The folder of the bundles that were installed by command, each named by its SHA-256."""
+        return self.state_folder / "installed"
+
+    def installed(self, sha256: str) -> Path:
+        """Where the bundle of this SHA-256 (hex) lies, if it was sent."""
+        return self.bundles_folder / f"{sha256}.onnx"
+
+    def is_installed(self, recipe: str, camera: str) -> bool:
+        """True where a bundle that was installed by command judges ``camera`` under ``recipe``."""
+        bundle = self.recipes[recipe][camera].bundle
+        return bundle == self.installed(bundle.stem) and bool(re.fullmatch(SHA256, bundle.stem))
+
+    def with_bundle(self, recipe: str, camera: str, bundle: Path) -> Station:
+        """The same station, with another ``bundle`` of ``camera`` under ``recipe``.
+
+        Raises KeyError for a recipe or camera that it does not have.
+        """
+        return self._with(recipe, camera, {"bundle": bundle})
+
     def with_limit(self, recipe: str, camera: str, limit_factor: float) -> Station:
         """The same station, with another ``limit_factor`` of ``camera`` under ``recipe``.
 
         Raises KeyError for a recipe or camera that it does not have.
         """
+        return self._with(recipe, camera, {"limit_factor": limit_factor})
+
+    def _with(self, recipe: str, camera: str, changes: dict[str, Any]) -> Station:
         per_camera = self.recipes[recipe]
-        changed = per_camera[camera].model_copy(update={"limit_factor": limit_factor})
+        changed = per_camera[camera].model_copy(update=changes)
         recipes = self.recipes | {recipe: per_camera | {camera: changed}}
         return self.model_copy(update={"recipes": recipes})
 

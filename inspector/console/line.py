@@ -80,8 +80,9 @@ class Line:
         )
         self._previews: dict[tuple[str, bool], asyncio.Future[View]] = {}
         self.downloads = Places(_DOWNLOADS)
-        self._commander = _Desk(
-            f"orders {name}", lambda: Commander(config.commands, timeout_s=_ANSWERS_S, keys=keys)
+        self._commanders = tuple(
+            _Desk(of, lambda: Commander(config.commands, timeout_s=_ANSWERS_S, keys=keys))
+            for of in (f"orders {name}", f"models {name}")
         )
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -98,7 +99,7 @@ class Line:
         """End all threads."""
         if self._listening is not None:
             self._listening.finish()
-        for desk in (*self._viewers, self._commander):
+        for desk in (*self._viewers, *self._commanders):
             desk.close()
 
     def snapshot(self) -> dict[str, Any]:
@@ -151,7 +152,11 @@ class Line:
 
     async def order(self, deed: Callable[[Commander], Result]) -> Result:
         """Have a :class:`Commander` do something, in a thread. Raises :class:`CommandError`."""
-        return await self._commander.do(deed)
+        return await self._commanders[0].do(deed)
+
+    async def send(self, deed: Callable[[Commander], Result]) -> Result:
+        """As :meth:`order`, for a model, for which no stop of the line waits."""
+        return await self._commanders[1].do(deed)
 
     def _hear(self, item: object) -> None:
         match item:

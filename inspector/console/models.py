@@ -27,6 +27,7 @@ from inspector.console.app import body, line_of
 from inspector.console.collecting import FEWEST, Collecting
 from inspector.console.jobs import Step, jobs_of
 from inspector.console.training import Training
+from inspector.errors import BundleError
 from inspector.files import write_output
 from inspector.logs import say
 from inspector.photos.album import Box
@@ -183,12 +184,12 @@ class Models:
             raise RefusedError(409, "unfinished")
 
         def install(commander: Commander) -> str:
-            order: Any = getattr(commander, "install", None)
-            if order is None:
-                raise RefusedError(501, "no_install")
-            return str(order(path, recipe, camera, by=who.name) or "")
+            return commander.install(path, recipe, camera, by=who.name)
 
-        detail = await line.order(install)
+        try:
+            detail = await line.send(install)
+        except BundleError as error:
+            raise RefusedError(409, "folder", str(error)) from None
         say("deed", station=line.name, deed="install", model=notes.name, by=who.name)
         return JSONResponse({"detail": detail})
 

@@ -21,11 +21,13 @@ from inspector.journal.schema import (
     MOST_NUMBER,
     PLACES_PER_EPOCH,
     VERSION,
+    BundleInForce,
     Deed,
     Delivered,
     Mark,
     RecipeInForce,
     Report,
+    bundles,
     damaged,
     deeds,
     delivered,
@@ -246,6 +248,10 @@ class Reader:
     def in_force(self, station: str) -> RecipeInForce | None:
         """The recipe that ``station`` judged by at last; None: the journal does not say."""
         return self._asked(lambda: in_force(self._db, station))
+
+    def bundles(self) -> list[BundleInForce]:
+        """The bundles that were installed by command, for whichever station."""
+        return self._asked(lambda: bundles(self._db, self._version))
 
     def count(self) -> int:
         """How many verdicts are in the journal; this reads all of it."""

@@ -6,6 +6,7 @@ They run on any connection that has ``execute`` and ``executemany``, and know no
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from inspector.errors import JournalError
 from inspector.journal.search import Database, Finding, file_under, make_search
 from inspector.verdict import LIMIT_FACTOR_RANGE, Verdict
 from inspector.wire.messages import (
+    SHA256,
     DeedKind,
     MarkLabel,
     Microseconds,
@@ -132,6 +134,22 @@ class LimitInForce:
 
 
 @dataclass(frozen=True)
+class BundleInForce:
+    """The bundle that was installed by command for a camera under a recipe of ``station``.
+
+    ``sha256`` (hex) is that of the bundle in force, ``before`` that of the one to go back to; "" is
+    the station file's own. ``of_file`` is the path that the station file had when it was ordered.
+    """
+
+    station: str
+    recipe: str
+    camera: str
+    sha256: str
+    before: str
+    of_file: str
+
+
+@dataclass(frozen=True)
 class StopOrder:
     """Whether ``station`` is stopped by command: since when (µs since the Unix epoch), and by whom.
 
@@ -143,7 +161,7 @@ class StopOrder:
     client: str = ""
 
 
-Kept = RecipeInForce | LimitInForce | StopOrder
+Kept = RecipeInForce | LimitInForce | BundleInForce | StopOrder
 """What a station goes on with at its next start."""
 
 
@@ -337,11 +355,21 @@ def _make_fourth(db: Database) -> None:
     )
 
 
+def _make_fifth(db: Database) -> None:
+    """Bundles that were installed by command; a row each, while one of them is in force."""
+    db.execute(
+        "CREATE TABLE bundle_in_force (station TEXT NOT NULL, recipe TEXT NOT NULL, "
+        "camera TEXT NOT NULL, sha256 TEXT NOT NULL, before TEXT NOT NULL, of_file TEXT NOT NULL, "
+        "PRIMARY KEY (station, recipe, camera))"
+    )
+
+
 STEPS: Final[tuple[Callable[[Database], None], ...]] = (
     _make_first,
     _make_second,
     _make_third,
     _make_fourth,
+    _make_fifth,
 )
 """The step at ``i`` brings the tables from version ``i`` to ``i + 1``, in one transaction.
 
@@ -589,6 +617,18 @@ def keep(db: Database, kept: Kept) -> None:
             "of_file) VALUES (?, ?, ?, ?, ?)",
             (kept.station, kept.recipe, kept.camera, kept.limit_factor, kept.of_file),
         )
+    elif isinstance(kept, BundleInForce):
+        names = kept.station, kept.recipe, kept.camera
+        if kept.sha256:
+            db.execute(
+                "INSERT OR REPLACE INTO bundle_in_force (station, recipe, camera, sha256, before, "
+                "of_file) VALUES (?, ?, ?, ?, ?, ?)",
+                (*names, kept.sha256, kept.before, kept.of_file),
+            )
+        else:
+            db.execute(
+                "DELETE FROM bundle_in_force WHERE station = ? AND recipe = ? AND camera = ?", names
+            )
     elif kept.since_us is None:
         db.execute("DELETE FROM stop_order WHERE station = ?", (kept.station,))
     else:
@@ -627,6 +667,25 @@ def limits(db: Database, station: str) -> list[LimitInForce]:
         for row in found
         if all(isinstance(text, str) for text in row[:3])
         and all(isinstance(factor, float) and low <= factor <= high for factor in row[3:])
+    ]
+
+
+def bundles(db: Database, version: int) -> list[BundleInForce]:
+    """The bundles that were installed, for whichever station; a damaged row says nothing.
+
+    ``version`` is that of the tables: the first four had no such table.
+    """
+    if version < 5:
+        return []
+    found = db.execute(
+        "SELECT station, recipe, camera, sha256, before, of_file FROM bundle_in_force"
+    ).fetchall()
+    return [
+        BundleInForce(*row)
+        for row in found
+        if all(isinstance(text, str) for text in row)
+        and re.fullmatch(SHA256, row[3])
+        and re.fullmatch(rf"{SHA256}|", row[4])
     ]
 
 

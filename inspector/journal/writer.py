@@ -37,7 +37,9 @@ from inspector.journal.recovery import (
 from inspector.journal.schema import (
     FILE,
     PLACES_PER_EPOCH,
+    VERSION,
     Accepted,
+    BundleInForce,
     Deed,
     Kept,
     LimitInForce,
@@ -46,6 +48,7 @@ from inspector.journal.schema import (
     Report,
     StopOrder,
     begin,
+    bundles,
     damaged,
     forget_aged,
     in_force,
@@ -146,6 +149,13 @@ class Journal:
         """The limits that were ordered for ``station``. Raises :class:`JournalError`."""
         try:
             return limits(self._db, station)
+        except sqlite3.Error as error:
+            raise damaged(self._path, error) from None
+
+    def bundles(self) -> list[BundleInForce]:
+        """The bundles that were installed, for whichever station. Raises :class:`JournalError`."""
+        try:
+            return bundles(self._db, VERSION)
         except sqlite3.Error as error:
             raise damaged(self._path, error) from None
 

@@ -181,10 +181,13 @@ class Alarms:
                     _log(verdict, each, words)
             camera.has_passed = camera.has_passed or kind is Verdict.PASS
 
-    def forget(self) -> None:
-        """Begin anew, as after a repair."""
+    def forget(self, recipe: str | None = None, camera: str | None = None) -> None:
+        """Begin anew, as after a repair; given both, only for this camera under this recipe."""
         with self._lock:
-            self._cameras.clear()
+            if recipe is None or camera is None:
+                self._cameras.clear()
+            else:
+                self._cameras.pop((recipe, camera), None)
 
     def standing(self, recipe: str) -> Iterator[tuple[str, Verdict, str]]:
         """(camera, FAIL or FAULT, words) of each alarm that stands under ``recipe``."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from inspector.config.station_file import Station
 from inspector.detection.detector import Detector
 from inspector.detection.signing import load_bundle_keys
-from inspector.errors import StartupError
+from inspector.errors import BundleError, StartupError
 from inspector.files import read_within
 from inspector.judging.batches import Batching
 from inspector.judging.drift import Watch
@@ -71,6 +71,28 @@ class Judges:
         judge = self._judges[camera]
         judge.drift = self._watches.setdefault(judge.key, judge.drift)
 
+    def exchange(self, changeover: Changeover, camera: str) -> bool:
+        """Let ``camera`` be judged by the bundle that ``changeover`` loaded for it alone.
+
+        Under the recipe in force it takes over on probation, as in :meth:`switch`; True then. Under
+        another one it will, when that is in force.
+        """
+        recipe = changeover.station.recipe
+        bundle = changeover.station.active(camera).bundle
+        station = self.station.with_bundle(recipe, camera, bundle)
+        if recipe == self.station.recipe:
+            self._before = self.station, self._judges, self.batching
+            self.station, self._judges = station, self._judges | changeover.judges
+            self._put_on_probation(self._judges[camera], forget=True)
+            return True
+        self.station = station
+        if self._before is not None:
+            before, judges, batching = self._before
+            if recipe == before.recipe:
+                judges = judges | changeover.judges
+            self._before = before.with_bundle(recipe, camera, bundle), judges, batching
+        return False
+
     def load(
         self, given_up: Callable[[], bool] = lambda: False
     ) -> Iterator[tuple[str, StartupError | None]]:
@@ -96,12 +118,16 @@ class Judges:
         self._before = self.station, self._judges, self.batching
         self.station, self._judges = changeover.station, changeover.judges
         self.batching = changeover.batching
-        for name, judge in self._judges.items():
-            judge.on_probation = True
-            judge.take_over(self._before[1][name])
-            if changeover.forget:
-                self._watches.pop(judge.key, None)
-            self._keep_watch(name)
+        for judge in self._judges.values():
+            self._put_on_probation(judge, changeover.forget)
+
+    def _put_on_probation(self, judge: Judge, forget: bool) -> None:
+        assert self._before is not None
+        judge.on_probation = True
+        judge.take_over(self._before[1][judge.name])
+        if forget:
+            self._watches.pop(judge.key, None)
+        self._keep_watch(judge.name)
 
     def roll_back(self) -> Station:
         """Let the judges from before the last switch take over again; returns their station."""
@@ -176,11 +202,17 @@ class Changeover(Worker):
 
     It calls ``done`` at its end: then ``judges`` is complete, or ``problems`` says why not.
     ``forget``: the operator wants the watches over drift and alarms to begin anew. After
-    :meth:`give_up` no file is waited for, and ``problems`` says so.
+    :meth:`give_up` no file is waited for, and ``problems`` says so. ``only``: that of this camera
+    alone.
     """
 
     def __init__(
-        self, station: Station, done: Callable[[Changeover], None], *, forget: bool
+        self,
+        station: Station,
+        done: Callable[[Changeover], None],
+        *,
+        forget: bool,
+        only: str | None = None,
     ) -> None:
         super().__init__("changeover")
         self.station = station
@@ -189,6 +221,7 @@ class Changeover(Worker):
         self.batching = Batching()
         self.problems: list[StartupError] = []
         self._done = done
+        self._only = only
         self._given_up = False
 
     @property
@@ -204,7 +237,7 @@ class Changeover(Worker):
         """Load the judges, and tell ``done``."""
         whole = False
         try:
-            for name, found in load(self.station, lambda: self._given_up):
+            for name, found in load(self.station, lambda: self._given_up, self._only):
                 if isinstance(found, Judge):
                     self.judges[name] = found
                 else:
@@ -222,9 +255,11 @@ class Changeover(Worker):
 
 
 def load(
-    station: Station, given_up: Callable[[], bool] = lambda: False
+    station: Station, given_up: Callable[[], bool] = lambda: False, only: str | None = None
 ) -> Iterator[tuple[str, Judge | StartupError]]:
     """Load a judge for every camera under the recipe in force; yields why where that fails.
+
+    ``only``: for this camera alone.
 
     Cameras with the same bundle share its session. A file that is not read within the station's
     ``load_timeout_s``, or before ``given_up()``, is a problem.
@@ -237,6 +272,8 @@ def load(
         yield station.cameras[0].name, problem
         return
     for camera in station.cameras:
+        if only not in (None, camera.name):
+            continue
         recipe = station.active(camera.name)
         # Not Path.resolve, which asks the disk: it may hang.
         path = Path(os.path.normpath(recipe.bundle))
@@ -251,6 +288,8 @@ def load(
                 )
             found = loaded[path]
             if isinstance(found, Detector):
+                if station.is_installed(station.recipe, camera.name):
+                    _check_name(found)
                 detector = found.adapted(recipe.region, recipe.limit_factor)
                 yield camera.name, Judge(station, camera, detector, read_file)
             else:
@@ -259,3 +298,9 @@ def load(
             # The problem is kept, so that a bundle that two cameras share is loaded only once.
             loaded.setdefault(path, problem)
             yield camera.name, problem
+
+
+def _check_name(detector: Detector) -> None:
+    """Refuse an installed bundle that is no longer the one that it was. Raises BundleError."""
+    if detector.path.stem != detector.sha256:
+        raise BundleError(f"{detector.path}: another bundle lies there than was installed")

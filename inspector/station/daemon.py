@@ -2,9 +2,10 @@
 
 The caller's thread owns the ledger and the judges. Beside it run a thread a camera
 (:mod:`~inspector.station.grabber`), one for the journal and the verdict socket
-(:mod:`~inspector.station.recorder`), one for pictures (:mod:`~inspector.station.pictures`) and one
-for the command socket (:mod:`inspector.wire.command_server`) and for the query socket
-(:mod:`inspector.wire.query_server`), where the station has one; they reach this one by the inbox.
+(:mod:`~inspector.station.recorder`), one for pictures (:mod:`~inspector.station.pictures`), one for
+bundles that are sent (:mod:`~inspector.station.uploads`), one for the command socket
+(:mod:`inspector.wire.command_server`) and one for the query socket
+(:mod:`inspector.wire.query_server`), where there is one; they reach this one by the inbox.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from inspector.logs import dropped, say
 from inspector.station.delivery import Delivery, note_group
 from inspector.station.grabber import Grabber
 from inspector.station.inbox import Arrival, Call, Change, Inbox
+from inspector.station.installs import Installs
 from inspector.station.judge_loop import JudgeLoop
 from inspector.station.ledger import Ledger
 from inspector.station.metrics import Metrics
@@ -39,6 +41,7 @@ from inspector.station.recorder import Recorder, StallWatch, StatusEntry
 from inspector.station.start import Opened, Start
 from inspector.station.systemd import Notifier
 from inspector.station.triggers import Trigger
+from inspector.station.uploads import Uploads
 from inspector.station.views import Views
 from inspector.threads import Worker
 from inspector.verdict import Reason
@@ -187,6 +190,8 @@ class _Line:
             metrics=metrics,
             inbox=inbox,
         )
+        installs = Installs(station, opened.bundles)
+        self._uploads = Uploads(station.bundles_folder, station.journal.reserve_mb, installs.named)
         self._orders = Orders(
             station,
             opened.choice,
@@ -201,6 +206,8 @@ class _Line:
             systemd=systemd,
             file=file,
             protect=opened.archive.protect,
+            uploads=self._uploads,
+            installs=installs,
         )
         self._commands = opened.commands
         self._queries = None if opened.queries is None else Queries(opened.queries, self._views)
@@ -248,7 +255,7 @@ class _Line:
         ``reload_is_due()`` tells once of each time that the bundles are to be read again.
         """
         workers: tuple[Worker, ...] = (
-            *(self._pictures, self._recorder),
+            *(self._pictures, self._recorder, self._uploads),
             *self._lookers,
             *self._grabbers.values(),
         )
@@ -267,6 +274,7 @@ class _Line:
             with contextlib.ExitStack() as leave:
                 leave.callback(self._orders.finish)
                 leave.callback(self._commands.finish)
+                leave.callback(self._uploads.finish)
                 for one in self._lookers:
                     leave.callback(one.finish)
                 leave.callback(self._answer_last_questions)
@@ -285,7 +293,7 @@ class _Line:
                 self._do_calls()
                 self._delivery.close_parts()
                 self._readiness.tell_state()
-        _check_alive(self._pictures, self._recorder, self._commands, *self._lookers)
+        _check_alive(self._pictures, self._recorder, self._commands, self._uploads, *self._lookers)
 
     @property
     def _lookers(self) -> tuple[Queries, ...]:
@@ -308,7 +316,7 @@ class _Line:
             # Before the crashes are looked for: a thread that dies in between has not ended.
             over = not any(grabber.is_alive() for grabber in grabbers)
             # Not that of queries: whoever only looks does not stop the line.
-            _check_alive(self._pictures, self._recorder, self._commands, *grabbers)
+            _check_alive(self._pictures, self._recorder, self._commands, self._uploads, *grabbers)
             if self._opened.gate.crashed:
                 raise RuntimeError("the thread that lets peers in has died")
             item = self._inbox.take(0.0 if over else self._patience_s())

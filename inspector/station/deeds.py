@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from inspector.journal.schema import Deed, LimitInForce
+from inspector.journal.schema import BundleInForce, Deed, LimitInForce
 from inspector.wire.messages import (
     DeedKind,
+    InstallCommand,
     LimitCommand,
     RecipeCommand,
     ReloadCommand,
     ResetCommand,
+    RevertCommand,
     StartCommand,
     StopCommand,
 )
 from inspector.wire.requests import Request
 
-_Ordered = RecipeCommand | ReloadCommand | StartCommand | StopCommand | ResetCommand | LimitCommand
+_Ordered = (
+    RecipeCommand
+    | ReloadCommand
+    | StartCommand
+    | StopCommand
+    | ResetCommand
+    | LimitCommand
+    | InstallCommand
+    | RevertCommand
+)
 
 
 def deed_of(
@@ -49,3 +60,10 @@ def limit_deed(
     """A camera is judged by another factor on the limit."""
     subject = f"{limit.recipe}/{limit.camera}"
     return Deed(at_us, "limit", client, by, subject, f"{before:g}", f"{limit.limit_factor:g}", note)
+
+
+def bundle_deed(
+    bundle: BundleInForce, before: str, after: str, *, at_us: int, note: str = ""
+) -> Deed:
+    """A camera went back from ``before`` to ``after``, an earlier bundle, by nobody's command."""
+    return Deed(at_us, "revert", "", "", f"{bundle.recipe}/{bundle.camera}", before, after, note)

@@ -169,7 +169,7 @@ class Ledger:
         self._recipe_from = source
 
     def adopt(self, station: Station) -> None:
-        """Take over the limits of ``station``, which is this one with other limits."""
+        """Take over the limits and bundles of ``station``, which is else this one."""
         self._station = self._station.model_copy(update={"recipes": station.recipes})
 
     def install(self, camera: str, model: ModelField) -> None:
@@ -421,6 +421,7 @@ class Ledger:
 
     def status(self) -> StatusMessage:
         """The station as it stands."""
+        recipe = self._station.recipe
         return StatusMessage(
             station=self._station.station,
             epoch=self.epoch,
@@ -435,7 +436,7 @@ class Ledger:
             overruns=sum(self._reasons[reason] for reason in _OVERRUNS),
             late=self._late,
             repeated=self._repeated,
-            recipe=self._station.recipe,
+            recipe=recipe,
             recipe_from=self._recipe_from,
             recipes=tuple(sorted(self._station.recipes)),
             provider=self.provider,
@@ -445,6 +446,8 @@ class Ledger:
                     update={
                         "ready_for_trigger": self._takes_trigger(camera),
                         "limit_factor": self._station.active(camera.name).limit_factor,
+                        "model": self._models.get(camera.name),
+                        "installed": self._station.is_installed(recipe, camera.name),
                         "takes_triggers": self._queues[camera.name].software,
                         "deadline_ms": self._deadlines_ms[camera.name],
                     }

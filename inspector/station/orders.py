@@ -11,14 +11,23 @@ from typing import Final
 
 from inspector.config.station_file import Station
 from inspector.errors import CommandError
-from inspector.journal.schema import Deed, Delivered, LimitInForce, Mark, Report, StopOrder
+from inspector.journal.schema import (
+    BundleInForce,
+    Deed,
+    Delivered,
+    LimitInForce,
+    Mark,
+    Report,
+    StopOrder,
+)
 from inspector.judging.alarms import Alarms
 from inspector.judging.judges import Changeover, Judges
 from inspector.logs import say
-from inspector.station.deeds import deed_of, limit_deed
+from inspector.station.deeds import bundle_deed, deed_of, limit_deed
 from inspector.station.file_changes import changes_since
 from inspector.station.grabber import Grabber
 from inspector.station.inbox import Inbox
+from inspector.station.installs import Installs
 from inspector.station.ledger import Ledger
 from inspector.station.metrics import Metrics
 from inspector.station.readiness import Readiness
@@ -26,16 +35,20 @@ from inspector.station.recipes import RecipeChoice, settled
 from inspector.station.recorder import KeepEntry, Recorder, ReportEntry, TriggerEntry
 from inspector.station.systemd import Notifier
 from inspector.station.triggers import Trigger
+from inspector.station.uploads import Uploads
 from inspector.verdict import Reason
 from inspector.wire.messages import (
     DeliveredCommand,
+    InstallCommand,
     LimitCommand,
     MarkCommand,
     RecipeCommand,
     ResetCommand,
+    RevertCommand,
     StartCommand,
     StopCommand,
     TriggerCommand,
+    UploadCommand,
 )
 from inspector.wire.requests import Request
 
@@ -50,7 +63,8 @@ class Orders:
 
     ``station`` is as its file has it, ``choice`` the recipe that the start went on with. ``file``
     is what ``station`` was read from: whoever orders a changeover hears what was changed in it.
-    ``protect`` is called with (epoch, seq) of each part that is marked.
+    ``protect`` is called with (epoch, seq) of each part that is marked. ``uploads`` writes what is
+    sent of bundles, ``installs`` knows which are in force.
     """
 
     def __init__(
@@ -68,6 +82,8 @@ class Orders:
         metrics: Metrics,
         systemd: Notifier,
         protect: Callable[[str, int], None],
+        uploads: Uploads,
+        installs: Installs,
         file: Path | None = None,
     ) -> None:
         self._station = station
@@ -83,6 +99,13 @@ class Orders:
         self._metrics = metrics
         self._systemd = systemd
         self._protect = protect
+        self._uploads = uploads
+        self._installs = installs
+        self._named = self._installs.named
+        self._unsure = frozenset[str]()
+        """Bundles that are replaced, though the journal could not record that yet."""
+        self._new: BundleInForce | None = None
+        """What the changeover under way is to put in force; None: a recipe, or all bundles."""
         self._changeover: Changeover | None = None
         self._ordered_by: Request | None = None
         self._leaving = False
@@ -91,6 +114,14 @@ class Orders:
         """In the commands' thread: the station obeys between two parts, a camera looks at once."""
         if isinstance(request.command, DeliveredCommand | MarkCommand):
             self._report(request, request.command)
+            return
+        if isinstance(request.command, UploadCommand):
+            self._uploads.put(request)
+            return
+        if isinstance(request.command, InstallCommand):
+            # Behind the pieces that were sent before it.
+            obey = partial(self._inbox.call, partial(self._obey, request))
+            self._uploads.put(request, obey)
             return
         if isinstance(request.command, StartCommand | StopCommand | ResetCommand):
             # In turn: what was handed over before a stop is judged, and a start stays behind it.
@@ -133,8 +164,19 @@ class Orders:
         """Put what was before the last changeover in force again."""
         say("changeover rolled back", logging.ERROR, detail=why)
         self._judges.roll_back()
-        deed = self._rolled_back(why)
-        self._take_over(self._choice_before, deed=deed)
+        self._ledger.adopt(self._judges.station)
+        undo = self._installs.take_back()
+        if undo is None:
+            deed = self._rolled_back(why)
+            self._take_over(self._choice_before, deed=deed)
+        else:
+            undone, now = undo
+            self._take_over(self._choice_before)
+            sha256, at_us = self._judges[now.camera].model.sha256, time.time_ns() // 1000
+            note = f"rolled back: {why}"
+            self._record_bundle(
+                now, bundle_deed(now, undone.sha256, sha256, at_us=at_us, note=note)
+            )
         for name, missed in self._judges.missed:
             self._readiness.obstruct("self-test", Reason.NOT_READY, f"{name}: {missed}")
         self._readiness.tell()
@@ -159,6 +201,8 @@ class Orders:
             self._reset(request)
         elif isinstance(command, LimitCommand):
             self._set_limit(request, command)
+        elif isinstance(command, InstallCommand | RevertCommand):
+            self._exchange(request, command)
         elif isinstance(command, RecipeCommand):
             recipes = self._judges.station.recipes
             if command.recipe not in recipes:
@@ -382,6 +426,36 @@ class Orders:
         if self._changeover is None and not self._leaving:
             self._change_over(None, self._judges.station.recipe)
 
+    def _exchange(self, request: Request, command: InstallCommand | RevertCommand) -> None:
+        """Load another bundle of one camera beside the judges at work."""
+        recipe, camera = command.recipe, command.camera
+        if camera not in self._station.recipes.get(recipe, {}):
+            request.refuse("unknown", f"no recipe '{recipe}' with a camera '{camera}'")
+            return
+        now = self._installs.now(recipe, camera)
+        if isinstance(command, InstallCommand):
+            if command.sha256 == now.sha256:
+                request.finish("this bundle is in force already")
+                return
+        elif command.sha256 not in ("", now.sha256):
+            request.refuse("unknown", "this bundle is no longer in force")
+            return
+        elif not now.sha256:
+            request.refuse("unknown", "the station file's own bundle is in force already")
+            return
+        new = self._installs.after(command)
+        say(command.command, recipe=recipe, camera=camera, by=command.by or request.client)
+        self._ordered_by, self._new = request, new
+        self._systemd.reloading(f"loading the bundle of {camera}")
+        station = self._judges.station.model_copy(update={"recipe": recipe})
+        self._changeover = Changeover(
+            station.with_bundle(recipe, camera, self._installs.path(new)),
+            self._hand_over,
+            forget=True,
+            only=camera,
+        )
+        self._changeover.start()
+
     def _change_over(self, request: Request | None, recipe: str) -> None:
         say("changeover", recipe=recipe)
         self._ordered_by = request
@@ -409,6 +483,7 @@ class Orders:
         ``changed`` says what the station file has that is not in force; or "".
         """
         request, self._ordered_by = self._ordered_by, None
+        new, self._new = self._new, None
         self._changeover = None
         self._systemd.ready(f"judging with {self._ledger.provider}")
         if changed:
@@ -418,9 +493,17 @@ class Orders:
                 say("changeover refused", logging.ERROR, detail=problem)
             if request is not None:
                 why = [str(problem) for problem in changeover.problems]
+                if new is not None:
+                    # Where the station has put it says nothing to those who sent it.
+                    where = f"{self._station.installed(new.sha256)}: "
+                    why = [one.replace(where, "") for one in why]
                 request.refuse("failed", "; ".join(filter(None, (*why, changed))))
             return
+        if new is not None and request is not None:
+            self._put_in(request, changeover, new, changed)
+            return
         models_before = self._models()
+        self._installs.settle()
         self._judges.switch(changeover)
         if changeover.forget:
             self._alarms.forget()
@@ -442,6 +525,61 @@ class Orders:
         self._take_over(choice, answer, deed)
         self._readiness.obstruct("self-test", Reason.NOT_READY, "")
         self._readiness.tell()
+
+    def _put_in(
+        self, request: Request, changeover: Changeover, new: BundleInForce, changed: str
+    ) -> None:
+        """Between two parts: one camera's other bundle takes over, or will with its recipe."""
+        recipe, camera = new.recipe, new.camera
+        loaded = changeover.judges[camera].model
+        now = self._installs.now(recipe, camera)
+        model_before = None
+        if recipe == self._judges.station.recipe:
+            model_before = self._judges[camera].model
+        in_force = self._judges.exchange(changeover, camera)
+        self._ledger.adopt(self._judges.station)
+        self._installs.take(new, on_probation=in_force)
+        if in_force:
+            self._choice_before = self._choice
+            self._alarms.forget(recipe, camera)
+            announce(camera, self._judges, self._ledger, self._metrics)
+            missed = "; ".join(f"{name}: {why}" for name, why in self._judges.missed)
+            self._readiness.obstruct("self-test", Reason.NOT_READY, missed)
+        self._readiness.tell()
+        before = now.sha256 or now.of_file
+        model = f"{loaded.name} {loaded.version}"
+        note = model
+        if model_before is not None:
+            before = model_before.sha256
+            note = f"{model_before.name} {model_before.version} to {model}"
+        deed = deed_of(
+            request, subject=f"{recipe}/{camera}", before=before, after=loaded.sha256, note=note
+        )
+        own = "" if new.sha256 else ", the station file's own"
+        done = f"recipe {recipe}, camera {camera}: {model}{own}, sha256 {loaded.sha256[:12]}"
+
+        def answer(recorded: bool) -> None:
+            if recorded:
+                request.finish("; ".join(filter(None, (done, changed))))
+            else:
+                request.refuse("journal", f"{done} is in force, but could not be recorded yet")
+
+        self._record_bundle(new, deed, answer)
+
+    def _record_bundle(
+        self, new: BundleInForce, deed: Deed, then: Callable[[bool], None] = lambda _: None
+    ) -> None:
+        """Record which bundle is in force; what is then named no longer is deleted after that."""
+        named = self._installs.named
+        dropped, self._named = self._named - named, named
+
+        def answer(recorded: bool) -> None:
+            # A start after a crash may still need what the journal does not know to be replaced.
+            self._unsure = frozenset() if recorded else self._unsure | dropped
+            self._uploads.keep(named | self._unsure)
+            then(recorded)
+
+        self._recorder.put(KeepEntry(new, answer, deed))
 
     def _models(self) -> str:
         """By which models the cameras are judged, in words."""

@@ -1,4 +1,4 @@
-"""Which recipe and limits a start goes on with: those that were in force before it.
+"""Which recipe, limits and bundles a start goes on with: those that were in force before it.
 
 A changeover outlives a crash, a restart and a power cut, because the line still makes the product
 that it was for. Only somebody at the line can say what it makes when the station file was changed
@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from inspector.config.station_file import Station
-from inspector.journal.schema import LimitInForce, RecipeInForce
+from inspector.errors import StartupError
+from inspector.journal.schema import BundleInForce, LimitInForce, RecipeInForce
 from inspector.wire.messages import RecipeSource
 
 
@@ -94,3 +95,35 @@ def with_limits(
             now = replace(limit, limit_factor=of_file, of_file=of_file)
             overruled.append((now, limit.limit_factor))
     return station, overruled
+
+
+def with_bundles(
+    station: Station, installed: Iterable[BundleInForce]
+) -> tuple[Station, list[tuple[BundleInForce, str]]]:
+    """``station`` by the bundles that were installed before this start.
+
+    Orders for another station, and for a recipe or camera that is no more, say nothing. Where the
+    station file names another file than it did at the order, that counts: these are returned too,
+    each with the SHA-256 of the bundle that was in force, to be recorded.
+    """
+    overruled: list[tuple[BundleInForce, str]] = []
+    changed = station
+    for one in installed:
+        if one.station != station.station or one.camera not in station.recipes.get(one.recipe, {}):
+            continue
+        of_file = str(station.recipes[one.recipe][one.camera].bundle)
+        if of_file == one.of_file:
+            changed = changed.with_bundle(one.recipe, one.camera, station.installed(one.sha256))
+        else:
+            overruled.append((replace(one, sha256="", before="", of_file=of_file), one.sha256))
+    return changed, overruled
+
+
+def with_cure(station: Station, camera: str, problem: StartupError) -> StartupError:
+    """``problem`` of the bundle of ``camera``; of one that was installed, with the way out."""
+    if not station.is_installed(station.recipe, camera):
+        return problem
+    return type(problem)(
+        f"{problem} (camera {camera}: this bundle was installed by command; to judge by that of "
+        f"the station file, give its file another name, there too)"
+    )

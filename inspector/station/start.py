@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -16,14 +16,26 @@ from inspector.config.cameras import CameraConfig
 from inspector.config.station_file import Station
 from inspector.errors import Problems, StartupError
 from inspector.journal.pictures import Archive
-from inspector.journal.schema import Deed, LimitInForce, Recovered, StopOrder
+from inspector.journal.schema import (
+    BundleInForce,
+    Deed,
+    LimitInForce,
+    Recovered,
+    StopOrder,
+)
 from inspector.journal.writer import Journal
 from inspector.judging.judges import Judges
 from inspector.logs import say
-from inspector.station.deeds import limit_deed
+from inspector.station.deeds import bundle_deed, limit_deed
 from inspector.station.ledger import Ledger
 from inspector.station.metrics import Metrics
-from inspector.station.recipes import RecipeChoice, choose, with_limits
+from inspector.station.recipes import (
+    RecipeChoice,
+    choose,
+    with_bundles,
+    with_cure,
+    with_limits,
+)
 from inspector.wire.command_server import Commands, CommandSocket
 from inspector.wire.gate import Gate
 from inspector.wire.messages import StatusMessage
@@ -45,6 +57,8 @@ class Opened:
     archive: Archive
     recovered: Recovered
     choice: RecipeChoice
+    bundles: tuple[BundleInForce, ...]
+    """Those that were installed, as the journal names them, also for stations of another name."""
     stop_order: StopOrder
     cameras: tuple[tuple[CameraConfig, Camera], ...]
 
@@ -101,13 +115,13 @@ class Start:
         marked = [] if journal is None else self._try(journal.marked)
         archive = Archive(self._station.state_folder, self._station.journal, marked=marked or ())
         choice = self._choose_recipe(journal)
-        overruled = self._restore_limits(journal, judges, ledger)
+        overruled = self._restore_orders(journal, judges, ledger)
         judges.select(choice.recipe)
         ledger.select(choice.recipe, choice.source)
         later, self._problems = self._problems, []
         for camera, problem in judges.load(self._stop_asked):
             if problem is not None:
-                self._problems.append(problem)
+                self._problems.append(with_cure(judges.station, camera, problem))
             else:
                 self._announce(camera)
             self._tell()
@@ -116,8 +130,8 @@ class Start:
         if problems or gate is None or publisher is None or commands is None or journal is None:
             raise problems[0] if len(problems) == 1 else Problems(problems)
         journal.keep(choice.kept)
-        for limit, deed in overruled:
-            journal.keep(limit, deed)
+        for kept, deed in overruled:
+            journal.keep(kept, deed)
         recovered = journal.begin(ledger.epoch, time.time_ns() // 1000)
         opened = tuple(camera for camera in held if camera is not None)
         return Opened(
@@ -129,6 +143,7 @@ class Start:
             archive=archive,
             recovered=recovered,
             choice=choice,
+            bundles=tuple(journal.bundles()),
             stop_order=journal.stop_order(self._station.station),
             cameras=opened,
         )
@@ -201,34 +216,69 @@ class Start:
             )
         return choice
 
-    def _restore_limits(
+    def _restore_orders(
         self, journal: Journal | None, judges: Judges, ledger: Ledger
-    ) -> list[tuple[LimitInForce, Deed]]:
-        """Go on with the limits that were ordered; what the file has overruled is to be kept."""
-        ordered = None
+    ) -> list[tuple[LimitInForce | BundleInForce, Deed]]:
+        """Go on with what was ordered; what the file has overruled is to be kept."""
+        limits, installed = None, None
         if journal is not None:
-            ordered = self._try(partial(journal.limits, self._station.station))
-        station, overruled = with_limits(self._station, ordered or ())
+            limits = self._try(partial(journal.limits, self._station.station))
+            installed = self._try(journal.bundles)
+        station, other_files = with_bundles(self._station, installed or ())
+        # Limits are compared with those of the file, which no bundle changes.
+        station, other_limits = with_limits(station, limits or ())
         judges.adopt(station)
         ledger.adopt(station)
+        self._tell_orders(station, other_files)
+        now_us, note = time.time_ns() // 1000, "the station file was changed"
+        return [
+            *(
+                (limit, limit_deed(limit, before, at_us=now_us, note=note))
+                for limit, before in other_limits
+            ),
+            *(
+                (bundle, bundle_deed(bundle, before, bundle.of_file, at_us=now_us, note=note))
+                for bundle, before in other_files
+            ),
+        ]
+
+    def _tell_orders(
+        self, station: Station, other_files: Sequence[tuple[BundleInForce, str]]
+    ) -> None:
+        """Log what ``station`` has otherwise than its file, and what its file has overruled."""
         for recipe, per_camera in station.recipes.items():
             for camera, found in per_camera.items():
-                of_file = self._station.recipes[recipe][camera].limit_factor
-                if found.limit_factor != of_file:
+                of_file = self._station.recipes[recipe][camera]
+                where = {"recipe": recipe, "camera": camera}
+                detail = "it was in force before this start"
+                if found.limit_factor != of_file.limit_factor:
                     say(
                         "limit",
                         logging.WARNING,
-                        recipe=recipe,
-                        camera=camera,
+                        **where,
                         limit_factor=found.limit_factor,
-                        file=of_file,
-                        detail="it was in force before this start",
+                        file=of_file.limit_factor,
+                        detail=detail,
                     )
-        now_us = time.time_ns() // 1000
-        return [
-            (limit, limit_deed(limit, before, at_us=now_us, note="the station file was changed"))
-            for limit, before in overruled
-        ]
+                if found.bundle != of_file.bundle:
+                    say(
+                        "installed",
+                        logging.WARNING,
+                        **where,
+                        sha256=found.bundle.stem,
+                        file=of_file.bundle,
+                        detail=detail,
+                    )
+        for bundle, before in other_files:
+            say(
+                "reverted",
+                logging.WARNING,
+                recipe=bundle.recipe,
+                camera=bundle.camera,
+                before=before,
+                file=bundle.of_file,
+                detail="the station file names another bundle than when this one was installed",
+            )
 
     def _open_camera(self, config: CameraConfig) -> tuple[CameraConfig, Camera]:
         camera = cameras.isolate(config)

@@ -27,6 +27,7 @@ from inspector.wire.messages import (
     Command,
     DeliveredCommand,
     EpochField,
+    InstallCommand,
     LimitCommand,
     MarkCommand,
     RecipeCommand,
@@ -35,11 +36,13 @@ from inspector.wire.messages import (
     ReplayCommand,
     ReplyMessage,
     ResetCommand,
+    RevertCommand,
     StartCommand,
     StatusCommand,
     StatusMessage,
     StopCommand,
     TriggerCommand,
+    UploadCommand,
     decode_command,
     encode,
 )
@@ -57,6 +60,9 @@ ADMITTED: Final[Mapping[type[Command], frozenset[Role]]] = {
     DeliveredCommand: frozenset({"trigger"}),
     MarkCommand: frozenset({"operate"}),
     LimitCommand: frozenset({"operate"}),
+    UploadCommand: frozenset({"engineer"}),
+    InstallCommand: frozenset({"engineer"}),
+    RevertCommand: frozenset({"engineer"}),
     ReplayCommand: frozenset({"listen"}),
 }
 """The roles that may send each command; a peer needs one of them."""
@@ -217,9 +223,12 @@ class Commands(Worker):
             for _ in range(_MOST_A_TURN):
                 identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
                 self._accept(identity.bytes, frames)
+                if len(frames) > 1:
+                    # Pieces of bundles come one after the other: replies go out between them.
+                    return
 
     def _accept(self, identity: bytes, frames: list[zmq.Frame], closing: bool = False) -> None:
-        if len(frames) != 1:
+        if not 1 <= len(frames) <= 2:
             detail = f"received command of {len(frames)} frames, expected 1"
             self._refuse(identity, "", "malformed", detail)
             return
@@ -228,6 +237,10 @@ class Commands(Worker):
             command = decode_command(body)
         except WireError as error:
             self._refuse(identity, id_in(body), "malformed", str(error))
+            return
+        if len(frames) != 1 and not isinstance(command, UploadCommand):
+            detail = f"received command {command.command} of {len(frames)} frames, expected 1"
+            self._refuse(identity, command.id, "malformed", detail)
             return
         peer = self._gate.peer_of(frames[0])
         if not ADMITTED[type(command)] & self._gate.roles_of(peer):
@@ -243,6 +256,9 @@ class Commands(Worker):
         client = self._clients.setdefault(key, _Client(Bucket.full(self._replay_per_s)))
         if isinstance(command, ReplayCommand):
             self._queue_replay(client, identity, command)
+        elif self._handle is None and isinstance(command, UploadCommand):
+            # Pieces are not kept until it can write them.
+            self._refuse(identity, command.id, "not_ready", "the station starts; send it then")
         elif self._handle is None:
             self._put_off(identity, frames, command.id, closing)
         elif client.outstanding >= _MOST_OUTSTANDING:
@@ -250,7 +266,8 @@ class Commands(Worker):
             self._refuse(identity, command.id, "busy", detail)
         else:
             client.outstanding += 1
-            request = Request(command, peer, self._sender(key, identity))
+            data = frames[1].bytes if len(frames) > 1 else b""
+            request = Request(command, peer, self._sender(key, identity), data)
             if isinstance(command, TriggerCommand) and command.sent_us is not None:
                 received_us = request.received_ns // 1000
                 age_us = self._clocks.age_us(identity, command.sent_us, received_us)

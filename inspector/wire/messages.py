@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = 2
 
+MOST_OF_BUNDLE: Final = 2**30
+"""Bytes of a bundle that may be sent."""
+MOST_OF_CHUNK: Final = 60 << 10
+"""Bytes of it that one command may bear."""
+SHA256: Final = r"^[0-9a-f]{64}$"
+
 Microseconds = Annotated[int, Field(ge=0, lt=2**53, description="µs since the Unix epoch")]
 TriggerNumber = Annotated[int, Field(ge=0, lt=2**53)]
 Milliseconds = Annotated[float, Field(ge=0, description="ms")]
@@ -58,7 +64,9 @@ Outcome = Literal["acknowledged", "overrun", "timed_out", "discarded", "failed"]
 MarkLabel = Literal["good", "bad"]
 """What a part really was; stable identifiers, documented in docs/wire.md."""
 
-DeedKind = Literal["recipe", "reload", "start", "stop", "reset", "limit", "mark"]
+DeedKind = Literal[
+    "recipe", "reload", "start", "stop", "reset", "limit", "mark", "install", "revert"
+]
 """What somebody did to a station; stable identifiers, documented in docs/wire.md."""
 
 RefusalCode = Literal[
@@ -237,6 +245,16 @@ class CameraStatus(Message):
         default=None,
         description="the factor on the limit that its parts are judged by; null from a station "
         "that does not say",
+    )
+    model: ModelField | None = Field(
+        default=None,
+        description="what its next part is judged by; null before it is loaded, and from a station "
+        "that does not say",
+    )
+    installed: bool = Field(
+        default=False,
+        description="true: model was sent by the command install, and judges in place of the "
+        "bundle that the station file names",
     )
     takes_triggers: bool | None = Field(
         default=None,
@@ -441,6 +459,40 @@ class LimitCommand(_Deed):
     limit_factor: float = Field(ge=LIMIT_FACTOR_RANGE[0], le=LIMIT_FACTOR_RANGE[1])
 
 
+class UploadCommand(WireCommand):
+    """Take over a piece of a bundle, the bytes in the second frame; without one, say what is there.
+
+    It is the only command of two frames. Nothing judges by what was sent until ``install``.
+    """
+
+    command: Literal["upload"] = "upload"
+    sha256: str = Field(pattern=SHA256, description="of the whole file, hex")
+    size: int = Field(ge=1, le=MOST_OF_BUNDLE, description="of the whole file, bytes")
+    offset: int = Field(default=0, ge=0, lt=MOST_OF_BUNDLE, description="of the piece in the file")
+
+
+class InstallCommand(_Deed):
+    """Judge a camera by the bundle that was sent, under a recipe, in this start and later ones."""
+
+    command: Literal["install"] = "install"
+    recipe: Text = Field(max_length=64)
+    camera: Text = Field(max_length=64)
+    sha256: str = Field(pattern=SHA256, description="of the bundle that was sent, hex")
+
+
+class RevertCommand(_Deed):
+    """Judge a camera by the bundle from before the last install, or else the station file's."""
+
+    command: Literal["revert"] = "revert"
+    recipe: Text = Field(max_length=64)
+    camera: Text = Field(max_length=64)
+    sha256: str = Field(
+        default="",
+        pattern=r"^([0-9a-f]{64})?$",
+        description="of the bundle to go back from, which must be in force; empty: any",
+    )
+
+
 class ReplayCommand(WireCommand):
     """Send recorded verdicts: of an epoch by number, or the first since a moment."""
 
@@ -470,6 +522,9 @@ Command = Annotated[
     | DeliveredCommand
     | MarkCommand
     | LimitCommand
+    | UploadCommand
+    | InstallCommand
+    | RevertCommand
     | ReplayCommand,
     Field(discriminator="command"),
 ]
@@ -485,6 +540,9 @@ Order = (
     | DeliveredCommand
     | MarkCommand
     | LimitCommand
+    | UploadCommand
+    | InstallCommand
+    | RevertCommand
 )
 """A command that the station obeys; the others are questions, which its socket answers."""
 
@@ -501,7 +559,9 @@ class ReplyMessage(Message):
 
     schema_: Literal[2] = Field(default=SCHEMA, alias="schema")
     id: str = Field(description="that of the command")
-    kind: Literal["accepted", "acquired", "verdict", "status", "replayed", "done", "refused"]
+    kind: Literal[
+        "accepted", "acquired", "verdict", "status", "replayed", "uploaded", "done", "refused"
+    ]
     code: RefusalCode | Literal[""] = Field(default="", description="why it was refused")
     detail: Text = Field(default="", description="in words for a person; may change")
     grabbed_us: Microseconds | None = Field(
@@ -520,6 +580,12 @@ class ReplyMessage(Message):
         ge=0,
         description="at the end of an epoch: the last seq that the journal had of it; what did not "
         "come up to there was damaged or deleted",
+    )
+    offset: int | None = Field(
+        default=None,
+        ge=0,
+        description="with uploaded: bytes of the file that the station has, from its beginning; "
+        "the next piece begins there",
     )
 
 

@@ -17,7 +17,7 @@ class Request:
     after the first of the three calls above is ignored. ``client`` is the name the
     peer's key has in the station file, "" without keys. ``received_us`` is wall time since the
     Unix epoch, ``received_ns`` monotonic. ``age_us`` is how long before that a trigger was sent;
-    None for one that does not say.
+    None for one that does not say. ``data`` came beside the command: the bytes of an upload.
     """
 
     def __init__(
@@ -25,14 +25,16 @@ class Request:
         command: Order,
         client: str,
         send: Callable[[ReplyMessage, bool], None],
+        data: bytes = b"",
     ) -> None:
         self.command = command
         self.client = client
+        self.data = data
         self.received_us = time.time_ns() // 1000
         self.received_ns = time.monotonic_ns()
         self.age_us: int | None = None
         self._send = send
-        self._open = True
+        self._last: ReplyMessage | None = None
         self._accepted = False
         self._grabbed_us: int | None = None
         self._acquired = False
@@ -74,6 +76,15 @@ class Request:
             self._tell_acquired()
             self._reply(ReplyMessage(id=self.command.id, kind="verdict", verdict=verdict))
 
+    @property
+    def last(self) -> ReplyMessage | None:
+        """The final reply; None while it is owed. Any thread may read it."""
+        return self._last
+
+    def tell_uploaded(self, offset: int) -> None:
+        """So many bytes of the file are there, from its beginning."""
+        self._reply(ReplyMessage(id=self.command.id, kind="uploaded", offset=offset))
+
     def finish(self, detail: str = "") -> None:
         """It was done."""
         self._reply(ReplyMessage(id=self.command.id, kind="done", detail=detail))
@@ -92,8 +103,8 @@ class Request:
 
     def _reply(self, reply: ReplyMessage, last: bool = True) -> None:
         with self._lock:
-            if not self._open:
+            if self._last is not None:
                 return
-            self._open = not last
+            self._last = reply if last else None
             # Within the lock, or replies of two threads could overtake each other.
             self._send(reply, last)

@@ -91,12 +91,12 @@ export class Use {
       this.#tell(text(inForce ? "setup.used" : "setup.used_elsewhere", values), "well");
     } catch (error) {
       this.#tell(reason(error), "bad");
-      if (error.code === "no_install") this.#byHand(model, recipe);
+      this.#byHand(model, recipe);
     }
     this.#draw();
   }
 
-  /** For a station that takes models from its file alone. */
+  /** What else can be done where the station does not take it. */
   #byHand(model, recipe) {
     fill(
       this.#file,

@@ -31,6 +31,8 @@ _LAST: Final = 60
 """Verdicts, and rejects, that a page which is opened shows at once."""
 _PICTURES: Final = 200
 _ANSWERS_S: Final = 10.0
+_PREVIEWS_S: Final = 5.0
+"""A station that has no picture says so after two seconds; nobody waits for one that is gone."""
 _DOWNLOADS: Final = 2
 """Tables and pictures in full that are sent at once."""
 
@@ -76,7 +78,10 @@ class Line:
             _Desk(f"history {name}", lambda: Viewer(config.queries, keys=keys)),
             _Desk(f"pictures {name}", lambda: Viewer(config.queries, keys=keys)),
             _Desk(f"thumbnails {name}", lambda: Viewer(config.queries, keys=keys)),
-            _Desk(f"previews {name}", lambda: Viewer(config.queries, keys=keys)),
+            _Desk(
+                f"previews {name}",
+                lambda: Viewer(config.queries, timeout_s=_PREVIEWS_S, keys=keys),
+            ),
         )
         self._previews: dict[tuple[str, bool], asyncio.Future[View]] = {}
         self.downloads = Places(_DOWNLOADS)

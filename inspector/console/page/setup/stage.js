@@ -9,7 +9,7 @@ const PERIOD_MS = 300;
 const SLOW_MS = 2000;
 const TROUBLE_MS = 1000;
 /** A region smaller than this is a slip of the finger; camera pixels. */
-const LEAST = 32;
+export const LEAST = 32;
 const HANDLE_PX = 24;
 
 /**
@@ -48,6 +48,10 @@ export class Stage {
 
   get size() {
     return this.#size;
+  }
+
+  get dragging() {
+    return this.#drag !== null;
   }
 
   get region() {

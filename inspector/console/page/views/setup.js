@@ -5,7 +5,7 @@ import { el, fill } from "../dom.js";
 import { live } from "../live.js";
 import { Aids, measure } from "../setup/aids.js";
 import { Photos, ofSet, rangeOf } from "../setup/photos.js";
-import { Stage } from "../setup/stage.js";
+import { LEAST, Stage } from "../setup/stage.js";
 import { Train } from "../setup/train.js";
 import { Use } from "../setup/use.js";
 import { reason, text } from "../words.js";
@@ -34,6 +34,8 @@ class SetUp {
   #camera;
   #step;
   #chosenSet;
+  #wanted = null;
+  #sending = false;
   #timer = null;
   #steps = el("ol", { class: "steps" });
   #panel = el("section", { class: "panel step" });
@@ -213,7 +215,8 @@ class SetUp {
     if (this.#ending.signal.aborted) return;
     this.#set = set;
     this.#sets.value = set.number;
-    this.#stage.region = set.region;
+    // An answer that was long on its way does not undo what is drawn meanwhile.
+    if (!this.#sending && !this.#stage.dragging) this.#stage.region = set.region;
     this.#showRegion();
     this.#photos.show();
     this.#train.show();
@@ -352,17 +355,14 @@ class SetUp {
 
   async #typed() {
     const size = this.#stage.size;
-    const read = (name) => Math.round(Number(this.#fields[name].value));
-    const region = { x: read("x"), y: read("y"), w: read("w"), h: read("h") };
-    const filled = Object.values(this.#fields).every((one) => one.value !== "");
-    if (!filled || size === null) return;
-    const fits = region.x >= 0 && region.y >= 0 && region.w > 0 && region.h > 0 &&
-      region.x + region.w <= size.width && region.y + region.h <= size.height;
-    if (!fits) {
-      this.#app.say(text("setup.region_beyond", size), "problem");
-      return;
-    }
-    this.#stage.region = region;
+    if (size === null || Object.values(this.#fields).some((one) => one.value === "")) return;
+    const typed = (name) => Math.round(Number(this.#fields[name].value));
+    const [x, y] = [clip(typed("x"), 0, size.width - LEAST), clip(typed("y"), 0, size.height - LEAST)];
+    const [w, h] = [clip(typed("w"), LEAST, size.width), clip(typed("h"), LEAST, size.height)];
+    const region = { x, y, w: Math.min(w, size.width - x), h: Math.min(h, size.height - y) };
+    // The rest makes room for what was typed; what lies beyond the picture itself is told.
+    const fits = x === typed("x") && y === typed("y") && w === typed("w") && h === typed("h");
+    if (!fits) this.#app.say(text("setup.region_beyond", size), "problem");
     await this.#chooseRegion(region);
   }
 
@@ -371,11 +371,24 @@ class SetUp {
     this.#aids.again();
     this.#showRegion();
     if (this.#set === null) return;
+    this.#wanted = { region };
+    if (this.#sending) return;
+    this.#sending = true;
     try {
-      this.#changed(await post(ofSet(this.#app.station, this.#set.number, "/region"), { region }));
+      // One after another, so that the last one drawn is the one that stays.
+      while (this.#wanted !== null && !this.#ending.signal.aborted) {
+        const asked = this.#wanted;
+        this.#wanted = null;
+        const told = await post(ofSet(this.#app.station, this.#set.number, "/region"), asked);
+        if (this.#wanted === null) this.#sending = false;
+        this.#changed(told);
+      }
     } catch (error) {
+      this.#sending = false;
       this.#app.say(reason(error), "problem");
       await this.#refresh();
+    } finally {
+      this.#sending = false;
     }
   }
 
@@ -401,6 +414,10 @@ class SetUp {
       this.#app.say(text("setup.selected"));
     }
   }
+}
+
+function clip(value, least, most) {
+  return Math.min(Math.max(least, value), most);
 }
 
 function nameOf(set) {

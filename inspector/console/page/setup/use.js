@@ -109,10 +109,14 @@ export class Use {
 
   #heard({ station, verdict }) {
     if (station !== this.#told.station) return;
-    if (this.#waiting !== "" && verdict.model?.sha256 === this.#waiting) {
-      this.#waiting = "";
-      void this.#first(verdict);
+    if (this.#waiting === "" || verdict.model?.sha256 !== this.#waiting) return;
+    if (verdict.score === null) {
+      const why = verdict.detail || verdict.reason;
+      this.#tell(text("setup.first_fault", { why }), "bad");
+      return;
     }
+    this.#waiting = "";
+    void this.#first(verdict);
   }
 
   async #first(verdict) {

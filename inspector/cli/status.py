@@ -7,6 +7,7 @@ import enum
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Literal
 
 from rich.console import Console
@@ -18,7 +19,7 @@ from inspector.config.addresses import COMMANDS
 from inspector.errors import CommandError, InspectorError
 from inspector.shown import plain
 from inspector.tables import Terminal, show, table
-from inspector.wire.messages import CameraStatus, State, StatusMessage
+from inspector.wire.messages import AlarmKind, CameraStatus, State, StatusMessage
 
 _PATIENCE_S: Final = 3.0
 _STALE_S: Final = 5.0
@@ -131,14 +132,17 @@ def assess(status: StatusMessage, provider: str = "") -> list[Finding]:
     if status.stopped:
         findings.insert(0, Finding(Level.WARNING, status.stopped))
     if status.storage:
-        findings.append(Finding(Level.WARNING, status.storage))
+        seen = _seen(status, "storage")
+        findings.append(Finding(Level.WARNING, f"{status.storage}{seen}"))
     if status.damaged:
         rows = f"{status.damaged} damaged rows of the journal were set aside"
         findings.append(Finding(Level.WARNING, rows))
     if status.drift:
-        findings.append(Finding(Level.WARNING, f"drift: {status.drift}"))
+        seen = _seen(status, "drift")
+        findings.append(Finding(Level.WARNING, f"drift: {status.drift}{seen}"))
     if status.alarm:
-        findings.append(Finding(Level.WARNING, f"alarm: {status.alarm}"))
+        seen = _seen(status, "fail", "fault")
+        findings.append(Finding(Level.WARNING, f"alarm: {status.alarm}{seen}"))
     if status.inference:
         findings.append(Finding(Level.CRITICAL, f"inference: {status.inference}"))
     if provider and status.provider != provider:
@@ -146,6 +150,17 @@ def assess(status: StatusMessage, provider: str = "") -> list[Finding]:
         findings.append(Finding(Level.CRITICAL, f"runs on {found}, not on {provider}"))
     wrong = [finding for finding in findings if finding.level > Level.OK]
     return sorted(wrong, key=lambda finding: -finding.level)
+
+
+def _seen(status: StatusMessage, *kinds: AlarmKind) -> str:
+    """Who acknowledged the alarms of these kinds, in words; "" when nobody did."""
+    words = []
+    for alarm in status.alarms:
+        if alarm.kind in kinds and alarm.acknowledged_us is not None:
+            at = datetime.fromtimestamp(alarm.acknowledged_us / 1e6).astimezone()
+            by = f" by {alarm.by or alarm.client}" if alarm.by or alarm.client else ""
+            words.append(f"{alarm.where} acknowledged{by} at {at:%Y-%m-%d %H:%M:%S}")
+    return f" ({'; '.join(words)})" if words else ""
 
 
 def _hangs(status: StatusMessage, station: Commander) -> bool:

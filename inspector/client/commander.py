@@ -19,6 +19,8 @@ from inspector.client.upload import opened, send_file, send_pieces
 from inspector.config.addresses import COMMANDS
 from inspector.errors import CommandError
 from inspector.wire.messages import (
+    AcknowledgeCommand,
+    AlarmKind,
     Command,
     DeliveredCommand,
     InstallCommand,
@@ -255,6 +257,12 @@ class Commander(Connection):
         with in_words():
             command = RevertCommand(id=new_id(), recipe=recipe, camera=camera, sha256=sha256, by=by)
         return self.wait(self._launch(command, timeout_s)).detail
+
+    def acknowledge(self, kind: AlarmKind, where: str, *, by: str = "") -> str:
+        """Say that an alarm of the status was seen; returns the station's words."""
+        with in_words():
+            command = AcknowledgeCommand(id=new_id(), kind=kind, where=where, by=by)
+        return self.wait(self._launch(command, self._timeout_s)).detail
 
     def delivered(self, epoch: str, seq: int, outcome: Outcome, at_us: int | None = None) -> None:
         """Have the journal note what became of the verdict ``seq`` of ``epoch``.

@@ -15,12 +15,14 @@ from inspector.config.addresses import QUERIES
 from inspector.errors import CommandError, WireError
 from inspector.imaging.images import decode as decode_picture
 from inspector.verdict import Frame8, Verdict
+from inspector.wire.judging import JudgingField
 from inspector.wire.queries import (
     AnswerMessage,
     DeedField,
     DeedsQuery,
     EntryField,
     HistoryQuery,
+    JudgingQuery,
     PictureField,
     PictureQuery,
     PreviewQuery,
@@ -144,6 +146,13 @@ class Viewer(Connection):
             before = answer.next_deed
             if before is None:
                 return
+
+    def judging(self) -> JudgingField:
+        """By what the station judges now, and how that does."""
+        answer, _ = self.ask(JudgingQuery())
+        if answer.judging is None:
+            raise CommandError(f"{self._address}: answered judging with {answer.kind}")
+        return answer.judging
 
     def ask(self, query: Query) -> tuple[AnswerMessage, tuple[bytes, ...]]:
         """The answer to any query, and the pictures that it names; the ``id`` is replaced."""

@@ -11,10 +11,12 @@ from starlette.routing import Route
 from inspector.client import Commander
 from inspector.console.access import RefusedError, Role, allowed
 from inspector.console.app import body, line_of
+from inspector.console.scores import control_of
 from inspector.logs import say
 
 _ROLES: Final[dict[str, Role]] = {
     "mark": "operator",
+    "acknowledge": "operator",
     "recipe": "operator",
     "start": "operator",
     "stop": "operator",
@@ -30,6 +32,11 @@ async def _deed(request: Request) -> Response:
         raise RefusedError(404, "unknown")
     who = allowed(request, _ROLES[deed])
     line, told = line_of(request), await body(request)
+    if deed == "recipe" and await line.ask(control_of) is not None:
+        # The PLC may change it back: somebody must know what they do.
+        allowed(request, "engineer")
+        if told.get("take_over") is not True:
+            raise RefusedError(409, "plc_control")
 
     def act(commander: Commander) -> str | None:
         match deed:
@@ -38,6 +45,8 @@ async def _deed(request: Request) -> Response:
                     told["epoch"], told["seq"], told["label"], told.get("note", ""), by=who.name
                 )
                 return ""
+            case "acknowledge":
+                return commander.acknowledge(told["kind"], told["where"], by=who.name)
             case "recipe":
                 return commander.recipe(told["recipe"], by=who.name)
             case "limit":

@@ -23,6 +23,7 @@ from inspector.console.hub import Hub
 from inspector.console.jobs import Jobs
 from inspector.console.line import Line
 from inspector.console.models import Models
+from inspector.console.scores import Scores
 from inspector.console.training import Training
 from inspector.errors import PortError
 from inspector.logs import say
@@ -84,6 +85,7 @@ class Console:
                 *teach.ROUTES,
                 *self._collecting.routes,
                 *models.routes,
+                *Scores().routes(),
             ],
             [Middleware(Guard, config=config)],
         )

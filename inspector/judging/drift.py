@@ -132,13 +132,25 @@ class Watch:
         self.alarm = self._evidence() >= (1.0 + _AT_START) * self._threshold
         return self.alarm
 
+    @property
+    def medians(self) -> tuple[float | None, float | None]:
+        """Of the scores of the last passed parts and of the calibration; any thread may ask.
+
+        In units of the limit in force; None where there are none.
+        """
+        # The copy is made at once, while the station's thread goes on adding.
+        recent = tuple(self._recent)
+        calibrated = self._calibrated
+        return median(recent) if recent else None, median(calibrated) if calibrated else None
+
     def detail(self) -> str:
         """What good parts have scored lately and what they should, in words; "" before any."""
-        if not self._recent or not self._calibrated:
+        recent, calibrated = self.medians
+        if recent is None or calibrated is None:
             return ""
         return (
-            f"good parts score {median(self._recent):.3f} of the limit (median of the last "
-            f"{len(self._recent)}), {median(self._calibrated):.3f} when it was calibrated: check "
+            f"good parts score {recent:.3f} of the limit (median of the last "
+            f"{len(self._recent)}), {calibrated:.3f} when it was calibrated: check "
             f"lamp, lens and material, or teach in the parts that are new"
         )
 

@@ -121,6 +121,8 @@ class Judge:
             manifest.calibration, station.drift.parts_between_false_alarms, recipe.limit_factor
         )
         self.defect = self_test.choose(station.self_test, manifest, recipe.limit_factor, read_file)
+        self.tested: self_test.Tested | None = None
+        """How the last self-test went; None before any."""
         self.schedule = self_test.Schedule(
             station.self_test.every_s if self.defect else 0.0, time.monotonic_ns
         )
@@ -156,8 +158,9 @@ class Judge:
         if station.self_test.defect is None:
             # Which golden picture must fail depends on the limit.
             defect = self_test.choose(station.self_test, manifest, limit_factor)
-        if defect is not None and (missed := defect.missed(defect.send(detector))):
-            return missed
+        tested = None if defect is None else defect.test(detector)
+        if tested is not None and tested.missed:
+            return tested.missed
         self.detector = detector
         self.drift = Watch(
             manifest.calibration, station.drift.parts_between_false_alarms, limit_factor
@@ -165,13 +168,18 @@ class Judge:
         if (defect is None) != (self.defect is None):
             every_s = 0.0 if defect is None else station.self_test.every_s
             self.schedule = self_test.Schedule(every_s, time.monotonic_ns)
-        self.defect = defect
+        self.defect, self.tested = defect, tested
         return ""
 
     def forget_frames(self) -> None:
         """Forget what was judged so far: those were no frames of the camera."""
         self._repeat_check.forget()
         self._size_check.forget()
+
+    @property
+    def recipe(self) -> str:
+        """The recipe that it was loaded for."""
+        return self._station.recipe
 
     @property
     def key(self) -> tuple[str, str, float]:
@@ -195,9 +203,9 @@ class Judge:
         """
         if self.defect is None or not self.schedule.due(parts_wait):
             return None
-        missed = self.defect.missed(self.defect.send(self.detector))
-        self.schedule.record(missed)
-        return missed
+        self.tested = self.defect.test(self.detector)
+        self.schedule.record(self.tested.missed)
+        return self.tested.missed
 
 
 def judge_together(parts: Sequence[tuple[Judge, npt.NDArray[Any]]]) -> list[Judgement]:

@@ -163,11 +163,13 @@ class Judges:
     @property
     def drifting(self) -> str:
         """The cameras whose good parts drift, in words; "" when none do."""
-        return "; ".join(
-            f"{name}: {judge.drift.detail()}"
-            for name, judge in self._judges.items()
-            if judge.drift.alarm
-        )
+        return "; ".join(f"{name}: {words}" for name, words in self.drifts())
+
+    def drifts(self) -> Iterator[tuple[str, str]]:
+        """(camera, its drift in words) of each camera whose good parts drift."""
+        for name, judge in self._judges.items():
+            if judge.drift.alarm:
+                yield name, judge.drift.detail()
 
     def drift(self) -> Iterator[tuple[str, float]]:
         """(camera, evidence of its drift): 0 is none, 1 the alarm."""

@@ -6,6 +6,7 @@ a file. The result is nobody's part: it is never numbered, counted, recorded or 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,12 @@ class Defect:
         if self.score is None:
             return detector.judge(self.image, check_picture=False)
         return detector.judge_input(np.asarray(self.image, dtype=np.uint8))
+
+    def test(self, detector: Detector) -> Tested:
+        """Send it, and say how that went."""
+        judgement = self.send(detector)
+        score = None if judgement.score is None else judgement.score * judgement.limit_factor
+        return Tested(time.time_ns() // 1000, score, self.missed(judgement))
 
     def missed(self, judgement: Judgement) -> str:
         """Why the station cannot be trusted after this ``judgement``, in words; "" when it can.
@@ -85,6 +92,19 @@ def choose(
     if golden.score < (LIMIT + manifest.golden_tolerance) * limit_factor:
         return None
     return Defect(golden.name, golden.image(), golden.score, manifest.golden_tolerance)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """How a self-test went.
+
+    ``at_us``: µs since the Unix epoch. ``score`` is in units of the calibrated limit, None where
+    the picture could not be judged. ``missed`` is what :meth:`Defect.missed` said.
+    """
+
+    at_us: int
+    score: float | None
+    missed: str
 
 
 class Schedule:

@@ -38,6 +38,7 @@ from inspector.station.orders import Orders, announce
 from inspector.station.pictures import Pictures
 from inspector.station.readiness import Readiness
 from inspector.station.recorder import Recorder, StallWatch, StatusEntry
+from inspector.station.standing import judging
 from inspector.station.start import Opened, Start
 from inspector.station.systemd import Notifier
 from inspector.station.triggers import Trigger
@@ -221,8 +222,14 @@ class _Line:
         )
 
     def _views(self, wake: Callable[[], None]) -> Views:
-        folder = self._station.state_folder
-        return Views(folder, self._open_reader, self._pictures.seen, self._grabbers, wake)
+        return Views(
+            wake,
+            folder=self._station.state_folder,
+            open_reader=self._open_reader,
+            seen=self._pictures.seen,
+            grabbers=self._grabbers,
+            judging=partial(judging, self._judges, self._station),
+        )
 
     def get_ready(self, recovered: Recovered) -> None:
         """Answer for what a crash left unanswered, and test the judges."""
@@ -374,8 +381,10 @@ class _Line:
         if stalled_s > _STALLED_S:
             detail = f"the journal's disk has not answered for {stalled_s:.0f} s"
         readiness.obstruct("disk", Reason.JOURNAL_FAILED, detail)
-        troubles = self._opened.journal.trouble, self._opened.archive.trouble
-        readiness.storage = "; ".join(filter(None, troubles))
+        readiness.storage = {
+            "journal": self._opened.journal.trouble,
+            "pictures": self._opened.archive.trouble,
+        }
         readiness.damaged = self._opened.journal.damaged
         for camera, statistic in self._judges.drift():
             metrics.drift(camera, statistic)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inspector.journal.schema import BundleInForce, Deed, LimitInForce
 from inspector.wire.messages import (
+    AcknowledgeCommand,
     DeedKind,
     InstallCommand,
     LimitCommand,
@@ -25,6 +26,7 @@ _Ordered = (
     | LimitCommand
     | InstallCommand
     | RevertCommand
+    | AcknowledgeCommand
 )
 
 

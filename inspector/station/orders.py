@@ -38,6 +38,7 @@ from inspector.station.triggers import Trigger
 from inspector.station.uploads import Uploads
 from inspector.verdict import Reason
 from inspector.wire.messages import (
+    AcknowledgeCommand,
     DeliveredCommand,
     InstallCommand,
     LimitCommand,
@@ -195,6 +196,8 @@ class Orders:
             self._stop(request)
         elif isinstance(command, StartCommand):
             self._start(request)
+        elif isinstance(command, AcknowledgeCommand):
+            self._acknowledge(request, command)
         elif self._changeover is not None:
             request.refuse("busy", "another recipe or reload is under way")
         elif isinstance(command, ResetCommand):
@@ -332,6 +335,26 @@ class Orders:
         else:
             request.finish(f"reset; state {self._ledger.state}")
 
+    def _acknowledge(self, request: Request, command: AcknowledgeCommand) -> None:
+        """Somebody has seen an alarm: that is told, and changes nothing else."""
+        kind, where = command.kind, command.where
+        alarm = self._readiness.alarm(kind, where)
+        if alarm is None:
+            request.refuse("unknown", f"no alarm '{kind}' of '{where}' stands")
+            return
+        if alarm.acknowledged_us is not None:
+            request.finish(f"alarm {kind} of {where}: acknowledged before")
+            return
+        told = {
+            "by": command.by,
+            "client": request.client,
+            "acknowledged_us": request.received_us,
+        }
+        self._readiness.acknowledge(alarm.model_copy(update=told))
+        say("acknowledged", alarm=kind, where=where, by=command.by or request.client)
+        deed = deed_of(request, subject=f"{kind}/{where}", note=alarm.detail)
+        self._keep(request, None, f"alarm {kind} of {where}: acknowledged", deed)
+
     def _pause(self, paused: bool) -> None:
         for grabber in self._grabbers.values():
             grabber.pause(paused)
@@ -375,7 +398,7 @@ class Orders:
         self._keep(request, limit, done, deed)
 
     def _keep(
-        self, request: Request, order: StopOrder | LimitInForce, done: str, deed: Deed
+        self, request: Request, order: StopOrder | LimitInForce | None, done: str, deed: Deed
     ) -> None:
         """Answer ``request`` once the journal has ``order``, so that a restart goes on with it."""
 

@@ -12,8 +12,8 @@ from inspector.judging.judges import Judges
 from inspector.logs import say
 from inspector.station.ledger import Ledger
 from inspector.station.states import WORKING
-from inspector.verdict import Reason
-from inspector.wire.messages import State, StatusMessage
+from inspector.verdict import Reason, Verdict
+from inspector.wire.messages import AlarmField, AlarmKind, State, StatusMessage
 
 
 class Readiness:
@@ -25,14 +25,18 @@ class Readiness:
     """
 
     def __init__(self, ledger: Ledger, judges: Judges, alarms: Alarms) -> None:
-        self.storage = ""
-        """What is wrong with the disk that does not keep the station from judging; or ""."""
+        self.storage: dict[str, str] = {}
+        """What is wrong with the disk that does not keep the station from judging; or ""s.
+
+        By what it is that is stored: ``journal``, ``pictures``.
+        """
         self.damaged = 0
         """Rows of the journal that could not be read and were set aside."""
         self._ledger = ledger
         self._judges = judges
         self._alarms = alarms
         self._obstacles: dict[str, tuple[Reason, str]] = {}
+        self._acknowledged: dict[tuple[AlarmKind, str], AlarmField] = {}
         self._stopped = ""
         self._status = ledger.status()
         self._publish: Callable[[StatusMessage], None] = lambda _: None
@@ -120,17 +124,51 @@ class Readiness:
     def tell(self) -> None:
         """Publish the status."""
         status = self._ledger.status()
+        alarms = self._standing(status.recipe)
+        # What has ended, or was raised anew, must be seen anew.
+        seen = {(one.kind, one.where): one for one in alarms if one.acknowledged_us is not None}
+        self._acknowledged = seen
         self._status = status.model_copy(
             update={
                 "trouble": self.trouble,
                 "stopped": self._stopped,
                 "drift": self._judges.drifting,
                 "alarm": self._alarms.in_words(status.recipe),
-                "storage": self.storage,
+                "storage": "; ".join(filter(None, self.storage.values())),
+                "alarms": alarms,
                 "damaged": self.damaged,
             }
         )
         self._publish(self._status)
+
+    def alarm(self, kind: AlarmKind, where: str) -> AlarmField | None:
+        """The alarm that stands, as it was seen; None: there is none."""
+        for alarm in self._standing(self._ledger.status().recipe):
+            if (alarm.kind, alarm.where) == (kind, where):
+                return alarm
+        return None
+
+    def acknowledge(self, seen: AlarmField) -> None:
+        """Somebody has seen an alarm, which is told until it ends."""
+        self._acknowledged[seen.kind, seen.where] = seen
+        self.tell()
+
+    def _standing(self, recipe: str) -> tuple[AlarmField, ...]:
+        found: list[tuple[AlarmKind, str, str]] = [
+            ("fail" if verdict is Verdict.FAIL else "fault", camera, words)
+            for camera, verdict, words in self._alarms.standing(recipe)
+        ]
+        found += [("drift", camera, words) for camera, words in self._judges.drifts()]
+        found += [("storage", what, words) for what, words in self.storage.items() if words]
+        return tuple(self._as_seen(*one) for one in found)
+
+    def _as_seen(self, kind: AlarmKind, where: str, detail: str) -> AlarmField:
+        seen = self._acknowledged.get((kind, where))
+        # The words of these two say what raised the alarm; those of the others change while it
+        # stands.
+        if seen is None or (kind in {"fail", "fault"} and seen.detail != detail):
+            return AlarmField(kind=kind, where=where, detail=detail)
+        return seen.model_copy(update={"detail": detail})
 
     def tell_state(self) -> None:
         """Publish the status, and log the state."""

@@ -1,4 +1,4 @@
-"""What the query socket tells: recorded verdicts, their pictures, live pictures and deeds.
+"""What the query socket tells: recorded verdicts, their pictures, live pictures, deeds, models.
 
 All of it is read in the thread of that socket, by a connection to the journal of its own.
 """
@@ -22,6 +22,7 @@ from inspector.journal.reader import Reader
 from inspector.journal.search import Filter
 from inspector.station.grabber import Grabber
 from inspector.station.pictures import SeenPart, SeenParts
+from inspector.wire.judging import JudgingField
 from inspector.wire.messages import AreaField, RefusalCode, VerdictMessage
 from inspector.wire.queries import (
     AnswerMessage,
@@ -31,6 +32,7 @@ from inspector.wire.queries import (
     EntryField,
     FrameField,
     HistoryQuery,
+    JudgingQuery,
     MarkField,
     PictureField,
     PictureQuery,
@@ -67,23 +69,26 @@ class _Preview:
 class Views:
     """Answers queries; used by the thread of the query socket.
 
-    ``folder`` is the journal's. ``wake`` is called, by any thread, when ``turn`` has something to
-    do.
+    ``folder`` is the journal's. ``judging`` says by what the station judges. ``wake`` is called, by
+    any thread, when ``turn`` has something to do.
     """
 
     def __init__(
         self,
+        wake: Callable[[], None],
+        *,
         folder: Path,
         open_reader: Callable[[], Reader],
         seen: SeenParts,
         grabbers: Mapping[str, Grabber],
-        wake: Callable[[], None],
+        judging: Callable[[], JudgingField],
     ) -> None:
         self._folder = folder
         self._open_reader = open_reader
         self._reader: Reader | None = None
         self._seen = seen
         self._grabbers = grabbers
+        self._judging = judging
         self._wake = wake
         self._previews: dict[str, list[_Preview]] = {}
         """Those that wait, by their camera; one that is here was asked for a picture."""
@@ -100,6 +105,8 @@ class Views:
                 found: tuple[AnswerMessage, Sequence[bytes]] = self._history(query), ()
             elif isinstance(query, DeedsQuery):
                 found = self._deeds(query), ()
+            elif isinstance(query, JudgingQuery):
+                found = AnswerMessage(id=query.id, kind="judging", judging=self._judging()), ()
             else:
                 found = self._picture(query)
         except JournalError as error:

@@ -24,6 +24,7 @@ from inspector.threads import Worker
 from inspector.wire.clocks import Clocks
 from inspector.wire.gate import ALL_ROLES, Gate
 from inspector.wire.messages import (
+    AcknowledgeCommand,
     Command,
     DeliveredCommand,
     EpochField,
@@ -63,6 +64,7 @@ ADMITTED: Final[Mapping[type[Command], frozenset[Role]]] = {
     UploadCommand: frozenset({"engineer"}),
     InstallCommand: frozenset({"engineer"}),
     RevertCommand: frozenset({"engineer"}),
+    AcknowledgeCommand: frozenset({"operate"}),
     ReplayCommand: frozenset({"listen"}),
 }
 """The roles that may send each command; a peer needs one of them."""

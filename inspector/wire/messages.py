@@ -65,9 +65,21 @@ MarkLabel = Literal["good", "bad"]
 """What a part really was; stable identifiers, documented in docs/wire.md."""
 
 DeedKind = Literal[
-    "recipe", "reload", "start", "stop", "reset", "limit", "mark", "install", "revert"
+    "recipe",
+    "reload",
+    "start",
+    "stop",
+    "reset",
+    "limit",
+    "mark",
+    "install",
+    "revert",
+    "acknowledge",
 ]
 """What somebody did to a station; stable identifiers, documented in docs/wire.md."""
+
+AlarmKind = Literal["fail", "fault", "drift", "storage"]
+"""What an alarm is about; stable identifiers, documented in docs/wire.md."""
 
 RefusalCode = Literal[
     "malformed",
@@ -267,6 +279,19 @@ class CameraStatus(Message):
     )
 
 
+class AlarmField(Message):
+    """One alarm that stands, and who has seen it."""
+
+    kind: AlarmKind
+    where: Text = Field(description="the camera; of storage: journal or pictures")
+    detail: Text = Field(description="what is wrong and where to look first, in words")
+    by: Text = Field(default="", description="the person who acknowledged it, as the client says")
+    client: Text = Field(default="", description="name of that peer's key; empty without keys")
+    acknowledged_us: Microseconds | None = Field(
+        default=None, description="when it was acknowledged; null: nobody has"
+    )
+
+
 class StatusMessage(Message):
     """Second frame of ``status/<station>/``, every second and on every change of state."""
 
@@ -318,6 +343,9 @@ class StatusMessage(Message):
     )
     storage: Text = Field(
         default="", description="what is wrong with the disk, though the station judges; or empty"
+    )
+    alarms: tuple[AlarmField, ...] = Field(
+        default=(), description="what alarm, drift and storage tell, one by one"
     )
     damaged: int = Field(
         default=0, description="rows of the journal that could not be read and were set aside"
@@ -493,6 +521,14 @@ class RevertCommand(_Deed):
     )
 
 
+class AcknowledgeCommand(_Deed):
+    """Note that somebody has seen an alarm; nothing is judged otherwise for it."""
+
+    command: Literal["acknowledge"] = "acknowledge"
+    kind: AlarmKind = Field(description="as the status has it")
+    where: Text = Field(max_length=64, description="as the status has it")
+
+
 class ReplayCommand(WireCommand):
     """Send recorded verdicts: of an epoch by number, or the first since a moment."""
 
@@ -525,6 +561,7 @@ Command = Annotated[
     | UploadCommand
     | InstallCommand
     | RevertCommand
+    | AcknowledgeCommand
     | ReplayCommand,
     Field(discriminator="command"),
 ]
@@ -543,6 +580,7 @@ Order = (
     | UploadCommand
     | InstallCommand
     | RevertCommand
+    | AcknowledgeCommand
 )
 """A command that the station obeys; the others are questions, which its socket answers."""
 

@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from inspector.errors import WireError
 from inspector.verdict import Verdict
+from inspector.wire.judging import JudgingField
 from inspector.wire.messages import (
     SCHEMA,
     AreaField,
@@ -107,8 +108,15 @@ class DeedsQuery(WireCommand):
     limit: int = Field(default=MOST_ENTRIES, ge=1, le=MOST_ENTRIES)
 
 
+class JudgingQuery(WireCommand):
+    """By what is each camera judged now, and how does that do?"""
+
+    command: Literal["judging"] = "judging"
+
+
 Query = Annotated[
-    HistoryQuery | PictureQuery | PreviewQuery | DeedsQuery, Field(discriminator="command")
+    HistoryQuery | PictureQuery | PreviewQuery | DeedsQuery | JudgingQuery,
+    Field(discriminator="command"),
 ]
 """Any query; ``command`` says which."""
 
@@ -190,7 +198,7 @@ class AnswerMessage(Message):
 
     schema_: Literal[2] = Field(default=SCHEMA, alias="schema")
     id: str = Field(description="that of the query")
-    kind: Literal["history", "picture", "preview", "deeds", "refused"]
+    kind: Literal["history", "picture", "preview", "deeds", "judging", "refused"]
     code: RefusalCode | Literal[""] = Field(default="", description="why it was refused")
     detail: Text = Field(default="", description="in words for a person; may change")
     entries: tuple[EntryField, ...] = Field(default=(), description="the newest first")
@@ -203,6 +211,7 @@ class AnswerMessage(Message):
         default=None, description="the before of the next deeds; null: no more"
     )
     picture: PictureField | None = None
+    judging: JudgingField | None = None
 
 
 _QUERIES: Final[TypeAdapter[Query]] = TypeAdapter(Query)

@@ -23,6 +23,7 @@ from inspector.journal.reader import Reader
 from inspector.journal.schema import Deed, LimitInForce
 from inspector.station.recipes import with_limits
 from inspector.verdict import Verdict
+from inspector.wire.judging import JudgedField
 from inspector.wire.queries import DeedField
 from tests import running, tiny
 
@@ -52,6 +53,11 @@ def working(station: Path) -> Iterator[tuple[running.Running, Commander]]:
         daemon.wait_for_log(r"state=Ready")
         with Commander(daemon.commands) as desk:
             yield daemon, desk
+
+
+def told(daemon: running.Running) -> JudgedField:
+    with Viewer(daemon.queries, timeout_s=5.0) as viewer:
+        return viewer.judging().cameras[0]
 
 
 def deeds(daemon: running.Running) -> list[DeedField]:
@@ -225,3 +231,53 @@ def test_a_limit_of_a_camera_that_is_gone_says_nothing(tmp_path, bundle):
     assert changed.recipes["other"] == station.recipes["other"]
     assert overruled == []
     assert Deed(1, "limit", "", "").before == ""
+
+
+def test_who_looks_is_told_the_limit_in_force(tmp_path, bundle):
+    with working(write(tmp_path, bundle)) as (daemon, desk):
+        desk.limit("r", "top", 1.5)
+        camera = told(daemon)
+        assert (camera.limit_factor, camera.of_file) == (1.5, 1.0)
+        # Where the known defect is tested at the new limit its score stays what it was.
+        assert camera.self_test.score == pytest.approx(camera.self_test.expected, abs=1e-3)
+        assert camera.drift.calibrated == pytest.approx(0.5 / 1.5)
+        desk.recipe("other")
+        camera = told(daemon)
+        assert (camera.recipe, camera.limit_factor) == ("other", 1.0)
+
+
+def test_an_alarm_is_acknowledged_until_it_ends(tmp_path, bundle):
+    station = write(tmp_path, bundle, alarm={"fail_share": 0.01})
+    with working(station) as (daemon, desk):
+        with pytest.raises(CommandError, match="no alarm") as refused:
+            desk.acknowledge("fail", "top", by="Li Wei")
+        assert refused.value.code == "unknown"
+        number = 0
+        while not (alarms := desk.status().alarms):
+            number += 1
+            assert number < 50
+            judged = desk.trigger("top", number)
+            time.sleep(0.05)
+        (alarm,) = alarms
+        assert (alarm.kind, alarm.where, alarm.acknowledged_us) == ("fail", "top", None)
+        assert desk.status().alarm == f"top: {alarm.detail}"
+        desk.acknowledge("fail", "top", by="Li Wei")
+        desk.acknowledge("fail", "top", by="Ana")
+        (seen,) = desk.status().alarms
+        assert (seen.by, seen.detail) == ("Li Wei", alarm.detail)
+        assert abs(seen.acknowledged_us - judged.judged_us) < 60_000_000
+        # It stands all the same, at the terminal too, and parts are judged as before.
+        code, *said = running.inspector("status", "--address", daemon.commands)
+        assert code == 1 and "top acknowledged by Li Wei at " in " ".join("".join(said).split())
+        assert desk.trigger("top", number + 1).verdict is Verdict.FAIL
+        assert in_short(deeds(daemon)) == [("acknowledge", "Li Wei", "fail/top", "", "")]
+        assert deeds(daemon)[0].note == alarm.detail
+        # It ends, and the next one has been seen by nobody.
+        desk.reload()
+        assert desk.status().alarms == ()
+        for more in range(2, number + 3):
+            desk.trigger("top", number + more)
+        until = time.monotonic() + 5
+        while not (alarms := desk.status().alarms):
+            assert time.monotonic() < until
+        assert alarms[0].acknowledged_us is None

@@ -224,6 +224,34 @@ def test_triggers_are_judged_while_pictures_are_asked_for(line):
     assert seen
 
 
+def test_by_what_it_judges_is_told(line):
+    with line.viewer() as viewer:
+        told = viewer.judging()
+    top, live = told.cameras
+    assert (top.camera, live.camera) == ("top", "live")
+    assert top.recipe == "r"
+    assert top.model == line.judged[0].model
+    assert (top.limit_factor, top.of_file, top.golden, top.training_parts) == (1.0, 1.0, 2, 10)
+    assert top.calibration.good_parts == 10 == len(top.calibration.scores)
+    assert set(top.calibration.scores) == {0.5}
+    assert (top.calibration.interval_low, top.calibration.interval_high) == (0.0, 0.3)
+    assert (top.exposure.brightness_low, top.exposure.brightness_high) == (0.0, 255.0)
+    # The worst golden picture goes through the station at its start.
+    assert top.self_test.defect == "bad" and top.self_test.missed == ""
+    assert top.self_test.score == pytest.approx(top.self_test.expected, abs=1e-3)
+    assert line.judged[0].judged_us - top.self_test.at_us in range(60_000_000)
+    passed = [one for one in line.judged if one.camera == "top" and one.verdict is Verdict.PASS]
+    assert (top.drift.parts, top.drift.alarm) == (len(passed), False)
+    assert (top.drift.recent, top.drift.calibrated) == (passed[0].score, 0.5)
+    (recipe,) = told.recipes
+    assert [(one.camera, one.bundle, one.limit_factor) for one in recipe.cameras] == [
+        ("top", "tiny.onnx", 1.0),
+        ("live", "tiny.onnx", 1.0),
+    ]
+    # Without keys whoever triggers may operate, too.
+    assert told.controllers == ("",)
+
+
 def test_at_a_terminal_it_is_told_as_well(line, tmp_path):
     at = ("--queries", line.daemon.queries)
     code, said, wrong = running.inside("history", "--verdict", "FAIL", "--show", "2", *at)

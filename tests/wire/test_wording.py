@@ -16,8 +16,8 @@ TRIGGER = '"command":"trigger","camera":"top","session":"s","trigger_seq":'
         (
             '{"command":"triger"}',
             "whose field 'command' must be one of 'trigger', 'status', 'recipe', 'reload', "
-            "'start', 'stop', 'reset', 'delivered', 'mark', 'limit', 'replay' (found 'triger'); "
-            "did you mean 'trigger'?",
+            "'start', 'stop', 'reset', 'delivered', 'mark', 'limit', 'acknowledge', 'replay' "
+            "(found 'triger'); did you mean 'trigger'?",
         ),
         ("{}", "whose field 'command' is missing; it says what is asked for, such as 'status'"),
         ("[]", "which must be an object (found [])"),

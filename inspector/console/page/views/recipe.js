@@ -1,6 +1,315 @@
+/** The recipe: which one is in force, changing it, and how its models do. */
+
+import { get, ofStation, post } from "../api.js";
+import { TimeSeries } from "../charts.js";
 import { el, fill } from "../dom.js";
-import { text } from "../words.js";
+import { live } from "../live.js";
+import { moment, number, reason, text } from "../words.js";
+
+const EVERY_MS = 10_000;
+const BLOCKS = 25;
+const LEAST_PARTS = 10;
 
 export function open(root, app, parameters) {
-  fill(root, el("h1", {}, text("recipe.menu")));
+  const station = app.station;
+  let closed = false;
+  let judging = null;
+  let isBusy = false;
+  let isTaken = false;
+  let camera = parameters.get("camera") ?? "";
+  let parts = [];
+  let told = "";
+
+  const problem = el("p", { class: "problem", role: "alert", hidden: true });
+  const waiting = el("p", { class: "soft" }, text("recipe.loading"));
+  const control = el("section", { class: "panel control", hidden: true, "aria-label": text("recipe.control") });
+  const alarms = el("section", { class: "panel alarms", hidden: true, "aria-label": text("recipe.alarms") });
+  const recipes = el("div", { class: "recipes" });
+  const busy = el("p", { class: "soft", role: "status" });
+  const models = el("div", { class: "models" });
+  const cameras = el("select", { "aria-label": text("recipe.camera"), onchange: () => look(cameras.value) });
+  const drift = new TimeSeries();
+  const rejects = new TimeSeries();
+  const driftWords = el("p", { class: "soft" });
+  const rejectWords = el("p", { class: "soft" });
+  // What installs a model stands here.
+  const install = el("section", { id: "install" });
+  const body = el(
+    "div",
+    { class: "recipe", hidden: true },
+    control,
+    alarms,
+    el("div", { class: "column" },
+      el("section", { class: "panel" }, el("h2", {}, text("recipe.choose")), recipes, busy),
+      el("section", { class: "panel" }, el("h2", {}, text("recipe.model")), models)),
+    el("section", { class: "panel curves" },
+      el("div", { class: "head" }, el("h2", {}, text("recipe.curves")), cameras),
+      el("h3", {}, text("recipe.rejects")), rejects.node, rejectWords,
+      el("h3", {}, text("recipe.drift")), drift.node, driftWords),
+    install,
+  );
+  fill(root, el("h1", {}, text("recipe.menu")), problem, waiting, body);
+
+  const status = () => live.stations.get(station)?.status ?? null;
+
+  async function look(chosen = camera) {
+    try {
+      const found = await get(ofStation(station, "judging"));
+      const shown = found.cameras.find((one) => one.camera === chosen) ?? found.cameras[0];
+      const kept = await get(ofStation(station, `scores/${encodeURIComponent(shown.camera)}`));
+      if (closed) return;
+      judging = found;
+      camera = shown.camera;
+      parts = kept.parts;
+      problem.hidden = true;
+      waiting.hidden = true;
+      body.hidden = false;
+      show();
+    } catch (error) {
+      if (closed) return;
+      problem.textContent = `${reason(error)}. ${text("recipe.again")}`;
+      problem.hidden = false;
+      waiting.hidden = true;
+    }
+  }
+
+  /** What changes as parts go by; what a finger may be on is made anew only when it is another. */
+  function show() {
+    const now = JSON.stringify([
+      judging.recipes, judging.control !== null, isTaken, isBusy, status()?.recipe, judging.cameras.map((one) => [
+        one.model, one.limit_factor, one.self_test, one.golden,
+      ]),
+    ]);
+    if (now !== told) {
+      told = now;
+      showControl();
+      showRecipes();
+      showModels();
+    }
+    showAlarms();
+    showCurves();
+  }
+
+  function showControl() {
+    const has = judging.control !== null;
+    control.hidden = !has;
+    if (!has) return;
+    const who = judging.control.client || text("recipe.nameless");
+    fill(
+      control,
+      el("strong", {}, text("recipe.plc")),
+      el("p", {}, text(isTaken ? "recipe.plc_taken" : "recipe.plc_about", { who })),
+      isTaken || !app.may("engineer")
+        ? null
+        : el("button", { class: "plain", id: "take-over", onclick: takeOver }, text("recipe.take_over")),
+    );
+  }
+
+  async function takeOver() {
+    if (!(await app.confirm(text("recipe.take_over_question"), text("recipe.take_over")))) return;
+    isTaken = true;
+    show();
+  }
+
+  function showRecipes() {
+    const now = inForce();
+    const locked = !app.may("operator") || (judging.control !== null && !isTaken);
+    fill(
+      recipes,
+      judging.recipes.map((one) => {
+        const is = one.recipe === now;
+        return el(
+          "button",
+          {
+            class: is ? "choice now" : "choice plain", "aria-pressed": String(is), "data-recipe": one.recipe,
+            disabled: isBusy || (!is && locked), onclick: () => void change(one),
+          },
+          el("strong", {}, is ? "✓ " : "", one.recipe),
+          el("span", {}, is ? text("recipe.in_force") : bundles(one)),
+        );
+      }),
+    );
+    const reload = el("button", { class: "plain", id: "reload", disabled: isBusy || !app.may("engineer"), onclick: () => void reread() },
+      text("recipe.reload"));
+    recipes.append(reload);
+  }
+
+  const inForce = () => status()?.recipe || judging.cameras[0].recipe;
+
+  function bundles(recipe) {
+    const several = recipe.cameras.length > 1;
+    const names = recipe.cameras.map((one) => (several ? `${one.camera}: ${one.bundle}` : one.bundle));
+    return [...new Set(names)].join(", ");
+  }
+
+  async function change(recipe) {
+    if (recipe.recipe === inForce()) return;
+    const from = judging.cameras.map((one) => `${one.camera}: ${one.model.name} ${one.model.version}`).join(", ");
+    const to = recipe.cameras.map((one) => `${one.camera}: ${one.bundle}`).join(", ");
+    const asked = [text("recipe.question", { from: inForce(), to: recipe.recipe }), text("recipe.models", { from, to })];
+    if (judging.control !== null) asked.push(text("recipe.plc_back"));
+    if (!(await app.confirm(asked.join(" "), text("recipe.change", { to: recipe.recipe })))) return;
+    const body_ = { recipe: recipe.recipe, take_over: isTaken };
+    await deed("recipe", body_, text("recipe.changed", { to: recipe.recipe }));
+  }
+
+  async function reread() {
+    if (!(await app.confirm(text("recipe.reload_question"), text("recipe.reload")))) return;
+    await deed("reload", {}, text("recipe.reloaded"));
+  }
+
+  async function deed(kind, body_, done) {
+    isBusy = true;
+    busy.textContent = text("recipe.busy");
+    show();
+    try {
+      await post(ofStation(station, `deeds/${kind}`), body_);
+      app.say(done);
+    } catch (error) {
+      app.say(reason(error), "problem");
+    }
+    if (closed) return;
+    isBusy = false;
+    busy.textContent = "";
+    await look();
+  }
+
+  function showModels() {
+    fill(models, judging.cameras.map((one) =>
+      el(
+        "dl",
+        {},
+        row("recipe.camera", one.camera),
+        row("recipe.name", `${one.model.name} ${one.model.version}`),
+        row("recipe.taught", text("recipe.taught_with", { count: number(one.training_parts), when: date(one.created) })),
+        row("recipe.limit", `${number(one.limit_factor, 2)}${one.limit_factor === one.of_file ? "" : ` ${text("recipe.limit_set", { file: number(one.of_file, 2) })}`}`),
+        row("recipe.known", text("recipe.known_well", { count: number(one.golden) }), "well"),
+        ...selfTest(one.self_test),
+      ),
+    ));
+  }
+
+  function selfTest(test) {
+    if (test === null) return row("recipe.self_test", text("recipe.no_test"), "care");
+    if (test.at_us === null) return row("recipe.self_test", text("recipe.not_tested", test), "care");
+    const when = moment(test.at_us);
+    return test.missed
+      ? row("recipe.self_test", text("recipe.test_missed", { ...test, when }), "wrong")
+      : row("recipe.self_test", text("recipe.test_found", { defect: test.defect, when }), "well");
+  }
+
+  function showAlarms() {
+    const standing = status()?.alarms ?? [];
+    const key = JSON.stringify(standing.map((one) => [one.kind, one.where, one.acknowledged_us, one.detail]));
+    if (alarms.dataset.key === key) return;
+    alarms.dataset.key = key;
+    alarms.hidden = standing.length === 0;
+    alarms.className = `panel alarms${standing.some((one) => one.acknowledged_us === null) ? " new" : ""}`;
+    fill(alarms, el("h2", {}, text("recipe.alarms")), standing.map(alarm));
+  }
+
+  function alarm(one) {
+    const seen = one.acknowledged_us !== null;
+    const who = one.by || one.client || text("recipe.somebody");
+    const title = `${text(`recipe.alarm_${one.kind}`)} (${one.where})`;
+    if (seen) {
+      const words = text("recipe.seen", { who, when: moment(one.acknowledged_us) });
+      return el("details", { class: "alarm" }, el("summary", {}, `○ ${title}. ${words}`), el("p", {}, one.detail));
+    }
+    return el(
+      "div",
+      { class: "alarm new" },
+      el("div", {}, el("strong", {}, `▲ ${title}`), el("p", {}, one.detail)),
+      el("button", { class: "plain", disabled: !app.may("operator"), onclick: (event) => void acknowledge(one, event.target) },
+        text("recipe.acknowledge")),
+    );
+  }
+
+  async function acknowledge(one, button) {
+    button.disabled = true;
+    try {
+      await post(ofStation(station, "deeds/acknowledge"), { kind: one.kind, where: one.where });
+      app.say(text("recipe.acknowledged"));
+    } catch (error) {
+      button.disabled = false;
+      app.say(reason(error), "problem");
+    }
+  }
+
+  function showCurves() {
+    fill(cameras, judging.cameras.map((one) => el("option", { value: one.camera, selected: one.camera === camera }, one.camera)));
+    cameras.hidden = judging.cameras.length < 2;
+    const { limit_factor: factor, drift: now } = judging.cameras.find((one) => one.camera === camera);
+    const found = blocks(parts);
+    const count = number(parts.length);
+    const words = { time: (at) => moment(at, false) };
+    const share = parts.filter((one) => one.verdict === "FAIL").length / Math.max(1, parts.filter((one) => one.raw !== null).length);
+    rejectWords.textContent = parts.length
+      ? text("recipe.rejects_now", { count, share: number(100 * share, 1) })
+      : text("recipe.no_parts");
+    rejects.draw({
+      label: `${text("recipe.rejects")}: ${rejectWords.textContent}`,
+      points: found.map((block) => ({ at: block.at, value: block.rejected })),
+      line: null, low: 0, high: 0.05,
+      words: { ...words, value: (value) => `${number(100 * value, 0)} %` },
+    });
+    // In units of the limit in force, as the station says it.
+    const reference = now.calibrated;
+    driftWords.textContent = now.recent === null || reference === null
+      ? text("recipe.no_drift")
+      : text(now.alarm ? "recipe.drifts" : "recipe.drift_now", { recent: number(now.recent, 2), calibrated: number(reference, 2) });
+    drift.draw({
+      label: `${text("recipe.drift")}: ${driftWords.textContent}`,
+      points: found.map((block) => ({ at: block.at, value: block.median === null ? null : block.median / factor })),
+      line: reference === null ? null : { at: reference, name: text("recipe.at_training") },
+      low: Math.min(1, reference ?? 1) * 0.8, high: 1,
+      words: { ...words, value: (value) => number(value, 2) },
+    });
+  }
+
+  const timer = setInterval(() => void look(), EVERY_MS);
+  const heard = (event) => {
+    if (event.detail.station !== station || judging === null) return;
+    showAlarms();
+    if (event.detail.status.recipe !== judging.cameras[0].recipe && !isBusy) void look();
+  };
+  const known = () => judging !== null && showAlarms();
+  live.addEventListener("status", heard);
+  live.addEventListener("snapshot", known);
+  void look();
+  return () => {
+    closed = true;
+    clearInterval(timer);
+    live.removeEventListener("status", heard);
+    live.removeEventListener("snapshot", known);
+    drift.close();
+    rejects.close();
+  };
+}
+
+function row(key, words, kind = "") {
+  return [el("dt", {}, text(key)), el("dd", { class: kind }, words)];
+}
+
+/** The parts, which are the newest first, in blocks: when, which share was rejected, and the median of the passed. */
+function blocks(parts) {
+  const size = Math.max(LEAST_PARTS, Math.ceil(parts.length / BLOCKS));
+  const found = [];
+  const old = [...parts].reverse();
+  for (let first = 0; first + LEAST_PARTS <= old.length; first += size) {
+    const block = old.slice(first, first + size);
+    const judged = block.filter((one) => one.raw !== null);
+    const passed = judged.filter((one) => one.verdict === "PASS").map((one) => one.raw).sort((a, b) => a - b);
+    found.push({
+      at: block.at(-1).at_us,
+      rejected: judged.length ? (judged.length - passed.length) / judged.length : null,
+      median: passed.length ? passed[Math.floor(passed.length / 2)] : null,
+    });
+  }
+  return found;
+}
+
+function date(created) {
+  const at = Date.parse(created);
+  return Number.isNaN(at) ? created : moment(at * 1000);
 }

@@ -22,11 +22,6 @@ export async function get(path, query = {}) {
   return (await request(address(path, query), {})).json();
 }
 
-/** The answer as it comes, for a picture that changes; `signal` ends the wait. Throws Refused. */
-export function getRaw(path, query = {}, signal = undefined) {
-  return request(address(path, query), { signal });
-}
-
 /** Send a deed: a JSON object, or the bytes of a file. Throws Refused. */
 export async function post(path, body, type = "application/json") {
   const headers = { "Content-Type": type, "X-CSRF-Token": csrf };

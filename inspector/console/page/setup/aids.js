@@ -20,16 +20,19 @@ const small = new OffscreenCanvas(SIDE, SIDE);
 const context = small.getContext("2d", { willReadFrequently: true });
 
 /**
- * Measure a region of a picture: `{brightness, sharpness, white, black, bars}`. Brightness is the mean
- * grey, 0 to 255; sharpness the standard deviation of the edges; white and black are shares; bars are
- * the shares of 32 steps of grey.
+ * Measure a region of a picture: `{brightness, sharpness, white, black, bars, coarse}`. Brightness is
+ * the mean grey, 0 to 255; sharpness the standard deviation of the edges; white and black are shares;
+ * bars are the shares of 32 steps of grey. It is measured at `size`; `coarse`: the picture has less,
+ * so that its sharpness cannot be compared with that of others.
  */
-export function measure(picture, area) {
+export function measure(picture, area, size = [SIDE, SIDE]) {
+  const [width, height] = size;
+  if (small.width !== width || small.height !== height) [small.width, small.height] = size;
   context.imageSmoothingEnabled = true;
   context.imageSmoothingQuality = "high";
-  context.drawImage(picture, area.x, area.y, area.w, area.h, 0, 0, SIDE, SIDE);
-  const data = context.getImageData(0, 0, SIDE, SIDE).data;
-  const grey = new Float32Array(SIDE * SIDE);
+  context.drawImage(picture, area.x, area.y, area.w, area.h, 0, 0, width, height);
+  const data = context.getImageData(0, 0, width, height).data;
+  const grey = new Float32Array(width * height);
   const bars = new Array(BARS).fill(0);
   let [sum, white, black] = [0, 0, 0];
   for (let at = 0; at < grey.length; at += 1) {
@@ -45,19 +48,20 @@ export function measure(picture, area) {
   const share = (count) => count / grey.length;
   return {
     brightness: sum / grey.length,
-    sharpness: edges(grey),
+    sharpness: edges(grey, width, height),
     white: share(white),
     black: share(black),
     bars: bars.map(share),
+    coarse: area.w < width || area.h < height,
   };
 }
 
-function edges(grey) {
+function edges(grey, width, height) {
   let [sum, squares, count] = [0, 0, 0];
-  for (let y = 1; y < SIDE - 1; y += 1) {
-    for (let x = 1; x < SIDE - 1; x += 1) {
-      const at = y * SIDE + x;
-      const edge = grey[at - 1] + grey[at + 1] + grey[at - SIDE] + grey[at + SIDE] - 4 * grey[at];
+  for (let y = 1; y < height - 1; y += 1) {
+    for (let x = 1; x < width - 1; x += 1) {
+      const at = y * width + x;
+      const edge = grey[at - 1] + grey[at + 1] + grey[at - width] + grey[at + width] - 4 * grey[at];
       sum += edge;
       squares += edge * edge;
       count += 1;
@@ -101,19 +105,20 @@ export class Aids {
     this.#best = 0;
   }
 
-  /** `range`: `{brightness, sharpness}` of good parts, each `[low, high]`, or null. */
-  show(found, range) {
+  /** `good`: `{brightness, sharpness}` of good parts, each `[low, high]`, or null. */
+  show(found, good) {
+    const range = good && (found.coarse ? { ...good, sharpness: null } : good);
     this.#best = Math.max(this.#best, found.sharpness);
-    const top = 1.15 * Math.max(this.#best, range?.sharpness[1] ?? 0, 1);
+    const top = 1.15 * Math.max(this.#best, range?.sharpness?.[1] ?? 0, 1);
     this.#sharp.show(found.sharpness / top, {
-      band: range && range.sharpness.map((one) => one / top),
+      band: range?.sharpness?.map((one) => one / top),
       mark: this.#best / top,
       label: text("setup.focus_label", {
         now: number(found.sharpness, 1), best: number(this.#best, 1),
       }),
     });
     this.#light.show(found.brightness / 255, {
-      band: range && range.brightness.map((one) => one / 255),
+      band: range?.brightness.map((one) => one / 255),
       label: text("setup.light_label", { now: number(found.brightness) }),
     });
     const most = Math.max(...found.bars, 0.02);
@@ -135,9 +140,10 @@ export class Aids {
 }
 
 function focusAdvice(found, range, best) {
-  if (range && found.sharpness < LESS * range.sharpness[0]) return ["bad", "setup.focus_less_than_good"];
+  const good = range?.sharpness;
+  if (good && found.sharpness < LESS * good[0]) return ["bad", "setup.focus_less_than_good"];
   if (found.sharpness < LESS * best) return ["bad", "setup.focus_back"];
-  return ["well", range ? "setup.focus_as_good" : "setup.focus_best"];
+  return ["well", good ? "setup.focus_as_good" : "setup.focus_best"];
 }
 
 function lightAdvice(found, range) {

@@ -1,6 +1,6 @@
 /** What a camera sees now, and the region that is drawn on it. */
 
-import { getRaw, ofStation } from "../api.js";
+import { load, ofStation } from "../api.js";
 import { el, fill } from "../dom.js";
 import { reason, text } from "../words.js";
 
@@ -98,9 +98,8 @@ export class Stage {
       const begun = performance.now();
       let pause = this.slow ? SLOW_MS : PERIOD_MS;
       try {
-        const answer = await getRaw(
-          ofStation(this.#station, `preview/${encodeURIComponent(camera)}`), {}, ended,
-        );
+        const where = ofStation(this.#station, `preview/${encodeURIComponent(camera)}`);
+        const answer = await load(where, ended);
         // Of the camera's own picture, by which a region is counted; what came is smaller.
         const { width, height } = JSON.parse(answer.headers.get("X-Picture"));
         const bitmap = await createImageBitmap(await answer.blob());

@@ -4,6 +4,7 @@ import { get, ofStation, post } from "../api.js";
 import { el, fill } from "../dom.js";
 import { live } from "../live.js";
 import { Aids, measure } from "../setup/aids.js";
+import { modelInUse } from "../setup/model_in_use.js";
 import { Photos, ofSet, rangeOf } from "../setup/photos.js";
 import { LEAST, Stage } from "../setup/stage.js";
 import { Train } from "../setup/train.js";
@@ -12,6 +13,8 @@ import { reason, text } from "../words.js";
 
 const STEPS = ["picture", "region", "photos", "train", "use"];
 const REFRESH_MS = 400;
+/** Two regions of which this share is common show the same part alike. */
+const ALIKE = 0.9;
 
 export function open(root, app, parameters) {
   const view = new SetUp(root, app, parameters);
@@ -34,6 +37,9 @@ class SetUp {
   #camera;
   #step;
   #chosenSet;
+  /** How the good parts of the model in use looked, or null. */
+  #inUse = null;
+  #looking = false;
   #wanted = null;
   #sending = false;
   #timer = null;
@@ -84,6 +90,7 @@ class SetUp {
       first: () => {
         this.#used = true;
         this.#drawSteps();
+        void this.#lookAtModel();
       },
     });
   }
@@ -91,6 +98,10 @@ class SetUp {
   async begin() {
     const signal = this.#ending.signal;
     live.addEventListener("photos", (event) => this.#heard(event.detail), { signal });
+    live.addEventListener("picture", (event) => {
+      const missing = this.#inUse === null && !this.#looking && rangeOf(this.#set) === null;
+      if (event.detail.station === this.#app.station && missing) void this.#lookAtModel();
+    }, { signal });
     for (const kind of ["snapshot", "status"]) {
       live.addEventListener(kind, () => this.#chooseCamera(), { signal });
     }
@@ -120,6 +131,7 @@ class SetUp {
     if (signal.aborted) return;
     await this.#chooseSet();
     this.#draw();
+    void this.#lookAtModel();
     await this.#train.refresh();
   }
 
@@ -140,6 +152,7 @@ class SetUp {
       this.#set = null;
       this.#stage.region = null;
       this.#stage.watch(camera);
+      void this.#lookAtModel();
     }
     this.#chosenSet = set ?? this.#set?.number ?? null;
     const asked = Object.entries({ step, camera, set: this.#chosenSet }).filter(([, value]) => value);
@@ -181,6 +194,20 @@ class SetUp {
       this.#changed(await get(ofSet(this.#app.station, chosen.number)));
     } catch (error) {
       if (!this.#ending.signal.aborted) this.#app.say(reason(error), "problem");
+    }
+  }
+
+  async #lookAtModel() {
+    const camera = this.#camera;
+    this.#inUse = null;
+    this.#looking = true;
+    try {
+      const found = await modelInUse(this.#app.station, camera);
+      if (camera === this.#camera) this.#inUse = found;
+    } catch {
+      // Then the bars stand beside the best of this hour, and the frame says what is wrong.
+    } finally {
+      this.#looking = false;
     }
   }
 
@@ -235,9 +262,16 @@ class SetUp {
   #frame(bitmap, size) {
     if (this.#step !== "picture" && this.#step !== "region") return;
     const scale = bitmap.width / size.width;
-    const one = this.#stage.region ?? { x: 0, y: 0, w: size.width, h: size.height };
+    const region = this.#stage.region;
+    const whole = { x: 0, y: 0, w: size.width, h: size.height };
+    // What is compared with good parts is measured where and as they were.
+    const own = rangeOf(this.#set);
+    const model = own === null && isWithin(this.#inUse?.area, whole) ? this.#inUse : null;
+    const alike = model !== null && (region === null || overlap(region, model.area) > ALIKE);
+    const one = alike ? model.area : region ?? whole;
     const area = { x: one.x * scale, y: one.y * scale, w: one.w * scale, h: one.h * scale };
-    this.#aids.show(measure(bitmap, area), rangeOf(this.#set));
+    if (alike) this.#aids.show(measure(bitmap, area, model.size), model.range);
+    else this.#aids.show(measure(bitmap, area), own);
     if (this.#step === "region") this.#showRegion();
   }
 
@@ -414,6 +448,20 @@ class SetUp {
       this.#app.say(text("setup.selected"));
     }
   }
+}
+
+/** Whether an area lies in a picture, but for what rounding does. */
+function isWithin(area, whole) {
+  return area !== undefined && area !== null && area.x >= -1 && area.y >= -1 &&
+    area.x + area.w <= whole.w + 1 && area.y + area.h <= whole.h + 1;
+}
+
+/** How much two rectangles have in common, as a share of what both cover. */
+function overlap(one, other) {
+  const across = Math.min(one.x + one.w, other.x + other.w) - Math.max(one.x, other.x);
+  const down = Math.min(one.y + one.h, other.y + other.h) - Math.max(one.y, other.y);
+  const common = Math.max(0, across) * Math.max(0, down);
+  return common / (one.w * one.h + other.w * other.h - common);
 }
 
 function clip(value, least, most) {

@@ -73,6 +73,7 @@ function edges(grey, width, height) {
 /** The bars, and a line of advice under each. `show(measures, range)` draws; `again()` forgets the best. */
 export class Aids {
   #best = 0;
+  #good = null;
   #sharp = meter();
   #light = meter();
   #bars = el("svg", { class: "bars", viewBox: `0 0 ${BARS} 100`, preserveAspectRatio: "none", role: "img" });
@@ -108,6 +109,9 @@ export class Aids {
   /** `good`: `{brightness, sharpness}` of good parts, each `[low, high]`, or null. */
   show(found, good) {
     const range = good && (found.coarse ? { ...good, sharpness: null } : good);
+    // Beside other good parts it is measured otherwise, and the best so far says nothing.
+    if ((good === null) !== (this.#good === null)) this.again();
+    this.#good = good;
     this.#best = Math.max(this.#best, found.sharpness);
     const top = 1.15 * Math.max(this.#best, range?.sharpness?.[1] ?? 0, 1);
     this.#sharp.show(found.sharpness / top, {
@@ -140,10 +144,11 @@ export class Aids {
 }
 
 function focusAdvice(found, range, best) {
-  const good = range?.sharpness;
-  if (good && found.sharpness < LESS * good[0]) return ["bad", "setup.focus_less_than_good"];
-  if (found.sharpness < LESS * best) return ["bad", "setup.focus_back"];
-  return ["well", good ? "setup.focus_as_good" : "setup.focus_best"];
+  if (range?.sharpness) {
+    const less = found.sharpness < LESS * range.sharpness[0];
+    return less ? ["bad", "setup.focus_less_than_good"] : ["well", "setup.focus_as_good"];
+  }
+  return found.sharpness < LESS * best ? ["bad", "setup.focus_back"] : ["well", "setup.focus_best"];
 }
 
 function lightAdvice(found, range) {

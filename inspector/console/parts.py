@@ -141,7 +141,13 @@ async def _preview(request: Request) -> Response:
     person(request)
     camera = request.path_params["camera"]
     full = request.query_params.get("full") == "1"
-    view = await line_of(request).preview(camera, full=full)
+    try:
+        view = await line_of(request).preview(camera, full=full)
+    except CommandError as error:
+        if error.code != "not_ready":
+            raise
+        # A camera that waits for its next part is no failure.
+        return _nothing()
     if view.picture is None:
         raise RefusedError(404, "unknown")
     return _image(view.picture, view.about.frames[0].format, _of_answer(view.about), _NEVER)

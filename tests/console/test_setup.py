@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
@@ -182,6 +183,12 @@ def test_a_preview_says_how_large_the_cameras_picture_is(served):
     answer = served.client.get("/api/stations/line-1/preview/belt")
     told = json.loads(answer.headers["x-picture"])
     assert (told["width"], told["height"]) == (WIDTH, HEIGHT)
+    # Whoever asks while somebody waits for the same picture gets that one.
+    with ThreadPoolExecutor(8) as pool:
+        where = "/api/stations/line-1/preview/belt?full=1"
+        answers = list(pool.map(lambda _: served.client.get(where, timeout=20), range(8)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.content for answer in answers}) < 8
 
 
 def test_training_asks_for_photos_first(served):

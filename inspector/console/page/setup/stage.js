@@ -14,7 +14,8 @@ const HANDLE_PX = 24;
 
 /**
  * The live picture. `watch(camera)` begins, null ends; it rests while nobody sees the page. Pictures
- * go to `onframe(bitmap, size)`, drawn regions to `onregion(region)`; `close` ends everything.
+ * go to `onframe(bitmap, size)`, drawn regions to `onregion(region)`; `ondrag()` hears of each change
+ * before. `close` ends everything.
  */
 export class Stage {
   #station;
@@ -100,15 +101,12 @@ export class Stage {
       try {
         const where = ofStation(this.#station, `preview/${encodeURIComponent(camera)}`);
         const answer = await load(where, ended);
-        // Of the camera's own picture, by which a region is counted; what came is smaller.
-        const { width, height } = JSON.parse(answer.headers.get("X-Picture"));
-        const bitmap = await createImageBitmap(await answer.blob());
-        if (camera === this.#camera && !ended.aborted) this.#show(bitmap, width, height, camera);
-        bitmap.close();
+        if (answer === null) pause = TROUBLE_MS;
+        await this.#hear(answer, camera);
       } catch (error) {
         if (ended.aborted) return;
         pause = TROUBLE_MS;
-        if (camera === this.#camera) this.#trouble(error);
+        if (camera === this.#camera) this.#trouble(reason(error));
       }
       const rest = Math.max(30, pause - (performance.now() - begun));
       await new Promise((resolve) => {
@@ -116,6 +114,18 @@ export class Stage {
         this.#seen = () => { clearTimeout(timer); resolve(); };
       });
     }
+  }
+
+  async #hear(answer, camera) {
+    if (answer === null) {
+      if (camera === this.#camera) this.#trouble(text("setup.not_ready"));
+      return;
+    }
+    // Of the camera's own picture, by which a region is counted; what came is smaller.
+    const { width, height } = JSON.parse(answer.headers.get("X-Picture"));
+    const bitmap = await createImageBitmap(await answer.blob());
+    if (camera === this.#camera && !this.#ending.signal.aborted) this.#show(bitmap, width, height, camera);
+    bitmap.close();
   }
 
   #show(bitmap, width, height, camera) {
@@ -131,11 +141,9 @@ export class Stage {
     this.#told.onframe(bitmap, this.#size);
   }
 
-  #trouble(error) {
-    const said = error.code === "not_ready" ? text("setup.not_ready") : reason(error);
+  #trouble(said) {
     if (this.#problem.textContent !== said) this.#problem.textContent = said;
     this.node.classList.add("stale");
-    this.#told.ontrouble();
   }
 
   /** Camera pixels in one pixel of the screen. */
@@ -184,6 +192,7 @@ export class Stage {
       return;
     } else if (event.type === "pointermove") {
       this.region = this.#dragged(this.#at(event));
+      this.#told.ondrag();
     } else {
       const found = event.type === "pointerup" ? this.#dragged(this.#at(event)) : null;
       const { before } = this.#drag;
@@ -191,6 +200,7 @@ export class Stage {
       const drawn = found !== null && found.w >= LEAST && found.h >= LEAST;
       this.region = drawn ? found : before;
       if (drawn) this.#told.onregion(found);
+      else this.#told.ondrag();
     }
   }
 

@@ -59,7 +59,7 @@ class SetUp {
     this.#stage = new Stage(app.station, {
       onframe: (bitmap, size) => this.#frame(bitmap, size),
       onregion: (region) => void this.#chooseRegion(region),
-      ontrouble: () => {},
+      ondrag: () => this.#showRegion(),
     });
     this.#photos = new Photos({
       station: app.station,

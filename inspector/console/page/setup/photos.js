@@ -132,7 +132,7 @@ export class Photos {
     };
     const dialog = el(
       "dialog",
-      { class: "large", "aria-label": name, onclose: () => dialog.remove() },
+      { class: "photo-large", "aria-label": name, onclose: () => dialog.remove() },
       el("img", { src: this.#picture(set, photo, "large"), alt: text("setup.photo_fine", { name }) }),
       photo.objections.map((one) => el("p", { class: "advice bad" }, wordsOf(one))),
       el(

@@ -202,6 +202,35 @@ def test_training_asks_for_photos_first(served):
     assert told.json()["commands"][0].startswith("inspector-model train '")
 
 
+def test_a_report_is_shown_without_rights_and_a_model_that_is_none_is_not_used(served, state):
+    folder = state / "trained" / "0007"
+    (folder / "run").mkdir(parents=True)
+    notes = {"station": "line-1", "camera": "belt", "set": 1, "photos": 12, "pace": "usual"}
+    notes |= {"name": "belt-1", "made_us": 1, "sha256": ""}
+    where = "/api/stations/line-1/models/7"
+    assert served.client.get(f"{where}/report").status_code == 404
+    (folder / "model.json").write_text(json.dumps(notes))
+    (folder / "run" / "report.html").write_text("<h1>belt-1</h1><style>h1 { color: red }</style>")
+    report = served.client.get(f"{where}/report")
+    # The page's own policy would take the report's styles; this one lets nothing run at all.
+    (policy,) = report.headers.get_list("content-security-policy")
+    assert policy.startswith("sandbox; default-src 'none'") and "script" not in policy
+    assert report.headers["x-content-type-options"] == "nosniff"
+    assert "script-src 'self'" in served.client.get("/").headers["content-security-policy"]
+    assert post(served, f"{where}/use", 409, recipe="r")["code"] == "unfinished"
+    assert served.client.get(f"{where}/bundle").status_code == 404
+    assert served.client.get("/api/stations/line-1/models", timeout=60).json()["models"] == []
+
+    # One that the station refuses leaves all as it was.
+    (folder / "model.json").write_text(json.dumps(notes | {"sha256": "0" * 64}))
+    (folder / "part.onnx").write_bytes(b"no bundle")
+    refused = post(served, f"{where}/use", 409, recipe="r")
+    assert refused["code"] in {"failed", "malformed"}, refused
+    assert post(served, f"{where}/use", 409, recipe="other")["code"] in {"unknown", "failed"}
+    deeds = served.client.get("/api/stations/line-1/deeds").json()["deeds"]
+    assert not any(one["kind"] == "install" for one in deeds)
+
+
 class As:
     """Every request comes from this person."""
 
@@ -363,6 +392,13 @@ def test_a_region_is_typed_and_one_beyond_the_picture_is_told(served, chromium):
         page.get_by_text("must lie within the picture of 320×240").wait_for()
         page.locator("#whole").click()
         page.get_by_text("The whole picture: no line is needed").wait_for()
+        # Whoever has gone elsewhere costs the camera nothing.
+        page.get_by_role("link", name="Log").click()
+        page.locator("#view[data-view=deeds]").wait_for()
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.wait_for_timeout(1500)
+        assert not [url for url in asked if "/preview/" in url]
 
 
 @pytest.mark.peers

@@ -17,9 +17,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
 from inspector import cameras
 from inspector.cameras.base import BadFrameError, Frame
-from inspector.cli.album import Album
 from inspector.cli.arguments import box, count
-from inspector.cli.photo_check import PhotoMeasures, measure
 from inspector.cli.photo_source import ReconnectingCamera, camera_remarks, find_source
 from inspector.cli.region import as_argument, choose_region, stdin_is_terminal
 from inspector.cli.repeats import Repeats
@@ -27,6 +25,8 @@ from inspector.config.cameras.folder import FolderCamera
 from inspector.errors import ConfigError, Fault, OutputError
 from inspector.imaging.geometry import Box
 from inspector.interrupt import Interrupt
+from inspector.photos.album import Album
+from inspector.photos.checks import PhotoMeasures, measure
 from inspector.progress import QUICK_S, Bars
 from inspector.shown import plain
 from inspector.tables import Terminal, print_next

@@ -8,12 +8,12 @@ import sys
 from rich.console import Console
 
 from inspector.cameras.base import Frame
-from inspector.cli.album import Album
 from inspector.cli.arguments import box
 from inspector.cli.photo_source import PhotoSource
 from inspector.errors import CameraError, ConfigError, Fault
 from inspector.imaging.geometry import Box
 from inspector.imaging.images import encode_jpeg, to_bgr8
+from inspector.photos.album import Album
 from inspector.shown import plain
 
 

@@ -71,7 +71,9 @@ class Guard:
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message["headers"], *_HEADERS]
+                headers = [*message["headers"]]
+                # A page that is stricter still, such as a report, says so itself.
+                headers += [one for one in _HEADERS if not _has(headers, one[0])]
                 if scope["path"].startswith("/api/") and not _has(headers, b"cache-control"):
                     headers.append((b"cache-control", b"no-store"))
                 if (value := state.get("set_cookie")) is not None:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from inspector.client import ClientKeys, Commander, Gap, Heatmap, Subscriber, Viewer
+from inspector.client import ClientKeys, Commander, Gap, Heatmap, Subscriber, View, Viewer
 from inspector.config.console_file import ShownStation
 from inspector.console.downloads import Places
 from inspector.console.recall import Recall, Recalled
@@ -39,6 +39,8 @@ _COUNTS_S: Final = 3.0
 """A question of the counting waits so long, and so does the end of this program for it."""
 _DEAF_S: Final = 10.0
 """After so long without a word the connection is made anew, in case that it was cut unnoticed."""
+_PREVIEWS_S: Final = 5.0
+"""A station that has no picture says so after two seconds; nobody waits for one that is gone."""
 _DOWNLOADS: Final = 2
 """Tables and pictures in full that are sent at once."""
 
@@ -98,13 +100,19 @@ class Line:
             _Desk(f"history {name}", lambda: Viewer(config.queries, keys=keys)),
             _Desk(f"pictures {name}", lambda: Viewer(config.queries, keys=keys)),
             _Desk(f"thumbnails {name}", lambda: Viewer(config.queries, keys=keys)),
+            _Desk(
+                f"previews {name}",
+                lambda: Viewer(config.queries, timeout_s=_PREVIEWS_S, keys=keys),
+            ),
         )
         self._counts = _Desk(
             f"counts {name}", lambda: Viewer(config.queries, timeout_s=_COUNTS_S, keys=keys)
         )
+        self._previews: dict[tuple[str, bool], asyncio.Future[View]] = {}
         self.downloads = Places(_DOWNLOADS)
-        self._commander = _Desk(
-            f"orders {name}", lambda: Commander(config.commands, timeout_s=_ANSWERS_S, keys=keys)
+        self._commanders = tuple(
+            _Desk(of, lambda: Commander(config.commands, timeout_s=_ANSWERS_S, keys=keys))
+            for of in (f"orders {name}", f"models {name}")
         )
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -125,7 +133,7 @@ class Line:
             self._loop.call_soon_threadsafe(self._recalling.cancel)
         if self._listening is not None:
             self._listening.finish()
-        for desk in (*self._viewers, self._counts, self._commander):
+        for desk in (*self._viewers, self._counts, *self._commanders):
             desk.close()
 
     def snapshot(self) -> dict[str, Any]:
@@ -170,9 +178,35 @@ class Line:
         """As :meth:`look`, for thumbnails, of which a list asks for many."""
         return await self._viewers[2].do(question)
 
+    async def preview(self, camera: str, *, full: bool = False) -> View:
+        """What a camera sees now; those who ask while one waits for its picture get the same.
+
+        Raises :class:`CommandError`.
+        """
+        waiting = self._previews.get((camera, full))
+        if waiting is None:
+
+            def look(viewer: Viewer) -> View:
+                return viewer.preview(camera, full=full)
+
+            def done(future: asyncio.Future[View]) -> None:
+                del self._previews[camera, full]
+                if not future.cancelled():
+                    # Those who asked may have gone; nobody else need hear of it.
+                    future.exception()
+
+            waiting = asyncio.ensure_future(self._viewers[3].do(look))
+            self._previews[camera, full] = waiting
+            waiting.add_done_callback(done)
+        return await asyncio.shield(waiting)
+
     async def order(self, deed: Callable[[Commander], Result]) -> Result:
         """Have a :class:`Commander` do something, in a thread. Raises :class:`CommandError`."""
-        return await self._commander.do(deed)
+        return await self._commanders[0].do(deed)
+
+    async def send(self, deed: Callable[[Commander], Result]) -> Result:
+        """As :meth:`order`, for a model, for which no stop of the line waits."""
+        return await self._commanders[1].do(deed)
 
     def _hear(self, item: object) -> None:
         match item:

@@ -148,7 +148,13 @@ async def _preview(request: Request) -> Response:
         except ValidationError:
             raise RefusedError(404, "unknown") from None
         return await _in_full(line, lambda viewer: viewer.ask(query), "preview")
-    view = await line.look(lambda viewer: viewer.preview(camera))
+    try:
+        view = await line.preview(camera)
+    except CommandError as error:
+        if error.code != "not_ready":
+            raise
+        # A camera that waits for its next part is no failure.
+        return _nothing()
     if view.picture is None:
         raise RefusedError(404, "unknown")
     return _image(view.picture, view.about.frames[0].format, _of_answer(view.about), _NEVER)

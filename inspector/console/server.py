@@ -29,12 +29,14 @@ from inspector.console import (
 )
 from inspector.console.app import Page
 from inspector.console.basket import Basket
+from inspector.console.collecting import Collecting
 from inspector.console.door import Door
 from inspector.console.guard import Guard
 from inspector.console.hub import Hub
 from inspector.console.jobs import Jobs
 from inspector.console.line import Line
 from inspector.console.log_in import LogIn
+from inspector.console.models import Models
 from inspector.console.scores import Scores
 from inspector.console.sessions import Sessions, Store, Tokens
 from inspector.console.training import Training
@@ -84,6 +86,9 @@ class Console:
             Line(name, station, keys[name], self._hub.tell, config.shifts)
             for name, station in config.stations.items()
         ]
+        self._collecting = Collecting(
+            None if config.state is None else config.state / "photos", self._hub.tell
+        )
 
     async def run(
         self, stop: asyncio.Event, listening: Callable[[str], None] | None = None
@@ -133,11 +138,14 @@ class Console:
                     task.cancel()
                 await asyncio.gather(ending, *others, return_exceptions=True)
                 await self._jobs.close()
+                await self._collecting.end()
                 await loop.run_in_executor(None, self._close)
 
     def _guarded(self) -> Guard:
         """The page's application, behind its guard."""
         config = self._config
+        training = Training(config.training, config.state)
+        trained = None if config.state is None else config.state / "trained"
         routes = [
             *parts.ROUTES,
             *table.ROUTES,
@@ -147,6 +155,8 @@ class Console:
             *jobs.ROUTES,
             *basket.ROUTES,
             *teach.ROUTES,
+            *self._collecting.routes,
+            *Models(trained, self._collecting, training).routes,
             *Scores().routes(),
         ]
         sessions = None
@@ -161,12 +171,13 @@ class Console:
         most = min(_MOST_STREAMS, config.connections // 2)
         page = Page(self._lines, self._hub, routes, most)
         page.app.state.jobs = self._jobs
-        page.app.state.training = Training(config.training, config.state)
+        page.app.state.training = training
         page.app.state.basket = Basket(config.state)
         page.app.state.folder = config.state
         return Guard(page.app, config, sessions, Tokens(self._store.secret), self._refusals)
 
     def _close(self) -> None:
+        self._collecting.close()
         for line in self._lines:
             line.close()
         if self._users is not None:

@@ -24,14 +24,14 @@ import export.cli.main
 from inspector.cameras.simulated import conveyor as simulator
 from inspector.cli import collect, photo_source
 from inspector.cli import main as cli
-from inspector.cli.album import Album
-from inspector.cli.photo_check import blur_objections, find_twin, light_objections, measure
 from inspector.cli.photo_source import find_source
 from inspector.errors import CameraError, ConfigError
 from inspector.imaging.geometry import Box
 from inspector.imaging.images import encode_png, read_image
 from inspector.journal.schema import RecipeInForce
 from inspector.journal.writer import Journal
+from inspector.photos.album import Album
+from inspector.photos.checks import blur_objections, find_twin, light_objections, measure
 from tests import tiny, videos
 from tests.cameras.test_cameras import needs_ffmpeg, numbered, write_video
 from tests.videos import StreamServer

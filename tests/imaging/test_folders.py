@@ -20,11 +20,11 @@ from rich.console import Console
 from export.data.layouts import list_photos
 from inspector.cameras.folder import list_images
 from inspector.cli import judge, tune
-from inspector.cli.album import Album
 from inspector.detection.detector import Detector
 from inspector.errors import CameraError, DatasetError, ImageError, OutputError
 from inspector.imaging.folders import find_heatmaps, find_images, find_parts, left_out, remarks
 from inspector.imaging.images import IMAGE_SUFFIXES, encode_png
+from inspector.photos.album import Album
 from tests import tiny
 
 

@@ -1,6 +1,7 @@
 /**
  * What stations publish, as it comes: `live.stations` by name, and events on `live`:
- * `verdict`, `picture`, `status`, `gap`, `recent`, `job`, `snapshot`, `connection`; `detail` is the data.
+ * `verdict`, `picture`, `status`, `gap`, `recent`, `job`, `photos`, `snapshot`, `connection`;
+ * `detail` is the data.
  * It connects again by itself, and then has a new snapshot.
  *
  * A station has `status`, `alive`, `shift` (counts), `verdicts` and `rejects` (the last ones, the
@@ -33,7 +34,7 @@ class Live extends EventTarget {
         hear(event);
       });
     on("snapshot", (event) => this.#snapshot(JSON.parse(event.data)));
-    for (const kind of ["verdict", "picture", "status", "gap", "recent", "job"]) {
+    for (const kind of ["verdict", "picture", "status", "gap", "recent", "job", "photos"]) {
       on(kind, (event) => this.#hear(kind, JSON.parse(event.data)));
     }
     on("missed", () => this.#missed());

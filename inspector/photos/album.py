@@ -9,10 +9,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from inspector.cli.photo_check import (
+from inspector.errors import ConfigError, Fault, InspectorError, OutputError
+from inspector.files import write_output
+from inspector.imaging.folders import find_images, remarks
+from inspector.imaging.geometry import Box
+from inspector.imaging.images import decode_file, encode_jpeg, encode_png, read_image, shrink
+from inspector.photos.checks import (
     Objection,
     PhotoMeasures,
     find_twin,
@@ -20,11 +26,6 @@ from inspector.cli.photo_check import (
     measure,
     stands_out,
 )
-from inspector.errors import ConfigError, Fault, InspectorError, OutputError
-from inspector.files import write_output
-from inspector.imaging.folders import find_images, remarks
-from inspector.imaging.geometry import Box
-from inspector.imaging.images import encode_png, read_image
 
 _NOTES: Final = ".collect.json"
 _PREVIEW: Final = ".preview.jpg"
@@ -105,9 +106,10 @@ class Album:
         :class:`OutputError`.
         """
         self.region = region
+        self._names, self._measures = [], []
         if region is not None or self.notes.region is not None:
-            notes = AlbumNotes(region=region)
-            write_output(self.folder / _NOTES, notes.model_dump_json())
+            self.notes = AlbumNotes(region=region)
+            write_output(self.folder / _NOTES, self.notes.model_dump_json())
         try:
             paths = find_images(self.folder)
             problems = remarks(self.folder, paths)
@@ -130,11 +132,16 @@ class Album:
             on_photo(done + 1, len(paths))
         return problems
 
+    def measure_png(self, png: bytes) -> PhotoMeasures:
+        """Measure a frame that came as a PNG. Raises :class:`Fault` or ValueError for none."""
+        image = decode_file(np.frombuffer(png, dtype=np.uint8), Path("picture"))
+        return measure(image, self.region)
+
     def judge(self, measures: PhotoMeasures) -> list[Objection]:
         """What is wrong with a new photo beside those in the folder; [] when nothing is."""
         for name, other in zip(self._names, self._measures, strict=True):
             if is_same(measures, other):
-                return [Objection("already there", f"the same picture as {name}")]
+                return [Objection("already there", f"the same picture as {name}", name)]
         found = stands_out(measures, self._measures)
         twin = find_twin(measures, self._measures)
         if twin is not None:
@@ -143,27 +150,49 @@ class Album:
                 f"same part photographed twice? (differs from {self._names[which]} by "
                 f"{difference:.2f} grey levels, no more than noise): put another part there"
             )
-            found.insert(0, Objection("same part", text))
+            found.insert(0, Objection("same part", text, self._names[which]))
         return found
 
     def add(self, image: npt.NDArray[Any], measures: PhotoMeasures) -> str:
         """Write the whole frame as a lossless PNG and return its name. Raises OutputError."""
+        return self.add_png(encode_png(image), measures)
+
+    def add_png(self, png: bytes, measures: PhotoMeasures) -> str:
+        """Write a frame that is a PNG already and return its name. Raises :class:`OutputError`."""
         while (path := self.folder / f"{self.next_name}.png").exists():
             self._next += 1
-        write_output(path, encode_png(image))
+        write_output(path, png)
         self._next += 1
         self._names.append(path.name)
         self._measures.append(measures)
         return path.name
 
+    def remove(self, name: str) -> None:
+        """Delete a photo of the album. Raises KeyError for another name, :class:`OutputError`."""
+        if name not in self._names:
+            raise KeyError(name)
+        try:
+            (self.folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{name}: cannot be deleted: {error.strerror}") from None
+        at = self._names.index(name)
+        del self._names[at], self._measures[at]
+
+    def photos(self) -> list[tuple[str, PhotoMeasures]]:
+        """Name and measures of each photo, in the order in which they came."""
+        return list(zip(self._names, self._measures, strict=True))
+
+    def stand_out(self) -> dict[str, list[Objection]]:
+        """What is wrong with photos, now that there are others to compare them with, by name."""
+        found = {name: stands_out(measures, self._measures) for name, measures in self.photos()}
+        return {name: objections for name, objections in found.items() if objections}
+
     def doubtful(self) -> list[str]:
-        """A line for each photo that stands out, now that there are others to compare it with."""
-        lines = []
-        for name, measures in zip(self._names, self._measures, strict=True):
-            found = stands_out(measures, self._measures)
-            if found:
-                lines.append(f"{name}: {'; '.join(objection.text for objection in found)}")
-        return lines
+        """A line for each photo that stands out."""
+        return [
+            f"{name}: {'; '.join(objection.text for objection in found)}"
+            for name, found in self.stand_out().items()
+        ]
 
     def write_preview(self, jpeg: bytes) -> Path:
         """Write a picture to read coordinates from, hidden from training; returns its path.
@@ -189,3 +218,11 @@ class Album:
 
     def _release(self) -> None:
         os.close(self._lock)
+
+
+def small_jpeg(photo: Path, longest_px: int) -> bytes:
+    """A photo as JPEG, no side longer than ``longest_px``. Raises :class:`Fault` or ValueError."""
+    return encode_jpeg(shrink(read_image(photo), longest_px))
+
+
+__all__ = ["Album", "AlbumNotes", "Box", "small_jpeg"]

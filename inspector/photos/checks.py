@@ -58,10 +58,14 @@ class PhotoMeasures:
 
 @dataclass(frozen=True)
 class Objection:
-    """One thing wrong with a photo: its kind, and a line with the figures and the cure."""
+    """One thing wrong with a photo: its kind, and a line with the figures and the cure.
+
+    ``like``: name of the photo that it equals, for ``already there`` and ``same part``.
+    """
 
     kind: ObjectionKind
     text: str
+    like: str = ""
 
 
 def measure(image: npt.NDArray[Any], region: Box | None) -> PhotoMeasures:

@@ -1,0 +1,49 @@
+/** How the good parts looked by which the model in use was trained. */
+
+import { get, load, ofPart, ofStation } from "../api.js";
+import { live } from "../live.js";
+
+/** A picture follows its verdict, so that the last part may not have one yet. */
+const TRIED = 6;
+
+/**
+ * `{area, size, range}` of a camera: the rectangle of its picture that is judged, the size at which
+ * the model sees it, and `{brightness, sharpness}` of the good parts, each `[low, high]`. Null where
+ * the station does not tell, or has not judged a part whose picture was published.
+ */
+export async function modelInUse(station, camera) {
+  const told = await get(ofStation(station, "judging"));
+  const judged = told.cameras.find((one) => one.camera === camera);
+  const known = live.stations.get(station);
+  // Of rejects there are pictures, of the others only where the recipe says so.
+  const parts = [...(known?.verdicts ?? []), ...(known?.rejects ?? [])].filter((one) =>
+    one.camera === camera && one.score !== null && one.model?.sha256 === judged?.model.sha256);
+  parts.sort((one, other) => (other.verdict === "FAIL") - (one.verdict === "FAIL") || other.seq - one.seq);
+  const seen = await lookedAt(station, parts.slice(0, TRIED));
+  if (seen === null) return null;
+  const { area, size } = seen;
+  const { exposure } = judged;
+  return {
+    area,
+    size,
+    range: {
+      brightness: [exposure.brightness_low, exposure.brightness_high],
+      // The station tells a variance.
+      sharpness: [Math.sqrt(exposure.sharpness_low), Math.sqrt(exposure.sharpness_high)],
+    },
+  };
+}
+
+/** Area and size of the first of some parts whose picture was published, or null. */
+async function lookedAt(station, verdicts) {
+  for (const verdict of verdicts) {
+    const answer = await load(ofPart(station, verdict, "model"));
+    const area = JSON.parse(answer?.headers.get("X-Picture") ?? "{}").frame_area;
+    if (!area) continue;
+    const picture = await createImageBitmap(await answer.blob());
+    const size = [picture.width, picture.height];
+    picture.close();
+    return { area, size };
+  }
+  return null;
+}

@@ -130,6 +130,14 @@ def test_files_have_the_mode_asked_for(tmp_path: Path, mask: int) -> None:
     assert mode_of(tmp_path / "picture") == 0o666 & ~mask
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes")
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_what_is_being_filled_is_read_by_nobody_else(tmp_path: Path, mode: int) -> None:
+    with umask(0), whole_file(tmp_path / "users.yaml", mode=mode) as temporary:
+        assert mode_of(temporary) & 0o077 == 0
+    assert mode_of(tmp_path / "users.yaml") == mode
+
+
 def test_durable_file_is_synced_before_it_has_its_name_and_its_folder_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,13 +11,14 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inspector.config.console_file import ConsoleFile
 from inspector.console.access import Person, RefusedError
 from inspector.console.log_in import LOG_IN
 from inspector.console.sessions import Session, Sessions, Tokens
+from inspector.console.texts import texts
 from inspector.logs import Refusals
 
 _HEADERS: Final = (
@@ -93,8 +94,7 @@ class Guard:
         try:
             self._identify(scope, headers, cookie)
         except RefusedError as error:
-            told = JSONResponse({"code": error.code, "detail": error.detail}, error.status)
-            await told(scope, body.receive, guarded)
+            await _answer(scope["path"], error)(scope, body.receive, guarded)
             return
         await self._app(scope, body.receive, guarded)
 
@@ -220,6 +220,14 @@ class _Body:
                 if message["type"] != "http.request" or not message.get("more_body", False):
                     return
                 read += len(message["body"])
+
+
+def _answer(path: str, error: RefusedError) -> Response:
+    """A refusal, in the form that the page reads, or in words for who typed an address."""
+    if path.startswith("/api/"):
+        return JSONResponse({"code": error.code, "detail": error.detail}, error.status)
+    words = [told[f"error.{error.code}"] for told in texts().values()]
+    return PlainTextResponse("\n".join(words) + "\n", error.status)
 
 
 def _holds(sessions: Sessions, session: Session) -> Callable[[], bool]:

@@ -129,10 +129,14 @@ class Console:
                 say("console", page=address, stations=",".join(config.stations))
                 if listening is not None:
                     listening(address)
-                await asyncio.wait((serving, ending), return_when=asyncio.FIRST_COMPLETED)
+                every = (serving, ending, *others)
+                await asyncio.wait(every, return_when=asyncio.FIRST_COMPLETED)
+                crashed = [task for task in others if task.done()]
                 others[0].cancel()
                 server.should_exit = True
                 await serving
+                for broken in crashed:
+                    await broken
             finally:
                 for task in (ending, *others):
                     task.cancel()

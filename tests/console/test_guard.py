@@ -158,7 +158,11 @@ def test_a_form_of_another_site_does_nothing_here(alone):
 def test_a_name_that_is_turned_towards_this_address_is_no_name_of_the_page(alone):
     for host in ("evil.example", "evil.example:80", "", "127.0.0.1.evil.example", "[::2]"):
         for path in ("/", "/api/session", "/api/events", "/static/main.js"):
-            assert refused(alone.client.get(path, headers={"Host": host}))[0] == 421
+            answer = alone.client.get(path, headers={"Host": host})
+            assert answer.status_code == 421
+    # Somebody who typed that address reads what to do.
+    answer = alone.client.get("/", headers={"Host": "line.plant.example"})
+    assert "names them under hosts" in answer.text and "配置文件" in answer.text
     for host in ("localhost:1", "127.0.0.1", "LOCALHOST", "[::1]:8080"):
         assert alone.client.get("/api/session", headers={"Host": host}).status_code == 200
 

@@ -154,6 +154,3 @@ def test_the_form_fits_the_screen(safe, chromium, size):
                 box = found.bounding_box()
                 assert box["height"] >= 44 and box["x"] >= 0
                 assert box["x"] + box["width"] <= size[0] and box["y"] + box["height"] <= size[1]
-        shots = Path("/tmp/shots")
-        if shots.is_dir():
-            (shots / f"log-in-{size[0]}.png").write_bytes(page.screenshot())

@@ -17,8 +17,10 @@ from inspector.config.console_file import ConsoleFile
 from inspector.console import guard as guarding
 from inspector.console.access import allowed, person, take_up_to
 from inspector.console.app import Page, body
+from inspector.console.door import Door
 from inspector.console.guard import Guard
 from inspector.console.hub import Hub
+from inspector.console.server import Console
 from inspector.console.sessions import Sessions, Store, Tokens
 from inspector.console.users import Users, add_user
 from inspector.logs import Refusals
@@ -189,5 +191,20 @@ def test_what_is_no_request_of_http_is_left_alone(page):
             raise AssertionError("it was answered")
 
         await page.app({"type": "websocket", "path": "/api/see"}, never, never)
+
+    run(whole)
+
+
+def test_a_page_whose_door_breaks_ends_and_is_started_anew(monkeypatch):
+    async def broken(*_: Any) -> None:
+        raise RuntimeError("the door is broken")
+
+    monkeypatch.setattr(Door, "serve", broken)
+    config = ConsoleFile(stations={"line-1": {}}, listen="127.0.0.1:0")
+
+    async def whole() -> None:
+        console = Console(config, {"line-1": None})
+        with pytest.raises(RuntimeError, match="the door is broken"):
+            await asyncio.wait_for(console.run(asyncio.Event()), 10)
 
     run(whole)

@@ -7,8 +7,11 @@ import random
 import time
 
 import pytest
+import yaml
 
+from inspector.config.console_file import load_console
 from inspector.console.shift import Shift, bounds
+from inspector.errors import ConfigError, Problems
 from inspector.verdict import Verdict
 from tests.messages import verdict
 
@@ -49,6 +52,14 @@ def test_a_shift_begins_at_its_hour_and_lasts_until_the_next(berlin, now, begin,
     assert bounds(starts, at(*now)) == (at(*begin), at(*end))
     if begin == (2026, 10, 24, 22, 0):
         assert at(*end) - at(*begin) == 9 * HOUR_US
+
+
+@pytest.mark.parametrize("shifts", [["14:00", "06:00"], ["06:00", "06:00"], ["24:00"], []])
+def test_hours_that_do_not_rise_are_refused(tmp_path, shifts):
+    path = tmp_path / "console.yaml"
+    path.write_text(yaml.safe_dump({"stations": {"a": {}}, "shifts": shifts}), encoding="utf-8")
+    with pytest.raises((ConfigError, Problems), match="shifts"):
+        load_console(path)
 
 
 def test_a_verdict_counts_once_in_whatever_order_it_comes(berlin):

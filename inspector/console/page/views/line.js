@@ -10,7 +10,7 @@ import { called, why } from "../part.js";
 import { reason, text } from "../words.js";
 import { whatIsWrong } from "../wrong.js";
 
-const STRIP_MS = 250;
+const STRIP_MS = 500;
 const ANNOUNCED_MS = 5000;
 const ALL = "";
 

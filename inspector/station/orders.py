@@ -456,7 +456,8 @@ class Orders:
             request.refuse("unknown", f"no recipe '{recipe}' with a camera '{camera}'")
             return
         now = self._installs.now(recipe, camera)
-        if isinstance(command, InstallCommand):
+        forward = isinstance(command, InstallCommand)
+        if forward:
             if command.sha256 == now.sha256:
                 request.finish("this bundle is in force already")
                 return
@@ -467,7 +468,8 @@ class Orders:
             request.refuse("unknown", "the station file's own bundle is in force already")
             return
         new = self._installs.after(command)
-        say(command.command, recipe=recipe, camera=camera, by=command.by or request.client)
+        said_by = command.by or request.client
+        say("install" if forward else "revert", recipe=recipe, camera=camera, by=said_by)
         self._ordered_by, self._new = request, new
         self._systemd.reloading(f"loading the bundle of {camera}")
         station = self._judges.station.model_copy(update={"recipe": recipe})

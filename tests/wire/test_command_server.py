@@ -496,7 +496,13 @@ def test_role_decides_what_a_peer_may_send(tmp_path, recorded, role):
     for name in ("station", "peer"):
         keygen.run(
             argparse.Namespace(
-                folder=tmp_path / "keys", name=name, bundle=False, opcua=False, host=[], user=None
+                folder=tmp_path / "keys",
+                name=name,
+                bundle=False,
+                opcua=False,
+                console=False,
+                host=[],
+                user=None,
             )
         )
     keys = ClientKeys.load(tmp_path / "keys/peer.secret", tmp_path / "keys/station.public")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -10,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +193,9 @@ def wait_for(holds: Callable[[], Any], within_s: float = 20.0) -> Any:
         assert time.monotonic() < deadline, "did not come true in time"
         time.sleep(0.05)
     return found
+
+
+def in_a_loop(work: Coroutine[Any, Any, Any]) -> Any:
+    """What a coroutine returns, in an event loop of its own: a browser's has this thread."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()

@@ -17,7 +17,7 @@ from inspector.console.access import RefusedError
 from inspector.console.jobs import Jobs, Step
 from inspector.errors import CommandError
 from tests import running
-from tests.console.serving import wait_for
+from tests.console.serving import in_a_loop, wait_for
 
 
 class Watched(Jobs):
@@ -59,7 +59,7 @@ def test_a_job_tells_its_progress_and_its_result_and_survives_a_restart(tmp_path
         await ended(jobs)
         return jobs
 
-    jobs = asyncio.run(run())
+    jobs = in_a_loop(run())
     last = jobs.last("teach", "line-1")
     assert (last.state, last.result, last.about) == ("done", {"parts": 3}, {"n": 3}), last
     assert last.lines[-1] == f"19 {os.SCHED_IDLE} {tmp_path}"
@@ -77,20 +77,20 @@ def test_a_failure_is_told_in_the_programs_own_words(tmp_path: Path) -> None:
         return jobs.last("teach", "line-1")
 
     said = "print('inspector-model: error: RUN: no run here'); print('x'); raise SystemExit(27)"
-    last = asyncio.run(run(program(said), program("print('never')")))
+    last = in_a_loop(run(program(said), program("print('never')")))
     assert (last.state, last.problem, last.number) == ("failed", "RUN: no run here", 1)
     assert "never" not in last.lines
 
-    last = asyncio.run(run(program("import os; os.kill(os.getpid(), 9)")))
+    last = in_a_loop(run(program("import os; os.kill(os.getpid(), 9)")))
     assert last.state == "failed" and "memory" in last.problem
-    last = asyncio.run(run(Step("try", ("/nowhere/program",))))
+    last = in_a_loop(run(Step("try", ("/nowhere/program",))))
     assert last.state == "failed" and "No such file" in last.problem
 
     async def refused(report) -> None:
         report("fetching pictures", 1, 2)
         raise CommandError("the station does not answer")
 
-    last = asyncio.run(run(Step("fetch", refused)))
+    last = in_a_loop(run(Step("fetch", refused)))
     assert (last.state, last.problem, last.stage) == (
         "failed",
         "the station does not answer",
@@ -100,7 +100,7 @@ def test_a_failure_is_told_in_the_programs_own_words(tmp_path: Path) -> None:
     def unreadable():
         raise FileNotFoundError(2, "No such file", "lesson.json")
 
-    last = asyncio.run(run(program("pass"), result=unreadable))
+    last = in_a_loop(run(program("pass"), result=unreadable))
     assert (last.state, last.problem) == ("failed", "No such file")
 
 
@@ -127,7 +127,7 @@ def test_a_job_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
         with pytest.raises(RefusedError):
             jobs.start("train", "line-1", "", (), tmp_path)
 
-    asyncio.run(run())
+    in_a_loop(run())
 
 
 def test_a_flood_of_output_is_bounded_and_leaves_the_loop_free(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_flood_of_output_is_bounded_and_leaves_the_loop_free(tmp_path: Path) -
         assert told <= 8
         assert worst < 0.5, worst
 
-    asyncio.run(run())
+    in_a_loop(run())
 
 
 def test_an_optional_step_may_fail_and_what_is_left_is_tidied_however_it_ends(
@@ -189,7 +189,7 @@ def test_an_optional_step_may_fail_and_what_is_left_is_tidied_however_it_ends(
         await jobs.cancel()
         assert tidied == ["done", "cancelled"]
 
-    asyncio.run(run())
+    in_a_loop(run())
     assert Jobs(tmp_path, lambda *_: None).last("teach", "line-1").state == "cancelled"
 
 
@@ -232,6 +232,6 @@ def test_without_a_folder_there_is_no_job_and_a_damaged_file_is_left_out(tmp_pat
         with pytest.raises(RefusedError, match="no_state"):
             Watched(None).start("teach", "line-1", "", (), tmp_path)
 
-    asyncio.run(run())
+    in_a_loop(run())
     (tmp_path / "teach-line-1.json").write_text("{")
     assert Jobs(tmp_path, lambda *_: None).last("teach", "line-1") is None

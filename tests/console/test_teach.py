@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from inspector.journal.pictures import pictures
 from inspector.wire.messages import VerdictMessage
 from tests import running, tiny
 from tests.console import serving
-from tests.console.serving import opened, wait_for
+from tests.console.serving import in_a_loop, opened, wait_for
 
 STATION = "/api/stations/line-1"
 WHAT = {"recipe": "r", "camera": "top"}
@@ -168,7 +167,7 @@ def test_the_trial_reads_what_was_fetched_as_the_station_kept_it(
         finally:
             station.close()
 
-    asyncio.run(fetch())
+    in_a_loop(fetch())
     kept = list(pictures(tmp_path / "kept"))
     there = list(pictures(folder / "journal"))
     assert [one.path.name for one in kept] == [one.path.name for one in there]

@@ -296,11 +296,14 @@ class Teach {
       );
     }
     if (told.found.length === 0) return el("p", { class: "soft" }, text(`teach.none.${this.#source}`));
-    const inside = new Set(this.#basket.map((one) => key(one.verdict)));
+    const inside = new Map(this.#basket.map((one) => [key(one.verdict), "teach.inside"]));
+    // The run of the model in use knows the parts of its last lesson, and would refuse them.
+    const last = this.#job.job?.result;
+    if (last?.used?.deed === "use") for (const part of last.parts) inside.set(key(part), "teach.taught");
     return el(
       "div",
       { class: "tiles", role: "list" },
-      told.found.map((entry) => this.#candidate(entry, inside.has(key(entry.verdict)))),
+      told.found.map((entry) => this.#candidate(entry, inside.get(key(entry.verdict)))),
     );
   }
 
@@ -313,11 +316,11 @@ class Teach {
         type: "button",
         class: inside ? "plain put" : "put",
         id: `put-${verdict.seq}`,
-        disabled: inside || !may || this.#busy.has(key(verdict)),
-        "aria-label": `${text(inside ? "teach.inside" : this.#putWords())}: ${named(verdict)}`,
+        disabled: Boolean(inside) || !may || this.#busy.has(key(verdict)),
+        "aria-label": `${text(inside ?? this.#putWords())}: ${named(verdict)}`,
         onclick: () => void this.#put(entry),
       },
-      inside ? `✓ ${text("teach.inside")}` : `+ ${text(this.#putWords())}`,
+      inside ? `✓ ${text(inside)}` : `+ ${text(this.#putWords())}`,
     );
     return el(
       "div",
@@ -520,10 +523,11 @@ class Teach {
   }
 
   #drawLast(job) {
+    const used = job.result?.used;
     return el(
       "p",
       { class: "soft teach-last" },
-      text(`teach.last.${job.state}`, { at: moment(job.ended_us) }),
+      used ? usedWords(used) : text(`teach.last.${job.state}`, { at: moment(job.ended_us) }),
       " ",
       el("button", { type: "button", class: "plain", id: "teach-see", onclick: () => { this.#chosen = false; this.#draw(); } }, text("teach.see")),
     );
@@ -656,20 +660,23 @@ class Teach {
   #drawUse(job) {
     const { bundle, model, used } = job.result;
     const may = this.#app.may("engineer");
-    return el(
+    const act = el(
       "div",
       { class: "teach-use" },
       used
-        ? el("p", { class: "finding well" }, text(`teach.used.${used.deed}`, { at: moment(used.at_us), by: used.by || "–" }))
+        ? el("p", { class: "finding well" }, usedWords(used))
         : null,
       used?.deed === "use"
         ? el("button", { type: "button", id: "teach-back", disabled: !may, onclick: () => void this.#change("back", job) }, text("teach.back"))
         : el("button", { type: "button", id: "teach-use", disabled: !may, onclick: () => void this.#change("use", job) }, text("teach.use")),
+    );
+    return [
+      act,
       may
-        ? el("a", { href: ofStation(this.#station, "teach/bundle"), download: "taught.onnx" }, text("teach.save", { size: number(bundle.bytes / 1e6, 1) }))
+        ? el("a", { class: "teach-save", href: ofStation(this.#station, "teach/bundle"), download: "taught.onnx" }, text("teach.save", { size: number(bundle.bytes / 1e6, 1) }))
         : el("p", { class: "soft" }, text("teach.engineer")),
       el("p", { class: "soft" }, `${model.name} ${model.version} – ${text("teach.of", job.about)}`),
-    );
+    ];
   }
 
   async #change(deed, job) {
@@ -680,8 +687,9 @@ class Teach {
       text(`teach.${deed}_sure`, { recipe, camera }),
     ];
     if (!(await this.#app.confirm(sure.join(" ").trim(), text(`teach.${deed}`)))) return;
-    for (const button of this.#root.querySelectorAll(".teach-use button")) button.disabled = true;
-    this.#app.say(text("teach.changing"));
+    const button = this.#root.querySelector(".teach-use button");
+    button.disabled = true;
+    button.textContent = text("teach.changing");
     try {
       await post(ofStation(this.#station, `teach/${deed}`), { job: job.id });
       this.#app.say(text(`teach.${deed}_done`));
@@ -697,6 +705,12 @@ class Teach {
 function asOnTheLine(part) {
   const scaled = (score) => (score === null ? null : score / part.limit_factor);
   return { ...part, before: scaled(part.before), unseen: scaled(part.unseen), now: scaled(part.now) };
+}
+
+/** Whether the taught model is in use, since when, and who said so. */
+function usedWords(used) {
+  const by = used.by ? ` (${used.by})` : "";
+  return text(`teach.used.${used.deed}`, { at: moment(used.at_us), by });
 }
 
 function fits(entry, source, recipe) {

@@ -97,9 +97,20 @@ def collected(served, where, goal=PARTS, within_s=40.0):
     return wait_for(enough, within_s)
 
 
+def collected_without_doubt(served, where):
+    """As ``collected``, without the one out of focus, which is not doubted before five others."""
+    while True:
+        told = collected(served, where)
+        doubted = [one["name"] for one in told["photos"] if one["objections"]]
+        if not doubted:
+            return told
+        for name in doubted:
+            post(served, f"{where}/remove", photo=name)
+
+
 def test_photos_are_what_the_camera_saw_and_each_part_is_taken_once(served, state):
     where = new_set(served)
-    told = collected(served, where)
+    told = collected_without_doubt(served, where)
     assert told["why"] == "enough" and len(told["photos"]) == PARTS
     sources = [part(number) for number in range(PARTS)]
     seen = set()

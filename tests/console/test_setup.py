@@ -97,9 +97,20 @@ def collected(served, where, goal=PARTS, within_s=40.0):
     return wait_for(enough, within_s)
 
 
+def collected_without_doubt(served, where):
+    """As ``collected``, without the one out of focus, which is not doubted before five others."""
+    while True:
+        told = collected(served, where)
+        doubted = [one["name"] for one in told["photos"] if one["objections"]]
+        if not doubted:
+            return told
+        for name in doubted:
+            post(served, f"{where}/remove", photo=name)
+
+
 def test_photos_are_what_the_camera_saw_and_each_part_is_taken_once(served, state):
     where = new_set(served)
-    told = collected(served, where)
+    told = collected_without_doubt(served, where)
     assert told["why"] == "enough" and len(told["photos"]) == PARTS
     sources = [part(number) for number in range(PARTS)]
     seen = set()
@@ -485,10 +496,12 @@ def test_a_model_is_trained_on_collected_photos_and_gives_its_first_verdict(tmp_
             post(served, "/api/stations/line-1/models/1/use", recipe="flange")
 
             def first():
-                asked = {"verdicts": ["PASS", "FAIL"], "limit": 1}
+                # A page of history may be empty, and be followed by others.
+                asked = {"verdicts": ["PASS", "FAIL"], "limit": 20}
                 found = served.client.get("/api/stations/line-1/history", params=asked)
-                verdict = found.json()["entries"][0]["verdict"]
-                return verdict["model"]["sha256"] == models[0]["sha256"] and verdict
+                verdicts = [one["verdict"] for one in found.json()["entries"]]
+                sha256 = models[0]["sha256"]
+                return next((one for one in verdicts if one["model"]["sha256"] == sha256), None)
 
             verdict = wait_for(first, 60)
             assert verdict["model"]["name"] == "belt-1" and verdict["score"] > 0

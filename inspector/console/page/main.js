@@ -32,22 +32,42 @@ const app = {
 let close = () => {};
 
 async function start() {
-  await words.load();
-  document.addEventListener("logged-out", () => void enter());
+  await loadWords();
+  document.addEventListener("logged-out", () => {
+    // The question that finds out who is here is refused too, while nobody is.
+    if (app.session !== null) void enter();
+  });
   window.addEventListener("hashchange", () => void show());
   for (const kind of ["status", "snapshot", "connection"]) live.addEventListener(kind, health);
   await enter();
+}
+
+/** Without words nothing can be said but this, in every language. */
+async function loadWords() {
+  for (;;) {
+    try {
+      return await words.load();
+    } catch {
+      const lines = { en: "The page's server does not answer.", "zh-CN": "页面服务器无应答。" };
+      const said = Object.entries(lines).map(([lang, line]) => el("p", { lang }, line));
+      fill(document.body, el("main", { class: "alone" }, said));
+      await new Promise((go) => setTimeout(go, 2000));
+    }
+  }
 }
 
 async function enter() {
   live.close();
   close();
   close = () => {};
+  app.session = null;
   try {
     app.session = await get("/api/session");
   } catch (error) {
-    if (error.status === 401) fill(document.body, logIn(enter, frameLanguage()));
-    else {
+    if (error.status === 401) {
+      document.title = `${text("log_in.enter")} – Line Inspector`;
+      fill(document.body, logIn(enter, frameLanguage()));
+    } else {
       fill(document.body, el("main", { class: "alone" }, el("p", {}, words.reason(error))));
       setTimeout(() => void enter(), 2000);
     }
@@ -83,7 +103,7 @@ function draw() {
     : null;
   fill(
     document.body,
-    el("a", { class: "skip", href: "#view" }, text("frame.skip")),
+    el("a", { class: "skip", href: "#view", onclick: skip }, text("frame.skip")),
     el(
       "header",
       {},
@@ -100,6 +120,12 @@ function draw() {
   health();
 }
 
+/** To the content, whose address is none of a view's. */
+function skip(event) {
+  event.preventDefault();
+  document.querySelector("#view").focus();
+}
+
 function frameLanguage() {
   return el(
     "select",
@@ -107,16 +133,23 @@ function frameLanguage() {
       id: "language",
       "aria-label": "Language / 语言",
       onchange: async (event) => {
-        await words.choose(event.target.value);
-        if (app.session === null) location.reload();
+        try {
+          await words.choose(event.target.value);
+        } catch (error) {
+          event.target.value = words.current();
+          if (app.session !== null) say(words.reason(error), "problem");
+          return;
+        }
+        if (app.session === null) await enter();
         else {
           draw();
           await show();
         }
+        document.querySelector("#language")?.focus();
       },
     },
     words.languages.map(([code, name]) =>
-      el("option", { value: code, selected: code === words.current() }, name),
+      el("option", { value: code, lang: words.tag(code), selected: code === words.current() }, name),
     ),
   );
 }

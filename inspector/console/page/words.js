@@ -3,6 +3,8 @@
 import { get } from "./api.js";
 
 const NAMES = { en: "English", zh: "简体中文" };
+/** British, for a day before its month and 24 hours. */
+const TAGS = { en: "en-GB", zh: "zh-CN" };
 let language = "en";
 let texts = {};
 
@@ -14,12 +16,17 @@ export function current() {
   return language;
 }
 
+/** A language as browsers name it, with its region; the one in use by default. */
+export function tag(code = language) {
+  return TAGS[code];
+}
+
 /** Load the words: of the language chosen before, or the browser's own. */
 export async function load(chosen = localStorage.getItem("language")) {
   const wanted = [chosen, ...navigator.languages].map((one) => (one ?? "").slice(0, 2));
   language = wanted.find((one) => one in NAMES) ?? "en";
   texts = await get(`/api/texts/${language}`);
-  document.documentElement.lang = language === "zh" ? "zh-CN" : language;
+  document.documentElement.lang = tag();
 }
 
 /** Choose a language for this browser. */
@@ -41,19 +48,17 @@ export function has(key) {
 
 /** A moment in µs since the Unix epoch, as the reader's clock shows it. */
 export function moment(us, withDate = true) {
-  const options = { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false };
+  const options = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
   if (withDate) Object.assign(options, { year: "numeric", month: "2-digit", day: "2-digit" });
-  const tag = language === "zh" ? "zh-CN" : "en-GB";
-  return new Intl.DateTimeFormat(tag, options).format(new Date(us / 1000));
+  return new Intl.DateTimeFormat(tag(), options).format(new Date(us / 1000));
 }
 
 /** A number as the reader writes it. */
 export function number(value, digits = 0) {
-  const tag = language === "zh" ? "zh-CN" : "en-GB";
   const options = { minimumFractionDigits: digits, maximumFractionDigits: digits };
   return value === null || value === undefined
     ? "–"
-    : new Intl.NumberFormat(tag, options).format(value);
+    : new Intl.NumberFormat(tag(), options).format(value);
 }
 
 /** Why a request failed, in words. */

@@ -1,0 +1,157 @@
+"""Every view on a touch panel, a phone and a wall screen, in every language, for everybody."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+
+from tests.console.serving import opened
+from tests.console.test_texts import views
+
+pytestmark = pytest.mark.peers
+
+SIZES: Final = {"panel": (1024, 600), "phone": (390, 844), "wall": (1920, 1080)}
+LANGUAGES: Final = {"en": "en", "zh": "zh-CN"}
+TARGET_PX: Final = 44
+
+MAIN: Final = dict.fromkeys(views(), "main h1")
+"""What of each view is seen without scrolling."""
+
+VISIBLE: Final = "{ visibilityProperty: true, opacityProperty: true }"
+
+OUTSIDE: Final = """() => {
+  const wide = document.documentElement.clientWidth;
+  const scrolls = (node) => {
+    for (let one = node.parentElement; one && one !== document.body; one = one.parentElement) {
+      if (["auto", "scroll", "hidden"].includes(getComputedStyle(one).overflowX)) {
+        if (one.id !== "view") return true;
+      }
+    }
+    return false;
+  };
+  const view = document.querySelector("#view");
+  const found = [];
+  if (document.documentElement.scrollWidth > wide) found.push("the page scrolls sideways");
+  if (view.scrollWidth > view.clientWidth) found.push("the view scrolls sideways");
+  for (const node of document.body.querySelectorAll("*")) {
+    const box = node.getBoundingClientRect();
+    if (box.width <= 1 || box.height <= 1 || !node.checkVisibility(VISIBLE)) continue;
+    if ( node.matches(".skip, .skip *") || scrolls(node)) continue;
+    if (box.right > wide + 1 || box.left < -1) {
+      found.push(`${node.outerHTML.slice(0, 100)}: ${box.left} to ${box.right}`);
+    }
+  }
+  return found;
+}""".replace("VISIBLE", VISIBLE)
+"""What one must scroll sideways to see; what scrolls within itself is left out."""
+
+SMALL: Final = """(least) => {
+  const wanted = "a[href], button, input, select, textarea, summary, " +
+    "[role=button], [role=slider], [role=checkbox], [role=tab], [role=option]";
+  const found = [];
+  for (const node of document.querySelectorAll(wanted)) {
+    const isSmall = node.matches("[type=checkbox], [type=radio], [type=range]");
+    const target = (isSmall && node.closest("label")) || node;
+    const box = target.getBoundingClientRect();
+    const seen = box.width > 1 && box.height > 1 && target.checkVisibility(VISIBLE);
+    // A link within a sentence is as high as its line, everywhere.
+    const inline = node.tagName === "A" && node.closest("p, li, td, dd");
+    if (!seen || inline || node.matches(".skip, [type=hidden], [type=file]")) continue;
+    if (box.width < least - 0.5 || box.height < least - 0.5) {
+      found.push(`${target.outerHTML.slice(0, 120)}: ${box.width} by ${box.height}`);
+    }
+  }
+  return found;
+}""".replace("VISIBLE", VISIBLE)
+"""Controls that a finger misses."""
+
+
+@pytest.fixture(scope="module")
+def axe() -> Any:
+    """Finds what keeps people from using a page; skips without the package."""
+    return pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+
+
+def shown(page: Any, view: str) -> None:
+    """Go to a view as the menu does, and wait until it is there and has settled."""
+    page.evaluate("(view) => { location.hash = `#/line-1/${view}`; }", view)
+    page.locator(f"#view[data-view={view}] h1, #view[data-view={view}] > *").first.wait_for()
+    page.wait_for_timeout(600)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("size", SIZES)
+def test_every_view_fits(served, chromium, size, language):
+    width, height = SIZES[size]
+    options = {"viewport": {"width": width, "height": height}, "has_touch": size != "wall"}
+    problems = {}
+    with opened(chromium, served.url, language=LANGUAGES[language], **options) as page:
+        page.locator("#view > *").first.wait_for()
+        for view in views():
+            shown(page, view)
+            if outside := page.evaluate(OUTSIDE):
+                problems[view, "outside"] = outside
+            if small := page.evaluate(SMALL, TARGET_PX):
+                problems[view, "small"] = small
+            box = page.locator(MAIN[view]).first.bounding_box(timeout=5000)
+            if not (box and box["y"] >= 0 and box["y"] + min(box["height"], 44) <= height):
+                problems[view, "main"] = [str(box)]
+            assert page.locator("nav a[aria-current=page]").get_attribute("data-view") == view
+    assert problems == {}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("size", ["panel", "phone"])
+def test_axe_finds_nothing(served, chromium, axe, size, language):
+    width, height = SIZES[size]
+    options = {"viewport": {"width": width, "height": height}}
+    problems = {}
+    with opened(chromium, served.url, language=LANGUAGES[language], **options) as page:
+        page.locator("#view > *").first.wait_for()
+        for view in views():
+            shown(page, view)
+            for found in axe.run(page).response["violations"]:
+                problems[view, found["id"]] = [node["html"][:160] for node in found["nodes"]][:4]
+    assert problems == {}
+
+
+def test_the_language_is_switched_at_any_time(served, chromium):
+    with opened(chromium, served.url) as page:
+        page.get_by_role("link", name="History").click()
+        page.locator("#view[data-view=history]").wait_for()
+        page.locator("#language").select_option("zh")
+        page.get_by_role("link", name="历史").wait_for()
+        assert page.evaluate("document.documentElement.lang") == "zh-CN"
+        assert page.locator("#view").get_attribute("data-view") == "history"
+        assert page.evaluate("document.activeElement.id") == "language"
+        page.reload()
+        page.get_by_role("link", name="历史").wait_for()
+        page.locator("#language").select_option("en")
+        page.get_by_role("link", name="History").wait_for()
+        assert page.evaluate("document.documentElement.lang") == "en-GB"
+        assert page.title() == "History – line-1"
+
+
+def test_times_and_numbers_are_the_readers(served, chromium):
+    written = """async () => {
+      const { moment, number } = await import("/static/words.js");
+      return [moment(1714521600000000), number(12345.678, 1), number(null)];
+    }"""
+    for language, expected in (
+        ("en", ["01/05/2024, 00:00:00", "12,345.7", "–"]),
+        ("zh-CN", ["2024/05/01 00:00:00", "12,345.7", "–"]),
+    ):
+        with opened(chromium, served.url, language=language, timezone_id="UTC") as page:
+            page.locator("#view > *").first.wait_for()
+            assert page.evaluate(written) == expected
+
+
+def test_the_keyboard_reaches_the_content(served, chromium):
+    with opened(chromium, f"{served.url}#/line-1/history") as page:
+        page.locator("#view[data-view=history] > *").first.wait_for()
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.className") == "skip"
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "view"
+        assert page.url.endswith("#/line-1/history")

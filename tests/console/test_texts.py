@@ -1,0 +1,189 @@
+"""Every word of the page stands in one table, in every language, and none stands there in vain."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from typing import Final, get_args
+
+import pytest
+
+from inspector.console.texts import LANGUAGES, texts
+from inspector.verdict import Reason, Verdict
+from inspector.wire.messages import DeedKind, MarkLabel, Outcome, RefusalCode, State
+from tests.console.sources import HOLE, PAGE, modules, strings
+from tests.paths import ROOT
+
+TABLE: Final = PAGE / "texts.csv"
+SORT: Final = (
+    f"F={TABLE.relative_to(ROOT)}; (sed -n 1p $F; sed 1d $F | LC_ALL=C sort -u) > texts.new; "
+    "mv texts.new $F"
+)
+KEY: Final = re.compile(r"[a-z][a-z_]*(\.\w+)+")
+FILE: Final = re.compile(r"\.(js|css|csv|json|yaml|png|jpg|svg|html|onnx|log|zip|txt|md)$")
+
+
+def views() -> list[str]:
+    """The views of the menu, in its order."""
+    found = re.search(r"const VIEWS = \[(.*?)\]", (PAGE / "main.js").read_text(), re.DOTALL)
+    assert found is not None
+    return re.findall(r'"(\w+)"', found[1])
+
+
+def codes() -> set[str]:
+    """Why the page's server refuses something, as its sources and those of the station say."""
+    found = {*get_args(RefusalCode), "no_page", "no_answer", "other"}
+    for path in (ROOT / "inspector" / "console").glob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        found |= set(re.findall(r'RefusedError\(\s*\d+,\s*"(\w+)"', source))
+        found |= set(re.findall(r'"code": "(\w+)"', source))
+    return found
+
+
+VALUES: Final[dict[str, set[str]]] = {
+    "error.{}": codes(),
+    "state.{}": set(get_args(State)),
+    "verdict.{}": {one.value for one in Verdict},
+    "reason.{}": {one.value for one in Reason if one.value},
+    "deed.{}": set(get_args(DeedKind)),
+    "mark.{}": set(get_args(MarkLabel)),
+    "outcome.{}": set(get_args(Outcome)),
+    "{}.menu": set(views()),
+}
+"""What the hole of a template stands for; a template that is not here is none of the page's."""
+
+
+def rows() -> list[dict[str, str]]:
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def used() -> dict[str, set[str]]:
+    """The keys that the page uses, and where."""
+    blocks = {row["key"].split(".")[0] for row in rows()}
+    found: dict[str, set[str]] = {}
+    for path in modules():
+        for one in strings(path.read_text(encoding="utf-8")):
+            if HOLE in one:
+                keys = {one.replace(HOLE, value) for value in VALUES.get(one, ())}
+            else:
+                is_key = KEY.fullmatch(one) and one.split(".")[0] in blocks
+                keys = {one} if is_key and not FILE.search(one) else set()
+            for key in keys:
+                found.setdefault(key, set()).add(path.relative_to(PAGE).as_posix())
+    return found
+
+
+def test_every_text_that_the_page_uses_is_there():
+    there = {row["key"] for row in rows()}
+    assert {key: where for key, where in used().items() if key not in there} == {}
+
+
+def test_no_text_is_there_in_vain():
+    assert {row["key"] for row in rows()} - used().keys() == set()
+
+
+def test_what_a_template_stands_for_is_known():
+    blocks = {row["key"].split(".")[0] for row in rows()}
+    unknown = {}
+    for path in modules():
+        for one in strings(path.read_text(encoding="utf-8")):
+            is_key = re.fullmatch(r"[\w{}]+(\.[\w{}]+)+", one) and HOLE in one and "/" not in one
+            of_page = is_key and one.split(".")[0] in blocks | {HOLE} and re.search("[a-z]", one)
+            if of_page and one not in VALUES and not FILE.search(one):
+                unknown[one] = path.name
+    assert unknown == {}, "say in VALUES of this file what the holes stand for"
+
+
+def test_every_key_of_a_call_is_a_text():
+    """A misspelt block is no block, so that only the call shows that a key was meant."""
+    there = {row["key"] for row in rows()}
+    missing = {
+        (path.name, key)
+        for path in modules()
+        for key in re.findall(r"""\b(?:text|has)\(\s*["']([^"']*)["']""", path.read_text())
+        if key not in there
+    }
+    assert missing == set()
+
+
+def test_texts_with_values_are_given_them():
+    """A text without its values would show {count}."""
+    named = {row["key"] for row in rows() if re.search(r"\{\w+\}", row["en"])}
+    for path in modules():
+        source = path.read_text(encoding="utf-8")
+        for key, end in re.findall(r"""\btext\(\s*["']([^"']*)["']\s*([,)])""", source):
+            assert (key in named) == (end == ","), (path.name, key)
+
+
+def test_the_table_is_in_order():
+    """A sorted table has one place for each text, so that branches merge."""
+    lines = TABLE.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == ",".join(("key", *LANGUAGES))
+    again = [key for key, count in Counter(row["key"] for row in rows()).items() if count > 1]
+    assert again == []
+    assert lines[1:] == sorted(lines[1:]), f"sort it: {SORT}"
+    assert all(KEY.fullmatch(row["key"]) for row in rows())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_text_is_there_in_every_language(language):
+    for row in rows():
+        assert None not in row and None not in row.values(), f"{row['key']}: a comma needs quotes"
+        text = row[language]
+        assert text and text == text.strip() and "  " not in text, row
+        assert texts()[language][row["key"]] == text
+    chinese = re.compile(r"[\u4e00-\u9fff]")
+    for row in rows():
+        if language == "zh" and re.search(r"[a-z]{3}", re.sub(r"\{\w+\}", "", row["en"])):
+            assert chinese.search(row["zh"]), row
+
+
+def test_values_stand_in_every_language():
+    for row in rows():
+        first, *others = (Counter(re.findall(r"\{\w+\}", row[one])) for one in LANGUAGES)
+        assert all(set(first) == set(other) for other in others), row
+
+
+JARGON: Final = {
+    "en": r"""
+    AUROC quantiles? percentiles? outliers? thresholds? anomal\w+ epochs? inference tensors?
+    embeddings? backbones? coresets? ONNX bundles? manifests? JSON null NaN regex parse\w* boolean
+    integers? parameters? sockets? wire subscribers? payloads? timestamps? queue\w* threads? daemon
+    CSRF cookies? HTTP exceptions? tracebacks? sha-?256 hash metrics?
+    (true|false)-?(posi|nega)tives?
+    """,
+    "zh": """
+    分位数 异常图 异常检测 阈值 推理 张量 骨干网络 清单文件 套接字 订阅 线程 进程 守护
+    缓冲 假阳性 真阳性 哈希
+    """,
+}
+"""Words of those who build such programs, which a technician need not know."""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_text_needs_the_words_of_programmers(language):
+    words = "|".join(JARGON[language].split())
+    pattern = rf"\b(?:{words})\b" if language == "en" else f"(?:{words})"
+    found = {
+        row["key"]: match[0]
+        for row in rows()
+        if (match := re.search(pattern, row[language], re.IGNORECASE))
+    }
+    assert found == {}
+
+
+def test_chinese_texts_have_chinese_punctuation():
+    wrong = re.compile(r"[\u4e00-\u9fff][,;:!?]|[,;:!?][\u4e00-\u9fff]|\.\.\.|[\u4e00-\u9fff]\.$")
+    assert {row["key"]: row["zh"] for row in rows() if wrong.search(row["zh"])} == {}
+
+
+def test_the_sources_are_read_as_a_browser_reads_them():
+    code = r"""
+    // text("a.comment")
+    /* `a.${comment}` */ import { x } from "./x.js";
+    const a = s.replace(/["'`\/]/g, "b.text"), c = d / e / f;
+    const t = `${text(`${view}.menu`)} – ${go({ k: "c.text" })}.d`;
+    """
+    assert strings(code) == ["./x.js", "b.text", "{}.menu", "c.text", "{} – {}.d"]

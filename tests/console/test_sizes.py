@@ -133,6 +133,29 @@ def test_the_language_is_switched_at_any_time(served, chromium):
         assert page.title() == "History – line-1"
 
 
+@pytest.mark.parametrize("size", ["panel", "phone"])
+def test_the_language_is_switched_before_the_log_in(served, chromium, axe, size):
+    width, height = SIZES[size]
+    with opened(chromium, served.url, viewport={"width": width, "height": height}) as page:
+        page.locator("#view > *").first.wait_for()
+        # The session ends at once, as after a restart of the page's server.
+        told = {"status": 401, "json": {"code": "who", "detail": ""}}
+        page.route("**/api/session", lambda route: route.fulfill(**told))
+        page.evaluate('document.dispatchEvent(new Event("logged-out"))')
+        page.get_by_role("button", name="Log in").wait_for()
+        page.locator("#language").select_option("zh")
+        page.get_by_role("button", name="登录").wait_for()
+        assert page.evaluate("document.documentElement.lang") == "zh-CN"
+        assert page.title().startswith("登录")
+        assert page.evaluate(SMALL, TARGET_PX) == []
+        assert [one["id"] for one in axe.run(page).response["violations"]] == []
+        page.get_by_label("用户名").fill("li")
+        page.unroute("**/api/session")
+        # The browser says of each refusal that it was one.
+        assert all("401" in problem for problem in page.problems)
+        page.problems.clear()
+
+
 def test_times_and_numbers_are_the_readers(served, chromium):
     written = """async () => {
       const { moment, number } = await import("/static/words.js");

@@ -163,8 +163,12 @@ async function show() {
   if (chosen) chosen.value = station;
   for (const link of document.querySelectorAll("nav a")) {
     link.href = `#/${encodeURIComponent(station)}/${link.dataset.view}`;
-    if (link.dataset.view === view) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.dataset.view === view) {
+      link.setAttribute("aria-current", "page");
+      // Not scrollIntoView, from which the keyboard would go on at this link.
+      const menu = link.parentElement;
+      menu.scrollLeft = link.offsetLeft - menu.offsetLeft - (menu.clientWidth - link.clientWidth) / 2;
+    } else link.removeAttribute("aria-current");
   }
   document.title = `${text(`${view}.menu`)} – ${station}`;
   close();

@@ -67,6 +67,22 @@ SMALL: Final = """(least) => {
 """Controls that a finger misses."""
 
 
+BARE: Final = """() => {
+  const found = [];
+  const look = (text) => {
+    const bare = text.trim();
+    if (/^[a-z_]+(\\.[a-z_]+)+$/i.test(bare) || /\\{\\w+\\}/.test(bare)) found.push(bare);
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) look(walker.currentNode.data);
+  for (const name of ["aria-label", "title", "placeholder", "alt"]) {
+    for (const node of document.querySelectorAll(`[${name}]`)) look(node.getAttribute(name));
+  }
+  return found;
+}"""
+"""Keys of texts that are missing, and places of values that were not given."""
+
+
 @pytest.fixture(scope="module")
 def axe() -> Any:
     """Finds what keeps people from using a page; skips without the package."""
@@ -94,6 +110,8 @@ def test_every_view_fits(served, chromium, size, language):
                 problems[view, "outside"] = outside
             if small := page.evaluate(SMALL, TARGET_PX):
                 problems[view, "small"] = small
+            if bare := page.evaluate(BARE):
+                problems[view, "bare"] = bare
             box = page.locator(MAIN[view]).first.bounding_box(timeout=5000)
             if not (box and box["y"] >= 0 and box["y"] + min(box["height"], 44) <= height):
                 problems[view, "main"] = [str(box)]

@@ -41,17 +41,23 @@ def codes() -> set[str]:
     return found
 
 
+WIRE: Final[dict[str, set[str]]] = {
+    "state": set(get_args(State)),
+    "verdict": {one.value for one in Verdict},
+    "reason": {one.value for one in Reason if one.value},
+    "deed": set(get_args(DeedKind)),
+    "mark": set(get_args(MarkLabel)),
+    "outcome": set(get_args(Outcome)),
+}
+"""What stations say in identifiers, for which the page has words."""
+
 VALUES: Final[dict[str, set[str]]] = {
     "error.{}": codes(),
-    "state.{}": set(get_args(State)),
-    "verdict.{}": {one.value for one in Verdict},
-    "reason.{}": {one.value for one in Reason if one.value},
-    "deed.{}": set(get_args(DeedKind)),
-    "mark.{}": set(get_args(MarkLabel)),
-    "outcome.{}": set(get_args(Outcome)),
+    "reason.{}.do": WIRE["reason"],
     "{}.menu": set(views()),
+    **{f"{name}.{{}}": values for name, values in WIRE.items()},
 }
-"""What the hole of a template stands for; a template that is not here is none of the page's."""
+"""What the holes of templates stand for; those of others, for words of the same module."""
 
 
 def rows() -> list[dict[str, str]]:
@@ -59,19 +65,54 @@ def rows() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def literals() -> dict[str, list[str]]:
+    """The text literals of each module, without the names under which a browser keeps things."""
+    kept = re.compile(r"localStorage\.\w+\([^,)]*")
+    return {
+        path.relative_to(PAGE).as_posix(): strings(kept.sub("(", path.read_text(encoding="utf-8")))
+        for path in modules()
+    }
+
+
+def templates() -> dict[str, str]:
+    """The templates of keys, and a module that has each."""
+    blocks = {row["key"].split(".")[0] for row in rows()} | {HOLE}
+    return {
+        one: name
+        for name, found in literals().items()
+        for one in found
+        if re.fullmatch(r"[\w{}]+(\.[\w{}]+)+", one)
+        and HOLE in one
+        and one.split(".")[0] in blocks
+        and not FILE.search(one)
+        and one != f"{HOLE}.{HOLE}"
+    }
+
+
+def fitting(template: str) -> dict[str, str]:
+    """What stands for the hole in each key of the table that fits a template with one hole."""
+    pattern = re.compile(r"([\w.]+)".join(map(re.escape, template.split(HOLE))))
+    found = {row["key"]: pattern.fullmatch(row["key"]) for row in rows()}
+    return {key: match[1] for key, match in found.items() if match}
+
+
 def used() -> dict[str, set[str]]:
     """The keys that the page uses, and where."""
     blocks = {row["key"].split(".")[0] for row in rows()}
     found: dict[str, set[str]] = {}
-    for path in modules():
-        for one in strings(path.read_text(encoding="utf-8")):
-            if HOLE in one:
-                keys = {one.replace(HOLE, value) for value in VALUES.get(one, ())}
+    for name, texts_of in literals().items():
+        source = (PAGE / name).read_text(encoding="utf-8")
+        for one in texts_of:
+            if one in VALUES:
+                keys = {one.replace(HOLE, value) for value in VALUES[one]}
+            elif one in templates():
+                words = set(texts_of) | set(re.findall(r"(\w+):", source))
+                keys = {key for key, value in fitting(one).items() if value in words}
             else:
                 is_key = KEY.fullmatch(one) and one.split(".")[0] in blocks
                 keys = {one} if is_key and not FILE.search(one) else set()
             for key in keys:
-                found.setdefault(key, set()).add(path.relative_to(PAGE).as_posix())
+                found.setdefault(key, set()).add(name)
     return found
 
 
@@ -84,16 +125,14 @@ def test_no_text_is_there_in_vain():
     assert {row["key"] for row in rows()} - used().keys() == set()
 
 
-def test_what_a_template_stands_for_is_known():
-    blocks = {row["key"].split(".")[0] for row in rows()}
-    unknown = {}
-    for path in modules():
-        for one in strings(path.read_text(encoding="utf-8")):
-            is_key = re.fullmatch(r"[\w{}]+(\.[\w{}]+)+", one) and HOLE in one and "/" not in one
-            of_page = is_key and one.split(".")[0] in blocks | {HOLE} and re.search("[a-z]", one)
-            if of_page and one not in VALUES and not FILE.search(one):
-                unknown[one] = path.name
-    assert unknown == {}, "say in VALUES of this file what the holes stand for"
+def test_what_stations_say_has_words_wherever_it_is_told():
+    for template, name in templates().items():
+        assert template.count(HOLE) == 1, (name, template, "two holes: nobody can look it up")
+        found = set(fitting(template).values())
+        assert found, (name, template, "no text fits")
+        if template not in VALUES:
+            for values in WIRE.values():
+                assert not (found < values), (name, template, values - found)
 
 
 def test_every_key_of_a_call_is_a_text():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import re
 from collections import Counter
 from typing import Final, get_args
@@ -60,11 +61,13 @@ VALUES: Final[dict[str, set[str]]] = {
 """What the holes of templates stand for; those of others, for words of the same module."""
 
 
+@functools.cache
 def rows() -> list[dict[str, str]]:
     with TABLE.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
+@functools.cache
 def literals() -> dict[str, list[str]]:
     """The text literals of each module, without the names under which a browser keeps things."""
     kept = re.compile(r"localStorage\.\w+\([^,)]*")
@@ -74,6 +77,7 @@ def literals() -> dict[str, list[str]]:
     }
 
 
+@functools.cache
 def templates() -> dict[str, str]:
     """The templates of keys, and a module that has each."""
     blocks = {row["key"].split(".")[0] for row in rows()} | {HOLE}
@@ -96,6 +100,7 @@ def fitting(template: str) -> dict[str, str]:
     return {key: match[1] for key, match in found.items() if match}
 
 
+@functools.cache
 def used() -> dict[str, set[str]]:
     """The keys that the page uses, and where."""
     blocks = {row["key"].split(".")[0] for row in rows()}

@@ -102,12 +102,15 @@ def fitting(template: str) -> dict[str, str]:
 
 @functools.cache
 def words() -> set[str]:
-    """What the hole of a template may stand for: every word in the page's and the stations' code."""
+    """What a template's hole may stand for: what the code of page, stations and training says."""
     found = {one for texts_of in literals().values() for one in texts_of}
     for path in modules():
         found |= set(re.findall(r"(\w+)\s*:", path.read_text(encoding="utf-8")))
-    for path in (ROOT / "inspector").rglob("*.py"):
-        found |= set(re.findall(r'"([\w.]+)"', path.read_text(encoding="utf-8")))
+    for folder in ("inspector", "export"):
+        for path in (ROOT / folder).rglob("*.py"):
+            said = re.findall(r'"([^"\n]+)"', path.read_text(encoding="utf-8"))
+            # A sentence becomes a key with low lines for its spaces.
+            found |= set(said) | {re.sub(r"\W+", "_", one.lower()) for one in said}
     return found
 
 

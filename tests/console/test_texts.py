@@ -226,7 +226,7 @@ def test_no_text_needs_the_words_of_programmers(language):
     found = {
         row["key"]: match[0]
         for row in rows()
-        if (match := re.search(pattern, row[language], re.IGNORECASE))
+        if (match := re.search(pattern, re.sub(r"\{\w+\}", "", row[language]), re.IGNORECASE))
     }
     assert found == {}
 

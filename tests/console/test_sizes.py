@@ -91,6 +91,12 @@ BARE: Final = """() => {
 """Keys of texts that are missing, and places of values that were not given."""
 
 
+STYLED: Final = """() => [...document.styleSheets]
+  .filter((sheet) => sheet.ownerNode.dataset.view && matchMedia(sheet.media.mediaText).matches)
+  .map((sheet) => sheet.ownerNode.dataset.view)"""
+"""The views whose styles are in force."""
+
+
 @pytest.fixture(scope="module")
 def axe() -> Any:
     """Finds what keeps people from using a page; skips without the package."""
@@ -118,6 +124,7 @@ def test_every_view_fits(served, chromium, size, language):
                 problems[view, "outside"] = outside
             if small := page.evaluate(SMALL, TARGET_PX):
                 problems[view, "small"] = small
+            assert page.evaluate(STYLED) == [view]
             if bare := page.evaluate(BARE):
                 problems[view, "bare"] = bare
             main = page.locator(MAIN[view]).first

@@ -174,6 +174,10 @@ async function show() {
   close();
   close = () => {};
   const module = await import(`./views/${view}.js`);
+  // Views are styled apart: one of them need not know which classes the others have.
+  for (const sheet of document.querySelectorAll("link[data-view]")) {
+    sheet.media = sheet.dataset.view === view ? "all" : "not all";
+  }
   fill(root);
   root.dataset.view = view;
   close = module.open(root, app, parameters) ?? (() => {});

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
 
+from tests import running
+from tests.console import serving
 from tests.console.serving import opened
 from tests.console.test_texts import views
 
@@ -18,7 +21,7 @@ TARGET_PX: Final = 44
 MAIN: Final = {
     "line": "main .banner",
     "history": "main .parts",
-    "teach": "main .teach-act",
+    "teach": "main .teach-basket",
     "limit": "main #apply",
     "setup": "main .steps",
     "recipe": "main .recipes",
@@ -103,11 +106,23 @@ def axe() -> Any:
     return pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
 
 
+@pytest.fixture(scope="module")
+def served(
+    line: running.Running, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[serving.Served]:
+    """The page with a folder of its own, so that every view has all of its controls."""
+    folder = tmp_path_factory.mktemp("console")
+    stations = {"line-1": serving.addresses(line)}
+    with serving.serving(folder, stations, state=str(folder / "state")) as made:
+        yield made
+
+
 def shown(page: Any, view: str) -> None:
     """Go to a view as the menu does, and wait until it is there and has settled."""
     page.evaluate("(view) => { location.hash = `#/line-1/${view}`; }", view)
-    page.locator(f"#view[data-view={view}] h1, #view[data-view={view}] > *").first.wait_for()
-    page.wait_for_timeout(600)
+    page.locator(f"#view[data-view={view}]").wait_for()
+    page.locator(MAIN[view]).first.wait_for(timeout=15_000)
+    page.wait_for_timeout(500)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -127,9 +142,7 @@ def test_every_view_fits(served, chromium, size, language):
             assert page.evaluate(STYLED) == [view]
             if bare := page.evaluate(BARE):
                 problems[view, "bare"] = bare
-            main = page.locator(MAIN[view]).first
-            main.wait_for()
-            box = main.bounding_box()
+            box = page.locator(MAIN[view]).first.bounding_box()
             if size != "phone" and box["y"] + min(box["height"], TARGET_PX) > height:
                 problems[view, "main"] = [str(box)]
             assert page.locator("nav a[aria-current=page]").get_attribute("data-view") == view

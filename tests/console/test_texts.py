@@ -207,8 +207,8 @@ JARGON: Final = {
     "en": r"""
     AUROC quantiles? percentiles? outliers? thresholds? anomal\w+ epochs? inference tensors?
     embeddings? backbones? coresets? (?<!\.)ONNX bundles? manifests? JSON null NaN regex parse\w*
-    boolean integers? parameters? sockets? wire subscribers? payloads? timestamps? queue\w* threads? daemon
-    CSRF cookies? HTTP exceptions? tracebacks? sha-?256 hash metrics?
+    boolean integers? parameters? sockets? wire subscribers? payloads? timestamps? queue\w* threads?
+    daemon CSRF cookies? HTTP exceptions? tracebacks? sha-?256 hash metrics?
     (true|false)-?(posi|nega)tives?
     """,
     "zh": """

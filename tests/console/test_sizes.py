@@ -95,8 +95,9 @@ BARE: Final = """() => {
 
 
 STYLED: Final = """() => [...document.styleSheets]
-  .filter((sheet) => sheet.ownerNode.dataset.view && matchMedia(sheet.media.mediaText).matches)
-  .map((sheet) => sheet.ownerNode.dataset.view)"""
+  .filter((sheet) => sheet.media.length === 0 || matchMedia(sheet.media.mediaText).matches)
+  .map((sheet) => /views\\/(\\w+)\\.css/.exec(sheet.href)?.[1])
+  .filter((view) => view)"""
 """The views whose styles are in force."""
 
 

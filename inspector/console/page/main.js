@@ -175,8 +175,8 @@ async function show() {
   close = () => {};
   const module = await import(`./views/${view}.js`);
   // Views are styled apart: one of them need not know which classes the others have.
-  for (const sheet of document.querySelectorAll("link[data-view]")) {
-    sheet.media = sheet.dataset.view === view ? "all" : "not all";
+  for (const sheet of document.querySelectorAll('link[href^="/static/views/"]')) {
+    sheet.media = sheet.getAttribute("href").endsWith(`/${view}.css`) ? "all" : "not all";
   }
   fill(root);
   root.dataset.view = view;

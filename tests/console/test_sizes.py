@@ -143,7 +143,8 @@ def test_every_view_fits(served, chromium, size, language):
             assert page.evaluate(STYLED) == [view]
             if bare := page.evaluate(BARE):
                 problems[view, "bare"] = bare
-            box = page.locator(MAIN[view]).first.bounding_box()
+            # A view that is drawn anew at this moment has none for an instant.
+            box = serving.wait_for(page.locator(MAIN[view]).first.bounding_box, 5)
             if size != "phone" and box["y"] + min(box["height"], TARGET_PX) > height:
                 problems[view, "main"] = [str(box)]
             assert page.locator("nav a[aria-current=page]").get_attribute("data-view") == view

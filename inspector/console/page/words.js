@@ -50,7 +50,7 @@ export function has(key) {
 export function moment(us, withDate = true) {
   const options = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
   if (withDate) Object.assign(options, { year: "numeric", month: "2-digit", day: "2-digit" });
-  return new Intl.DateTimeFormat(tag(), options).format(new Date(us / 1000));
+  return format(Intl.DateTimeFormat, options).format(new Date(us / 1000));
 }
 
 /** A number as the reader writes it. */
@@ -58,7 +58,16 @@ export function number(value, digits = 0) {
   const options = { minimumFractionDigits: digits, maximumFractionDigits: digits };
   return value === null || value === undefined
     ? "–"
-    : new Intl.NumberFormat(tag(), options).format(value);
+    : format(Intl.NumberFormat, options).format(value);
+}
+
+const formats = new Map();
+
+/** A formatter of a kind: to make one for each part takes longer than all else about it. */
+function format(Kind, options) {
+  const key = `${Kind.name} ${tag()} ${JSON.stringify(options)}`;
+  if (!formats.has(key)) formats.set(key, new Kind(tag(), options));
+  return formats.get(key);
 }
 
 /** Why a request failed, in words. */

@@ -16,7 +16,14 @@ from inspector import version
 from inspector.version import VERSION, install_command
 from tests.paths import ROOT
 
-PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml")
+PAGES = (
+    "README.md",
+    "README.zh-CN.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Makefile",
+    "pyproject.toml",
+)
 FOLDERS = ("docs", "inspector", "export", "config", "benchmarks", ".ci")
 TEXTS = {".md", ".py", ".sh", ".yaml", ".service", ".j2", ".toml", ""}
 
@@ -82,7 +89,7 @@ def test_the_source_distribution_has_what_builds_and_tests_it(built):
     assert top - {"PKG-INFO"} == {
         *("inspector", "export", "config", "tests", "benchmarks", "docs", ".ci", ".gitignore"),
         *("pyproject.toml", "Makefile", "requirements-dev.txt"),
-        *("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md"),
+        *("README.md", "README.zh-CN.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md"),
     }
 
 

@@ -32,11 +32,28 @@ const app = {
 let close = () => {};
 
 async function start() {
-  await words.load();
-  document.addEventListener("logged-out", () => void enter());
+  await loadWords();
+  document.addEventListener("logged-out", () => {
+    // The question that finds out who is here is refused too, while nobody is.
+    if (app.session !== null) void enter();
+  });
   window.addEventListener("hashchange", () => void show());
   for (const kind of ["status", "snapshot", "connection"]) live.addEventListener(kind, health);
   await enter();
+}
+
+/** Without words nothing can be said but this, in every language. */
+async function loadWords() {
+  for (;;) {
+    try {
+      return await words.load();
+    } catch {
+      const lines = { en: "The page's server does not answer.", "zh-CN": "页面服务器无应答。" };
+      const said = Object.entries(lines).map(([lang, line]) => el("p", { lang }, line));
+      fill(document.body, el("main", { class: "alone" }, said));
+      await new Promise((go) => setTimeout(go, 2000));
+    }
+  }
 }
 
 async function enter() {
@@ -47,8 +64,10 @@ async function enter() {
   try {
     app.session = await get("/api/session");
   } catch (error) {
-    if (error.status === 401) fill(document.body, logIn(enter, frameLanguage()));
-    else {
+    if (error.status === 401) {
+      document.title = `${text("log_in.enter")} – Line Inspector`;
+      fill(document.body, logIn(enter, frameLanguage()));
+    } else {
       fill(document.body, el("main", { class: "alone" }, el("p", {}, words.reason(error))));
       setTimeout(() => void enter(), 2000);
     }
@@ -88,7 +107,7 @@ function draw() {
     : null;
   fill(
     document.body,
-    el("a", { class: "skip", href: "#view" }, text("frame.skip")),
+    el("a", { class: "skip", href: "#view", onclick: skip }, text("frame.skip")),
     el(
       "header",
       {},
@@ -105,6 +124,12 @@ function draw() {
   health();
 }
 
+/** To the content, whose address is none of a view's. */
+function skip(event) {
+  event.preventDefault();
+  document.querySelector("#view").focus();
+}
+
 function frameLanguage() {
   return el(
     "select",
@@ -112,16 +137,23 @@ function frameLanguage() {
       id: "language",
       "aria-label": "Language / 语言",
       onchange: async (event) => {
-        await words.choose(event.target.value);
-        if (app.session === null) location.reload();
+        try {
+          await words.choose(event.target.value);
+        } catch (error) {
+          event.target.value = words.current();
+          if (app.session !== null) say(words.reason(error), "problem");
+          return;
+        }
+        if (app.session === null) await enter();
         else {
           draw();
           await show();
         }
+        document.querySelector("#language")?.focus();
       },
     },
     words.languages.map(([code, name]) =>
-      el("option", { value: code, selected: code === words.current() }, name),
+      el("option", { value: code, lang: words.tag(code), selected: code === words.current() }, name),
     ),
   );
 }
@@ -135,13 +167,21 @@ async function show() {
   if (chosen) chosen.value = station;
   for (const link of document.querySelectorAll("nav a")) {
     link.href = `#/${encodeURIComponent(station)}/${link.dataset.view}`;
-    if (link.dataset.view === view) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.dataset.view === view) {
+      link.setAttribute("aria-current", "page");
+      // Not scrollIntoView, from which the keyboard would go on at this link.
+      const menu = link.parentElement;
+      menu.scrollLeft = link.offsetLeft - menu.offsetLeft - (menu.clientWidth - link.clientWidth) / 2;
+    } else link.removeAttribute("aria-current");
   }
   document.title = `${text(`${view}.menu`)} – ${station}`;
   close();
   close = () => {};
   const module = await import(`./views/${view}.js`);
+  // Views are styled apart: one of them need not know which classes the others have.
+  for (const sheet of document.querySelectorAll('link[href^="/static/views/"]')) {
+    sheet.media = sheet.getAttribute("href").endsWith(`/${view}.css`) ? "all" : "not all";
+  }
   fill(root);
   root.dataset.view = view;
   close = module.open(root, app, parameters) ?? (() => {});

@@ -129,7 +129,7 @@ def _refused(_: Request, error: Exception) -> Response:
 
 def _failed(_: Request, error: Exception) -> Response:
     # The error goes on to the server, which has it in the log.
-    return JSONResponse({"code": "failed", "detail": type(error).__name__}, status_code=500)
+    return JSONResponse({"code": "crash", "detail": type(error).__name__}, status_code=500)
 
 
 def _station_refused(_: Request, error: Exception) -> Response:

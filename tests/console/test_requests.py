@@ -178,7 +178,7 @@ def test_a_mistake_of_the_page_shows_no_words_of_its_own(page):
         async with page.client("anna") as client:
             answer = await client.get("/api/fail")
             told = answer.json()
-            assert (answer.status_code, told["code"]) == (500, "failed")
+            assert (answer.status_code, told["code"]) == (500, "crash")
             assert "secret" not in answer.text
             assert answer.headers["x-content-type-options"] == "nosniff"
 

@@ -38,7 +38,8 @@ def codes() -> set[str]:
     for path in (ROOT / "inspector" / "console").glob("*.py"):
         source = path.read_text(encoding="utf-8")
         found |= set(re.findall(r'RefusedError\(\s*\d+,\s*"(\w+)"', source))
-        found |= set(re.findall(r'"code": "(\w+)"', source))
+        found |= set(re.findall(r'_refused\(scope, \d+, "(\w+)"', source))
+        found |= set(re.findall(r'"code": ?"(\w+)"', source))
     return found
 
 

@@ -25,7 +25,6 @@ from inspector.wire.queries import (
     HistoryQuery,
     PictureField,
     PictureQuery,
-    PreviewQuery,
 )
 from inspector.wire.wording import first_wrong
 
@@ -141,15 +140,9 @@ async def _pieces(data: bytes) -> AsyncIterator[bytes]:
 async def _preview(request: Request) -> Response:
     person(request)
     camera = request.path_params["camera"]
-    line = line_of(request)
-    if request.query_params.get("full") == "1":
-        try:
-            query = PreviewQuery(camera=camera, full=True)
-        except ValidationError:
-            raise RefusedError(404, "unknown") from None
-        return await _in_full(line, lambda viewer: viewer.ask(query), "preview")
+    full = request.query_params.get("full") == "1"
     try:
-        view = await line.preview(camera)
+        view = await line_of(request).preview(camera, full=full)
     except CommandError as error:
         if error.code != "not_ready":
             raise

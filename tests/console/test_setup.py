@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import numpy as np
 import pytest
-from starlette.middleware import Middleware
 
 from inspector.config.console_file import ShownStation
 from inspector.console.access import Person
@@ -186,6 +185,7 @@ def test_no_name_from_outside_reaches_a_file(served, state):
         "trained",
         "models",
         "baskets",
+        "sessions.json",
     }
     assert all(one.name.isdecimal() for one in (state / "photos").iterdir())
 
@@ -262,8 +262,8 @@ def asked(folder, *requests, role="engineer", reserve_bytes=0):
         one.status = {"cameras": [{"name": "belt"}]}
         collecting = Collecting(folder, hub.tell, reserve_bytes)
         who = Person("Li", role)
-        page = Page([one], hub, collecting.routes, [Middleware(As, who=who)])
-        transport = httpx.ASGITransport(page.app)
+        page = Page([one], hub, collecting.routes)
+        transport = httpx.ASGITransport(As(page.app, who=who))
         try:
             async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
                 return [await client.request(m, path, json=told) for m, path, told in requests]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import re
@@ -19,7 +18,7 @@ from inspector.console import install
 from inspector.console.access import Person, RefusedError
 from tests import running, tiny
 from tests.console import serving
-from tests.console.serving import opened, wait_for
+from tests.console.serving import in_a_loop, opened, wait_for
 from tests.station.test_install import large
 
 WHERE = "/api/stations/line-1/install"
@@ -113,35 +112,25 @@ def test_it_takes_an_engineer():
             paths = (WHERE, f"{WHERE}/pieces", f"{WHERE}/back")
             return {(await client.post(path, json={})).status_code for path in paths}
 
-    assert asyncio.run(ask(None)) == {401}
-    assert asyncio.run(ask(Person("v", "viewer"))) == {403}
-    assert asyncio.run(ask(Person("o", "operator"))) == {403}
-
-
-PANEL = """
-async () => {
-  const { installPanel } = await import("/static/install.js");
-  const root = document.createElement("section");
-  root.id = "install";
-  document.querySelector("#view").replaceChildren(root);
-  const { el } = await import("/static/dom.js");
-  const app = {
-    may: (role) => role !== window.without,
-    say: (words, kind) => {
-      document.querySelector("#said").append(el("p", { class: kind ?? "done" }, words));
-    },
-    confirm: async (question) => { (window.asked ??= []).push(question); return true; },
-  };
-  window.closePanel = installPanel(root, app, "line-1");
-}
-"""
+    assert in_a_loop(ask(None)) == {401}
+    assert in_a_loop(ask(Person("v", "viewer"))) == {403}
+    assert in_a_loop(ask(Person("o", "operator"))) == {403}
 
 
 def panel(page: Any) -> Any:
-    """The panel alone, in the page's frame."""
-    page.locator("#health.well").wait_for()
-    page.evaluate(PANEL)
-    return page.locator("#install")
+    """The panel within the view of recipes."""
+    page.get_by_role("link", name=re.compile("Recipe|配方")).click()
+    found = page.locator("#install")
+    found.locator(".now").wait_for()
+    return found
+
+
+def confirm(page: Any) -> str:
+    """Say yes to what the page asks, and return the question."""
+    dialog = page.locator("dialog[open]")
+    question = str(dialog.inner_text())
+    dialog.locator("#confirm").click()
+    return question
 
 
 @pytest.mark.peers
@@ -155,12 +144,13 @@ def test_an_engineer_installs_a_file_and_goes_back(served, chromium, tmp_path):
         assert found.locator("#install-back").is_disabled()
         found.locator("#install-file").set_input_files(file)
         found.get_by_role("button", name="Install").click()
+        assert "by taught.onnx from its next part on?" in confirm(page)
         found.get_by_text("tiny 78").wait_for()
         done = "Camera belt: the next part is judged by the new model."
         page.locator("#said p.done", has_text=done).wait_for()
-        assert "by taught.onnx from its next part on?" in page.evaluate("window.asked")[0]
         assert model_of(served) == ("78", True)
         found.get_by_role("button", name="Back to the model before").click()
+        confirm(page)
         found.get_by_text("from the station's file").wait_for()
         page.locator("#said p.done", has_text="by the model before").wait_for()
         assert model_of(served) == (own, False)
@@ -168,6 +158,7 @@ def test_an_engineer_installs_a_file_and_goes_back(served, chromium, tmp_path):
         (tmp_path / "photo.onnx").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
         found.locator("#install-file").set_input_files(tmp_path / "photo.onnx")
         found.get_by_role("button", name="Install").click()
+        confirm(page)
         page.locator("#said p.problem", has_text="not a bundle").wait_for()
         assert model_of(served) == (own, False)
         page.problems[:] = [one for one in page.problems if "409" not in one]
@@ -191,14 +182,17 @@ def test_a_server_that_is_gone_for_a_moment_is_waited_for(served, chromium, tmp_
         page.route("**/install/pieces**", lose)
         found.locator("#install-file").set_input_files(file)
         found.get_by_role("button", name="Install").click()
+        confirm(page)
         found.get_by_text("Trying again").wait_for()
         found.get_by_text("tiny 79").wait_for()
         assert len(lost) == 3
         found.get_by_role("button", name="Back to the model before").click()
+        confirm(page)
         wait_for(lambda: model_of(served) == (own, False))
         # A view that is left takes its panel along.
         page.locator("#said p.done", has_text="by the model before").wait_for()
-        page.evaluate("window.closePanel()")
+        page.get_by_role("link", name="Line").click()
+        assert page.locator("#install").count() == 0
         page.problems[:] = [one for one in page.problems if "Failed to load" not in one]
 
 

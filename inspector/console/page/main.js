@@ -30,6 +30,7 @@ const app = {
 };
 
 let close = () => {};
+let shown = 0;
 
 async function start() {
   await loadWords();
@@ -177,7 +178,10 @@ async function show() {
   document.title = `${text(`${view}.menu`)} – ${station}`;
   close();
   close = () => {};
+  const mine = (shown += 1);
   const module = await import(`./views/${view}.js`);
+  // Another view may have been chosen while this one was loaded.
+  if (mine !== shown) return;
   // Views are styled apart: one of them need not know which classes the others have.
   for (const sheet of document.querySelectorAll('link[href^="/static/views/"]')) {
     sheet.media = sheet.getAttribute("href").endsWith(`/${view}.css`) ? "all" : "not all";

@@ -3,6 +3,7 @@
 import { get, ofStation, post } from "../api.js";
 import { Sparkline, TimeSeries } from "../charts.js";
 import { el, fill, options } from "../dom.js";
+import { installPanel } from "../install.js";
 import { live } from "../live.js";
 import { moment, number, reason, text } from "../words.js";
 
@@ -34,8 +35,8 @@ export function open(root, app, parameters) {
   const rejects = new TimeSeries();
   const driftWords = el("p", { class: "soft" });
   const rejectWords = el("p", { class: "soft" });
-  // What installs a model stands here.
   const install = el("section", { id: "install" });
+  const closeInstall = installPanel(install, app, station);
   const body = el(
     "div",
     { class: "recipe", hidden: true },
@@ -305,6 +306,7 @@ export function open(root, app, parameters) {
     live.removeEventListener("snapshot", known);
     drift.close();
     rejects.close();
+    closeInstall();
   };
 }
 

@@ -26,8 +26,8 @@ PARTS: Final = 300
 """Parts that were judged before the pictures: enough for a curve and a histogram."""
 
 
-def main(folder: Path, parts: int = PARTS) -> None:
-    """Write the pictures into ``folder``."""
+def main(folder: Path, parts: int = PARTS, browser: Any = None) -> None:
+    """Write the pictures into ``folder``, with a browser that is open already or one of its own."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         work = Path(name)
         with station(work, rate_hz=0) as daemon, served(work, daemon) as page:
@@ -35,7 +35,7 @@ def main(folder: Path, parts: int = PARTS) -> None:
         # Slowly now, so that what a picture shows belongs together.
         daemon = stack.enter_context(station(work, rate_hz=1))
         page = stack.enter_context(served(work, daemon, state=str(work / "state")))
-        browser = stack.enter_context(serving.browser())
+        browser = browser or stack.enter_context(serving.browser())
         for language, suffix in (("en", ""), ("zh-CN", "-zh")):
             with serving.opened(browser, page.url, language=language, viewport=SIZE) as tab:
                 for view, prepare in VIEWS.items():

@@ -77,6 +77,8 @@ class Page:
             anchor = str([slug(one) for one in self.headings].index(anchor))
         assert (ROOT / target).exists(), f"{self.path}: {link}"
         english = {chinese: name for name, chinese in TWINS.items()}
+        # A picture of the page shows the page in the reader's language.
+        target = target.replace("-zh.jpg", ".jpg")
         return f"{english.get(target, target)}#{anchor}"
 
     def spans(self) -> list[str]:

@@ -204,6 +204,21 @@ class Connection(aiomqtt.Client):
             self._connected.set_exception(_GarbageError() if is_garbage else _HungUpError())
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
+    def _on_socket_register_write(self, client: Any, _: Any, sock: Any) -> None:
+        def write() -> None:
+            try:
+                client.loop_write()
+            except Exception as error:  # noqa: BLE001
+                if not self._disconnected.done():
+                    self._disconnected.set_exception(error)
+
+        def register() -> None:
+            # The library would ask for a socket by its number, and it may be closed by then.
+            if sock.fileno() >= 0:
+                self._loop.add_writer(sock.fileno(), write)
+
+        self._loop.call_soon_threadsafe(register)
+
     async def drop(self) -> None:
         """Close what is left of the connection, whatever its state."""
         left = self._client.socket()

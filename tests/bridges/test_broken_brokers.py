@@ -11,10 +11,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from inspector.bridges.broker import Access, BrokerError, connected, naming, try_connection
+from inspector.bridges.broker import (
+    Access,
+    BrokerError,
+    Connection,
+    connected,
+    naming,
+    try_connection,
+)
 from inspector.config.mqtt_bridge import MqttBridge
 from tests.bridges.brokers import bridge, config, wait_for
 from tests.bridges.certificates import Authority
@@ -269,6 +277,22 @@ def test_a_message_after_the_end_is_told_why_the_connection_ended(tmp_path):
         )
         with pytest.raises(BrokerError, match="the connection ended: Protocol error"):
             asyncio.run(publish_too_late(made))
+
+
+def test_a_socket_that_is_closed_before_it_is_written_to_is_no_traceback():
+    async def close_at_once() -> list[dict[str, Any]]:
+        problems: list[dict[str, Any]] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, about: problems.append(about))
+        connection = Connection("127.0.0.1", 1)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            connection._on_socket_register_write(connection._client, None, ours)
+            ours.close()
+            await asyncio.sleep(0.01)
+        return problems
+
+    assert asyncio.run(close_at_once()) == []
 
 
 @pytest.mark.long

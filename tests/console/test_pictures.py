@@ -10,9 +10,9 @@ from tests.console.test_texts import views
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(300)]
 
 
-def test_every_view_has_a_picture(tmp_path):
+def test_every_view_has_a_picture(tmp_path, chromium):
     assert list(console_pictures.VIEWS) == views()
-    console_pictures.main(tmp_path, parts=40)
+    console_pictures.main(tmp_path, parts=40, browser=chromium)
     pictures = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     names = {f"console-{view}{language}.jpg" for view in views() for language in ("", "-zh")}
     assert set(pictures) == names | {"console-phone.jpg"}

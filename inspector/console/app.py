@@ -90,9 +90,9 @@ class Page:
 
         async def lines() -> AsyncIterator[str]:
             # Joined here and not before: a browser that has gone again never gets so far.
-            listener = self._hub.join(who.name, getattr(request.state, "holds", None))
+            follower = self._hub.join(who.name, getattr(request.state, "holds", None))
             snapshot = [line.snapshot() for line in self._lines.values()]
-            async with contextlib.aclosing(listener.lines()) as told:
+            async with contextlib.aclosing(follower.lines()) as told:
                 yield await anext(told)
                 yield f"event: snapshot\ndata: {json.dumps(snapshot, ensure_ascii=False)}\n\n"
                 async for one in told:

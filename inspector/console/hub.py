@@ -18,7 +18,7 @@ _BEAT_S: Final = 5.0
 """After so long without an event ``beat`` is sent, by which a browser sees that the line is up."""
 
 
-class Listener:
+class Follower:
     """The events for one browser; used in the thread of the event loop."""
 
     def __init__(self, hub: Hub, who: str, holds: Callable[[], bool] | None) -> None:
@@ -73,30 +73,30 @@ class Hub:
     """All browsers that look; used in the thread of the event loop."""
 
     def __init__(self) -> None:
-        self._listeners: set[Listener] = set()
+        self._followers: set[Follower] = set()
 
-    def join(self, who: str, holds: Callable[[], bool] | None = None) -> Listener:
-        """A new listener, which hears what is told from now on; ``holds`` False ends it."""
-        made = Listener(self, who, holds)
-        self._listeners.add(made)
+    def join(self, who: str, holds: Callable[[], bool] | None = None) -> Follower:
+        """A new follower, which hears what is told from now on; ``holds`` False ends it."""
+        made = Follower(self, who, holds)
+        self._followers.add(made)
         return made
 
     def count(self, who: str) -> int:
-        """How many listeners somebody has."""
-        return sum(one.who == who for one in self._listeners)
+        """How many followers somebody has."""
+        return sum(one.who == who for one in self._followers)
 
-    def leave(self, listener: Listener) -> None:
-        """Forget a listener; one that is forgotten already is no error."""
-        self._listeners.discard(listener)
+    def leave(self, follower: Follower) -> None:
+        """Forget a follower; one that is forgotten already is no error."""
+        self._followers.discard(follower)
 
     def tell(self, event: str, station: str, data: dict[str, Any]) -> None:
         """Hand an event of ``station`` to all."""
-        if self._listeners:
+        if self._followers:
             text = json.dumps({"station": station, **data}, ensure_ascii=False, allow_nan=False)
-            for one in self._listeners:
+            for one in self._followers:
                 one.put(event, station, text)
 
     def close(self) -> None:
         """End every stream."""
-        for one in tuple(self._listeners):
+        for one in tuple(self._followers):
             one.close()

@@ -412,7 +412,13 @@ def test_peer_that_may_not_replay_gets_gaps_at_once(tmp_path):
     for name in ("station", "peer"):
         keygen.run(
             argparse.Namespace(
-                folder=tmp_path / "keys", name=name, bundle=False, opcua=False, host=[], user=None
+                folder=tmp_path / "keys",
+                name=name,
+                bundle=False,
+                opcua=False,
+                console=False,
+                host=[],
+                user=None,
             )
         )
     keys = ClientKeys.load(tmp_path / "keys/peer.secret", tmp_path / "keys/station.public")

@@ -226,11 +226,11 @@ import sys
 from inspector.cli import main as cli
 from inspector.judging import judges
 load, calls = judges.load, []
-def once(station, given_up):
+def once(station, *more):
     calls.append(station)
     if len(calls) == 2:
         raise MemoryError("a bug")
-    yield from load(station, given_up)
+    yield from load(station, *more)
 judges.load = once
 sys.exit(cli.main(["run", sys.argv[1]]))
 """

@@ -295,6 +295,7 @@ def test_a_flood_of_certificates_fills_no_folder(tmp_path):
     assert len(list(rejected.iterdir())) == 100
 
 
+@pytest.mark.long
 def test_a_certificate_of_the_bridge_that_clients_would_refuse_is_one_line(tmp_path):
     make_pki(tmp_path / "pki", "bridge", ["10.9.8.7"])
     make_password(tmp_path / "plc.password")

@@ -84,6 +84,7 @@ def test_parts_of_the_simulator_as_grabbed(command, tmp_path, capsys):
     assert said.endswith(f"\nnext: inspector-model train {out} -o run --region {NUMBERS}\n")
 
 
+@pytest.mark.long
 def test_folder_is_continued_with_its_region(tmp_path, capsys):
     out = tmp_path / "parts"
     assert collected("simulator", "-o", out, "--count", 2, "--region", NUMBERS) == 0
@@ -364,6 +365,7 @@ def test_a_station_s_region_is_that_of_its_bundle_and_of_the_recipe_in_force(tmp
     assert wanted in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_frames_that_repeat_are_counted_and_not_told_one_by_one(tmp_path, capsys):
     camera = write_parts(
         tmp_path / "camera", *(as_camera(good(0), seed=number) for number in range(40))
@@ -435,6 +437,7 @@ def without_display() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "DISPLAY"}
 
 
+@pytest.mark.long
 def test_pick_without_a_window_asks_for_numbers(tmp_path):
     ours, theirs = pty.openpty()
     out = tmp_path / "parts"

@@ -101,6 +101,7 @@ def demo_station(tmp_path: Path, bundle_path: Path) -> Path:
     return running.write_station(tmp_path / "demo.yaml", bundle_path, camera)
 
 
+@pytest.mark.long
 def test_demo_counts_every_part(tmp_path, bundle_path):
     save = tmp_path / "out"
     found, out, err = running.inside(
@@ -117,6 +118,7 @@ def test_demo_counts_every_part(tmp_path, bundle_path):
     assert list(save.glob("*_overlay.jpg"))
 
 
+@pytest.mark.long
 def test_demo_goes_on_without_a_page(tmp_path, bundle_path, monkeypatch):
     def missing():
         raise ConfigError("console: needs starlette, which is not installed")
@@ -141,6 +143,7 @@ def test_a_page_that_does_not_start_is_told(tmp_path):
     assert "stations" in told[0]
 
 
+@pytest.mark.long
 def test_demo_without_a_bundle_says_so(tmp_path):
     station = demo_station(tmp_path, tmp_path / "none.onnx")
     found, out, err = running.inside("demo", station, "--no-console")

@@ -56,6 +56,7 @@ def test_all_is_well(tiny_line, tmp_path):
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.long
 def test_each_thing_that_would_fail_is_named(tiny_line, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

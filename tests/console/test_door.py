@@ -152,6 +152,7 @@ def test_a_head_that_comes_byte_by_byte_ends_too():
     asyncio.run(whole())
 
 
+@pytest.mark.long
 def test_a_stream_that_nobody_reads_ends(caplog):
     async def whole() -> None:
         async with served() as page:

@@ -205,6 +205,7 @@ def test_what_is_no_log_in_is_refused_in_words(guarded, content):
         assert refused(client.post("/api/log-in", content=content)) == (400, "malformed")
 
 
+@pytest.mark.long
 def test_a_removed_users_session_and_stream_end(guarded, tmp_path):
     users = guarded.folder / "users.yaml"
     add_user(users, "bo", "viewer", WORD)
@@ -318,6 +319,7 @@ def line(tiny_line: running.Running) -> running.Running:
     return tiny_line
 
 
+@pytest.mark.long
 def test_verdicts_go_on_whatever_browsers_do(line, served):
     """A thousand connections, floods of requests, a huge body and a stream that nobody reads."""
     port = int(served.url.rsplit(":", 1)[1].strip("/"))
@@ -365,6 +367,7 @@ def test_verdicts_go_on_whatever_browsers_do(line, served):
     assert lines < 100, "strangers fill no disk"
 
 
+@pytest.mark.long
 def test_the_log_of_a_page_has_few_lines_however_often_it_is_asked(alone):
     before = alone.log.count("\n")
     for number in range(60):

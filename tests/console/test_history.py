@@ -175,6 +175,7 @@ def test_half_a_table_never_looks_like_a_whole_one():
     assert whole.got[-1] == {"type": "http.response.body", "body": b""}
 
 
+@pytest.mark.long
 def test_nothing_is_fetched_for_a_browser_that_has_gone():
     fetched = 0
 

@@ -104,6 +104,7 @@ def counts(served: serving.Served) -> list[Any]:
     return [shift["passed"], shift["failed"], shift["faults"]]
 
 
+@pytest.mark.long
 def test_the_shift_is_counted_once_over_restarts_of_the_page(tmp_path):
     belt = Belt(tmp_path / "station")
     with contextlib.closing(belt):

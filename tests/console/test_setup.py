@@ -107,6 +107,7 @@ def collected_without_doubt(served, where):
             post(served, f"{where}/remove", photo=name)
 
 
+@pytest.mark.long
 def test_photos_are_what_the_camera_saw_and_each_part_is_taken_once(served, state):
     where = new_set(served)
     told = collected_without_doubt(served, where)

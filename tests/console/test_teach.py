@@ -153,6 +153,7 @@ def test_why_it_cannot_teach_is_told(shown: Shown) -> None:
     assert shown.tell("jobs/teach/cancel").status_code == 200
 
 
+@pytest.mark.long
 def test_the_trial_reads_what_was_fetched_as_the_station_kept_it(
     shown: Shown, folder: Path, tmp_path: Path
 ) -> None:

@@ -359,6 +359,7 @@ def test_one_part_alone_is_taught_and_not_cross_fitted(
     assert report.manifest.name == "disc B"
 
 
+@pytest.mark.long
 def test_copies_of_taught_parts_count_once_and_are_left_out_together(
     judged: Run, labelled: Path, tmp_path: Path
 ) -> None:
@@ -399,6 +400,7 @@ def test_a_plain_hold_out_is_rescored_by_the_model_in_service(
     assert scores[0] == pytest.approx(score_first(again.run), rel=1e-4)
 
 
+@pytest.mark.long
 def test_another_false_reject_target_may_be_set(roomy: Run, labelled: Path, tmp_path: Path) -> None:
     arguments = ["extend", "--precision", "fp32", str(roomy.folder), "--good", str(labelled), "-o"]
     arguments += [str(tmp_path / "part2.onnx"), "--false-reject", "20%"]
@@ -532,6 +534,7 @@ def test_a_folder_as_output_is_refused_before_the_work(
     assert list(tmp_path.iterdir()) == [output]
 
 
+@pytest.mark.long
 def test_moved_photos_are_found_with_data(
     roomy: Run, parts: Path, labelled: Path, tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ def run_length(share: float, usual: float, between: int, seed: int) -> int:
     return parts
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("usual", [0.02, 0.2, 0.6])
 def test_false_alarms_are_as_rare_as_promised(usual):
     """Run lengths are nearly exponential: the mean of 100 is above 0.75 of theirs in 99 of 100."""

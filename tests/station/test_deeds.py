@@ -246,6 +246,7 @@ def test_who_looks_is_told_the_limit_in_force(tmp_path, bundle):
         assert (camera.recipe, camera.limit_factor) == ("other", 1.0)
 
 
+@pytest.mark.long
 def test_an_alarm_is_acknowledged_until_it_ends(tmp_path, bundle):
     station = write(tmp_path, bundle, alarm={"fail_share": 0.01})
     with working(station) as (daemon, desk):

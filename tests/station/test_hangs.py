@@ -52,6 +52,7 @@ def answering(commands: str) -> Commander:
         time.sleep(0.05)
 
 
+@pytest.mark.long
 def test_a_station_whose_log_nobody_reads_judges_on_and_obeys_sigterm(tmp_path, bundle_path, parts):
     sockets = fixed()
     metrics = free_ports(1)[0].removeprefix("tcp://")
@@ -169,6 +170,7 @@ class Asking(threading.Thread):
                 self.answer = error
 
 
+@pytest.mark.long
 def test_a_share_that_hangs_in_a_changeover_delays_neither_verdict_nor_stop(tmp_path, bundle_path):
     other = tiny.write_bundle(tmp_path / "other.onnx", version="2")
     station, sockets = blocked_station(tmp_path, other)

@@ -84,6 +84,7 @@ def test_a_recipe_may_be_called_none(tmp_path, bundle_path):
     assert (choice.recipe, choice.source, choice.question) == ("none", "journal", "")
 
 
+@pytest.mark.long
 def test_a_changed_station_file_is_asked_about_until_somebody_answers(tmp_path, bundle_path):
     path = station_file(tmp_path, bundle_path)
     with contextlib.closing(Journal(tmp_path / "journal")) as journal:

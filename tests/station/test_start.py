@@ -52,6 +52,7 @@ def test_camera_that_is_not_there(tmp_path, bundle_path):
         refused(running.write_station(tmp_path / "s.yaml", bundle_path, camera), 14, "camera top: ")
 
 
+@pytest.mark.long
 def test_truncated_or_altered_bundle(station, bundle_path):
     whole = bundle_path.read_bytes()
     bundle_path.write_bytes(whole[: len(whole) // 2])

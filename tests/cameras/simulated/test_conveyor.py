@@ -108,7 +108,9 @@ def test_good_parts_have_no_mask_and_differ_naturally() -> None:
         assert np.abs(part.image.astype(int) - following.image).mean() > 2
 
 
-@pytest.mark.parametrize("kind", DEFECTS)
+@pytest.mark.parametrize(
+    "kind", [DEFECTS[0], *(pytest.param(one, marks=pytest.mark.long) for one in DEFECTS[1:])]
+)
 def test_mask_is_where_the_defect_is(kind: str) -> None:
     y, x = np.mgrid[0 : simulator.HEIGHT, 0 : simulator.WIDTH]
     away = np.hypot(x - simulator.WIDTH / 2, y - simulator.HEIGHT / 2)

@@ -86,6 +86,7 @@ def test_without_noise_only_belt_sensor_and_focus_differ(family: str) -> None:
     assert moved > same
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", ["brushed", "textile", "gear", "flange"])
 def test_texture_and_light_scale_the_spread_of_good_parts(family: str) -> None:
     def spread(conditions: Conditions) -> np.ndarray:

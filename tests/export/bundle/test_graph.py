@@ -293,6 +293,7 @@ def test_nan_anywhere_in_the_head_reaches_the_score(
     assert not np.isfinite(anomaly_map.max(axis=(1, 2))).any()
 
 
+@pytest.mark.long
 def test_openvino_scores_a_backbone_in_8_bits_alike(graphs: dict[str, onnx.ModelProto]) -> None:
     images = pictures(4, QUICK.size, 8)
     exact, found = run(graphs["int8"], images)[1], run_openvino(graphs["int8"], images)[1]

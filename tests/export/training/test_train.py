@@ -210,7 +210,7 @@ def test_without_normalisation_distances_are_judged_as_they_are(
     assert load_scorer(run, CPU).normaliser is None
 
 
-@pytest.mark.parametrize("normalise", ["auto", "position"])
+@pytest.mark.parametrize("normalise", ["auto", pytest.param("position", marks=pytest.mark.long)])
 def test_places_are_compared_unless_that_lets_drawn_defects_pass(
     parts: Path, tmp_path: Path, normalise: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

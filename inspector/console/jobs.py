@@ -313,11 +313,14 @@ class Jobs:
         assert child.stdout is not None
         pending = b""
         while True:
+            # Before Python 3.12 a wait_for that has just got its answer swallows a cancellation.
+            reading = asyncio.ensure_future(child.stdout.read(_CHUNK))
             try:
-                data = await asyncio.wait_for(child.stdout.read(_CHUNK), _TELL_S)
-            except asyncio.TimeoutError:
-                await self._flush()
-                continue
+                while not (await asyncio.wait((reading,), timeout=_TELL_S))[0]:
+                    await self._flush()
+            finally:
+                reading.cancel()
+            data = reading.result()
             # A line that never ends is cut.
             *lines, pending = re.split(rb"[\r\n]+", pending + data)
             if len(pending) > 4 * _LONGEST_LINE:

@@ -40,17 +40,19 @@ class Row:
     """Has a scratch folder, the number of trials, and who is told how far it is."""
 
 
-def main(package: str, names: Sequence[str], description: str) -> int:
-    """Run the rows ``names`` of ``package``, or those that the command names; the exit code.
+def row(package: str, name: str) -> Row:
+    """The row of a module, which is imported only now, with the extra that it needs."""
+    found = importlib.import_module(f"{package}.{name}").ROW
+    assert isinstance(found, Row)
+    return found
 
-    A row's module is imported only now, with the extra that it needs.
-    """
+
+def main(package: str, names: Sequence[str], description: str) -> int:
+    """Run the rows ``names`` of ``package``, or those that the command names; the exit code."""
     options = _options(package, names, description)
     title = package.rpartition(".")[2]
     path = options.out / f"{title}{'-quick' if options.quick else ''}.json"
-    rows: dict[str, Row] = {
-        name: importlib.import_module(f"{package}.{name}").ROW for name in options.rows or names
-    }
+    rows = {name: row(package, name) for name in options.rows or names}
     if options.quick and not options.rows:
         rows = {name: one for name, one in rows.items() if one.quick}
     figures = _earlier(path, names)

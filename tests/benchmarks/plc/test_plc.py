@@ -16,9 +16,11 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("stations are tried on Linux", allow_module_level=True)
 
+from benchmarks import rows
+from benchmarks.console import __main__ as console
 from benchmarks.figures import Figure
 from benchmarks.plc import __main__ as command
-from benchmarks.plc import books, clone, latency, method_call, modbus, not_ready, opcua, rows
+from benchmarks.plc import books, clone, latency, method_call, modbus, not_ready, opcua
 from benchmarks.plc.books import FAIL, FAULT, NONE, PASS, Accounts, Books
 from benchmarks.plc.line import HEARTBEAT_S, TIMEOUT_S, Cable
 from benchmarks.plc.opcua_plc import OpcuaPlc
@@ -307,9 +309,12 @@ def test_a_silent_cable_delivers_late_and_a_cut_one_hangs_up(tmp_path):
             cable.close()
 
 
-@pytest.mark.parametrize("name", rows.NAMES)
-def test_every_name_is_a_row(name):
-    found = rows.row(name)
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [("plc", name) for name in command.NAMES] + [("console", name) for name in console.NAMES],
+)
+def test_every_name_is_a_row(package, name):
+    found = rows.row(f"benchmarks.{package}", name)
     assert found.promise and found.trials >= found.quick >= 0
 
 
@@ -320,12 +325,13 @@ def test_rows_are_written_as_they_end_and_others_stay(tmp_path, monkeypatch, cap
         tick(trials, trials)
         return [Figure("lost", 0 if holds else 1, "parts", "0", holds)]
 
-    monkeypatch.setattr(command, "row", lambda name: rows.Row("nothing is lost", 7, 2, run))
+    made = rows.Row("nothing is lost", 7, 2, run)
+    monkeypatch.setattr(rows, "row", lambda package, name: made)
     monkeypatch.setattr(sys, "argv", ["plc", "modbus", "clone", "--out", str(tmp_path)])
-    assert command.main() == 0
+    assert rows.main("benchmarks.plc", command.NAMES, "") == 0
     holds = False
     monkeypatch.setattr(sys, "argv", ["plc", "modbus", "--out", str(tmp_path)])
-    assert command.main() == 1
+    assert rows.main("benchmarks.plc", command.NAMES, "") == 1
     figures = json.loads((tmp_path / "plc.json").read_text())["figures"]
     told = [(one["row"], one["name"], one["value"], one["goal"], one["holds"]) for one in figures]
     assert told == [("modbus", "lost", 1, "0", False), ("clone", "lost", 0, "0", True)]

@@ -29,7 +29,7 @@ def measure(folder: Path, trials: int, tick: Tick) -> Sequence[Figure]:
             page = context.new_page()
             begun_s = time.monotonic()
             page.goto(served.url, wait_until="commit")
-            page.wait_for_function("document.body?.dataset.shown", polling=10)
+            page.locator("body[data-shown]").wait_for(state="attached")
             taken.append(time.monotonic() - begun_s)
             context.close()
             tick(number + 1, trials)

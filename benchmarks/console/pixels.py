@@ -27,7 +27,7 @@ def measure(folder: Path, trials: int, tick: Tick) -> Sequence[Figure]:
         page = chromium.new_page(viewport={"width": 1024, "height": 600})
         page.add_init_script(stand.SHOWN)
         page.goto(served.url)
-        page.wait_for_function("document.body.dataset.shown")
+        page.locator("body[data-shown]").wait_for(state="attached")
         page.wait_for_timeout(1000 * _WARM_S)
         page.evaluate("window.shown = {}")
         begun_ms = time.time_ns() / 1e6

@@ -69,7 +69,7 @@ def measure(folder: Path, trials: int, tick: Tick) -> Sequence[Figure]:
 
 def _publish(publisher: Publisher, count: int, tick: Tick) -> None:
     """Publish verdicts at a steady rate; the browser runs beside."""
-    first = stations.verdict(1)
+    of = first = stations.verdict(1)
     picture = np.full((224, 224, 3), 90, np.uint8)
     files = encode_png(picture[..., 0]), encode_jpeg(picture)
     begun_s, sent, pictures, told_s = time.monotonic(), 0, 0, 0.0

@@ -208,7 +208,7 @@ class Connection(aiomqtt.Client):
         def write() -> None:
             try:
                 client.loop_write()
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001 - the library takes any as its end, too
                 if not self._disconnected.done():
                     self._disconnected.set_exception(error)
 

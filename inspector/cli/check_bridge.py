@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from inspector.cli.bridge import load_keys, load_passwords, require
-from inspector.cli.check_result import CheckResult, wrong, wrong_file
+from inspector.cli.check_result import CheckResult, try_port, wrong, wrong_file
 from inspector.client import ClientKeys, Commander, Subscriber
 from inspector.config.bridge_file import ModbusBridge, OpcuaBridge, load_opcua_bridge
 from inspector.config.modbus_client import PolledBridge, RemoteIoBridge, load_modbus
@@ -73,10 +72,8 @@ def _check_plc(config: PlcBridge, path: Path, fieldbus: str) -> Iterator[CheckRe
     except (ConfigError, SecretError) as problem:
         yield wrong("keys" if isinstance(problem, SecretError) else "packages", problem)
         return
-    host, port = config.host_and_port
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        socket.create_server((host, port), family=family).close()
+        try_port(*config.host_and_port)
         yield CheckResult("port", f"{config.listen} is free")
     except OSError as error:
         why = f"cannot be bound: {reason_of(error)} ({config.documented_in})"

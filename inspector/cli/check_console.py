@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from inspector.cli.bridge import load_keys
-from inspector.cli.check_result import CheckResult, wrong, wrong_file
+from inspector.cli.check_result import CheckResult, try_port, wrong, wrong_file
 from inspector.cli.console import require
 from inspector.client import ClientKeys, Commander, Subscriber, Viewer
 from inspector.config.console_file import ConsoleFile, ShownStation, load_console
@@ -82,10 +81,8 @@ def _check_tls(config: ConsoleFile) -> Iterator[CheckResult]:
 
 
 def _check_port(config: ConsoleFile) -> CheckResult:
-    host, port = config.host_and_port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((host, port), family=family).close()
+        try_port(*config.host_and_port)
     except OSError as error:
         why = f"cannot be used: {reason_of(error)}; is the page running already?"
         return wrong("port", PortError(f"listen: {config.listen}: {why}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,3 +31,9 @@ def wrong_file(refusal: ConfigError | Problems) -> Iterator[CheckResult]:
     """All that is wrong with a station's or a bridge's file."""
     for problem in refusal.problems if isinstance(refusal, Problems) else [refusal]:
         yield wrong("config", problem)
+
+
+def try_port(host: str, port: int) -> None:
+    """Listen for a moment where a bridge or the page will. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    socket.create_server((host, port), family=family).close()

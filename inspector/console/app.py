@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from inspector.console.access import RefusedError, allowed, person
+from inspector.console.access import RefusedError, person
 from inspector.console.hub import Hub
 from inspector.console.line import Line
 from inspector.console.texts import LANGUAGES, texts
@@ -137,6 +137,3 @@ def _station_refused(_: Request, error: Exception) -> Response:
     # Without a code the station did not answer.
     status = 409 if error.code else 504
     return JSONResponse({"code": error.code or "no_answer", "detail": str(error)}, status)
-
-
-__all__ = ["Page", "allowed", "body", "line_of"]

@@ -101,7 +101,7 @@ class Lesson:
             path = _path(verdict)
             if not entry.has_picture or path is None:
                 continue
-            if data := await self.line.look(lambda viewer, v=verdict: _stored(viewer, v)):  # type: ignore[misc]
+            if data := await self.line.look(functools.partial(_stored, verdict=verdict)):
                 await asyncio.to_thread(_write, self.kept / path, data)
                 done, size = done + 1, size + len(data)
                 report("fetching pictures", done, TRIED_PARTS)
@@ -115,7 +115,7 @@ class Lesson:
         query = HistoryQuery(camera=self.camera, id="trial")
         for _ in range(_LOOKED_AT // query.limit):
             asked = query
-            answer, _ = await self.line.ask(lambda viewer, asked=asked: viewer.ask(asked))  # type: ignore[misc]
+            answer, _ = await self.line.ask(functools.partial(Viewer.ask, query=asked))
             for entry in answer.entries:
                 verdict = entry.verdict
                 if verdict.recipe == self.recipe and verdict.purpose == "production":

@@ -27,7 +27,7 @@ export function rangeOf(set) {
 }
 
 /** What photos are wrong with, in words. */
-export function wordsOf(objection) {
+function wordsOf(objection) {
   return text(`setup.objection.${objection.kind}`, { like: objection.like.replace(/\.\w+$/, "") });
 }
 

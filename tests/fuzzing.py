@@ -34,7 +34,6 @@ def fuzz(strategy: st.SearchStrategy[Any], check: Callable[[Any], None]) -> None
         max_examples=EXAMPLES,
         derandomize=not budget_s,
         database=None,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )(given(strategy)(timed))
     test()

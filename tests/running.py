@@ -156,7 +156,7 @@ def running(station: Path, *options: str, program: str = "") -> Iterator[Running
 
 def items(subscriber: Subscriber, quiet_ms: int = 300) -> Iterator[Any]:
     """Everything until the station has halted and its pictures are here."""
-    halted, deadline = False, time.monotonic() + 30.0
+    halted, deadline = False, time.monotonic() + 60.0
     while time.monotonic() < deadline:
         item = subscriber.receive(quiet_ms)
         if item is None and halted:
@@ -183,7 +183,7 @@ def judge_all(station: Path, quiet_ms: int = 300) -> Heard:
     with running(station, "--wait-for-subscriber", "10") as daemon:
         with daemon.subscriber() as subscriber:
             heard = Heard(subscriber, quiet_ms)
-        assert daemon.child.wait(10) == 0, daemon.log
+        assert daemon.child.wait(START_S) == 0, daemon.log
     assert heard.gaps == []
     assert [verdict.seq for verdict in heard.verdicts] == list(range(1, len(heard.verdicts) + 1))
     return heard

@@ -706,7 +706,7 @@ def test_25_changeover_is_not_forgotten_at_a_crash(tmp_path, bundle_path):
         assert plc.status().recipe_from == "command"
         # Answered, so it is on the disk, although no part was judged.
         daemon.child.send_signal(signal.SIGKILL)
-        daemon.child.wait(10)
+        daemon.child.wait(running.START_S)
     with running.running(path) as daemon, Commander(daemon.commands) as plc:
         daemon.wait_for_log(r"WARNING recipe name=b source=journal file=a ")
         daemon.wait_for_log(r"state=Ready")
@@ -718,4 +718,4 @@ def test_25_changeover_is_not_forgotten_at_a_crash(tmp_path, bundle_path):
         assert code == 0
         assert "b (in force since before this start)" in out
         daemon.child.send_signal(signal.SIGKILL)
-        daemon.child.wait(10)
+        daemon.child.wait(running.START_S)

@@ -101,7 +101,7 @@ SYLLABLES = st.sampled_from(
 MARK = "Hd5Hd5"
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 @given(st.sampled_from(FORMS), st.lists(SYLLABLES, max_size=8), st.lists(SYLLABLES, max_size=8))
 def test_no_secret_shows_whatever_is_in_it(form, before, after):
     """Of a secret no letter may show; only ``&`` ends the value of a query."""
@@ -141,7 +141,7 @@ def test_plain_text_is_one_line_that_moves_nothing(text):
 
 
 @given(HOSTILE, HOSTILE, HOSTILE)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_watch_shows_one_line_for_a_verdict(part_id, detail, camera):
     shown = said(
         lambda lines: lines.verdict(

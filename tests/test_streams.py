@@ -134,4 +134,4 @@ def test_an_error_that_nobody_reads_ends_the_command_all_the_same(tmp_path):
             env=running.environment(),
         ) as child,
     ):
-        assert child.wait(8) == 10
+        assert child.wait(running.START_S) == 10

@@ -15,7 +15,7 @@ from typing import Final
 
 from benchmarks import rows
 
-NAMES: Final = ("pixels", "heap", "first_view", "clients", "history")
+NAMES: Final = ("pixels", "heap", "first_view", "clients", "beside", "history")
 
 if __name__ == "__main__":
     try:

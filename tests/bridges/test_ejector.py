@@ -360,7 +360,7 @@ def test_healthy_is_a_wave_that_stands_still_without_a_station_or_module():
     assert line.ejector.wave(line.now_s) is None
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_a_pass_is_on_only_for_a_good_part_that_is_at_the_ejector(data):
     """Whatever happens: parts, verdicts, stops, gaps, losses, in any order."""

@@ -257,7 +257,6 @@ def test_no_part_gets_a_verdict_by_another_parts_picture() -> None:
         settings=settings(
             max_examples=40,
             stateful_step_count=15,
-            deadline=None,
             suppress_health_check=[HealthCheck.too_slow],
         ),
     )

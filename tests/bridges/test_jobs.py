@@ -132,7 +132,7 @@ class Line(RuleBasedStateMachine):
 
 
 TestLine = Line.TestCase
-TestLine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestLine.settings = settings(max_examples=60, stateful_step_count=30)
 
 
 def started() -> tuple[Jobs, Job]:

@@ -83,7 +83,7 @@ def test_a_line_with_every_party_killed_in_turn(line):
     assert plc.block.sessions >= 2
 
     bridge.send_signal(signal.SIGTERM)
-    assert bridge.wait(10) == 0, line.said()
+    assert bridge.wait(running.START_S) == 0, line.said()
     assert not re.search("Traceback|crash", line.said())
 
 

@@ -134,7 +134,7 @@ def test_a_polled_plc_through_cuts_and_kills(polled):
     polled.until_ready()
 
     bridge.send_signal(signal.SIGTERM)
-    assert bridge.wait(10) == 0, polled.said()
+    assert bridge.wait(running.START_S) == 0, polled.said()
     assert not re.search("Traceback|crash", polled.said())
     code, out, _ = running.inside("check", polled.file)
     assert code == 0 and "has every block to read" in out, out

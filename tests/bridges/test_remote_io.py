@@ -106,7 +106,7 @@ def test_a_line_whose_bridge_and_cable_die_between_on_and_off(tmp_path, bundle_p
     # It is stopped while the coil is on, and turns it off itself.
     passed_on(line)
     bridge.send_signal(signal.SIGTERM)
-    assert bridge.wait(10) == 0, line.said()
+    assert bridge.wait(running.START_S) == 0, line.said()
     assert not any(line.module.coils)
     assert not re.search("Traceback|crash", line.said())
 

@@ -198,7 +198,7 @@ def test_every_connection_has_the_next_number_and_its_death(tmp_path, station, b
             cable.mend()
             wait_for(lambda: host.kinds.count("NBIRTH") == 3)
             child.send_signal(signal.SIGTERM)
-            assert child.wait(10) == 0
+            assert child.wait(20) == 0
         wait_for(lambda: host.kinds.count("NDEATH") == 3)
     births, deaths = of_kind(host, "NBIRTH"), of_kind(host, "NDEATH")
     assert [one["metrics"]["bdSeq"] for one in births] == [0, 1, 2]

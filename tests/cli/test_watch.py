@@ -34,7 +34,7 @@ def test_watch_shows_and_saves(tmp_path, station):
             *("--count", "2", "--save", tmp_path / "seen"),
         )
         assert (found, err) == (0, "")
-        assert daemon.child.wait(10) == 0
+        assert daemon.child.wait(running.START_S) == 0
     assert [line.split()[3:5] for line in out.splitlines() if ".png" in line] == [
         ["PASS", "0.000"],
         ["FAIL", "1.984"],
@@ -89,7 +89,7 @@ def test_watch_saves_parts_without_an_id(tmp_path, bundle_path):
                 *("--count", "1", "--save", tmp_path / "seen"),
             )
             daemon.child.terminate()
-            assert daemon.child.wait(10) == 0, daemon.log
+            assert daemon.child.wait(running.START_S) == 0, daemon.log
     finally:
         plug.pull()
     assert (found, err) == (0, "")
@@ -168,7 +168,7 @@ def test_demo_leaves_no_station_behind(tmp_path, bundle_path, number):
         assert len(children) == 2, "a station and its page"
         demo.send_signal(number)
         out = demo.stdout.read().decode()
-        assert demo.wait(10) == (0 if number == signal.SIGINT else -signal.SIGKILL)
+        assert demo.wait(running.START_S) == (0 if number == signal.SIGINT else -signal.SIGKILL)
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
     if number == signal.SIGINT:

@@ -557,9 +557,7 @@ STEPS = st.lists(
 
 
 @pytest.mark.long
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
-)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(steps=STEPS)
 def test_whatever_is_lost_the_subscriber_ends_with_the_journals_list(steps):
     with tempfile.TemporaryDirectory() as folder, Station(Path(folder)) as station:

@@ -140,7 +140,7 @@ def serving(folder: Path, stations: dict[str, dict[str, str]], **keys: Any) -> I
                 served.take_token()
                 yield served
             child.send_signal(signal.SIGTERM)
-            assert child.wait(10) == 0, served.log
+            assert child.wait(running.START_S) == 0, served.log
         finally:
             child.kill()
 

@@ -33,9 +33,7 @@ def test_missing_bundle_is_one_line(tmp_path):
         bundle.read(tmp_path / "none.onnx")
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_flipped_bit_is_refused(bundle_path, data):
     whole = bytearray(bundle_path.read_bytes())
@@ -45,9 +43,7 @@ def test_any_flipped_bit_is_refused(bundle_path, data):
         bundle.unseal(bytes(whole), bundle_path)
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_truncation_is_refused(bundle_path, data):
     whole = bundle_path.read_bytes()

@@ -100,7 +100,7 @@ def test_strides_do_not_matter():
     assert geometry.apply(image[:, ::2]).flags.c_contiguous
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     height=st.integers(40, 300),
     width=st.integers(40, 300),
@@ -131,7 +131,7 @@ def test_a_spot_is_found_where_it_is_in_the_camera_frame(height, width, fit, spo
     deep=st.booleans(),
     fit=st.sampled_from(["stretch", "letterbox"]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_region_in_place_gives_the_bits_of_a_copy(height, width, layers, deep, fit):
     """As a camera's process puts it into shared memory: read-only, a view of a larger picture."""
     shape = (height + 9, width + 7, *([layers] if layers else []))

@@ -116,7 +116,7 @@ def test_a_whole_photo_has_the_pixels_that_opencv_reads(kind):
 
 
 @pytest.mark.parametrize("kind", FILES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(share=st.floats(0, 1, exclude_max=True), end=st.booleans())
 def test_a_photo_that_is_cut_anywhere_is_the_same_or_refused(kind, share, end):
     data = FILES[kind]
@@ -276,7 +276,7 @@ def test_a_tiff_is_never_turned(way, more):
     np.testing.assert_array_equal(decode(turned), PICTURE[..., ::-1])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     start=st.sampled_from(
         [

@@ -173,8 +173,8 @@ def test_a_station_whose_parts_all_fail_says_so(tmp_path, bundle_path, capsys):
         metrics = daemon.wait_for_log(r" metrics address=(\S+)\n")[1]
         for number in range(1, 23):
             assert plc.trigger("top", number).verdict is Verdict.FAIL
-        found = alarmed(plc, True)
-        assert found.state == "Ready"
+        daemon.wait_for_log(r"WARNING alarm verdict=FAIL recipe=r camera=top seq=9 ")
+        found = alarmed(plc, True, state="Ready")
         assert found.alarm.startswith("top: 9 of 9 parts FAIL, usual are at most 20 in 100; none")
         code, out, _ = running.inside("status", daemon.commands)
         assert (code, out.splitlines()[0][:30]) == (1, "WARNING line-1 Ready, alarm: t")
@@ -186,7 +186,7 @@ def test_a_station_whose_parts_all_fail_says_so(tmp_path, bundle_path, capsys):
         assert alarmed(plc, False).alarm == ""
         daemon.wait_for_log(r"WARNING alarm verdict=FAIL recipe=r camera=top seq=9 ")
         daemon.child.terminate()
-        assert daemon.child.wait(10) == 0
+        assert daemon.child.wait(running.START_S) == 0
     assert status.assess(found)[0].text == f"alarm: {found.alarm}"
     lines = output.Lines(output.Terminal(width=300))
     lines.status(found)
@@ -197,10 +197,12 @@ def test_a_station_whose_parts_all_fail_says_so(tmp_path, bundle_path, capsys):
     assert shown.endswith("the alarm is over\n")
 
 
-def alarmed(plc: Commander, wanted: bool):
+def alarmed(plc: Commander, wanted: bool, state: str = ""):
     """The first status with an alarm, or without one: it is made once a second."""
-    until = time.monotonic() + 10.0
-    while bool((found := plc.status()).alarm) is not wanted:
+    until = time.monotonic() + running.START_S
+    while bool((found := plc.status()).alarm) is not wanted or found.state != (
+        state or found.state
+    ):
         assert time.monotonic() < until, found
         time.sleep(0.05)
     return found

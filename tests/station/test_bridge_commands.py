@@ -373,7 +373,7 @@ def test_crashes_undo_neither_stop_nor_start_and_leave_a_fault_without_a_picture
         ):
             yield daemon, plc
             daemon.child.send_signal(signal.SIGKILL)
-            daemon.child.wait(10)
+            daemon.child.wait(running.START_S)
 
     with start() as (daemon, plc):
         daemon.wait_for_log(r"state=Ready")

@@ -49,7 +49,7 @@ def test_wrong_clock_at_boot_deletes_few_pictures_and_is_logged_when_it_is_set(
             while len(list(pictures(folder))) < number and time.monotonic() < deadline:
                 time.sleep(0.01)
         daemon.child.terminate()
-        assert daemon.child.wait(10) == 0, daemon.log
+        assert daemon.child.wait(running.START_S) == 0, daemon.log
         assert " clock set" not in daemon.log
     assert len(list(pictures(folder))) == 30
     with (
@@ -62,7 +62,7 @@ def test_wrong_clock_at_boot_deletes_few_pictures_and_is_logged_when_it_is_set(
         line = daemon.wait_for_log(r"clock set_by_s=(\S+)")
         assert abs(int(line[1]) + 40 * 86_400) <= 1
         daemon.child.terminate()
-        assert daemon.child.wait(10) == 0, daemon.log
+        assert daemon.child.wait(running.START_S) == 0, daemon.log
     assert len(re.findall(" clock set_by_s=", daemon.log)) == 1
     # Four came; the first of them let none go, each other one two.
     assert len(list(pictures(folder))) == 30 + 4 - 3 * 2

@@ -184,7 +184,7 @@ def test_sigterm_judges_what_was_grabbed(tmp_path):
                     if len(verdicts) == 4:
                         stopped_us = time.time_ns() // 1000
                         daemon.child.send_signal(signal.SIGTERM)
-        assert daemon.child.wait(10) == 0, daemon.log
+        assert daemon.child.wait(running.START_S) == 0, daemon.log
     assert [v.part_id for v in verdicts] == [f"{n % 50:03}.png" for n in range(len(verdicts))]
     assert {v.reason for v in verdicts} == {""}
     # Many waited when the signal came, up to the newest: all of them are here.
@@ -262,7 +262,7 @@ def test_lost_camera_is_one_fault_and_heals(tmp_path, bundle_path):
             after = list(running.until(subscriber, lambda i: getattr(i, "verdict", "") == "PASS"))
             daemon.child.terminate()
             rest = [i for i in running.items(subscriber) if isinstance(i, VerdictMessage)]
-            assert daemon.child.wait(10) == 0, daemon.log
+            assert daemon.child.wait(running.START_S) == 0, daemon.log
     finally:
         plug.pull()
     every = before + lost + state + healed + after + rest
@@ -298,6 +298,6 @@ def test_thread_that_dies_ends_the_station_with_an_error(station, thread):
     with running.running(station, program=program) as daemon:
         with daemon.subscriber() as subscriber:
             list(running.until(subscriber, lambda i: getattr(i, "state", "") == "Error"))
-        assert daemon.child.wait(10) == 1, daemon.log
+        assert daemon.child.wait(running.START_S) == 1, daemon.log
     assert f"thread {thread} crashed" in daemon.log
     assert "Halted" not in daemon.log

@@ -64,7 +64,7 @@ def test_without_its_journal_it_is_not_ready_and_passes_no_part(
                 assert plc.trigger("top", number, f"p{number}").verdict.value == "FAULT"
         saved = Path(daemon.wait_for_log(r"journal saved file=(\S+) verdicts=4")[1])
         daemon.child.terminate()
-        assert daemon.child.wait(10) == 0, daemon.log
+        assert daemon.child.wait(running.START_S) == 0, daemon.log
     with contextlib.closing(sqlite3.connect(saved)) as db:
         found = [json.loads(row[0]) for row in db.execute("SELECT json FROM verdict")]
     assert [each["part_id"] for each in found] == ["p1", "p2", "p3", "p4"]
@@ -76,7 +76,7 @@ def test_damaged_rows_are_gaps_of_one_and_in_the_status(station: Path, tmp_path:
         epoch = plc.status().epoch
         said = [plc.trigger("top", number, f"p{number}") for number in range(1, 11)]
         daemon.child.terminate()
-        assert daemon.child.wait(10) == 0, daemon.log
+        assert daemon.child.wait(running.START_S) == 0, daemon.log
     with contextlib.closing(sqlite3.connect(station.parent / "journal" / FILE)) as db, db:
         for seq, old, new in ((3, "{", "<"), (10, '"seq":10', '"seq":11')):
             db.execute(
@@ -100,7 +100,7 @@ def test_damaged_rows_are_gaps_of_one_and_in_the_status(station: Path, tmp_path:
                 if isinstance(item, VerdictMessage | Gap):
                     found.append(item)
         daemon.child.terminate()
-        assert daemon.child.wait(10) == 0, daemon.log
+        assert daemon.child.wait(running.START_S) == 0, daemon.log
     expected: list[VerdictMessage | Gap] = [*said, last]
     expected[2] = Gap("line-1", epoch, 3, 3)
     expected[9] = Gap("line-1", epoch, 10, 10)

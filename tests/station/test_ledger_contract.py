@@ -486,7 +486,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedger = LedgerMachine.TestCase
-TestLedger.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestLedger.settings = settings(max_examples=200, stateful_step_count=60)
 
 
 @given(

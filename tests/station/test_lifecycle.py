@@ -72,7 +72,7 @@ def test_a_station_from_ready_to_stopping(systemd, station):
             raise AssertionError(text)
         daemon.child.send_signal(signal.SIGTERM)
         hear(systemd, "STOPPING=1")
-        assert daemon.child.wait(10) == 0, daemon.log
+        assert daemon.child.wait(running.START_S) == 0, daemon.log
     code, out, _ = running.inside("status", commands, "--timeout", "0.3")
     assert (code, out.split()[0]) == (2, "CRITICAL")
 

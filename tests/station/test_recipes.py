@@ -105,7 +105,7 @@ def test_a_changed_station_file_is_asked_about_until_somebody_answers(tmp_path, 
         plc.reload()
         assert plc.status().state == "Error"
         daemon.child.send_signal(signal.SIGKILL)
-        daemon.child.wait(10)
+        daemon.child.wait(running.START_S)
     # Nobody answered, so it is asked again.
     with running.running(path) as daemon, Commander(daemon.commands) as plc:
         daemon.wait_for_log(r"state=Error")
@@ -128,7 +128,7 @@ def test_run_recipe_answers_for_a_recipe_that_is_gone(tmp_path, bundle_path):
         daemon.wait_for_log(r"state=Ready")
         assert plc.trigger("top", 1).recipe == "c"
         daemon.child.terminate()
-        assert daemon.child.wait(10) == 0
+        assert daemon.child.wait(running.START_S) == 0
     assert kept(tmp_path) == RecipeInForce(LINE, "c", "a")
     code, out, _ = running.inside("check", path)
     assert code == 0, out
@@ -153,7 +153,7 @@ sys.exit(cli.main(["run", sys.argv[1]]))
     with running.running(path, program=program) as daemon, Commander(daemon.commands) as plc:
         with pytest.raises(CommandError):
             plc.recipe("b", timeout_s=2)
-        daemon.child.wait(10)
+        daemon.child.wait(running.START_S)
     assert kept(tmp_path) == RecipeInForce(LINE, "a", "a")
 
 
@@ -286,7 +286,7 @@ def test_a_reload_says_what_of_the_station_file_is_not_in_force(tmp_path, bundle
             in (running.inside("status", daemon.commands)[1])
         )
         daemon.child.terminate()
-        assert daemon.child.wait(10) == 0
+        assert daemon.child.wait(running.START_S) == 0
         path.unlink()
 
 

@@ -50,7 +50,7 @@ class Disk:
         verdicts: Sequence[VerdictMessage],
         reports: Sequence[Delivered] = (),
     ) -> Sequence[Delivered]:
-        assert self.gate.wait(10)
+        assert self.gate.wait(20)
         if self.full:
             raise JournalError("disk full")
         self.commits += 1

@@ -64,7 +64,7 @@ def test_hang_up_without_a_terminal_reads_the_bundles_again(tmp_path, bundle_pat
         daemon.wait_for_log("changeover refused")
         assert plc.trigger("top", number + 1).model.version == "2"
         daemon.child.terminate()
-        assert daemon.child.wait(10) == 0, daemon.log
+        assert daemon.child.wait(running.START_S) == 0, daemon.log
 
 
 ON_TERMINAL = """
@@ -93,7 +93,7 @@ def test_a_closed_terminal_stops_the_station_in_order(tmp_path, bundle_path, par
             list(running.until(subscriber, lambda item: isinstance(item, VerdictMessage)))
             os.close(terminal)
             heard = running.Heard(subscriber)
-            assert child.wait(10) == 0
+            assert child.wait(running.START_S) == 0
         finally:
             child.kill()
     assert heard.statuses[-1].state == "Halted"
@@ -119,7 +119,7 @@ def test_a_killed_simulator_goes_on_where_it_was(tmp_path, bundle_path, kind):
         ]
         child.kill()
         verdicts = begun + running.Heard(subscriber).verdicts
-        assert daemon.child.wait(10) == 0, daemon.log
+        assert daemon.child.wait(running.START_S) == 0, daemon.log
         assert "state=lost" in daemon.log
     lost = [one for one in verdicts if one.reason == "camera_lost"]
     seen = [one.part_id for one in verdicts if one.reason != "camera_lost"]
@@ -150,7 +150,7 @@ def test_a_deleted_lock_lets_no_second_station_in(tmp_path, bundle_path, parts):
         with Commander(sockets["commands"]) as plc:
             assert plc.trigger("top", 1).seq == 1
         daemon.child.terminate()
-        assert daemon.child.wait(10) == 0, daemon.log
+        assert daemon.child.wait(running.START_S) == 0, daemon.log
     Journal(folder).close()
     with Commander(sockets["commands"], timeout_s=0.2) as plc, pytest.raises(CommandError):
         plc.status()

@@ -204,7 +204,7 @@ def test_running_ipc_station_keeps_its_subscribers(tmp_path, bundle_path, parts)
                 list(running.until(newcomer, lambda i: isinstance(i, VerdictMessage)))
             daemon.child.terminate()
             rest = [i for i in running.items(subscriber) if isinstance(i, VerdictMessage)]
-        assert daemon.child.wait(10) == 0, daemon.log
+        assert daemon.child.wait(running.START_S) == 0, daemon.log
     assert [v.seq for v in rest] == list(range(4, len(rest) + 4))
     with running.running(station) as killed:
         killed.wait_for_log("state=running")
@@ -227,7 +227,7 @@ def test_status_shows_a_station_that_is_still_loading(tmp_path, bundle_path):
                 assert item is not None
                 states += [item.state] if isinstance(item, StatusMessage) else []
             daemon.child.terminate()
-            assert daemon.child.wait(10) == 0, daemon.log
+            assert daemon.child.wait(running.START_S) == 0, daemon.log
     finally:
         plug.pull()
     assert list(dict.fromkeys(states)) == [

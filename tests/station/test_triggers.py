@@ -109,7 +109,7 @@ def test_trigger_that_a_crash_left_is_a_fault_after_the_restart(station):
         threading.Timer(0.2, daemon.child.send_signal, (signal.SIGKILL,)).start()
         with Commander(daemon.commands, session=session) as other, pytest.raises(CommandError):
             other.trigger("top", 5, "p5", timeout_s=1.0)
-        daemon.child.wait(10)
+        daemon.child.wait(running.START_S)
     with running.running(station) as daemon, ready(daemon) as plc:
         assert plc.trigger("top", 2, "p2").verdict.value in {"PASS", "FAIL"}
     found = recorded(station)
@@ -217,7 +217,7 @@ def test_part_that_waits_at_the_stop_gets_its_verdict(station):
     with running.running(station, program=SLOW_JUDGE) as daemon, ready(daemon) as plc:
         threading.Timer(0.2, daemon.child.send_signal, (signal.SIGTERM,)).start()
         assert plc.trigger("top", 1, "p1").part_id == "p1"
-        assert daemon.child.wait(15) == 0, daemon.log
+        assert daemon.child.wait(running.START_S) == 0, daemon.log
     assert [v.part_id for v in recorded(station)] == ["p1"]
 
 
@@ -417,7 +417,7 @@ def test_commands_of_the_last_moments_are_answered(station):
             except CommandError as error:
                 answers.append(error.code)
                 break
-        assert daemon.child.wait(15) == 0, daemon.log
+        assert daemon.child.wait(running.START_S) == 0, daemon.log
     assert set(answers) <= {"", "anomaly", "not_ready", "deadline_missed", "stopping"}, answers
 
 
@@ -436,6 +436,6 @@ def test_journal_that_fails_at_the_stop_is_no_crash(station):
         threading.Timer(0.2, fail_and_stop).start()
         with contextlib.suppress(CommandError):
             assert plc.trigger("top", 1, timeout_s=5.0).verdict.value == "FAULT"
-        assert daemon.child.wait(15) == 0, daemon.log
+        assert daemon.child.wait(running.START_S) == 0, daemon.log
     assert "state=Halted" in daemon.log
     assert "Traceback" not in daemon.log

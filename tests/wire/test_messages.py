@@ -220,7 +220,7 @@ def test_trigger_written_from_the_page_alone_gets_its_verdict(tmp_path, bundle_p
         assert (code, printed) == (1, [])
         assert errors.startswith("refused: unknown")
         daemon.child.terminate()
-        assert daemon.child.wait(10) == 0, daemon.log
+        assert daemon.child.wait(running.START_S) == 0, daemon.log
 
 
 def test_subscriber_written_from_the_page_alone_gets_every_verdict(tmp_path, bundle_path):
@@ -242,7 +242,7 @@ def test_subscriber_written_from_the_page_alone_gets_every_verdict(tmp_path, bun
             timeout=20,
             check=False,
         )
-        assert daemon.child.wait(10) == 0
+        assert daemon.child.wait(running.START_S) == 0
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "1 000.png PASS 0.0",

@@ -165,7 +165,7 @@ def test_every_backbone_scores_as_in_float64(name: str) -> None:
     batch=st.integers(1, 3),
     chunks=st.sampled_from([1, 4]),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_any_model_scores_as_in_float64(
     seed: int,
     size: tuple[int, int],

@@ -391,7 +391,7 @@ def test_what_a_name_says(name: str, says: str) -> None:
 WORDS = ["good", "ok", "bad", "crack", "mask", "train", "test", "monday", "camera", "Data"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sets(st.lists(st.sampled_from(WORDS), max_size=3).map("/".join), min_size=1, max_size=4))
 def test_whatever_the_folders_no_defect_is_trained_on(
     tmp_path_factory: pytest.TempPathFactory, folders: set[str]

@@ -78,7 +78,7 @@ photos = st.builds(
 
 
 @pytest.mark.long
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(photos, min_size=1, max_size=9), st.integers(0, 2**31))
 def test_any_photos_get_one_defect_each(images: list[Frame8], seed: int) -> None:
     before = [image.copy() for image in images]

@@ -16,7 +16,7 @@ from sklearn.metrics import f1_score, roc_auc_score, roc_curve
 from export.evaluation import metrics
 from export.evaluation.metrics import Curve, PixelTally, Rate
 
-slowly = settings(deadline=None, max_examples=60)
+slowly = settings(max_examples=60)
 
 coarse = st.integers(0, 12).map(lambda v: v / 8)
 fine = st.floats(0, 50, width=32)

@@ -124,7 +124,7 @@ def test_unit_of_distance_is_a_good_patch_to_its_nearest_item(gain: float, init:
 
 
 @given(seed=st.integers(0, 1000), radius=st.floats(0.0, 4.0), alpha=st.floats(0.0, 2.0))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_loss_is_equations_2_and_3(seed: int, radius: float, alpha: float) -> None:
     built = model(seed=seed)
     with torch.no_grad():
@@ -148,7 +148,7 @@ def test_loss_is_equations_2_and_3(seed: int, radius: float, alpha: float) -> No
     width=st.integers(1, 6),
     share=st.floats(0.01, 0.99),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_farthest_first_is_the_literal_greedy_choice(
     seed: int, count: int, width: int, share: float
 ) -> None:
@@ -202,7 +202,7 @@ def test_a_patch_in_the_bank_scores_zero_even_far_from_the_origin() -> None:
     factor=st.sampled_from([4, 8]),
     sigma=st.floats(0.5, 6.0),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_smoothing_matrices_are_bilinear_then_gaussian(
     grid: tuple[int, int], factor: int, sigma: float
 ) -> None:

@@ -30,7 +30,7 @@ def apply(normaliser: Normaliser, one: np.ndarray) -> np.ndarray:
     parts=st.integers(3, 300),
     grid=st.tuples(st.integers(2, 9), st.integers(2, 9)),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_both_statistics_are_those_of_the_definition(
     seed: int, parts: int, grid: tuple[int, int]
 ) -> None:

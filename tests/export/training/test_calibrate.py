@@ -251,7 +251,7 @@ def test_folds_that_differ_are_said() -> None:
 
 
 @given(scale=st.floats(1e-3, 1e3))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_threshold_scales_with_the_scores(scale: float) -> None:
     scores = draw(np.random.default_rng(5), 90)
     plain = calibrate([scores], 0.01)
@@ -261,7 +261,7 @@ def test_threshold_scales_with_the_scores(scale: float) -> None:
 
 
 @given(n=st.integers(10, 400), share=st.floats(0, 1), m=st.integers(1, 300))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_intervals_are_ordered_and_hold_the_estimate(n: int, share: float, m: int) -> None:
     rejected = round(n * share)
     low, high = confidence(rejected, n)

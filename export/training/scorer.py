@@ -76,7 +76,6 @@ class Scorer:
         return torch.cat(parts).numpy()
 
     @torch.no_grad()
-    @torch.no_grad()
     def measure(self, images: npt.NDArray[np.uint8]) -> FloatMap:
         """Distances, float32 ``[N, H', W']``, of uint8 ``[N, H, W, 3]``, before normalisation."""
         levels = cfa.pool(self.backbone.maps(images, self.device))

@@ -4,6 +4,7 @@ import { get, post, setToken } from "./api.js";
 import { el, fill } from "./dom.js";
 import { live } from "./live.js";
 import * as words from "./words.js";
+import { lacksModel } from "./wrong.js";
 import { logIn } from "./views/log_in.js";
 
 const text = words.text;
@@ -200,7 +201,7 @@ function health() {
     ? ["bad", "frame.no_page"]
     : station?.alive
       ? station.status.trouble || station.status.stopped || station.status.state === "Error"
-        ? ["bad", "frame.not_ready"]
+        ? ["bad", lacksModel(station.status) ? "frame.no_model" : "frame.not_ready"]
         : ["well", `state.${station.status.state}`]
       : ["bad", "frame.no_station"];
   shown.className = kind;
@@ -223,7 +224,10 @@ async function logOut() {
 
 function say(words_, kind = "done") {
   const line = el("p", { class: kind }, words_);
-  document.querySelector("#said").append(line);
+  const lines = document.querySelector("#said");
+  // What is said again stands there once.
+  for (const one of [...lines.children]) if (one.textContent === line.textContent) one.remove();
+  lines.append(line);
   setTimeout(() => line.remove(), kind === "done" ? 5000 : 15000);
 }
 

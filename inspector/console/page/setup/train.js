@@ -3,6 +3,7 @@
 import { address, get, ofStation, post } from "../api.js";
 import { el, fill } from "../dom.js";
 import { Job, JobProgress } from "../job.js";
+import { live } from "../live.js";
 import { number, reason, text } from "../words.js";
 import { ofSet } from "./photos.js";
 
@@ -28,6 +29,8 @@ export class Train {
   #paces = el("fieldset", { class: "paces" });
   #begin = el("button", { id: "train", onclick: () => void this.#start() }, text("setup.train"));
   #how = el("p", { class: "soft" });
+  #photos = el("button", { class: "plain", id: "to-photos", hidden: true, onclick: () => this.#told.go("photos") },
+    text("setup.to_photos"));
   #result = el("section", { class: "result" });
   models = [];
   node;
@@ -48,7 +51,7 @@ export class Train {
         ),
       ),
     );
-    this.node = el("div", { class: "train" }, this.#how, this.#paces, this.#begin, this.#progress.node, this.#result);
+    this.node = el("div", { class: "train" }, this.#how, this.#photos, this.#paces, this.#begin, this.#progress.node, this.#result);
     this.#job = new Job(told.station, "train", () => this.#changed());
   }
 
@@ -65,7 +68,7 @@ export class Train {
       this.#commands = found.commands;
       this.models = found.models;
     } catch (error) {
-      this.#told.app.say(reason(error), "problem");
+      if (live.connected) this.#told.app.say(reason(error), "problem");
       return;
     }
     this.#told.found(this.models);
@@ -79,11 +82,14 @@ export class Train {
     const without = this.#tools === false;
     this.#begin.disabled = !app.may("engineer") || !this.#tools || going || this.#busy || photos < limits.fewest;
     this.#begin.hidden = this.#paces.hidden = without || this.#job.job?.state === "running";
+    const few = photos < limits.fewest;
     this.#how.textContent = without
       ? text("setup.no_tools")
-      : photos < limits.fewest
+      : few
         ? text("setup.enough_few", { count: photos, fewest: limits.fewest, good: limits.good_start })
         : text("setup.train_how", { count: photos });
+    this.#how.className = few ? "advice bad" : "soft";
+    this.#photos.hidden = !few;
     this.#progress.show(this.#job.job);
     fill(this.#result, without ? this.#typed() : this.#came());
   }

@@ -9,7 +9,7 @@ import { ofModel } from "./train.js";
 
 const SHAPES = { PASS: "✓", FAIL: "✕", FAULT: "!" };
 
-/** The panel. `told`: `station`, `app`, `camera()`, `models()`, `first(verdict)`. */
+/** The panel. `told`: `station`, `app`, `camera()`, `models()`, `first(verdict)`, `go(step)`. */
 export class Use {
   #told;
   #ending = new AbortController();
@@ -18,6 +18,13 @@ export class Use {
   #go = el("button", { id: "use", onclick: () => void this.#use() }, text("setup.use"));
   #by = el("p", { class: "soft" });
   #file = el("section", { class: "by-hand" });
+  #choice = el(
+    "div",
+    { class: "choice" },
+    el("label", {}, text("setup.use_model"), this.#model),
+    el("label", {}, text("setup.use_recipe"), this.#recipe),
+  );
+  #train = el("button", { class: "plain", id: "to-train", onclick: () => this.#told.go("train") }, text("setup.to_train"));
   #said = el("p", { role: "status", class: "advice" });
   #picture = new PartPicture();
   #verdict = el("div", { class: "first", role: "status" });
@@ -26,9 +33,9 @@ export class Use {
     "div",
     { class: "use" },
     el("p", { class: "soft" }, text("setup.use_how")),
-    el("label", {}, text("setup.use_model"), this.#model),
-    el("label", {}, text("setup.use_recipe"), this.#recipe),
+    this.#choice,
     this.#by,
+    this.#train,
     this.#go,
     this.#said,
     this.#verdict,
@@ -66,6 +73,9 @@ export class Use {
     const model = this.#chosen;
     const station = live.stations.get(this.#told.station);
     const ready = model !== undefined && this.#recipe.value !== "" && station?.alive;
+    this.#choice.hidden = this.#go.hidden = model === undefined;
+    this.#train.hidden = model !== undefined;
+    this.#by.className = model === undefined ? "advice bad" : "soft";
     this.#go.disabled = !ready || !this.#told.app.may("engineer");
     const camera = this.#told.camera();
     const now = station?.verdicts.findLast((one) => one.camera === camera && one.model)?.model;

@@ -32,7 +32,8 @@ class SetUp {
   #train;
   #use;
   #used = false;
-  #limits = { writable: false, fewest: 10, good_start: 100, most: 500, sets: [] };
+  /** `writable`: whether the server has a folder for photos; null until it was heard. */
+  #limits = { writable: null, fewest: 10, good_start: 100, most: 500, sets: [] };
   #set = null;
   #camera;
   #step;
@@ -41,6 +42,7 @@ class SetUp {
   #inUse = null;
   #looking = false;
   #wanted = null;
+  #making = false;
   #sending = false;
   #timer = null;
   #steps = el("ol", { class: "steps" });
@@ -87,6 +89,7 @@ class SetUp {
       app,
       camera: () => this.#camera,
       models: () => this.#train.models.filter((one) => one.camera === this.#camera),
+      go: (step) => this.#go({ step }),
       first: () => {
         this.#used = true;
         this.#drawSteps();
@@ -123,14 +126,26 @@ class SetUp {
     );
     this.#draw();
     this.#chooseCamera();
+    // With each new connection, too: the server may have been away when the page was opened.
+    live.addEventListener("snapshot", () => void this.#learn(), { signal });
+    await this.#learn();
+  }
+
+  /** Ask the server which photos and models there are. */
+  async #learn() {
+    const { signal } = this.#ending;
+    const knew = this.#limits.writable !== null;
     try {
       Object.assign(this.#limits, await get(ofStation(this.#app.station, "photos")));
     } catch (error) {
-      if (!signal.aborted) this.#app.say(reason(error), "problem");
+      // That the server is away stands in the frame, and it is asked again when it is back.
+      if (!signal.aborted && live.connected) this.#app.say(reason(error), "problem");
+      return;
     }
     if (signal.aborted) return;
     await this.#chooseSet();
-    this.#draw();
+    if (knew) await this.#refresh();
+    else this.#draw();
     void this.#lookAtModel();
     await this.#train.refresh();
   }
@@ -164,7 +179,12 @@ class SetUp {
   }
 
   #chooseCamera() {
-    const names = (live.stations.get(this.#app.station)?.status?.cameras ?? []).map((one) => one.name);
+    const known = live.stations.get(this.#app.station);
+    const names = (known?.status?.cameras ?? []).map((one) => one.name);
+    if (known !== undefined && !known.alive) {
+      this.#stage.told(`${text("wrong.gone")} ${text("wrong.gone.do")}`);
+    }
+    this.#cameras.parentElement.hidden = names.length === 0;
     const key = names.join("\n");
     if (this.#cameras.dataset.key !== key) {
       this.#cameras.dataset.key = key;
@@ -221,6 +241,7 @@ class SetUp {
     const made = await post(ofStation(this.#app.station, "photos"), { camera: this.#camera });
     this.#limits.sets.push(made);
     this.#chosenSet = made.number;
+    // Whatever is drawn by now.
     const { region } = this.#stage;
     this.#changed(made);
     await this.#chooseSet();
@@ -342,7 +363,7 @@ class SetUp {
   }
 
   #hindrance() {
-    if (!this.#limits.writable) return el("p", { class: "advice bad" }, text("setup.no_state"));
+    if (this.#limits.writable === false) return el("p", { class: "advice bad" }, text("setup.no_state"));
     if (!this.#may) return el("p", { class: "advice bad" }, text("setup.engineer"));
     return null;
   }
@@ -380,10 +401,14 @@ class SetUp {
         { class: "row" },
         el("button", { class: "plain", id: "whole", disabled: !this.#may, onclick: () => void this.#chooseRegion(null) },
           text("setup.whole")),
+      ),
+      el(
+        "details",
+        {},
+        el("summary", {}, text("setup.region_lines")),
+        this.#lines,
         el("button", { class: "plain", onclick: () => void this.#copy() }, text("setup.copy")),
       ),
-      el("p", { class: "soft" }, text("setup.region_lines")),
-      this.#lines,
     ];
   }
 
@@ -404,7 +429,11 @@ class SetUp {
     this.#stage.region = region;
     this.#aids.again();
     this.#showRegion();
-    if (this.#set === null) return;
+    if (this.#set === null) {
+      // With a set of its own it outlives a reload of the page, and a look at another view.
+      if (region !== null && this.#limits.writable && this.#camera !== "") await this.#keepRegion();
+      return;
+    }
     this.#wanted = { region };
     if (this.#sending) return;
     this.#sending = true;
@@ -423,6 +452,18 @@ class SetUp {
       await this.#refresh();
     } finally {
       this.#sending = false;
+    }
+  }
+
+  async #keepRegion() {
+    if (this.#making) return;
+    this.#making = true;
+    try {
+      await this.#newSet();
+    } catch (error) {
+      if (!this.#ending.signal.aborted) this.#app.say(reason(error), "problem");
+    } finally {
+      this.#making = false;
     }
   }
 

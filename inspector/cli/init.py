@@ -127,8 +127,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print(f"{bundle_path} is not there yet: photos of good parts come first")
     print(
-        f"without a terminal: start 'inspector run {path} --without-model' and the operator's page, "
-        f"then open its view Set up"
+        f"without a terminal: start 'inspector run {path} --without-model' and the operator's "
+        f"page, then open its view Set up"
     )
     if isinstance(camera, FolderCamera):
         print_next("inspector-model", "train", options.camera, "-o", "run")

@@ -1,4 +1,4 @@
-"""A station that has no model yet: it shows its pictures, takes one that is installed, and judges."""
+"""A station that has no model yet: it shows its pictures, and judges by the first one."""
 
 from __future__ import annotations
 

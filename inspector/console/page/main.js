@@ -180,7 +180,14 @@ async function show() {
   close();
   close = () => {};
   const mine = (shown += 1);
-  const module = await import(`./views/${view}.js`);
+  let module;
+  try {
+    module = await import(`./views/${view}.js`);
+  } catch {
+    // Of a page that is older than its server, a view does not fit; or the server is away.
+    if (mine === shown) fill(root, el("p", { class: "problem", role: "alert" }, text("frame.no_view")));
+    return;
+  }
   // Another view may have been chosen while this one was loaded.
   if (mine !== shown) return;
   // Views are styled apart: one of them need not know which classes the others have.

@@ -4,7 +4,7 @@ import { post } from "../api.js";
 import { el, fill } from "../dom.js";
 import { live } from "../live.js";
 import { PartPicture } from "../picture.js";
-import { moment, number, reason, text } from "../words.js";
+import { briefly, number, reason, text } from "../words.js";
 import { ofModel } from "./train.js";
 
 const SHAPES = { PASS: "✓", FAIL: "✕", FAULT: "!" };
@@ -32,13 +32,13 @@ export class Use {
   node = el(
     "div",
     { class: "use" },
+    this.#verdict,
     el("p", { class: "soft" }, text("setup.use_how")),
     this.#choice,
     this.#by,
     this.#train,
     this.#go,
     this.#said,
-    this.#verdict,
     this.#file,
   );
 
@@ -57,7 +57,7 @@ export class Use {
   show() {
     const models = this.#told.models();
     choose(this.#model, models.map((one) => [one.number, text("setup.model_choice", {
-      name: one.name, at: moment(one.made_us).slice(0, -3), photos: one.photos,
+      name: one.name, at: briefly(one.made_us), photos: one.photos,
     })]));
     const status = live.stations.get(this.#told.station)?.status;
     const recipes = status?.recipes ?? [];
@@ -142,6 +142,7 @@ export class Use {
     );
     this.#tell("", "");
     this.#told.first(verdict);
+    this.#verdict.scrollIntoView({ block: "nearest" });
     // The picture follows its verdict.
     for (let tries = 0; tries < 10 && !this.#ending.signal.aborted; tries += 1) {
       if (await this.#picture.show(this.#told.station, verdict, said)) return;

@@ -9,7 +9,7 @@ import { Photos, ofSet, rangeOf } from "../setup/photos.js";
 import { LEAST, Stage } from "../setup/stage.js";
 import { Train } from "../setup/train.js";
 import { Use } from "../setup/use.js";
-import { reason, text } from "../words.js";
+import { briefly, reason, text } from "../words.js";
 
 const STEPS = ["picture", "region", "photos", "train", "use"];
 const REFRESH_MS = 400;
@@ -32,8 +32,11 @@ class SetUp {
   #train;
   #use;
   #used = false;
-  /** `writable`: whether the server has a folder for photos; null until it was heard. */
-  #limits = { writable: null, fewest: 10, good_start: 100, most: 500, sets: [] };
+  /**
+   * `writable`: whether the server has a folder for photos; null until it was heard. `coming`: the
+   * camera's photos are being asked for.
+   */
+  #limits = { writable: null, coming: true, fewest: 10, good_start: 100, most: 500, sets: [] };
   #set = null;
   #camera;
   #step;
@@ -83,6 +86,7 @@ class SetUp {
         this.#drawSteps();
       },
       go: (step) => this.#go({ step }),
+      look: (name) => this.#photos.look(name),
     });
     this.#use = new Use({
       station: app.station,
@@ -207,6 +211,7 @@ class SetUp {
       mine.map((one) => el("option", { value: one.number }, nameOf(one))),
     );
     this.#sets.disabled = mine.length === 0;
+    this.#limits.coming = this.#limits.writable === null || mine.length > 0;
     if (chosen === undefined) return;
     this.#sets.value = chosen.number;
     if (chosen.number === this.#set?.number) return;
@@ -510,9 +515,7 @@ function clip(value, least, most) {
 }
 
 function nameOf(set) {
-  const options = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hour12: false };
-  const at = new Intl.DateTimeFormat(document.documentElement.lang, options);
-  return `${set.number}: ${at.format(new Date(set.made_us / 1000))}`;
+  return `${set.number}: ${briefly(set.made_us)}`;
 }
 
 function linesOf({ x, y, w, h }) {

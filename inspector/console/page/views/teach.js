@@ -186,7 +186,8 @@ class Teach {
 
   #head(page) {
     const steps = ["choose", "going", "result"];
-    const at = steps.indexOf(page);
+    const failed = page === "result" && this.#job.job?.state !== "done";
+    const at = failed ? 1 : steps.indexOf(page);
     const cameras = live.stations.get(this.#station)?.status?.cameras.map((one) => one.name) ?? [];
     return el(
       "div",
@@ -220,7 +221,7 @@ class Teach {
       this.#recipe && page !== "result"
         ? el("span", { class: "soft" }, text("teach.of", { recipe: this.#recipe, camera: this.#camera }))
         : null,
-      page === "result"
+      page === "result" && this.#job.job?.state === "done"
         ? el(
             "button",
             { type: "button", class: "plain", id: "teach-more", onclick: () => this.#choose() },
@@ -574,7 +575,13 @@ class Teach {
   #drawResult(job) {
     if (job.state !== "done") {
       this.#progress.show(job);
-      return el("div", { class: "teach-going" }, this.#progress.node);
+      return el(
+        "div",
+        { class: "teach-going" },
+        this.#progress.node,
+        el("p", {}, text("teach.unchanged")),
+        el("button", { type: "button", id: "teach-again", onclick: () => this.#choose() }, text("teach.back_to_basket")),
+      );
     }
     const result = { ...job.result, parts: job.result.parts.map(asOnTheLine) };
     return el(

@@ -76,12 +76,13 @@ export class Use {
     this.#choice.hidden = this.#go.hidden = model === undefined;
     this.#train.hidden = model !== undefined;
     this.#by.className = model === undefined ? "advice bad" : "soft";
-    this.#go.disabled = !ready || !this.#told.app.may("engineer");
     const camera = this.#told.camera();
-    const now = station?.verdicts.findLast((one) => one.camera === camera && one.model)?.model;
+    const now = station?.status?.cameras.find((one) => one.name === camera)?.model;
+    const isHere = now?.sha256 === model?.sha256 && this.#recipe.value === station?.status?.recipe;
+    this.#go.disabled = !ready || isHere || !this.#told.app.may("engineer");
     this.#by.textContent = model === undefined
       ? text("setup.no_model")
-      : now?.sha256 === model.sha256
+      : isHere
         ? text("setup.in_use", { name: model.name })
         : now ? text("setup.by_now", { name: now.name, version: now.version }) : "";
   }

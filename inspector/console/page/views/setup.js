@@ -330,7 +330,7 @@ class SetUp {
       region: this.#stage.region !== null || photos > 0,
       photos: photos >= this.#limits.fewest,
       train: this.#train.models.some((one) => one.camera === this.#camera),
-      use: this.#used,
+      use: this.#used || this.#isUsed,
     };
     fill(
       this.#steps,
@@ -350,6 +350,13 @@ class SetUp {
         ),
       ),
     );
+  }
+
+  /** Whether the camera is judged by a model of this page. */
+  get #isUsed() {
+    const cameras = live.stations.get(this.#app.station)?.status?.cameras ?? [];
+    const now = cameras.find((one) => one.name === this.#camera)?.model;
+    return this.#train.models.some((one) => one.sha256 !== "" && one.sha256 === now?.sha256);
   }
 
   #content() {

@@ -89,8 +89,11 @@ export class Train {
       : few
         ? text("setup.enough_few", { count: photos, fewest: limits.fewest, good: limits.good_start })
         : coming ? text("setup.loading") : text("setup.train_how", { count: photos });
-    this.#how.className = few ? "advice bad" : "soft";
-    this.#photos.hidden = !few;
+    this.#how.className = few || without ? "advice bad" : "soft";
+    this.#photos.hidden = !few || without;
+    // What to type comes after what it is for; how to train comes after what there is already.
+    if (without) this.#result.before(this.#how);
+    else this.#result.after(this.#how);
     this.#progress.show(this.#job.job);
     const came = without ? this.#typed() : this.#came();
     fill(this.#result, came);

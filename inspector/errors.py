@@ -55,6 +55,10 @@ class BundleError(StartupError):
     exit_code = 11
 
 
+class NoBundleError(BundleError):
+    """There is no file where the bundle should lie."""
+
+
 class GoldenError(BundleError):
     """A golden image moved beyond tolerance on this machine."""
 

@@ -40,9 +40,10 @@ _FOLDER: Final = """\
     # Its images, those of its subfolders too, are the parts, sorted by path.
     path: {source}
     # Parts per second; 0: as fast as they are judged.
-    rate_hz: 0
-    # true: begin again after the last image, for ever.
-    loop: false
+    rate_hz: 1
+    # true: begin again after the last image, for ever, as a line for practice. false: the station
+    # ends after the last one.
+    loop: true
 """
 _VIDEO: Final = """\
     kind: opencv
@@ -125,6 +126,10 @@ def run(options: argparse.Namespace) -> int:
         print_next("inspector", "check", path)
         return 0
     print(f"{bundle_path} is not there yet: photos of good parts come first")
+    print(
+        f"without a terminal: start 'inspector run {path} --without-model' and the operator's "
+        f"page, then open its view Set up"
+    )
     if isinstance(camera, FolderCamera):
         print_next("inspector-model", "train", options.camera, "-o", "run")
     else:

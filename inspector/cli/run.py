@@ -21,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="judge by this recipe of the file [the one of before, or the file's in a new journal]",
     )
     parser.add_argument(
+        "--without-model",
+        action="store_true",
+        help="start also where a bundle's file is not there yet: the cameras are shown, and the "
+        "operator's page takes the photos, trains the model and installs it",
+    )
+    parser.add_argument(
         "--wait-for-subscriber",
         type=patience,
         default=0.0,
@@ -50,5 +56,6 @@ def run(options: argparse.Namespace) -> int:
         options.stop_on_stdin_eof,
         options.recipe,
         options.station,
+        without_model=options.without_model,
     )
     return 0

@@ -146,8 +146,14 @@ class ConsoleFile(FrozenModel):
 
 
 def load_console(path: Path) -> ConsoleFile:
-    """Read the file of the page. Raises :class:`ConfigError` or :class:`Problems`."""
-    return load_yaml(path, ConsoleFile)
+    """Read the file of the page. Raises :class:`ConfigError` or :class:`Problems`.
+
+    ``state`` is absolute, as seen from where this process is: its jobs run in other folders.
+    """
+    config = load_yaml(path, ConsoleFile)
+    if config.state is None:
+        return config
+    return config.model_copy(update={"state": config.state.absolute()})
 
 
 def is_console(path: Path) -> bool:

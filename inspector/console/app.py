@@ -25,6 +25,15 @@ from inspector.version import VERSION
 _PAGE: Final = Path(str(files("inspector.console") / "page"))
 
 
+class _Files(StaticFiles):
+    """Files that a browser asks for anew each time: those of two versions do not fit together."""
+
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        response = super().file_response(*args, **options)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
 class Page:
     """The page's application, ``app``, for any server of ASGI; one event loop at a time."""
 
@@ -45,7 +54,7 @@ class Page:
                 Route("/api/session", self._session),
                 Route("/api/events", self._events),
                 *routes,
-                Mount("/static", StaticFiles(directory=_PAGE)),
+                Mount("/static", _Files(directory=_PAGE)),
             ],
             exception_handlers={
                 RefusedError: _refused,

@@ -132,12 +132,12 @@ class Models:
             photos=count,
             region=region,
             pace=pace,
-            name=f"{camera if re.fullmatch(NAME, camera) else 'part'}-{number}",
+            name=camera if re.fullmatch(NAME, camera) else "part",
             made_us=time.time_ns() // 1000,
             by=who.name,
         )
         try:
-            model, folder = await asyncio.to_thread(self._new, made, photos)
+            model, folder, made = await asyncio.to_thread(self._new, made, photos)
         except OSError as error:
             raise RefusedError(409, "folder", error.strerror or str(error)) from None
         tool = str(program)
@@ -217,16 +217,20 @@ class Models:
                 found.append((int(folder.name), notes, told))
         return sorted(found, key=lambda one: -one[0])
 
-    def _new(self, notes: ModelNotes, photos: Path) -> tuple[int, Path]:
-        """A folder for a model, with the photos as they are now, which later ones leave alone."""
+    def _new(self, notes: ModelNotes, photos: Path) -> tuple[int, Path, ModelNotes]:
+        """A folder for a model, with the photos as they are now, which later ones leave alone.
+
+        Returns its number and the notes, too: models of one camera are told apart by the number.
+        """
         assert self._folder is not None
         self._folder.mkdir(parents=True, exist_ok=True)
         number = 1 + max((int(one.name) for one in _numbered(self._folder)), default=0)
         folder = self._folder / f"{number:04d}"
         folder.mkdir()
         _copy_photos(photos, folder / "photos")
+        notes = notes.model_copy(update={"name": f"{notes.name}-{number}"})
         write_output(folder / _NOTES, notes.model_dump_json())
-        return number, folder
+        return number, folder, notes
 
     def _finish(self, folder: Path, notes: ModelNotes, number: int) -> Callable[[], dict[str, Any]]:
         def finish() -> dict[str, Any]:

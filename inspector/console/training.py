@@ -53,12 +53,12 @@ class Training:
         if self._models is not None and _SHA256.fullmatch(sha256):
             try:
                 made = json.loads((self._models / f"{sha256}.json").read_bytes())
-                if (run := Path(made["run"])).is_dir():
+                # A command of a job runs in another folder.
+                if (run := Path(made["run"]).resolve()).is_dir():
                     return run
             except (OSError, ValueError, KeyError, TypeError):
                 pass
         named = self._tools.runs.get(station, {}).get(recipe, {}).get(camera)
-        # A command of a job runs in another folder.
         return None if named is None else named.resolve()
 
     def remember(self, sha256: str, run: Path) -> None:

@@ -26,7 +26,7 @@ from onnx import numpy_helper
 from pydantic import ValidationError
 
 from inspector.detection.manifest import Manifest
-from inspector.errors import BundleError, SignatureError
+from inspector.errors import BundleError, NoBundleError, SignatureError
 from inspector.files import read_within
 from inspector.imaging.formats import HEAD_BYTES, format_of
 from inspector.imaging.images import png_size
@@ -118,7 +118,7 @@ def _read(
     try:
         data = read_file(path)
     except FileNotFoundError:
-        raise BundleError(
+        raise NoBundleError(
             f"{path}: no such bundle; export one with 'inspector-model export RUN -o {path.name}'"
         ) from None
     except IsADirectoryError:

@@ -38,6 +38,14 @@ class Judges:
     def __getitem__(self, camera: str) -> Judge:
         return self._judges[camera]
 
+    def __contains__(self, camera: str) -> bool:
+        return camera in self._judges
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The cameras that have no judge: no model was made for them yet."""
+        return tuple(one.name for one in self.station.cameras if one.name not in self._judges)
+
     def select(self, recipe: str) -> None:
         """Have ``load`` load this recipe of the station file."""
         self.station = self.station.model_copy(update={"recipe": recipe})
@@ -53,7 +61,7 @@ class Judges:
         KeyError for a recipe or camera that the station file does not have.
         """
         station = self.station.with_limit(recipe, camera, limit_factor)
-        if recipe == station.recipe:
+        if recipe == station.recipe and camera in self._judges:
             if missed := self._judges[camera].set_limit(limit_factor):
                 return missed
             self._keep_watch(camera)
@@ -61,7 +69,7 @@ class Judges:
         if self._before is not None:
             # The judges of before a changeover, too, should that be rolled back.
             before, judges, batching = self._before
-            if recipe == before.recipe:
+            if recipe == before.recipe and camera in judges:
                 judges[camera].set_limit(limit_factor)
             self._before = before.with_limit(recipe, camera, limit_factor), judges, batching
         return ""
@@ -123,8 +131,10 @@ class Judges:
 
     def _put_on_probation(self, judge: Judge, forget: bool) -> None:
         assert self._before is not None
-        judge.on_probation = True
-        judge.take_over(self._before[1][judge.name])
+        # A camera's first judge has none before it to go back to.
+        if (before := self._before[1].get(judge.name)) is not None:
+            judge.on_probation = True
+            judge.take_over(before)
         if forget:
             self._watches.pop(judge.key, None)
         self._keep_watch(judge.name)
@@ -138,7 +148,8 @@ class Judges:
         self._before = None
         for name, judge in self._judges.items():
             judge.on_probation = False
-            judge.take_over(failed[name])
+            if name in failed:
+                judge.take_over(failed[name])
         return self.station
 
     @property

@@ -60,16 +60,23 @@ class Daemon:
     """A station that can be run once, and asked to stop by any thread or signal handler."""
 
     def __init__(
-        self, station: Station, recipe: str | None = None, file: Path | None = None
+        self,
+        station: Station,
+        recipe: str | None = None,
+        file: Path | None = None,
+        *,
+        without_model: bool = False,
     ) -> None:
         """``recipe``: judge by this one of the station's; None: by the one of before the start.
 
         ``file``: what ``station`` was read from, to tell what was changed in it since; None: a
-        program made it.
+        program made it. ``without_model``: start also where a bundle's file is not there yet, show
+        what the cameras see, and judge once a model was installed.
         """
         self._station = station
         self._recipe = recipe
         self._file = file
+        self._without_model = without_model
         self._stop_asked = False
         self._reload_asked = False
 
@@ -105,6 +112,7 @@ class Daemon:
                 speak_through=readiness.speak_through,
                 announce=lambda camera: announce(camera, judges, ledger, metrics),
                 stop_asked=lambda: self._stop_asked,
+                without_model=self._without_model,
             )
             try:
                 opened = start.open(judges, metrics, ledger)
@@ -255,6 +263,7 @@ class _Line:
         self._readiness.obstruct("recipe", Reason.NOT_READY, self._opened.choice.question)
         for why in filter(None, missed):
             self._readiness.obstruct("self-test", Reason.NOT_READY, why)
+        self._orders.look_for_models()
 
     def work(self, stop_asked: Callable[[], bool], reload_is_due: Callable[[], bool]) -> None:
         """Judge until every camera has ended or ``stop_asked()``, then leave in order.
@@ -274,7 +283,8 @@ class _Line:
             if self._ledger.state == "Ready":
                 self._ledger.start()
             self._readiness.tell_state()
-            self._systemd.ready(f"judging with {self._ledger.provider}")
+            provider = self._ledger.provider
+            self._systemd.ready(f"judging with {provider}" if provider else "no model yet")
             self._serve(stop_asked, reload_is_due)
             last = "Halted"
         finally:
@@ -363,7 +373,8 @@ class _Line:
             self._lost.add(camera)
         elif camera in self._lost:
             self._lost.discard(camera)
-            self._judges[camera].reopened()
+            if camera in self._judges:
+                self._judges[camera].reopened()
         self._ledger.note_camera(camera, change.state, change.detail)
         say("camera", camera=camera, state=change.state, detail=change.detail)
 

@@ -49,11 +49,24 @@ class Grabber(Worker):
         self._wanted: collections.deque[int] = collections.deque(maxlen=_MOST_WANTED)
         self._stopping = threading.Event()
         self._paused = False
+        self._only_shown = False
+        self._begin_anew = False
         self._viewers: collections.deque[Viewer] = collections.deque()
 
     def pause(self, paused: bool) -> None:
         """Have a source that waits for the judge wait on; others run on, as a line does."""
         self._paused = paused
+        self._inbox.wake()
+
+    def only_show(self, shown: bool) -> None:
+        """Hand no picture over while ``shown``: there is no model, but somebody may look.
+
+        A recording is then shown over and over, a picture whenever somebody looks, and its parts
+        begin with its first picture afterwards. Any thread may call.
+        """
+        if self._only_shown and not shown and self.config.is_replay:
+            self._begin_anew = True
+        self._only_shown = shown
         self._inbox.wake()
 
     def want(self, triggered_ns: int, *, accepted: bool) -> None:
@@ -95,8 +108,16 @@ class Grabber(Worker):
         self._inbox.put(Change(name, "running"))
         while self._my_turn():
             try:
+                if self._begin_anew:
+                    self._begin_anew = False
+                    self._open_again()
                 frame = self._camera.grab(self.config.timeout_ms)
+                if frame is None and self._only_shown:
+                    self._open_again()
+                    continue
             except BadFrameError as error:
+                if self._only_shown:
+                    continue
                 self._hand_over(
                     Arrival(
                         name,
@@ -126,6 +147,11 @@ class Grabber(Worker):
             if lost:
                 self._inbox.put(Change(name, "running"))
                 lost = False
+            # What was drawn while there was no model is no part.
+            if self._only_shown or self._begin_anew:
+                if self._viewers:
+                    self._show(frame)
+                continue
             self._hand_over(
                 Arrival(
                     name,
@@ -174,10 +200,20 @@ class Grabber(Worker):
             seen = self._inbox.changes
             is_due = bool(self._wanted) or not self._on_demand
             is_due = is_due and not (self._paused and self._waits)
+            if self._only_shown:
+                is_due = bool(self._viewers)
             if runs_on or (is_due and self._inbox.is_clear(self.config.name) and self._room()):
                 return True
             self._inbox.wait_for_change(seen, _POLL_S)
         return False
+
+    def _open_again(self) -> None:
+        """Begin a recording anew. Raises :class:`CameraLostError`."""
+        self._camera.close()
+        try:
+            self._camera.open()
+        except CameraError as error:
+            raise CameraLostError(str(error)) from None
 
     def _reopen(self) -> None:
         pause_s, longest_s = _BACKOFF_S

@@ -67,9 +67,12 @@ class JudgeLoop:
         return None
 
     def _with_others(self, first: Arrival) -> list[Arrival]:
+        # A picture that comes while a camera has no model is of no part, and judged by nobody.
+        if first.frame is None or self._judges.lacking:
+            return [first]
         batching, judge = self._judges.batching, self._judges[first.camera]
         most = batching.largest(judge)
-        if first.frame is None or most == 1:
+        if most == 1:
             return [first]
         arrivals = [first, *self._inbox.next_pictures(most - 1)]
         now_ns = time.monotonic_ns()

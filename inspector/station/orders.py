@@ -139,6 +139,13 @@ class Orders:
         self._pause(True)
         self._readiness.stop(order)
 
+    def look_for_models(self) -> None:
+        """Without a model for each camera the station judges nothing, and shows its pictures."""
+        lacking = self._judges.lacking
+        for grabber in self._grabbers.values():
+            grabber.only_show(bool(lacking))
+        self._readiness.lack(lacking)
+
     def refuse_from_now(self) -> None:
         """The station stops: whatever is ordered from here on is refused."""
         self._leaving = True
@@ -180,6 +187,7 @@ class Orders:
             )
         for name, missed in self._judges.missed:
             self._readiness.obstruct("self-test", Reason.NOT_READY, f"{name}: {missed}")
+        self.look_for_models()
         self._readiness.tell()
 
     def _want(self, camera: str, triggered_ns: int, *, accepted: bool) -> None:
@@ -240,7 +248,7 @@ class Orders:
             request.refuse("unknown", str(error))
             return
         if answer.kind == "stopped":
-            request.refuse("not_ready", f"the station is {self._readiness.stopped}")
+            request.refuse("not_ready", f"the station is {self._readiness.why_no_parts}")
             return
         if answer.kind == "expired":
             window_s = self._judges.station.repeat_window_s
@@ -381,7 +389,7 @@ class Orders:
             before=before,
             by=command.by or request.client,
         )
-        if recipe == self._judges.station.recipe:
+        if recipe == self._judges.station.recipe and camera in self._judges:
             announce(camera, self._judges, self._ledger, self._metrics)
             self._readiness.tell()
         limit = LimitInForce(
@@ -549,6 +557,7 @@ class Orders:
         self._choice_before = self._choice
         self._take_over(choice, answer, deed)
         self._readiness.obstruct("self-test", Reason.NOT_READY, "")
+        self.look_for_models()
         self._readiness.tell()
 
     def _put_in(
@@ -559,7 +568,7 @@ class Orders:
         loaded = changeover.judges[camera].model
         now = self._installs.now(recipe, camera)
         model_before = None
-        if recipe == self._judges.station.recipe:
+        if recipe == self._judges.station.recipe and camera in self._judges:
             model_before = self._judges[camera].model
         in_force = self._judges.exchange(changeover, camera)
         self._ledger.adopt(self._judges.station)
@@ -570,6 +579,7 @@ class Orders:
             announce(camera, self._judges, self._ledger, self._metrics)
             missed = "; ".join(f"{name}: {why}" for name, why in self._judges.missed)
             self._readiness.obstruct("self-test", Reason.NOT_READY, missed)
+            self.look_for_models()
         self._readiness.tell()
         before = now.sha256 or now.of_file
         model = f"{loaded.name} {loaded.version}"
@@ -608,7 +618,8 @@ class Orders:
 
     def _models(self) -> str:
         """By which models the cameras are judged, in words."""
-        found = ((one.name, self._judges[one.name].model) for one in self._station.cameras)
+        names = (one.name for one in self._station.cameras if one.name in self._judges)
+        found = ((name, self._judges[name].model) for name in names)
         return ", ".join(f"{name} by {model.name} {model.version}" for name, model in found)
 
     def _changed_over(self, request: Request | None, models_before: str, recipe: str) -> Deed:
@@ -646,7 +657,8 @@ class Orders:
         self._choice = choice
         self._ledger.select(choice.recipe, choice.source)
         for camera in self._judges.station.cameras:
-            announce(camera.name, self._judges, self._ledger, self._metrics)
+            if camera.name in self._judges:
+                announce(camera.name, self._judges, self._ledger, self._metrics)
         self._readiness.obstruct("recipe", Reason.NOT_READY, choice.question)
         self._recorder.put(KeepEntry(choice.kept, then, deed))
 

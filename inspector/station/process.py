@@ -24,6 +24,8 @@ def run(
     stop_on_stdin_eof: bool = False,
     recipe: str | None = None,
     file: Path | None = None,
+    *,
+    without_model: bool = False,
 ) -> None:
     """Run a station in this process until its cameras end or SIGTERM/SIGINT.
 
@@ -32,10 +34,10 @@ def run(
     again. With ``stop_on_stdin_eof`` the end of standard input is a first signal: a station that a
     program started does not outlive it. ``recipe``, one of the station's, is in force whatever was
     before. ``file`` is what ``station`` was read from: a reload tells what was changed in it since.
-    Raises :class:`StartupError`.
+    ``without_model``: a bundle's file need not be there yet. Raises :class:`StartupError`.
     """
     _keep_heap_small()
-    daemon = Daemon(station, recipe, file)
+    daemon = Daemon(station, recipe, file, without_model=without_model)
     asked = False
 
     def on_signal(number: int, _frame: object) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Final
 
 from inspector.journal.schema import StopOrder
 from inspector.judging.alarms import Alarms
@@ -14,6 +15,9 @@ from inspector.station.ledger import Ledger
 from inspector.station.states import WORKING
 from inspector.verdict import Reason, Verdict
 from inspector.wire.messages import AlarmField, AlarmKind, State, StatusMessage
+
+_MODEL: Final = "model"
+"""The obstacle that a camera has no model yet."""
 
 
 class Readiness:
@@ -53,6 +57,11 @@ class Readiness:
         return bool(self._obstacles)
 
     @property
+    def why_no_parts(self) -> str:
+        """Why the station makes no parts, in words; "" where it does."""
+        return self._stopped or ("without a model yet" if _MODEL in self._obstacles else "")
+
+    @property
     def stopped(self) -> str:
         """Who stopped the station by command, and when; "" while it is not stopped."""
         return self._stopped
@@ -79,10 +88,12 @@ class Readiness:
         if detail:
             say("not ready", logging.ERROR, why=what, detail=detail)
             self._obstacles[what] = (reason, detail)
+            self._hold_parts()
             if not before:
                 self.enter("Error", reason, detail)
         elif self._obstacles.pop(what, None) is not None:
             say("cured", why=what)
+            self._hold_parts()
             if self._obstacles:
                 self._ledger.blame(*next(iter(self._obstacles.values())))
             else:
@@ -90,6 +101,21 @@ class Readiness:
                     self.enter(state)
                 if not self._stopped:
                     self._begin()
+
+    def lack(self, cameras: Sequence[str]) -> None:
+        """These cameras have no model yet: no part begins before each has one."""
+        detail = ""
+        if cameras:
+            detail = (
+                f"{', '.join(cameras)}: there is no model yet; take photos and train one in the "
+                f"view Set up of the operator's page, or 'inspector install' one"
+            )
+        if detail != self._obstacles.get(_MODEL, (None, ""))[1]:
+            self.obstruct(_MODEL, Reason.NOT_READY, detail)
+
+    def _hold_parts(self) -> None:
+        # What comes before there is a model was made by nobody to be judged: it is no FAULT.
+        self._ledger.stop(bool(self._stopped) or _MODEL in self._obstacles)
 
     def stop(self, order: StopOrder) -> None:
         """Judge no more: open parts are FAULTs, and no other part begins until ``start``."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from inspector.config.station_file import Station
-from inspector.errors import StartupError
+from inspector.errors import NoBundleError, StartupError
 from inspector.journal.schema import BundleInForce, LimitInForce, RecipeInForce
 from inspector.wire.messages import RecipeSource
 
@@ -120,9 +120,14 @@ def with_bundles(
 
 
 def with_cure(station: Station, camera: str, problem: StartupError) -> StartupError:
-    """``problem`` of the bundle of ``camera``; of one that was installed, with the way out."""
+    """``problem`` of the bundle of ``camera``, with the way out where it is not plain."""
     if not station.is_installed(station.recipe, camera):
-        return problem
+        if not isinstance(problem, NoBundleError):
+            return problem
+        return NoBundleError(
+            f"{problem}, or start with 'inspector run ... --without-model' and train one on the "
+            f"operator's page"
+        )
     return type(problem)(
         f"{problem} (camera {camera}: this bundle was installed by command; to judge by that of "
         f"the station file, give its file another name, there too)"

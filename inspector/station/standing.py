@@ -26,12 +26,15 @@ def judging(judges: Judges, station: Station) -> JudgingField:
     """By what the station judges; any thread may ask.
 
     ``station`` is as its file has it. What is read of ``judges`` is replaced, never changed, when
-    the station judges by something else; each camera's part of the answer is of one judge.
+    the station judges by something else; each camera's part of the answer is of one judge. A camera
+    that has no model yet is left out.
     """
     now = judges.station
     return JudgingField(
         at_us=time.time_ns() // 1000,
-        cameras=tuple(_judged(judges[one.name], station) for one in station.cameras),
+        cameras=tuple(
+            _judged(judges[one.name], station) for one in station.cameras if one.name in judges
+        ),
         recipes=tuple(
             RecipeField(
                 recipe=name,

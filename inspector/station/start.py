@@ -14,7 +14,7 @@ from inspector import cameras
 from inspector.cameras.base import Camera
 from inspector.config.cameras import CameraConfig
 from inspector.config.station_file import Station
-from inspector.errors import Problems, StartupError
+from inspector.errors import NoBundleError, Problems, StartupError
 from inspector.journal.pictures import Archive
 from inspector.journal.schema import (
     BundleInForce,
@@ -70,7 +70,8 @@ class Start:
     ``tell`` is called after each step, so that the status never stands still, and ``status`` by
     another thread for what was told last, which answers whoever asks meanwhile; ``speak_through``
     with what publishes it, once there is one; ``announce`` with each camera whose judge is loaded.
-    After ``stop_asked()`` no bundle's file is waited for, and ``open`` raises.
+    After ``stop_asked()`` no bundle's file is waited for, and ``open`` raises. ``without_model``: a
+    bundle whose file is not there is no problem.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Start:
         speak_through: Callable[[Callable[[StatusMessage], None]], None],
         announce: Callable[[str], None],
         stop_asked: Callable[[], bool],
+        without_model: bool = False,
     ) -> None:
         self._station = station
         self._leave = leave
@@ -93,6 +95,7 @@ class Start:
         self._speak_through = speak_through
         self._announce = announce
         self._stop_asked = stop_asked
+        self._without_model = without_model
         self._problems: list[StartupError] = []
 
     def open(self, judges: Judges, metrics: Metrics, ledger: Ledger) -> Opened:
@@ -120,10 +123,10 @@ class Start:
         ledger.select(choice.recipe, choice.source)
         later, self._problems = self._problems, []
         for camera, problem in judges.load(self._stop_asked):
-            if problem is not None:
-                self._problems.append(with_cure(judges.station, camera, problem))
-            else:
+            if problem is None:
                 self._announce(camera)
+            elif not (self._without_model and self._is_to_come(judges.station, camera, problem)):
+                self._problems.append(with_cure(judges.station, camera, problem))
             self._tell()
         held = [self._try(partial(self._open_camera, config)) for config in self._station.cameras]
         problems = [*self._problems, *later]
@@ -147,6 +150,11 @@ class Start:
             stop_order=journal.stop_order(self._station.station),
             cameras=opened,
         )
+
+    def _is_to_come(self, station: Station, camera: str, problem: StartupError) -> bool:
+        # Of a bundle that was installed the file is the station's own: it was there, and is lost.
+        is_own = station.is_installed(station.recipe, camera)
+        return isinstance(problem, NoBundleError) and not is_own
 
     def _try(self, step: Callable[[], T]) -> T | None:
         """What ``step`` opened; None where it has a problem, which is kept until all are known."""

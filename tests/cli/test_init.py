@@ -65,10 +65,12 @@ def test_a_folder_of_photos_and_the_examples_bundle_pass_check():
 @pytest.mark.long
 def test_without_a_bundle_photos_come_first_and_check_says_what_is_missing(here):
     found, out, _ = running.inside("init", "line-2.yaml", "--camera", "simulator")
-    assert (found, out.splitlines()[-2:]) == (
+    assert (found, out.splitlines()[-3:]) == (
         0,
         [
             "part.onnx is not there yet: photos of good parts come first",
+            "without a terminal: start 'inspector run line-2.yaml --without-model' and the "
+            "operator's page, then open its view Set up",
             "next: inspector collect line-2.yaml -o photos",
         ],
     )
@@ -77,7 +79,8 @@ def test_without_a_bundle_photos_come_first_and_check_says_what_is_missing(here)
     (problem,) = [line for line in out.splitlines() if line.startswith("problem")]
     assert problem.endswith(
         f"{here / 'part.onnx'}: no such bundle; export one with "
-        f"'inspector-model export RUN -o part.onnx'"
+        f"'inspector-model export RUN -o part.onnx', or start with 'inspector run ... "
+        f"--without-model' and train one on the operator's page"
     )
     # The command that was named works.
     found, out, _ = running.inside(*shlex.split("collect line-2.yaml -o photos --count 10"))
@@ -162,7 +165,7 @@ def test_folders_and_the_simulator(parts, here):
         assert running.inside("init", name, "--camera", camera)[0] == 0
         (folder,) = load_station(Path(name)).cameras
         assert isinstance(folder, FolderCamera)
-        assert (folder.path, folder.rate_hz, folder.loop) == (path, 0, False)
+        assert (folder.path, folder.rate_hz, folder.loop) == (path, 1, True)
         # Those of the kind, not the ones of a camera that might not answer.
         assert (folder.timeout_ms, folder.latency_ms) == (2000, 0)
     # What lies below the file is named from there, so that the folder can be moved.

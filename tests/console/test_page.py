@@ -47,6 +47,15 @@ def test_a_part_has_pictures_by_its_number_alone(served):
     assert served.client.get("/static/..%2f..%2fapp.py").status_code == 404
 
 
+def test_a_browser_asks_for_the_pages_files_anew(served):
+    """A module of the version before beside those of this one would leave a view empty."""
+    for name in ("main.js", "words.js", "views/line.js", "style.css"):
+        first = served.client.get(f"/static/{name}")
+        assert first.headers["cache-control"] == "no-cache"
+        known = {"If-None-Match": first.headers["etag"]}
+        assert served.client.get(f"/static/{name}", headers=known).status_code == 304
+
+
 def test_a_query_that_is_none_is_refused_in_words(served):
     for params in ({"limit": "many"}, {"colour": "red"}, {"verdicts": "GOOD"}, {"id": "7"}):
         answer = served.client.get("/api/stations/line-1/history", params=params)

@@ -379,7 +379,7 @@ def test_a_region_is_drawn_moved_and_pulled_in_camera_pixels(served, chromium, s
         drag((80, 30), (-300, -300))
         x, y, w, h = fields_of(page)
         assert (x, y) == (0, 0) and (w, h) == (pytest.approx(300, abs=2), pytest.approx(230, abs=2))
-        lines = page.locator("#region-lines").inner_text().split("\n")
+        lines = page.locator("#region-lines").text_content().split("\n")
         assert lines == [f"region: {{x: {x}, y: {y}, w: {w}, h: {h}}}", f"--region {x},{y},{w},{h}"]
         number = page.locator("#set").input_value()
         wait_for(
@@ -398,6 +398,7 @@ def test_a_region_is_typed_and_one_beyond_the_picture_is_told(served, chromium):
         for name, value in zip("xywh", ("10", "20", "100", "90"), strict=True):
             page.locator(f"#region-{name}").fill(value)
             page.keyboard.press("Tab")
+        page.get_by_text("For a station file").click()
         page.get_by_text("--region 10,20,100,90").wait_for()
         page.locator("#region-w").fill("400")
         page.keyboard.press("Tab")

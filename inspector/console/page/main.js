@@ -4,6 +4,7 @@ import { get, post, setToken } from "./api.js";
 import { el, fill } from "./dom.js";
 import { live } from "./live.js";
 import * as words from "./words.js";
+import { lacksModel } from "./wrong.js";
 import { logIn } from "./views/log_in.js";
 
 const text = words.text;
@@ -179,7 +180,14 @@ async function show() {
   close();
   close = () => {};
   const mine = (shown += 1);
-  const module = await import(`./views/${view}.js`);
+  let module;
+  try {
+    module = await import(`./views/${view}.js`);
+  } catch {
+    // Of a page that is older than its server, a view does not fit; or the server is away.
+    if (mine === shown) fill(root, el("p", { class: "problem", role: "alert" }, text("frame.no_view")));
+    return;
+  }
   // Another view may have been chosen while this one was loaded.
   if (mine !== shown) return;
   // Views are styled apart: one of them need not know which classes the others have.
@@ -200,7 +208,7 @@ function health() {
     ? ["bad", "frame.no_page"]
     : station?.alive
       ? station.status.trouble || station.status.stopped || station.status.state === "Error"
-        ? ["bad", "frame.not_ready"]
+        ? ["bad", lacksModel(station.status) ? "frame.no_model" : "frame.not_ready"]
         : ["well", `state.${station.status.state}`]
       : ["bad", "frame.no_station"];
   shown.className = kind;
@@ -223,7 +231,10 @@ async function logOut() {
 
 function say(words_, kind = "done") {
   const line = el("p", { class: kind }, words_);
-  document.querySelector("#said").append(line);
+  const lines = document.querySelector("#said");
+  // What is said again stands there once.
+  for (const one of [...lines.children]) if (one.textContent === line.textContent) one.remove();
+  lines.append(line);
   setTimeout(() => line.remove(), kind === "done" ? 5000 : 15000);
 }
 

@@ -3,6 +3,7 @@
 import { el, fill } from "./dom.js";
 import { shapeOf } from "./film_strip.js";
 import { moment, number, text } from "./words.js";
+import { lacksModel } from "./wrong.js";
 
 const BARS = 48;
 
@@ -121,6 +122,7 @@ export class Trend {
 }
 
 function orderFor(status) {
+  if (lacksModel(status)) return "";
   if (status.state === "Error") return "reset";
   if (status.stopped) return "start";
   return ["Ready", "SingleExecution", "ContinuousExecution"].includes(status.state) ? "stop" : "";

@@ -75,7 +75,12 @@ export function mark(one) {
 /** What the last mark says of the verdict: a false reject, an escape, or nothing. */
 export function judged(verdict, marks) {
   const label = marks.at(-1)?.label;
-  if (verdict.verdict === "FAIL" && label === "good") return text("part.false_reject");
+  if (isFalseReject(verdict, marks)) return text("part.false_reject");
   if (verdict.verdict === "PASS" && label === "bad") return text("part.escape");
   return "";
+}
+
+/** Whether a part was rejected that somebody says was good. */
+export function isFalseReject(verdict, marks) {
+  return verdict.verdict === "FAIL" && marks.at(-1)?.label === "good";
 }

@@ -53,6 +53,12 @@ export function moment(us, withDate = true) {
   return format(Intl.DateTimeFormat, options).format(new Date(us / 1000));
 }
 
+/** A moment of these weeks, in few letters. */
+export function briefly(us) {
+  const options = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+  return format(Intl.DateTimeFormat, options).format(new Date(us / 1000));
+}
+
 /** A number as the reader writes it. */
 export function number(value, digits = 0) {
   const options = { minimumFractionDigits: digits, maximumFractionDigits: digits };

@@ -1,5 +1,6 @@
 /** What is wrong with a station, and what to do first. */
 
+import { el } from "./dom.js";
 import { has, text } from "./words.js";
 
 /**
@@ -16,7 +17,8 @@ export function whatIsWrong(station, connected) {
     add("stop", "gone");
     return found;
   }
-  if (status.state === "Error") add("stop", "error", status.trouble);
+  if (lacksModel(status)) add("stop", "no_model", status.trouble);
+  else if (status.state === "Error") add("stop", "error", status.trouble);
   else if (status.state === "Halted") add("stop", "halted");
   else if (status.trouble) add("stop", "trouble", status.trouble);
   if (status.stopped) add("stop", "stopped", status.stopped);
@@ -38,6 +40,21 @@ export function whatIsWrong(station, connected) {
     add("warning", "camera_ended", camera.detail, { camera: camera.name });
   }
   return found;
+}
+
+/** Whether a station that has started waits for its first model. */
+export function lacksModel(status) {
+  return status?.state === "Error" && status.cameras.some((one) => one.model === null);
+}
+
+/** What to show where a model is needed and there is none: what that means, and the way to one. */
+export function noModel(app) {
+  return el(
+    "div",
+    { class: "empty" },
+    el("p", {}, text("frame.no_model_yet")),
+    el("a", { class: "button go", href: `#/${encodeURIComponent(app.station)}/setup` }, text("frame.to_set_up")),
+  );
 }
 
 /** What to do about it; "" where nothing is to be done. */

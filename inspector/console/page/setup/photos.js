@@ -26,6 +26,11 @@ export function rangeOf(set) {
   };
 }
 
+/** Whether it is not known yet which photos there are. */
+export function isComing(set, limits) {
+  return set === null && limits.coming;
+}
+
 /** What photos are wrong with, in words. */
 function wordsOf(objection) {
   return text(`setup.objection.${objection.kind}`, { like: objection.like.replace(/\.\w+$/, "") });
@@ -77,6 +82,10 @@ export class Photos {
     this.#each.setAttribute("aria-pressed", String(set?.taking === true));
     this.#gauge.max = limits.good_start;
     this.#gauge.value = Math.min(photos.length, limits.good_start);
+    if (isComing(set, limits)) {
+      this.#count.textContent = text("setup.loading");
+      return;
+    }
     const enough = photos.length < limits.fewest ? "few" : photos.length < limits.good_start ? "try" : "good";
     this.#count.textContent = text(`setup.enough_${enough}`, {
       count: photos.length, fewest: limits.fewest, good: limits.good_start,
@@ -88,6 +97,14 @@ export class Photos {
   hear(told) {
     if (told.taken) this.#say(told.taken);
     else if (told.why) this.#words(text(`setup.why.${told.why}`), told.taking ? "bad" : "");
+  }
+
+  /** Show a photo of the set in large, by its file's name; one that was thrown away is not there. */
+  look(name) {
+    const set = this.#told.set();
+    const photo = set?.photos.find((one) => one.name === name);
+    if (photo) this.#large(set, photo);
+    else this.#told.app.say(text("setup.thrown", { name: name.replace(/\.\w+$/, "") }));
   }
 
   #draw(set, photos) {

@@ -141,6 +141,11 @@ export class Stage {
     this.#told.onframe(bitmap, this.#size);
   }
 
+  /** Say why there is no picture, as long as there is none. */
+  told(said) {
+    if (this.#size === null) this.#trouble(said);
+  }
+
   #trouble(said) {
     if (this.#problem.textContent !== said) this.#problem.textContent = said;
     this.node.classList.add("stale");

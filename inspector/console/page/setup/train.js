@@ -3,8 +3,9 @@
 import { address, get, ofStation, post } from "../api.js";
 import { el, fill } from "../dom.js";
 import { Job, JobProgress } from "../job.js";
+import { live } from "../live.js";
 import { number, reason, text } from "../words.js";
-import { ofSet } from "./photos.js";
+import { isComing, ofSet } from "./photos.js";
 
 const PACES = ["quick", "usual", "thorough"];
 
@@ -14,8 +15,8 @@ export function ofModel(station, model, what) {
 }
 
 /**
- * The panel. `told`: `station`, `app`, `limits`, `set()`, `found(models)`, `go(step)`. `models` are
- * those of the station, the newest first.
+ * The panel. `told`: `station`, `app`, `limits`, `set()`, `found(models)`, `go(step)`, `look(name)` (at
+ * a photo of the set). `models` are those of the station, the newest first.
  */
 export class Train {
   #told;
@@ -28,6 +29,8 @@ export class Train {
   #paces = el("fieldset", { class: "paces" });
   #begin = el("button", { id: "train", onclick: () => void this.#start() }, text("setup.train"));
   #how = el("p", { class: "soft" });
+  #photos = el("button", { class: "plain", id: "to-photos", hidden: true, onclick: () => this.#told.go("photos") },
+    text("setup.to_photos"));
   #result = el("section", { class: "result" });
   models = [];
   node;
@@ -48,7 +51,7 @@ export class Train {
         ),
       ),
     );
-    this.node = el("div", { class: "train" }, this.#how, this.#paces, this.#begin, this.#progress.node, this.#result);
+    this.node = el("div", { class: "train" }, this.#progress.node, this.#result, this.#how, this.#photos, this.#paces, this.#begin);
     this.#job = new Job(told.station, "train", () => this.#changed());
   }
 
@@ -65,7 +68,7 @@ export class Train {
       this.#commands = found.commands;
       this.models = found.models;
     } catch (error) {
-      this.#told.app.say(reason(error), "problem");
+      if (live.connected) this.#told.app.say(reason(error), "problem");
       return;
     }
     this.#told.found(this.models);
@@ -79,13 +82,26 @@ export class Train {
     const without = this.#tools === false;
     this.#begin.disabled = !app.may("engineer") || !this.#tools || going || this.#busy || photos < limits.fewest;
     this.#begin.hidden = this.#paces.hidden = without || this.#job.job?.state === "running";
+    const coming = isComing(this.#told.set(), limits);
+    const few = !coming && photos < limits.fewest;
     this.#how.textContent = without
       ? text("setup.no_tools")
-      : photos < limits.fewest
+      : few
         ? text("setup.enough_few", { count: photos, fewest: limits.fewest, good: limits.good_start })
-        : text("setup.train_how", { count: photos });
+        : coming ? text("setup.loading") : text("setup.train_how", { count: photos });
+    this.#how.className = few || without ? "advice bad" : "soft";
+    this.#photos.hidden = !few || without;
+    // What to type comes after what it is for; how to train comes after what there is already.
+    if (without) this.#result.before(this.#how);
+    else this.#result.after(this.#how);
     this.#progress.show(this.#job.job);
-    fill(this.#result, without ? this.#typed() : this.#came());
+    const came = without ? this.#typed() : this.#came();
+    fill(this.#result, came);
+    this.#result.hidden = came === null;
+    // What comes next is to use what is there.
+    const again = came !== null && !without;
+    this.#begin.className = again && this.#result.querySelector("#to-use.plain") === null ? "plain" : "";
+    this.#begin.textContent = text(again ? "setup.train_again" : "setup.train");
   }
 
   #typed() {
@@ -136,8 +152,11 @@ function resultOf(told, model) {
     }));
   }
   if (model.drawn) figures.push(text("setup.drawn", { drawn: model.drawn, found: model.drawn - model.passed }));
-  const suspects = model.suspects ?? [];
   const mine = told.set()?.number === model.set;
+  const there = new Set(told.set()?.photos.map((one) => one.name));
+  const named = model.suspects ?? [];
+  const suspects = mine ? named.filter((name) => there.has(name)) : named;
+  const thrown = named.length - suspects.length;
   return el(
     "div",
     { class: "came" },
@@ -147,6 +166,7 @@ function resultOf(told, model) {
       el("p", { class: "advice bad" }, text("setup.suspects", { count: suspects.length })),
       mine && el("ul", { class: "photos" }, suspects.slice(0, 6).map((name) => suspect(told, model, name))),
     ],
+    thrown > 0 && el("p", { class: "advice bad" }, text("setup.thrown_since", { count: thrown })),
     el(
       "div",
       { class: "row" },
@@ -154,7 +174,7 @@ function resultOf(told, model) {
         class: "button plain", id: "report", target: "_blank", rel: "noopener",
         href: ofModel(told.station, model, "report"),
       }, text("setup.report")),
-      el("button", { id: "to-use", onclick: () => told.go("use") }, text("setup.to_use")),
+      el("button", { class: thrown > 0 ? "plain" : "", id: "to-use", onclick: () => told.go("use") }, text("setup.to_use")),
     ),
   );
 }
@@ -164,8 +184,12 @@ function suspect(told, model, name) {
   const label = name.replace(/\.\w+$/, "");
   return el(
     "li",
-    { class: "photo wrong" },
-    el("img", { src: address(where, { side: "small" }), alt: "", loading: "lazy", onerror: (event) => event.target.remove() }),
-    el("span", {}, `▲ ${label}`),
+    {},
+    el(
+      "button",
+      { class: "photo wrong", "aria-label": text("setup.photo_fine", { name: label }), onclick: () => told.look(name) },
+      el("img", { src: address(where, { side: "small" }), alt: "", loading: "lazy", onerror: (event) => event.target.remove() }),
+      el("span", {}, `▲ ${label}`),
+    ),
   );
 }

@@ -4,12 +4,12 @@ import { post } from "../api.js";
 import { el, fill } from "../dom.js";
 import { live } from "../live.js";
 import { PartPicture } from "../picture.js";
-import { moment, number, reason, text } from "../words.js";
+import { briefly, number, reason, text } from "../words.js";
 import { ofModel } from "./train.js";
 
 const SHAPES = { PASS: "✓", FAIL: "✕", FAULT: "!" };
 
-/** The panel. `told`: `station`, `app`, `camera()`, `models()`, `first(verdict)`. */
+/** The panel. `told`: `station`, `app`, `camera()`, `models()`, `first(verdict)`, `go(step)`. */
 export class Use {
   #told;
   #ending = new AbortController();
@@ -18,6 +18,13 @@ export class Use {
   #go = el("button", { id: "use", onclick: () => void this.#use() }, text("setup.use"));
   #by = el("p", { class: "soft" });
   #file = el("section", { class: "by-hand" });
+  #choice = el(
+    "div",
+    { class: "choice" },
+    el("label", {}, text("setup.use_model"), this.#model),
+    el("label", {}, text("setup.use_recipe"), this.#recipe),
+  );
+  #train = el("button", { class: "plain", id: "to-train", onclick: () => this.#told.go("train") }, text("setup.to_train"));
   #said = el("p", { role: "status", class: "advice" });
   #picture = new PartPicture();
   #verdict = el("div", { class: "first", role: "status" });
@@ -25,13 +32,13 @@ export class Use {
   node = el(
     "div",
     { class: "use" },
+    this.#verdict,
     el("p", { class: "soft" }, text("setup.use_how")),
-    el("label", {}, text("setup.use_model"), this.#model),
-    el("label", {}, text("setup.use_recipe"), this.#recipe),
+    this.#choice,
     this.#by,
+    this.#train,
     this.#go,
     this.#said,
-    this.#verdict,
     this.#file,
   );
 
@@ -50,7 +57,7 @@ export class Use {
   show() {
     const models = this.#told.models();
     choose(this.#model, models.map((one) => [one.number, text("setup.model_choice", {
-      name: one.name, at: moment(one.made_us).slice(0, -3), photos: one.photos,
+      name: one.name, at: briefly(one.made_us), photos: one.photos,
     })]));
     const status = live.stations.get(this.#told.station)?.status;
     const recipes = status?.recipes ?? [];
@@ -66,12 +73,16 @@ export class Use {
     const model = this.#chosen;
     const station = live.stations.get(this.#told.station);
     const ready = model !== undefined && this.#recipe.value !== "" && station?.alive;
-    this.#go.disabled = !ready || !this.#told.app.may("engineer");
+    this.#choice.hidden = this.#go.hidden = model === undefined;
+    this.#train.hidden = model !== undefined;
+    this.#by.className = model === undefined ? "advice bad" : "soft";
     const camera = this.#told.camera();
-    const now = station?.verdicts.findLast((one) => one.camera === camera && one.model)?.model;
+    const now = station?.status?.cameras.find((one) => one.name === camera)?.model;
+    const isHere = now?.sha256 === model?.sha256 && this.#recipe.value === station?.status?.recipe;
+    this.#go.disabled = !ready || isHere || !this.#told.app.may("engineer");
     this.#by.textContent = model === undefined
       ? text("setup.no_model")
-      : now?.sha256 === model.sha256
+      : isHere
         ? text("setup.in_use", { name: model.name })
         : now ? text("setup.by_now", { name: now.name, version: now.version }) : "";
   }
@@ -132,6 +143,7 @@ export class Use {
     );
     this.#tell("", "");
     this.#told.first(verdict);
+    this.#verdict.scrollIntoView({ block: "nearest" });
     // The picture follows its verdict.
     for (let tries = 0; tries < 10 && !this.#ending.signal.aborted; tries += 1) {
       if (await this.#picture.show(this.#told.station, verdict, said)) return;

@@ -96,7 +96,7 @@ function row(station, deed) {
     who: who.length > 1 && who[0] !== who[1] ? `${who[0]} (${who[1]})` : who[0] || text("deeds.nobody"),
     what: done(deed.kind),
     subject: deed.kind === "mark" ? part(station, deed.subject) : deed.subject,
-    change: deed.kind === "mark" ? text(`part.marked_${after}`) : [before, after].filter(Boolean).join(" → "),
+    change: deed.kind === "mark" ? text(`part.marked_${after}`) : changed(before, after),
     note: deed.note,
   };
   return el(
@@ -106,6 +106,13 @@ function row(station, deed) {
       el("td", { class: one, "data-label": text(`deeds.${one}`) }, cells[one] && el("bdi", {}, cells[one])),
     ),
   );
+}
+
+/** From what to what; of a file's digest the first letters, as the view Recipe shows it, and all of it on demand. */
+function changed(before, after) {
+  const whole = [before, after].filter(Boolean).join(" → ");
+  const brief = whole.replace(/\b([0-9a-f]{12})[0-9a-f]{52}\b/g, "$1…");
+  return whole && el("span", { title: brief === whole ? null : whole }, brief);
 }
 
 /** A marked part, with a link to what is known of it. */

@@ -2,7 +2,7 @@
 
 import { ofPart, ofStation, post } from "../api.js";
 import { el, fill } from "../dom.js";
-import { badge, called, distance, isYoung, judged, mark, mayBeSeen, name, when, why } from "../part.js";
+import { badge, called, distance, isFalseReject, isYoung, judged, mark, mayBeSeen, name, when, why } from "../part.js";
 import { PartPicture, controls } from "../picture.js";
 import { has, moment, number, reason, text } from "../words.js";
 
@@ -59,7 +59,7 @@ class Pane {
     const part = entry ? `: ${called(entry.verdict)}` : "";
     this.#facts.setAttribute("aria-label", `${text("history.facts")}${part}`);
     fill(this.#caption, entry && [badge(entry.verdict), name(entry.verdict)]);
-    fill(this.#facts, entry && known(entry));
+    fill(this.#facts, entry && known(entry, this.#station));
   }
 
   close() {
@@ -223,7 +223,7 @@ export class Detail {
 }
 
 /** Everything that is known of a part. */
-function known(entry) {
+function known(entry, station) {
   const { verdict, marks, delivered } = entry;
   const told = judged(verdict, marks);
   const spots = verdict.regions.length;
@@ -234,6 +234,8 @@ function known(entry) {
     advice(verdict),
     marks.length > 0 && el("h2", {}, text("history.marks"), told && ` – ${told}`),
     marks.length > 0 && el("ul", { class: "marks" }, marks.map(said)),
+    isFalseReject(verdict, marks) && el("p", {},
+      el("a", { class: "button", href: `#/${encodeURIComponent(station)}/teach` }, text("history.teach"))),
     el("h2", {}, text("history.facts")),
     el("dl", {}, facts(verdict).map(([label, value]) => [el("dt", {}, label), el("dd", {}, el("bdi", {}, value))])),
     delivered.length > 0 && el("h2", {}, text("history.delivered")),

@@ -5,6 +5,7 @@ import { Histogram } from "../charts.js";
 import { el, fill, options } from "../dom.js";
 import { live } from "../live.js";
 import { moment, number, reason, text } from "../words.js";
+import { noModel } from "../wrong.js";
 
 const RANGE = [0.5, 2];
 const EVERY_MS = 10_000;
@@ -27,7 +28,7 @@ export function open(root, app, parameters) {
     onchange: (value) => pick(value),
   });
   const title = el("h1", {}, text("limit.menu"));
-  const cameras = el("select", { "aria-label": text("limit.camera"), onchange: () => look(cameras.value) });
+  const cameras = el("select", { "aria-label": text("limit.camera"), hidden: true, onchange: () => look(cameras.value) });
   const problem = el("p", { class: "problem", role: "alert", hidden: true });
   const value = el("strong", { class: "value" });
   const effect = el("div", { class: "effect", "aria-live": "polite" });
@@ -60,7 +61,7 @@ export function open(root, app, parameters) {
     ),
     strip,
   );
-  const waiting = el("p", { class: "soft" }, text("limit.loading"));
+  const waiting = el("div", { class: "soft" }, text("limit.loading"));
   fill(root, el("div", { class: "head" }, title, cameras), problem, waiting, body);
 
   function stepper(sign, key, by) {
@@ -88,6 +89,11 @@ export function open(root, app, parameters) {
     try {
       const told = await get(ofStation(station, "judging"));
       const found = told.cameras.find((one) => one.camera === camera) ?? told.cameras[0];
+      if (closed) return;
+      if (found === undefined) {
+        fill(waiting, noModel(app));
+        return;
+      }
       const other = judged === null || found.camera !== judged.camera || found.model.sha256 !== judged.model.sha256;
       camera = found.camera;
       const [kept, deeds] = await Promise.all([

@@ -225,6 +225,8 @@ class LineView {
           ),
         ),
       ),
+      found[0].key === "no_model" &&
+        el("a", { class: "button go", href: `#/${encodeURIComponent(this.#station)}/setup` }, text("frame.to_set_up")),
       hasMore ? more : null,
     );
   }

@@ -6,6 +6,7 @@ import { el, fill, options } from "../dom.js";
 import { installPanel } from "../install.js";
 import { live } from "../live.js";
 import { moment, number, reason, text } from "../words.js";
+import { lacksModel, noModel } from "../wrong.js";
 
 const EVERY_MS = 10_000;
 const BLOCKS = 25;
@@ -37,6 +38,10 @@ export function open(root, app, parameters) {
   const rejectWords = el("p", { class: "soft" });
   const install = el("section", { id: "install" });
   const closeInstall = installPanel(install, app, station);
+  const curves = el("section", { class: "panel curves" },
+    el("div", { class: "head" }, el("h2", {}, text("recipe.curves")), cameras),
+    el("h3", {}, text("recipe.rejects")), rejects.node, rejectWords,
+    el("h3", {}, text("recipe.drift")), drift.node, driftWords);
   const body = el(
     "div",
     { class: "recipe", hidden: true },
@@ -45,10 +50,7 @@ export function open(root, app, parameters) {
     el("div", { class: "column" },
       el("section", { class: "panel" }, el("h2", {}, text("recipe.choose")), recipes, busy),
       el("section", { class: "panel" }, el("h2", {}, text("recipe.model")), models)),
-    el("section", { class: "panel curves" },
-      el("div", { class: "head" }, el("h2", {}, text("recipe.curves")), cameras),
-      el("h3", {}, text("recipe.rejects")), rejects.node, rejectWords,
-      el("h3", {}, text("recipe.drift")), drift.node, driftWords),
+    curves,
     install,
   );
   fill(root, el("h1", {}, text("recipe.menu")), problem, waiting, body);
@@ -60,11 +62,12 @@ export function open(root, app, parameters) {
     try {
       const found = await get(ofStation(station, "judging"));
       const shown = found.cameras.find((one) => one.camera === chosen) ?? found.cameras[0];
-      const kept = await get(ofStation(station, `scores/${encodeURIComponent(shown.camera)}`));
+      // A new station has no model, and so no part was judged.
+      const kept = shown && (await get(ofStation(station, `scores/${encodeURIComponent(shown.camera)}`)));
       if (closed) return;
       judging = found;
-      camera = shown.camera;
-      parts = kept.parts;
+      camera = shown?.camera ?? "";
+      parts = kept?.parts ?? [];
       problem.hidden = true;
       waiting.hidden = true;
       body.hidden = false;
@@ -94,7 +97,8 @@ export function open(root, app, parameters) {
     }
     showAlarms();
     showTimes();
-    showCurves();
+    curves.hidden = judging.cameras.length === 0;
+    if (!curves.hidden) showCurves();
   }
 
   function showControl() {
@@ -141,7 +145,7 @@ export function open(root, app, parameters) {
     recipes.append(reload);
   }
 
-  const inForce = () => status()?.recipe || judging.cameras[0].recipe;
+  const inForce = () => status()?.recipe || judging.cameras[0]?.recipe;
 
   function bundles(recipe) {
     const several = recipe.cameras.length > 1;
@@ -151,7 +155,7 @@ export function open(root, app, parameters) {
 
   async function change(recipe) {
     if (recipe.recipe === inForce()) return;
-    const from = judging.cameras.map((one) => `${one.camera}: ${one.model.name} ${one.model.version}`).join(", ");
+    const from = judging.cameras.map((one) => `${one.camera}: ${one.model.name} ${one.model.version}`).join(", ") || "–";
     const to = recipe.cameras.map((one) => `${one.camera}: ${one.bundle}`).join(", ");
     const asked = [text("recipe.question", { from: inForce(), to: recipe.recipe }), text("recipe.models", { from, to })];
     if (judging.control !== null) asked.push(text("recipe.plc_back"));
@@ -184,7 +188,8 @@ export function open(root, app, parameters) {
   function showModels() {
     times.clear();
     for (const one of judging.cameras) times.set(one.camera, { words: el("span"), curve: new Sparkline() });
-    fill(models, judging.cameras.map((one) =>
+    if (judging.cameras.length === 0) fill(models, noModel(app));
+    else fill(models, judging.cameras.map((one) =>
       el(
         "dl",
         {},
@@ -293,7 +298,8 @@ export function open(root, app, parameters) {
   const heard = (event) => {
     if (event.detail.station !== station || judging === null) return;
     showAlarms();
-    if (event.detail.status.recipe !== judging.cameras[0].recipe && !isBusy && !looking) void look();
+    const isOther = event.detail.status.recipe !== judging.cameras[0]?.recipe;
+    if (isOther && !lacksModel(event.detail.status) && !isBusy && !looking) void look();
   };
   const known = () => judging !== null && showAlarms();
   live.addEventListener("status", heard);

@@ -9,7 +9,7 @@ import { Photos, ofSet, rangeOf } from "../setup/photos.js";
 import { LEAST, Stage } from "../setup/stage.js";
 import { Train } from "../setup/train.js";
 import { Use } from "../setup/use.js";
-import { reason, text } from "../words.js";
+import { briefly, reason, text } from "../words.js";
 
 const STEPS = ["picture", "region", "photos", "train", "use"];
 const REFRESH_MS = 400;
@@ -32,7 +32,11 @@ class SetUp {
   #train;
   #use;
   #used = false;
-  #limits = { writable: false, fewest: 10, good_start: 100, most: 500, sets: [] };
+  /**
+   * `writable`: whether the server has a folder for photos; null until it was heard. `coming`: the
+   * camera's photos are being asked for.
+   */
+  #limits = { writable: null, coming: true, fewest: 10, good_start: 100, most: 500, sets: [] };
   #set = null;
   #camera;
   #step;
@@ -41,6 +45,7 @@ class SetUp {
   #inUse = null;
   #looking = false;
   #wanted = null;
+  #making = false;
   #sending = false;
   #timer = null;
   #steps = el("ol", { class: "steps" });
@@ -81,12 +86,14 @@ class SetUp {
         this.#drawSteps();
       },
       go: (step) => this.#go({ step }),
+      look: (name) => this.#photos.look(name),
     });
     this.#use = new Use({
       station: app.station,
       app,
       camera: () => this.#camera,
       models: () => this.#train.models.filter((one) => one.camera === this.#camera),
+      go: (step) => this.#go({ step }),
       first: () => {
         this.#used = true;
         this.#drawSteps();
@@ -123,14 +130,26 @@ class SetUp {
     );
     this.#draw();
     this.#chooseCamera();
+    // With each new connection, too: the server may have been away when the page was opened.
+    live.addEventListener("snapshot", () => void this.#learn(), { signal });
+    await this.#learn();
+  }
+
+  /** Ask the server which photos and models there are. */
+  async #learn() {
+    const { signal } = this.#ending;
+    const knew = this.#limits.writable !== null;
     try {
       Object.assign(this.#limits, await get(ofStation(this.#app.station, "photos")));
     } catch (error) {
-      if (!signal.aborted) this.#app.say(reason(error), "problem");
+      // That the server is away stands in the frame, and it is asked again when it is back.
+      if (!signal.aborted && live.connected) this.#app.say(reason(error), "problem");
+      return;
     }
     if (signal.aborted) return;
     await this.#chooseSet();
-    this.#draw();
+    if (knew) await this.#refresh();
+    else this.#draw();
     void this.#lookAtModel();
     await this.#train.refresh();
   }
@@ -164,7 +183,12 @@ class SetUp {
   }
 
   #chooseCamera() {
-    const names = (live.stations.get(this.#app.station)?.status?.cameras ?? []).map((one) => one.name);
+    const known = live.stations.get(this.#app.station);
+    const names = (known?.status?.cameras ?? []).map((one) => one.name);
+    if (known !== undefined && !known.alive) {
+      this.#stage.told(`${text("wrong.gone")} ${text("wrong.gone.do")}`);
+    }
+    this.#cameras.parentElement.hidden = names.length === 0;
     const key = names.join("\n");
     if (this.#cameras.dataset.key !== key) {
       this.#cameras.dataset.key = key;
@@ -187,6 +211,7 @@ class SetUp {
       mine.map((one) => el("option", { value: one.number }, nameOf(one))),
     );
     this.#sets.disabled = mine.length === 0;
+    this.#limits.coming = this.#limits.writable === null || mine.length > 0;
     if (chosen === undefined) return;
     this.#sets.value = chosen.number;
     if (chosen.number === this.#set?.number) return;
@@ -221,6 +246,7 @@ class SetUp {
     const made = await post(ofStation(this.#app.station, "photos"), { camera: this.#camera });
     this.#limits.sets.push(made);
     this.#chosenSet = made.number;
+    // Whatever is drawn by now.
     const { region } = this.#stage;
     this.#changed(made);
     await this.#chooseSet();
@@ -304,7 +330,7 @@ class SetUp {
       region: this.#stage.region !== null || photos > 0,
       photos: photos >= this.#limits.fewest,
       train: this.#train.models.some((one) => one.camera === this.#camera),
-      use: this.#used,
+      use: this.#used || this.#isUsed,
     };
     fill(
       this.#steps,
@@ -326,6 +352,13 @@ class SetUp {
     );
   }
 
+  /** Whether the camera is judged by a model of this page. */
+  get #isUsed() {
+    const cameras = live.stations.get(this.#app.station)?.status?.cameras ?? [];
+    const now = cameras.find((one) => one.name === this.#camera)?.model;
+    return this.#train.models.some((one) => one.sha256 !== "" && one.sha256 === now?.sha256);
+  }
+
   #content() {
     switch (this.#step) {
       case "picture":
@@ -342,7 +375,7 @@ class SetUp {
   }
 
   #hindrance() {
-    if (!this.#limits.writable) return el("p", { class: "advice bad" }, text("setup.no_state"));
+    if (this.#limits.writable === false) return el("p", { class: "advice bad" }, text("setup.no_state"));
     if (!this.#may) return el("p", { class: "advice bad" }, text("setup.engineer"));
     return null;
   }
@@ -380,10 +413,14 @@ class SetUp {
         { class: "row" },
         el("button", { class: "plain", id: "whole", disabled: !this.#may, onclick: () => void this.#chooseRegion(null) },
           text("setup.whole")),
+      ),
+      el(
+        "details",
+        {},
+        el("summary", {}, text("setup.region_lines")),
+        this.#lines,
         el("button", { class: "plain", onclick: () => void this.#copy() }, text("setup.copy")),
       ),
-      el("p", { class: "soft" }, text("setup.region_lines")),
-      this.#lines,
     ];
   }
 
@@ -404,7 +441,11 @@ class SetUp {
     this.#stage.region = region;
     this.#aids.again();
     this.#showRegion();
-    if (this.#set === null) return;
+    if (this.#set === null) {
+      // With a set of its own it outlives a reload of the page, and a look at another view.
+      if (region !== null && this.#limits.writable && this.#camera !== "") await this.#keepRegion();
+      return;
+    }
     this.#wanted = { region };
     if (this.#sending) return;
     this.#sending = true;
@@ -423,6 +464,18 @@ class SetUp {
       await this.#refresh();
     } finally {
       this.#sending = false;
+    }
+  }
+
+  async #keepRegion() {
+    if (this.#making) return;
+    this.#making = true;
+    try {
+      await this.#newSet();
+    } catch (error) {
+      if (!this.#ending.signal.aborted) this.#app.say(reason(error), "problem");
+    } finally {
+      this.#making = false;
     }
   }
 
@@ -469,9 +522,7 @@ function clip(value, least, most) {
 }
 
 function nameOf(set) {
-  const options = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hour12: false };
-  const at = new Intl.DateTimeFormat(document.documentElement.lang, options);
-  return `${set.number}: ${at.format(new Date(set.made_us / 1000))}`;
+  return `${set.number}: ${briefly(set.made_us)}`;
 }
 
 function linesOf({ x, y, w, h }) {

@@ -6,6 +6,7 @@ import { Job, JobProgress } from "../job.js";
 import { live } from "../live.js";
 import { PartPicture, controls } from "../picture.js";
 import { moment, number, reason, text } from "../words.js";
+import { lacksModel, noModel } from "../wrong.js";
 
 const KIND = "teach";
 const SHOWN = 60;
@@ -38,6 +39,7 @@ class Teach {
   #shown = "";
   #written = null;
   #newer = 0;
+  #lacks = false;
   #asked = 0;
   #busy = new Set();
   #listeners = [];
@@ -74,7 +76,9 @@ class Teach {
     }
     const cameras = status.cameras.map((one) => one.name);
     const camera = cameras.includes(this.#camera) ? this.#camera : cameras[0];
-    const other = camera !== this.#camera || status.recipe !== this.#recipe;
+    const lacks = lacksModel(status);
+    const other = camera !== this.#camera || status.recipe !== this.#recipe || lacks !== this.#lacks;
+    this.#lacks = lacks;
     // What could not be loaded is asked for again once the station is back.
     const failed = this.#candidates?.problem && live.stations.get(this.#station).alive;
     if (other || (failed && Date.now() > this.#asked + AGAIN_MS)) {
@@ -182,7 +186,8 @@ class Teach {
 
   #head(page) {
     const steps = ["choose", "going", "result"];
-    const at = steps.indexOf(page);
+    const failed = page === "result" && this.#job.job?.state !== "done";
+    const at = failed ? 1 : steps.indexOf(page);
     const cameras = live.stations.get(this.#station)?.status?.cameras.map((one) => one.name) ?? [];
     return el(
       "div",
@@ -216,7 +221,7 @@ class Teach {
       this.#recipe && page !== "result"
         ? el("span", { class: "soft" }, text("teach.of", { recipe: this.#recipe, camera: this.#camera }))
         : null,
-      page === "result"
+      page === "result" && this.#job.job?.state === "done"
         ? el(
             "button",
             { type: "button", class: "plain", id: "teach-more", onclick: () => this.#choose() },
@@ -285,6 +290,7 @@ class Teach {
   }
 
   #drawCandidates() {
+    if (this.#lacks) return noModel(this.#app);
     const told = this.#candidates;
     if (told === null) return el("p", { class: "soft", role: "status" }, text(live.stations.get(this.#station)?.status ? "teach.loading" : "frame.no_station"));
     if (told.problem) {
@@ -295,7 +301,17 @@ class Teach {
         el("button", { type: "button", class: "plain", id: "again", onclick: () => void this.#load() }, text("teach.again")),
       );
     }
-    if (told.found.length === 0) return el("p", { class: "soft" }, text(`teach.none.${this.#source}`));
+    if (told.found.length === 0) {
+      return el(
+        "div",
+        { class: "empty" },
+        el("p", { class: "soft" }, text(`teach.none.${this.#source}`)),
+        this.#source === "good"
+          ? el("button", { type: "button", class: "plain", id: "to-history", onclick: () => this.#app.go("history", { verdicts: "FAIL" }) },
+              text("teach.to_history"))
+          : null,
+      );
+    }
     const inside = new Map(this.#basket.map((one) => [key(one.verdict), "teach.inside"]));
     // The run of the model in use knows the parts of its last lesson, and would refuse them.
     const last = this.#job.job?.result;
@@ -443,7 +459,7 @@ class Teach {
   #drawAct() {
     const about = this.#about;
     const count = this.#basket.length;
-    if (about === null) return null;
+    if (about === null || this.#lacks) return null;
     if (!about.state) return el("p", { class: "problem" }, text("error.no_state"));
     const missing = about.program ? about.problem : "no_tools";
     const running = this.#job.running;
@@ -559,7 +575,13 @@ class Teach {
   #drawResult(job) {
     if (job.state !== "done") {
       this.#progress.show(job);
-      return el("div", { class: "teach-going" }, this.#progress.node);
+      return el(
+        "div",
+        { class: "teach-going" },
+        this.#progress.node,
+        el("p", {}, text("teach.unchanged")),
+        el("button", { type: "button", id: "teach-again", onclick: () => this.#choose() }, text("teach.back_to_basket")),
+      );
     }
     const result = { ...job.result, parts: job.result.parts.map(asOnTheLine) };
     return el(

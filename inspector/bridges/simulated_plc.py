@@ -48,6 +48,8 @@ class FunctionBlock:
 
     The names are those of the Structured Text in docs/plc/function-block.st. ``session`` is the
     number of the session before, ``first_seq`` that of the first trigger in each session.
+    ``counted``: a trigger line fires the camera, and ``trigger`` is told each of its edges; no part
+    passes while ``needs_reset``, until ``empty_line`` was called and the bridge has echoed it.
     """
 
     def __init__(
@@ -57,8 +59,11 @@ class FunctionBlock:
         first_seq: int = 1,
         timeout_s: float = 1.5,
         heartbeat_s: float = 1.0,
+        counted: bool = False,
     ) -> None:
         self.mode = Mode.LOST
+        self.counted = counted
+        self.needs_reset = counted
         self.block: dict[str, int] = {field.name: 0 for field in PLC if field.kind != "STRING"}
         self.part_id = ""
         self.recipe = 0
@@ -74,6 +79,9 @@ class FunctionBlock:
         self._heard_s = 0.0
         self._opened_s = 0.0
         self._awaited: dict[int, _Part] = {}
+        self._echoed = 0
+        self._resetting = self._counts = False
+        self._refused: list[Seen] = []
 
     @property
     def waiting(self) -> int:
@@ -81,8 +89,18 @@ class FunctionBlock:
         return len(self._awaited)
 
     def trigger(self, part_id: str, now_s: float) -> None:
-        """Fire for the part that stands before the camera; only while ``may_trigger``."""
-        self._seq = following(self._seq) if self._seq else self._first_seq
+        """Fire for the part that stands before the camera; only while ``may_trigger``.
+
+        With ``counted`` at every edge of the trigger line: one that comes while both sides do not
+        count together is no part of theirs, and is a reject.
+        """
+        if self.counted and not self._counts:
+            # Whoever comes during a reset says that the line was not empty.
+            self._resetting = False
+            self._refused.append(Seen(part_id, 0, "not_counted", -1.0, 0.0))
+            return
+        first = 1 if self.counted else self._first_seq
+        self._seq = following(self._seq) if self._seq else first
         self._awaited[self._seq] = _Part(part_id, now_s)
         self.part_id = part_id
         self.block["PartIDLength"] = len(part_id)
@@ -90,10 +108,25 @@ class FunctionBlock:
         self.block["TriggerSeq"] = self._seq
         self.may_trigger = False
 
+    def empty_line(self) -> None:
+        """No part is under way: both sides count from 1 again, with another ResetCount."""
+        if self.mode is not Mode.RUNNING or self._awaited:
+            return
+        number = following(self.block["ResetCount"])
+        self.block["ResetCount"] = following(number) if number == self._echoed else number
+        self.block["TriggerSeq"] = self._seq = 0
+        self._resetting, self._counts = True, False
+
     def scan(self, read: dict[str, int | float] | None, now_s: float) -> Iterator[Seen]:
         """Take what was read, None when the read failed; gives the parts that ended."""
         self.block["Heartbeat"] = (self.block["Heartbeat"] + 1) % 65_536
         self.may_trigger = False
+        refused, self._refused = self._refused, []
+        yield from refused
+        if read is not None:
+            # A change acknowledges: an error that comes again at once needs another one.
+            error = int(read["ErrorCode"])
+            self.block["ErrorAck"] = 0 if error == self.block["ErrorAck"] else error
         # Before a result is taken: a PLC that stood still finds one that came too late.
         for seq, part in list(self._awaited.items()):
             if now_s > part.begun_s + self._timeout_s:
@@ -120,9 +153,11 @@ class FunctionBlock:
             self._lose()
         else:
             yield from self._take(read, now_s)
-            is_taken = read["TriggerSeqEcho"] == self._seq
-            self.may_trigger = bool(_bit(read, 0)) and is_taken
+            self._count(read)
+            is_taken = read["TriggerSeqEcho"] == self._seq or self.counted
+            self.may_trigger = bool(_bit(read, 0)) and is_taken and not self.needs_reset
             self.recipe = int(read["ActiveRecipe"])
+        self.needs_reset = self.needs_reset or (self.counted and not self._counts)
 
     def _take(self, read: dict[str, int | float], now_s: float) -> Iterator[Seen]:
         seq = int(read["ResultSeq"])
@@ -134,14 +169,25 @@ class FunctionBlock:
             # Of a part that was given up: taken, and of no effect.
             self.discarded += 1
             return
-        reason = _REASONS.get(int(read["Reason"]), "")
+        verdict, reason = int(read["Verdict"]), _REASONS.get(int(read["Reason"]), "")
         took_ms = 1000 * (now_s - part.begun_s)
-        yield Seen(part.part_id, int(read["Verdict"]), reason, read["Score"], took_ms)
+        is_counted = not self.counted or read["PartCount"] == read["ResultTriggerSeq"]
+        if verdict == 1 and (read["ErrorCode"] or not is_counted):
+            # No PASS stands beside an error, whatever it is about.
+            verdict, reason = 0, "error_stands" if read["ErrorCode"] else "other_count"
+        yield Seen(part.part_id, verdict, reason, read["Score"], took_ms)
+
+    def _count(self, read: dict[str, int | float]) -> None:
+        self._echoed = int(read["ResetCountEcho"])
+        if self._resetting and self._echoed == self.block["ResetCount"]:
+            self._resetting, self._counts = False, True
+        self.needs_reset = self.counted and not (self._counts and bool(_bit(read, 9)))
 
     def _lose(self) -> None:
         """Nothing that was read counts any more; what was awaited ends by its own time."""
         self.mode = Mode.LOST
         self._seq = 0
+        self._resetting = self._counts = False
         for name in ("Session", "Command", "TriggerSeq"):
             self.block[name] = 0
         # The same number means another part in the next session.

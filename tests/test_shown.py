@@ -114,7 +114,7 @@ SYLLABLES = st.sampled_from(
 MARK = "Hd5Hd5"
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.sampled_from(FORMS), st.lists(SYLLABLES, max_size=8), st.lists(SYLLABLES, max_size=8))
 def test_no_secret_shows_whatever_is_in_it(form, before, after):
     """Of a secret no letter may show; only ``&`` ends the value of a query."""

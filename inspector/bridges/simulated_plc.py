@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,8 @@ from inspector.bridges.codes import REASON_CODES, ErrorCode
 from inspector.bridges.registers import CAMERA, PLC, PLC_OFFSET, ByteOrders, camera_base
 from inspector.bridges.results import following
 from inspector.bridges.scan_cycle import ScanCycle, Seen
+from inspector.client import Subscriber
+from inspector.wire.messages import VerdictMessage
 
 # What its complaints are about is told in this product's own words.
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
@@ -24,6 +27,8 @@ logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 _BLOCK: Final = CAMERA[-1].at + 1
 _READS: Final = {field.name: field for field in CAMERA}
 _REASONS: Final = {code: reason for reason, code in REASON_CODES.items()}
+_EMPTY_S: Final = 0.1
+"""So long after a picture its verdict is here, and the line is taken to be empty."""
 _NO_ECHO_S: Final = 1.0
 """A session that is not echoed in this time is tried with the next number."""
 
@@ -110,7 +115,7 @@ class FunctionBlock:
 
     def empty_line(self) -> None:
         """No part is under way: both sides count from 1 again, with another ResetCount."""
-        if self.mode is not Mode.RUNNING or self._awaited:
+        if self.mode is not Mode.RUNNING or self._awaited or self._resetting:
             return
         number = following(self.block["ResetCount"])
         self.block["ResetCount"] = following(number) if number == self._echoed else number
@@ -265,6 +270,68 @@ class SimulatedPlc(ScanCycle):
             else:
                 values[field.at] = self._orders.narrow(self.block.block[field.name])
         return values
+
+
+class CountedPlc(SimulatedPlc):
+    """Works with a camera on a trigger line: it counts the line's edges, and resets the count.
+
+    There is no such line here: each of the camera's pictures that ``eye`` hears of stands for one
+    edge. ``eye`` is closed with the PLC.
+    """
+
+    def __init__(
+        self,
+        block: FunctionBlock,
+        host: str,
+        port: int,
+        camera: int,
+        orders: ByteOrders,
+        *,
+        eye: Subscriber,
+        name: str,
+    ) -> None:
+        super().__init__(block, host, port, camera, orders)
+        self._name = name
+        self._open = contextlib.ExitStack()
+        self._eye = self._open.enter_context(eye)
+
+    def close(self) -> None:
+        """Close both connections."""
+        super().close()
+        self._open.close()
+
+    def _pictures(self) -> int:
+        """How many pictures the camera has taken since the last call. Raises WireError."""
+        seen = 0
+        while (item := self._eye.receive(0)) is not None:
+            is_picture = isinstance(item, VerdictMessage) and item.camera == self._name
+            seen += is_picture and not self._eye.is_record
+        return seen
+
+    def run(
+        self,
+        parts: int,
+        every_s: float,  # noqa: ARG002 - the camera has a pace of its own
+        *,
+        cycle_s: float = 0.005,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Seen]:
+        """Count ``parts`` of the camera's pictures, whenever they come; gives each part's end."""
+        sent, quiet_s = 0, time.monotonic()
+        while not stop() and (sent < parts or self.waiting):
+            now_s = time.monotonic()
+            yield from self.scan()
+            for _ in range(self._pictures()):
+                quiet_s = now_s
+                if sent < parts and not self.block.needs_reset:
+                    sent += 1
+                    self.block.trigger(f"part-{sent:05}", now_s)
+                    yield from self.scan()
+            # Between two pictures nothing is under way.
+            if self.block.needs_reset and now_s > quiet_s + _EMPTY_S:
+                self.block.empty_line()
+            self.rest(max(0.0, cycle_s - (time.monotonic() - now_s)))
+        yield from self.scan()
 
 
 def read_values(registers: list[int], orders: ByteOrders) -> dict[str, int | float]:

@@ -8,6 +8,7 @@ itself, and answers each before it looks at the next.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import time
@@ -35,6 +36,8 @@ _LONGEST: Final = 254
 """Of what the length counts: the unit and a message of 253 bytes."""
 _UNREAD_BYTES: Final = 65_536
 """Answers that a peer has not taken; with more it is hung up."""
+_AT_ONCE: Final = 4
+"""Requests of one peer that are answered before the others have their turn."""
 _QUIET_S: Final = 10.0
 """Between two lines in the log about the same address."""
 
@@ -122,15 +125,20 @@ class ModbusServer(ModbusTcpServer):
 
 
 class _Connection(ServerRequestHandler):
-    """One peer's connection."""
+    """One peer's connection.
+
+    Of what a peer sends at once a few requests are answered; then all others have their turn before
+    it goes on, and meanwhile no more is read from it. So nobody who floods stops a PLC.
+    """
 
     server: ModbusServer
 
-    _bytes = b""
     _host = ""
 
     def callback_connected(self) -> None:
         """Know the peer, and hang up on one that may not read."""
+        self._bytes = bytearray()
+        self._is_paused = False
         peer = self.transport.get_extra_info("peername")
         self._host = str(peer[0]) if peer else ""
         if not self.server.may_read(self._host):
@@ -141,22 +149,48 @@ class _Connection(ServerRequestHandler):
     def data_received(self, data: bytes) -> None:
         """Answer every whole request, in order, and keep the rest."""
         self._bytes += data
-        while len(self._bytes) > _HEADER and self.transport is not None:
-            protocol = int.from_bytes(self._bytes[2:4], "big")
-            length = int.from_bytes(self._bytes[4:6], "big")
-            if protocol or not 2 <= length <= _LONGEST:
-                self.hang_up("sent bytes that are no Modbus TCP")
+        if not self._is_paused:
+            self._take()
+
+    def _take(self) -> None:
+        """Answer the next few requests, and come back for more."""
+        transport: Any = self.transport
+        for _ in range(_AT_ONCE):
+            if transport is None or transport.is_closing():
+                self._bytes.clear()
                 return
-            end = 6 + length
-            if len(self._bytes) < end:
+            request = self._next()
+            if request is None:
+                if self._is_paused and not transport.is_closing():
+                    self._is_paused = False
+                    transport.resume_reading()
                 return
-            request, self._bytes = self._bytes[:end], self._bytes[end:]
             self._answer(request)
+        if not self._is_paused:
+            self._is_paused = True
+            transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._take)
+
+    def _next(self) -> bytes | None:
+        """The next whole request; None where there is none."""
+        if len(self._bytes) <= _HEADER:
+            return None
+        protocol = int.from_bytes(self._bytes[2:4], "big")
+        length = int.from_bytes(self._bytes[4:6], "big")
+        if protocol or not 2 <= length <= _LONGEST:
+            self.hang_up("sent bytes that are no Modbus TCP")
+            return None
+        end = 6 + length
+        if len(self._bytes) < end:
+            return None
+        request = bytes(self._bytes[:end])
+        del self._bytes[:end]
+        return request
 
     def hang_up(self, why: str) -> None:
         """Close the connection, and say why."""
         self.server.complain(self._host, why)
-        self._bytes = b""
+        self._bytes.clear()
         transport: Any = self.transport
         if transport is not None:
             transport.abort()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import struct
@@ -206,3 +207,35 @@ def test_one_connection_too_many_is_closed_and_the_others_live():
                 break
             except OSError:
                 assert time.monotonic() < deadline
+
+
+def test_a_peer_that_floods_lets_the_others_have_their_turn(port, wire, caplog):
+    one = struct.pack(">HHHBBHH", 1, 0, 6, 1, 3, 200, 70)
+    ending = threading.Event()
+
+    def flood() -> None:
+        with Wire(port) as peer:
+            peer.socket.settimeout(0.2)
+            while not ending.is_set():
+                # Another one, who takes no answer, is hung up amid them.
+                with Wire(port) as mute:
+                    mute.socket.settimeout(0.2)
+                    with contextlib.suppress(OSError):
+                        mute.socket.sendall(one * 5_000)
+                with contextlib.suppress(OSError):
+                    peer.socket.sendall(one * 1_000)
+                    peer.socket.recv(1 << 20)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        waits_s = []
+        for _ in range(20):
+            begun_s = time.monotonic()
+            assert len(wire.read(200, 70)) == 70
+            waits_s.append(time.monotonic() - begun_s)
+    finally:
+        ending.set()
+        thread.join()
+    assert max(waits_s) < 0.4, waits_s
+    assert "socket.send" not in caplog.text

@@ -36,6 +36,8 @@ _LONGEST: Final = 254
 """Of what the length counts: the unit and a message of 253 bytes."""
 _UNREAD_BYTES: Final = 65_536
 """Answers that a peer has not taken; with more it is hung up."""
+_SILENT_S: Final = 10.0
+"""After this a silent connection gives its place to another one, if there is none left."""
 _AT_ONCE: Final = 4
 """Requests of one peer that are answered before the others have their turn."""
 _QUIET_S: Final = 10.0
@@ -109,10 +111,28 @@ class ModbusServer(ModbusTcpServer):
         """True when this address may write."""
         return _is_in(host, self._writers)
 
-    @property
-    def is_full(self) -> bool:
-        """True when there are more connections than there may be."""
-        return len(self.active_connections) > self._connections
+    def has_room(self, newcomer: _Connection) -> bool:
+        """True when one more may stay, if need be in the place of another.
+
+        That is one which has been silent, as are those that a PLC left behind when it lost its
+        power; or, for one who may write, the place of one who may not.
+        """
+        open_ones = [
+            one
+            for one in self.active_connections.values()
+            if isinstance(one, _Connection) and one is not newcomer and one.is_open
+        ]
+        if len(open_ones) < self._connections:
+            return True
+        now_s = time.monotonic()
+        left = [
+            one
+            for one in open_ones
+            if now_s >= one.heard_s + _SILENT_S or (newcomer.may_write and not one.may_write)
+        ]
+        if left:
+            min(left, key=lambda one: one.heard_s).hang_up("gave its place to another connection")
+        return bool(left)
 
     def complain(self, host: str, what: str) -> None:
         """Log what a peer did wrong, not more often than every ten seconds."""
@@ -132,6 +152,9 @@ class _Connection(ServerRequestHandler):
     """
 
     server: ModbusServer
+    heard_s: float
+    """When it sent something last."""
+    may_write: bool
 
     _host = ""
 
@@ -139,15 +162,24 @@ class _Connection(ServerRequestHandler):
         """Know the peer, and hang up on one that may not read."""
         self._bytes = bytearray()
         self._is_paused = False
+        self.heard_s = time.monotonic()
         peer = self.transport.get_extra_info("peername")
         self._host = str(peer[0]) if peer else ""
+        self.may_write = self.server.may_write(self._host)
         if not self.server.may_read(self._host):
             self.hang_up("is in neither 'readers' nor 'writers'")
-        elif self.server.is_full:
+        elif not self.server.has_room(self):
             self.hang_up("came as one connection too many; see 'connections'")
+
+    @property
+    def is_open(self) -> bool:
+        """False once it was hung up."""
+        transport: Any = self.transport
+        return transport is not None and not transport.is_closing()
 
     def data_received(self, data: bytes) -> None:
         """Answer every whole request, in order, and keep the rest."""
+        self.heard_s = time.monotonic()
         self._bytes += data
         if not self._is_paused:
             self._take()
@@ -208,7 +240,7 @@ class _Connection(ServerRequestHandler):
         code = message[0]
         if code not in self.server.table.function_codes:
             return ExceptionResponse(code & 0x7F, ExcCodes.ILLEGAL_FUNCTION)
-        if code in _WRITES and not self.server.may_write(self._host):
+        if code in _WRITES and not self.may_write:
             self.server.complain(self._host, "wrote, and is not in 'writers'")
             return ExceptionResponse(code, ExcCodes.ILLEGAL_FUNCTION)
         pdu = self.server.decoder.decode(message)

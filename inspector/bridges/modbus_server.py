@@ -38,7 +38,7 @@ _UNREAD_BYTES: Final = 65_536
 """Answers that a peer has not taken; with more it is hung up."""
 _SILENT_S: Final = 10.0
 """After this a silent connection gives its place to another one, if there is none left."""
-_AT_ONCE: Final = 4
+_AT_ONCE: Final = 2
 """Requests of one peer that are answered before the others have their turn."""
 _QUIET_S: Final = 10.0
 """Between two lines in the log about the same address."""

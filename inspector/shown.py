@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -23,11 +24,16 @@ _SCHEME: Final = re.compile(r"(?:^|[\s=\"'])[A-Za-z][\w+.-]*$")
 _URL: Final = re.compile(r"\s*[A-Za-z][\w+.-]*:[/\\]")
 _NO_PORT: Final = re.compile(r"://([^/@\s\[:]*:(?!\d*(?:[/?#\s\"']|$)).*)")
 """A user and a password whose host was cut off, as YAML does it at " #"."""
-_NAME: Final = re.compile(r"""([\w.%~+-]+)["'\]]*\s*[=:]\s*""")
+_NAME: Final = re.compile(r"""([\w.%~+\u200b-\u200f\u2060\ufeff-]+)["'\]]*\s*([=:])\s*""")
+_USER: Final = re.compile(r"admin\w*|root|user\w*|operator|viewer|service|guest", re.IGNORECASE)
+"""Names behind which a colon and a password stand."""
 _SECRET: Final = re.compile(
     r"pass|pwd|pw|pswd|token|secret|cred|auth|signature|cookie|session|bearer|private"
-    r"|kennwort|contrase|clave|senha|parola|haslo|密码|密碼|key\d*$|pas\d*$"
-    r"|(?:^|[_.~+-])(?:p|psw|psk|pin|otp|jwt|sid|sig|code|hash|digest|nonce|ticket|login|wpa)\d*$",
+    r"|kennwort|contrase|clave|senha|parola|haslo|heslo|wachtwoord|losenord|lösenord|adgangskode"
+    r"|salasana|jelsz|sifre|şifre|parool|пароль|密码|密碼|口令|パスワード|暗証|암호|비밀번호"
+    r"|hmac|wsse|basic|licen[cs]e|key\d*$|pasw?\d*$|sess(?:ion)?_?id$|md5$|sha\d*$"
+    r"|(?:^|[_.~+-])(?:p|psw|psk|pin|otp|jwt|sid|sig|sas|sk|mdp|code|hash|digest|nonce|ticket"
+    r"|login|wpa)\d*$",
     re.IGNORECASE,
 )
 _SEGMENT: Final = re.compile(r"(?<=/)([^/?&=\s]+)/")
@@ -38,6 +44,8 @@ _WORD: Final = re.compile(
     r"""(?:"(?:\\.|[^"\\])*(?:"|\\?$)|'(?:\\.|[^'\\])*(?:'|\\?$)|\\.|\\$|[^\s"'\\])+""", re.DOTALL
 )
 """A word of a GStreamer pipeline; quotes, also unclosed ones, hold spaces together."""
+
+_ASCII_CODE: Final = re.compile(r"%([0-7][0-9A-Fa-f])")
 
 _FORMULA: Final = tuple("=+-@\t\r\n＝＋－＠")
 _NUMBER: Final = re.compile(r"[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?")
@@ -107,15 +115,38 @@ def masked(source: str) -> str:
 
     A secret is what stands between ``://`` and the last ``@``, and the value of every key that is
     called pass, pwd, pw, password, token, secret, key, auth, session or alike, in a URL's query or
-    path or in a GStreamer pipeline. Where it is not clear how far a secret reaches, more is masked.
+    path or in a GStreamer pipeline, percent-encoded or not. Where it is not clear how far a secret
+    reaches, more is masked.
     """
     spans = sorted(_secrets(source))
+    text, places = source, list(range(len(source) + 1))
+    while (decoded := _decoded(text, places))[0] != text:
+        text, places = decoded
+        spans += [(places[start], places[stop]) for start, stop in _secrets(text)]
+    spans.sort()
     shown, end = "", 0
     for start, stop in spans:
         if start > end or not shown:
             shown += source[end:start] + _STARS
         end = max(end, stop)
     return shown + source[end:]
+
+
+def _decoded(text: str, places: list[int]) -> tuple[str, list[int]]:
+    """``text`` with ASCII letters for their percent codes, and where each letter stood."""
+    found, at, kept = "", 0, []
+    while at < len(text):
+        code = _ASCII_CODE.match(text, at)
+        found += text[at] if code is None else chr(int(code[1], 16))
+        kept.append(places[at])
+        at += 1 if code is None else 3
+    return found, [*kept, places[-1]]
+
+
+def _is_secret(name: str) -> bool:
+    """True when a key of this name has a secret value, however its letters are disguised."""
+    letters = unicodedata.normalize("NFKC", unquote(name))
+    return bool(_SECRET.search("".join(one for one in letters if one.isprintable())))
 
 
 def _secrets(source: str) -> Iterator[tuple[int, int]]:
@@ -130,7 +161,8 @@ def _secrets(source: str) -> Iterator[tuple[int, int]]:
     is_url = _URL.match(source) is not None
     words = [(0, len(source))] if is_url else [word.span() for word in _WORD.finditer(source)]
     for found in _NAME.finditer(source):
-        if not _SECRET.search(unquote(found[1])):
+        is_user = found[2] == ":" and _USER.fullmatch(found[1]) and "@" not in source[found.end() :]
+        if not (is_user or _is_secret(found[1])):
             continue
         start, stop = next((span for span in words if span[0] <= found.start() < span[1]), (0, 0))
         if is_url:

@@ -121,8 +121,8 @@ ERROR_MEANINGS: Final = {
         "empty the line, then write another ResetCount",
     ),
     ErrorCode.RESET_NOT_EMPTY: (
-        "ResetCount came while parts were on their way",
-        "wait for their results; it then counts",
+        "ResetCount came while parts were on their way, or results waited for ResultAck",
+        "wait for their results and acknowledge them; it then counts",
     ),
     ErrorCode.RECIPE_MISMATCH: (
         "RecipeID of a trigger is not ActiveRecipe",

@@ -323,10 +323,14 @@ class Handshake:
             self._reset_seen = asked
         if not self._set.hardware or not asked or asked == self._reset_seen:
             return
-        if self._parts.open:
+        # The numbers begin anew: a result of before must not stand beside them.
+        untaken = self._results.shown is not None and not self._set.latest
+        if self._parts.open or untaken:
             if asked != before.reset_count:
                 self._fail(ErrorCode.RESET_NOT_EMPTY)
             return
+        for result in self._results.clear():
+            self._deliver(result, "discarded")
         self._parts.reset()
         self._last = 0
         self._difference_told = False

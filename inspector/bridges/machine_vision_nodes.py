@@ -211,6 +211,13 @@ async def load(server: Server, nodeset: Path | None = None) -> Nodes:
     return nodes
 
 
+async def prove(nodeset: Path) -> None:
+    """Load a nodeset into a server that never comes up. Raises :class:`ConfigError`."""
+    server = Server()
+    await server.init()
+    await load(server, nodeset)
+
+
 def _build(nodes: Nodes) -> None:
     _data_types(nodes)
     for number, (name, base) in TYPES.items():

@@ -8,6 +8,7 @@ itself, and answers each before it looks at the next.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import time
@@ -35,6 +36,10 @@ _LONGEST: Final = 254
 """Of what the length counts: the unit and a message of 253 bytes."""
 _UNREAD_BYTES: Final = 65_536
 """Answers that a peer has not taken; with more it is hung up."""
+_SILENT_S: Final = 10.0
+"""After this a silent connection gives its place to another one, if there is none left."""
+_AT_ONCE: Final = 2
+"""Requests of one peer that are answered before the others have their turn."""
 _QUIET_S: Final = 10.0
 """Between two lines in the log about the same address."""
 
@@ -106,10 +111,28 @@ class ModbusServer(ModbusTcpServer):
         """True when this address may write."""
         return _is_in(host, self._writers)
 
-    @property
-    def is_full(self) -> bool:
-        """True when there are more connections than there may be."""
-        return len(self.active_connections) > self._connections
+    def has_room(self, newcomer: _Connection) -> bool:
+        """True when one more may stay, if need be in the place of another.
+
+        That is one which has been silent, as are those that a PLC left behind when it lost its
+        power; or, for one who may write, the place of one who may not.
+        """
+        open_ones = [
+            one
+            for one in self.active_connections.values()
+            if isinstance(one, _Connection) and one is not newcomer and one.is_open
+        ]
+        if len(open_ones) < self._connections:
+            return True
+        now_s = time.monotonic()
+        left = [
+            one
+            for one in open_ones
+            if now_s >= one.heard_s + _SILENT_S or (newcomer.may_write and not one.may_write)
+        ]
+        if left:
+            min(left, key=lambda one: one.heard_s).hang_up("gave its place to another connection")
+        return bool(left)
 
     def complain(self, host: str, what: str) -> None:
         """Log what a peer did wrong, not more often than every ten seconds."""
@@ -122,41 +145,84 @@ class ModbusServer(ModbusTcpServer):
 
 
 class _Connection(ServerRequestHandler):
-    """One peer's connection."""
+    """One peer's connection.
+
+    Of what a peer sends at once a few requests are answered; then all others have their turn before
+    it goes on, and meanwhile no more is read from it. So nobody who floods stops a PLC.
+    """
 
     server: ModbusServer
+    heard_s: float
+    """When it sent something last."""
+    may_write: bool
 
-    _bytes = b""
     _host = ""
 
     def callback_connected(self) -> None:
         """Know the peer, and hang up on one that may not read."""
+        self._bytes = bytearray()
+        self._is_paused = False
+        self.heard_s = time.monotonic()
         peer = self.transport.get_extra_info("peername")
         self._host = str(peer[0]) if peer else ""
+        self.may_write = self.server.may_write(self._host)
         if not self.server.may_read(self._host):
             self.hang_up("is in neither 'readers' nor 'writers'")
-        elif self.server.is_full:
+        elif not self.server.has_room(self):
             self.hang_up("came as one connection too many; see 'connections'")
+
+    @property
+    def is_open(self) -> bool:
+        """False once it was hung up."""
+        transport: Any = self.transport
+        return transport is not None and not transport.is_closing()
 
     def data_received(self, data: bytes) -> None:
         """Answer every whole request, in order, and keep the rest."""
+        self.heard_s = time.monotonic()
         self._bytes += data
-        while len(self._bytes) > _HEADER and self.transport is not None:
-            protocol = int.from_bytes(self._bytes[2:4], "big")
-            length = int.from_bytes(self._bytes[4:6], "big")
-            if protocol or not 2 <= length <= _LONGEST:
-                self.hang_up("sent bytes that are no Modbus TCP")
+        if not self._is_paused:
+            self._take()
+
+    def _take(self) -> None:
+        """Answer the next few requests, and come back for more."""
+        transport: Any = self.transport
+        for _ in range(_AT_ONCE):
+            if transport is None or transport.is_closing():
+                self._bytes.clear()
                 return
-            end = 6 + length
-            if len(self._bytes) < end:
+            request = self._next()
+            if request is None:
+                if self._is_paused and not transport.is_closing():
+                    self._is_paused = False
+                    transport.resume_reading()
                 return
-            request, self._bytes = self._bytes[:end], self._bytes[end:]
             self._answer(request)
+        if not self._is_paused:
+            self._is_paused = True
+            transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._take)
+
+    def _next(self) -> bytes | None:
+        """The next whole request; None where there is none."""
+        if len(self._bytes) <= _HEADER:
+            return None
+        protocol = int.from_bytes(self._bytes[2:4], "big")
+        length = int.from_bytes(self._bytes[4:6], "big")
+        if protocol or not 2 <= length <= _LONGEST:
+            self.hang_up("sent bytes that are no Modbus TCP")
+            return None
+        end = 6 + length
+        if len(self._bytes) < end:
+            return None
+        request = bytes(self._bytes[:end])
+        del self._bytes[:end]
+        return request
 
     def hang_up(self, why: str) -> None:
         """Close the connection, and say why."""
         self.server.complain(self._host, why)
-        self._bytes = b""
+        self._bytes.clear()
         transport: Any = self.transport
         if transport is not None:
             transport.abort()
@@ -174,7 +240,7 @@ class _Connection(ServerRequestHandler):
         code = message[0]
         if code not in self.server.table.function_codes:
             return ExceptionResponse(code & 0x7F, ExcCodes.ILLEGAL_FUNCTION)
-        if code in _WRITES and not self.server.may_write(self._host):
+        if code in _WRITES and not self.may_write:
             self.server.complain(self._host, "wrote, and is not in 'writers'")
             return ExceptionResponse(code, ExcCodes.ILLEGAL_FUNCTION)
         pdu = self.server.decoder.decode(message)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,8 @@ from inspector.bridges.codes import REASON_CODES, ErrorCode
 from inspector.bridges.registers import CAMERA, PLC, PLC_OFFSET, ByteOrders, camera_base
 from inspector.bridges.results import following
 from inspector.bridges.scan_cycle import ScanCycle, Seen
+from inspector.client import Subscriber
+from inspector.wire.messages import VerdictMessage
 
 # What its complaints are about is told in this product's own words.
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
@@ -24,6 +27,8 @@ logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 _BLOCK: Final = CAMERA[-1].at + 1
 _READS: Final = {field.name: field for field in CAMERA}
 _REASONS: Final = {code: reason for reason, code in REASON_CODES.items()}
+_EMPTY_S: Final = 0.1
+"""So long after a picture its verdict is here, and the line is taken to be empty."""
 _NO_ECHO_S: Final = 1.0
 """A session that is not echoed in this time is tried with the next number."""
 
@@ -48,6 +53,8 @@ class FunctionBlock:
 
     The names are those of the Structured Text in docs/plc/function-block.st. ``session`` is the
     number of the session before, ``first_seq`` that of the first trigger in each session.
+    ``counted``: a trigger line fires the camera, and ``trigger`` is told each of its edges; no part
+    passes while ``needs_reset``, until ``empty_line`` was called and the bridge has echoed it.
     """
 
     def __init__(
@@ -57,8 +64,11 @@ class FunctionBlock:
         first_seq: int = 1,
         timeout_s: float = 1.5,
         heartbeat_s: float = 1.0,
+        counted: bool = False,
     ) -> None:
         self.mode = Mode.LOST
+        self.counted = counted
+        self.needs_reset = counted
         self.block: dict[str, int] = {field.name: 0 for field in PLC if field.kind != "STRING"}
         self.part_id = ""
         self.recipe = 0
@@ -74,6 +84,9 @@ class FunctionBlock:
         self._heard_s = 0.0
         self._opened_s = 0.0
         self._awaited: dict[int, _Part] = {}
+        self._echoed = 0
+        self._resetting = self._counts = False
+        self._refused: list[Seen] = []
 
     @property
     def waiting(self) -> int:
@@ -81,8 +94,18 @@ class FunctionBlock:
         return len(self._awaited)
 
     def trigger(self, part_id: str, now_s: float) -> None:
-        """Fire for the part that stands before the camera; only while ``may_trigger``."""
-        self._seq = following(self._seq) if self._seq else self._first_seq
+        """Fire for the part that stands before the camera; only while ``may_trigger``.
+
+        With ``counted`` at every edge of the trigger line: one that comes while both sides do not
+        count together is no part of theirs, and is a reject.
+        """
+        if self.counted and not self._counts:
+            # Whoever comes during a reset says that the line was not empty.
+            self._resetting = False
+            self._refused.append(Seen(part_id, 0, "not_counted", -1.0, 0.0))
+            return
+        first = 1 if self.counted else self._first_seq
+        self._seq = following(self._seq) if self._seq else first
         self._awaited[self._seq] = _Part(part_id, now_s)
         self.part_id = part_id
         self.block["PartIDLength"] = len(part_id)
@@ -90,10 +113,25 @@ class FunctionBlock:
         self.block["TriggerSeq"] = self._seq
         self.may_trigger = False
 
+    def empty_line(self) -> None:
+        """No part is under way: both sides count from 1 again, with another ResetCount."""
+        if self.mode is not Mode.RUNNING or self._awaited or self._resetting:
+            return
+        number = following(self.block["ResetCount"])
+        self.block["ResetCount"] = following(number) if number == self._echoed else number
+        self.block["TriggerSeq"] = self._seq = 0
+        self._resetting, self._counts = True, False
+
     def scan(self, read: dict[str, int | float] | None, now_s: float) -> Iterator[Seen]:
         """Take what was read, None when the read failed; gives the parts that ended."""
         self.block["Heartbeat"] = (self.block["Heartbeat"] + 1) % 65_536
         self.may_trigger = False
+        refused, self._refused = self._refused, []
+        yield from refused
+        if read is not None:
+            # A change acknowledges: an error that comes again at once needs another one.
+            error = int(read["ErrorCode"])
+            self.block["ErrorAck"] = 0 if error == self.block["ErrorAck"] else error
         # Before a result is taken: a PLC that stood still finds one that came too late.
         for seq, part in list(self._awaited.items()):
             if now_s > part.begun_s + self._timeout_s:
@@ -120,9 +158,11 @@ class FunctionBlock:
             self._lose()
         else:
             yield from self._take(read, now_s)
-            is_taken = read["TriggerSeqEcho"] == self._seq
-            self.may_trigger = bool(_bit(read, 0)) and is_taken
+            self._count(read)
+            is_taken = read["TriggerSeqEcho"] == self._seq or self.counted
+            self.may_trigger = bool(_bit(read, 0)) and is_taken and not self.needs_reset
             self.recipe = int(read["ActiveRecipe"])
+        self.needs_reset = self.needs_reset or (self.counted and not self._counts)
 
     def _take(self, read: dict[str, int | float], now_s: float) -> Iterator[Seen]:
         seq = int(read["ResultSeq"])
@@ -134,14 +174,25 @@ class FunctionBlock:
             # Of a part that was given up: taken, and of no effect.
             self.discarded += 1
             return
-        reason = _REASONS.get(int(read["Reason"]), "")
+        verdict, reason = int(read["Verdict"]), _REASONS.get(int(read["Reason"]), "")
         took_ms = 1000 * (now_s - part.begun_s)
-        yield Seen(part.part_id, int(read["Verdict"]), reason, read["Score"], took_ms)
+        is_counted = not self.counted or read["PartCount"] == read["ResultTriggerSeq"]
+        if verdict == 1 and (read["ErrorCode"] or not is_counted):
+            # No PASS stands beside an error, whatever it is about.
+            verdict, reason = 0, "error_stands" if read["ErrorCode"] else "other_count"
+        yield Seen(part.part_id, verdict, reason, read["Score"], took_ms)
+
+    def _count(self, read: dict[str, int | float]) -> None:
+        self._echoed = int(read["ResetCountEcho"])
+        if self._resetting and self._echoed == self.block["ResetCount"]:
+            self._resetting, self._counts = False, True
+        self.needs_reset = self.counted and not (self._counts and bool(_bit(read, 9)))
 
     def _lose(self) -> None:
         """Nothing that was read counts any more; what was awaited ends by its own time."""
         self.mode = Mode.LOST
         self._seq = 0
+        self._resetting = self._counts = False
         for name in ("Session", "Command", "TriggerSeq"):
             self.block[name] = 0
         # The same number means another part in the next session.
@@ -219,6 +270,68 @@ class SimulatedPlc(ScanCycle):
             else:
                 values[field.at] = self._orders.narrow(self.block.block[field.name])
         return values
+
+
+class CountedPlc(SimulatedPlc):
+    """Works with a camera on a trigger line: it counts the line's edges, and resets the count.
+
+    There is no such line here: each of the camera's pictures that ``eye`` hears of stands for one
+    edge. ``eye`` is closed with the PLC.
+    """
+
+    def __init__(
+        self,
+        block: FunctionBlock,
+        host: str,
+        port: int,
+        camera: int,
+        orders: ByteOrders,
+        *,
+        eye: Subscriber,
+        name: str,
+    ) -> None:
+        super().__init__(block, host, port, camera, orders)
+        self._name = name
+        self._open = contextlib.ExitStack()
+        self._eye = self._open.enter_context(eye)
+
+    def close(self) -> None:
+        """Close both connections."""
+        super().close()
+        self._open.close()
+
+    def _pictures(self) -> int:
+        """How many pictures the camera has taken since the last call. Raises WireError."""
+        seen = 0
+        while (item := self._eye.receive(0)) is not None:
+            is_picture = isinstance(item, VerdictMessage) and item.camera == self._name
+            seen += is_picture and not self._eye.is_record
+        return seen
+
+    def run(
+        self,
+        parts: int,
+        every_s: float,  # noqa: ARG002 - the camera has a pace of its own
+        *,
+        cycle_s: float = 0.005,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Seen]:
+        """Count ``parts`` of the camera's pictures, whenever they come; gives each part's end."""
+        sent, quiet_s = 0, time.monotonic()
+        while not stop() and (sent < parts or self.waiting):
+            now_s = time.monotonic()
+            yield from self.scan()
+            for _ in range(self._pictures()):
+                quiet_s = now_s
+                if sent < parts and not self.block.needs_reset:
+                    sent += 1
+                    self.block.trigger(f"part-{sent:05}", now_s)
+                    yield from self.scan()
+            # Between two pictures nothing is under way.
+            if self.block.needs_reset and now_s > quiet_s + _EMPTY_S:
+                self.block.empty_line()
+            self.rest(max(0.0, cycle_s - (time.monotonic() - now_s)))
+        yield from self.scan()
 
 
 def read_values(registers: list[int], orders: ByteOrders) -> dict[str, int | float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -72,6 +73,8 @@ def _check_plc(config: PlcBridge, path: Path, fieldbus: str) -> Iterator[CheckRe
     except (ConfigError, SecretError) as problem:
         yield wrong("keys" if isinstance(problem, SecretError) else "packages", problem)
         return
+    if isinstance(config, OpcuaBridge) and config.nodeset is not None:
+        yield _check_nodeset(config.nodeset)
     try:
         try_port(*config.host_and_port)
         yield CheckResult("port", f"{config.listen} is free")
@@ -166,6 +169,17 @@ def _try_certificates(config: OpcuaBridge) -> None:
     load_passwords(config)
     if config.pki is not None:
         Pki(config.pki, Refusals("opcua")).own(config.host_and_port[0])
+
+
+def _check_nodeset(path: Path) -> CheckResult:
+    """Whether an OPC UA bridge can take its types from the file."""
+    from inspector.bridges.machine_vision_nodes import prove
+
+    try:
+        asyncio.run(prove(path))
+    except ConfigError as problem:
+        return wrong("nodeset", problem)
+    return CheckResult("nodeset", f"{path}: has the types of OPC 40100-1")
 
 
 def _check_mqtt(config: MqttBridge, path: Path) -> Iterator[CheckResult]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from inspector.cli.arguments import count, patience, seconds
-from inspector.cli.bridge import require
+from inspector.cli.bridge import load_keys, require
 from inspector.cli.output import STYLES, Screen
 from inspector.cli.simulated_sorting import sort
 from inspector.config.bridge_file import (
@@ -93,7 +93,29 @@ def _modbus_plc(options: argparse.Namespace) -> ScanCycle:
     config = _modbus_file(options)
     if isinstance(config, RemoteIoBridge):
         raise _other_file(options, "remote-io")
-    return connect(config, _camera(options, config.cameras), options.timeout)
+    camera = _camera(options, config.cameras)
+    if isinstance(config, ModbusBridge) and camera in config.hardware_trigger:
+        return _counted(config, camera, options.timeout)
+    return connect(config, camera, options.timeout)
+
+
+def _counted(config: ModbusBridge, camera: str, timeout_s: float) -> SimulatedPlc:
+    """A simulated PLC for a camera on a trigger line, whose edges the station's verdicts tell."""
+    from inspector.bridges.registers import ByteOrders
+    from inspector.bridges.simulated_plc import CountedPlc, FunctionBlock
+    from inspector.client import Subscriber
+
+    host, port = config.host_and_port
+    orders = ByteOrders(config.word_order, config.byte_order, config.text_order)
+    block = FunctionBlock(timeout_s=timeout_s, heartbeat_s=config.heartbeat_s, counted=True)
+    eye = Subscriber(config.station.verdicts, keys=load_keys(config.station))
+    at = config.cameras.index(camera)
+    return CountedPlc(block, _reachable(host), port, at, orders, eye=eye, name=camera)
+
+
+def _reachable(host: str) -> str:
+    """A server that listens at every address is reached at this machine's own."""
+    return "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104
 
 
 def _sort(options: argparse.Namespace) -> None:
@@ -187,9 +209,8 @@ def connect(
     if isinstance(config, PolledBridge):
         base = camera_base(config.cameras.index(camera)) + config.offset
         return ServedPlc(block, config.host_and_port, base, orders)
-    # A server that listens at every address is reached at this machine's own.
-    host = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104
-    return SimulatedPlc(block, host, port or listens, config.cameras.index(camera), orders)
+    at = config.cameras.index(camera)
+    return SimulatedPlc(block, _reachable(host), port or listens, at, orders)
 
 
 def watch(parts: Iterable[Seen], screen: Screen) -> list[Seen]:

@@ -6,7 +6,7 @@ import argparse
 from datetime import datetime
 from typing import get_args
 
-from inspector.cli.arguments import add_station, add_timeout, client_keys, whole
+from inspector.cli.arguments import ANSWERS_S, add_station, add_timeout, client_keys, whole
 from inspector.client.commander import Commander
 from inspector.errors import CommandError
 from inspector.shown import plain
@@ -58,7 +58,11 @@ def run(options: argparse.Namespace) -> int:
     if options.repeat and options.session is None:
         raise CommandError("trigger: --repeat needs the --session that the trigger was sent in")
     keys = client_keys(options)
-    with Commander(options.address, session=options.session, keys=keys) as commander:
+    with Commander(
+        options.address, session=options.session, keys=keys, timeout_s=ANSWERS_S
+    ) as commander:
+        # Whether anybody is there is known at once; a part may take its time.
+        commander.status()
         verdict = commander.trigger(
             options.camera,
             options.seq,

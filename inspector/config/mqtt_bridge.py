@@ -16,7 +16,7 @@ SPARKPLUG = "spBv1.0"
 """What every topic of Sparkplug B begins with."""
 
 _BROKER = re.compile(rf"(\[[0-9a-fA-F:.]+\]|[\w.-]+):({PORT})")
-_TOPIC = r"^[^#+/$\s\x00-\x1f\x7f][^#+\x00-\x1f\x7f]*[^#+/\x00-\x1f\x7f]$"
+_TOPIC = r"^[^#+/$\s\x00-\x1f\x7f](?:[^#+\x00-\x1f\x7f]*[^#+/\x00-\x1f\x7f])?$"
 
 
 class PublishingStation(StationAddress):

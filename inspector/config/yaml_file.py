@@ -256,12 +256,18 @@ _PATTERNS: Final = {
 }
 
 
-def in_words(detail: ErrorDetails) -> str:
-    """What is wrong, for somebody who never saw Python, with the value found in the file."""
+def in_words(detail: ErrorDetails, page: str = "docs/station.md") -> str:
+    """What is wrong, for somebody who never saw Python, with the value found in the file.
+
+    ``page`` documents the file.
+    """
     message = _WORDS.get(detail["type"], detail["msg"].removeprefix("Value error, "))
     message = " ".join(message.replace("Input should be", "must be").split())
     if detail["type"] == "string_pattern_mismatch":
-        message = _PATTERNS.get(detail["ctx"]["pattern"], "must be as docs/station.md shows")
+        message = _PATTERNS.get(detail["ctx"]["pattern"], f"must be as {page} shows")
+    if detail["type"] in {"too_long", "string_too_long"}:
+        what = "entries" if detail["type"] == "too_long" else "letters"
+        message = f"must have at most {detail['ctx']['max_length']} {what}"
     if detail["type"] == "union_tag_invalid":
         context = detail["ctx"]
         return f"must be one of {context['expected_tags']} (found {_shown(context['tag'])})"
@@ -288,7 +294,7 @@ def _describe(path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel
     if isinstance(cause, Misplaced):
         missing = cause.keys
     line, shown = _locate(root, found, missing)
-    message = in_words(detail)
+    message = in_words(detail, getattr(model, "documented_in", "docs/station.md"))
     if detail["type"] == "extra_forbidden":
         message = f"unknown key; {_known(model, found)}"
     elif detail["type"] in _TEXTS and (written := _written(root, found)) is not None:

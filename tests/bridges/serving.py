@@ -54,8 +54,8 @@ def bridge(made: ModbusBridge) -> Iterator[int]:
 class Wire:
     """Bytes to and from a Modbus server."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        self.socket = socket.create_connection((host, port), timeout=10)
+    def __init__(self, port: int, host: str = "127.0.0.1", *, source: str = "") -> None:
+        self.socket = socket.create_connection((host, port), 10, (source, 0))
         self._transaction = 0
 
     def __enter__(self) -> Wire:

@@ -77,3 +77,53 @@ def test_the_first_number_of_a_session_may_be_any_and_wraps():
         numbers.append(bench.fire(part))
         assert [one.part_id for one in bench.result(numbers[-1])] == [part]
     assert numbers == [65_535, 1]
+
+
+def test_an_error_is_acknowledged_again_and_again_and_no_pass_stands_beside_it():
+    bench = Bench()
+    bench.open()
+    seq = bench.fire("a")
+    bench.read["ErrorCode"] = int(ErrorCode.LOT)
+    assert [(one.part_id, one.passes) for one in bench.result(seq)] == [("a", False)]
+    acknowledged = [bench.block.block["ErrorAck"]]
+    for _ in range(3):
+        bench.scan()
+        acknowledged.append(bench.block.block["ErrorAck"])
+    assert acknowledged == [13, 0, 13, 0]
+    bench.scan(ErrorCode=0)
+    seq = bench.fire("b")
+    assert [(one.part_id, one.passes) for one in bench.result(seq)] == [("b", True)]
+
+
+COUNTS = 512
+
+
+def test_a_camera_on_a_trigger_line_counts_from_an_echoed_reset_on():
+    bench = Bench(counted=True)
+    while bench.block.mode is not Mode.RUNNING:
+        bench.scan(SessionEcho=bench.block.block["Session"])
+    bench.scan(StatusWord=READY)
+    assert bench.block.needs_reset and not bench.block.may_trigger
+    bench.fire("too early")
+    assert [(one.part_id, one.passes) for one in bench.scan()] == [("too early", False)]
+    bench.block.empty_line()
+    asked = bench.block.block["ResetCount"]
+    assert asked and bench.block.block["TriggerSeq"] == 0
+    bench.scan()
+    assert bench.block.needs_reset, "not echoed yet"
+    bench.fire("not empty")
+    assert len(bench.scan(ResetCountEcho=asked, StatusWord=READY | COUNTS)) == 1
+    assert bench.block.needs_reset, "a part came during the reset"
+    bench.block.empty_line()
+    assert bench.block.block["ResetCount"] not in {0, asked}
+    bench.scan(ResetCountEcho=bench.block.block["ResetCount"])
+    assert not bench.block.needs_reset and bench.block.may_trigger
+    for number in (1, 2):
+        assert bench.fire(f"part-{number}") == number
+        bench.read["PartCount"] = number
+        assert [one.passes for one in bench.result(number)] == [True]
+    assert bench.fire("part-3") == 3
+    bench.read["PartCount"] = 2
+    assert [one.passes for one in bench.result(3)] == [False], "another count"
+    bench.scan(StatusWord=READY)
+    assert bench.block.needs_reset, "the counts differ"

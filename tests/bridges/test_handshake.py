@@ -497,7 +497,30 @@ def test_a_reset_waits_for_the_parts_on_their_way(line):
     assert line.outputs.error_code == ErrorCode.RESET_NOT_EMPTY
     line.picture()
     line.wait()
+    assert line.outputs.reset_count_echo == 1, "its result was not taken yet"
+    assert line.seen() == [(1, "", "")]
     assert line.outputs.reset_count_echo == 2
+
+
+@pytest.mark.parametrize("latest", [False, True])
+def test_no_result_of_before_a_reset_stands_beside_the_numbers_that_begin_anew(latest):
+    line = Hardware.__new__(Hardware)
+    Plc.__init__(line, hardware=True, latest=latest)
+    line.frames, line.epoch, line.is_record = 0, "epoch-1", False
+    line.open()
+    line.write(reset_count=1)
+    line.write(trigger_seq=1, part_id="a")
+    line.picture()
+    assert line.outputs.result.trigger_seq == 1 and line.outputs.result_valid
+    line.write(reset_count=2, trigger_seq=0)
+    if latest:
+        assert line.outputs.reset_count_echo == 2
+    else:
+        assert line.outputs.error_code == ErrorCode.RESET_NOT_EMPTY
+        line.write(result_ack=line.outputs.result.seq)
+        assert line.outputs.reset_count_echo == 2
+    line.write(trigger_seq=1, part_id="b")
+    assert line.outputs.result is None, "a PASS of part a beside number 1 of part b"
 
 
 def test_a_reset_count_that_stood_there_resets_nothing():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -344,3 +345,13 @@ def test_check_tells_a_camera_on_a_line_from_one_that_waits_for_commands(line, t
         _, out, err = inside("check", commanded.bridge_file)
     assert "'top' waits for commands; leave 'trigger' out" in out + err
     assert "nothing came in 3 s; look at station.verdicts" in out + err
+
+
+@pytest.mark.long
+def test_a_simulated_plc_counts_the_edges_of_a_trigger_line(line):
+    line.start_station().wait_for_log(r"state=Ready")
+    addresses = {"commands": line.relay.address, "verdicts": line.verdicts}
+    line.start_bridge(hardware_trigger=["top"], station=addresses, hardware_window_ms=450)
+    code, out, err = inside("simulate-plc", "modbus", line.bridge_file, "--parts", "4")
+    assert code == 0, out + err
+    assert sorted(re.findall(r"part-0000\d +(\S+)", out)) == ["FAIL", "FAIL", "PASS", "PASS"]

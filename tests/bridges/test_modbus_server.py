@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import struct
@@ -10,6 +11,7 @@ import time
 
 import pytest
 
+from inspector.bridges import modbus_server
 from tests.bridges import serving
 from tests.bridges.serving import PLC, Wire
 
@@ -206,3 +208,65 @@ def test_one_connection_too_many_is_closed_and_the_others_live():
                 break
             except OSError:
                 assert time.monotonic() < deadline
+
+
+def test_a_peer_that_floods_lets_the_others_have_their_turn(port, wire, caplog):
+    one = struct.pack(">HHHBBHH", 1, 0, 6, 1, 3, 200, 70)
+    ending = threading.Event()
+
+    def flood() -> None:
+        with Wire(port) as peer:
+            peer.socket.settimeout(0.2)
+            while not ending.is_set():
+                # Another one, who takes no answer, is hung up amid them.
+                with Wire(port) as mute:
+                    mute.socket.settimeout(0.2)
+                    with contextlib.suppress(OSError):
+                        mute.socket.sendall(one * 5_000)
+                with contextlib.suppress(OSError):
+                    peer.socket.sendall(one * 1_000)
+                    peer.socket.recv(1 << 20)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        waits_s = []
+        for _ in range(20):
+            begun_s = time.monotonic()
+            assert len(wire.read(200, 70)) == 70
+            waits_s.append(time.monotonic() - begun_s)
+    finally:
+        ending.set()
+        thread.join()
+    assert max(waits_s) < 0.4, waits_s
+    assert "socket.send" not in caplog.text
+
+
+def test_connections_that_a_plc_left_behind_do_not_keep_it_out(monkeypatch):
+    monkeypatch.setattr(modbus_server, "_SILENT_S", 0.3)
+    with serving.bridge(serving.config(connections=3)) as port, contextlib.ExitStack() as stack:
+        # Without power it closes none of them; here it only falls silent.
+        left_behind = [stack.enter_context(Wire(port)) for _ in range(3)]
+        assert [one.read(0, 1) for one in left_behind] == [[1]] * 3
+        with Wire(port) as early, pytest.raises(OSError):
+            early.read(0, 1)
+        time.sleep(0.35)
+        assert left_behind[2].read(0, 1) == [1]
+        for _ in range(2):
+            assert stack.enter_context(Wire(port)).read(0, 1) == [1]
+        assert left_behind[2].read(0, 1) == [1]
+        with pytest.raises(OSError):
+            left_behind[0].read(0, 1)
+
+
+def test_those_who_may_only_read_do_not_keep_the_plc_out():
+    made = serving.config(readers=["127.0.0.1"], writers=["127.0.0.2"], connections=3)
+    with serving.bridge(made) as port, contextlib.ExitStack() as stack:
+        readers = [stack.enter_context(Wire(port)) for _ in range(3)]
+        assert [one.read(0, 1) for one in readers] == [[1]] * 3
+        plc = stack.enter_context(Wire(port, source="127.0.0.2"))
+        assert plc.write(PLC, 0)[0] == 16
+        assert [one.read(0, 1) for one in readers[1:]] == [[1]] * 2
+        with Wire(port) as another, pytest.raises(OSError):
+            another.read(0, 1)
+        assert plc.read(0, 1) == [1]

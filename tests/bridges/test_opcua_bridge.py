@@ -345,6 +345,8 @@ def test_a_nodeset_that_is_none_is_one_line(tmp_path):
     )
     code, _, err = running.inspector("bridge", "opcua", file)
     assert code == 10 and err.count("\n") == 1 and "nodeset" in err
+    _, out, err = running.inside("check", file)
+    assert "problem  nodeset" in out + err
 
 
 @pytest.mark.long

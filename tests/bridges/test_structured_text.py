@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from inspector.bridges.fields import PlcFields
+from inspector.bridges.codes import ErrorCode
+from inspector.bridges.fields import PlcFields, Ticket
 from inspector.bridges.registers import camera_values
 from inspector.bridges.results import LARGEST
 from tests.bridges.parts import Plc, answer, status
@@ -45,10 +46,12 @@ def wrong_with(path: Path) -> str:
 class Running:
     """The block, called once a scan, and the bridge's side of the handshake at its registers."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: Any) -> None:
+        self._settings = {"plc_heartbeat_s": 1.0} | settings
         self._child = started(BLOCK)
         assert "variables" in self._answer()
         self.now_ms = 0
+        self.frames = 0
         self.new_bridge()
         self.is_wired = True
         self.told: dict[str, Any] = {}
@@ -60,8 +63,8 @@ class Running:
         self._child.communicate()
 
     def new_bridge(self) -> None:
-        self.plc = Plc(plc_heartbeat_s=1.0)
-        self.plc.bridge.status(status())
+        self.plc = Plc(**self._settings)
+        self.plc.bridge.status(status(frames=self.frames))
 
     def scan(self, **given: Any) -> dict[str, Any]:
         """One cycle of 20 ms: read, call, write."""
@@ -104,6 +107,18 @@ class Running:
         self.plc.bridge.acquired(trigger.ticket)
         self.plc.bridge.verdict(trigger.ticket, answer(trigger.ticket, trigger.part_id, **changes))
 
+    def picture(self, **changes: Any) -> None:
+        """The camera on the trigger line took its next picture, and it was judged."""
+        self.frames += 1
+        told = {"session": "", "trigger_seq": None, "frame": self.frames}
+        message = answer(Ticket("", 1), seq=self.frames, **(told | changes))
+        self.plc.bridge.pictured(message, False, self.now_ms / 1000, self.now_ms / 1000)
+
+    def empty_line(self) -> None:
+        """Somebody has emptied the line, and says so."""
+        self.scan(LineEmpty=True)
+        self.scan(LineEmpty=False)
+
     def _registers(self) -> dict[str, Any]:
         block = camera_values(self.plc.bridge.outputs())
         names = (
@@ -111,6 +126,7 @@ class Running:
         )
         names += (
             " TriggerSeqEcho AcquiredSeq StatusWord ActiveRecipe ErrorCode Heartbeat ResultSeqEnd"
+            " PartCount ResetCountEcho"
         )
         return {name: block[name] for name in names.split()}
 
@@ -125,6 +141,7 @@ class Running:
             result_ack=told["Out.ResultAck"],
             error_ack=told["Out.ErrorAck"],
             heartbeat=told["Out.Heartbeat"],
+            reset_count=told["Out.ResetCount"],
         )
 
     def _call(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -227,6 +244,152 @@ def test_a_cut_cable_and_a_stopped_heartbeat_reject_what_is_on_its_way(block):
     assert (block.passes, block.missed) == (0, 1)
     block.plc.bridge.status(status())
     block.until("MayFire")
+
+
+@pytest.mark.parametrize("error", [one for one in ErrorCode if one not in {0, 10}])
+def test_every_error_clears_verdict_and_result_valid_and_lets_nothing_pass(block, error):
+    block.fire("a")
+    block.judge()
+    block.until("Pass")
+    assert (block.told["Verdict"], block.told["ResultValid"]) == (1, True)
+    block.plc.bridge._error = error
+    block.scan()
+    assert (block.told["Verdict"], block.told["ResultValid"]) == (0, False)
+    block.until("MayFire")
+    assert block.plc.bridge.outputs().error_code == 0, "the block acknowledges"
+    block.fire("b")
+    block.plc.bridge._error = error
+    block.judge()
+    block.scan()
+    assert not block.told["Pass"] and block.told["Reject"] and not block.told["ResultValid"]
+    assert block.told["DonePart"] == "b"
+    block.until("MayFire")
+    block.fire("c")
+    block.judge()
+    block.until("Pass")
+
+
+def test_an_error_that_comes_again_at_once_is_acknowledged_again(block):
+    for _ in range(3):
+        block.plc.bridge._error = ErrorCode.RECIPE_MISMATCH
+        block.scan()
+        block.plc.bridge._error = ErrorCode.RECIPE_MISMATCH
+        block.run(0.2)
+        assert block.plc.bridge.outputs().error_code == 0
+
+
+def test_a_stopped_heartbeat_clears_verdict_and_result_valid(block):
+    block.fire()
+    block.judge()
+    block.until("Pass")
+    assert block.told["ResultValid"]
+    block.plc.bridge.station_gone()
+    block.run(1.2)
+    assert (block.told["Verdict"], block.told["ResultValid"]) == (0, False)
+
+
+@pytest.fixture
+def counted() -> Iterator[Running]:
+    """The block at a camera on a trigger line, in session, not counted yet."""
+    with contextlib.closing(Running(hardware=True)) as made:
+        made.set(Counted=True)
+        made.until("Phase", 3)
+        yield made
+
+
+def counted_part(block: Running, part_id: str, **changes: Any) -> tuple[str, bool]:
+    passes, rejects = block.passes, block.rejects
+    block.fire(part_id)
+    block.picture(**changes)
+    for _ in range(100):
+        if block.passes + block.rejects > passes + rejects:
+            assert block.passes + block.rejects == passes + rejects + 1
+            return block.told["DonePart"], block.passes > passes
+        block.scan()
+    raise AssertionError(block.told)
+
+
+def test_a_camera_on_a_trigger_line_passes_nothing_until_the_line_was_emptied(counted):
+    assert counted.told["NeedsReset"] and not counted.told["MayFire"]
+    counted.fire("too early")
+    counted.picture()
+    counted.run(1.5)
+    assert (counted.passes, counted.missed) == (0, 1)
+    counted.empty_line()
+    counted.until("MayFire")
+    assert not counted.told["NeedsReset"]
+    for number in range(1, 4):
+        assert counted_part(counted, f"part-{number}") == (f"part-{number}", True)
+        assert counted.told["Out.TriggerSeq"] == number
+    bad = {"verdict": "FAIL", "reason": "anomaly", "score": 2.0}
+    assert counted_part(counted, "bad", **bad) == ("bad", False)
+
+
+def test_after_a_difference_every_part_is_a_reject_until_reset_count_is_echoed(counted):
+    counted.empty_line()
+    counted.until("MayFire")
+    first = counted.told["Out.ResetCount"]
+    assert counted_part(counted, "a") == ("a", True)
+    counted.frames += 1  # The camera took a picture too many.
+    assert counted_part(counted, "b") == ("b", False)
+    assert counted.told["Reason"] == 102 and counted.told["NeedsReset"]
+    counted.run(0.2)
+    assert counted_part(counted, "c") == ("c", False)
+    counted.run(0.2)
+    counted.empty_line()
+    counted.until("MayFire")
+    assert counted.told["Out.ResetCount"] != first
+    assert counted_part(counted, "d") == ("d", True)
+    assert counted.told["Out.TriggerSeq"] == 1
+
+
+def test_a_part_that_comes_during_the_reset_undoes_it(counted):
+    counted.scan(LineEmpty=True, Fire=True, PartID="not empty")
+    counted.scan(LineEmpty=False, Fire=False)
+    counted.run(0.5)
+    assert counted.missed == 1 and counted.told["NeedsReset"] and not counted.told["MayFire"]
+    counted.picture()
+    counted.run(1.5)
+    counted.empty_line()
+    counted.until("MayFire")
+    assert counted_part(counted, "a") == ("a", True)
+
+
+def test_an_edge_before_the_result_of_the_part_before_is_counted_and_missed(counted):
+    counted.empty_line()
+    counted.until("MayFire")
+    counted.fire("a")
+    counted.fire("b")
+    assert counted.missed == 1
+    counted.picture()
+    counted.picture()
+    counted.run(0.2)
+    assert (counted.passes, counted.rejects, counted.told["DonePart"]) == (1, 0, "a")
+    assert counted_part(counted, "c") == ("c", True)
+    assert counted.told["Out.TriggerSeq"] == 3
+
+
+@pytest.mark.parametrize("who", ["bridge", "plc"])
+def test_who_starts_again_asks_for_an_empty_line(counted, who):
+    counted.empty_line()
+    counted.until("MayFire")
+    assert counted_part(counted, "a") == ("a", True)
+    if who == "bridge":
+        counted.new_bridge()
+    else:
+        kept = {name: counted.told[name] for name in ("LastSession", "LastReset")}
+        counted.close()
+        counted._child = started(BLOCK)
+        counted._answer()
+        counted.set(Counted=True, **kept)
+    counted.run(2)
+    counted.fire("b")
+    counted.picture()
+    counted.run(2)
+    assert counted.passes == 1 and counted.told["NeedsReset"]
+    counted.empty_line()
+    counted.until("MayFire")
+    assert counted_part(counted, "c") == ("c", True)
 
 
 def test_a_new_bridge_is_met_with_a_new_session(block):

@@ -174,7 +174,7 @@ class Viewer(Connection):
                 continue
             if answer.kind == "refused":
                 text = f"{self._address}: refused {query.command}: {answer.code}: {answer.detail}"
-                raise CommandError(text, answer.code)
+                raise CommandError(text, answer.code, cause=answer.cause, detail=answer.detail)
             return answer, pictures
         raise CommandError(
             f"{self._address}: no answer to {query.command} in {self._timeout_s:g} s; is the "

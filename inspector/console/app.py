@@ -136,4 +136,5 @@ def _station_refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, CommandError)
     # Without a code the station did not answer.
     status = 409 if error.code else 504
-    return JSONResponse({"code": error.code or "no_answer", "detail": str(error)}, status)
+    told = {"code": error.code or "no_answer", "cause": error.cause, "detail": error.detail}
+    return JSONResponse(told, status)

@@ -23,6 +23,7 @@ from inspector.journal.schema import (
     VERSION,
     BundleInForce,
     Deed,
+    DeedFilter,
     Delivered,
     Mark,
     RecipeInForce,
@@ -53,6 +54,7 @@ _SEARCHED_SINCE: Final = 4
 _DELIVERED: Final = TypeAdapter(Delivered)
 _MARK: Final = TypeAdapter(Mark)
 _DEED: Final = TypeAdapter(Deed)
+_ALL_DEEDS: Final = DeedFilter()
 _SEARCH_S: Final = 0.2
 """After this a search looks at no further stretch of the journal."""
 
@@ -161,7 +163,9 @@ class Reader:
         fields = ("client", "by", "label", "note", "at_us")
         return self._reports(epoch, first, last, read=marks, names=fields, adapter=_MARK)
 
-    def deeds(self, before: int | None, limit: int) -> list[tuple[int, Deed]]:
+    def deeds(
+        self, before: int | None, limit: int, asked: DeedFilter = _ALL_DEEDS
+    ) -> list[tuple[int, Deed]]:
         """At most ``limit`` of what people did to the station, with their numbers, newest first.
 
         ``before``: only those of lower numbers. A row that was damaged is left out.
@@ -169,7 +173,7 @@ class Reader:
         below = _NO_PLACE if before is None else min(before, _NO_PLACE)
         found: list[tuple[int, Deed]] = []
         while len(found) < limit:
-            rows = self._asked(lambda: deeds(self._db, self._version, below, limit))  # noqa: B023
+            rows = self._asked(lambda: deeds(self._db, self._version, asked, below, limit))  # noqa: B023
             names = ("at_us", "kind", "client", "by", "subject", "before", "after", "note")
             for number, *values in rows:
                 with contextlib.suppress(ValidationError):

@@ -544,17 +544,45 @@ def note(db: Database, deed: Deed) -> None:
     )
 
 
-def deeds(db: Database, version: int, before: int, limit: int) -> list[tuple[Any, ...]]:
+@dataclass(frozen=True)
+class DeedFilter:
+    """Which deeds are asked for; what is None, or empty, is not asked about.
+
+    ``since_us`` and ``until_us``: done from the first moment on, and before the second (µs since
+    the Unix epoch). ``who``: the person or the peer has this in its name; of A to Z no case counts.
+    """
+
+    since_us: int | None = None
+    until_us: int | None = None
+    kinds: tuple[str, ...] = ()
+    who: str = ""
+
+
+def deeds(
+    db: Database, version: int, asked: DeedFilter, before: int, limit: int
+) -> list[tuple[Any, ...]]:
     """(number and the fields of a :class:`Deed`) of the deeds before number ``before``.
 
-    At most ``limit``, the newest first. ``version`` is that of the tables.
+    At most ``limit`` that ``asked`` is about, the newest first. ``version`` is that of the tables.
     """
     if version < 4:
         return []
+    conditions, values = ["number < ?"], list[object]([before])
+    for condition, value in (("at_us >= ?", asked.since_us), ("at_us < ?", asked.until_us)):
+        if value is not None:
+            conditions.append(condition)
+            values.append(value)
+    if asked.kinds:
+        conditions.append(f"kind IN ({', '.join('?' * len(asked.kinds))})")
+        values += asked.kinds
+    if asked.who:
+        conditions.append("(instr(lower(person), lower(?)) OR instr(lower(client), lower(?)))")
+        values += [asked.who, asked.who]
+    # All texts are this module's own; what is asked for goes in as values.
     found: list[tuple[Any, ...]] = db.execute(
-        "SELECT number, at_us, kind, client, person, subject, earlier, later, note FROM deed "
-        "WHERE number < ? ORDER BY number DESC LIMIT ?",
-        (before, limit),
+        "SELECT number, at_us, kind, client, person, subject, earlier, later, note FROM deed "  # noqa: S608
+        f"WHERE {' AND '.join(conditions)} ORDER BY number DESC LIMIT ?",
+        (*values, limit),
     ).fetchall()
     return found
 

@@ -22,6 +22,7 @@ from inspector.wire.messages import (
     Message,
     Microseconds,
     Outcome,
+    RefusalCause,
     RefusalCode,
     Text,
     VerdictMessage,
@@ -99,9 +100,20 @@ class PreviewQuery(WireCommand):
 
 
 class DeedsQuery(WireCommand):
-    """What did people do to the station, the newest first?"""
+    """What did people do to the station, the newest first? What is null is not asked about."""
 
     command: Literal["deeds"] = "deeds"
+    since_us: Microseconds | None = Field(default=None, description="done at this moment or later")
+    until_us: Microseconds | None = Field(default=None, description="done before this moment")
+    kinds: tuple[DeedKind, ...] = Field(
+        default=(), max_length=10, description="one of these; empty: any"
+    )
+    who: Text = Field(
+        default="",
+        max_length=64,
+        description="the person, or the name of the peer's key, has this in it; of A to Z upper "
+        "and lower case count alike; empty: anybody",
+    )
     before: int | None = Field(
         default=None, ge=1, lt=2**53, description="only deeds with a lower number"
     )
@@ -200,6 +212,9 @@ class AnswerMessage(Message):
     id: str = Field(description="that of the query")
     kind: Literal["history", "picture", "preview", "deeds", "judging", "refused"]
     code: RefusalCode | Literal[""] = Field(default="", description="why it was refused")
+    cause: RefusalCause | Literal[""] = Field(
+        default="", description="what the refusal is about, where the station says so"
+    )
     detail: Text = Field(default="", description="in words for a person; may change")
     entries: tuple[EntryField, ...] = Field(default=(), description="the newest first")
     next_epoch: str | None = Field(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from inspector.errors import JournalError
 from inspector.journal import search
 from inspector.journal.reader import Reader
 from inspector.journal.recovery import Damage
-from inspector.journal.schema import FILE, PLACES_PER_EPOCH, Deed, Mark
+from inspector.journal.schema import FILE, PLACES_PER_EPOCH, Deed, DeedFilter, Mark
 from inspector.journal.search import Filter
 from inspector.journal.writer import Journal
 from inspector.verdict import Reason, Verdict
@@ -267,6 +268,60 @@ def test_marks_are_deeds_and_those_on_nothing_are_told(journal: Journal, tmp_pat
         ]
         assert [number for number, _ in reader.deeds(numbers[0], 1)] == numbers[1:2]
     assert journal.marked() == [("first", 1)]
+
+
+def test_deeds_are_found_by_kind_who_and_time(journal: Journal, tmp_path: Path) -> None:
+    chance = random.Random(5)
+    done = [
+        Deed(
+            chance.randrange(100),
+            chance.choice(("limit", "recipe", "stop")),
+            chance.choice(("", "desk", "PLC")),
+            chance.choice(("", "Li Wei", "Ana", "100%")),
+        )
+        for _ in range(200)
+    ]
+    for deed in done:
+        journal.keep(None, deed)
+    with Reader(tmp_path) as reader:
+        for _ in range(60):
+            asked = DeedFilter(
+                chance.choice((None, 20)),
+                chance.choice((None, 70)),
+                chance.choice(((), ("limit",), ("limit", "stop"))),
+                chance.choice(("", "li", "LI W", "plc", "%", "nobody")),
+            )
+            found: list[Deed] = []
+            before = None
+            while page := reader.deeds(before, 7, asked):
+                found += [deed for _, deed in page]
+                before = page[-1][0]
+            assert found == [one for one in reversed(done) if is_asked_for(one, asked)], asked
+
+
+def is_asked_for(deed: Deed, asked: DeedFilter) -> bool:
+    names = deed.by.lower(), deed.client.lower()
+    return (
+        (asked.since_us is None or deed.at_us >= asked.since_us)
+        and (asked.until_us is None or deed.at_us < asked.until_us)
+        and (not asked.kinds or deed.kind in asked.kinds)
+        and any(asked.who.lower() in name for name in names)
+    )
+
+
+@pytest.mark.long
+def test_a_hundred_thousand_deeds_are_searched_at_once(journal: Journal, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db, db:
+        db.executemany(
+            "INSERT INTO deed (at_us, kind, client, person, subject, earlier, later, note) "
+            "VALUES (?, 'mark', 'desk', 'Li Wei', 'e/1', '', 'good', '')",
+            ((at_us,) for at_us in range(100_000)),
+        )
+    with Reader(tmp_path) as reader:
+        began_s = time.process_time()
+        assert reader.deeds(None, 100, DeedFilter(kinds=("limit",), who="ana")) == []
+        assert [number for number, _ in reader.deeds(None, 5, DeedFilter(until_us=3))] == [3, 2, 1]
+        assert time.process_time() - began_s < 1.0
 
 
 def test_a_journal_that_was_not_upgraded_cannot_be_searched(tmp_path: Path) -> None:

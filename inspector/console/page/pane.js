@@ -3,10 +3,9 @@
 import { el, fill } from "./dom.js";
 import { shapeOf } from "./film_strip.js";
 import { live } from "./live.js";
-import { called, why } from "./part.js";
+import { called, cureOf, why } from "./part.js";
 import { loadPart, PartLayers } from "./part_layers.js";
 import { moment, number, text } from "./words.js";
-import { cureOf } from "./wrong.js";
 
 /** After so long a picture is taken away that is not of the part whose verdict is shown. */
 const STALE_MS = 600;
@@ -39,7 +38,8 @@ export class Pane {
     this.score = el("p", { class: "score" });
     this.reason = el("p", { class: "reason" });
     this.cure = el("p", { class: "cure" });
-    this.detail = el("p", { class: "detail soft" });
+    this.said = el("bdi", { lang: "en" });
+    this.detail = el("details", { class: "detail soft", hidden: true }, el("summary", {}, text("frame.original")), this.said);
     this.caption = el("p", { class: "caption" });
     this.none = el("p", { class: "none soft" }, text("line.no_part"));
     this.earlier = el(
@@ -207,7 +207,8 @@ export class Pane {
     }
     this.reason.textContent = why(verdict);
     this.cure.textContent = cureOf(verdict);
-    this.detail.textContent = verdict.detail ? text("line.says", { words: verdict.detail }) : "";
+    this.said.textContent = verdict.detail;
+    this.detail.hidden = !verdict.detail;
   }
 }
 

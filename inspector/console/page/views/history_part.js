@@ -2,6 +2,7 @@
 
 import { ofPart, ofStation, post } from "../api.js";
 import { el, fill } from "../dom.js";
+import { explained } from "../original.js";
 import { badge, called, distance, isYoung, judged, mark, mayBeSeen, name, when, why } from "../part.js";
 import { PartPicture, controls } from "../picture.js";
 import { has, moment, number, reason, text } from "../words.js";
@@ -210,7 +211,7 @@ export class Detail {
       if (this.#pane.entry === entry) this.#note.value = "";
     } catch (error) {
       entry.marks.splice(entry.marks.indexOf(made), 1);
-      this.#app.say(reason(error), "problem");
+      this.#app.say(explained(error), "problem");
     }
     this.#redraw(entry);
     if (this.#pane.entry === entry) this.#enable(true);

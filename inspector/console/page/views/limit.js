@@ -4,6 +4,7 @@ import { get, ofStation, post } from "../api.js";
 import { Histogram } from "../charts.js";
 import { el, fill, options } from "../dom.js";
 import { live } from "../live.js";
+import { explained } from "../original.js";
 import { moment, number, reason, text } from "../words.js";
 
 const RANGE = [0.5, 2];
@@ -232,7 +233,7 @@ export function open(root, app, parameters) {
       app.say(text("limit.done", at));
       tried = limit;
     } catch (error) {
-      app.say(reason(error), "problem");
+      app.say(explained(error), "problem");
     }
     await look();
   }
@@ -290,7 +291,7 @@ export function open(root, app, parameters) {
       app.say(text("limit.mark_done"));
       dialog.close();
     } catch (error) {
-      app.say(reason(error), "problem");
+      app.say(explained(error), "problem");
     }
     await look();
   }

@@ -4,6 +4,7 @@ import { get, ofPart, ofStation, post } from "../api.js";
 import { el, fill } from "../dom.js";
 import { Job, JobProgress } from "../job.js";
 import { live } from "../live.js";
+import { explained, original } from "../original.js";
 import { PartPicture, controls } from "../picture.js";
 import { moment, number, reason, text } from "../words.js";
 
@@ -109,7 +110,7 @@ class Teach {
         (one) => one.verdict.recipe === this.#recipe && one.verdict.camera === this.#camera,
       );
     } catch (error) {
-      this.#app.say(reason(error), "problem");
+      this.#app.say(explained(error), "problem");
     }
     this.#draw();
   }
@@ -422,7 +423,7 @@ class Teach {
         entry.marks.push({ label: "good" });
       }
     } catch (error) {
-      this.#app.say(reason(error), "problem");
+      this.#app.say(explained(error), "problem");
     }
     this.#busy.delete(key(verdict));
     this.#written = null;
@@ -433,7 +434,7 @@ class Teach {
     try {
       await post(ofStation(this.#station, "basket/remove"), { ids: [part.id] });
     } catch (error) {
-      this.#app.say(reason(error), "problem");
+      this.#app.say(explained(error), "problem");
     }
     this.#written = null;
     await this.#loadBasket();
@@ -457,7 +458,7 @@ class Teach {
             "p",
             { class: "problem" },
             text(`error.${missing}`),
-            about.detail ? el("span", { class: "soft" }, ` (${about.detail})`) : null,
+            original(about.detail),
           )
         : null,
       running !== null ? el("p", { class: "soft" }, text("error.job_busy")) : null,
@@ -503,7 +504,7 @@ class Teach {
     try {
       this.#written = await post(ofStation(this.#station, "teach/folder"), { recipe: this.#recipe, camera: this.#camera });
     } catch (error) {
-      this.#app.say(reason(error), "problem");
+      this.#app.say(explained(error), "problem");
     }
     this.#draw();
   }
@@ -517,7 +518,7 @@ class Teach {
       await this.#job.again();
     } catch (error) {
       this.#chosen = true;
-      this.#app.say(reason(error), "problem");
+      this.#app.say(explained(error), "problem");
       await this.#loadAbout();
     }
   }
@@ -694,7 +695,7 @@ class Teach {
       await post(ofStation(this.#station, `teach/${deed}`), { job: job.id });
       this.#app.say(text(`teach.${deed}_done`));
     } catch (error) {
-      this.#app.say(reason(error), "problem");
+      this.#app.say(explained(error), "problem");
     }
     await this.#job.again();
     this.#draw();

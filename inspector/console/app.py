@@ -54,6 +54,7 @@ class Page:
             },
         )
         self.app.state.line = self.line
+        self.app.state.lines = tuple(lines)
 
     def line(self, name: str) -> Line:
         """The station of this name. Raises :class:`RefusedError`."""

@@ -93,7 +93,7 @@ export function open(root, app, parameters) {
       camera = found.camera;
       const [kept, deeds] = await Promise.all([
         get(ofStation(station, `scores/${encodeURIComponent(camera)}`)),
-        get(ofStation(station, "deeds")),
+        get(ofStation(station, "deeds"), { kinds: "limit" }),
       ]);
       if (closed || camera !== found.camera) return;
       // What somebody else has set meanwhile is where this one begins again.
@@ -103,7 +103,7 @@ export function open(root, app, parameters) {
       judged = found;
       scores = kept;
       last = deeds.deeds.find(
-        (deed) => deed.kind === "limit" && deed.subject === `${found.recipe}/${camera}`,
+        (deed) => deed.subject === `${found.recipe}/${camera}`,
       );
       options(cameras, told.cameras.map((one) => one.camera), camera);
       cameras.hidden = told.cameras.length < 2;
@@ -279,6 +279,8 @@ export function open(root, app, parameters) {
       thumbnail(one, 640),
       el("p", {}, `${name(one)} · ${moment(one.at_us)} · ${number(one.raw, 2)}`),
       el("div", { class: "marks" }, mark("good"), mark("bad"),
+        el("button", { class: "plain", onclick: () => app.go("history", { seen: `${one.epoch}/${one.seq}` }) },
+          text("line.closer")),
         el("button", { onclick: () => dialog.close() }, text("limit.close"))),
     );
     root.append(dialog);

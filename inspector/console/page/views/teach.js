@@ -1,6 +1,7 @@
 /** Teach in: good parts that were rejected go into a basket, and the model is taught them. */
 
 import { get, ofPart, ofStation, post } from "../api.js";
+import { putIn } from "../basket.js";
 import { el, fill } from "../dom.js";
 import { Job, JobProgress } from "../job.js";
 import { live } from "../live.js";
@@ -16,8 +17,8 @@ const TOLERANT = 1.1;
 const STRIP = 12;
 const AGAIN_MS = 5000;
 
-export function open(root, app) {
-  const view = new Teach(root, app);
+export function open(root, app, parameters) {
+  const view = new Teach(root, app, parameters.get("camera") ?? "");
   return () => view.close();
 }
 
@@ -43,8 +44,9 @@ class Teach {
   #busy = new Set();
   #listeners = [];
 
-  constructor(root, app) {
+  constructor(root, app, camera) {
     this.#root = root;
+    this.#camera = camera;
     this.#app = app;
     this.#station = app.station;
     this.#progress = new JobProgress(app, this.#station, KIND);
@@ -415,13 +417,8 @@ class Teach {
     const { verdict } = entry;
     this.#busy.add(key(verdict));
     this.#draw();
-    const part = { epoch: verdict.epoch, seq: verdict.seq };
     try {
-      await post(ofStation(this.#station, "basket/add"), part);
-      if (entry.marks.at(-1)?.label !== "good") {
-        await post(ofStation(this.#station, "deeds/mark"), { ...part, label: "good", note: "" });
-        entry.marks.push({ label: "good" });
-      }
+      if (await putIn(this.#station, entry)) entry.marks.push({ label: "good" });
     } catch (error) {
       this.#app.say(explained(error), "problem");
     }

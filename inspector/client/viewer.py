@@ -18,6 +18,8 @@ from inspector.verdict import Frame8, Verdict
 from inspector.wire.judging import JudgingField
 from inspector.wire.queries import (
     AnswerMessage,
+    CountsField,
+    CountsQuery,
     DeedField,
     DeedsQuery,
     EntryField,
@@ -153,6 +155,13 @@ class Viewer(Connection):
         if answer.judging is None:
             raise CommandError(f"{self._address}: answered judging with {answer.kind}")
         return answer.judging
+
+    def counts(self, since_us: int, until_us: int) -> CountsField:
+        """How many verdicts of the production were judged within this time."""
+        answer, _ = self.ask(CountsQuery(since_us=since_us, until_us=until_us))
+        if answer.counts is None:
+            raise CommandError(f"{self._address}: answered counts with {answer.kind}")
+        return answer.counts
 
     def ask(self, query: Query) -> tuple[AnswerMessage, tuple[bytes, ...]]:
         """The answer to any query, and the pictures that it names; the ``id`` is replaced."""

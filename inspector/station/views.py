@@ -27,6 +27,8 @@ from inspector.wire.judging import JudgingField
 from inspector.wire.messages import AreaField, RefusalCause, RefusalCode, VerdictMessage
 from inspector.wire.queries import (
     AnswerMessage,
+    CountsField,
+    CountsQuery,
     DeedField,
     DeedsQuery,
     DeliveredField,
@@ -109,6 +111,8 @@ class Views:
                 found: tuple[AnswerMessage, Sequence[bytes]] = self._history(query), ()
             elif isinstance(query, DeedsQuery):
                 found = self._deeds(query), ()
+            elif isinstance(query, CountsQuery):
+                found = self._counts(query), ()
             elif isinstance(query, JudgingQuery):
                 found = AnswerMessage(id=query.id, kind="judging", judging=self._judging()), ()
             else:
@@ -224,6 +228,22 @@ class Views:
                 for number, deed in found
             ),
             next_deed=found[-1][0] if len(found) == query.limit else None,
+        )
+
+    def _counts(self, query: CountsQuery) -> AnswerMessage:
+        found = self._journal.counts(query.since_us, query.until_us)
+        newest = found.newest
+        return AnswerMessage(
+            id=query.id,
+            kind="counts",
+            counts=CountsField(
+                passed=found.passed,
+                failed=found.failed,
+                faults=found.faults,
+                newest_epoch=None if newest is None else newest.epoch,
+                newest_seq=None if newest is None else newest.seq,
+                newest_us=None if newest is None else newest.judged_us,
+            ),
         )
 
     def _picture(self, query: PictureQuery) -> tuple[AnswerMessage, Sequence[bytes]]:

@@ -126,8 +126,16 @@ class JudgingQuery(WireCommand):
     command: Literal["judging"] = "judging"
 
 
+class CountsQuery(WireCommand):
+    """How many verdicts of the production are recorded?"""
+
+    command: Literal["counts"] = "counts"
+    since_us: Microseconds = Field(description="judged at this moment or later")
+    until_us: Microseconds = Field(description="judged before this moment")
+
+
 Query = Annotated[
-    HistoryQuery | PictureQuery | PreviewQuery | DeedsQuery | JudgingQuery,
+    HistoryQuery | PictureQuery | PreviewQuery | DeedsQuery | JudgingQuery | CountsQuery,
     Field(discriminator="command"),
 ]
 """Any query; ``command`` says which."""
@@ -205,12 +213,26 @@ class PictureField(Message):
     frames: tuple[FrameField, ...] = Field(description="what follows, in order")
 
 
+class CountsField(Message):
+    """How many verdicts there are whose purpose is production."""
+
+    passed: int
+    failed: int
+    faults: int
+    newest_epoch: str | None = Field(
+        description="with newest_seq and newest_us: the last verdict, of any purpose, that was "
+        "looked at; null: there is none"
+    )
+    newest_seq: int | None
+    newest_us: Microseconds | None = Field(description="when that was judged")
+
+
 class AnswerMessage(Message):
     """The answer to a query."""
 
     schema_: Literal[2] = Field(default=SCHEMA, alias="schema")
     id: str = Field(description="that of the query")
-    kind: Literal["history", "picture", "preview", "deeds", "judging", "refused"]
+    kind: Literal["history", "picture", "preview", "deeds", "judging", "counts", "refused"]
     code: RefusalCode | Literal[""] = Field(default="", description="why it was refused")
     cause: RefusalCause | Literal[""] = Field(
         default="", description="what the refusal is about, where the station says so"
@@ -227,6 +249,7 @@ class AnswerMessage(Message):
     )
     picture: PictureField | None = None
     judging: JudgingField | None = None
+    counts: CountsField | None = None
 
 
 _QUERIES: Final[TypeAdapter[Query]] = TypeAdapter(Query)

@@ -241,7 +241,7 @@ def test_an_operator_stops_and_starts_the_line(belt, shown, chromium):
         with pytest.raises(CommandError, match="stopped"):
             belt.judge()
         page.get_by_role("button", name="详情").click()
-        page.get_by_text("工位原文：stopped at").wait_for()
+        page.get_by_text("停止时间：").wait_for()
         page.get_by_role("button", name="开始检测").click()
         page.locator("#confirm").click()
         page.get_by_role("button", name="停止检测").wait_for()

@@ -249,6 +249,46 @@ def test_old_verdicts_go_and_marked_ones_stay(tmp_path: Path) -> None:
         assert rows == len(kept) == len(list(reader.walk())) == 23
 
 
+def test_verdicts_of_a_time_are_counted(
+    made: list[VerdictMessage], journal: Journal, tmp_path: Path
+) -> None:
+    """As many as the history finds, without those that are not made to be sold."""
+    del made
+    chance = random.Random(7)
+    journal.begin("fourth", NOW_US)
+    purposes = ("production", "production", "challenge", "study")
+    mixed = [
+        drawn(chance, "fourth", seq, NOW_US + (500 + seq) * SECOND_US).model_copy(
+            update={"purpose": chance.choice(purposes)}
+        )
+        for seq in range(1, 101)
+    ]
+    journal.commit([], mixed)
+    # A FAULT takes the place of a verdict.
+    journal.commit([], [mixed[-1].overruled(Reason.JOURNAL_FAILED, "")])
+    with Reader(tmp_path) as reader:
+        for since, until in ((0, 1000), (30, 95), (100, 545), (560, 600), (900, 1000)):
+            times = (NOW_US + since * SECOND_US, NOW_US + until * SECOND_US)
+            found = [
+                one for page in pages(reader, Filter(*times), 100) for one in page if one.counts
+            ]
+            counts = reader.counts(*times)
+            told = (counts.passed, counts.failed, counts.faults)
+            assert told == tuple(
+                sum(one.verdict is kind for one in found)
+                for kind in (Verdict.PASS, Verdict.FAIL, Verdict.FAULT)
+            )
+            newest = next((one for page in pages(reader, Filter(*times), 1) for one in page), None)
+            assert counts.newest == newest
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db, db:
+        told = db.execute("SELECT count(*) FROM aside").fetchone()[0]
+        # An upgrade finds the same in what there is.
+        db.execute("DROP TABLE aside")
+        search.make_aside(db)
+        assert db.execute("SELECT count(*) FROM aside").fetchone()[0] == told
+    assert told == sum(not one.counts for one in mixed)
+
+
 def test_marks_are_deeds_and_those_on_nothing_are_told(journal: Journal, tmp_path: Path) -> None:
     journal.begin("first", NOW_US)
     journal.commit([], [verdict(1, epoch="first")])
@@ -297,6 +337,31 @@ def test_deeds_are_found_by_kind_who_and_time(journal: Journal, tmp_path: Path) 
                 found += [deed for _, deed in page]
                 before = page[-1][0]
             assert found == [one for one in reversed(done) if is_asked_for(one, asked)], asked
+
+
+@pytest.mark.long
+def test_half_a_million_verdicts_are_counted_at_once(journal: Journal, tmp_path: Path) -> None:
+    journal.begin("first", NOW_US)
+    journal.commit([], [verdict(600_001, epoch="first", judged_us=NOW_US + 10)])
+    rows = 600_000
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db, db:
+        base = db.execute("SELECT place FROM verdict").fetchone()[0] - rows - 1
+        db.executemany(
+            "INSERT INTO search (place, camera, verdict, reason, part_id, score) "
+            "VALUES (?, 'top', ?, '', '', 0.5)",
+            ((base + seq, "FAIL" if seq % 100 == 0 else "PASS") for seq in range(1, rows + 1)),
+        )
+        db.execute(
+            "INSERT INTO verdict (place, latest_us, json) SELECT place, ?, '{}' FROM search "
+            "WHERE place NOT IN (SELECT place FROM verdict)",
+            (NOW_US,),
+        )
+    with Reader(tmp_path) as reader:
+        began_s = time.process_time()
+        counts = reader.counts(NOW_US, NOW_US + SECOND_US)
+        took_s = time.process_time() - began_s
+    assert (counts.passed + counts.failed, counts.failed) == (rows + 1, rows // 100)
+    assert took_s < 1.0
 
 
 def is_asked_for(deed: Deed, asked: DeedFilter) -> bool:

@@ -4,7 +4,7 @@ import { el, fill } from "./dom.js";
 import { shapeOf } from "./film_strip.js";
 import { live } from "./live.js";
 import { called, cureOf, why } from "./part.js";
-import { loadPart, PartLayers } from "./part_layers.js";
+import { free, loadPart, PartLayers } from "./part_layers.js";
 import { moment, number, text } from "./words.js";
 
 /** After so long a picture is taken away that is not of the part whose verdict is shown. */
@@ -109,12 +109,11 @@ export class Pane {
 
   async #load(verdict, known) {
     this.#loading = true;
-    const found = await loadPart(this.#station, verdict, known).catch(() => null);
+    const found = await loadPart(this.#station, verdict, { kept: known?.kept }).catch(() => null);
     this.#loading = false;
     const wanted = this.#pinned === null || isSame(this.#pinned, verdict);
     if (found && (this.#closed || !wanted)) {
-      found.picture.close();
-      found.map?.close();
+      free(found);
     } else if (found) {
       this.#drop();
       this.#ready = { found, verdict };

@@ -13,6 +13,7 @@
     │   ├── SecretError        17    a key file that is missing, readable by others, or no key
     │   ├── SignatureError    18    a bundle that no key of the station has signed
     │   ├── JournalError      19    a journal that cannot be opened, written or locked
+    │   ├── SelfTestError           bundles that miss their known defect
     │   └── Problems          10    several of the above; the exit code is the first one's
     ├── WireError           16    a message that docs/wire.md does not allow, or none at all
     ├── CommandError        30    the station refused a command, or did not answer
@@ -101,6 +102,10 @@ class JournalError(StartupError):
     exit_code = 19
 
 
+class SelfTestError(StartupError):
+    """A bundle that was loaded beside the one at work misses its known defect."""
+
+
 class Problems(StartupError):
     """Several start-up errors reported together, in the order they were met."""
 
@@ -119,14 +124,19 @@ class WireError(InspectorError):
 class CommandError(InspectorError):
     """The station refused a command, or did not answer; the message says why.
 
-    ``code`` is the refusal's, as docs/wire.md lists them; "" when there was no answer.
+    ``code`` and ``cause`` are the refusal's, as docs/wire.md lists them; "" when there was no
+    answer, or it names none. ``detail`` is what the station said, without whom it was asked.
     """
 
     exit_code = 30
 
-    def __init__(self, message: str, code: str = "") -> None:
+    def __init__(
+        self, message: str, code: str = "", *, cause: str = "", detail: str | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
+        self.cause = cause
+        self.detail = message if detail is None else detail
 
 
 class TrainingError(InspectorError):

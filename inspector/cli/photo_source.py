@@ -135,17 +135,20 @@ def _region_of_station(station: Station, camera: str) -> tuple[Box | None, str]:
     """What ``station`` would judge of a picture of ``camera`` if it started now, and who says so.
 
     That is the region of the recipe in force, which a changeover may have put into the place of the
-    file's, or else the region of its bundle, where that is there already.
+    file's, or else the region of its bundle, where that is there already: of the one that was
+    installed by command, if it would judge.
     """
     # Only here, so that 'inspector collect --help' loads no ONNX.
     from inspector.detection import bundle
     from inspector.journal.reader import Reader
-    from inspector.station.recipes import choose
+    from inspector.station.recipes import choose, with_bundles
 
-    before = None
+    before, installed = None, []
     with contextlib.suppress(JournalError), Reader(station.state_folder) as reader:
         before = reader.in_force(station.station)
+        installed = reader.bundles()
     name = choose(station, before).recipe
+    station, _ = with_bundles(station, installed)
     recipe = station.recipes[name][camera]
     if recipe.region is not None:
         return recipe.region, f"from recipe '{name}'"
@@ -153,6 +156,8 @@ def _region_of_station(station: Station, camera: str) -> tuple[Box | None, str]:
         region = bundle.read(recipe.bundle).manifest.geometry.region
     except BundleError:
         return None, f"recipe '{name}' names none, and {recipe.bundle} cannot be read"
+    if station.is_installed(name, camera):
+        return region, f"from the bundle that was installed for recipe '{name}'"
     return region, f"from the bundle of recipe '{name}'"
 
 

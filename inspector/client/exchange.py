@@ -236,7 +236,8 @@ class Exchange:
         if reply.kind == "refused":
             command = sent.command.command
             text = f"{self._address}: refused {command}: {reply.code}: {reply.detail}"
-            self._end(flight, CommandError(text, reply.code), "refused")
+            error = CommandError(text, reply.code, cause=reply.cause, detail=reply.detail)
+            self._end(flight, error, "refused")
         elif reply.kind == "accepted":
             # What was sent again hears this, and the next, once for each time.
             if not sent.accepted:

@@ -18,6 +18,8 @@ from inspector.verdict import Frame8, Verdict
 from inspector.wire.judging import JudgingField
 from inspector.wire.queries import (
     AnswerMessage,
+    CountsField,
+    CountsQuery,
     DeedField,
     DeedsQuery,
     EntryField,
@@ -154,6 +156,13 @@ class Viewer(Connection):
             raise CommandError(f"{self._address}: answered judging with {answer.kind}")
         return answer.judging
 
+    def counts(self, since_us: int, until_us: int) -> CountsField:
+        """How many verdicts of the production were judged within this time."""
+        answer, _ = self.ask(CountsQuery(since_us=since_us, until_us=until_us))
+        if answer.counts is None:
+            raise CommandError(f"{self._address}: answered counts with {answer.kind}")
+        return answer.counts
+
     def ask(self, query: Query) -> tuple[AnswerMessage, tuple[bytes, ...]]:
         """The answer to any query, and the pictures that it names; the ``id`` is replaced."""
         if self._channel is None:
@@ -174,7 +183,7 @@ class Viewer(Connection):
                 continue
             if answer.kind == "refused":
                 text = f"{self._address}: refused {query.command}: {answer.code}: {answer.detail}"
-                raise CommandError(text, answer.code)
+                raise CommandError(text, answer.code, cause=answer.cause, detail=answer.detail)
             return answer, pictures
         raise CommandError(
             f"{self._address}: no answer to {query.command} in {self._timeout_s:g} s; is the "

@@ -63,6 +63,7 @@ class Page:
             },
         )
         self.app.state.line = self.line
+        self.app.state.lines = tuple(lines)
 
     def line(self, name: str) -> Line:
         """The station of this name. Raises :class:`RefusedError`."""
@@ -145,4 +146,5 @@ def _station_refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, CommandError)
     # Without a code the station did not answer.
     status = 409 if error.code else 504
-    return JSONResponse({"code": error.code or "no_answer", "detail": str(error)}, status)
+    told = {"code": error.code or "no_answer", "cause": error.cause, "detail": error.detail}
+    return JSONResponse(told, status)

@@ -23,7 +23,7 @@ from inspector.logs import say
 from inspector.threads import Worker
 from inspector.verdict import Verdict
 from inspector.wire.messages import AreaField, StatusMessage, VerdictMessage
-from inspector.wire.queries import AnswerMessage, EntryField, HistoryQuery
+from inspector.wire.queries import AnswerMessage, CountsQuery, EntryField, HistoryQuery
 
 Result = TypeVar("Result")
 
@@ -257,7 +257,7 @@ class Line:
     def _told_shift(self) -> dict[str, Any] | None:
         return self._shift.told() if self._shift.until_us else None
 
-    async def _ask_counts(self, query: HistoryQuery) -> AnswerMessage:
+    async def _ask_counts(self, query: HistoryQuery | CountsQuery) -> AnswerMessage:
         def ask(viewer: Viewer) -> AnswerMessage:
             return viewer.ask(query)[0]
 

@@ -18,7 +18,6 @@ from inspector.console.app import line_of
 from inspector.console.downloads import Download
 from inspector.console.line import Line, PartPicture
 from inspector.errors import CommandError
-from inspector.verdict import Verdict
 from inspector.wire.queries import (
     AnswerMessage,
     DeedsQuery,
@@ -32,6 +31,7 @@ Asked = TypeVar("Asked", HistoryQuery, DeedsQuery)
 
 _Answered = tuple[AnswerMessage, tuple[bytes, ...]]
 
+_LISTS: Final = {"verdicts", "kinds"}
 _FOREVER: Final = {"Cache-Control": "private, max-age=86400, immutable"}
 """A verdict's picture never changes."""
 _NEVER: Final = {"Cache-Control": "no-store"}
@@ -183,15 +183,15 @@ def query_of(model: type[Asked], request: Request) -> Asked:
     if unknown:
         raise RefusedError(400, "malformed", f"no parameter {min(unknown)}")
     command = model.model_fields["command"].default
-    asked = {name: given[name] for name in given if name != "verdicts"}
+    asked = {name: given[name] for name in given if name not in _LISTS}
+    # A list is its parameter several times.
+    lists = {name: given.getlist(name) for name in given if name in _LISTS}
     try:
         made = model.model_validate_strings({"command": command, **asked})
-        verdicts = tuple(Verdict(one) for one in given.getlist("verdicts"))
+        told = made.model_dump(mode="json", by_alias=True) | lists
+        return model.model_validate_json(json.dumps(told))
     except ValidationError as error:
         raise RefusedError(400, "malformed", first_wrong(error)) from None
-    except ValueError as error:
-        raise RefusedError(400, "malformed", str(error)) from None
-    return made.model_copy(update={"verdicts": verdicts}) if verdicts else made
 
 
 def _json(answer: AnswerMessage) -> JSONResponse:

@@ -11,8 +11,11 @@ from typing import Any, Final
 from inspector.console.shift import Shift
 from inspector.errors import CommandError
 from inspector.verdict import Verdict
-from inspector.wire.queries import AnswerMessage, EntryField, HistoryQuery
+from inspector.wire.queries import AnswerMessage, CountsQuery, EntryField, HistoryQuery
 
+_MINUTE_US: Final = 60_000_000
+_MINUTE_PAGES: Final = 60
+"""Of the last minute so much is read at most: 100 parts a second."""
 _AGAIN_S: Final = 3.0
 """Pause after a question that was not answered."""
 
@@ -36,7 +39,7 @@ class Recall:
     def __init__(
         self,
         shift: Shift,
-        ask: Callable[[HistoryQuery], Awaitable[AnswerMessage]],
+        ask: Callable[[HistoryQuery | CountsQuery], Awaitable[AnswerMessage]],
         found: Callable[[Recalled], None],
         is_there: Callable[[], bool],
         last: int,
@@ -60,7 +63,7 @@ class Recall:
                 await self._due.wait()
                 self._due.clear()
                 try:
-                    await self._walk()
+                    await self._count()
                     self._found(await self._recalled())
                 except CommandError:
                     await asyncio.sleep(_AGAIN_S)
@@ -68,14 +71,35 @@ class Recall:
                     if self._is_there():
                         self._due.set()
 
-    async def _walk(self) -> None:
-        """Count the shift's verdicts, from the newest on down to those that are sure."""
+    async def _count(self) -> None:
+        """Have the station count the shift; what is told of the last minute is read besides."""
+        shift = self._shift
+        begin = shift.from_us
+        try:
+            await self._walk(max(begin, shift.now_us - _MINUTE_US), _MINUTE_PAGES)
+            answer = await self._ask(CountsQuery(since_us=begin, until_us=shift.until_us))
+        except CommandError as error:
+            # A station of an earlier version does not know the question, and is read through.
+            if error.code != "malformed":
+                raise
+            await self._walk(begin)
+            return
+        if shift.from_us == begin and answer.counts is not None:
+            shift.counted(answer.counts)
+
+    async def _walk(self, since_us: int, most_pages: int | None = None) -> None:
+        """Add the verdicts since then, from the newest on down to those that are sure.
+
+        Without ``most_pages`` the shift is then whole.
+        """
         shift = self._shift
         begin, sure = shift.from_us, shift.sure
+        pages = 0
         newest: tuple[str, int] | None = None
         before: tuple[str, int] | None = None
         while True:
-            entries, before = await self._page(since_us=begin, before=before)
+            entries, before = await self._page(since_us=since_us, before=before)
+            pages += 1
             if shift.from_us != begin:
                 return  # Another shift began, for which the next walk is due already.
             for entry in entries:
@@ -85,9 +109,10 @@ class Recall:
                     before = None
                     break
                 shift.add(entry.verdict)
-            if before is None:
+            if before is None or pages == most_pages:
                 break
-        shift.walked(newest)
+        if most_pages is None:
+            shift.walked(newest)
 
     async def _recalled(self) -> Recalled:
         verdicts, _ = await self._page(limit=self._last)

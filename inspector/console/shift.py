@@ -11,11 +11,14 @@ from typing import Any, Final
 
 from inspector.verdict import Verdict
 from inspector.wire.messages import VerdictMessage
+from inspector.wire.queries import CountsField
 
 _MINUTE_US: Final = 60_000_000
 _BACK_US: Final = 60_000_000
 """A station's clock that was set back by more than this begins the shift that it now tells."""
 _REFRESH_US: Final = 500_000
+_RECENT: Final = 5000
+"""Verdicts that may come while the station counts; at 100 parts a second some 50 s."""
 _LAST: Final = 100
 """Verdicts whose time is told."""
 
@@ -37,6 +40,8 @@ class Shift:
         self._minute: list[int] = []
         self._times_ms: collections.deque[float] = collections.deque(maxlen=_LAST)
         self._sure: tuple[str, int] | None = None
+        self._recent: collections.deque[VerdictMessage] = collections.deque(maxlen=_RECENT)
+        self._counted: tuple[str, int, int] | None = None
         self.from_us = self.until_us = 0
         self.complete = False
         """True while nothing is known to be missing; see :meth:`walked`."""
@@ -51,18 +56,20 @@ class Shift:
         self.from_us, self.until_us = bounds(self._starts, now_us)
         self._seen.clear()
         self._counts.clear()
-        self._sure = None
+        self._recent.clear()
+        self._sure = self._counted = None
         return True
 
     def add(self, verdict: VerdictMessage) -> None:
         """Count a verdict, unless it was counted before or is of another shift."""
-        if not self.from_us <= verdict.judged_us < self.until_us:
+        if not self.from_us <= verdict.judged_us < self.until_us or self._was_counted(verdict):
             return
         numbers = self._seen.setdefault(verdict.epoch, _Numbers())
         if not numbers.add(verdict.seq):
             return
         if self._sure == (verdict.epoch, verdict.seq - 1):
             self._sure = verdict.epoch, verdict.seq
+        self._recent.append(verdict)
         # The history is walked from its newest verdict down, through a whole shift at times.
         is_recent = verdict.judged_us > self._now_us - _MINUTE_US
         if is_recent and verdict.judge_ms is not None:
@@ -73,9 +80,49 @@ class Shift:
                 self._minute.append(verdict.judged_us)
 
     @property
+    def now_us(self) -> int:
+        """What time it is there, as far as is known."""
+        return self._now_us
+
+    @property
     def sure(self) -> tuple[str, int] | None:
         """Epoch and number of a verdict, up to which the whole shift is counted; None: of none."""
         return self._sure
+
+    def counted(self, counts: CountsField) -> None:
+        """The station has counted the whole shift: what came since its newest verdict is added."""
+        self._counts = collections.Counter(
+            {
+                Verdict.PASS: counts.passed,
+                Verdict.FAIL: counts.failed,
+                Verdict.FAULT: counts.faults,
+            }
+        )
+        self._seen.clear()
+        self._sure = self._counted = None
+        recent = list(self._recent)
+        if counts.newest_epoch is not None:
+            epoch, seq = counts.newest_epoch, counts.newest_seq or 0
+            self._counted = epoch, seq, counts.newest_us or 0
+            self._seen[epoch] = _Numbers(seq)
+            recent = [one for one in recent if not self._was_counted(one)]
+        for one in recent:
+            numbers = self._seen.setdefault(one.epoch, _Numbers())
+            if numbers.add(one.seq) and one.purpose == "production":
+                self._counts[one.verdict] += 1
+        if self._counted is not None:
+            epoch, seq, _ = self._counted
+            self._sure = epoch, self._seen[epoch].end_of(seq)
+        self.complete = True
+
+    def _was_counted(self, verdict: VerdictMessage) -> bool:
+        """Whether the station's count has it: of its last epoch by its number, else by its time."""
+        if self._counted is None:
+            return False
+        epoch, seq, at_us = self._counted
+        if verdict.epoch == epoch:
+            return verdict.seq <= seq
+        return verdict.judged_us <= at_us
 
     def walked(self, newest: tuple[str, int] | None) -> None:
         """The history was added down to :attr:`sure` or the begin, from ``newest`` on."""
@@ -106,9 +153,10 @@ _ORDER: Final = (Verdict.PASS, Verdict.FAIL, Verdict.FAULT)
 class _Numbers:
     """Whole numbers as few stretches: a shift's verdicts hardly have gaps."""
 
-    def __init__(self) -> None:
-        self._firsts: list[int] = []
-        self._lasts: list[int] = []
+    def __init__(self, last: int = 0) -> None:
+        """``last``: all up to this one are there."""
+        self._firsts: list[int] = [1] if last else []
+        self._lasts: list[int] = [last] if last else []
 
     def add(self, number: int) -> bool:
         """False when it was there already."""

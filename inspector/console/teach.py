@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import json
@@ -11,7 +12,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,7 @@ from inspector.console.access import RefusedError, allowed, person
 from inspector.console.app import body, line_of
 from inspector.console.basket import RESERVE_BYTES, BasketPart, basket_of
 from inspector.console.jobs import JobState, Report, Step, jobs_of
+from inspector.console.lessons import forget, in_use, version_of, write_facts
 from inspector.console.line import Line
 from inspector.console.training import Training
 from inspector.errors import CommandError
@@ -139,6 +141,7 @@ class Lesson:
         data = self.bundle.read_bytes()
         sha256 = hashlib.sha256(data).hexdigest()
         training.remember(sha256, self.run)
+        write_facts(self.folder, self.line.name, sha256)
         for part in told["parts"]:
             taught = names[part["name"]]
             part |= {
@@ -218,9 +221,7 @@ def _check_run(run: Path | None, model: ModelField) -> Path:
     if run is None:
         raise RefusedError(409, "no_run")
     try:
-        facts = json.loads((run / "run.json").read_bytes())
-        outcome = json.loads((run / "outcome.json").read_bytes())
-        version = f"{outcome['created'][:10].replace('-', '')}-{facts['fingerprint'][:8]}"
+        version = version_of(run)
     except OSError as error:
         raise RefusedError(409, "no_run", f"{run}: {reason_of(error)}") from None
     except (ValueError, KeyError, TypeError):
@@ -298,6 +299,30 @@ def _tidy(folder: Path) -> None:
         shutil.rmtree(one / "kept" if is_lesson else one, ignore_errors=True)
 
 
+async def _forget(request: Request, run: Path) -> None:
+    """Remove lessons that nothing needs; where a station does not answer, its own stay.
+
+    ``run`` is the one that is taught next.
+    """
+    folder: Path | None = request.app.state.folder
+    if folder is None:
+        return
+    used: dict[str, frozenset[str]] = {}
+    training: Training = request.app.state.training
+    needed = [run, *training.named_runs]
+    lines: Sequence[Line] = request.app.state.lines
+    for line in lines:
+        with contextlib.suppress(CommandError):
+            used[line.name] = await line.ask(in_use)
+        job = jobs_of(request).last(KIND, line.name)
+        if job is not None and job.result is not None:
+            # The page offers its bundle still.
+            needed.append(Path(job.result["bundle"]["path"]))
+    for names in used.values():
+        needed += [path for name in names if (path := training.made_by_page(name)) is not None]
+    await asyncio.to_thread(forget, (folder / "lessons").resolve(), used, needed)
+
+
 async def _start(request: Request) -> Response:
     """Teach the parts in the basket, and try what comes of it."""
     who = allowed(request, "engineer")
@@ -312,6 +337,7 @@ async def _start(request: Request) -> Response:
     model = await _model_in_use(request, recipe, camera)
     found = training.run_of(line.name, recipe, camera, model.sha256)
     run = await asyncio.to_thread(_check_run, found, model)
+    await _forget(request, run)
     lesson, names = await _prepared(request, recipe, camera, "lessons")
     replay = (
         *(sys.executable, "-m", "inspector", "replay", str(lesson.kept), "--show", "0"),

@@ -50,6 +50,14 @@ class Training:
         It is the one by which the page itself made that bundle, or else the one that the file of
         the page names; None where there is neither.
         """
+        if (run := self.made_by_page(sha256)) is not None:
+            return run
+        named = self._tools.runs.get(station, {}).get(recipe, {}).get(camera)
+        # A command of a job runs in another folder.
+        return None if named is None else named.resolve()
+
+    def made_by_page(self, sha256: str) -> Path | None:
+        """The run by which the page itself made the bundle with this ``sha256``; or None."""
         if self._models is not None and _SHA256.fullmatch(sha256):
             try:
                 made = json.loads((self._models / f"{sha256}.json").read_bytes())
@@ -58,8 +66,13 @@ class Training:
                     return run
             except (OSError, ValueError, KeyError, TypeError):
                 pass
-        named = self._tools.runs.get(station, {}).get(recipe, {}).get(camera)
-        return None if named is None else named.resolve()
+        return None
+
+    @property
+    def named_runs(self) -> list[Path]:
+        """The runs that the page's file names."""
+        per_recipe = (one for recipes in self._tools.runs.values() for one in recipes.values())
+        return [run.resolve() for cameras in per_recipe for run in cameras.values()]
 
     def remember(self, sha256: str, run: Path) -> None:
         """The bundle with this ``sha256`` came from ``run``. Raises OSError."""

@@ -23,6 +23,7 @@ from inspector.journal.schema import (
     VERSION,
     BundleInForce,
     Deed,
+    DeedFilter,
     Delivered,
     Mark,
     RecipeInForce,
@@ -38,7 +39,7 @@ from inspector.journal.schema import (
     read_text,
     version_of,
 )
-from inspector.journal.search import Filter, Found, find
+from inspector.journal.search import Filter, Found, count, find
 from inspector.wire.messages import VerdictMessage
 
 T = TypeVar("T")
@@ -50,9 +51,11 @@ _CHUNK: Final = 1000
 _NO_PLACE: Final = 2**63 - 1
 _SEARCHED_SINCE: Final = 4
 """Version of the tables from which on verdicts can be searched."""
+_COUNTED_SINCE: Final = 6
 _DELIVERED: Final = TypeAdapter(Delivered)
 _MARK: Final = TypeAdapter(Mark)
 _DEED: Final = TypeAdapter(Deed)
+_ALL_DEEDS: Final = DeedFilter()
 _SEARCH_S: Final = 0.2
 """After this a search looks at no further stretch of the journal."""
 
@@ -66,6 +69,16 @@ class Page:
 
     verdicts: tuple[VerdictMessage, ...]
     next_before: tuple[str, int] | None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Verdicts of the production; ``newest`` is the last verdict that was looked at, if any."""
+
+    passed: int
+    failed: int
+    faults: int
+    newest: VerdictMessage | None
 
 
 class Reader:
@@ -161,7 +174,9 @@ class Reader:
         fields = ("client", "by", "label", "note", "at_us")
         return self._reports(epoch, first, last, read=marks, names=fields, adapter=_MARK)
 
-    def deeds(self, before: int | None, limit: int) -> list[tuple[int, Deed]]:
+    def deeds(
+        self, before: int | None, limit: int, asked: DeedFilter = _ALL_DEEDS
+    ) -> list[tuple[int, Deed]]:
         """At most ``limit`` of what people did to the station, with their numbers, newest first.
 
         ``before``: only those of lower numbers. A row that was damaged is left out.
@@ -169,7 +184,7 @@ class Reader:
         below = _NO_PLACE if before is None else min(before, _NO_PLACE)
         found: list[tuple[int, Deed]] = []
         while len(found) < limit:
-            rows = self._asked(lambda: deeds(self._db, self._version, below, limit))  # noqa: B023
+            rows = self._asked(lambda: deeds(self._db, self._version, asked, below, limit))  # noqa: B023
             names = ("at_us", "kind", "client", "by", "subject", "before", "after", "note")
             for number, *values in rows:
                 with contextlib.suppress(ValidationError):
@@ -209,6 +224,27 @@ class Reader:
                 if len(places) == limit or time.monotonic() > until_s:
                     return self._page(places, first if below is None else below)
         return self._page(places, None)
+
+    def counts(self, since_us: int, until_us: int) -> Counts:
+        """How many verdicts of the production were judged within this time.
+
+        From ``since_us`` on and before ``until_us``, µs since the Unix epoch.
+        """
+        if self._version < _COUNTED_SINCE:
+            raise JournalError(
+                f"{self._path}: of version {self._version}, which cannot be counted; start the "
+                f"station once with this inspector"
+            )
+        passed = failed = faults = 0
+        newest: VerdictMessage | None = None
+        asked = Filter(since_us=since_us, until_us=until_us)
+        for first, last in self._spans(asked, self._last_place()):
+            told = self._asked(lambda: count(self._db, first, last))  # noqa: B023
+            passed, failed, faults = passed + told[0], failed + told[1], faults + told[2]
+            if newest is None:
+                found = self._find(Filter(), first, last, 1)
+                newest = next(iter(self._page(found.places, None).verdicts), None)
+        return Counts(passed, failed, faults, newest)
 
     def verdict(self, epoch: str, seq: int) -> VerdictMessage | None:
         """One verdict; None where the journal has none of this number, or a damaged one."""

@@ -15,7 +15,14 @@ from typing import Annotated, Any, Final, Protocol
 from pydantic import Strict, StrictStr
 
 from inspector.errors import JournalError
-from inspector.journal.search import Database, Finding, file_under, make_search
+from inspector.journal.search import (
+    Database,
+    Finding,
+    file_aside,
+    file_under,
+    make_aside,
+    make_search,
+)
 from inspector.verdict import LIMIT_FACTOR_RANGE, Verdict
 from inspector.wire.messages import (
     SHA256,
@@ -364,12 +371,18 @@ def _make_fifth(db: Database) -> None:
     )
 
 
+def _make_sixth(db: Database) -> None:
+    """Verdicts on parts that are not made to be sold: they are few, and are counted apart."""
+    make_aside(db)
+
+
 STEPS: Final[tuple[Callable[[Database], None], ...]] = (
     _make_first,
     _make_second,
     _make_third,
     _make_fourth,
     _make_fifth,
+    _make_sixth,
 )
 """The step at ``i`` brings the tables from version ``i`` to ``i + 1``, in one transaction.
 
@@ -425,6 +438,7 @@ def record(
     rows: list[tuple[int, int, str]] = []
     faults: list[tuple[int, int, str]] = []
     findings: list[Finding] = []
+    aside: list[tuple[int, str]] = []
     answered: list[tuple[object, ...]] = []
     for verdict in verdicts:
         latest_us = max(latest_us, verdict.judged_us)
@@ -441,6 +455,8 @@ def record(
                 verdict.score,
             )
         )
+        if not verdict.counts:
+            aside.append((place, verdict.verdict.value))
         if verdict.trigger_seq is not None:
             part = (verdict.trigger_seq, verdict.part_id)
             answered.append((*part, verdict.client, verdict.session, verdict.camera))
@@ -459,6 +475,7 @@ def record(
                 f"{insert} ON CONFLICT (place) DO UPDATE SET json = excluded.json", faults
             )
         file_under(db, findings)
+        file_aside(db, aside)
     return latest_us
 
 
@@ -493,6 +510,7 @@ def delete(db: Database, places: Sequence[int]) -> None:
         rows = [(place,) for place in places]
         db.executemany("DELETE FROM verdict WHERE place = ?", rows)
         db.executemany("DELETE FROM search WHERE place = ?", rows)
+        db.executemany("DELETE FROM aside WHERE place = ?", rows)
 
 
 def record_reports(db: Database, reports: Sequence[Report]) -> list[Report]:
@@ -544,17 +562,45 @@ def note(db: Database, deed: Deed) -> None:
     )
 
 
-def deeds(db: Database, version: int, before: int, limit: int) -> list[tuple[Any, ...]]:
+@dataclass(frozen=True)
+class DeedFilter:
+    """Which deeds are asked for; what is None, or empty, is not asked about.
+
+    ``since_us`` and ``until_us``: done from the first moment on, and before the second (µs since
+    the Unix epoch). ``who``: the person or the peer has this in its name; of A to Z no case counts.
+    """
+
+    since_us: int | None = None
+    until_us: int | None = None
+    kinds: tuple[str, ...] = ()
+    who: str = ""
+
+
+def deeds(
+    db: Database, version: int, asked: DeedFilter, before: int, limit: int
+) -> list[tuple[Any, ...]]:
     """(number and the fields of a :class:`Deed`) of the deeds before number ``before``.
 
-    At most ``limit``, the newest first. ``version`` is that of the tables.
+    At most ``limit`` that ``asked`` is about, the newest first. ``version`` is that of the tables.
     """
     if version < 4:
         return []
+    conditions, values = ["number < ?"], list[object]([before])
+    for condition, value in (("at_us >= ?", asked.since_us), ("at_us < ?", asked.until_us)):
+        if value is not None:
+            conditions.append(condition)
+            values.append(value)
+    if asked.kinds:
+        conditions.append(f"kind IN ({', '.join('?' * len(asked.kinds))})")
+        values += asked.kinds
+    if asked.who:
+        conditions.append("(instr(lower(person), lower(?)) OR instr(lower(client), lower(?)))")
+        values += [asked.who, asked.who]
+    # All texts are this module's own; what is asked for goes in as values.
     found: list[tuple[Any, ...]] = db.execute(
-        "SELECT number, at_us, kind, client, person, subject, earlier, later, note FROM deed "
-        "WHERE number < ? ORDER BY number DESC LIMIT ?",
-        (before, limit),
+        "SELECT number, at_us, kind, client, person, subject, earlier, later, note FROM deed "  # noqa: S608
+        f"WHERE {' AND '.join(conditions)} ORDER BY number DESC LIMIT ?",
+        (*values, limit),
     ).fetchall()
     return found
 

@@ -87,6 +87,40 @@ def file_under(db: Database, findings: Sequence[Finding]) -> None:
     db.executemany(_INSERT, findings)
 
 
+def make_aside(db: Database) -> None:
+    """Make the table of verdicts that do not count, from those that are there.
+
+    The caller has begun a transaction. A verdict that cannot be read is not among them.
+    """
+    db.execute("CREATE TABLE aside (place INTEGER PRIMARY KEY, verdict TEXT NOT NULL)")
+    # A text that has such words has its quotes escaped: this finds the field alone.
+    others = [f'json LIKE \'%"purpose":"{name}"%\'' for name in ("challenge", "study")]
+    db.execute(
+        "INSERT INTO aside SELECT place, verdict FROM search WHERE place IN "  # noqa: S608
+        f"(SELECT place FROM verdict WHERE {' OR '.join(others)})"
+    )
+
+
+def file_aside(db: Database, rows: Sequence[tuple[int, str]]) -> None:
+    """Write (place, verdict) of verdicts that do not count; the caller has begun a transaction."""
+    if rows:
+        db.executemany("INSERT OR REPLACE INTO aside (place, verdict) VALUES (?, ?)", rows)
+
+
+def count(db: Database, first: int, last: int) -> tuple[int, int, int]:
+    """How many PASS, FAIL and FAULT at places ``first`` to ``last`` count."""
+    told = "count(*), total(verdict = 'FAIL'), total(verdict = 'FAULT')"
+    found = [
+        db.execute(
+            f"SELECT {told} FROM {table} WHERE place BETWEEN ? AND ?",  # noqa: S608
+            (first, last),
+        ).fetchone()
+        for table in ("search NOT INDEXED", "aside")
+    ]
+    everything, failed, faults = (int(one - other) for one, other in zip(*found, strict=True))
+    return everything - failed - faults, failed, faults
+
+
 def _file_all(db: Database) -> None:
     total = int(db.execute("SELECT count(*) FROM verdict").fetchone()[0])
     place, done, told_s = -(2**63), 0, time.monotonic()

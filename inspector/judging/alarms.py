@@ -27,7 +27,7 @@ import logging
 import math
 import threading
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from inspector.config.station_file import Alarm
 from inspector.logs import say
@@ -86,8 +86,10 @@ class RateWatch:
         self._levels = [0.0] * len(_SPOILT)
         self._runs = [(0, 0)] * len(_SPOILT)
         """Parts, and bad ones among them, since each CUSUM was last 0: since when it may be so."""
+        self.counted = 0, 0
+        """Parts that were bad when the last alarm was raised, and parts that were counted."""
         self.alarm = ""
-        """While an alarm stands: how many parts were bad when it was raised, such as ``9 of 9``."""
+        """While an alarm stands: the same in words, such as ``9 of 9``."""
 
     def note(self, bad: bool) -> bool:
         """Count a part; True when it raises the alarm or ends it."""
@@ -102,10 +104,28 @@ class RateWatch:
         highest = max(self._levels)
         if not before and highest >= self._limit:
             parts, bads = self._runs[self._levels.index(highest)]
+            self.counted = bads, parts
             self.alarm = f"{bads} of {parts}"
         elif before and highest == 0.0:
             self.alarm = ""
         return self.alarm != before
+
+
+class Standing(NamedTuple):
+    """An alarm that stands: FAIL or FAULT (``kind``) of a camera, ``words`` for a person.
+
+    ``bad`` of ``parts`` were so when it was raised, ``usual`` is the share that needs none.
+    ``reason`` is that of most of the last FAULTs, "" of a FAIL; ``has_passed``: any part had.
+    """
+
+    camera: str
+    kind: Verdict
+    words: str
+    bad: int
+    parts: int
+    usual: float
+    reason: str
+    has_passed: bool
 
 
 class _Camera:
@@ -117,13 +137,14 @@ class _Camera:
             Verdict.FAULT: RateWatch(settings.fault_share, settings.parts_between_false_alarms),
         }
         self.usual = {Verdict.FAIL: settings.fail_share, Verdict.FAULT: settings.fault_share}
-        self.words: dict[Verdict, str] = {}
-        """What stands of each kind, in words; "" when nothing does."""
+        self.standing: dict[Verdict, Standing] = {}
+        """What stands of each kind."""
         self.has_passed = False
         self.reasons: collections.deque[Reason] = collections.deque(maxlen=_RECENT)
 
-    def describe(self, kind: Verdict, recipe: str) -> str:
+    def describe(self, name: str, kind: Verdict, recipe: str) -> Standing:
         """An alarm of ``kind`` that was just raised, in words, with where to look first."""
+        most = None
         if kind is Verdict.FAULT:
             most, _ = collections.Counter(self.reasons).most_common(1)[0]
             look = f"most of them {most.value}: {FIRST_LOOK.get(most, 'see the log')}"
@@ -138,10 +159,14 @@ class _Camera:
                 f"product, then that camera, lens, light and picture format are those of the "
                 f"photos that it was trained on"
             )
-        return (
+        usual = self.usual[kind]
+        words = (
             f"{self.watches[kind].alarm} parts {kind.value}, usual are at most "
-            f"{self.usual[kind] * 100:g} in 100; {look}"
+            f"{usual * 100:g} in 100; {look}"
         )
+        reason = "" if most is None else most.value
+        counted = self.watches[kind].counted
+        return Standing(name, kind, words, *counted, usual, reason, self.has_passed)
 
 
 class Alarms:
@@ -176,9 +201,11 @@ class Alarms:
                 # A part that was not judged says nothing of how many judged parts fail.
                 is_judged = kind is not Verdict.FAULT
                 if (is_judged or each is Verdict.FAULT) and watch.note(kind is each):
-                    words = camera.describe(each, verdict.recipe) if watch.alarm else ""
-                    camera.words[each] = words
-                    _log(verdict, each, words)
+                    camera.standing.pop(each, None)
+                    if watch.alarm:
+                        raised = camera.describe(verdict.camera, each, verdict.recipe)
+                        camera.standing[each] = raised
+                    _log(verdict, each, raised.words if watch.alarm else "")
             camera.has_passed = camera.has_passed or kind is Verdict.PASS
 
     def forget(self, recipe: str | None = None, camera: str | None = None) -> None:
@@ -189,21 +216,20 @@ class Alarms:
             else:
                 self._cameras.pop((recipe, camera), None)
 
-    def standing(self, recipe: str) -> Iterator[tuple[str, Verdict, str]]:
-        """(camera, FAIL or FAULT, words) of each alarm that stands under ``recipe``."""
+    def standing(self, recipe: str) -> Iterator[Standing]:
+        """Each alarm that stands under ``recipe``."""
         with self._lock:
             found = [
-                (name, kind, words)
-                for (of, name), camera in self._cameras.items()
+                one
+                for (of, _), camera in self._cameras.items()
                 if of == recipe
-                for kind, words in camera.words.items()
-                if words
+                for one in camera.standing.values()
             ]
         yield from found
 
     def in_words(self, recipe: str) -> str:
         """What stands under ``recipe``; "" when nothing does."""
-        return "; ".join(f"{camera}: {words}" for camera, _, words in self.standing(recipe))
+        return "; ".join(f"{one.camera}: {one.words}" for one in self.standing(recipe))
 
 
 def _log(verdict: VerdictMessage, kind: Verdict, words: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from inspector.config.station_file import Station
 from inspector.detection.detector import Detector
 from inspector.detection.signing import load_bundle_keys
-from inspector.errors import BundleError, StartupError
+from inspector.errors import BundleError, SelfTestError, StartupError
 from inspector.files import read_within
 from inspector.judging.batches import Batching
 from inspector.judging.drift import Watch
@@ -174,13 +174,13 @@ class Judges:
     @property
     def drifting(self) -> str:
         """The cameras whose good parts drift, in words; "" when none do."""
-        return "; ".join(f"{name}: {words}" for name, words in self.drifts())
+        return "; ".join(f"{name}: {drift.detail()}" for name, drift in self.drifts())
 
-    def drifts(self) -> Iterator[tuple[str, str]]:
-        """(camera, its drift in words) of each camera whose good parts drift."""
+    def drifts(self) -> Iterator[tuple[str, Watch]]:
+        """(camera, the watch over its drift) of each camera whose good parts drift."""
         for name, judge in self._judges.items():
             if judge.drift.alarm:
-                yield name, judge.drift.detail()
+                yield name, judge.drift
 
     def drift(self) -> Iterator[tuple[str, float]]:
         """(camera, evidence of its drift): 0 is none, 1 the alarm."""
@@ -257,7 +257,7 @@ class Changeover(Worker):
                     self.problems.append(found)
             for name, judge in self.judges.items():
                 if missed := judge.self_test(parts_wait=False):
-                    self.problems.append(StartupError(f"camera {name}: self-test: {missed}"))
+                    self.problems.append(SelfTestError(f"camera {name}: self-test: {missed}"))
             if self.station.batching == "auto":
                 self.batching.learn(self.judges.values())
             whole = True

@@ -262,7 +262,7 @@ class _Line:
             self._orders.stay_stopped(self._opened.stop_order)
         self._readiness.obstruct("recipe", Reason.NOT_READY, self._opened.choice.question)
         for why in filter(None, missed):
-            self._readiness.obstruct("self-test", Reason.NOT_READY, why)
+            self._readiness.obstruct("self_test", Reason.NOT_READY, why)
         self._orders.look_for_models()
 
     def work(self, stop_asked: Callable[[], bool], reload_is_due: Callable[[], bool]) -> None:
@@ -387,7 +387,7 @@ class _Line:
             say("clock", logging.WARNING, set_by_s=f"{jumped_s:+.0f}")
         readiness, recorder, metrics = self._readiness, self._recorder, self._metrics
         if missed := self._test_next_judge():
-            readiness.obstruct("self-test", Reason.NOT_READY, missed)
+            readiness.obstruct("self_test", Reason.NOT_READY, missed)
         detail = ""
         if stalled_s > _STALLED_S:
             detail = f"the journal's disk has not answered for {stalled_s:.0f} s"

@@ -7,10 +7,17 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from inspector.config.station_file import Station
-from inspector.errors import CommandError
+from inspector.errors import (
+    BundleError,
+    CommandError,
+    GoldenError,
+    SelfTestError,
+    SignatureError,
+    StartupError,
+)
 from inspector.journal.schema import (
     BundleInForce,
     Deed,
@@ -44,6 +51,7 @@ from inspector.wire.messages import (
     LimitCommand,
     MarkCommand,
     RecipeCommand,
+    RefusalCause,
     ResetCommand,
     RevertCommand,
     StartCommand,
@@ -186,7 +194,7 @@ class Orders:
                 now, bundle_deed(now, undone.sha256, sha256, at_us=at_us, note=note)
             )
         for name, missed in self._judges.missed:
-            self._readiness.obstruct("self-test", Reason.NOT_READY, f"{name}: {missed}")
+            self._readiness.obstruct("self_test", Reason.NOT_READY, f"{name}: {missed}")
         self.look_for_models()
         self._readiness.tell()
 
@@ -207,7 +215,7 @@ class Orders:
         elif isinstance(command, AcknowledgeCommand):
             self._acknowledge(request, command)
         elif self._changeover is not None:
-            request.refuse("busy", "another recipe or reload is under way")
+            request.refuse("busy", "another recipe or reload is under way", "loading")
         elif isinstance(command, ResetCommand):
             self._reset(request)
         elif isinstance(command, LimitCommand):
@@ -221,6 +229,7 @@ class Orders:
                 request.refuse(
                     "unknown",
                     f"no recipe '{command.recipe}'; at the start the station file had {known}",
+                    "recipe",
                 )
             else:
                 self._change_over(request, command.recipe)
@@ -245,10 +254,13 @@ class Orders:
                 trigger, request, repeat=command.repeat, age_us=request.age_us
             )
         except CommandError as error:
-            request.refuse("unknown", str(error))
+            request.refuse("unknown", str(error), "camera")
             return
         if answer.kind == "stopped":
-            request.refuse("not_ready", f"the station is {self._readiness.why_no_parts}")
+            if self._readiness.lacks_model:
+                request.refuse("not_ready", "the station is without a model yet", "obstacle")
+            else:
+                request.refuse("not_ready", f"the station is {self._readiness.stopped}", "stopped")
             return
         if answer.kind == "expired":
             window_s = self._judges.station.repeat_window_s
@@ -303,7 +315,7 @@ class Orders:
             request.refuse("stopping", "the station stops")
         elif self._readiness.is_obstructed:
             trouble = self._readiness.trouble
-            request.refuse("not_ready", f"the station is in state Error: {trouble}")
+            request.refuse("not_ready", f"the station is in state Error: {trouble}", "obstacle")
         elif not self._readiness.stopped:
             request.finish(f"it was not stopped; state {self._ledger.state}")
         else:
@@ -329,7 +341,7 @@ class Orders:
             say("self-test", level, camera=camera, detail=why or "caught")
             self._metrics.self_test(camera, bool(why))
             missed += [f"{camera}: {why}"] if why else []
-        self._readiness.obstruct("self-test", Reason.NOT_READY, "; ".join(missed))
+        self._readiness.obstruct("self_test", Reason.NOT_READY, "; ".join(missed))
         deed = deed_of(
             request,
             subject=self._station.station,
@@ -339,7 +351,8 @@ class Orders:
         self._recorder.put(KeepEntry(None, deed=deed))
         if self._readiness.is_obstructed:
             trouble = self._readiness.trouble
-            request.refuse("not_ready", f"the station stays in state Error: {trouble}")
+            detail = f"the station stays in state Error: {trouble}"
+            request.refuse("not_ready", detail, "obstacle")
         else:
             request.finish(f"reset; state {self._ledger.state}")
 
@@ -348,7 +361,7 @@ class Orders:
         kind, where = command.kind, command.where
         alarm = self._readiness.alarm(kind, where)
         if alarm is None:
-            request.refuse("unknown", f"no alarm '{kind}' of '{where}' stands")
+            request.refuse("unknown", f"no alarm '{kind}' of '{where}' stands", "alarm")
             return
         if alarm.acknowledged_us is not None:
             request.finish(f"alarm {kind} of {where}: acknowledged before")
@@ -372,13 +385,13 @@ class Orders:
         recipe, camera, factor = command.recipe, command.camera, command.limit_factor
         recipes = self._judges.station.recipes
         if camera not in recipes.get(recipe, {}):
-            request.refuse("unknown", f"no recipe '{recipe}' with a camera '{camera}'")
+            request.refuse("unknown", f"no recipe '{recipe}' with a camera '{camera}'", "recipe")
             return
         before = recipes[recipe][camera].limit_factor
         if missed := self._judges.set_limit(recipe, camera, factor):
             detail = f"camera {camera}: not at limit_factor {factor:g}: {missed}"
             say("limit refused", logging.ERROR, by=request.client, detail=detail)
-            request.refuse("failed", detail)
+            request.refuse("failed", detail, "self_test")
             return
         self._ledger.adopt(self._judges.station)
         say(
@@ -414,7 +427,7 @@ class Orders:
             if recorded:
                 request.finish(done)
             else:
-                request.refuse("journal", f"{done}, but that could not be recorded yet")
+                request.refuse("journal", f"{done}, but that could not be recorded yet", "in_force")
 
         self._recorder.put(KeepEntry(order, answer, deed))
 
@@ -448,7 +461,7 @@ class Orders:
                 request.refuse("journal", "it could not be recorded")
             else:
                 verdict = f"verdict {command.seq} of epoch '{command.epoch}'"
-                request.refuse("unknown", f"{verdict} is not in the journal, or no longer")
+                request.refuse("unknown", f"{verdict} is not in the journal, or no longer", "part")
 
         self._recorder.put(ReportEntry(report, answer))
 
@@ -461,7 +474,7 @@ class Orders:
         """Load another bundle of one camera beside the judges at work."""
         recipe, camera = command.recipe, command.camera
         if camera not in self._station.recipes.get(recipe, {}):
-            request.refuse("unknown", f"no recipe '{recipe}' with a camera '{camera}'")
+            request.refuse("unknown", f"no recipe '{recipe}' with a camera '{camera}'", "recipe")
             return
         now = self._installs.now(recipe, camera)
         forward = isinstance(command, InstallCommand)
@@ -470,10 +483,11 @@ class Orders:
                 request.finish("this bundle is in force already")
                 return
         elif command.sha256 not in ("", now.sha256):
-            request.refuse("unknown", "this bundle is no longer in force")
+            request.refuse("unknown", "this bundle is no longer in force", "superseded")
             return
         elif not now.sha256:
-            request.refuse("unknown", "the station file's own bundle is in force already")
+            detail = "the station file's own bundle is in force already"
+            request.refuse("unknown", detail, "own_bundle")
             return
         new = self._installs.after(command)
         said_by = command.by or request.client
@@ -530,7 +544,8 @@ class Orders:
                     # Where the station has put it says nothing to those who sent it.
                     where = f"{self._station.installed(new.sha256)}: "
                     why = [one.replace(where, "") for one in why]
-                request.refuse("failed", "; ".join(filter(None, (*why, changed))))
+                cause = _cause_of(changeover.problems[0])
+                request.refuse("failed", "; ".join(filter(None, (*why, changed))), cause)
             return
         if new is not None and request is not None:
             self._put_in(request, changeover, new, changed)
@@ -552,11 +567,12 @@ class Orders:
             if recorded:
                 request.finish("; ".join(filter(None, (done, changed))))
             else:
-                request.refuse("journal", f"{recipe} is in force, but could not be recorded yet")
+                detail = f"{recipe} is in force, but could not be recorded yet"
+                request.refuse("journal", detail, "in_force")
 
         self._choice_before = self._choice
         self._take_over(choice, answer, deed)
-        self._readiness.obstruct("self-test", Reason.NOT_READY, "")
+        self._readiness.obstruct("self_test", Reason.NOT_READY, "")
         self.look_for_models()
         self._readiness.tell()
 
@@ -578,7 +594,7 @@ class Orders:
             self._alarms.forget(recipe, camera)
             announce(camera, self._judges, self._ledger, self._metrics)
             missed = "; ".join(f"{name}: {why}" for name, why in self._judges.missed)
-            self._readiness.obstruct("self-test", Reason.NOT_READY, missed)
+            self._readiness.obstruct("self_test", Reason.NOT_READY, missed)
             self.look_for_models()
         self._readiness.tell()
         before = now.sha256 or now.of_file
@@ -597,7 +613,8 @@ class Orders:
             if recorded:
                 request.finish("; ".join(filter(None, (done, changed))))
             else:
-                request.refuse("journal", f"{done} is in force, but could not be recorded yet")
+                detail = f"{done} is in force, but could not be recorded yet"
+                request.refuse("journal", detail, "in_force")
 
         self._record_bundle(new, deed, answer)
 
@@ -673,3 +690,17 @@ def announce(camera: str, judges: Judges, ledger: Ledger, metrics: Metrics) -> N
         detail = "no golden defect in the bundle fails at this limit_factor; name a photo"
         say("no self-test", logging.WARNING, camera=camera, detail=detail)
     say("model", camera=camera, provider=judge.detector.provider, **judge.model.model_dump())
+
+
+def _cause_of(problem: StartupError) -> RefusalCause | Literal[""]:
+    """What the refusal of bundles that could not be used is about."""
+    match problem:
+        case SelfTestError():
+            return "self_test"
+        case SignatureError():
+            return "signature"
+        case GoldenError():
+            return "golden"
+        case BundleError():
+            return "bundle"
+    return ""

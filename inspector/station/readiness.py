@@ -14,7 +14,15 @@ from inspector.logs import say
 from inspector.station.ledger import Ledger
 from inspector.station.states import WORKING
 from inspector.verdict import Reason, Verdict
-from inspector.wire.messages import AlarmField, AlarmKind, State, StatusMessage
+from inspector.wire.messages import (
+    AlarmField,
+    AlarmKind,
+    ObstacleField,
+    ObstacleKind,
+    State,
+    StatusMessage,
+    StoppedField,
+)
 
 _MODEL: Final = "model"
 """The obstacle that a camera has no model yet."""
@@ -39,9 +47,9 @@ class Readiness:
         self._ledger = ledger
         self._judges = judges
         self._alarms = alarms
-        self._obstacles: dict[str, tuple[Reason, str]] = {}
+        self._obstacles: dict[ObstacleKind, tuple[Reason, str]] = {}
         self._acknowledged: dict[tuple[AlarmKind, str], AlarmField] = {}
-        self._stopped = ""
+        self._stopped: StopOrder | None = None
         self._status = ledger.status()
         self._publish: Callable[[StatusMessage], None] = lambda _: None
         self._over = False
@@ -57,19 +65,21 @@ class Readiness:
         return bool(self._obstacles)
 
     @property
-    def why_no_parts(self) -> str:
-        """Why the station makes no parts, in words; "" where it does."""
-        return self._stopped or ("without a model yet" if _MODEL in self._obstacles else "")
+    def lacks_model(self) -> bool:
+        """True while a camera has no model yet, and the station therefore makes no parts."""
+        return _MODEL in self._obstacles
 
     @property
     def stopped(self) -> str:
         """Who stopped the station by command, and when; "" while it is not stopped."""
-        return self._stopped
+        return "" if self._stopped is None else _in_words(self._stopped)
 
     @property
     def trouble(self) -> str:
         """What keeps the station from judging, in words; "" when nothing does."""
-        return "; ".join(f"{what}: {detail}" for what, (_, detail) in self._obstacles.items())
+        return "; ".join(
+            f"{kind.replace('_', '-')}: {detail}" for kind, (_, detail) in self._obstacles.items()
+        )
 
     @property
     def is_over(self) -> bool:
@@ -80,7 +90,7 @@ class Readiness:
         """Have every status from now on published by ``publish``."""
         self._publish = publish
 
-    def obstruct(self, what: str, reason: Reason, detail: str) -> None:
+    def obstruct(self, what: ObstacleKind, reason: Reason, detail: str) -> None:
         """Something keeps the station from being ready; ``detail`` "": it no longer does."""
         if self._over:
             return
@@ -115,21 +125,21 @@ class Readiness:
 
     def _hold_parts(self) -> None:
         # What comes before there is a model was made by nobody to be judged: it is no FAULT.
-        self._ledger.stop(bool(self._stopped) or _MODEL in self._obstacles)
+        self._ledger.stop(self._stopped is not None or self.lacks_model)
 
     def stop(self, order: StopOrder) -> None:
         """Judge no more: open parts are FAULTs, and no other part begins until ``start``."""
-        self._stopped = _in_words(order)
+        self._stopped = order
         if self._ledger.state in WORKING:
             if self._ledger.state != "Ready":
                 self._ledger.enter("Ready")
-            self._ledger.enter("Initialized", Reason.NOT_READY, self._stopped)
+            self._ledger.enter("Initialized", Reason.NOT_READY, self.stopped)
         self._ledger.stop(True)
         self.tell_state()
 
     def start(self) -> None:
         """Judge again after ``stop``; for a station that nothing else keeps from it."""
-        self._stopped = ""
+        self._stopped = None
         self._ledger.stop(False)
         self._begin()
 
@@ -157,7 +167,12 @@ class Readiness:
         self._status = status.model_copy(
             update={
                 "trouble": self.trouble,
-                "stopped": self._stopped,
+                "obstacles": tuple(
+                    ObstacleField(kind=kind, detail=detail)
+                    for kind, (_, detail) in self._obstacles.items()
+                ),
+                "stopped": self.stopped,
+                "stopped_by": None if self._stopped is None else _as_field(self._stopped),
                 "drift": self._judges.drifting,
                 "alarm": self._alarms.in_words(status.recipe),
                 "storage": "; ".join(filter(None, self.storage.values())),
@@ -180,21 +195,43 @@ class Readiness:
         self.tell()
 
     def _standing(self, recipe: str) -> tuple[AlarmField, ...]:
-        found: list[tuple[AlarmKind, str, str]] = [
-            ("fail" if verdict is Verdict.FAIL else "fault", camera, words)
-            for camera, verdict, words in self._alarms.standing(recipe)
+        found = [
+            AlarmField(
+                kind="fail" if one.kind is Verdict.FAIL else "fault",
+                where=one.camera,
+                detail=one.words,
+                bad=one.bad,
+                parts=one.parts,
+                usual=one.usual,
+                reason=one.reason,
+                passed=one.has_passed if one.kind is Verdict.FAIL else None,
+            )
+            for one in self._alarms.standing(recipe)
         ]
-        found += [("drift", camera, words) for camera, words in self._judges.drifts()]
-        found += [("storage", what, words) for what, words in self.storage.items() if words]
-        return tuple(self._as_seen(*one) for one in found)
+        for camera, drift in self._judges.drifts():
+            recent, calibrated = drift.medians
+            found.append(
+                AlarmField(
+                    kind="drift",
+                    where=camera,
+                    detail=drift.detail(),
+                    score=recent,
+                    calibrated=calibrated,
+                )
+            )
+        for what, words in self.storage.items():
+            if words:
+                found.append(AlarmField(kind="storage", where=what, detail=words))
+        return tuple(map(self._as_seen, found))
 
-    def _as_seen(self, kind: AlarmKind, where: str, detail: str) -> AlarmField:
-        seen = self._acknowledged.get((kind, where))
+    def _as_seen(self, alarm: AlarmField) -> AlarmField:
+        seen = self._acknowledged.get((alarm.kind, alarm.where))
         # The words of these two say what raised the alarm; those of the others change while it
         # stands.
-        if seen is None or (kind in {"fail", "fault"} and seen.detail != detail):
-            return AlarmField(kind=kind, where=where, detail=detail)
-        return seen.model_copy(update={"detail": detail})
+        if seen is None or (alarm.kind in {"fail", "fault"} and seen.detail != alarm.detail):
+            return alarm
+        told = {"by": seen.by, "client": seen.client, "acknowledged_us": seen.acknowledged_us}
+        return alarm.model_copy(update=told)
 
     def tell_state(self) -> None:
         """Publish the status, and log the state."""
@@ -205,6 +242,10 @@ class Readiness:
             status = self._status
             tally = {"passed": status.passed, "failed": status.failed, "faults": status.faults}
         say("state", state=state, last_seq=self._status.last_seq, **tally)
+
+
+def _as_field(order: StopOrder) -> StoppedField:
+    return StoppedField(client=order.client, at_us=order.since_us or 0)
 
 
 def _in_words(order: StopOrder) -> str:

@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Literal
 
 from inspector.files import reason_of, sync_folder
 from inspector.logs import say
 from inspector.threads import QueueWorker, yield_to_others
-from inspector.wire.messages import InstallCommand, RefusalCode, UploadCommand
+from inspector.wire.messages import InstallCommand, RefusalCause, RefusalCode, UploadCommand
 from inspector.wire.requests import Request
 
 _MOST_WAITING: Final = 32
@@ -44,9 +44,10 @@ _MB: Final = 2**20
 class _RefusedError(Exception):
     """A command is refused, with this code of docs/wire.md."""
 
-    def __init__(self, code: RefusalCode, detail: str) -> None:
+    def __init__(self, code: RefusalCode, detail: str, cause: RefusalCause | Literal[""]) -> None:
         super().__init__(detail)
         self.code = code
+        self.cause = cause
 
 
 @dataclass
@@ -116,7 +117,7 @@ class Uploads(QueueWorker["tuple[Request, Callable[[], None]] | _Kept"]):
             elif self.crashed:
                 request.refuse("failed", "the thread that writes bundles has died; see the log")
             elif len(self._waiting) >= _MOST_WAITING:
-                request.refuse("busy", "too many pieces of bundles wait to be written")
+                request.refuse("busy", "too many pieces of bundles wait to be written", "loading")
             else:
                 self._waiting.append((request, then))
                 self._changed.notify()
@@ -151,7 +152,7 @@ class Uploads(QueueWorker["tuple[Request, Callable[[], None]] | _Kept"]):
                 self._look_up(command.sha256, request)
                 then()
         except _RefusedError as error:
-            request.refuse(error.code, str(error))
+            request.refuse(error.code, str(error), error.cause)
         except OSError as error:
             sha256 = getattr(command, "sha256", "")
             self._drop(sha256)
@@ -161,7 +162,9 @@ class Uploads(QueueWorker["tuple[Request, Callable[[], None]] | _Kept"]):
 
     def _look_up(self, sha256: str, request: Request) -> None:
         if not self._path(sha256).is_file():
-            raise _RefusedError("unknown", "no bundle of this sha256 was sent whole; send it")
+            raise _RefusedError(
+                "unknown", "no bundle of this sha256 was sent whole; send it", "not_sent"
+            )
         if sha256 not in self._kept:
             self._whole[sha256] = _Whole(self._clock(), request)
 
@@ -180,9 +183,11 @@ class Uploads(QueueWorker["tuple[Request, Callable[[], None]] | _Kept"]):
             upload = self._begin(command)
         if command.size != upload.size:
             said = f"size {command.size}, and {upload.size} with the first piece"
-            raise _RefusedError("malformed", f"this bundle was announced with {said}")
+            raise _RefusedError("malformed", f"this bundle was announced with {said}", "transfer")
         if command.offset + len(data) > upload.size:
-            raise _RefusedError("malformed", "the piece goes beyond the end of the file")
+            raise _RefusedError(
+                "malformed", "the piece goes beyond the end of the file", "transfer"
+            )
         upload.touched_s = self._clock()
         if command.offset != upload.written or not data:
             return upload.written
@@ -224,7 +229,7 @@ class Uploads(QueueWorker["tuple[Request, Callable[[], None]] | _Kept"]):
         oldest = min(touched, key=lambda one: touched[one], default=None)
         if oldest is None or self._clock() - touched[oldest] < _IDLE_S:
             detail = f"{_MOST_UPLOADS} bundles are being sent, or wait to be installed"
-            raise _RefusedError("busy", detail)
+            raise _RefusedError("busy", detail, "loading")
         self._drop(oldest)
 
     def _no_room(self, size: int) -> _RefusedError:
@@ -234,6 +239,7 @@ class Uploads(QueueWorker["tuple[Request, Callable[[], None]] | _Kept"]):
             f"the station's disk has {free // _MB} MB free: with this bundle of "
             f"{size / _MB:.1f} MB less than journal.reserve_mb {reserve // _MB} would be left; "
             f"free some space",
+            "space",
         )
 
     def _complete(self, sha256: str, upload: _Upload) -> None:
@@ -244,6 +250,7 @@ class Uploads(QueueWorker["tuple[Request, Callable[[], None]] | _Kept"]):
                 "failed",
                 f"what came has sha256 {found[:12]}..., and {sha256[:12]}... was announced; send "
                 f"it again",
+                "transfer",
             )
         os.fsync(upload.file.fileno())
         upload.file.close()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy.typing as npt
 
@@ -19,13 +19,16 @@ from inspector.imaging.heatmaps import map_to_grey
 from inspector.imaging.images import encode_jpeg, encode_png, png_size, shrink
 from inspector.journal.pictures import kept_of
 from inspector.journal.reader import Reader
+from inspector.journal.schema import DeedFilter
 from inspector.journal.search import Filter
 from inspector.station.grabber import Grabber
 from inspector.station.pictures import SeenPart, SeenParts
 from inspector.wire.judging import JudgingField
-from inspector.wire.messages import AreaField, RefusalCode, VerdictMessage
+from inspector.wire.messages import AreaField, RefusalCause, RefusalCode, VerdictMessage
 from inspector.wire.queries import (
     AnswerMessage,
+    CountsField,
+    CountsQuery,
     DeedField,
     DeedsQuery,
     DeliveredField,
@@ -52,9 +55,12 @@ _Shown = list[tuple[FrameField, bytes]]
 class _RefusedError(Exception):
     """There is no answer, and why."""
 
-    def __init__(self, code: RefusalCode, detail: str) -> None:
+    def __init__(
+        self, code: RefusalCode, detail: str, cause: RefusalCause | Literal[""] = ""
+    ) -> None:
         super().__init__(detail)
         self.code = code
+        self.cause = cause
 
 
 @dataclass
@@ -105,6 +111,8 @@ class Views:
                 found: tuple[AnswerMessage, Sequence[bytes]] = self._history(query), ()
             elif isinstance(query, DeedsQuery):
                 found = self._deeds(query), ()
+            elif isinstance(query, CountsQuery):
+                found = self._counts(query), ()
             elif isinstance(query, JudgingQuery):
                 found = AnswerMessage(id=query.id, kind="judging", judging=self._judging()), ()
             else:
@@ -113,7 +121,7 @@ class Views:
             self.close()
             _refuse(query, answer, "journal", str(error))
         except _RefusedError as error:
-            _refuse(query, answer, error.code, str(error))
+            _refuse(query, answer, error.code, str(error), error.cause)
         else:
             answer(*found)
 
@@ -125,13 +133,14 @@ class Views:
                 try:
                     preview.answer(*_live(preview.query, picture, at_us))
                 except (Fault, ValueError) as error:
-                    _refuse(preview.query, preview.answer, "failed", f"camera {camera}: {error}")
+                    words = f"camera {camera}: {error}"
+                    _refuse(preview.query, preview.answer, "failed", words, "camera")
         now_s = time.monotonic()
         for camera, waiting in list(self._previews.items()):
             for preview in [one for one in waiting if one.until_s <= now_s]:
                 waiting.remove(preview)
                 detail = f"camera {camera} gave no picture within {_PREVIEW_S:g} s"
-                _refuse(preview.query, preview.answer, "not_ready", detail)
+                _refuse(preview.query, preview.answer, "not_ready", detail, "camera")
         dues = [one.until_s for waiting in self._previews.values() for one in waiting]
         return max(0.0, min(dues) - now_s) if dues else None
 
@@ -166,7 +175,7 @@ class Views:
             page = self._journal.search(asked, before, query.limit)
         except LookupError:
             detail = f"epoch '{query.before_epoch}' is not in the journal, or no longer"
-            raise _RefusedError("unknown", detail) from None
+            raise _RefusedError("unknown", detail, "part") from None
         epoch, seq = page.next_before or (None, None)
         return AnswerMessage(
             id=query.id,
@@ -197,7 +206,10 @@ class Views:
         )
 
     def _deeds(self, query: DeedsQuery) -> AnswerMessage:
-        found = self._journal.deeds(query.before, query.limit)
+        asked = DeedFilter(
+            since_us=query.since_us, until_us=query.until_us, kinds=query.kinds, who=query.who
+        )
+        found = self._journal.deeds(query.before, query.limit, asked)
         return AnswerMessage(
             id=query.id,
             kind="deeds",
@@ -218,21 +230,39 @@ class Views:
             next_deed=found[-1][0] if len(found) == query.limit else None,
         )
 
+    def _counts(self, query: CountsQuery) -> AnswerMessage:
+        found = self._journal.counts(query.since_us, query.until_us)
+        newest = found.newest
+        return AnswerMessage(
+            id=query.id,
+            kind="counts",
+            counts=CountsField(
+                passed=found.passed,
+                failed=found.failed,
+                faults=found.faults,
+                newest_epoch=None if newest is None else newest.epoch,
+                newest_seq=None if newest is None else newest.seq,
+                newest_us=None if newest is None else newest.judged_us,
+            ),
+        )
+
     def _picture(self, query: PictureQuery) -> tuple[AnswerMessage, Sequence[bytes]]:
         seen = self._seen.find(query.epoch, query.seq)
         verdict = self._journal.verdict(query.epoch, query.seq)
         if verdict is None and seen is None:
             detail = f"verdict {query.seq} of epoch '{query.epoch}' is not in the journal"
-            raise _RefusedError("unknown", detail)
+            raise _RefusedError("unknown", detail, "part")
         try:
             # What is on the disk is the picture in full.
             found = None if verdict is None else self._kept(query, verdict)
             if found is None and seen is not None:
                 found = _remembered(query, seen)
         except (Fault, ValueError) as error:
-            raise _RefusedError("failed", str(error)) from None
+            raise _RefusedError("failed", str(error), "picture") from None
         if found is None:
-            raise _RefusedError("unknown", "no picture of this part was kept, or it is gone")
+            raise _RefusedError(
+                "unknown", "no picture of this part was kept, or it is gone", "picture"
+            )
         return found
 
     def _kept(
@@ -281,7 +311,7 @@ class Views:
         if grabber is None or not grabber.is_alive():
             why = "there is no such camera" if grabber is None else "it has ended"
             code: RefusalCode = "unknown" if grabber is None else "not_ready"
-            raise _RefusedError(code, f"camera '{query.camera}': {why}")
+            raise _RefusedError(code, f"camera '{query.camera}': {why}", "camera")
         if sum(map(len, self._previews.values())) >= _MOST_PREVIEWS:
             raise _RefusedError("busy", f"{_MOST_PREVIEWS} previews already wait for pictures")
         waiting = self._previews.get(query.camera)
@@ -359,5 +389,12 @@ def _message(query: Query, kind: Any, picture: PictureField) -> AnswerMessage:
     return AnswerMessage(id=query.id, kind=kind, picture=picture)
 
 
-def _refuse(query: Query, answer: Answer, code: RefusalCode, detail: str) -> None:
-    answer(AnswerMessage(id=query.id, kind="refused", code=code, detail=detail), ())
+def _refuse(
+    query: Query,
+    answer: Answer,
+    code: RefusalCode,
+    detail: str,
+    cause: RefusalCause | Literal[""] = "",
+) -> None:
+    refused = AnswerMessage(id=query.id, kind="refused", code=code, cause=cause, detail=detail)
+    answer(refused, ())

@@ -81,6 +81,9 @@ DeedKind = Literal[
 AlarmKind = Literal["fail", "fault", "drift", "storage"]
 """What an alarm is about; stable identifiers, documented in docs/wire.md."""
 
+ObstacleKind = Literal["journal", "disk", "recipe", "self_test", "model"]
+"""What keeps a station from judging; stable identifiers, documented in docs/wire.md."""
+
 RefusalCode = Literal[
     "malformed",
     "forbidden",
@@ -93,6 +96,28 @@ RefusalCode = Literal[
     "stopping",
 ]
 """Why a command was refused; stable identifiers, documented in docs/wire.md."""
+
+RefusalCause = Literal[
+    "alarm",
+    "bundle",
+    "camera",
+    "golden",
+    "in_force",
+    "loading",
+    "not_sent",
+    "obstacle",
+    "own_bundle",
+    "part",
+    "picture",
+    "recipe",
+    "self_test",
+    "signature",
+    "space",
+    "stopped",
+    "superseded",
+    "transfer",
+]
+"""What a refusal is about, beside its code; stable identifiers, documented in docs/wire.md."""
 
 
 def _escaped(text: str) -> str:
@@ -290,6 +315,42 @@ class AlarmField(Message):
     acknowledged_us: Microseconds | None = Field(
         default=None, description="when it was acknowledged; null: nobody has"
     )
+    bad: int | None = Field(
+        default=None,
+        description="of fail and fault: so many of parts were so when it was raised; null of the "
+        "other kinds, and from a station that does not say, as all that follow",
+    )
+    parts: int | None = Field(default=None, description="of fail and fault: so many were counted")
+    usual: float | None = Field(
+        default=None, description="of fail and fault: the share that needs no alarm"
+    )
+    reason: str = Field(
+        default="", description="of fault: the reason that most of the last ones have; or empty"
+    )
+    passed: bool | None = Field(
+        default=None, description="of fail: whether any part had passed before it was raised"
+    )
+    score: float | None = Field(
+        default=None,
+        description="of drift: median of the last passed parts, in units of the limit in force",
+    )
+    calibrated: float | None = Field(
+        default=None, description="of drift: that median when the limit was set"
+    )
+
+
+class ObstacleField(Message):
+    """One thing that keeps the station from judging."""
+
+    kind: ObstacleKind
+    detail: Text = Field(description="in words for a person; may change")
+
+
+class StoppedField(Message):
+    """Who stopped the station by command."""
+
+    client: Text = Field(description="name of the peer's key; empty without keys")
+    at_us: Microseconds = Field(description="0: not known, as its row was damaged")
 
 
 class StatusMessage(Message):
@@ -330,8 +391,16 @@ class StatusMessage(Message):
         description="cameras whose last part the model failed on, and how; or empty"
     )
     trouble: Text = Field(default="", description="why the station is not Ready; or empty")
+    obstacles: tuple[ObstacleField, ...] = Field(
+        default=(), description="what trouble tells, one by one"
+    )
     stopped: Text = Field(
         default="", description="who stopped the station by command, and when; or empty"
+    )
+    stopped_by: StoppedField | None = Field(
+        default=None,
+        description="the same as fields; null while it is not stopped, and from a station that "
+        "does not say",
     )
     drift: Text = Field(
         default="", description="cameras whose good parts no longer score as calibrated; or empty"
@@ -601,6 +670,9 @@ class ReplyMessage(Message):
         "accepted", "acquired", "verdict", "status", "replayed", "uploaded", "done", "refused"
     ]
     code: RefusalCode | Literal[""] = Field(default="", description="why it was refused")
+    cause: RefusalCause | Literal[""] = Field(
+        default="", description="what the refusal is about, where the station says so"
+    )
     detail: Text = Field(default="", description="in words for a person; may change")
     grabbed_us: Microseconds | None = Field(
         default=None, description="with acquired: when the picture left the camera"

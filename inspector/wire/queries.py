@@ -22,6 +22,7 @@ from inspector.wire.messages import (
     Message,
     Microseconds,
     Outcome,
+    RefusalCause,
     RefusalCode,
     Text,
     VerdictMessage,
@@ -99,9 +100,20 @@ class PreviewQuery(WireCommand):
 
 
 class DeedsQuery(WireCommand):
-    """What did people do to the station, the newest first?"""
+    """What did people do to the station, the newest first? What is null is not asked about."""
 
     command: Literal["deeds"] = "deeds"
+    since_us: Microseconds | None = Field(default=None, description="done at this moment or later")
+    until_us: Microseconds | None = Field(default=None, description="done before this moment")
+    kinds: tuple[DeedKind, ...] = Field(
+        default=(), max_length=10, description="one of these; empty: any"
+    )
+    who: Text = Field(
+        default="",
+        max_length=64,
+        description="the person, or the name of the peer's key, has this in it; of A to Z upper "
+        "and lower case count alike; empty: anybody",
+    )
     before: int | None = Field(
         default=None, ge=1, lt=2**53, description="only deeds with a lower number"
     )
@@ -114,8 +126,16 @@ class JudgingQuery(WireCommand):
     command: Literal["judging"] = "judging"
 
 
+class CountsQuery(WireCommand):
+    """How many verdicts of the production are recorded?"""
+
+    command: Literal["counts"] = "counts"
+    since_us: Microseconds = Field(description="judged at this moment or later")
+    until_us: Microseconds = Field(description="judged before this moment")
+
+
 Query = Annotated[
-    HistoryQuery | PictureQuery | PreviewQuery | DeedsQuery | JudgingQuery,
+    HistoryQuery | PictureQuery | PreviewQuery | DeedsQuery | JudgingQuery | CountsQuery,
     Field(discriminator="command"),
 ]
 """Any query; ``command`` says which."""
@@ -193,13 +213,30 @@ class PictureField(Message):
     frames: tuple[FrameField, ...] = Field(description="what follows, in order")
 
 
+class CountsField(Message):
+    """How many verdicts there are whose purpose is production."""
+
+    passed: int
+    failed: int
+    faults: int
+    newest_epoch: str | None = Field(
+        description="with newest_seq and newest_us: the last verdict, of any purpose, that was "
+        "looked at; null: there is none"
+    )
+    newest_seq: int | None
+    newest_us: Microseconds | None = Field(description="when that was judged")
+
+
 class AnswerMessage(Message):
     """The answer to a query."""
 
     schema_: Literal[2] = Field(default=SCHEMA, alias="schema")
     id: str = Field(description="that of the query")
-    kind: Literal["history", "picture", "preview", "deeds", "judging", "refused"]
+    kind: Literal["history", "picture", "preview", "deeds", "judging", "counts", "refused"]
     code: RefusalCode | Literal[""] = Field(default="", description="why it was refused")
+    cause: RefusalCause | Literal[""] = Field(
+        default="", description="what the refusal is about, where the station says so"
+    )
     detail: Text = Field(default="", description="in words for a person; may change")
     entries: tuple[EntryField, ...] = Field(default=(), description="the newest first")
     next_epoch: str | None = Field(
@@ -212,6 +249,7 @@ class AnswerMessage(Message):
     )
     picture: PictureField | None = None
     judging: JudgingField | None = None
+    counts: CountsField | None = None
 
 
 _QUERIES: Final[TypeAdapter[Query]] = TypeAdapter(Query)

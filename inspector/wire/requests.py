@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Literal
 
-from inspector.wire.messages import Order, RefusalCode, ReplyMessage, VerdictMessage
+from inspector.wire.messages import Order, RefusalCause, RefusalCode, ReplyMessage, VerdictMessage
 
 
 class Request:
@@ -89,9 +90,14 @@ class Request:
         """It was done."""
         self._reply(ReplyMessage(id=self.command.id, kind="done", detail=detail))
 
-    def refuse(self, code: RefusalCode, detail: str) -> None:
+    def refuse(
+        self, code: RefusalCode, detail: str, cause: RefusalCause | Literal[""] = ""
+    ) -> None:
         """It was not done, and why."""
-        self._reply(ReplyMessage(id=self.command.id, kind="refused", code=code, detail=detail))
+        reply = ReplyMessage(
+            id=self.command.id, kind="refused", code=code, cause=cause, detail=detail
+        )
+        self._reply(reply)
 
     def _tell_acquired(self) -> None:
         if self._grabbed_us is not None and not self._acquired:

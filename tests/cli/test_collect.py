@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
 import pty
 import re
@@ -25,10 +26,11 @@ from inspector.cameras.simulated import conveyor as simulator
 from inspector.cli import collect, photo_source
 from inspector.cli import main as cli
 from inspector.cli.photo_source import find_source
+from inspector.config.station_file import load_station
 from inspector.errors import CameraError, ConfigError
 from inspector.imaging.geometry import Box
 from inspector.imaging.images import encode_png, read_image
-from inspector.journal.schema import RecipeInForce
+from inspector.journal.schema import BundleInForce, RecipeInForce
 from inspector.journal.writer import Journal
 from inspector.photos.album import Album
 from inspector.photos.checks import blur_objections, find_twin, light_objections, measure
@@ -353,6 +355,25 @@ def test_a_station_s_region_is_that_of_its_bundle_and_of_the_recipe_in_force(tmp
 
     assert region_of("left") == "region: 0,16,640,400 (from the bundle of recipe 'r')"
     assert region_of("right").startswith("region: the whole picture (recipe 'r' names none, and ")
+    # A bundle that was installed since judges in place of the file's.
+    new = tiny.write_bundle(
+        tmp_path / "new.onnx", geometry={**whole, "region": region | {"h": 320}}
+    )
+    sha256 = hashlib.sha256(new.read_bytes()).hexdigest()
+    made = load_station(path)
+    made.bundles_folder.mkdir(parents=True)
+    new.rename(made.installed(sha256))
+    of_file = str(made.recipes["r"]["left"].bundle)
+    journal = Journal(tmp_path / "journal", 1)
+    journal.keep(BundleInForce("s", "r", "left", sha256, "", of_file))
+    journal.close()
+    wanted = "region: 0,16,640,320 (from the bundle that was installed for recipe 'r')"
+    assert region_of("left") == wanted
+    # Where the file names another one than it did then, that counts.
+    station["recipes"]["r"]["left"] = {"bundle": str(tmp_path / "." / "other.onnx")}
+    shutil.copy(tmp_path / "region.onnx", tmp_path / "other.onnx")
+    path.write_text(yaml.safe_dump(station))
+    assert region_of("left") == "region: 0,16,640,400 (from the bundle of recipe 'r')"
     # A changeover is in force until the next one, whatever the file begins with.
     journal = Journal(tmp_path / "journal", 1)
     journal.keep(RecipeInForce("s", "other", "r"))

@@ -69,6 +69,25 @@ def test_deeds_of_one_kind_and_in_chinese(served, chromium, part):
         assert "kind=install" in page.url
 
 
+def test_deeds_are_found_by_who_and_when(served, chromium, part):
+    asked: list[str] = []
+    with opened(chromium, f"{served.url}#/line-1/deeds?who=li%20w&kind=limit") as page:
+        page.on("request", lambda request: asked.append(request.url))
+        page.locator("td").first.wait_for()
+        assert cells(page, "what") == ["Limit changed"]
+        page.get_by_label("What was done").select_option("")
+        page.locator("tbody tr").nth(1).wait_for()
+        assert cells(page, "who") == ["Li Wei", "<b>Li Wei</b>"]
+        page.get_by_label("Who", exact=True).fill("ana")
+        page.locator("td.what", has_text="Judging started").wait_for()
+        assert cells(page, "what") == ["Judging started"] and "who=ana" in page.url
+        page.get_by_label("From", exact=True).fill("2100-01-01T00:00")
+        page.get_by_text("Nothing of this kind was done.").wait_for()
+    # The station looks for them: the page never fetches what it does not show.
+    asked = [one for one in asked if "/deeds" in one and "/api/" in one]
+    assert all("who=" in one or "kinds=" in one for one in asked) and asked
+
+
 def test_all_pages_of_deeds_come_as_one_scrolls(served, chromium, part):
     answers = [
         {"deeds": deeds(range(40, 20, -1)), "next_deed": 21},

@@ -148,6 +148,15 @@ def test_the_limit_is_tried_set_and_taken_back_by_keyboard_and_mouse(served, lin
         wait_for(lambda: (parts[0]["seq"], "good") in marks(line))
         page.get_by_role("dialog").wait_for(state="detached")
         assert in_force(line) == 1.0
+        strip.get_by_text(parts[0]["part_id"], exact=True).click()
+        page.get_by_role("button", name="Look closer or mark it").click()
+        page.get_by_role("heading", name=parts[0]["part_id"]).wait_for()
+        assert page.evaluate("location.hash").startswith("#/line-1/history?")
+        page.go_back()
+        slider.wait_for()
+        for _ in range(20):
+            slider.press("ArrowRight")
+        page.get_by_text(f"{len(parts)} more would pass").wait_for()
         page.get_by_role("button", name="Set the limit to 1.20").click()
         dialog = page.get_by_role("dialog")
         assert f"{len(parts)} more would pass" in dialog.inner_text()

@@ -76,6 +76,9 @@ def test_the_recipe_is_changed_and_written_down(served, line):
     assert (deed.kind, deed.before, deed.after) == ("recipe", "flange", "disc")
     refused = order(served, "recipe", recipe="bolt")
     assert (refused.status_code, refused.json()["code"]) == (409, "unknown")
+    # In the station's words, without the address at which the page asked it.
+    assert refused.json()["cause"] == "recipe"
+    assert refused.json()["detail"].startswith("no recipe 'bolt'")
     assert order(served, "reload").status_code == 200
     assert last_deed(line).kind == "reload"
     order(served, "recipe", recipe="flange")
@@ -84,6 +87,8 @@ def test_the_recipe_is_changed_and_written_down(served, line):
 def test_an_alarm_is_acknowledged_from_the_page(served, line):
     alarm = wait_for(lambda: status(line).alarms, 60)[0]
     assert (alarm.kind, alarm.where) == ("fail", "top")
+    assert alarm.bad == alarm.parts and f"{alarm.bad} of {alarm.parts}" in alarm.detail
+    assert (alarm.usual, alarm.passed, alarm.reason) == (0.01, False, "")
     assert order(served, "acknowledge", kind="fail", where="side").status_code == 409
     assert order(served, "acknowledge", kind="noise", where="top").status_code in {400, 409}
     assert order(served, "acknowledge", kind="fail", where="top").status_code == 200
@@ -163,6 +168,38 @@ def test_recipes_alarms_and_control_on_the_page(served, line, chromium):
         assert page.locator("svg.series polyline.curve").count() == 2
         assert page.locator("svg.spark").count() == 2
         assert page.locator("#install").count() == 1
+
+
+@pytest.mark.peers
+def test_what_the_station_says_is_put_in_the_words_of_the_page(served, line, chromium):
+    """On the Chinese page its own English stands nowhere but where somebody opens it."""
+    with Commander(line.commands, timeout_s=30) as desk:
+        desk.recipe("flange")
+        desk.reload()
+    alarm = wait_for(lambda: status(line).alarms, 60)[0]
+    with opened(chromium, f"{served.url}#/line-1/recipe", language="zh-CN") as page:
+        section = page.locator(".alarms")
+        section.get_by_text(f"{alarm.parts} 件中有 {alarm.bad} 件不良").wait_for(timeout=60_000)
+        assert "usual are at most" not in section.inner_text()
+        section.get_by_text("原文").first.click()
+        assert alarm.detail in section.inner_text()
+        asked = "**/deeds/reload"
+        refused = {"code": "failed", "cause": "self_test", "detail": "defect 'bad' is a PASS"}
+        page.route(asked, lambda route: route.fulfill(status=409, json=refused))
+        page.locator("#reload").click()
+        page.locator("#confirm").click()
+        said = page.locator("#said .problem")
+        said.wait_for()
+        assert "自检的已知缺陷将无法检出" in said.inner_text()
+        assert "defect 'bad'" not in said.inner_text()
+        said.get_by_text("原文").click()
+        assert "defect 'bad' is a PASS" in said.inner_text()
+        page.unroute(asked)
+        page.locator("nav a[data-view=line]").click()
+        page.get_by_role("button", name="详情").click()
+        page.locator(".wrong").get_by_text(f"{alarm.parts} 件中有 {alarm.bad} 件不良").wait_for()
+        assert "usual are at most" not in page.locator(".wrong").inner_text()
+        page.problems.clear()  # the browser's own word about the refused request
 
 
 @pytest.mark.peers

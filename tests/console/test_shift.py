@@ -13,9 +13,11 @@ from inspector.config.console_file import load_console
 from inspector.console.shift import Shift, bounds
 from inspector.errors import ConfigError, Problems
 from inspector.verdict import Verdict
+from inspector.wire.queries import CountsField
 from tests.messages import verdict
 
 HOUR_US = 3_600_000_000
+NEWEST = ("newest_epoch", "newest_seq", "newest_us")
 
 
 @pytest.fixture
@@ -113,3 +115,38 @@ def test_the_history_is_walked_down_to_what_is_sure(berlin):
         shift.add(part(seq, now))
     shift.walked((epoch, 11))
     assert shift.sure == (epoch, 12)
+
+
+def test_what_the_station_counted_is_not_counted_again(berlin):
+    shift, now = Shift(["06:00"]), at(2026, 5, 4, 10, 0)
+    shift.turn(now)
+    epoch = part(1, now).epoch
+
+    def counted(seq: int) -> CountsField:
+        told = {"newest_epoch": epoch, "newest_seq": seq, "newest_us": now + seq}
+        return CountsField(passed=50, failed=3, faults=1, **told)
+
+    # Those of the last minute were read, and some came live while the station counted.
+    for seq in (90, 99, 100, 101, 102):
+        shift.add(part(seq, now + seq, Verdict.FAIL))
+    shift.add(part(103, now + 103, Verdict.FAIL, purpose="study"))
+    assert not shift.complete
+    shift.counted(counted(100))
+    told = shift.told()
+    assert (told["passed"], told["failed"], told["faults"]) == (50, 5, 1)
+    assert told["complete"] and told["per_minute"] == 5
+    assert shift.sure == (epoch, 103)
+    # What comes late is known already; what is new, and the next start's, is not.
+    shift.add(part(60, now + 60, Verdict.FAIL))
+    shift.add(part(102, now + 102, Verdict.FAIL))
+    shift.add(part(7, now + 50, Verdict.FAIL, epoch="earlier"))
+    assert shift.told()["failed"] == 5
+    shift.add(part(104, now + 104, Verdict.FAIL))
+    shift.add(part(1, now + 200, Verdict.FAIL, epoch="next"))
+    assert shift.told()["failed"] == 7
+    shift.counted(counted(104))
+    assert shift.told()["failed"] == 4
+    assert shift.turn(at(2026, 5, 5, 6, 0))
+    assert shift.told()["failed"] == 0
+    shift.counted(CountsField(passed=0, failed=0, faults=0, **dict.fromkeys(NEWEST)))
+    assert shift.complete and shift.sure is None

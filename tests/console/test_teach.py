@@ -241,6 +241,40 @@ def trained(folder: Path) -> Path:
     return made
 
 
+@pytest.mark.peers
+def test_a_part_of_the_history_goes_into_the_basket(shown: Shown, chromium) -> None:
+    reject, passed = shown.rejects[2], shown.judged[0]
+    address = f"{shown.served.url}#/line-1/history?seen={reject.epoch}/"
+    with opened(chromium, address + str(reject.seq)) as page:
+        put = page.locator("button.basket")
+        wait_for(lambda: put.is_visible() and put.is_enabled())
+        assert put.inner_text() == "Good: teach it"
+        put.click()
+        said = page.locator("#said .done")
+        said.wait_for()
+        assert "basket of recipe r, camera top" in said.inner_text()
+        (part,) = shown.basket
+        assert (part["verdict"]["epoch"], part["verdict"]["seq"]) == (reject.epoch, reject.seq)
+        told = shown.ask("history", marked=True).json()["entries"]
+        marks = {one["verdict"]["seq"]: one["marks"][-1]["label"] for one in told}
+        assert marks[reject.seq] == "good"
+        assert put.inner_text() == "In the basket" and put.is_disabled()
+        # Of a part that passed the station has the judged region alone.
+        page.locator("button.row", has_text=passed.part_id).click()
+        page.get_by_role("heading", name=passed.part_id).wait_for()
+        wait_for(lambda: put.is_visible() and put.is_enabled())
+        put.click()
+        page.locator("#said .problem").wait_for()
+        assert "has not kept the whole picture" in page.locator("#said").inner_text()
+        page.problems.clear()  # the browser's own word about the refused request
+        page.locator("button.row", has_text=reject.part_id).click()
+        page.get_by_role("button", name="In the basket").wait_for()
+        assert len(shown.basket) == 1
+        page.goto(f"{shown.served.url}#/line-1/teach?camera=top")
+        page.get_by_role("heading", name="Basket: 1 to teach").wait_for()
+    shown.tell("basket/remove", ids=[part["id"]])
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_false_reject_is_taught_by_the_page_alone(

@@ -12,7 +12,15 @@ import pytest
 
 from inspector.console.texts import LANGUAGES, texts
 from inspector.verdict import Reason, Verdict
-from inspector.wire.messages import DeedKind, MarkLabel, Outcome, RefusalCode, State
+from inspector.wire.messages import (
+    DeedKind,
+    MarkLabel,
+    ObstacleKind,
+    Outcome,
+    RefusalCause,
+    RefusalCode,
+    State,
+)
 from tests.console.sources import HOLE, PAGE, modules, strings
 from tests.paths import ROOT
 
@@ -50,6 +58,8 @@ WIRE: Final[dict[str, set[str]]] = {
     "deed": set(get_args(DeedKind)),
     "mark": set(get_args(MarkLabel)),
     "outcome": set(get_args(Outcome)),
+    "cause": set(get_args(RefusalCause)),
+    "obstacle": set(get_args(ObstacleKind)),
 }
 """What stations say in identifiers, for which the page has words."""
 

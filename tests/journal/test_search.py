@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from inspector.errors import JournalError
 from inspector.journal import search
 from inspector.journal.reader import Reader
 from inspector.journal.recovery import Damage
-from inspector.journal.schema import FILE, PLACES_PER_EPOCH, Deed, Mark
+from inspector.journal.schema import FILE, PLACES_PER_EPOCH, Deed, DeedFilter, Mark
 from inspector.journal.search import Filter
 from inspector.journal.writer import Journal
 from inspector.verdict import Reason, Verdict
@@ -248,6 +249,46 @@ def test_old_verdicts_go_and_marked_ones_stay(tmp_path: Path) -> None:
         assert rows == len(kept) == len(list(reader.walk())) == 23
 
 
+def test_verdicts_of_a_time_are_counted(
+    made: list[VerdictMessage], journal: Journal, tmp_path: Path
+) -> None:
+    """As many as the history finds, without those that are not made to be sold."""
+    del made
+    chance = random.Random(7)
+    journal.begin("fourth", NOW_US)
+    purposes = ("production", "production", "challenge", "study")
+    mixed = [
+        drawn(chance, "fourth", seq, NOW_US + (500 + seq) * SECOND_US).model_copy(
+            update={"purpose": chance.choice(purposes)}
+        )
+        for seq in range(1, 101)
+    ]
+    journal.commit([], mixed)
+    # A FAULT takes the place of a verdict.
+    journal.commit([], [mixed[-1].overruled(Reason.JOURNAL_FAILED, "")])
+    with Reader(tmp_path) as reader:
+        for since, until in ((0, 1000), (30, 95), (100, 545), (560, 600), (900, 1000)):
+            times = (NOW_US + since * SECOND_US, NOW_US + until * SECOND_US)
+            found = [
+                one for page in pages(reader, Filter(*times), 100) for one in page if one.counts
+            ]
+            counts = reader.counts(*times)
+            told = (counts.passed, counts.failed, counts.faults)
+            assert told == tuple(
+                sum(one.verdict is kind for one in found)
+                for kind in (Verdict.PASS, Verdict.FAIL, Verdict.FAULT)
+            )
+            newest = next((one for page in pages(reader, Filter(*times), 1) for one in page), None)
+            assert counts.newest == newest
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db, db:
+        told = db.execute("SELECT count(*) FROM aside").fetchone()[0]
+        # An upgrade finds the same in what there is.
+        db.execute("DROP TABLE aside")
+        search.make_aside(db)
+        assert db.execute("SELECT count(*) FROM aside").fetchone()[0] == told
+    assert told == sum(not one.counts for one in mixed)
+
+
 def test_marks_are_deeds_and_those_on_nothing_are_told(journal: Journal, tmp_path: Path) -> None:
     journal.begin("first", NOW_US)
     journal.commit([], [verdict(1, epoch="first")])
@@ -267,6 +308,85 @@ def test_marks_are_deeds_and_those_on_nothing_are_told(journal: Journal, tmp_pat
         ]
         assert [number for number, _ in reader.deeds(numbers[0], 1)] == numbers[1:2]
     assert journal.marked() == [("first", 1)]
+
+
+def test_deeds_are_found_by_kind_who_and_time(journal: Journal, tmp_path: Path) -> None:
+    chance = random.Random(5)
+    done = [
+        Deed(
+            chance.randrange(100),
+            chance.choice(("limit", "recipe", "stop")),
+            chance.choice(("", "desk", "PLC")),
+            chance.choice(("", "Li Wei", "Ana", "100%")),
+        )
+        for _ in range(200)
+    ]
+    for deed in done:
+        journal.keep(None, deed)
+    with Reader(tmp_path) as reader:
+        for _ in range(60):
+            asked = DeedFilter(
+                chance.choice((None, 20)),
+                chance.choice((None, 70)),
+                chance.choice(((), ("limit",), ("limit", "stop"))),
+                chance.choice(("", "li", "LI W", "plc", "%", "nobody")),
+            )
+            found: list[Deed] = []
+            before = None
+            while page := reader.deeds(before, 7, asked):
+                found += [deed for _, deed in page]
+                before = page[-1][0]
+            assert found == [one for one in reversed(done) if is_asked_for(one, asked)], asked
+
+
+@pytest.mark.long
+def test_half_a_million_verdicts_are_counted_at_once(journal: Journal, tmp_path: Path) -> None:
+    journal.begin("first", NOW_US)
+    journal.commit([], [verdict(600_001, epoch="first", judged_us=NOW_US + 10)])
+    rows = 600_000
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db, db:
+        base = db.execute("SELECT place FROM verdict").fetchone()[0] - rows - 1
+        db.executemany(
+            "INSERT INTO search (place, camera, verdict, reason, part_id, score) "
+            "VALUES (?, 'top', ?, '', '', 0.5)",
+            ((base + seq, "FAIL" if seq % 100 == 0 else "PASS") for seq in range(1, rows + 1)),
+        )
+        db.execute(
+            "INSERT INTO verdict (place, latest_us, json) SELECT place, ?, '{}' FROM search "
+            "WHERE place NOT IN (SELECT place FROM verdict)",
+            (NOW_US,),
+        )
+    with Reader(tmp_path) as reader:
+        began_s = time.process_time()
+        counts = reader.counts(NOW_US, NOW_US + SECOND_US)
+        took_s = time.process_time() - began_s
+    assert (counts.passed + counts.failed, counts.failed) == (rows + 1, rows // 100)
+    assert took_s < 1.0
+
+
+def is_asked_for(deed: Deed, asked: DeedFilter) -> bool:
+    names = deed.by.lower(), deed.client.lower()
+    return (
+        (asked.since_us is None or deed.at_us >= asked.since_us)
+        and (asked.until_us is None or deed.at_us < asked.until_us)
+        and (not asked.kinds or deed.kind in asked.kinds)
+        and any(asked.who.lower() in name for name in names)
+    )
+
+
+@pytest.mark.long
+def test_a_hundred_thousand_deeds_are_searched_at_once(journal: Journal, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db, db:
+        db.executemany(
+            "INSERT INTO deed (at_us, kind, client, person, subject, earlier, later, note) "
+            "VALUES (?, 'mark', 'desk', 'Li Wei', 'e/1', '', 'good', '')",
+            ((at_us,) for at_us in range(100_000)),
+        )
+    with Reader(tmp_path) as reader:
+        began_s = time.process_time()
+        assert reader.deeds(None, 100, DeedFilter(kinds=("limit",), who="ana")) == []
+        assert [number for number, _ in reader.deeds(None, 5, DeedFilter(until_us=3))] == [3, 2, 1]
+        assert time.process_time() - began_s < 1.0
 
 
 def test_a_journal_that_was_not_upgraded_cannot_be_searched(tmp_path: Path) -> None:

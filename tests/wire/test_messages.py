@@ -120,7 +120,7 @@ def test_schema_check_finds_what_is_wrong():
 
 
 MARKS = {"command": "command", "kind": "reply", "state": "status", "width": "heatmap"}
-QUERIES = ("history", "picture", "preview", "deeds", "judging")
+QUERIES = ("history", "picture", "preview", "deeds", "judging", "counts")
 
 
 def examples() -> list[tuple[str, str]]:

@@ -1,12 +1,16 @@
 /** What the page asks of its server. */
 
-/** A request that was refused: `code` as in texts.csv under `error.`, `detail` in the server's words. */
+/**
+ * A request that was refused: `code` and `cause` as in texts.csv under `error.` and `cause.`, `detail`
+ * in the words of the server or the station.
+ */
 export class Refused extends Error {
-  constructor(status, code, detail) {
+  constructor(status, code, detail, cause = "") {
     super(detail || code);
     this.status = status;
     this.code = code;
     this.detail = detail;
+    this.cause = cause;
   }
 }
 
@@ -104,5 +108,5 @@ async function request(path, options) {
     // A server in between answers in words of its own.
   }
   if (told.code === "who" && path !== "/api/session") document.dispatchEvent(new Event("logged-out"));
-  throw new Refused(answer.status, told.code ?? "refused", told.detail ?? "");
+  throw new Refused(answer.status, told.code ?? "refused", told.detail ?? "", told.cause ?? "");
 }

@@ -2,7 +2,8 @@
 
 import { el, fill } from "./dom.js";
 import { live } from "./live.js";
-import { reason, text } from "./words.js";
+import { explained } from "./original.js";
+import { text } from "./words.js";
 
 /** Items that are looked for before the reader scrolls on. */
 const ENOUGH = 25;
@@ -109,7 +110,7 @@ export class Endless {
     this.#busy = false;
     this.#failed = true;
     this.#tell("");
-    fill(this.#end, el("p", { class: "problem", role: "alert" }, reason(error)), button("list.again", () => this.#again()));
+    fill(this.#end, el("p", { class: "problem", role: "alert" }, explained(error)), button("list.again", () => this.#again()));
   }
 
   #again() {

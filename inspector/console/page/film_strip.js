@@ -2,7 +2,7 @@
 
 import { el, fill } from "./dom.js";
 import { called, why } from "./part.js";
-import { loadPart, PartLayers } from "./part_layers.js";
+import { free, loadPart, PartLayers } from "./part_layers.js";
 import { moment, number, text } from "./words.js";
 
 const FRAMES = 16;
@@ -172,10 +172,9 @@ class Frame {
 
   async load(known) {
     const { key } = this;
-    const found = await loadPart(this.#station, this.#verdict, known).catch(() => null);
+    const found = await loadPart(this.#station, this.#verdict, { kept: known?.kept }).catch(() => null);
     if (key !== this.key) {
-      found?.picture.close();
-      found?.map?.close();
+      free(found);
       return;
     }
     this.done = true;

@@ -3,7 +3,8 @@
 import { address, ofStation, post } from "./api.js";
 import { el, fill } from "./dom.js";
 import { live } from "./live.js";
-import { number, reason, text } from "./words.js";
+import { explained } from "./original.js";
+import { number, text } from "./words.js";
 
 /** The server takes twice as much at once. */
 const PIECE = 512 * 1024;
@@ -132,8 +133,8 @@ export function installPanel(root, app, station) {
       await deed();
       if (stopped) last = text("install.stopped");
     } catch (error) {
-      last = reason(error);
-      if (!closed) app.say(last, "problem");
+      last = explained(error);
+      if (!closed) app.say(explained(error), "problem");
     } finally {
       working = false;
       progress.hidden = true;
@@ -171,7 +172,7 @@ export function installPanel(root, app, station) {
   }
 
   function say(words) {
-    if (!closed && said.textContent !== words) said.textContent = words;
+    if (!closed && said.textContent !== words) fill(said, words);
   }
 
   for (const kind of ["status", "snapshot", "connection"]) live.addEventListener(kind, show);

@@ -3,7 +3,8 @@
 import { get, ofStation, post } from "./api.js";
 import { el, fill } from "./dom.js";
 import { live } from "./live.js";
-import { has, moment, reason, text } from "./words.js";
+import { explained } from "./original.js";
+import { has, moment, text } from "./words.js";
 
 /**
  * Follows the last job of `kind` of a station. `changed(job, running)` is called at once and whenever
@@ -84,7 +85,7 @@ export class JobProgress {
       try {
         await post(ofStation(station, `jobs/${kind}/cancel`));
       } catch (error) {
-        app.say(reason(error), "problem");
+        app.say(explained(error), "problem");
       }
       this.#cancel.disabled = false;
     });

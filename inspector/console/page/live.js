@@ -2,7 +2,7 @@
  * What stations publish, as it comes: `live.stations` by name, and events on `live`:
  * `verdict`, `picture`, `status`, `gap`, `recent`, `job`, `photos`, `snapshot`, `connection`;
  * `detail` is the data.
- * It connects again by itself, and then has a new snapshot.
+ * It connects again by itself, and then has a new snapshot. Tabs of one browser share a connection.
  *
  * A station has `status`, `alive`, `shift` (counts), `verdicts` and `rejects` (the last ones, the
  * oldest first), and `pictures`: by `EPOCH/SEQ`, whether there is a picture of the part, `kept` by
@@ -10,6 +10,7 @@
  */
 
 import { get } from "./api.js";
+import { Stream } from "./stream.js";
 
 const KEPT = 60;
 const PICTURES = 300;
@@ -19,61 +20,67 @@ const MISSED_MS = 10000;
 class Live extends EventTarget {
   stations = new Map();
   connected = false;
-  #source = null;
+  #stream = null;
   #watch = 0;
   #heard = 0;
   #renewed = 0;
 
   open() {
     this.close();
-    const source = (this.#source = new EventSource("/api/events"));
     this.#heard = performance.now();
-    const on = (kind, hear) =>
-      source.addEventListener(kind, (event) => {
+    this.#stream = new Stream({
+      hear: (kind, text) => {
         this.#heard = performance.now();
-        hear(event);
-      });
-    on("snapshot", (event) => this.#snapshot(JSON.parse(event.data)));
-    for (const kind of ["verdict", "picture", "status", "gap", "recent", "job", "photos"]) {
-      on(kind, (event) => this.#hear(kind, JSON.parse(event.data)));
-    }
-    on("missed", () => this.#missed());
-    on("beat", () => this.#say(true));
-    source.onerror = () => this.#say(false);
-    this.#watch = setInterval(() => {
-      if (source.readyState === EventSource.CLOSED) void this.#again();
-      else if (performance.now() - this.#heard > SILENT_MS) {
-        // The connection was cut without a word.
+        if (kind === "snapshot") this.#snapshot(JSON.parse(text));
+        else if (kind === "beat") this.#say(true);
+        else if (kind === "missed") this.#missed();
+        else this.#hear(kind, JSON.parse(text));
+      },
+      lost: () => {
+        // Whoever has the stream is there, and connects again by itself.
+        this.#heard = performance.now();
         this.#say(false);
-        this.open();
+      },
+      snapshot: () => (this.connected ? JSON.stringify([...this.stations.values()].map(plain)) : ""),
+    });
+    this.#watch = setInterval(() => {
+      if (this.#stream.isRefused) void this.#again();
+      else if (performance.now() - this.#heard > SILENT_MS) {
+        // The connection was cut without a word, or the tab that has it is held up.
+        this.#heard = performance.now();
+        this.#say(false);
+        this.#stream.take();
       }
     }, 2000);
   }
 
   close() {
     clearInterval(this.#watch);
-    this.#source?.close();
-    this.#source = null;
+    this.#stream?.close();
+    this.#stream = null;
   }
 
   /** The browser gives up for good where it got an answer that is no stream, as after a log-out. */
   async #again() {
     clearInterval(this.#watch);
-    const source = this.#source;
+    const stream = this.#stream;
     try {
       await get("/api/session");
     } catch (error) {
       // Who is logged out gets the form to log in, and this is opened after it.
-      if (error.status === 401) return;
+      if (error.status === 401) {
+        if (stream === this.#stream) this.close();
+        return;
+      }
     }
-    if (source === this.#source) this.open();
+    if (stream === this.#stream) this.open();
   }
 
-  /** Too much came for this browser: a new snapshot tells what was left out. */
+  /** Too much came for this browser: a new snapshot tells what was left out, to all tabs. */
   #missed() {
-    if (performance.now() - this.#renewed < MISSED_MS) return;
+    if (!this.#stream.leads || performance.now() - this.#renewed < MISSED_MS) return;
     this.#renewed = performance.now();
-    this.open();
+    this.#stream.take();
   }
 
   #say(connected) {
@@ -112,6 +119,11 @@ class Live extends EventTarget {
 
 function mapped(station) {
   return { ...station, pictures: new Map(Object.entries(station.pictures)) };
+}
+
+/** As the server tells a station. */
+function plain(station) {
+  return { ...station, pictures: Object.fromEntries(station.pictures) };
 }
 
 function isSame(one, other) {

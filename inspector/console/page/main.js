@@ -3,6 +3,7 @@
 import { get, post, setToken } from "./api.js";
 import { el, fill } from "./dom.js";
 import { live } from "./live.js";
+import { explained } from "./original.js";
 import * as words from "./words.js";
 import { lacksModel } from "./wrong.js";
 import { logIn } from "./views/log_in.js";
@@ -70,7 +71,7 @@ async function enter() {
       document.title = `${text("log_in.enter")} – Line Inspector`;
       fill(document.body, logIn(enter, frameLanguage()));
     } else {
-      fill(document.body, el("main", { class: "alone" }, el("p", {}, words.reason(error))));
+      fill(document.body, el("main", { class: "alone" }, el("div", {}, explained(error))));
       setTimeout(() => void enter(), 2000);
     }
     return;
@@ -143,7 +144,7 @@ function frameLanguage() {
           await words.choose(event.target.value);
         } catch (error) {
           event.target.value = words.current();
-          if (app.session !== null) say(words.reason(error), "problem");
+          if (app.session !== null) say(explained(error), "problem");
           return;
         }
         if (app.session === null) await enter();
@@ -224,18 +225,20 @@ async function logOut() {
   try {
     await post("/api/log-out");
   } catch (error) {
-    if (error.code !== "who") return say(words.reason(error), "problem");
+    if (error.code !== "who") return say(explained(error), "problem");
   }
   await enter();
 }
 
 function say(words_, kind = "done") {
-  const line = el("p", { class: kind }, words_);
+  const line = el("div", { class: kind }, words_);
   const lines = document.querySelector("#said");
   // What is said again stands there once.
   for (const one of [...lines.children]) if (one.textContent === line.textContent) one.remove();
   lines.append(line);
-  setTimeout(() => line.remove(), kind === "done" ? 5000 : 15000);
+  // What somebody has opened to read it stays.
+  const pass = () => (line.querySelector("details[open]") ? setTimeout(pass, 5000) : line.remove());
+  setTimeout(pass, kind === "done" ? 5000 : 15000);
 }
 
 function ask(question, yes) {

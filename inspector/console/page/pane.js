@@ -3,10 +3,9 @@
 import { el, fill } from "./dom.js";
 import { shapeOf } from "./film_strip.js";
 import { live } from "./live.js";
-import { called, why } from "./part.js";
-import { loadPart, PartLayers } from "./part_layers.js";
+import { called, cureOf, why } from "./part.js";
+import { free, loadPart, PartLayers } from "./part_layers.js";
 import { moment, number, text } from "./words.js";
-import { cureOf } from "./wrong.js";
 
 /** After so long a picture is taken away that is not of the part whose verdict is shown. */
 const STALE_MS = 600;
@@ -39,7 +38,8 @@ export class Pane {
     this.score = el("p", { class: "score" });
     this.reason = el("p", { class: "reason" });
     this.cure = el("p", { class: "cure" });
-    this.detail = el("p", { class: "detail soft" });
+    this.said = el("bdi", { lang: "en" });
+    this.detail = el("details", { class: "detail soft", hidden: true }, el("summary", {}, text("frame.original")), this.said);
     this.caption = el("p", { class: "caption" });
     this.none = el("p", { class: "none soft" }, text("line.no_part"));
     this.earlier = el(
@@ -109,12 +109,11 @@ export class Pane {
 
   async #load(verdict, known) {
     this.#loading = true;
-    const found = await loadPart(this.#station, verdict, known).catch(() => null);
+    const found = await loadPart(this.#station, verdict, { kept: known?.kept }).catch(() => null);
     this.#loading = false;
     const wanted = this.#pinned === null || isSame(this.#pinned, verdict);
     if (found && (this.#closed || !wanted)) {
-      found.picture.close();
-      found.map?.close();
+      free(found);
     } else if (found) {
       this.#drop();
       this.#ready = { found, verdict };
@@ -207,7 +206,8 @@ export class Pane {
     }
     this.reason.textContent = why(verdict);
     this.cure.textContent = cureOf(verdict);
-    this.detail.textContent = verdict.detail ? text("line.says", { words: verdict.detail }) : "";
+    this.said.textContent = verdict.detail;
+    this.detail.hidden = !verdict.detail;
   }
 }
 

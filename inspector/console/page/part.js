@@ -56,6 +56,12 @@ export function why(verdict) {
   return verdict.reason && has(key) ? text(key) : verdict.detail || verdict.reason;
 }
 
+/** What to do about that; "" where nothing is to be done. */
+export function cureOf(verdict) {
+  const key = `reason.${verdict.reason}.do`;
+  return has(key) ? text(key) : "";
+}
+
 /** Its moment: of another day with its date. */
 export function when(us) {
   const isToday = new Date(us / 1000).toDateString() === new Date().toDateString();

@@ -76,9 +76,10 @@ function format(Kind, options) {
   return formats.get(key);
 }
 
-/** Why a request failed, in words. */
+/** Why a request failed, in the page's own words. */
 export function reason(error) {
   const key = `error.${error.code}`;
-  const known = has(key) ? text(key) : text("error.other");
-  return error.detail && error.code !== "no_page" ? `${known} (${error.detail})` : known;
+  const what = has(key) ? text(key) : text("error.other");
+  const cause = `cause.${error.cause}`;
+  return has(cause) ? text("frame.because", { what, why: text(cause) }) : what;
 }

@@ -1,27 +1,36 @@
 /** What is wrong with a station, and what to do first. */
 
+import { alarmWords } from "./alarm.js";
 import { el } from "./dom.js";
-import { has, text } from "./words.js";
+import { moment, text } from "./words.js";
 
 /**
  * What is not as it should be, the most urgent first: `key` of texts.csv under `wrong.` (and
- * `wrong.KEY.do`), `kind` ("stop": no part is judged; "warning": parts are judged), `detail` in the
- * station's own words, `values` for the texts. `station` is one of live.js.
+ * `wrong.KEY.do`), `kind` ("stop": no part is judged; "warning": parts are judged), `more` sentences of
+ * the page about it, `detail` in the station's own words, `values` for the texts. `station` is one of
+ * live.js.
  */
 export function whatIsWrong(station, connected) {
-  if (!connected) return [{ key: "page", kind: "stop", detail: "", values: {} }];
+  if (!connected) return [{ key: "page", kind: "stop", detail: "", values: {}, more: [] }];
   const found = [];
-  const add = (kind, key, detail = "", values = {}) => found.push({ kind, key, detail, values });
+  const add = (kind, key, detail = "", values = {}, more = []) => found.push({ kind, key, detail, values, more });
   const status = station?.status;
+  const obstacles = (status?.obstacles ?? []).map((one) => text(`obstacle.${one.kind}`));
+  const alarms = (...kinds) =>
+    (status.alarms ?? [])
+      .filter((one) => kinds.includes(one.kind))
+      .map((one) => [one, alarmWords(one)])
+      .filter(([, words]) => words.length)
+      .map(([one, words]) => (one.kind === "storage" ? words : [text("alarm.of", { camera: one.where }), ...words]).join(" "));
   if (!status || (!station.alive && !["Halted", "Error"].includes(status.state))) {
     add("stop", "gone");
     return found;
   }
   if (lacksModel(status)) add("stop", "no_model", status.trouble);
-  else if (status.state === "Error") add("stop", "error", status.trouble);
+  else if (status.state === "Error") add("stop", "error", status.trouble, {}, obstacles);
   else if (status.state === "Halted") add("stop", "halted");
-  else if (status.trouble) add("stop", "trouble", status.trouble);
-  if (status.stopped) add("stop", "stopped", status.stopped);
+  else if (status.trouble) add("stop", "trouble", status.trouble, {}, obstacles);
+  if (status.stopped) add("stop", "stopped", status.stopped, {}, whoStopped(status.stopped_by));
   const cameras = station.alive ? status.cameras : [];
   for (const camera of cameras.filter((one) => one.state === "lost")) {
     add("stop", "camera_lost", camera.detail, { camera: camera.name });
@@ -29,12 +38,12 @@ export function whatIsWrong(station, connected) {
   if (status.inference) add("stop", "inference", status.inference);
   if (status.state === "Preoperational") add("warning", "starting");
   else if (status.state === "Initialized" && found.length === 0) add("warning", "not_judging");
-  if (status.storage) add("warning", "storage", status.storage);
-  if (status.alarm) add("warning", "alarm", status.alarm);
+  if (status.storage) add("warning", "storage", status.storage, {}, alarms("storage"));
+  if (status.alarm) add("warning", "alarm", status.alarm, {}, alarms("fail", "fault"));
   for (const camera of cameras.filter((one) => one.state === "opening")) {
     add("warning", "camera_opening", camera.detail, { camera: camera.name });
   }
-  if (status.drift) add("warning", "drift", status.drift);
+  if (status.drift) add("warning", "drift", status.drift, {}, alarms("drift"));
   if (status.damaged) add("warning", "damaged", "", { count: status.damaged });
   for (const camera of cameras.filter((one) => one.state === "ended")) {
     add("warning", "camera_ended", camera.detail, { camera: camera.name });
@@ -57,8 +66,8 @@ export function noModel(app) {
   );
 }
 
-/** What to do about it; "" where nothing is to be done. */
-export function cureOf(verdict) {
-  const key = `reason.${verdict.reason}.do`;
-  return has(key) ? text(key) : "";
+function whoStopped(by) {
+  if (!by || !by.at_us) return [];
+  const when = moment(by.at_us);
+  return [by.client ? text("wrong.stopped_by", { who: by.client, when }) : text("wrong.stopped_at", { when })];
 }

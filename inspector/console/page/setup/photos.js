@@ -2,6 +2,7 @@
 
 import { address, ofStation, post } from "../api.js";
 import { el, fill } from "../dom.js";
+import { explained } from "../original.js";
 import { reason, text } from "../words.js";
 
 /** Photos that are shown at once; the newest are first. */
@@ -144,7 +145,7 @@ export class Photos {
         this.#told.changed(await post(ofSet(this.#told.station, set.number, "/remove"), { photo: photo.name }));
         this.#words(text("setup.thrown", { name }), "");
       } catch (error) {
-        this.#told.app.say(reason(error), "problem");
+        this.#told.app.say(explained(error), "problem");
       }
     };
     const dialog = el(
@@ -170,7 +171,7 @@ export class Photos {
       await this.#told.fresh();
       this.#words(text("setup.new_set_made"), "");
     } catch (error) {
-      this.#told.app.say(reason(error), "problem");
+      this.#told.app.say(explained(error), "problem");
     }
   }
 
@@ -202,7 +203,7 @@ export class Photos {
       this.#told.changed(await post(ofSet(this.#told.station, number, "/each"), body));
       this.#words(text(on ? "setup.each_began" : "setup.why.stopped"), "");
     } catch (error) {
-      this.#told.app.say(reason(error), "problem");
+      this.#told.app.say(explained(error), "problem");
     }
   }
 

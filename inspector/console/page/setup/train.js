@@ -4,7 +4,8 @@ import { address, get, ofStation, post } from "../api.js";
 import { el, fill } from "../dom.js";
 import { Job, JobProgress } from "../job.js";
 import { live } from "../live.js";
-import { number, reason, text } from "../words.js";
+import { explained } from "../original.js";
+import { number, text } from "../words.js";
 import { isComing, ofSet } from "./photos.js";
 
 const PACES = ["quick", "usual", "thorough"];
@@ -68,7 +69,7 @@ export class Train {
       this.#commands = found.commands;
       this.models = found.models;
     } catch (error) {
-      if (live.connected) this.#told.app.say(reason(error), "problem");
+      if (live.connected) this.#told.app.say(explained(error), "problem");
       return;
     }
     this.#told.found(this.models);
@@ -134,7 +135,7 @@ export class Train {
       await post(ofSet(station, this.#told.set().number, "/train"), { pace });
       await this.#job.again();
     } catch (error) {
-      app.say(reason(error), "problem");
+      app.say(explained(error), "problem");
     } finally {
       this.#busy = false;
       this.show();

@@ -3,8 +3,10 @@
 import { post } from "../api.js";
 import { el, fill } from "../dom.js";
 import { live } from "../live.js";
+import { explained, original } from "../original.js";
+import { why } from "../part.js";
 import { PartPicture } from "../picture.js";
-import { briefly, number, reason, text } from "../words.js";
+import { briefly, number, text } from "../words.js";
 import { ofModel } from "./train.js";
 
 const SHAPES = { PASS: "✓", FAIL: "✕", FAULT: "!" };
@@ -101,7 +103,7 @@ export class Use {
       const inForce = live.stations.get(station)?.status?.recipe === recipe;
       this.#tell(text(inForce ? "setup.used" : "setup.used_elsewhere", values), "well");
     } catch (error) {
-      this.#tell(reason(error), "bad");
+      this.#tell(explained(error), "bad");
       this.#byHand(model, recipe);
     }
     this.#draw();
@@ -122,8 +124,7 @@ export class Use {
     if (station !== this.#told.station) return;
     if (this.#waiting === "" || verdict.model?.sha256 !== this.#waiting) return;
     if (verdict.score === null) {
-      const why = verdict.detail || verdict.reason;
-      this.#tell(text("setup.first_fault", { why }), "bad");
+      this.#tell([text("setup.first_fault", { why: why(verdict) }), original(verdict.detail)], "bad");
       return;
     }
     this.#waiting = "";
@@ -152,7 +153,7 @@ export class Use {
   }
 
   #tell(said, kind) {
-    this.#said.textContent = said;
+    fill(this.#said, said);
     this.#said.className = `advice ${kind}`;
   }
 }

@@ -3,13 +3,17 @@
 import { get, ofStation } from "../api.js";
 import { el, fill } from "../dom.js";
 import { Endless } from "../endless.js";
-import { moment, has, text } from "../words.js";
+import { original } from "../original.js";
+import { SPANS_S, micros, since } from "../spans.js";
+import { has, moment, text } from "../words.js";
 
-const KINDS = ["recipe", "limit", "install", "mark", "stop", "start", "reset", "reload"];
+const KINDS = ["recipe", "limit", "install", "revert", "mark", "acknowledge", "stop", "start", "reset", "reload"];
+const ASKED = ["kind", "time", "who", "from", "until"];
+const TYPED_MS = 400;
 const COLUMNS = ["when", "who", "what", "subject", "change", "note"];
 
 export function open(root, app, parameters) {
-  let kind = KINDS.includes(parameters.get("kind")) ? parameters.get("kind") : "";
+  const filter = new Filter(parameters);
   const rows = el("tbody", {});
   const end = el("div", { class: "end" });
   const said = el("span", { class: "soft", role: "status" });
@@ -25,23 +29,45 @@ export function open(root, app, parameters) {
     end,
   );
   const start = () => {
-    const query = kind ? `?${new URLSearchParams({ kind })}` : "";
-    window.history.replaceState(null, "", `#/${encodeURIComponent(app.station)}/deeds${query}`);
+    const query = filter.parameters();
+    const address = `#/${encodeURIComponent(app.station)}/deeds${query ? `?${query}` : ""}`;
+    window.history.replaceState(null, "", address);
     scrolled.scrollTop = 0;
-    void pages.start(new Search(app.station, kind));
+    void pages.start(new Search(app.station, filter.query()));
   };
-  const chosen = el(
-    "select",
-    { "aria-label": text("deeds.kind"), onchange: () => { kind = chosen.value; start(); } },
-    ["", ...KINDS].map((one) => el("option", { value: one, selected: one === kind }, one ? done(one) : text("deeds.all_kinds"))),
-  );
+  let typed = 0;
+  const change = (key, value) => {
+    if (filter.get(key) === value) return;
+    filter.set(key, value);
+    start();
+  };
+  const choice = (key, label, names) => {
+    const options = names.map(([value, words]) => el("option", { value, selected: value === filter.get(key) }, words));
+    const made = el("select", { "aria-label": label, onchange: () => change(key, made.value) }, options);
+    return made;
+  };
+  const input = (key, label, attributes) => {
+    const later = () => {
+      clearTimeout(typed);
+      typed = setTimeout(() => change(key, made.value), TYPED_MS);
+    };
+    const made = el("input", { ...attributes, value: filter.get(key), autocomplete: "off", "aria-label": label, oninput: later });
+    return made;
+  };
+  const kinds = ["", ...KINDS].map((one) => [one, one ? done(one) : text("deeds.all_kinds")]);
+  const spans = ["", ...Object.keys(SPANS_S)].map((one) => [one, text(`history.time.${one || "any"}`)]);
+  const who = text("deeds.who");
   fill(
     root,
     el("h1", { class: "unseen" }, text("deeds.menu")),
     el(
       "div",
       { class: "filters" },
-      chosen,
+      choice("kind", text("deeds.kind"), kinds),
+      choice("time", text("deeds.when"), spans),
+      input("who", who, { type: "search", maxlength: 64, placeholder: who }),
+      el("label", {}, text("history.from"), input("from", text("history.from"), { type: "datetime-local" })),
+      el("label", {}, text("history.until"), input("until", text("history.until"), { type: "datetime-local" })),
       el("button", { class: "plain", type: "button", onclick: start }, text("deeds.refresh")),
       said,
     ),
@@ -53,34 +79,74 @@ export function open(root, app, parameters) {
     said,
     put: (deeds) => rows.append(...deeds.map((deed) => row(app.station, deed))),
     clear: () => fill(rows),
-    none: () => el("p", {}, text(kind ? "deeds.none" : "deeds.nothing")),
+    none: () => el("p", {}, text(filter.isEmpty ? "deeds.nothing" : "deeds.none")),
   });
   start();
-  return () => pages.close();
+  return () => {
+    clearTimeout(typed);
+    pages.close();
+  };
 }
 
-/** Deeds of one kind, or all, page by page. */
+/** What is asked for; all of it texts, "" asks about nothing. */
+class Filter {
+  #values = new Map();
+
+  constructor(parameters) {
+    for (const key of ASKED) this.#values.set(key, parameters.get(key) ?? "");
+    if (!KINDS.includes(this.get("kind"))) this.set("kind", "");
+  }
+
+  get(key) {
+    return this.#values.get(key);
+  }
+
+  set(key, value) {
+    this.#values.set(key, value);
+  }
+
+  get isEmpty() {
+    return [...this.#values.values()].every((value) => value.trim() === "");
+  }
+
+  /** As the page's address bears it. */
+  parameters() {
+    return new URLSearchParams([...this.#values].filter(([, value]) => value !== "")).toString();
+  }
+
+  /** As the server is asked. */
+  query() {
+    return {
+      kinds: this.get("kind"),
+      who: this.get("who").trim(),
+      since_us: since(this.get("time"), this.get("from")),
+      until_us: micros(Date.parse(this.get("until"))),
+    };
+  }
+}
+
+/** Deeds that are asked for, page by page. */
 class Search {
   #station;
-  #kind;
+  #asked;
   #before;
   more = true;
 
-  constructor(station, kind, before = null) {
+  constructor(station, asked, before = null) {
     this.#station = station;
-    this.#kind = kind;
+    this.#asked = asked;
     this.#before = before;
   }
 
   async next() {
-    const found = await get(ofStation(this.#station, "deeds"), { before: this.#before });
+    const found = await get(ofStation(this.#station, "deeds"), { ...this.#asked, before: this.#before });
     this.#before = found.next_deed;
     this.more = found.next_deed !== null;
-    return found.deeds.filter((deed) => !this.#kind || deed.kind === this.#kind);
+    return found.deeds;
   }
 
   rest() {
-    return new Search(this.#station, this.#kind, this.#before);
+    return new Search(this.#station, this.#asked, this.#before);
   }
 }
 
@@ -95,9 +161,10 @@ function row(station, deed) {
     when: el("time", {}, moment(deed.at_us)),
     who: who.length > 1 && who[0] !== who[1] ? `${who[0]} (${who[1]})` : who[0] || text("deeds.nobody"),
     what: done(deed.kind),
-    subject: deed.kind === "mark" ? part(station, deed.subject) : deed.subject,
-    change: deed.kind === "mark" ? text(`part.marked_${after}`) : changed(before, after),
-    note: deed.note,
+    subject: subject(station, deed),
+    change: change(deed),
+    // Of an alarm that somebody has seen: what the station said of it.
+    note: deed.kind === "acknowledge" ? original(deed.note) : deed.note,
   };
   return el(
     "tr",
@@ -108,11 +175,26 @@ function row(station, deed) {
   );
 }
 
-/** From what to what; of a file's digest the first letters, as the view Recipe shows it, and all of it on demand. */
-function changed(before, after) {
-  const whole = [before, after].filter(Boolean).join(" → ");
-  const brief = whole.replace(/\b([0-9a-f]{12})[0-9a-f]{52}\b/g, "$1…");
-  return whole && el("span", { title: brief === whole ? null : whole }, brief);
+/** A file's digest by its first letters, as the view Recipe shows it, and all of it on demand. */
+function brief(whole) {
+  const short = whole.replace(/\b([0-9a-f]{12})[0-9a-f]{52}\b/g, "$1…");
+  return whole && el("span", { title: short === whole ? null : whole }, short);
+}
+
+function subject(station, deed) {
+  if (deed.kind === "mark") return part(station, deed.subject);
+  const [alarm, where] = deed.subject.split("/");
+  if (deed.kind !== "acknowledge" || !has(`recipe.alarm_${alarm}`)) return deed.subject;
+  return `${text(`recipe.alarm_${alarm}`)}${alarm === "storage" ? "" : ` (${where})`}`;
+}
+
+function change({ kind, before, after }) {
+  if (kind === "mark") return text(`part.marked_${after}`);
+  // After a reset there is a state, or again what stands in the way.
+  if (kind === "reset") {
+    return has(`state.${after}`) ? [text(`state.${after}`), original(before)] : [text("state.Error"), original(after)];
+  }
+  return brief([before, after].filter(Boolean).join(" → "));
 }
 
 /** A marked part, with a link to what is known of it. */

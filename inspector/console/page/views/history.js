@@ -4,8 +4,9 @@ import { get, ofPart, ofStation } from "../api.js";
 import { el, fill } from "../dom.js";
 import { Endless } from "../endless.js";
 import { live } from "../live.js";
+import { explained } from "../original.js";
 import { badge, distance, isYoung, judged, mark, mayBeSeen, name, when, why } from "../part.js";
-import { reason, text } from "../words.js";
+import { text } from "../words.js";
 import { Filter, FilterForm } from "./history_filter.js";
 import { Detail } from "./history_part.js";
 
@@ -239,7 +240,7 @@ class History {
     } catch (error) {
       if (!this.#isOpen) return;
       const isGone = error.code === "unknown" || error.code === "malformed";
-      this.#app.say(isGone ? text("history.gone") : reason(error), "problem");
+      this.#app.say(isGone ? text("history.gone") : explained(error), "problem");
     }
   }
 }

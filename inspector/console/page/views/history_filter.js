@@ -4,11 +4,10 @@ import { address, ofStation } from "../api.js";
 import { el, fill } from "../dom.js";
 import { live } from "../live.js";
 import { why } from "../part.js";
+import { SPANS_S, micros, since } from "../spans.js";
 import { text } from "../words.js";
 
 const VERDICTS = { rejects: ["FAIL", "FAULT"], PASS: ["PASS"], FAIL: ["FAIL"], FAULT: ["FAULT"] };
-const HOUR_S = 3600;
-const SPANS_S = { hour: HOUR_S, shift: 8 * HOUR_S, day: 24 * HOUR_S, week: 7 * 24 * HOUR_S };
 const MARKED = { yes: true, no: false };
 const REASONS = [
   "anomaly", "camera_lost", "frame_shape", "frame_unreadable", "queue_full", "deadline_missed",
@@ -55,15 +54,13 @@ export class Filter {
 
   /** As the server is asked. */
   query() {
-    const time = this.get("time");
-    const since = time in SPANS_S ? Date.now() - SPANS_S[time] * 1000 : Date.parse(this.get("from"));
     return {
       verdicts: VERDICTS[this.get("verdicts")] ?? [],
       camera: this.get("camera"),
       part_id: this.get("part").trim(),
       reason: this.get("reason"),
       marked: MARKED[this.get("marked")] ?? null,
-      since_us: micros(since),
+      since_us: since(this.get("time"), this.get("from")),
       until_us: micros(Date.parse(this.get("until"))),
       score_from: share(this.get("over")),
       score_to: share(this.get("under")),
@@ -85,10 +82,6 @@ export class Filter {
       (asked.score_to === null || (score !== null && score < asked.score_to))
     );
   }
-}
-
-function micros(ms) {
-  return Number.isFinite(ms) && ms >= 0 ? Math.round(ms * 1000) : null;
 }
 
 /** A share of the limit, as it is typed in per cent. */

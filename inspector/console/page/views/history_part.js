@@ -1,7 +1,9 @@
 /** One recorded part, or two side by side: picture, why, what is known of it, and its marks. */
 
-import { ofPart, ofStation, post } from "../api.js";
+import { get, ofPart, ofStation, post } from "../api.js";
+import { putIn, whereItWent } from "../basket.js";
 import { el, fill } from "../dom.js";
+import { explained } from "../original.js";
 import { badge, called, distance, isFalseReject, isYoung, judged, mark, mayBeSeen, name, when, why } from "../part.js";
 import { PartPicture, controls } from "../picture.js";
 import { has, moment, number, reason, text } from "../words.js";
@@ -87,6 +89,9 @@ export class Detail {
   #compare;
   #full;
   #comparing = false;
+  #basket;
+  /** The parts in the basket, EPOCH/SEQ each. */
+  #inside = new Set();
   node;
 
   constructor(app, acts) {
@@ -102,7 +107,9 @@ export class Detail {
     const back = button("history.back", () => this.back(), { class: "plain back" });
     fill(this.#head, back, this.#title, this.#newer, this.#older, this.#compare);
     this.#full = el("a", { class: "button", download: "" }, text("history.full"));
-    fill(this.#tools, controls(this.#pane.picture, this.#pinned.picture), this.#full);
+    this.#basket = button("history.basket", () => void this.#putIn(), { class: "plain basket" });
+    fill(this.#tools, controls(this.#pane.picture, this.#pinned.picture), this.#basket, this.#full);
+    void this.#lookInside();
     this.#marking = this.#form();
     this.node = el(
       "section",
@@ -123,6 +130,7 @@ export class Detail {
     this.#full.hidden = true;
     fill(this.#title, badge(entry.verdict), name(entry.verdict));
     const shown = this.#pane.show(entry);
+    this.#drawBasket();
     this.#full.href = ofPart(this.#app.station, entry.verdict, "full");
     this.#full.download = `part-${entry.verdict.seq}.png`;
     const found = await shown;
@@ -163,11 +171,51 @@ export class Detail {
       void this.#pinned.show(entry);
       void this.#pane.show(null, text("history.choose_second"));
       this.#full.hidden = true;
+      this.#drawBasket();
       this.#enable(false);
     } else {
       void this.#pinned.show(null);
       if (this.#pane.entry === null) void this.show(entry);
     }
+  }
+
+  // The basket
+
+  /** What is in the basket; a page without one, or that does not answer, has nothing in it. */
+  async #lookInside() {
+    try {
+      const { parts } = await get(ofStation(this.#app.station, "basket"));
+      this.#inside = new Set(parts.map((one) => `${one.verdict.epoch}/${one.verdict.seq}`));
+    } catch {
+      return;
+    }
+    this.#drawBasket();
+  }
+
+  #drawBasket(busy = false) {
+    const { entry } = this.#pane;
+    const isInside = entry !== null && this.#inside.has(`${entry.verdict.epoch}/${entry.verdict.seq}`);
+    this.#basket.hidden = entry === null || entry.verdict.score === null;
+    this.#basket.textContent = text(isInside ? "teach.inside" : "history.basket");
+    this.#basket.disabled = isInside || busy || !this.#app.may("operator");
+  }
+
+  async #putIn() {
+    const { entry } = this.#pane;
+    const { station } = this.#app;
+    this.#drawBasket(true);
+    try {
+      const isMarked = await putIn(station, entry);
+      if (isMarked) {
+        entry.marks.push({ label: "good", note: "", client: "", by: this.#app.session.name, at_us: Date.now() * 1000 });
+        this.#redraw(entry);
+      }
+      this.#inside.add(`${entry.verdict.epoch}/${entry.verdict.seq}`);
+      this.#app.say(whereItWent(station, entry.verdict));
+    } catch (error) {
+      this.#app.say(explained(error), "problem");
+    }
+    this.#drawBasket();
   }
 
   // Marks
@@ -210,7 +258,7 @@ export class Detail {
       if (this.#pane.entry === entry) this.#note.value = "";
     } catch (error) {
       entry.marks.splice(entry.marks.indexOf(made), 1);
-      this.#app.say(reason(error), "problem");
+      this.#app.say(explained(error), "problem");
     }
     this.#redraw(entry);
     if (this.#pane.entry === entry) this.#enable(true);

@@ -4,6 +4,7 @@ import { get, ofStation, post } from "../api.js";
 import { Histogram } from "../charts.js";
 import { el, fill, options } from "../dom.js";
 import { live } from "../live.js";
+import { explained } from "../original.js";
 import { moment, number, reason, text } from "../words.js";
 import { noModel } from "../wrong.js";
 
@@ -98,7 +99,7 @@ export function open(root, app, parameters) {
       camera = found.camera;
       const [kept, deeds] = await Promise.all([
         get(ofStation(station, `scores/${encodeURIComponent(camera)}`)),
-        get(ofStation(station, "deeds")),
+        get(ofStation(station, "deeds"), { kinds: "limit" }),
       ]);
       if (closed || camera !== found.camera) return;
       // What somebody else has set meanwhile is where this one begins again.
@@ -108,7 +109,7 @@ export function open(root, app, parameters) {
       judged = found;
       scores = kept;
       last = deeds.deeds.find(
-        (deed) => deed.kind === "limit" && deed.subject === `${found.recipe}/${camera}`,
+        (deed) => deed.subject === `${found.recipe}/${camera}`,
       );
       options(cameras, told.cameras.map((one) => one.camera), camera);
       cameras.hidden = told.cameras.length < 2;
@@ -238,7 +239,7 @@ export function open(root, app, parameters) {
       app.say(text("limit.done", at));
       tried = limit;
     } catch (error) {
-      app.say(reason(error), "problem");
+      app.say(explained(error), "problem");
     }
     await look();
   }
@@ -284,6 +285,8 @@ export function open(root, app, parameters) {
       thumbnail(one, 640),
       el("p", {}, `${name(one)} · ${moment(one.at_us)} · ${number(one.raw, 2)}`),
       el("div", { class: "marks" }, mark("good"), mark("bad"),
+        el("button", { class: "plain", onclick: () => app.go("history", { seen: `${one.epoch}/${one.seq}` }) },
+          text("line.closer")),
         el("button", { onclick: () => dialog.close() }, text("limit.close"))),
     );
     root.append(dialog);
@@ -296,7 +299,7 @@ export function open(root, app, parameters) {
       app.say(text("limit.mark_done"));
       dialog.close();
     } catch (error) {
-      app.say(reason(error), "problem");
+      app.say(explained(error), "problem");
     }
     await look();
   }

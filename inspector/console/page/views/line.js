@@ -5,9 +5,10 @@ import { el, fill } from "../dom.js";
 import { FilmStrip } from "../film_strip.js";
 import { live } from "../live.js";
 import { Numbers, Trend } from "../numbers.js";
+import { explained, original } from "../original.js";
 import { Pane } from "../pane.js";
 import { called, why } from "../part.js";
-import { reason, text } from "../words.js";
+import { text } from "../words.js";
 import { whatIsWrong } from "../wrong.js";
 
 const STRIP_MS = 500;
@@ -221,7 +222,8 @@ class LineView {
             el("strong", {}, text(`wrong.${one.key}`, one.values)),
             " ",
             el("span", {}, text(`wrong.${one.key}.do`, one.values)),
-            this.#allWrong && one.detail ? el("small", {}, text("line.says", { words: one.detail })) : null,
+            this.#allWrong ? one.more.map((words) => el("p", {}, words)) : null,
+            this.#allWrong ? original(one.detail) : null,
           ),
         ),
       ),
@@ -335,7 +337,7 @@ class LineView {
       await post(ofStation(this.#station, `deeds/${deed}`));
       this.#app.say(text(`line.${deed}.done`, { station: this.#station }));
     } catch (error) {
-      this.#app.say(reason(error), "problem");
+      this.#app.say(explained(error), "problem");
     } finally {
       this.#ordering = false;
     }

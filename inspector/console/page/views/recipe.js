@@ -1,10 +1,12 @@
 /** The recipe: which one is in force, changing it, and how its models do. */
 
+import { alarmWords } from "../alarm.js";
 import { get, ofStation, post } from "../api.js";
 import { Sparkline, TimeSeries } from "../charts.js";
 import { el, fill, options } from "../dom.js";
 import { installPanel } from "../install.js";
 import { live } from "../live.js";
+import { explained, original } from "../original.js";
 import { moment, number, reason, text } from "../words.js";
 import { lacksModel, noModel } from "../wrong.js";
 
@@ -177,7 +179,7 @@ export function open(root, app, parameters) {
       await post(ofStation(station, `deeds/${kind}`), body_);
       app.say(done);
     } catch (error) {
-      app.say(reason(error), "problem");
+      app.say(explained(error), "problem");
     }
     if (closed) return;
     isBusy = false;
@@ -220,7 +222,7 @@ export function open(root, app, parameters) {
     if (test.at_us === null) return row("recipe.self_test", text("recipe.not_tested", test), "care");
     const when = moment(test.at_us);
     return test.missed
-      ? row("recipe.self_test", text("recipe.test_missed", { ...test, when }), "wrong")
+      ? row("recipe.self_test", [text("recipe.test_missed", { ...test, when }), " ", missed(test), original(test.missed)], "wrong")
       : row("recipe.self_test", text("recipe.test_found", { defect: test.defect, when }), "well");
   }
 
@@ -237,15 +239,16 @@ export function open(root, app, parameters) {
   function alarm(one) {
     const seen = one.acknowledged_us !== null;
     const who = one.by || one.client || text("recipe.somebody");
-    const title = `${text(`recipe.alarm_${one.kind}`)} (${one.where})`;
+    const where = one.kind === "storage" ? "" : ` (${one.where})`;
+    const title = `${text(`recipe.alarm_${one.kind}`)}${where}`;
     if (seen) {
       const words = text("recipe.seen", { who, when: moment(one.acknowledged_us) });
-      return el("details", { class: "alarm" }, el("summary", {}, `○ ${title}. ${words}`), el("p", {}, one.detail));
+      return el("details", { class: "alarm" }, el("summary", {}, `○ ${title}. ${words}`), alarmWords(one).map((said) => el("p", {}, said)), original(one.detail));
     }
     return el(
       "div",
       { class: "alarm new" },
-      el("div", {}, el("strong", {}, `▲ ${title}`), el("p", {}, one.detail)),
+      el("div", {}, el("strong", {}, `▲ ${title}`), alarmWords(one).map((said) => el("p", {}, said)), original(one.detail)),
       el("button", { class: "plain", disabled: !app.may("operator"), onclick: (event) => void acknowledge(one, event.target) },
         text("recipe.acknowledge")),
     );
@@ -258,7 +261,7 @@ export function open(root, app, parameters) {
       app.say(text("recipe.acknowledged"));
     } catch (error) {
       button.disabled = false;
-      app.say(reason(error), "problem");
+      app.say(explained(error), "problem");
     }
   }
 
@@ -314,6 +317,13 @@ export function open(root, app, parameters) {
     rejects.close();
     closeInstall();
   };
+}
+
+/** Why a known defect counts as missed: its verdict, or a score that has moved. */
+function missed({ score, expected }) {
+  if (score === null) return text("recipe.missed_unjudged");
+  if (expected === null) return text("recipe.missed_score", { score: number(score, 2) });
+  return text("recipe.missed_expected", { score: number(score, 2), expected: number(expected, 2) });
 }
 
 function row(key, words, kind = "") {

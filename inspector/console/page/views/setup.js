@@ -3,13 +3,14 @@
 import { get, ofStation, post } from "../api.js";
 import { el, fill } from "../dom.js";
 import { live } from "../live.js";
+import { explained } from "../original.js";
 import { Aids, measure } from "../setup/aids.js";
 import { modelInUse } from "../setup/model_in_use.js";
 import { Photos, ofSet, rangeOf } from "../setup/photos.js";
 import { LEAST, Stage } from "../setup/stage.js";
 import { Train } from "../setup/train.js";
 import { Use } from "../setup/use.js";
-import { briefly, reason, text } from "../words.js";
+import { briefly, text } from "../words.js";
 
 const STEPS = ["picture", "region", "photos", "train", "use"];
 const REFRESH_MS = 400;
@@ -143,7 +144,7 @@ class SetUp {
       Object.assign(this.#limits, await get(ofStation(this.#app.station, "photos")));
     } catch (error) {
       // That the server is away stands in the frame, and it is asked again when it is back.
-      if (!signal.aborted && live.connected) this.#app.say(reason(error), "problem");
+      if (!signal.aborted && live.connected) this.#app.say(explained(error), "problem");
       return;
     }
     if (signal.aborted) return;
@@ -218,7 +219,7 @@ class SetUp {
     try {
       this.#changed(await get(ofSet(this.#app.station, chosen.number)));
     } catch (error) {
-      if (!this.#ending.signal.aborted) this.#app.say(reason(error), "problem");
+      if (!this.#ending.signal.aborted) this.#app.say(explained(error), "problem");
     }
   }
 
@@ -260,7 +261,7 @@ class SetUp {
     try {
       this.#changed(await get(ofSet(this.#app.station, this.#set.number)));
     } catch (error) {
-      if (!this.#ending.signal.aborted) this.#app.say(reason(error), "problem");
+      if (!this.#ending.signal.aborted) this.#app.say(explained(error), "problem");
     }
   }
 
@@ -460,7 +461,7 @@ class SetUp {
       }
     } catch (error) {
       this.#sending = false;
-      this.#app.say(reason(error), "problem");
+      this.#app.say(explained(error), "problem");
       await this.#refresh();
     } finally {
       this.#sending = false;

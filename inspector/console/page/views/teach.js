@@ -1,9 +1,11 @@
 /** Teach in: good parts that were rejected go into a basket, and the model is taught them. */
 
 import { get, ofPart, ofStation, post } from "../api.js";
+import { putIn } from "../basket.js";
 import { el, fill } from "../dom.js";
 import { Job, JobProgress } from "../job.js";
 import { live } from "../live.js";
+import { explained, original } from "../original.js";
 import { PartPicture, controls } from "../picture.js";
 import { moment, number, reason, text } from "../words.js";
 import { lacksModel, noModel } from "../wrong.js";
@@ -16,8 +18,8 @@ const TOLERANT = 1.1;
 const STRIP = 12;
 const AGAIN_MS = 5000;
 
-export function open(root, app) {
-  const view = new Teach(root, app);
+export function open(root, app, parameters) {
+  const view = new Teach(root, app, parameters.get("camera") ?? "");
   return () => view.close();
 }
 
@@ -44,8 +46,9 @@ class Teach {
   #busy = new Set();
   #listeners = [];
 
-  constructor(root, app) {
+  constructor(root, app, camera) {
     this.#root = root;
+    this.#camera = camera;
     this.#app = app;
     this.#station = app.station;
     this.#progress = new JobProgress(app, this.#station, KIND);
@@ -113,7 +116,7 @@ class Teach {
         (one) => one.verdict.recipe === this.#recipe && one.verdict.camera === this.#camera,
       );
     } catch (error) {
-      this.#app.say(reason(error), "problem");
+      this.#app.say(explained(error), "problem");
     }
     this.#draw();
   }
@@ -430,15 +433,10 @@ class Teach {
     const { verdict } = entry;
     this.#busy.add(key(verdict));
     this.#draw();
-    const part = { epoch: verdict.epoch, seq: verdict.seq };
     try {
-      await post(ofStation(this.#station, "basket/add"), part);
-      if (entry.marks.at(-1)?.label !== "good") {
-        await post(ofStation(this.#station, "deeds/mark"), { ...part, label: "good", note: "" });
-        entry.marks.push({ label: "good" });
-      }
+      if (await putIn(this.#station, entry)) entry.marks.push({ label: "good" });
     } catch (error) {
-      this.#app.say(reason(error), "problem");
+      this.#app.say(explained(error), "problem");
     }
     this.#busy.delete(key(verdict));
     this.#written = null;
@@ -449,7 +447,7 @@ class Teach {
     try {
       await post(ofStation(this.#station, "basket/remove"), { ids: [part.id] });
     } catch (error) {
-      this.#app.say(reason(error), "problem");
+      this.#app.say(explained(error), "problem");
     }
     this.#written = null;
     await this.#loadBasket();
@@ -473,7 +471,7 @@ class Teach {
             "p",
             { class: "problem" },
             text(`error.${missing}`),
-            about.detail ? el("span", { class: "soft" }, ` (${about.detail})`) : null,
+            original(about.detail),
           )
         : null,
       running !== null ? el("p", { class: "soft" }, text("error.job_busy")) : null,
@@ -519,7 +517,7 @@ class Teach {
     try {
       this.#written = await post(ofStation(this.#station, "teach/folder"), { recipe: this.#recipe, camera: this.#camera });
     } catch (error) {
-      this.#app.say(reason(error), "problem");
+      this.#app.say(explained(error), "problem");
     }
     this.#draw();
   }
@@ -533,7 +531,7 @@ class Teach {
       await this.#job.again();
     } catch (error) {
       this.#chosen = true;
-      this.#app.say(reason(error), "problem");
+      this.#app.say(explained(error), "problem");
       await this.#loadAbout();
     }
   }
@@ -716,7 +714,7 @@ class Teach {
       await post(ofStation(this.#station, `teach/${deed}`), { job: job.id });
       this.#app.say(text(`teach.${deed}_done`));
     } catch (error) {
-      this.#app.say(reason(error), "problem");
+      this.#app.say(explained(error), "problem");
     }
     await this.#job.again();
     this.#draw();

@@ -7,9 +7,10 @@ import { live } from "../live.js";
 const TRIED = 6;
 
 /**
- * `{area, size, range}` of a camera: the rectangle of its picture that is judged, the size at which
- * the model sees it, and `{brightness, sharpness}` of the good parts, each `[low, high]`. Null where
- * the station does not tell, or has not judged a part whose picture was published.
+ * `{area, size, sha256, range}` of a camera: the rectangle of its picture that is judged, the size at
+ * which the model sees it, which model that is, and `{brightness, sharpness}` of the good parts, each
+ * `[low, high]`. Null where the station does not tell, or has not judged a part whose picture was
+ * published.
  */
 export async function modelInUse(station, camera) {
   const told = await get(ofStation(station, "judging"));
@@ -26,6 +27,7 @@ export async function modelInUse(station, camera) {
   return {
     area,
     size,
+    sha256: judged.model.sha256,
     range: {
       brightness: [exposure.brightness_low, exposure.brightness_high],
       // The station tells a variance.

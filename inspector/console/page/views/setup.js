@@ -4,6 +4,7 @@ import { get, ofStation, post } from "../api.js";
 import { el, fill } from "../dom.js";
 import { live } from "../live.js";
 import { Aids, measure } from "../setup/aids.js";
+import { barsOfPassed, barsOfPhotos } from "../setup/good_bars.js";
 import { modelInUse } from "../setup/model_in_use.js";
 import { Photos, ofSet, rangeOf } from "../setup/photos.js";
 import { LEAST, Stage } from "../setup/stage.js";
@@ -40,6 +41,8 @@ class SetUp {
   /** How the good parts of the model in use looked, or null. */
   #inUse = null;
   #looking = false;
+  /** The histogram of the photos: `{key, bars}`; bars are null while they are not known. */
+  #photoBars = { key: "", bars: null };
   #wanted = null;
   #sending = false;
   #timer = null;
@@ -203,7 +206,9 @@ class SetUp {
     this.#looking = true;
     try {
       const found = await modelInUse(this.#app.station, camera);
-      if (camera === this.#camera) this.#inUse = found;
+      if (camera !== this.#camera) return;
+      this.#inUse = found;
+      if (found !== null) found.range.bars = await barsOfPassed(this.#app.station, camera, found.sha256);
     } catch {
       // Then the bars stand beside the best of this hour, and the frame says what is wrong.
     } finally {
@@ -265,7 +270,7 @@ class SetUp {
     const region = this.#stage.region;
     const whole = { x: 0, y: 0, w: size.width, h: size.height };
     // What is compared with good parts is measured where and as they were.
-    const own = rangeOf(this.#set);
+    const own = this.#rangeOfPhotos(size);
     const model = own === null && isWithin(this.#inUse?.area, whole) ? this.#inUse : null;
     const alike = model !== null && (region === null || overlap(region, model.area) > ALIKE);
     const one = alike ? model.area : region ?? whole;
@@ -273,6 +278,23 @@ class SetUp {
     if (alike) this.#aids.show(measure(bitmap, area, model.size), model.range);
     else this.#aids.show(measure(bitmap, area), own);
     if (this.#step === "region") this.#showRegion();
+  }
+
+  /** How the photos look; their histogram is measured when it is first asked for. */
+  #rangeOfPhotos(size) {
+    const range = rangeOf(this.#set);
+    if (range === null) return null;
+    const { number, region, photos } = this.#set;
+    const key = JSON.stringify([number, region, photos.slice(-1).map((one) => one.name)]);
+    if (key !== this.#photoBars.key) {
+      const mine = (this.#photoBars = { key, bars: this.#photoBars.bars });
+      barsOfPhotos(this.#app.station, this.#set, size.width).then(
+        (bars) => (mine.bars = bars),
+        // Then the bars stand alone; the frame says what is wrong.
+        () => {},
+      );
+    }
+    return { ...range, bars: this.#photoBars.bars };
   }
 
   // The steps.

@@ -15,7 +15,16 @@ from typing import Final
 
 from benchmarks import rows
 
-NAMES: Final = ("pixels", "heap", "first_view", "clients", "history")
+NAMES: Final = (
+    "pixels",
+    "heap",
+    "first_view",
+    "clients",
+    "strangers",
+    "beside",
+    "history",
+    "commits",
+)
 
 if __name__ == "__main__":
     try:

@@ -39,7 +39,11 @@ export class PartPicture {
   /** `tap`: called in place of opening the picture large. */
   constructor(tap = null) {
     const open = tap ?? (() => this.#enlarge());
-    this.#node = el("button", { class: "part", type: "button", disabled: true, onclick: open }, this.#canvas);
+    this.#node = el(
+      "button",
+      { class: "part", type: "button", disabled: true, onclick: open, "aria-label": text("picture.picture") },
+      this.#canvas,
+    );
     this.#sizes.observe(this.#node);
   }
 

@@ -16,10 +16,11 @@ export async function modelInUse(station, camera) {
   const told = await get(ofStation(station, "judging"));
   const judged = told.cameras.find((one) => one.camera === camera);
   const known = live.stations.get(station);
-  // Of rejects there are pictures, of the others only where the recipe says so.
+  // Only what was published shows what the model saw; parts of earlier starts have it no more.
+  const isPublished = ({ epoch, seq }) => known?.pictures.get(`${epoch}/${seq}`)?.kept === false;
   const parts = [...(known?.verdicts ?? []), ...(known?.rejects ?? [])].filter((one) =>
-    one.camera === camera && one.score !== null && one.model?.sha256 === judged?.model.sha256);
-  parts.sort((one, other) => (other.verdict === "FAIL") - (one.verdict === "FAIL") || other.seq - one.seq);
+    one.camera === camera && one.score !== null && one.model?.sha256 === judged?.model.sha256 && isPublished(one));
+  parts.sort((one, other) => other.judged_us - one.judged_us);
   const seen = await lookedAt(station, parts.slice(0, TRIED));
   if (seen === null) return null;
   const { area, size } = seen;

@@ -88,16 +88,20 @@ function done(kind) {
   return has(`deeds.kind.${kind}`) ? text(`deeds.kind.${kind}`) : kind;
 }
 
+/** How the station notes an exchange of models: from, to, and how many parts the later one was taught. */
+const EXCHANGE = /^(.+?) to (.+?)(?:, taught (\d+) good parts)?$/;
+
 function row(station, deed) {
   const { before, after } = deed;
+  const exchange = ["install", "revert"].includes(deed.kind) ? EXCHANGE.exec(deed.note) : null;
   const who = [deed.by, deed.client].filter(Boolean);
   const cells = {
     when: el("time", {}, moment(deed.at_us)),
     who: who.length > 1 && who[0] !== who[1] ? `${who[0]} (${who[1]})` : who[0] || text("deeds.nobody"),
-    what: done(deed.kind),
+    what: exchange?.[3] ? text("deeds.taught", { count: exchange[3] }) : done(deed.kind),
     subject: deed.kind === "mark" ? part(station, deed.subject) : deed.subject,
-    change: deed.kind === "mark" ? text(`part.marked_${after}`) : [before, after].filter(Boolean).join(" → "),
-    note: deed.note,
+    change: deed.kind === "mark" ? text(`part.marked_${after}`) : change(exchange ? exchange.slice(1, 3) : [before, after]),
+    note: exchange ? "" : deed.note,
   };
   return el(
     "tr",
@@ -106,6 +110,11 @@ function row(station, deed) {
       el("td", { class: one, "data-label": text(`deeds.${one}`) }, cells[one] && el("bdi", {}, cells[one])),
     ),
   );
+}
+
+/** From what to what; of a model's digest the beginning is enough. */
+function change(ends) {
+  return ends.filter(Boolean).map((one) => (/^[0-9a-f]{64}$/.test(one) ? one.slice(0, 12) : one)).join(" → ");
 }
 
 /** A marked part, with a link to what is known of it. */

@@ -14,6 +14,8 @@ import { reason, text } from "../words.js";
 
 const STEPS = ["picture", "region", "photos", "train", "use"];
 const REFRESH_MS = 400;
+/** After this the good parts of the model in use are asked for again, if they were not to be had. */
+const AGAIN_MS = 3000;
 /** Two regions of which this share is common show the same part alike. */
 const ALIKE = 0.9;
 
@@ -41,6 +43,7 @@ class SetUp {
   /** How the good parts of the model in use looked, or null. */
   #inUse = null;
   #looking = false;
+  #lookedAt = 0;
   /** The histogram of the photos: `{key, bars}`; bars are null while they are not known. */
   #photoBars = { key: "", bars: null };
   #wanted = null;
@@ -102,8 +105,9 @@ class SetUp {
     const signal = this.#ending.signal;
     live.addEventListener("photos", (event) => this.#heard(event.detail), { signal });
     live.addEventListener("picture", (event) => {
-      const missing = this.#inUse === null && !this.#looking && rangeOf(this.#set) === null;
-      if (event.detail.station === this.#app.station && missing) void this.#lookAtModel();
+      const missing = (this.#inUse?.range.bars ?? null) === null && rangeOf(this.#set) === null;
+      const due = !this.#looking && performance.now() > this.#lookedAt + AGAIN_MS;
+      if (event.detail.station === this.#app.station && missing && due) void this.#lookAtModel();
     }, { signal });
     for (const kind of ["snapshot", "status"]) {
       live.addEventListener(kind, () => this.#chooseCamera(), { signal });
@@ -202,17 +206,20 @@ class SetUp {
 
   async #lookAtModel() {
     const camera = this.#camera;
-    this.#inUse = null;
+    if (this.#inUse?.camera !== camera) this.#inUse = null;
     this.#looking = true;
     try {
       const found = await modelInUse(this.#app.station, camera);
       if (camera !== this.#camera) return;
-      this.#inUse = found;
-      if (found !== null) found.range.bars = await barsOfPassed(this.#app.station, camera, found.sha256);
+      const isSame = found !== null && found.sha256 === this.#inUse?.sha256;
+      const bars = isSame ? this.#inUse.range.bars : null;
+      const mine = (this.#inUse = found && { ...found, camera, range: { ...found.range, bars } });
+      if (mine !== null) mine.range.bars = await barsOfPassed(this.#app.station, camera, mine.sha256);
     } catch {
       // Then the bars stand beside the best of this hour, and the frame says what is wrong.
     } finally {
       this.#looking = false;
+      this.#lookedAt = performance.now();
     }
   }
 

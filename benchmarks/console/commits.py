@@ -43,12 +43,15 @@ def measure(folder: Path, trials: int, tick: Tick) -> Sequence[Figure]:
                         journals[filed].commit((), verdicts)
                         taken[filed].append(1000 * (time.perf_counter() - begun_s))
                 tick(seq, trials * sum(_GROUPS))
-            ms = {filed: quantile(found, 0.5) for filed, found in taken.items()}
-            ratio = ms[True] / ms[False]
+            # Of neighbours, since what else the machine does comes and goes.
+            pairs = zip(taken[True], taken[False], strict=True)
+            ratio = quantile([one / other for one, other in pairs], 0.5)
             goal, holds = ("≤ 1.05", ratio <= 1.05) if is_usual else ("", None)
             figures += [
-                Figure(f"commit of {size} without, p50", round(ms[False], 3), "ms"),
-                Figure(f"of {size}, ratio", round(ratio, 3), "", goal, holds),
+                Figure(
+                    f"commit of {size} without, p50", round(quantile(taken[False], 0.5), 3), "ms"
+                ),
+                Figure(f"of {size}, with over without, p50", round(ratio, 3), "", goal, holds),
             ]
     return figures
 

@@ -85,24 +85,41 @@ def line(tab: Any) -> None:
 
 
 def history(tab: Any) -> None:
-    """Two parts are marked, and the last reject is looked at."""
+    """Some parts are marked, and the clearest of the last rejects is looked at."""
     tab.evaluate(MARK)
     go(tab, "line")
-    go(tab, "history")
-    touch(tab, "#view .parts .FAIL")
+    seen = tab.evaluate(CLEAREST)
+    tab.evaluate("(seen) => { location.hash = `#/line-1/history?seen=${seen}`; }", seen)
+    tab.locator("#view .detail .pane:not([hidden]) button.part:not([disabled])").wait_for()
+    tab.locator("#view .row .thumb img").nth(8).wait_for()
+    tab.wait_for_timeout(1000)
 
 
-def touch(tab: Any, what: str) -> None:
-    """Click what is there."""
-    found = tab.locator(what)
-    if found.count():
-        found.first.click()
-        tab.wait_for_timeout(1200)
+def limit(tab: Any) -> None:
+    """A higher limit is tried, and the parts that it would let pass are shown."""
+    tab.get_by_role("slider").press("PageUp")
+    tab.locator("#show").click()
+    tab.locator("#view .strip .part img").first.wait_for()
+    tab.wait_for_timeout(1500)
 
 
-def nothing(_: Any) -> None:
-    """The view shows itself."""
+def until(what: str) -> Callable[[Any], None]:
+    """Shows itself, and this is there then."""
 
+    def wait(tab: Any) -> None:
+        tab.locator(what).first.wait_for(state="attached")
+        tab.wait_for_timeout(1500)
+
+    return wait
+
+
+CLEAREST: Final = """async () => {
+  const { get } = await import("/static/api.js");
+  const found = await get("/api/stations/line-1/history", { verdicts: ["FAIL"], limit: 4 });
+  const there = found.entries.filter((one) => one.has_picture).map((one) => one.verdict);
+  there.sort((one, other) => other.score - one.score);
+  return encodeURIComponent(`${there[0].epoch}/${there[0].seq}`);
+}"""
 
 MARK: Final = """async () => {
   const { get, post } = await import("/static/api.js");
@@ -118,11 +135,11 @@ MARK: Final = """async () => {
 VIEWS: Final[dict[str, Callable[[Any], None]]] = {
     "line": line,
     "history": history,
-    "teach": nothing,
-    "limit": nothing,
-    "setup": nothing,
-    "recipe": nothing,
-    "deeds": nothing,
+    "teach": until("#view .tile img"),
+    "limit": limit,
+    "setup": until("#view .bars .band"),
+    "recipe": until("#view .recipes button"),
+    "deeds": until("#view td"),
 }
 
 

@@ -1,6 +1,6 @@
 """What the operator's page promises: how soon a part is seen, and what the line notices of it.
 
-    python -m benchmarks.console             # the whole table, about a quarter of an hour
+    python -m benchmarks.console             # the whole table, about half an hour
     python -m benchmarks.console --quick     # shortened, some minutes on two cores
     python -m benchmarks.console pixels      # some rows; the others keep their last figures
 
@@ -15,7 +15,16 @@ from typing import Final
 
 from benchmarks import rows
 
-NAMES: Final = ("pixels", "heap", "first_view", "clients", "beside", "history")
+NAMES: Final = (
+    "pixels",
+    "heap",
+    "first_view",
+    "clients",
+    "strangers",
+    "beside",
+    "history",
+    "commits",
+)
 
 if __name__ == "__main__":
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -18,10 +17,6 @@ from benchmarks.rows import Row, Tick
 from inspector.client import Commander
 
 CLIENTS: Final = 10
-_BLOCK: Final = 100
-_PAUSE_S: Final = 0.05
-"""Between two parts: twenty a second."""
-
 _READER: Final = """
 import select, socket, sys
 host, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -47,14 +42,14 @@ def measure(folder: Path, trials: int, tick: Tick) -> Sequence[Figure]:
         Commander(daemon.commands) as commander,
     ):
         number = 0
-        _block(commander, number, _BLOCK)  # what is slow at first is over
-        number += _BLOCK
-        while number < trials + _BLOCK:
+        stand.block(commander, number)[0]  # what is slow at first is over
+        number += stand.BLOCK
+        while number < trials + stand.BLOCK:
             for watched in (False, True):
                 with _watching(served.url) if watched else contextlib.nullcontext():
-                    found[watched] += _block(commander, number, _BLOCK)
-                number += _BLOCK
-                tick(min(number - _BLOCK, trials), trials)
+                    found[watched] += stand.block(commander, number)[0]
+                number += stand.BLOCK
+                tick(min(number - stand.BLOCK, trials), trials)
     figures = []
     for share, goal in ((0.5, 1.05), (0.99, 1.25)):
         without, watched_ms = quantile(found[False], share), quantile(found[True], share)
@@ -66,17 +61,6 @@ def measure(folder: Path, trials: int, tick: Tick) -> Sequence[Figure]:
             Figure(f"ratio, {label}", round(ratio, 3), "", f"≤ {goal}", ratio <= goal),
         ]
     return figures
-
-
-def _block(commander: Commander, first: int, count: int) -> list[float]:
-    """ms from each trigger to its verdict."""
-    taken = []
-    for number in range(first + 1, first + count + 1):
-        begun_s = time.monotonic()
-        commander.trigger("top", number)
-        taken.append(1000 * (time.monotonic() - begun_s))
-        time.sleep(_PAUSE_S)
-    return taken
 
 
 @contextlib.contextmanager

@@ -11,10 +11,16 @@ from typing import Any, Final
 
 import numpy as np
 
-from inspector.client import Subscriber
+from inspector.client import Commander, Subscriber
+from inspector.verdict import Verdict
 from inspector.wire.messages import VerdictMessage
 from tests import running, tiny
 from tests.console import serving
+
+BLOCK: Final = 100
+"""Parts of a block; blocks with and without what is measured take turns."""
+_PAUSE_S: Final = 0.05
+"""Between two parts: twenty a second."""
 
 QUERIES: Final = {"sockets": {**running.FREE, "queries": "tcp://127.0.0.1:*"}}
 
@@ -60,6 +66,18 @@ def page_of(folder: Path, daemon: running.Running) -> Iterator[serving.Served]:
     """The page of one line."""
     with serving.serving(folder / "console", {"line-1": serving.addresses(daemon)}) as served:
         yield served
+
+
+def block(commander: Commander, first: int) -> tuple[list[float], int]:
+    """Trigger parts ``first`` + 1 on; ms from each trigger to its verdict, and how many FAULTs."""
+    taken, faults = [], 0
+    for number in range(first + 1, first + BLOCK + 1):
+        begun_s = time.monotonic()
+        verdict = commander.trigger("top", number)
+        taken.append(1000 * (time.monotonic() - begun_s))
+        faults += verdict.verdict == Verdict.FAULT
+        time.sleep(_PAUSE_S)
+    return taken, faults
 
 
 class Published:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspector.detection.manifest import Manifest
 from inspector.journal.schema import BundleInForce, Deed, LimitInForce
 from inspector.wire.messages import (
     AcknowledgeCommand,
@@ -48,6 +49,14 @@ def deed_of(
         after=after,
         note=note,
     )
+
+
+def parts_taught(before: Manifest, after: Manifest) -> int:
+    """How many good parts ``after`` was taught that ``before`` was not; 0 for any other model."""
+    more = after.lineage[len(before.lineage) :]
+    if not more or more[0].parent_fingerprint != before.training_fingerprint:
+        return 0
+    return sum(lesson.parts for lesson in more)
 
 
 def limit_deed(

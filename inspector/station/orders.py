@@ -30,7 +30,7 @@ from inspector.journal.schema import (
 from inspector.judging.alarms import Alarms
 from inspector.judging.judges import Changeover, Judges
 from inspector.logs import say
-from inspector.station.deeds import bundle_deed, deed_of, limit_deed
+from inspector.station.deeds import bundle_deed, deed_of, limit_deed, parts_taught
 from inspector.station.file_changes import changes_since
 from inspector.station.grabber import Grabber
 from inspector.station.inbox import Inbox
@@ -583,9 +583,11 @@ class Orders:
         recipe, camera = new.recipe, new.camera
         loaded = changeover.judges[camera].model
         now = self._installs.now(recipe, camera)
-        model_before = None
+        model_before, lessons = None, 0
         if recipe == self._judges.station.recipe and camera in self._judges:
             model_before = self._judges[camera].model
+            manifests = (one[camera].detector.manifest for one in (self._judges, changeover.judges))
+            lessons = parts_taught(*manifests)
         in_force = self._judges.exchange(changeover, camera)
         self._ledger.adopt(self._judges.station)
         self._installs.take(new, on_probation=in_force)
@@ -603,6 +605,8 @@ class Orders:
         if model_before is not None:
             before = model_before.sha256
             note = f"{model_before.name} {model_before.version} to {model}"
+        if lessons:
+            note += f", taught {lessons} good parts"
         deed = deed_of(
             request, subject=f"{recipe}/{camera}", before=before, after=loaded.sha256, note=note
         )

@@ -19,7 +19,7 @@ from inspector.console.access import Person, RefusedError
 from tests import running, tiny
 from tests.console import serving
 from tests.console.serving import in_a_loop, opened, wait_for
-from tests.station.test_install import large
+from tests.station.test_install import LESSON, large
 
 WHERE = "/api/stations/line-1/install"
 
@@ -135,7 +135,8 @@ def confirm(page: Any) -> str:
 
 @pytest.mark.peers
 def test_an_engineer_installs_a_file_and_goes_back(served, chromium, tmp_path):
-    file = tiny.write_bundle(tmp_path / "taught.onnx", version="78")
+    lesson = LESSON | {"parts": 4}
+    file = tiny.write_bundle(tmp_path / "taught.onnx", version="78", lineage=[lesson])
     own, _ = model_of(served)
     with opened(chromium, served.url) as page:
         found = panel(page)
@@ -154,6 +155,13 @@ def test_an_engineer_installs_a_file_and_goes_back(served, chromium, tmp_path):
         found.get_by_text("from the station's file").wait_for()
         page.locator("#said p.done", has_text="by the model before").wait_for()
         assert model_of(served) == (own, False)
+        # The log names models, and tells a lesson from any other model.
+        page.get_by_role("link", name="Log").click()
+        rows = page.locator("#view tbody tr")
+        rows.filter(has_text="Model of before again").first.wait_for()
+        told = rows.filter(has_text="Model installed, taught 4 good parts").first
+        assert told.locator(".change").inner_text() == f"tiny {own} → tiny 78"
+        panel(page)
         # A photo is refused in words, and what judges stays.
         (tmp_path / "photo.onnx").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
         found.locator("#install-file").set_input_files(tmp_path / "photo.onnx")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from export.training.calibrate import confidence
 from inspector.client import Commander, Viewer
 from tests import running, tiny
 from tests.console.serving import opened, wait_for
@@ -173,6 +174,30 @@ def test_the_limit_is_tried_set_and_taken_back_by_keyboard_and_mouse(served, lin
             desk.limit("r", "top", 0.9, by="Ana")
         page.get_by_text("Last change: Ana").wait_for()
         assert slider.get_attribute("aria-valuenow") == "0.90"
+
+
+@pytest.mark.peers
+def test_the_interval_of_the_limit_moves_with_it(served, line, chromium):
+    with Viewer(line.queries) as viewer:
+        told = viewer.judging().cameras[0].calibration
+    counts = [(0, 1), (0, 150), (1, 150), (75, 150), (150, 150), (3, 10), (200, 5000)]
+    with opened(chromium, f"{served.url}#/line-1/limit") as page:
+        found = page.evaluate(
+            """async (counts) => {
+              const { confidence } = await import("/static/confidence.js");
+              return counts.map(([count, of]) => confidence(count, of));
+            }""",
+            counts,
+        )
+        for (count, of), interval in zip(counts, found, strict=True):
+            assert interval == pytest.approx(confidence(count, of), abs=1e-9)
+        slider = page.get_by_role("slider", name="Limit")
+        for key, limit in (("Home", 0.5), ("End", 2.0)):
+            slider.press(key)
+            rejected = sum(score >= limit for score in told.scores)
+            low, high = (100 * share for share in confidence(rejected, told.good_parts))
+            said = f"Of 100 good parts, limit {limit:.2f} rejects {low:.1f} to {high:.1f}."
+            page.get_by_text(said).wait_for()
 
 
 @pytest.mark.peers

@@ -309,3 +309,12 @@ def test_two_stations_and_two_cameras(belt, tmp_path, chromium):
         page.get_by_label("Which camera").select_option("right")
         assert page.locator(".pane").count() == 1
         assert page.locator(".part_id").inner_text().startswith("right part")
+        # A station that stops is told to whoever looks at another one.
+        page.get_by_label("Station").select_option("line-1")
+        page.locator(".part_id", has_text="of the first").wait_for()
+        assert page.locator("#others button").count() == 0
+        other.desk.stop(by="Ana")
+        page.get_by_role("button", name="line-2: The station has been stopped by somebody").click()
+        page.get_by_role("button", name="Start judging").wait_for()
+        assert page.get_by_label("Station").input_value() == "line-2"
+        assert page.locator("#others button").count() == 0

@@ -391,6 +391,59 @@ def test_a_region_is_drawn_moved_and_pulled_in_camera_pixels(served, chromium, s
 
 
 @pytest.mark.peers
+def test_a_region_is_drawn_by_a_finger(served, chromium):
+    where = new_set(served)
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    with opened(chromium, f"{served.url}#/line-1/setup?step=region", **phone) as page:
+        page.locator(".stage canvas[aria-label*='320']").wait_for()
+        page.locator("#set option:checked").wait_for(state="attached")
+        stage = page.locator(".stage")
+        finger = page.context.new_cdp_session(page)
+
+        def touch(kind, *points):
+            at = [dict(zip("xy", shown_at(stage, *point), strict=True)) for point in points]
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": at})
+
+        touch("touchStart", (60, 40))
+        for step in range(1, 6):
+            touch("touchMove", (60 + 32 * step, 40 + 32 * step))
+        touch("touchEnd")
+        assert fields_of(page) == pytest.approx([60, 40, 160, 160], abs=2)
+        region = dict(zip("xywh", fields_of(page), strict=True))
+        wait_for(lambda: served.client.get(where).json()["region"] == region)
+        # The finger has moved no page.
+        assert page.evaluate("document.querySelector('main').scrollTop") == 0
+
+
+@pytest.mark.peers
+def test_the_histogram_stands_before_that_of_the_good_photos(served, chromium):
+    where = new_set(served)
+    collected_without_doubt(served, where)
+    with opened(chromium, f"{served.url}#/line-1/setup") as page:
+        bands = page.locator(".bars rect.band")
+        bands.first.wait_for(state="attached")
+        page.get_by_text("green: good parts").wait_for()
+        # The photos were taken of what the camera shows: most of it lies below their most.
+        told = page.evaluate("""() => {
+          const found = (kind) => [...document.querySelectorAll(`.bars rect${kind}`)];
+          const most = found(".band").map((one) => 100 - one.y.baseVal.value);
+          const bars = found(":not(.band)").map((one) => one.height.baseVal.value);
+          const within = bars.map((bar, at) => Math.min(bar, most[at]));
+          const sum = (all) => all.reduce((one, other) => one + other, 0);
+          return [most.length, bars.length, sum(within) / sum(bars)];
+        }""")
+        assert told[:2] == [32, 32]
+        assert told[2] > 0.7
+        # Another region of the photos has another histogram.
+        post(served, f"{where}/region", region={"x": 0, "y": 0, "w": 60, "h": 60})
+        before = bands.evaluate_all("all => all.map((one) => one.getAttribute('height')).join()")
+        page.reload()
+        bands.first.wait_for(state="attached")
+        after = bands.evaluate_all("all => all.map((one) => one.getAttribute('height')).join()")
+        assert before != after
+
+
+@pytest.mark.peers
 def test_a_region_is_typed_and_one_beyond_the_picture_is_told(served, chromium):
     new_set(served)
     with opened(chromium, f"{served.url}#/line-1/setup?step=region") as page:

@@ -166,6 +166,60 @@ def test_axe_finds_nothing(served, chromium, axe, size, language):
     assert problems == {}
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_axe_finds_nothing_in_what_opens(served, chromium, axe, size):
+    """Parts, questions, warnings and steps that stand there only once somebody asked for them."""
+    width, height = SIZES[size]
+    options = {"viewport": {"width": width, "height": height}}
+    problems = {}
+    with opened(chromium, served.url, language=LANGUAGES["en"], **options) as page:
+        page.locator("#view > *").first.wait_for()
+
+        def look(name: str) -> None:
+            page.wait_for_timeout(300)
+            for found in axe.run(page).response["violations"]:
+                problems[name, found["id"]] = [node["html"][:160] for node in found["nodes"]][:4]
+
+        def close() -> None:
+            page.keyboard.press("Escape")
+            page.locator("dialog[open]").wait_for(state="detached")
+
+        shown(page, "line")
+        page.locator(".strip li button").first.click()
+        page.get_by_text("Earlier part of").wait_for()
+        look("an earlier part")
+        page.get_by_role("button", name="Stop judging").click()
+        look("a question")
+        close()
+        shown(page, "history")
+        page.get_by_role("button", name="More", exact=True).click()
+        page.locator(".row").first.click()
+        look("a part")
+        page.get_by_role("button", name="Compare").click()
+        page.locator(".row").nth(1).click()
+        page.locator(".pane figcaption").nth(1).wait_for()
+        look("two parts")
+        shown(page, "teach")
+        page.get_by_role("button", name="Last rejects").click()
+        page.locator(".tile .look").first.click()
+        look("a part to teach")
+        close()
+        shown(page, "limit")
+        page.locator("#view .limit:not([hidden]) svg.histogram .before").wait_for()
+        page.get_by_role("slider", name="Limit").press("Home")
+        page.get_by_role("button", name="Show them").click()
+        page.locator(".strip .part").first.wait_for()
+        look("another limit")
+        page.locator(".strip .part").first.click()
+        look("a part at the limit")
+        close()
+        shown(page, "setup")
+        for step in ("region", "photos", "train", "use"):
+            page.locator(f".steps [data-step={step}]").click()
+            look(step)
+    assert problems == {}
+
+
 def test_the_language_is_switched_at_any_time(served, chromium):
     with opened(chromium, served.url) as page:
         page.get_by_role("link", name="History").click()

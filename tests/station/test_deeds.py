@@ -18,9 +18,11 @@ import yaml
 from inspector.client.commander import Commander
 from inspector.client.viewer import Viewer
 from inspector.config.station_file import load_station
+from inspector.detection.manifest import Manifest
 from inspector.errors import CommandError
 from inspector.journal.reader import Reader
 from inspector.journal.schema import Deed, LimitInForce
+from inspector.station.deeds import parts_taught
 from inspector.station.recipes import with_limits
 from inspector.verdict import Verdict
 from inspector.wire.judging import JudgedField
@@ -286,3 +288,25 @@ def test_an_alarm_is_acknowledged_until_it_ends(tmp_path, bundle):
         while not (alarms := desk.status().alarms):
             assert time.monotonic() < until
         assert alarms[0].acknowledged_us is None
+
+
+def test_parts_are_taught_only_from_one_model_to_its_heir():
+    lesson = {
+        "created": "2024-05-01T10:00:00+00:00",
+        "parts": 5,
+        "fingerprint": "1" * 64,
+        "parent_version": "1",
+        "parent_fingerprint": "0" * 64,
+        "bank_replaced": 3,
+    }
+    second = lesson | {"parts": 2, "parent_fingerprint": "2" * 64}
+    base = tiny.manifest(tiny.model())
+    plain = Manifest.model_validate(base)
+    once = Manifest.model_validate(base | {"lineage": [lesson], "training_fingerprint": "2" * 64})
+    twice = Manifest.model_validate(base | {"lineage": [lesson, second]})
+    other = Manifest.model_validate(base | {"training_fingerprint": "9" * 64})
+    assert parts_taught(plain, once) == 5
+    assert parts_taught(once, twice) == 2
+    assert parts_taught(plain, twice) == 7
+    for before, after in ((plain, plain), (once, plain), (other, once), (once, once)):
+        assert parts_taught(before, after) == 0

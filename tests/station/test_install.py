@@ -38,6 +38,16 @@ from tests.parties import make_keys
 from tests.station.test_deeds import deeds, in_short
 from tests.stations import Relay, free_ports
 
+LESSON = {
+    "created": "2024-05-01T10:00:00+00:00",
+    "parts": 5,
+    "fingerprint": "1" * 64,
+    "parent_version": "2",
+    "parent_fingerprint": "0" * 64,
+    "bank_replaced": 3,
+}
+"""What a bundle says of good parts that it was taught, in place of one by this module."""
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
@@ -112,7 +122,8 @@ def sha256(path: Path) -> str:
 
 
 def test_an_installed_bundle_judges_at_once_and_after_a_crash(tmp_path, made):
-    one, two, three = made("1"), made("2"), made("3")
+    one, two = made("1"), made("2")
+    three = tiny.write_bundle(tmp_path / "three.onnx", version="3", lineage=[LESSON])
     station = write(tmp_path, one)
     heard: list[tuple[int, int]] = []
     with working(station) as (daemon, desk):
@@ -160,7 +171,8 @@ def test_an_installed_bundle_judges_at_once_and_after_a_crash(tmp_path, made):
             ("revert", "Ann", "r/top", sha256(three), sha256(two)),
             ("revert", "Ann", "r/top", sha256(two), sha256(one)),
         ]
-        assert [deed.note for deed in deeds(daemon)][:2] == ["tiny 1 to tiny 2", "tiny 2 to tiny 3"]
+        notes = ["tiny 1 to tiny 2", "tiny 2 to tiny 3, taught 5 good parts", "tiny 3 to tiny 2"]
+        assert [deed.note for deed in deeds(daemon)][:3] == notes
         until(lambda: names(tmp_path) == [])
 
 

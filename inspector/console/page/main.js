@@ -5,7 +5,7 @@ import { el, fill } from "./dom.js";
 import { live } from "./live.js";
 import { explained } from "./original.js";
 import * as words from "./words.js";
-import { lacksModel } from "./wrong.js";
+import { lacksModel, whatIsWrong } from "./wrong.js";
 import { logIn } from "./views/log_in.js";
 
 const text = words.text;
@@ -117,6 +117,7 @@ function draw() {
       el("img", { src: "/static/icon.svg", alt: "", width: 28, height: 28 }),
       app.session.stations.length > 1 ? stations : el("strong", {}, app.session.stations[0]),
       el("span", { id: "health", role: "status" }),
+      el("span", { id: "others", role: "status" }),
       el("nav", { "aria-label": text("frame.views") }, menu),
       frameLanguage(),
       who,
@@ -214,6 +215,37 @@ function health() {
       : ["bad", "frame.no_station"];
   shown.className = kind;
   shown.textContent = text(key);
+  others();
+}
+
+/** Stations that judge nothing while another one is looked at: the way to the first, and how many more. */
+function others() {
+  const names = live.connected ? app.session.stations.filter((name) => name !== app.station) : [];
+  const stops = names.flatMap((name) => {
+    const found = whatIsWrong(live.stations.get(name), true).find((one) => one.kind === "stop");
+    return found ? [{ name, said: text(`wrong.${found.key}`, found.values) }] : [];
+  });
+  const node = document.querySelector("#others");
+  const told = JSON.stringify(stops);
+  // A button that has the focus stays.
+  if (node.dataset.told === told) return;
+  node.dataset.told = told;
+  const [first] = stops;
+  fill(
+    node,
+    first && el(
+      "button",
+      {
+        class: "plain", title: first.said, "aria-label": `${first.name}: ${first.said}`,
+        onclick: () => {
+          app.station = first.name;
+          app.go("line");
+        },
+      },
+      first.name,
+    ),
+    stops.length > 1 ? el("span", { class: "soft" }, ` +${stops.length - 1}`) : null,
+  );
 }
 
 function changeStation(event) {

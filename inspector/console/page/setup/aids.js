@@ -15,6 +15,8 @@ const DARK = 40;
 const BRIGHT = 215;
 /** Below this share of the best sharpness the picture counts as less sharp. */
 const LESS = 0.8;
+/** So far from the good parts' range the mean brightness may be. */
+const SLACK = 10;
 
 const small = new OffscreenCanvas(SIDE, SIDE);
 const context = small.getContext("2d", { willReadFrequently: true });
@@ -77,6 +79,7 @@ export class Aids {
   #sharp = meter();
   #light = meter();
   #bars = el("svg", { class: "bars", viewBox: `0 0 ${BARS} 100`, preserveAspectRatio: "none", role: "img" });
+  #legend = el("span", { class: "legend", hidden: true }, text("setup.green"));
   #focus = el("p", { class: "advice", id: "focus-advice" });
   #exposure = el("p", { class: "advice", id: "light-advice" });
   node = el(
@@ -97,7 +100,8 @@ export class Aids {
       el("h3", {}, text("setup.light")),
       this.#light.node,
       this.#bars,
-      el("div", { class: "ends soft" }, el("span", {}, text("setup.black")), el("span", {}, text("setup.white"))),
+      el("div", { class: "ends soft" },
+        el("span", {}, text("setup.black")), this.#legend, el("span", {}, text("setup.white"))),
       this.#exposure,
     ),
   );
@@ -106,7 +110,10 @@ export class Aids {
     this.#best = 0;
   }
 
-  /** `good`: `{brightness, sharpness}` of good parts, each `[low, high]`, or null. */
+  /**
+   * `good`: `{brightness, sharpness}` of good parts, each `[low, high]`, and `bars`, 32 of them, or
+   * null where these are not known; or null. The bands have what the advice takes for well.
+   */
   show(found, good) {
     const range = good && (found.coarse ? { ...good, sharpness: null } : good);
     // Beside other good parts it is measured otherwise, and the best so far says nothing.
@@ -114,32 +121,40 @@ export class Aids {
     this.#good = good;
     this.#best = Math.max(this.#best, found.sharpness);
     const top = 1.15 * Math.max(this.#best, range?.sharpness?.[1] ?? 0, 1);
+    const [least, most] = range?.sharpness ?? [];
     this.#sharp.show(found.sharpness / top, {
-      band: range?.sharpness?.map((one) => one / top),
+      band: range?.sharpness && [(LESS * least) / top, most / top],
       mark: this.#best / top,
       label: text("setup.focus_label", {
         now: number(found.sharpness, 1), best: number(this.#best, 1),
       }),
     });
     this.#light.show(found.brightness / 255, {
-      band: range?.brightness.map((one) => one / 255),
+      band: range && [range.brightness[0] - SLACK, range.brightness[1] + SLACK].map((one) => one / 255),
       label: text("setup.light_label", { now: number(found.brightness) }),
     });
-    const most = Math.max(...found.bars, 0.02);
-    fill(
-      this.#bars,
-      found.bars.map((one, at) =>
-        el("rect", {
-          x: at + 0.1, width: 0.8, y: 100 - (100 * one) / most, height: (100 * one) / most,
-          class: at === 0 || at === BARS - 1 ? "end" : "",
-        }),
-      ),
-    );
+    this.#histogram(found.bars, range?.bars ?? null);
+    this.#legend.hidden = range === null;
     this.#bars.setAttribute("aria-label", text("setup.bars_label", {
       white: number(100 * found.white), black: number(100 * found.black),
     }));
     advise(this.#focus, ...focusAdvice(found, range, this.#best));
     advise(this.#exposure, ...lightAdvice(found, range));
+  }
+
+  /** The bars, each before the range of good parts. */
+  #histogram(bars, good) {
+    const most = Math.max(...bars, ...(good ?? []).map(([, high]) => high), 0.02);
+    const rect = (kind, at, inset, low, high) =>
+      el("rect", {
+        class: kind, x: at + inset, width: 1 - 2 * inset,
+        y: 100 - (100 * high) / most, height: (100 * (high - low)) / most,
+      });
+    fill(
+      this.#bars,
+      good?.map(([low, high], at) => rect("band", at, 0, low, high)),
+      bars.map((one, at) => rect(at === 0 || at === BARS - 1 ? "end" : "", at, good ? 0.25 : 0.1, 0, one)),
+    );
   }
 }
 
@@ -156,8 +171,8 @@ function lightAdvice(found, range) {
   if (found.white > CLIPPED) return ["bad", "setup.too_bright", values];
   if (found.black > EMPTY || found.brightness < DARK) return ["bad", "setup.too_dark", values];
   if (found.brightness > BRIGHT) return ["bad", "setup.rather_bright", values];
-  if (range && found.brightness < range.brightness[0] - 10) return ["bad", "setup.darker", values];
-  if (range && found.brightness > range.brightness[1] + 10) return ["bad", "setup.brighter", values];
+  if (range && found.brightness < range.brightness[0] - SLACK) return ["bad", "setup.darker", values];
+  if (range && found.brightness > range.brightness[1] + SLACK) return ["bad", "setup.brighter", values];
   return ["well", range ? "setup.light_as_good" : "setup.light_good", values];
 }
 
@@ -183,8 +198,8 @@ function meter() {
     show(now, told) {
       value.setAttribute("width", 100 * Math.min(1, now));
       const [low, high] = told.band ?? [0, 0];
-      band.setAttribute("x", 100 * low);
-      band.setAttribute("width", 100 * Math.max(told.band ? 0.01 : 0, Math.min(1, high) - low));
+      band.setAttribute("x", 100 * Math.max(0, low));
+      band.setAttribute("width", 100 * Math.max(told.band ? 0.01 : 0, Math.min(1, high) - Math.max(0, low)));
       mark.setAttribute("x", told.mark ? 100 * told.mark : -5);
       node.setAttribute("aria-label", told.label);
     },

@@ -7,18 +7,20 @@ import { live } from "../live.js";
 const TRIED = 6;
 
 /**
- * `{area, size, range}` of a camera: the rectangle of its picture that is judged, the size at which
- * the model sees it, and `{brightness, sharpness}` of the good parts, each `[low, high]`. Null where
- * the station does not tell, or has not judged a part whose picture was published.
+ * `{area, size, sha256, range}` of a camera: the rectangle of its picture that is judged, the size at
+ * which the model sees it, which model that is, and `{brightness, sharpness}` of the good parts, each
+ * `[low, high]`. Null where the station does not tell, or has not judged a part whose picture was
+ * published.
  */
 export async function modelInUse(station, camera) {
   const told = await get(ofStation(station, "judging"));
   const judged = told.cameras.find((one) => one.camera === camera);
   const known = live.stations.get(station);
-  // Of rejects there are pictures, of the others only where the recipe says so.
+  // Only what was published shows what the model saw; parts of earlier starts have it no more.
+  const isPublished = ({ epoch, seq }) => known?.pictures.get(`${epoch}/${seq}`)?.kept === false;
   const parts = [...(known?.verdicts ?? []), ...(known?.rejects ?? [])].filter((one) =>
-    one.camera === camera && one.score !== null && one.model?.sha256 === judged?.model.sha256);
-  parts.sort((one, other) => (other.verdict === "FAIL") - (one.verdict === "FAIL") || other.seq - one.seq);
+    one.camera === camera && one.score !== null && one.model?.sha256 === judged?.model.sha256 && isPublished(one));
+  parts.sort((one, other) => other.judged_us - one.judged_us);
   const seen = await lookedAt(station, parts.slice(0, TRIED));
   if (seen === null) return null;
   const { area, size } = seen;
@@ -26,6 +28,7 @@ export async function modelInUse(station, camera) {
   return {
     area,
     size,
+    sha256: judged.model.sha256,
     range: {
       brightness: [exposure.brightness_low, exposure.brightness_high],
       // The station tells a variance.

@@ -154,17 +154,21 @@ function done(kind) {
   return has(`deeds.kind.${kind}`) ? text(`deeds.kind.${kind}`) : kind;
 }
 
+/** How the station notes an exchange of models: from, to, and how many parts the later one was taught. */
+const EXCHANGE = /^(.+?) to (.+?)(?:, taught (\d+) good parts)?$/;
+
 function row(station, deed) {
   const { before, after } = deed;
+  const exchange = ["install", "revert"].includes(deed.kind) ? EXCHANGE.exec(deed.note) : null;
   const who = [deed.by, deed.client].filter(Boolean);
   const cells = {
     when: el("time", {}, moment(deed.at_us)),
     who: who.length > 1 && who[0] !== who[1] ? `${who[0]} (${who[1]})` : who[0] || text("deeds.nobody"),
-    what: done(deed.kind),
+    what: exchange?.[3] ? text("deeds.taught", { count: exchange[3] }) : done(deed.kind),
     subject: subject(station, deed),
-    change: change(deed),
+    change: exchange ? exchange.slice(1, 3).join(" → ") : change(deed),
     // Of an alarm that somebody has seen: what the station said of it.
-    note: deed.kind === "acknowledge" ? original(deed.note) : deed.note,
+    note: exchange ? "" : deed.kind === "acknowledge" ? original(deed.note) : deed.note,
   };
   return el(
     "tr",

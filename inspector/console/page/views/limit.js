@@ -2,6 +2,7 @@
 
 import { get, ofStation, post } from "../api.js";
 import { Histogram } from "../charts.js";
+import { confidence } from "../confidence.js";
 import { el, fill, options } from "../dom.js";
 import { live } from "../live.js";
 import { explained } from "../original.js";
@@ -170,7 +171,13 @@ export function open(root, app, parameters) {
         : others.length === 0
         ? text("limit.no_change", count)
         : text(rises ? "limit.would_pass" : "limit.would_fail", count);
-    fill(effect, el("p", { class: "sentence" }, sentence), warnings().map(warning));
+    const sure = interval();
+    fill(
+      effect,
+      el("p", { class: "sentence" }, sentence),
+      sure && el("p", { class: "interval" }, sure),
+      warnings().map(warning),
+    );
     unfolds.hidden = others.length === 0 && !isShown;
     unfolds.textContent = text(isShown ? "limit.hide" : "limit.show");
     unfolds.setAttribute("aria-expanded", String(isShown));
@@ -178,15 +185,25 @@ export function open(root, app, parameters) {
     apply.textContent = app.may("engineer")
       ? text("limit.apply", { limit: number(tried, 2) })
       : text("limit.needs_engineer");
-    const { calibration } = judged;
-    const low = number(100 * calibration.interval_low, 1);
-    about.textContent = text("limit.about", {
-      count: number(calibration.good_parts),
-      low,
-      high: number(100 * calibration.interval_high, 1),
-    });
+    about.textContent = text("limit.about", { count: number(judged.calibration.good_parts) });
     history();
     if (isShown) shown(others);
+  }
+
+  /** How many good parts of the training reach the limit that is tried. */
+  function goodRejected() {
+    const { scores: good, good_parts: of, good_rejected: known } = judged.calibration;
+    if (tried === 1) return known;
+    // Of very many parts the station tells a selection.
+    return good.length ? Math.round((good.filter((score) => score >= tried).length / good.length) * of) : 0;
+  }
+
+  /** How many good parts the limit that is tried rejects, as far as those of the training tell. */
+  function interval() {
+    const { scores: good, good_parts: of } = judged.calibration;
+    if (good.length === 0) return null;
+    const [low, high] = confidence(goodRejected(), of).map((share) => number(100 * share, 1));
+    return text("limit.interval", { limit: number(tried, 2), low, high });
   }
 
   function warning(words) {
@@ -197,14 +214,14 @@ export function open(root, app, parameters) {
     const marked = scores.marked.filter(part);
     const missed = marked.filter((one) => one.label === "bad" && !fails(one, tried)).length;
     const wrong = marked.filter((one) => one.label === "good" && fails(one, tried)).length;
-    const { scores: good, good_parts: of } = judged.calibration;
-    const share = good.length ? good.filter((score) => score >= tried).length / good.length : 0;
+    const { good_parts: of } = judged.calibration;
+    const count = goodRejected();
     const test = judged.self_test;
     const expected = test?.expected ?? test?.score ?? null;
     return [
       missed ? text("limit.missed", { count: number(missed) }) : null,
       wrong ? text("limit.wrong", { count: number(wrong) }) : null,
-      share > 0 ? text("limit.good_rejected", { count: number(Math.round(share * of)), of: number(of) }) : null,
+      count > 0 ? text("limit.good_rejected", { count: number(count), of: number(of) }) : null,
       expected !== null && expected < tried && tried > inForce()
         ? text("limit.defect", { defect: test.defect, score: number(expected, 2) })
         : null,

@@ -5,6 +5,7 @@ import { el, fill } from "../dom.js";
 import { live } from "../live.js";
 import { explained } from "../original.js";
 import { Aids, measure } from "../setup/aids.js";
+import { barsOfPassed, barsOfPhotos } from "../setup/good_bars.js";
 import { modelInUse } from "../setup/model_in_use.js";
 import { Photos, ofSet, rangeOf } from "../setup/photos.js";
 import { LEAST, Stage } from "../setup/stage.js";
@@ -14,6 +15,8 @@ import { briefly, text } from "../words.js";
 
 const STEPS = ["picture", "region", "photos", "train", "use"];
 const REFRESH_MS = 400;
+/** After this the good parts of the model in use are asked for again, if they were not to be had. */
+const AGAIN_MS = 3000;
 /** Two regions of which this share is common show the same part alike. */
 const ALIKE = 0.9;
 
@@ -45,6 +48,9 @@ class SetUp {
   /** How the good parts of the model in use looked, or null. */
   #inUse = null;
   #looking = false;
+  #lookedAt = 0;
+  /** The histogram of the photos: `{key, bars}`; bars are null while they are not known. */
+  #photoBars = { key: "", bars: null };
   #wanted = null;
   #making = false;
   #sending = false;
@@ -107,8 +113,9 @@ class SetUp {
     const signal = this.#ending.signal;
     live.addEventListener("photos", (event) => this.#heard(event.detail), { signal });
     live.addEventListener("picture", (event) => {
-      const missing = this.#inUse === null && !this.#looking && rangeOf(this.#set) === null;
-      if (event.detail.station === this.#app.station && missing) void this.#lookAtModel();
+      const missing = (this.#inUse?.range.bars ?? null) === null && rangeOf(this.#set) === null;
+      const due = !this.#looking && performance.now() > this.#lookedAt + AGAIN_MS;
+      if (event.detail.station === this.#app.station && missing && due) void this.#lookAtModel();
     }, { signal });
     for (const kind of ["snapshot", "status"]) {
       live.addEventListener(kind, () => this.#chooseCamera(), { signal });
@@ -225,15 +232,20 @@ class SetUp {
 
   async #lookAtModel() {
     const camera = this.#camera;
-    this.#inUse = null;
+    if (this.#inUse?.camera !== camera) this.#inUse = null;
     this.#looking = true;
     try {
       const found = await modelInUse(this.#app.station, camera);
-      if (camera === this.#camera) this.#inUse = found;
+      if (camera !== this.#camera) return;
+      const isSame = found !== null && found.sha256 === this.#inUse?.sha256;
+      const bars = isSame ? this.#inUse.range.bars : null;
+      const mine = (this.#inUse = found && { ...found, camera, range: { ...found.range, bars } });
+      if (mine !== null) mine.range.bars = await barsOfPassed(this.#app.station, camera, mine.sha256);
     } catch {
       // Then the bars stand beside the best of this hour, and the frame says what is wrong.
     } finally {
       this.#looking = false;
+      this.#lookedAt = performance.now();
     }
   }
 
@@ -292,7 +304,7 @@ class SetUp {
     const region = this.#stage.region;
     const whole = { x: 0, y: 0, w: size.width, h: size.height };
     // What is compared with good parts is measured where and as they were.
-    const own = rangeOf(this.#set);
+    const own = this.#rangeOfPhotos(size);
     const model = own === null && isWithin(this.#inUse?.area, whole) ? this.#inUse : null;
     const alike = model !== null && (region === null || overlap(region, model.area) > ALIKE);
     const one = alike ? model.area : region ?? whole;
@@ -300,6 +312,23 @@ class SetUp {
     if (alike) this.#aids.show(measure(bitmap, area, model.size), model.range);
     else this.#aids.show(measure(bitmap, area), own);
     if (this.#step === "region") this.#showRegion();
+  }
+
+  /** How the photos look; their histogram is measured when it is first asked for. */
+  #rangeOfPhotos(size) {
+    const range = rangeOf(this.#set);
+    if (range === null) return null;
+    const { number, region, photos } = this.#set;
+    const key = JSON.stringify([number, region, photos.slice(-1).map((one) => one.name)]);
+    if (key !== this.#photoBars.key) {
+      const mine = (this.#photoBars = { key, bars: this.#photoBars.bars });
+      barsOfPhotos(this.#app.station, this.#set, size.width).then(
+        (bars) => (mine.bars = bars),
+        // Then the bars stand alone; the frame says what is wrong.
+        () => {},
+      );
+    }
+    return { ...range, bars: this.#photoBars.bars };
   }
 
   // The steps.

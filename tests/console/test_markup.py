@@ -1,0 +1,74 @@
+"""A station whose every name and word is markup: the page shows it as text."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from inspector.wire.publisher import Publisher
+from tests import messages, stations
+from tests.console import serving
+from tests.console.serving import opened
+
+pytestmark = pytest.mark.peers
+
+MARKUP = "<img src=x onerror=\"document.title='owned'\">"
+
+
+@pytest.fixture
+def hostile() -> Iterator[dict[str, str]]:
+    """Where something says what no station file lets a station say; it answers no question."""
+    verdicts, images, commands, queries = stations.free_ports(4)
+    over = threading.Event()
+
+    def publish() -> None:
+        seq = 0
+        while not over.wait(0.1):
+            seq += 1
+            changes = {"camera": MARKUP, "recipe": MARKUP, "detail": MARKUP, "part_id": MARKUP}
+            fault = {"verdict": "FAULT", "reason": "camera_lost", "score": None}
+            publisher.send_verdict(messages.verdict(seq, **changes, **fault))
+            camera = {
+                "name": MARKUP,
+                "state": "lost",
+                "detail": MARKUP,
+                "frames": 0,
+            }
+            words = dict.fromkeys(("trouble", "alarm", "drift", "storage", "recipe"), MARKUP)
+            publisher.send_status(messages.status(seq, cameras=(camera,), **words))
+
+    with contextlib.closing(Publisher(verdicts, images)) as publisher:
+        thread = threading.Thread(target=publish)
+        thread.start()
+        try:
+            yield {
+                "verdicts": verdicts,
+                "images": images,
+                "commands": commands,
+                "queries": queries,
+            }
+        finally:
+            over.set()
+            thread.join()
+
+
+def test_what_a_station_says_is_never_markup(hostile, chromium, tmp_path):
+    with (
+        serving.serving(tmp_path, {"line-1": hostile}) as served,
+        opened(chromium, f"{served.url}#/line-1/line") as page,
+    ):
+        page.locator(".part_id", has_text=MARKUP).wait_for()
+        page.locator(".wrong button").click()
+        page.locator(".wrong small", has_text=MARKUP).first.wait_for()
+        page.locator(".cameras b", has_text=MARKUP).wait_for()
+        page.get_by_text(MARKUP).nth(4).wait_for()
+        for view in ("history", "teach", "setup", "line"):
+            page.locator(f"nav a[data-view={view}]").click()
+            page.locator(f"#view[data-view={view}] > *").first.wait_for()
+            page.wait_for_timeout(500)
+            assert page.locator("img[src=x]").count() == 0
+            assert "owned" not in page.title()
+        page.problems.clear()

@@ -33,6 +33,8 @@ _HEADERS: Final = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 _READS: Final = frozenset({"GET", "HEAD"})
+LONGEST_HEAD: Final = 16_384
+"""Of a request: its line, names and values. A head that comes in one piece passes uvicorn's."""
 _MOST_BYTES: Final = 2**20
 """Of a body, unless its route takes more (:func:`inspector.console.access.take_up_to`)."""
 _BODY_S: Final = 10.0
@@ -92,6 +94,7 @@ class Guard:
 
         headers = Headers(scope=scope)
         try:
+            _check_form(scope, headers, body)
             self._identify(scope, headers, cookie)
         except RefusedError as error:
             await _answer(scope["path"], error)(scope, body.receive, guarded)
@@ -220,6 +223,16 @@ class _Body:
                 if message["type"] != "http.request" or not message.get("more_body", False):
                     return
                 read += len(message["body"])
+
+
+def _check_form(scope: Scope, headers: Headers, body: _Body) -> None:
+    """Raise :class:`RefusedError` for a request that no browser makes."""
+    head = sum(len(name) + len(value) for name, value in headers.raw)
+    if head + len(scope.get("raw_path") or b"") + len(scope["query_string"]) > LONGEST_HEAD:
+        raise RefusedError(431, "too_long", f"{LONGEST_HEAD // 1000} kB")
+    if scope["method"] in _READS and not body.is_over:
+        # Nothing reads it, and an answer that is streamed would be broken by it.
+        raise RefusedError(400, "malformed", "body")
 
 
 def _answer(path: str, error: RefusedError) -> Response:

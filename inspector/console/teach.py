@@ -23,7 +23,7 @@ from starlette.routing import Route
 from inspector.client import Commander, Viewer
 from inspector.config.yaml_file import NAME
 from inspector.console.access import RefusedError, allowed, person
-from inspector.console.app import body, line_of
+from inspector.console.app import body, line_of, well_formed
 from inspector.console.basket import RESERVE_BYTES, BasketPart, basket_of
 from inspector.console.jobs import JobState, Report, Step, jobs_of
 from inspector.console.line import Line
@@ -31,7 +31,7 @@ from inspector.console.training import Training
 from inspector.errors import CommandError
 from inspector.files import reason_of
 from inspector.logs import say
-from inspector.wire.messages import ModelField, VerdictMessage
+from inspector.wire.messages import ModelField, RecipeCommand, VerdictMessage
 from inspector.wire.queries import EntryField, HistoryQuery, PictureQuery
 
 KIND: Final = "teach"
@@ -258,6 +258,9 @@ def _asked(told: dict[str, Any]) -> tuple[str, str]:
     recipe, camera = told.get("recipe"), told.get("camera")
     if not isinstance(recipe, str) or not isinstance(camera, str):
         raise RefusedError(400, "malformed")
+    with well_formed():
+        RecipeCommand(recipe=recipe)
+        HistoryQuery(camera=camera)
     return recipe, camera
 
 

@@ -373,3 +373,21 @@ def test_the_log_of_a_page_has_few_lines_however_often_it_is_asked(alone):
     for number in range(60):
         alone.client.get("/", headers={"Host": f"evil-{number}.example"})
     assert alone.log.count("\n") - before <= 21
+
+
+def test_whoever_leaves_or_asks_for_another_protocol_is_no_mistake_of_the_page(alone):
+    token = alone.client.headers["X-CSRF-Token"]
+    with post(alone, "/api/stations/line-1/deeds/mark", token, "Content-Length: 20\r\n") as peer:
+        peer.sendall(b"{")
+        time.sleep(0.2)
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    assert alone.client.get("/api/session", headers=upgrade).status_code == 200
+    with post(alone, "/", token) as peer:
+        peer.sendall(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n")
+        told = b""
+        while piece := peer.recv(4096):
+            told += piece
+        assert b"HTTP/1.1 400 " in told and b"malformed" in told
+    wait_for(lambda: alone.client.get("/api/session").status_code == 200)
+    time.sleep(0.2)
+    assert "Traceback" not in alone.log and "pip install" not in alone.log, alone.log

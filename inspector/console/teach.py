@@ -396,7 +396,7 @@ async def _change(request: Request) -> Response:
         raise RefusedError(404, "unknown")
     say("deed", station=line.name, deed=deed, by=who.name)
     used = {"deed": deed, "by": who.name, "at_us": time.time_ns() // 1000}
-    await jobs_of(request).amend(KIND, line.name, used=used)
+    await jobs_of(request).amend(job, used=used)
     if deed == "use":
         # The run knows these parts now, and would refuse to be taught them again.
         taught = [part["id"] for part in job.result["parts"]]

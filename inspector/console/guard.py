@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -32,6 +33,7 @@ _HEADERS: Final = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+_HOST: Final = re.compile(r"(\[[^\[\]@/]*\]|[^\[\]:@/]*)(?::[0-9]{0,5})?")
 _READS: Final = frozenset({"GET", "HEAD"})
 LONGEST_HEAD: Final = 16_384
 """Of a request: its line, names and values. A head that comes in one piece passes uvicorn's."""
@@ -248,10 +250,9 @@ def _holds(sessions: Sessions, session: Session) -> Callable[[], bool]:
 
 
 def _name_of(host: str) -> str:
-    """A host without its port, such as the ``[::1]:8080`` of a header."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    """A host without its port, such as the ``[::1]:8080`` of a header; "" for what is no host."""
+    found = _HOST.fullmatch(host)
+    return "" if found is None else found[1].strip("[]")
 
 
 def _has(headers: list[tuple[bytes, bytes]], name: bytes) -> bool:

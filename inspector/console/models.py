@@ -213,7 +213,7 @@ class Models:
             notes = _notes_of(folder)
             if notes is not None and notes.station == station and notes.sha256:
                 told = {"folder": str(folder), "report": (folder / "run" / "report.html").exists()}
-                with contextlib.suppress(OSError, ValueError, KeyError):
+                with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
                     told |= outcome_of(folder / "run")
                 found.append((int(folder.name), notes, told))
         return sorted(found, key=lambda one: -one[0])

@@ -223,7 +223,7 @@ def _check_run(run: Path | None, model: ModelField) -> Path:
         version = f"{outcome['created'][:10].replace('-', '')}-{facts['fingerprint'][:8]}"
     except OSError as error:
         raise RefusedError(409, "no_run", f"{run}: {reason_of(error)}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise RefusedError(409, "no_run", f"{run}: no training run") from None
     if version != model.version:
         raise RefusedError(409, "run_other", f"{run}: {version}, {model.version}")

@@ -55,7 +55,7 @@ class Training:
                 made = json.loads((self._models / f"{sha256}.json").read_bytes())
                 if (run := Path(made["run"])).is_dir():
                     return run
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 pass
         named = self._tools.runs.get(station, {}).get(recipe, {}).get(camera)
         # A command of a job runs in another folder.

@@ -156,7 +156,15 @@ def test_a_form_of_another_site_does_nothing_here(alone):
 
 
 def test_a_name_that_is_turned_towards_this_address_is_no_name_of_the_page(alone):
-    for host in ("evil.example", "evil.example:80", "", "127.0.0.1.evil.example", "[::2]"):
+    strange = ("127.0.0.1:80@evil.example", "127.0.0.1:80/evil", "[::1]evil.example", "localhost:x")
+    for host in (
+        *strange,
+        "evil.example",
+        "evil.example:80",
+        "",
+        "127.0.0.1.evil.example",
+        "[::2]",
+    ):
         for path in ("/", "/api/session", "/api/events", "/static/main.js"):
             answer = alone.client.get(path, headers={"Host": host})
             assert answer.status_code == 421

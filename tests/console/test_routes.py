@@ -17,10 +17,11 @@ from starlette.applications import Starlette
 from starlette.convertors import IntegerConvertor
 from starlette.routing import Mount, Route
 
-from inspector.config.console_file import ConsoleFile
+from inspector.config.console_file import ConsoleFile, TrainingTools
 from inspector.config.console_users import ROLES
 from inspector.console.guard import Guard
 from inspector.console.server import Console
+from inspector.console.training import Training
 from inspector.console.users import add_user
 from tests import running
 
@@ -308,3 +309,13 @@ def addresses(path: str) -> Iterator[str]:
 def check(answer: httpx.Response) -> None:
     asked = answer.request
     assert answer.status_code != 500, (asked.method, asked.url, asked.content[:200], answer.text)
+
+
+@pytest.mark.parametrize("told", ["[" * 100_000, '{"run": 5}', "[]", "\x00", '{"run": "/none"}'])
+def test_a_damaged_note_of_a_model_is_as_none(tmp_path, told):
+    sha256 = "0" * 64
+    training = Training(TrainingTools(), tmp_path)
+    training.remember(sha256, tmp_path)
+    assert training.run_of("line-1", "r", "top", sha256) == tmp_path
+    (tmp_path / "models" / f"{sha256}.json").write_text(told)
+    assert training.run_of("line-1", "r", "top", sha256) is None

@@ -19,6 +19,7 @@ from starlette.routing import Mount, Route
 
 from inspector.config.console_file import ConsoleFile, TrainingTools
 from inspector.config.console_users import ROLES
+from inspector.console import deeds
 from inspector.console.guard import Guard
 from inspector.console.server import Console
 from inspector.console.training import Training
@@ -147,6 +148,8 @@ def test_every_route_is_somebodys(page):
         head = path.partition("{deed}")[0]
         assert any(one[0] == method and one[1].startswith(head) for one in WHO)
     assert whole <= WHO.keys(), f"say in WHO whose these are: {whole - WHO.keys()}"
+    told = {one[1].rsplit("/", 1)[1]: least for one, least in WHO.items() if "/deeds/" in one[1]}
+    assert told == deeds._ROLES
     many = tuple(f"{STATION}/{one.partition('{')[0]}" for one in MANY)
     gone = {one for one in WHO.keys() - whole if not one[1].startswith(many)}
     assert not gone, f"there are no such routes: {gone}"
@@ -280,10 +283,10 @@ def test_no_address_and_no_body_breaks_the_page(page, served):
         for method, path, _ in routes(page.app):
             if path in {"/api/events", "/static"} or "log-" in path:
                 continue
-            deeds = re.findall(r"\{deed\}", path) and [
+            several = re.findall(r"\{deed\}", path) and [
                 one[1].rsplit("/", 1)[1] for one in WHO if one[1].startswith(path[:-6])
             ]
-            for deed in deeds or [""]:
+            for deed in several or [""]:
                 address = path.replace("{deed}", deed).replace("{station}", "line-1")
                 for sent in addresses(address):
                     check(client.request(method, sent, content=b"{}" if method == "POST" else None))

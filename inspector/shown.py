@@ -48,6 +48,8 @@ _WORD: Final = re.compile(
 _ASCII_CODE: Final = re.compile(r"%([0-7][0-9A-Fa-f])")
 
 _FORMULA: Final = tuple("=+-@\t\r\n＝＋－＠")
+_CELL: Final = re.compile(r"""(;["' \u00a0\u3000]*)(?=[=+@＝＋－＠-])""")
+"""Where a spreadsheet whose list separator is the semicolon would begin a cell with a formula."""
 _NUMBER: Final = re.compile(r"[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?")
 
 
@@ -107,7 +109,8 @@ def _is_formula(text: str) -> bool:
 
 def cell(text: str) -> str:
     """``text`` for a cell that people read: no formula, and plain, so that it begins no line."""
-    return plain(no_formula(text))
+    # Opened by a double click, a spreadsheet of many countries divides lines at semicolons.
+    return plain(_CELL.sub(r"\1'", no_formula(text)))
 
 
 def masked(source: str) -> str:

@@ -113,7 +113,12 @@ def _name(option: str, given: str) -> str:
 def _ask_password(name: str) -> str:
     """What was typed twice, or one line of standard input. Raises :class:`SecretError`."""
     if not sys.stdin.isatty():
-        return sys.stdin.readline().rstrip("\r\n")
+        try:
+            return sys.stdin.readline().rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise SecretError(
+                f"console: --add-user {name}: the password is no UTF-8 text; write it as such"
+            ) from None
     with contextlib.suppress(EOFError):
         typed = getpass.getpass(f"Password of {name}: ")
         if typed == getpass.getpass("Once more: "):

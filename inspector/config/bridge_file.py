@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from inspector.config.addresses import COMMANDS, VERDICTS
+from inspector.config.addresses import COMMANDS, PEER, VERDICTS
 from inspector.config.yaml_file import NAME, FrozenModel, Misplaced, Number, Whole, load_yaml
 
 MOST_CAMERAS = 16
@@ -17,10 +17,14 @@ MOST_CAMERAS = 16
 _LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})")
 
 
+PeerAddress = Annotated[str, Field(pattern=PEER)]
+"""A station's socket, as whoever connects to it writes it."""
+
+
 class StationAddress(FrozenModel):
     """Where the station is, and the keys to reach it."""
 
-    commands: str = COMMANDS
+    commands: PeerAddress = COMMANDS
     key: Path | None = None
     """The bridge's own secret key, made by ``inspector keygen``; None: loopback without keys."""
     station_key: Path | None = None
@@ -37,7 +41,7 @@ class StationAddress(FrozenModel):
 class CountedStation(StationAddress):
     """Where the station is, and where it publishes."""
 
-    verdicts: str = VERDICTS
+    verdicts: PeerAddress = VERDICTS
     """Used with ``hardware_trigger`` alone."""
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import Field, field_validator, model_validator
 
 from inspector.config.addresses import IMAGES, QUERIES, VERDICTS
-from inspector.config.bridge_file import StationAddress, host_and_port
+from inspector.config.bridge_file import PeerAddress, StationAddress, host_and_port
 from inspector.config.yaml_file import NAME, FrozenModel, Misplaced, Whole, load_yaml
 
 MOST_STATIONS = 32
@@ -22,9 +22,9 @@ HOST: Final = r"^[A-Za-z0-9.-]{1,253}$|^\[?[0-9a-fA-F:.]{2,45}\]?$"
 class ShownStation(StationAddress):
     """A station that the page shows: where it publishes, hears commands and answers queries."""
 
-    verdicts: str = VERDICTS
-    images: str = IMAGES
-    queries: str = QUERIES
+    verdicts: PeerAddress = VERDICTS
+    images: PeerAddress = IMAGES
+    queries: PeerAddress = QUERIES
 
 
 class ServerTls(FrozenModel):

@@ -20,9 +20,7 @@ ROLES: Final[tuple[Role, ...]] = ("viewer", "operator", "engineer")
 """Each may do what those before it may."""
 
 _LARGEST: Final = 2**20
-_HASH: Final = re.compile(
-    r"\$argon2id\$v=\d+\$m=\d{1,7},t=\d{1,2},p=\d{1,2}\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+"
-)
+_HASH: Final = re.compile(r"\$argon2id\$v=\d+\$m=\d{1,6},t=\d,p=\d\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+")
 _ABOUT: Final = """\
 # Who may log in to the operator's page. 'inspector console FILE.yaml --add-user NAME --role ROLE'
 # and '--remove-user NAME' write this file; a page that runs takes the change by itself.

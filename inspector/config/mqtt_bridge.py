@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from inspector.config.addresses import IMAGES, PORT, VERDICTS
-from inspector.config.bridge_file import StationAddress
+from inspector.config.bridge_file import PeerAddress, StationAddress
 from inspector.config.yaml_file import NAME, FrozenModel, Misplaced, Number, Whole, load_yaml
 
 SPARKPLUG = "spBv1.0"
@@ -22,8 +22,8 @@ _TOPIC = r"^[^#+/$\s\x00-\x1f\x7f](?:[^#+\x00-\x1f\x7f]*[^#+/\x00-\x1f\x7f])?$"
 class PublishingStation(StationAddress):
     """Where the station is, and where it publishes."""
 
-    verdicts: str = VERDICTS
-    images: str = IMAGES
+    verdicts: PeerAddress = VERDICTS
+    images: PeerAddress = IMAGES
     """Used with ``heatmaps`` alone."""
 
 

@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from inspector.config.addresses import PORT
+from inspector.config.addresses import PEER, PORT
 from inspector.errors import ConfigError, Problems
 from inspector.files import reason_of
 from inspector.shown import masked, plain
@@ -249,6 +249,7 @@ _TEXTS: Final = frozenset({"string_type", "path_type"})
 
 _PATTERNS: Final = {
     NAME: "must be letters, digits, '_', '.' or '-', at most 64",
+    PEER: "must be tcp://HOST:PORT or ipc://PATH, such as tcp://127.0.0.1:5555",
     USER: "must be letters, digits, spaces and . @ ' - _, at most 64, the first a letter or digit",
     METRICS_ADDRESS: "must be an address of this machine's own, such as 127.0.0.1:9464",
     SIZE: "must be a width and a height in pixels, such as 1280x1024",

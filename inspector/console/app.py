@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -21,8 +24,25 @@ from inspector.console.line import Line
 from inspector.console.texts import LANGUAGES, texts
 from inspector.errors import CommandError
 from inspector.version import VERSION
+from inspector.wire.wording import first_wrong
 
 _PAGE: Final = Path(str(files("inspector.console") / "page"))
+_NUMBER: Final = "[0-9]{1,15}"
+
+
+class _Number(Convertor[int]):
+    """A number in a path, ``{name:number}``: Python refuses to read one of thousands of digits."""
+
+    regex = _NUMBER
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("number", _Number())
 
 
 class _Files(StaticFiles):
@@ -59,6 +79,7 @@ class Page:
             exception_handlers={
                 RefusedError: _refused,
                 CommandError: _station_refused,
+                ClientDisconnect: _left,
                 Exception: _failed,
             },
         )
@@ -132,9 +153,31 @@ async def body(request: Request) -> dict[str, Any]:
     return found
 
 
+def number(request: Request, name: str, default: str | None = None) -> int:
+    """The whole number that a parameter of the address gives. Raises :class:`RefusedError`."""
+    given = request.query_params.get(name, default)
+    if given is None or not re.fullmatch(_NUMBER, given):
+        raise RefusedError(400, "malformed", name)
+    return int(given)
+
+
+@contextlib.contextmanager
+def well_formed() -> Iterator[None]:
+    """Refuse what was asked where the wire has no room for it."""
+    try:
+        yield
+    except ValidationError as error:
+        raise RefusedError(400, "malformed", first_wrong(error)) from None
+
+
 def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
     return JSONResponse({"code": error.code, "detail": error.detail}, status_code=error.status)
+
+
+def _left(_: Request, __: Exception) -> Response:
+    # Nobody reads it. A tablet that leaves while it sends is no mistake of the page.
+    return Response(status_code=400)
 
 
 def _failed(_: Request, error: Exception) -> Response:

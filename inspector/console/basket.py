@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from inspector.client import View, Viewer
 from inspector.console.access import RefusedError, allowed, person
-from inspector.console.app import body, line_of
+from inspector.console.app import body, line_of, well_formed
 from inspector.files import reason_of, write_whole
 from inspector.logs import say
 from inspector.verdict import Verdict
@@ -159,12 +159,10 @@ async def _add(request: Request) -> Response:
     """Put the part ``seq`` of ``epoch`` in: the station must have kept its whole picture."""
     who = allowed(request, "operator")
     line, basket, told = line_of(request), basket_of(request), await body(request)
-    try:
-        query = PictureQuery(
-            epoch=told["epoch"], seq=told["seq"], full=True, heatmap=False, id="basket"
-        )
-    except (KeyError, ValidationError):
-        raise RefusedError(400, "malformed") from None
+    epoch: Any = told.get("epoch")
+    seq: Any = told.get("seq")
+    with well_formed():
+        query = PictureQuery(epoch=epoch, seq=seq, full=True, heatmap=False, id="basket")
 
     def look(viewer: Viewer) -> tuple[View, View]:
         answer, frames = viewer.ask(query)
@@ -204,6 +202,8 @@ async def _remove(request: Request) -> Response:
     line, told = line_of(request), await body(request)
     ids = told.get("ids")
     if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
+        raise RefusedError(400, "malformed")
+    if len(ids) > MOST_PARTS:
         raise RefusedError(400, "malformed")
     await asyncio.to_thread(basket_of(request).remove, line.name, ids)
     return JSONResponse({"detail": ""})

@@ -112,12 +112,12 @@ class Collecting:
         self.routes = (
             Route(where, self._list),
             Route(where, self._make, methods=["POST"]),
-            Route(where + "/{set:int}", self._show),
-            Route(where + "/{set:int}/region", self._region, methods=["POST"]),
-            Route(where + "/{set:int}/take", self._take, methods=["POST"]),
-            Route(where + "/{set:int}/each", self._each, methods=["POST"]),
-            Route(where + "/{set:int}/remove", self._remove, methods=["POST"]),
-            Route(where + "/{set:int}/picture/{photo:path}", self._photo),
+            Route(where + "/{set:number}", self._show),
+            Route(where + "/{set:number}/region", self._region, methods=["POST"]),
+            Route(where + "/{set:number}/take", self._take, methods=["POST"]),
+            Route(where + "/{set:number}/each", self._each, methods=["POST"]),
+            Route(where + "/{set:number}/remove", self._remove, methods=["POST"]),
+            Route(where + "/{set:number}/picture/{photo:path}", self._photo),
         )
 
     def close(self) -> None:
@@ -215,7 +215,7 @@ class Collecting:
                 await asyncio.gather(found.taking, return_exceptions=True)
             return JSONResponse(await self._told(found))
         goal = told.get("goal", GOOD_START)
-        if not isinstance(goal, int) or not 1 <= goal <= MOST_PHOTOS:
+        if not isinstance(goal, int) or goal is True or not 1 <= goal <= MOST_PHOTOS:
             raise RefusedError(400, "malformed", f"goal: 1 to {MOST_PHOTOS}")
         if not found.is_taking:
             found.goal, found.why = goal, ""

@@ -170,6 +170,10 @@ class Connection(H11Protocol):
         else:
             self._expect("request", _REQUEST_S, "sent no whole request in 10 s")
 
+    def _unsupported_upgrade_warning(self) -> None:
+        # The page speaks HTTP alone. What uvicorn would advise helps nobody here.
+        pass
+
     def pause_writing(self) -> None:
         """The peer reads more slowly than it is written to."""
         super().pause_writing()

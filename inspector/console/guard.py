@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -32,7 +33,10 @@ _HEADERS: Final = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+_HOST: Final = re.compile(r"(\[[^\[\]@/]*\]|[^\[\]:@/]*)(?::[0-9]{0,5})?")
 _READS: Final = frozenset({"GET", "HEAD"})
+LONGEST_HEAD: Final = 16_384
+"""Of a request: its line, names and values. A head that comes in one piece passes uvicorn's."""
 _MOST_BYTES: Final = 2**20
 """Of a body, unless its route takes more (:func:`inspector.console.access.take_up_to`)."""
 _BODY_S: Final = 10.0
@@ -92,6 +96,7 @@ class Guard:
 
         headers = Headers(scope=scope)
         try:
+            _check_form(scope, headers, body)
             self._identify(scope, headers, cookie)
         except RefusedError as error:
             await _answer(scope["path"], error)(scope, body.receive, guarded)
@@ -222,6 +227,16 @@ class _Body:
                 read += len(message["body"])
 
 
+def _check_form(scope: Scope, headers: Headers, body: _Body) -> None:
+    """Raise :class:`RefusedError` for a request that no browser makes."""
+    head = sum(len(name) + len(value) for name, value in headers.raw)
+    if head + len(scope.get("raw_path") or b"") + len(scope["query_string"]) > LONGEST_HEAD:
+        raise RefusedError(431, "too_long", f"{LONGEST_HEAD // 1000} kB")
+    if scope["method"] in _READS and not body.is_over:
+        # Nothing reads it, and an answer that is streamed would be broken by it.
+        raise RefusedError(400, "malformed", "body")
+
+
 def _answer(path: str, error: RefusedError) -> Response:
     """A refusal, in the form that the page reads, or in words for who typed an address."""
     if path.startswith("/api/"):
@@ -235,10 +250,9 @@ def _holds(sessions: Sessions, session: Session) -> Callable[[], bool]:
 
 
 def _name_of(host: str) -> str:
-    """A host without its port, such as the ``[::1]:8080`` of a header."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    """A host without its port, such as the ``[::1]:8080`` of a header; "" for what is no host."""
+    found = _HOST.fullmatch(host)
+    return "" if found is None else found[1].strip("[]")
 
 
 def _has(headers: list[tuple[bytes, bytes]], name: bytes) -> bool:

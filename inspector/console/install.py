@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from inspector.console.access import RefusedError, allowed
-from inspector.console.app import body, line_of
+from inspector.console.app import body, line_of, number
 from inspector.logs import say
 
 _MOST_BYTES: Final = 1 << 20
@@ -20,11 +20,9 @@ async def _piece(request: Request) -> Response:
     """Pass a piece on. The answer's ``offset`` is how much the station has, from the beginning."""
     allowed(request, "engineer")
     line, asked = line_of(request), request.query_params
-    try:
-        size, offset = int(asked["size"]), int(asked["offset"])
-        sha256 = asked["sha256"]
-    except (KeyError, ValueError) as error:
-        raise RefusedError(400, "malformed", str(error)) from None
+    size, offset, sha256 = number(request, "size"), number(request, "offset"), asked.get("sha256")
+    if sha256 is None:
+        raise RefusedError(400, "malformed", "sha256")
     data = bytearray()
     async for part in request.stream():
         data += part

@@ -218,9 +218,12 @@ class Jobs:
         self._task = asyncio.ensure_future(self._run(tuple(steps), folder, result, tidy))
         return self._last[self._key]
 
-    async def amend(self, kind: str, station: str, **result: Any) -> None:
-        """Add to the result of the last job of this kind, which is done."""
+    async def amend(self, job: JobState, **result: Any) -> None:
+        """Add to the result of ``job``, which is done; nothing if another one has begun since."""
+        kind, station = job.kind, job.station
         state = self._last[kind, station]
+        if state.id != job.id:
+            return
         state = state.model_copy(update={"result": {**(state.result or {}), **result}})
         self._last[kind, station] = state
         self._hand_on(state)

@@ -23,7 +23,7 @@ from starlette.routing import Route
 from inspector.client import Commander
 from inspector.config.yaml_file import NAME
 from inspector.console.access import RefusedError, allowed, person
-from inspector.console.app import body, line_of
+from inspector.console.app import body, line_of, number
 from inspector.console.collecting import FEWEST, Collecting
 from inspector.console.jobs import Step, jobs_of
 from inspector.console.training import Training
@@ -78,10 +78,12 @@ class Models:
         where = "/api/stations/{station}/models"
         self.routes = (
             Route(where, self._list),
-            Route("/api/stations/{station}/photos/{set:int}/train", self._train, methods=["POST"]),
-            Route(where + "/{model:int}/report", self._report),
-            Route(where + "/{model:int}/bundle", self._bundle),
-            Route(where + "/{model:int}/use", self._use, methods=["POST"]),
+            Route(
+                "/api/stations/{station}/photos/{set:number}/train", self._train, methods=["POST"]
+            ),
+            Route(where + "/{model:number}/report", self._report),
+            Route(where + "/{model:number}/bundle", self._bundle),
+            Route(where + "/{model:number}/use", self._use, methods=["POST"]),
         )
 
     async def _list(self, request: Request) -> Response:
@@ -91,8 +93,8 @@ class Models:
         """
         person(request)
         line, typed = line_of(request), list[str]()
-        if (asked := request.query_params.get("set", "")).isdecimal():
-            photos, region, _ = await self._collecting.find(line.name, int(asked))
+        if "set" in request.query_params:
+            photos, region, _ = await self._collecting.find(line.name, number(request, "set"))
             typed = commands(photos, region)
         found = await asyncio.to_thread(self._read, line.name)
         program = await self._training.program()
@@ -101,8 +103,7 @@ class Models:
                 "tools": program is not None and self._folder is not None,
                 "commands": typed,
                 "models": [
-                    {"number": number, **notes.model_dump(), **told}
-                    for number, notes, told in found
+                    {"number": place, **notes.model_dump(), **told} for place, notes, told in found
                 ],
             },
             headers={"Cache-Control": "no-store"},
@@ -111,12 +112,12 @@ class Models:
     async def _train(self, request: Request) -> Response:
         who, line, told = allowed(request, "engineer"), line_of(request), await body(request)
         pace = told.get("pace", "usual")
-        if pace not in _PACES:
+        if not isinstance(pace, str) or pace not in _PACES:
             raise RefusedError(400, "malformed", "pace")
         if self._folder is None:
             raise RefusedError(409, "no_state")
-        number = request.path_params["set"]
-        photos, region, count = await self._collecting.find(line.name, number)
+        album = request.path_params["set"]
+        photos, region, count = await self._collecting.find(line.name, album)
         if count < FEWEST:
             raise RefusedError(409, "few_photos", f"{count} / {FEWEST}")
         program = await self._training.program()
@@ -124,11 +125,11 @@ class Models:
             raise RefusedError(409, "no_tools")
         if (running := jobs_of(request).running) is not None:
             raise RefusedError(409, "job_busy", f"{running.kind}, {running.station}")
-        camera = self._collecting.camera(number)
+        camera = self._collecting.camera(album)
         made = ModelNotes(
             station=line.name,
             camera=camera,
-            set=number,
+            set=album,
             photos=count,
             region=region,
             pace=pace,
@@ -151,7 +152,7 @@ class Models:
                 Step("export", (tool, "export", "run", "-o", "part.onnx", "--name", made.name)),
             ],
             folder,
-            about={"set": number, "model": model, "pace": pace, "photos": count},
+            about={"set": album, "model": model, "pace": pace, "photos": count},
             result=self._finish(folder, made, model),
         )
         return JSONResponse(state.model_dump(mode="json"))
@@ -212,7 +213,7 @@ class Models:
             notes = _notes_of(folder)
             if notes is not None and notes.station == station and notes.sha256:
                 told = {"folder": str(folder), "report": (folder / "run" / "report.html").exists()}
-                with contextlib.suppress(OSError, ValueError, KeyError):
+                with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
                     told |= outcome_of(folder / "run")
                 found.append((int(folder.name), notes, told))
         return sorted(found, key=lambda one: -one[0])

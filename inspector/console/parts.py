@@ -7,14 +7,13 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, TypeVar
 
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from inspector.client import Viewer
 from inspector.console.access import RefusedError, person
-from inspector.console.app import line_of
+from inspector.console.app import line_of, well_formed
 from inspector.console.downloads import Download
 from inspector.console.line import Line, PartPicture
 from inspector.errors import CommandError
@@ -25,7 +24,6 @@ from inspector.wire.queries import (
     PictureField,
     PictureQuery,
 )
-from inspector.wire.wording import first_wrong
 
 Asked = TypeVar("Asked", HistoryQuery, DeedsQuery)
 
@@ -86,10 +84,8 @@ async def _picture(request: Request) -> Response:
         if published is None:
             return _nothing()
         return _image(published.jpeg, "jpeg", _of_published(published), _FOREVER)
-    try:
+    with well_formed():
         query = PictureQuery(epoch=epoch, seq=seq, **_CONTENTS[content])
-    except ValidationError:
-        raise RefusedError(404, "unknown") from None
 
     def look(viewer: Viewer) -> _Answered:
         return viewer.ask(query)
@@ -186,19 +182,17 @@ def query_of(model: type[Asked], request: Request) -> Asked:
     asked = {name: given[name] for name in given if name not in _LISTS}
     # A list is its parameter several times.
     lists = {name: given.getlist(name) for name in given if name in _LISTS}
-    try:
+    with well_formed():
         made = model.model_validate_strings({"command": command, **asked})
         told = made.model_dump(mode="json", by_alias=True) | lists
         return model.model_validate_json(json.dumps(told))
-    except ValidationError as error:
-        raise RefusedError(400, "malformed", first_wrong(error)) from None
 
 
 def _json(answer: AnswerMessage) -> JSONResponse:
     return JSONResponse(answer.model_dump(mode="json", by_alias=True), headers=_NEVER)
 
 
-_PART: Final = "/api/stations/{station}/parts/{epoch}/{seq:int}"
+_PART: Final = "/api/stations/{station}/parts/{epoch}/{seq:number}"
 
 ROUTES: Final = (
     Route("/api/stations/{station}/history", _history),

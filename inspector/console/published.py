@@ -37,4 +37,4 @@ async def _published(request: Request) -> Response:
     )
 
 
-ROUTES: Final = (Route("/api/stations/{station}/published/{epoch}/{seq:int}", _published),)
+ROUTES: Final = (Route("/api/stations/{station}/published/{epoch}/{seq:number}", _published),)

@@ -13,11 +13,11 @@ from starlette.routing import Route
 
 from inspector.client import Viewer
 from inspector.console.access import RefusedError, person
-from inspector.console.app import line_of
+from inspector.console.app import line_of, number, well_formed
 from inspector.errors import CommandError
 from inspector.wire.judging import JudgingField
 from inspector.wire.messages import VerdictMessage
-from inspector.wire.queries import LONGEST_PX, HistoryQuery, PictureQuery
+from inspector.wire.queries import HistoryQuery, PictureQuery
 
 _PARTS: Final = 1000
 """The last parts of a camera that are compared with a limit."""
@@ -134,7 +134,7 @@ class Scores:
         return [
             Route(f"{base}/judging", self._judging),
             Route(f"{base}/scores/{{camera}}", self._scores),
-            Route(f"{base}/thumbnails/{{epoch}}/{{seq:int}}", _thumbnail),
+            Route(f"{base}/thumbnails/{{epoch}}/{{seq:number}}", _thumbnail),
         ]
 
     async def _judging(self, request: Request) -> Response:
@@ -181,14 +181,12 @@ async def _thumbnail(request: Request) -> Response:
     """A small JPEG of a part; no content where there is none."""
     person(request)
     epoch, seq = request.path_params["epoch"], request.path_params["seq"]
-    given = request.query_params.get("px", "200")
-    if not given.isdecimal() or not LONGEST_PX[0] <= int(given[:6]) <= LONGEST_PX[1]:
-        raise RefusedError(400, "malformed", "px")
-    if len(epoch) > 64 or not 1 <= seq < 2**40:
-        raise RefusedError(404, "unknown")
+    with well_formed():
+        asked = PictureQuery(
+            epoch=epoch, seq=seq, heatmap=False, longest_px=number(request, "px", "200")
+        )
 
     def look(viewer: Viewer) -> bytes | None:
-        asked = PictureQuery(epoch=epoch, seq=seq, heatmap=False, longest_px=int(given))
         try:
             _, frames = viewer.ask(asked)
         except CommandError as error:

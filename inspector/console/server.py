@@ -31,7 +31,7 @@ from inspector.console.app import Page
 from inspector.console.basket import Basket
 from inspector.console.collecting import Collecting
 from inspector.console.door import Door
-from inspector.console.guard import Guard
+from inspector.console.guard import LONGEST_HEAD, Guard
 from inspector.console.hub import Hub
 from inspector.console.jobs import Jobs
 from inspector.console.line import Line
@@ -47,7 +47,6 @@ from inspector.logs import Refusals, say
 _LIBRARIES: Final = ("uvicorn.error", "asyncio")
 _REFRESH_S: Final = 1.0
 _KEEP_ALIVE_S: Final = 30
-_LONGEST_HEAD: Final = 16_384
 _MOST_STREAMS: Final = 16
 """Pages that one user has open at once."""
 
@@ -109,7 +108,7 @@ class Console:
             lifespan="off",
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=3,
-            h11_max_incomplete_event_size=_LONGEST_HEAD,
+            h11_max_incomplete_event_size=LONGEST_HEAD,
         )
         made.load()
         server = Server(made, self._hub.close)

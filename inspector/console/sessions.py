@@ -8,6 +8,7 @@ import hmac
 import ipaddress
 import json
 import logging
+import re
 import secrets
 import threading
 import time
@@ -25,7 +26,10 @@ from inspector.files import read_guarded, reason_of, write_whole
 from inspector.logs import say
 
 _FILE: Final = "sessions.json"
-_LARGEST: Final = 2**20
+_SECRET: Final = re.compile(r"[0-9a-f]{64}")
+"""A shorter one could be guessed, and cookies be signed with it."""
+_LARGEST: Final = 2**24
+"""Of the file, bytes: of a month in which somebody logs in and out as often as is let."""
 _DIGEST: Final = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
 _CLOCK_S: Final = 60.0
 """As far ahead may a cookie's time be: a clock that is set back a little ends no session."""
@@ -64,17 +68,19 @@ class Store:
             raise ConfigError(
                 f"state: {folder}: cannot be made: {reason_of(error)}; make it, or name another"
             ) from None
-        if self._path.exists():
-            self._read(self._path)
-        else:
+        if not self._path.exists():
             self.write()
+        # What was just written, too: somebody may be able to put another one in its place.
+        self._read(self._path)
 
     def _read(self, path: Path) -> None:
         try:
             told = json.loads(read_guarded(path, secret=True, always=True, largest=_LARGEST))
-            self.secret = str(told["secret"])
+            if not _SECRET.fullmatch(told["secret"]):
+                raise ValueError
+            self.secret = told["secret"]
             self.ended = {str(key): float(until_s) for key, until_s in told["ended"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise SecretError(
                 f"{path}: is damaged; remove it, after which everybody has to log in again"
             ) from None
@@ -88,7 +94,7 @@ class Store:
             try:
                 write_whole(self._path, text.encode(), mode=0o600)
             except OSError as error:
-                why = f"cannot be written: {reason_of(error)}"
+                why = f"cannot be written: {reason_of(error)}; see to its folder and the disk"
                 raise SecretError(f"{self._path}: {why}") from None
 
 

@@ -24,7 +24,7 @@ from starlette.routing import Route
 from inspector.client import Commander, Viewer
 from inspector.config.yaml_file import NAME
 from inspector.console.access import RefusedError, allowed, person
-from inspector.console.app import body, line_of
+from inspector.console.app import body, line_of, well_formed
 from inspector.console.basket import RESERVE_BYTES, BasketPart, basket_of
 from inspector.console.jobs import JobState, Report, Step, jobs_of
 from inspector.console.lessons import forget, in_use, version_of, write_facts
@@ -33,7 +33,7 @@ from inspector.console.training import Training
 from inspector.errors import CommandError
 from inspector.files import reason_of
 from inspector.logs import say
-from inspector.wire.messages import ModelField, VerdictMessage
+from inspector.wire.messages import ModelField, RecipeCommand, VerdictMessage
 from inspector.wire.queries import EntryField, HistoryQuery, PictureQuery
 
 KIND: Final = "teach"
@@ -224,7 +224,7 @@ def _check_run(run: Path | None, model: ModelField) -> Path:
         version = version_of(run)
     except OSError as error:
         raise RefusedError(409, "no_run", f"{run}: {reason_of(error)}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise RefusedError(409, "no_run", f"{run}: no training run") from None
     if version != model.version:
         raise RefusedError(409, "run_other", f"{run}: {version}, {model.version}")
@@ -259,6 +259,9 @@ def _asked(told: dict[str, Any]) -> tuple[str, str]:
     recipe, camera = told.get("recipe"), told.get("camera")
     if not isinstance(recipe, str) or not isinstance(camera, str):
         raise RefusedError(400, "malformed")
+    with well_formed():
+        RecipeCommand(recipe=recipe)
+        HistoryQuery(camera=camera)
     return recipe, camera
 
 
@@ -419,7 +422,7 @@ async def _change(request: Request) -> Response:
         raise RefusedError(404, "unknown")
     say("deed", station=line.name, deed=deed, by=who.name)
     used = {"deed": deed, "by": who.name, "at_us": time.time_ns() // 1000}
-    await jobs_of(request).amend(KIND, line.name, used=used)
+    await jobs_of(request).amend(job, used=used)
     if deed == "use":
         # The run knows these parts now, and would refuse to be taught them again.
         taught = [part["id"] for part in job.result["parts"]]

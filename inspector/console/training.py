@@ -64,7 +64,7 @@ class Training:
                 # A command of a job runs in another folder.
                 if (run := Path(made["run"]).resolve()).is_dir():
                     return run
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 pass
         return None
 

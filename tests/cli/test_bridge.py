@@ -56,6 +56,7 @@ def test_the_map_is_that_of_the_file(tmp_path):
         ({"writers": []}, "writers: is empty"),
         ({"heartbeat_s": 0}, "heartbeat_s"),
         ({"station": {"key": "a.secret"}}, "station.station_key: missing"),
+        ({"station": {"commands": "127.0.0.1:5557"}}, "station.commands: must be tcp://HOST:PORT"),
         ({"word_order": "big"}, "word_order"),
         ({"bridge": "profinet"}, "bridge"),
         ({"camera": "top"}, "unknown key"),

@@ -156,7 +156,15 @@ def test_a_form_of_another_site_does_nothing_here(alone):
 
 
 def test_a_name_that_is_turned_towards_this_address_is_no_name_of_the_page(alone):
-    for host in ("evil.example", "evil.example:80", "", "127.0.0.1.evil.example", "[::2]"):
+    strange = ("127.0.0.1:80@evil.example", "127.0.0.1:80/evil", "[::1]evil.example", "localhost:x")
+    for host in (
+        *strange,
+        "evil.example",
+        "evil.example:80",
+        "",
+        "127.0.0.1.evil.example",
+        "[::2]",
+    ):
         for path in ("/", "/api/session", "/api/events", "/static/main.js"):
             answer = alone.client.get(path, headers={"Host": host})
             assert answer.status_code == 421
@@ -301,6 +309,10 @@ def test_a_stranger_may_send_next_to_nothing(guarded):
             "hosts: missing",
         ),
         ({"hosts": ["a/b"]}, ConfigError, "hosts"),
+        ({"stations": {"a": {"queries": "bogus"}}}, ConfigError, "queries: must be tcp://HOST"),
+        ({"stations": {"a": {"images": "tcp://h:99999"}}}, ConfigError, "images: must be tcp"),
+        ({"stations": {"a": {"verdicts": "tcp://*:5555"}}}, ConfigError, "verdicts: must be tcp"),
+        ({"stations": {"a": {"commands": "tcp://h:0"}}}, ConfigError, "commands: must be tcp"),
         ({"users": "none.yaml"}, SecretError, "--add-user NAME"),
         ({"tls": {"certificate": "none.pem", "key": "none.key"}}, SecretError, "none.key: no such"),
     ],
@@ -373,3 +385,21 @@ def test_the_log_of_a_page_has_few_lines_however_often_it_is_asked(alone):
     for number in range(60):
         alone.client.get("/", headers={"Host": f"evil-{number}.example"})
     assert alone.log.count("\n") - before <= 21
+
+
+def test_whoever_leaves_or_asks_for_another_protocol_is_no_mistake_of_the_page(alone):
+    token = alone.client.headers["X-CSRF-Token"]
+    with post(alone, "/api/stations/line-1/deeds/mark", token, "Content-Length: 20\r\n") as peer:
+        peer.sendall(b"{")
+        time.sleep(0.2)
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    assert alone.client.get("/api/session", headers=upgrade).status_code == 200
+    with post(alone, "/", token) as peer:
+        peer.sendall(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n")
+        told = b""
+        while piece := peer.recv(4096):
+            told += piece
+        assert b"HTTP/1.1 400 " in told and b"malformed" in told
+    wait_for(lambda: alone.client.get("/api/session").status_code == 200)
+    time.sleep(0.2)
+    assert "Traceback" not in alone.log and "pip install" not in alone.log, alone.log

@@ -180,12 +180,15 @@ def test_an_optional_step_may_fail_and_what_is_left_is_tidied_however_it_ends(
         last = jobs.last("teach", "line-1")
         assert (last.state, last.left_out) == ("done", {"try": "no pictures to replay"})
         assert last.lines[-1] == "7"
-        await jobs.amend("teach", "line-1", used={"by": "Li"})
+        await jobs.amend(last, used={"by": "Li"})
         assert jobs.told[-1][1]["job"]["result"] == {"parts": 1, "used": {"by": "Li"}}
 
         work = (program("import time; time.sleep(99)"),)
         jobs.start("teach", "line-1", "", work, tmp_path, tidy=lambda: tidied.append("cancelled"))
         await asyncio.sleep(0.2)
+        # Somebody else has begun another one meanwhile.
+        await jobs.amend(last, used={"by": "Ann"})
+        assert jobs.last("teach", "line-1").result is None
         await jobs.cancel()
         assert tidied == ["done", "cancelled"]
 

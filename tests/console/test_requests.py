@@ -208,3 +208,18 @@ def test_a_page_whose_door_breaks_ends_and_is_started_anew(monkeypatch):
             await asyncio.wait_for(console.run(asyncio.Event()), 10)
 
     run(whole)
+
+
+@pytest.mark.parametrize("path", ["/api/see", "/"])
+def test_a_question_bears_no_body_and_no_endless_head(page, path):
+    """Nothing would read it; where the answer is a stream, it would break that."""
+
+    async def whole() -> None:
+        async with page.client("wall") as client:
+            answer = await client.request("GET", path, content=b"{}")
+            assert (answer.status_code, answer.headers["connection"]) == (400, "close")
+            answer = await client.get(path, headers={"X-Long": "x" * 17_000})
+            assert answer.status_code == 431
+            assert (await client.get(path, headers={"X-Long": "x" * 15_000})).status_code == 200
+
+    run(whole)

@@ -264,9 +264,64 @@ def test_sessions_and_log_outs_outlive_a_restart(path, tmp_path):
     _, after = sessions_of(path, clock, Store(state))
     assert after.find(sessions.cookie(kept)) is not None
     assert after.find(sessions.cookie(left)) is None
-    (state / "sessions.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "{}",
+        "[" * 100_000,
+        '{"secret": "", "ended": {}}',
+        '{"secret": "0", "ended": {}}',
+        '{"secret": 5, "ended": {}}',
+        '{"secret": null, "ended": {}}',
+        f'{{"secret": "{"0" * 64}", "ended": {{"a": {"1" * 400}}}}}',
+    ],
+)
+def test_a_file_of_sessions_that_is_no_such_file_is_refused(tmp_path, told):
+    """Whoever knew the secret could make cookies: no page goes on with one that can be guessed."""
+    Store(tmp_path)
+    (tmp_path / "sessions.json").write_text(told)
     with pytest.raises(SecretError, match="is damaged; remove it"):
-        Store(state)
+        Store(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes")
+def test_a_folder_in_which_others_may_put_a_secret_is_refused_at_once(tmp_path):
+    state = tmp_path / "state"
+    state.mkdir()
+    state.chmod(0o777)
+    for _ in range(2):
+        with pytest.raises(SecretError, match="chmod go-w"):
+            Store(state)
+
+
+def test_a_month_of_log_outs_keeps_nobody_from_starting_again(tmp_path):
+    store = Store(tmp_path)
+    store.ended = {f"{number:032x}": 1.8e9 + number / 7 for number in range(216_000)}
+    store.write()
+    assert len(Store(tmp_path).ended) == 216_000
+
+
+def test_a_password_that_is_no_text_is_one_line(monkeypatch, page, path):
+    before = path.read_bytes()
+    monkeypatch.setattr(
+        "sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe long enough\n"), "utf-8")
+    )
+    code, out, err = running.inside("console", page, "--add-user", "bo", "--role", "viewer")
+    assert (code, out, err.count("\n")) == (SecretError.exit_code, "", 1)
+    assert "no UTF-8 text" in err and path.read_bytes() == before
+
+
+def test_a_hash_that_would_take_the_machine_is_refused(tmp_path):
+    path = tmp_path / "users.yaml"
+    tail = "$AAAAAAAAAAAAAAAAAAAAAA$" + "A" * 43
+    for cost in ("m=9999999,t=2,p=1", "m=19456,t=99,p=1", "m=19456,t=2,p=99"):
+        text = f"users: {{eve: {{role: engineer, password: '$argon2id$v=19${cost}{tail}'}}}}\n"
+        path.write_text(text)
+        path.chmod(0o600)
+        with pytest.raises(InspectorError, match="no argon2id hash"):
+            load_users(path)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes")

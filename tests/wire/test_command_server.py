@@ -5,7 +5,7 @@ import json
 import queue
 import threading
 import time
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import zmq
@@ -17,9 +17,9 @@ from inspector.client.keys import ClientKeys, configure_client
 from inspector.config.station_file import Security
 from inspector.errors import PortError
 from inspector.wire import messages as wire
-from inspector.wire.command_server import Commands, CommandSocket
+from inspector.wire.command_server import ADMITTED, Commands, CommandSocket
 from inspector.wire.gate import Gate
-from inspector.wire.messages import ReplyMessage, TriggerCommand
+from inspector.wire.messages import Command, ReplyMessage, TriggerCommand
 from inspector.wire.requests import Request
 from tests.stations import accept_and_answer, serving, verdict
 
@@ -534,6 +534,7 @@ def test_role_decides_what_a_peer_may_send(tmp_path, recorded, role):
             {"command": "delivered", "epoch": "e", "seq": 1, "outcome": "failed", "at_us": 1},
             {"command": "mark", "epoch": "e", "seq": 1, "label": "good", "by": "Li"},
             {"command": "limit", "recipe": "r", "camera": "top", "limit_factor": 1},
+            {"command": "acknowledge", "kind": "fail", "where": "top"},
             {"command": "replay", "epoch": "epoch-1"},
             {"command": "upload", "sha256": "0" * 64, "size": 1},
             {"command": "install", "recipe": "r", "camera": "top", "sha256": "0" * 64},
@@ -547,7 +548,7 @@ def test_role_decides_what_a_peer_may_send(tmp_path, recorded, role):
         "status": "status",
         "recipe": "done" if role == "operate" else no,
         **dict.fromkeys(
-            ("reload", "start", "stop", "reset", "mark", "limit"),
+            ("reload", "start", "stop", "reset", "mark", "limit", "acknowledge"),
             "done" if role == "operate" else no,
         ),
         "delivered": "done" if role == "trigger" else no,
@@ -555,6 +556,10 @@ def test_role_decides_what_a_peer_may_send(tmp_path, recorded, role):
         **dict.fromkeys(("upload", "install", "revert"), "done" if role == "engineer" else no),
     }
     assert set(clients) <= {"plc"}
+    # Whoever adds a command says here whose it is.
+    assert done.keys() == {one.model_fields["command"].default for one in ADMITTED}
+    union, _ = get_args(Command)
+    assert set(get_args(union)) == ADMITTED.keys()
 
 
 def test_only_an_upload_has_a_second_frame_and_a_turn_ends_with_it(recorded):

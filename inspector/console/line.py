@@ -18,7 +18,7 @@ from inspector.config.console_file import ShownStation
 from inspector.console.downloads import Places
 from inspector.console.recall import Recall, Recalled
 from inspector.console.shift import Shift
-from inspector.errors import WireError
+from inspector.errors import CommandError, WireError
 from inspector.logs import say
 from inspector.threads import Worker
 from inspector.verdict import Verdict
@@ -133,7 +133,10 @@ class Line:
             self._loop.call_soon_threadsafe(self._recalling.cancel)
         if self._listening is not None:
             self._listening.finish()
-        for desk in (*self._viewers, self._counts, *self._commanders):
+        desks = (*self._viewers, self._counts, *self._commanders)
+        for desk in desks:
+            desk.end()
+        for desk in desks:
             desk.close()
 
     def snapshot(self) -> dict[str, Any]:
@@ -337,9 +340,16 @@ class _Desk:
         self._thread = ThreadPoolExecutor(1, name)
         self._open = contextlib.ExitStack()
         self._connection: Any = None
+        self._is_ending = False
+
+    def end(self) -> None:
+        """Questions that wait get no answer; one to a station that is gone takes its time."""
+        self._is_ending = True
 
     async def do(self, work: Callable[[Any], Result]) -> Result:
         def act() -> Result:
+            if self._is_ending:
+                raise CommandError("the page ends")
             if self._connection is None:
                 self._connection = self._open.enter_context(self._connect())
             return work(self._connection)

@@ -188,7 +188,15 @@ def test_a_journal_from_before_recipes_were_kept_goes_on(tmp_path):
         journal.commit((), [stations.verdict(1, "e")])
     with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db, db:
         later = ("recipe_in_force", "damaged", "stop_order", "delivered")
-        for table in (*later, "search", "mark", "limit_in_force", "deed", "bundle_in_force"):
+        for table in (
+            *later,
+            "search",
+            "aside",
+            "mark",
+            "limit_in_force",
+            "deed",
+            "bundle_in_force",
+        ):
             db.execute(f"DROP TABLE {table}")
         for column in ("lot", "purpose"):
             db.execute(f"ALTER TABLE open_trigger DROP COLUMN {column}")

@@ -78,6 +78,7 @@ def test_trigger_is_accepted_then_answered_by_another_thread(recorded):
             "id": "a",
             "kind": "accepted",
             "code": "",
+            "cause": "",
             "detail": "",
             "grabbed_us": None,
             "verdict": None,

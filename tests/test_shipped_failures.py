@@ -216,6 +216,7 @@ sys.exit(cli.main(["run", sys.argv[1]]))
 """
 
 
+@pytest.mark.long
 def test_04_ready_means_warm(tmp_path, bundle_path):
     """The first inference of a session takes 1.5 s, a part may take 1."""
     station = write(tmp_path, bundle_path)
@@ -279,6 +280,7 @@ sys.exit(cli.main(["run", sys.argv[1]]))
 """
 
 
+@pytest.mark.long
 def test_06_cuda_that_is_gone_is_no_start_and_no_green_status(
     tmp_path, bundle_path, parts, monkeypatch
 ):
@@ -456,6 +458,7 @@ def states_since_lost(items):
     return [item.cameras[0].state for item in since if isinstance(item, StatusMessage)]
 
 
+@pytest.mark.long
 def test_14_full_shared_memory_is_a_fault_and_heals(tmp_path, bundle_path, parts):
     big = {"do": "resize", "width": 1600, "height": 1200}
     steps = frames(2), big, frames(3), {"do": "resize", "width": 64, "height": 64}, frames()
@@ -561,6 +564,7 @@ def test_15_slow_subscriber_hurts_nobody_and_a_late_one_is_complete(tmp_path, bu
     assert {v.reason for v in found} == {""}
 
 
+@pytest.mark.long
 def test_16_black_frame_is_scaled_as_a_bright_one(tmp_path):
     """Never to the frame's own range: that makes noise of black, and grey of white."""
     bundle = tiny.write_bundle(
@@ -656,6 +660,7 @@ def test_18_a_damaged_frame_of_a_video_costs_its_own_part_only(tmp_path, bundle_
     ]
 
 
+@pytest.mark.long
 def test_19_a_stream_that_changes_its_resolution_is_a_fault(tmp_path, bundle_path):
     large, small = (videos.encode(on_white(True)[:side, :side]) for side in (256, 128))
     with videos.StreamServer(lambda _: large) as server:

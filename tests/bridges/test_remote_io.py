@@ -213,6 +213,7 @@ def test_a_slow_module_passes_nothing(tmp_path, stack, station_once):
     passed_on(line)
 
 
+@pytest.mark.long
 def test_a_module_without_its_watchdog_is_refused(tmp_path, stack, station_once):
     line = RemoteLine(tmp_path, stack, station_once)
     line.module.is_guarded = False

@@ -124,6 +124,7 @@ def spoilt(tmp_path: Path) -> Path:
     )
 
 
+@pytest.mark.long
 def test_bad_photos_are_named_with_figures_and_left_out(tmp_path, capsys):
     out = tmp_path / "parts"
     assert collected(spoilt(tmp_path), "-o", out, "--region", NUMBERS) == 0
@@ -154,6 +155,7 @@ def test_keep_all_warns_and_keeps(tmp_path, capsys):
     assert "look again at 0007.png: blurred" in said.out
 
 
+@pytest.mark.long
 def test_first_photos_are_looked_at_again_when_there_are_others(tmp_path, capsys):
     blurred = cv2.GaussianBlur(good(20), (0, 0), 3.0)
     camera = write_parts(tmp_path / "camera", blurred, *(good(number) for number in range(8)))

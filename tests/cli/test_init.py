@@ -256,7 +256,7 @@ NAMES = st.text(
 ).filter(lambda name: name not in {".", ".."} and len(name.encode()) < 200)
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(folder=NAMES, name=NAMES)
 def test_any_name_of_files_comes_back_as_it_is(folder, name):
     with tempfile.TemporaryDirectory() as base:

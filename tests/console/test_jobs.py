@@ -104,6 +104,7 @@ def test_a_failure_is_told_in_the_programs_own_words(tmp_path: Path) -> None:
     assert (last.state, last.problem) == ("failed", "No such file")
 
 
+@pytest.mark.long
 def test_a_job_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
     stubborn = (
         "import os, signal, subprocess, sys, time\n"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.console.serving import wait_for
 
 
@@ -47,6 +49,7 @@ def test_a_part_has_pictures_by_its_number_alone(served):
     assert served.client.get("/static/..%2f..%2fapp.py").status_code == 404
 
 
+@pytest.mark.long
 def test_a_browser_asks_for_the_pages_files_anew(served):
     """A module of the version before beside those of this one would leave a view empty."""
     for name in ("main.js", "words.js", "views/line.js", "style.css"):

@@ -400,6 +400,7 @@ def test_crashes_undo_neither_stop_nor_start_and_leave_a_fault_without_a_picture
     assert (status.faults, status.studies) == (0, 1)
 
 
+@pytest.mark.long
 def test_stop_makes_a_source_wait_and_loses_none_of_its_parts(tmp_path, bundle_path):
     pictures = [tiny.good_picture() for _ in range(60)]
     parts = running.write_parts(tmp_path / "parts", *pictures)

@@ -59,6 +59,7 @@ def test_video_that_breaks_off_is_one_fault_and_the_end(tmp_path, bundle_path):
     assert (ended.state, "breaks off" in ended.detail) == ("ended", True)
 
 
+@pytest.mark.long
 def test_inference_trouble_has_a_field_of_its_own(tmp_path):
     bundle = tiny.write_bundle(tmp_path / "gather.onnx", tiny.fail_on_magic)
     for pictures, trouble in (
@@ -91,6 +92,7 @@ def test_picture_smaller_than_the_region_is_a_fault(tmp_path, bundle_path):
     ]
 
 
+@pytest.mark.long
 def test_two_cameras_share_one_station(tmp_path, bundle_path):
     good = running.write_parts(tmp_path / "good", *[tiny.good_picture()] * 3)
     bad = running.write_parts(tmp_path / "bad", *[tiny.bad_picture()] * 2)
@@ -193,6 +195,7 @@ def test_sigterm_judges_what_was_grabbed(tmp_path):
     assert (last.state, last.last_seq) == ("Halted", len(verdicts))
 
 
+@pytest.mark.long
 def test_second_signal_leaves_at_once(tmp_path):
     bundle = tiny.write_bundle(tmp_path / "slow.onnx", tiny.slow)
     parts = running.write_parts(tmp_path / "parts", *[tiny.good_picture()] * 200)

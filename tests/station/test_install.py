@@ -261,6 +261,7 @@ def test_under_another_recipe_it_is_checked_and_judges_when_that_comes(tmp_path,
         ]
 
 
+@pytest.mark.long
 def test_a_bundle_whose_first_part_cannot_be_judged_is_taken_back(tmp_path, made):
     station = write(tmp_path, made("1"), tiny.nan_picture())
     with working(station) as (daemon, desk):

@@ -486,7 +486,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedger = LedgerMachine.TestCase
-TestLedger.settings = settings(max_examples=200, stateful_step_count=60)
+TestLedger.settings = settings(max_examples=100, stateful_step_count=60)
 
 
 @given(

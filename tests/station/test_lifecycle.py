@@ -77,6 +77,7 @@ def test_a_station_from_ready_to_stopping(systemd, station):
     assert (code, out.split()[0]) == (2, "CRITICAL")
 
 
+@pytest.mark.long
 def test_a_station_that_is_stopped_in_its_tracks_no_longer_pings(systemd, station):
     with running.running(station) as daemon:
         hear(systemd, "READY=1")

@@ -222,4 +222,4 @@ class Line(RuleBasedStateMachine):
 
 
 TestLine = Line.TestCase
-TestLine.settings = settings(max_examples=300, stateful_step_count=30)
+TestLine.settings = settings(max_examples=150, stateful_step_count=30)

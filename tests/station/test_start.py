@@ -43,6 +43,7 @@ def test_port_in_use(station, tmp_path, bundle_path, parts):
         taken.close()
 
 
+@pytest.mark.long
 def test_camera_that_is_not_there(tmp_path, bundle_path):
     for camera in (
         running.folder_camera(tmp_path / "nowhere"),
@@ -128,6 +129,7 @@ def test_wrong_station_file(station):
     refused(station.with_name("none.yaml"), 10, "none.yaml: no such file")
 
 
+@pytest.mark.long
 def test_every_problem_is_reported_together(tmp_path, bundle_path):
     bundle_path.write_bytes(b"")
     camera = running.folder_camera(tmp_path / "nowhere")

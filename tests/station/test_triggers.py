@@ -258,6 +258,7 @@ def test_changeover_that_crashes_is_refused_and_the_next_one_works(station):
         assert plc.trigger("top", 1).verdict.value in {"PASS", "FAIL"}
 
 
+@pytest.mark.long
 def test_repeated_trigger_never_gets_what_was_not_recorded(station):
     full = station.with_name("full")
     with running.running(station, program=FAIL_WHILE) as daemon, ready(daemon) as plc:
@@ -333,6 +334,7 @@ sys.exit(cli.main(["run", sys.argv[1]]))
 """A disk on which a verdict is written at once, and synced after 600 ms."""
 
 
+@pytest.mark.long
 def test_late_pass_is_overwritten_before_anybody_hears_of_it(station):
     text = station.read_text().replace("deadline_ms: 2000", "deadline_ms: 300")
     station.write_text(text)
@@ -391,6 +393,7 @@ def stands_still(pid: int) -> bool:
     return all((one / "stat").read_text().rpartition(") ")[2].startswith("T") for one in threads)
 
 
+@pytest.mark.long
 def test_station_that_stood_still_takes_no_picture_for_what_it_missed(station):
     with running.running(station) as daemon, ready(daemon) as plc:
         assert plc.trigger("top", 1).verdict.value == "PASS"

@@ -33,6 +33,7 @@ def judged(viewer: Viewer, wanted: int) -> Callable[[], bool]:
     return lambda: len(list(viewer.history())) >= wanted
 
 
+@pytest.mark.long
 def test_pictures_are_shown_until_a_model_is_installed_and_then_all_are_judged(tmp_path):
     station = write(tmp_path, loop=True, rate_hz=20)
     code, _, error = running.inspector("run", station)

@@ -251,6 +251,7 @@ def test_subscriber_written_from_the_page_alone_gets_every_verdict(tmp_path, bun
     ]
 
 
+@pytest.mark.long
 def test_refill_written_from_the_page_alone_brings_what_is_missing(tmp_path, recorded):
     program = re.search(REFILL, PAGE, re.DOTALL)
     script = tmp_path / "stranger.py"

@@ -300,6 +300,7 @@ def test_openvino_scores_a_backbone_in_8_bits_alike(graphs: dict[str, onnx.Model
     assert np.sqrt(np.square(exact - found).mean()) <= 0.02 * exact.mean()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["fp32", "mixed", "fp16", "int8"])
 def test_both_scales_read_one_set_of_weights(
     graphs: dict[str, onnx.ModelProto], precision: str
@@ -318,6 +319,7 @@ def test_both_scales_read_one_set_of_weights(
     assert len(large) == len(set(large)) > 15
 
 
+@pytest.mark.long
 def test_int8_leaves_the_same_layers_float_in_both_passes() -> None:
     scorer = random_scorer("efficientnet_lite0", QUICK)
     graph = build_graph(scorer, precision="int8")

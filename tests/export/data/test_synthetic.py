@@ -252,6 +252,7 @@ def test_the_border_of_a_letterbox_is_no_part() -> None:
         assert part.extent < 120
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", [(16, 16), (20, 400), (900, 1200)])
 def test_small_narrow_and_large_boards(shape: tuple[int, int]) -> None:
     photo = board(*shape)

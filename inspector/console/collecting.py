@@ -19,13 +19,13 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from inspector.console.access import RefusedError, allowed, person
+from inspector.console.access import RefusedError, allowed, person, take_up_to
 from inspector.console.app import body, line_of
 from inspector.console.line import Line
 from inspector.errors import CommandError, ConfigError, Fault, OutputError
 from inspector.files import write_output
 from inspector.logs import say
-from inspector.photos.album import Album, Box, small_jpeg
+from inspector.photos.album import Album, Box, OtherShapeError, small_jpeg
 from inspector.photos.checks import Objection
 from inspector.threads import yield_to_others
 
@@ -39,6 +39,8 @@ GOOD_START: Final = 100
 MOST_PHOTOS: Final = 500
 """In one set; a page that shows more is no help to anybody."""
 MOST_SETS: Final = 200
+MOST_PHOTO_BYTES: Final = 128 << 20
+"""Of a file that a browser sends."""
 RESERVE_BYTES: Final = 1 << 30
 """So much of the disk stays free: the station may record its verdicts there."""
 
@@ -106,6 +108,8 @@ class Collecting:
         self._reserve_bytes = reserve_bytes
         self._thread = ThreadPoolExecutor(1, "photos", yield_to_others)
         self._sets: dict[int, _Set] | None = None
+        self._coming = asyncio.Lock()
+        """Held while a photo comes from a browser, so that one is in memory and not a hundred."""
         self._albums: dict[int, Album] = {}
         """Folders that are open, and so locked for ``inspector collect``; only of the thread."""
         where = "/api/stations/{station}/photos"
@@ -115,6 +119,7 @@ class Collecting:
             Route(where + "/{set:number}", self._show),
             Route(where + "/{set:number}/region", self._region, methods=["POST"]),
             Route(where + "/{set:number}/take", self._take, methods=["POST"]),
+            Route(where + "/{set:number}/add", self._add, methods=["POST"]),
             Route(where + "/{set:number}/each", self._each, methods=["POST"]),
             Route(where + "/{set:number}/remove", self._remove, methods=["POST"]),
             Route(where + "/{set:number}/picture/{photo:path}", self._photo),
@@ -204,6 +209,31 @@ class Collecting:
         found, told = await self._asked(request), await body(request)
         taken = await self._one(line_of(request), found, keep_all=told.get("keep_all") is True)
         return JSONResponse(_photo_told(taken))
+
+    async def _add(self, request: Request) -> Response:
+        """Add a photo that the browser sends: a picture file; ``?keep_all=1``: also a doubtful one.
+
+        It is decoded as training would, and kept as a lossless PNG of what was decoded.
+        """
+        allowed(request, "engineer")
+        found = await self._asked(request)
+        keep_all = request.query_params.get("keep_all") == "1"
+        take_up_to(request, MOST_PHOTO_BYTES)
+        async with self._coming:
+            data = await request.body()
+
+            def keep() -> Taken:
+                self._check_room()
+                album = self._open(found)
+                try:
+                    png = album.as_png(data)
+                except OtherShapeError as error:
+                    raise RefusedError(409, "photo_shape", str(error)) from None
+                except (Fault, ValueError) as error:
+                    raise RefusedError(409, "photo", str(error)) from None
+                return _keep(album, png, keep_all)
+
+            return JSONResponse(_photo_told(await self._work(keep)))
 
     async def _each(self, request: Request) -> Response:
         """Begin, or end, to take one photo of each part."""
@@ -304,23 +334,7 @@ class Collecting:
         if png is None:
             raise RefusedError(409, "unreadable")
 
-        def keep() -> Taken:
-            album = self._open(found)
-            if len(album) >= MOST_PHOTOS:
-                raise RefusedError(409, "many_photos", str(MOST_PHOTOS))
-            try:
-                measures = album.measure_png(png)
-            except (Fault, ValueError) as error:
-                raise RefusedError(409, "photo", str(error)) from None
-            objections = album.judge(measures)
-            # The very same picture again is of no use to anybody.
-            again = any(one.kind == "already there" for one in objections)
-            name = ""
-            if not again and (keep_all or not objections):
-                name = album.add_png(png, measures)
-            return Taken(name, objections, len(album))
-
-        return await self._work(keep)
+        return await self._work(lambda: _keep(self._open(found), png, keep_all))
 
     def _told_of(self, line: Line, found: _Set, taken: Taken | None, taking: bool = True) -> None:
         self._tell(
@@ -438,6 +452,23 @@ class Collecting:
                 raise
             self._albums[found.number] = album
         return album
+
+
+def _keep(album: Album, png: bytes, keep_all: bool) -> Taken:
+    """Keep a photo, unless something is wrong with it. Raises :class:`RefusedError`."""
+    if len(album) >= MOST_PHOTOS:
+        raise RefusedError(409, "many_photos", str(MOST_PHOTOS))
+    try:
+        measures = album.measure_png(png)
+    except (Fault, ValueError) as error:
+        raise RefusedError(409, "photo", str(error)) from None
+    objections = album.judge(measures)
+    # The very same picture again is of no use to anybody.
+    again = any(one.kind == "already there" for one in objections)
+    name = ""
+    if not again and (keep_all or not objections):
+        name = album.add_png(png, measures)
+    return Taken(name, objections, len(album))
 
 
 def _cameras(line: Line) -> set[str]:

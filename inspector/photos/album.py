@@ -31,6 +31,10 @@ _NOTES: Final = ".collect.json"
 _PREVIEW: Final = ".preview.jpg"
 
 
+class OtherShapeError(ValueError):
+    """A picture's size, or number of channels, is not that of the photos in the album."""
+
+
 class AlbumNotes(BaseModel):
     """What a folder remembers for the next session, in a hidden file beside the photos."""
 
@@ -132,6 +136,18 @@ class Album:
             on_photo(done + 1, len(paths))
         return problems
 
+    def as_png(self, data: bytes) -> bytes:
+        """A picture file, whatever its format, as the lossless PNG that the album keeps of it.
+
+        Raises :class:`Fault` or ValueError for none, and :class:`OtherShapeError`.
+        """
+        image = decode_file(np.frombuffer(data, dtype=np.uint8), Path("photo"))
+        if self._names:
+            there = read_image(self.folder / self._names[0])
+            if image.shape != there.shape:
+                raise OtherShapeError(f"{_size(image)}; the photos there are {_size(there)}")
+        return encode_png(image)
+
     def measure_png(self, png: bytes) -> PhotoMeasures:
         """Measure a frame that came as a PNG. Raises :class:`Fault` or ValueError for none."""
         image = decode_file(np.frombuffer(png, dtype=np.uint8), Path("picture"))
@@ -220,9 +236,13 @@ class Album:
         os.close(self._lock)
 
 
+def _size(image: npt.NDArray[Any]) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}, {'grey' if image.ndim == 2 else 'colour'}"
+
+
 def small_jpeg(photo: Path, longest_px: int) -> bytes:
     """A photo as JPEG, no side longer than ``longest_px``. Raises :class:`Fault` or ValueError."""
     return encode_jpeg(shrink(read_image(photo), longest_px))
 
 
-__all__ = ["Album", "AlbumNotes", "Box", "small_jpeg"]
+__all__ = ["Album", "AlbumNotes", "Box", "OtherShapeError", "small_jpeg"]

@@ -75,6 +75,7 @@ WHO: dict[tuple[str, str], str] = {
     ("GET", f"{STATION}/photos/{{set}}/picture/{{photo}}"): VIEWER,
     ("POST", f"{STATION}/photos/{{set}}/region"): ENGINEER,
     ("POST", f"{STATION}/photos/{{set}}/take"): ENGINEER,
+    ("POST", f"{STATION}/photos/{{set}}/add"): ENGINEER,
     ("POST", f"{STATION}/photos/{{set}}/each"): ENGINEER,
     ("POST", f"{STATION}/photos/{{set}}/remove"): ENGINEER,
     ("POST", f"{STATION}/photos/{{set}}/train"): ENGINEER,

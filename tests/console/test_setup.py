@@ -16,7 +16,7 @@ from inspector.console.app import Page
 from inspector.console.collecting import Collecting
 from inspector.console.hub import Hub
 from inspector.console.line import Line
-from inspector.imaging.images import decode, encode_png, gaussian_blur
+from inspector.imaging.images import decode, encode_jpeg, encode_png, gaussian_blur
 from tests import running, tiny
 from tests.console import serving
 from tests.console.serving import opened, wait_for
@@ -105,6 +105,31 @@ def collected_without_doubt(served, where):
             return told
         for name in doubted:
             post(served, f"{where}/remove", photo=name)
+
+
+def test_files_of_a_browser_become_photos_of_the_set(served, state):
+    number = post(served, PHOTOS, camera="belt")["number"]
+    where = f"{PHOTOS}/{number}/add"
+    served.take_token()
+
+    def add(data, **asked):
+        answer = served.client.post(where, content=data, params=asked)
+        told = answer.json()
+        return told.get("code") or told["name"] or [one["kind"] for one in told["objections"]]
+
+    for at in range(PARTS):
+        data = encode_jpeg(part(at), 95) if at == 1 else encode_png(part(at))
+        assert add(data) == f"{at:04d}.png"
+        kept = decode((state / "photos" / f"{number:04d}" / f"{at:04d}.png").read_bytes())
+        assert np.array_equal(kept, decode(data)), at
+    assert add(encode_png(part(2))) == ["already_there"]
+    assert add(encode_png(blurred(part(99)))) == ["blurred"]
+    assert add(encode_png(blurred(part(99))), keep_all="1") == f"{PARTS:04d}.png"
+    assert add(encode_png(part(50)[:-20])) == add(encode_png(part(50)[:, :, 0])) == "photo_shape"
+    for damaged in (b"", b"no picture", encode_png(part(51))[:-40], encode_jpeg(part(51))[:-400]):
+        assert add(damaged) == "photo"
+    assert add(bytes(129 << 20)) == "too_long"
+    assert len(served.client.get(f"{PHOTOS}/{number}").json()["photos"]) == PARTS + 1
 
 
 @pytest.mark.long
@@ -486,6 +511,28 @@ def test_photos_are_taken_warned_of_and_thrown_away_in_the_browser(served, chrom
         assert len(served.client.get(where).json()["photos"]) == PARTS - 1
         page.reload()
         page.locator(".photos li").nth(PARTS - 2).wait_for()
+
+
+@pytest.mark.peers
+def test_files_are_added_and_those_that_are_not_kept_are_named(served, chromium, tmp_path):
+    number = post(served, PHOTOS, camera="belt")["number"]
+    files = []
+    for at in range(3):
+        (tmp_path / f"good{at}.png").write_bytes(encode_png(part(at)))
+        files.append(tmp_path / f"good{at}.png")
+    (tmp_path / "<b>bad.png").write_bytes(b"no picture")
+    files[1:1] = [tmp_path / "<b>bad.png"]
+    with opened(chromium, f"{served.url}#/line-1/setup?camera=belt") as page:
+        page.get_by_role("button", name="Photos").click()
+        page.locator("#add:not(:disabled)").wait_for()
+        with page.expect_file_chooser() as chooser:
+            page.locator("#add").click()
+        chooser.value.set_files(files)
+        page.get_by_text("3 of 4 files added").wait_for()
+        page.get_by_text("<b>bad.png: The picture cannot be used").wait_for()
+        page.locator(".photos li").nth(2).wait_for()
+        page.problems.clear()  # the browser tells of each request that failed
+    assert len(served.client.get(f"{PHOTOS}/{number}").json()["photos"]) == 3
 
 
 @pytest.mark.peers

@@ -7,6 +7,10 @@ import { reason, text } from "../words.js";
 
 /** Photos that are shown at once; the newest are first. */
 const SHOWN = 60;
+/** Files that were not kept and are named. */
+const NAMED = 5;
+/** Refusals of one photo, after which the next one is sent. */
+const OF_ONE_PHOTO = new Set(["photo", "photo_shape", "too_long", "too_slow"]);
 /** So many photos tell how good parts look. */
 const ENOUGH_TO_COMPARE = 5;
 
@@ -49,6 +53,10 @@ export class Photos {
   #count = el("p", { class: "count" });
   #gauge = el("progress", { "aria-label": text("setup.photos_so_far") });
   #take = el("button", { id: "take", onclick: () => void this.#takeOne() }, text("setup.take"));
+  #files = el("input", {
+    type: "file", id: "files", accept: "image/*", multiple: true, hidden: true, onchange: () => void this.#addFiles(),
+  });
+  #add = el("button", { class: "plain", id: "add", onclick: () => this.#files.click() }, text("setup.add"));
   #each = el("button", { class: "plain", id: "each", onclick: () => void this.#takeEach() });
   #fresh = el("button", { class: "plain", id: "new-set", onclick: () => void this.#begin() }, text("setup.new_set"));
   #keep = el("input", { type: "checkbox", id: "keep-all" });
@@ -58,7 +66,7 @@ export class Photos {
     "div",
     { class: "collect" },
     el("p", { class: "soft" }, text("setup.photos_how")),
-    el("div", { class: "row" }, this.#take, this.#each),
+    el("div", { class: "row" }, this.#take, this.#each, this.#add, this.#files),
     el("div", { class: "row" },
       el("label", { class: "tick" }, this.#keep, text("setup.keep_all")), this.#fresh),
     this.#count,
@@ -78,6 +86,7 @@ export class Photos {
     const may = app.may("engineer") && limits.writable;
     this.#take.disabled = !may || this.#busy;
     this.#each.disabled = !may;
+    this.#add.disabled = !may || this.#busy;
     this.#fresh.hidden = !may || photos.length === 0;
     this.#each.textContent = text(set?.taking ? "setup.each_stop" : "setup.each");
     this.#each.setAttribute("aria-pressed", String(set?.taking === true));
@@ -190,6 +199,44 @@ export class Photos {
     } finally {
       this.#busy = false;
       this.show();
+    }
+  }
+
+  /** Send the files that were chosen, one after another; one that is not kept is named with what is wrong. */
+  async #addFiles() {
+    const files = [...this.#files.files];
+    this.#files.value = "";
+    if (files.length === 0) return;
+    this.#busy = true;
+    this.show();
+    let kept = 0;
+    const refused = [];
+    try {
+      const number = await this.#told.need();
+      const where = address(ofSet(this.#told.station, number, "/add"), { keep_all: this.#keep.checked ? "1" : "" });
+      for (const [at, file] of files.entries()) {
+        this.#words(text("setup.adding", { number: at + 1, count: files.length }), "");
+        try {
+          const taken = await post(where, file, "application/octet-stream");
+          if (taken.name) kept += 1;
+          else refused.push([file.name, taken.objections.map(wordsOf).join(" ")]);
+        } catch (error) {
+          if (!OF_ONE_PHOTO.has(error.code)) throw error;
+          refused.push([file.name, reason(error)]);
+        }
+      }
+      await this.#told.refresh();
+      this.#words(text("setup.added", { count: kept, of: files.length }), refused.length === 0 ? "well" : "bad");
+    } catch (error) {
+      this.#words(`${text("setup.added", { count: kept, of: files.length })} ${reason(error)}`, "bad");
+      this.#told.app.say(explained(error), "problem");
+    } finally {
+      this.#busy = false;
+      this.show();
+    }
+    for (const [name, why] of refused.slice(0, NAMED)) this.#last.append(el("span", {}, `${name}: ${why}`));
+    if (refused.length > NAMED) {
+      this.#last.append(el("span", {}, text("setup.added_more", { count: refused.length - NAMED })));
     }
   }
 

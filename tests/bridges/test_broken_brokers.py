@@ -26,6 +26,7 @@ from inspector.bridges.broker import (
 from inspector.config.mqtt_bridge import MqttBridge
 from tests.bridges.brokers import bridge, config, wait_for
 from tests.bridges.certificates import Authority
+from tests.loops import in_a_loop
 from tests.stations import Station
 
 Behave = Callable[["Peer"], None]
@@ -276,7 +277,7 @@ def test_a_message_after_the_end_is_told_why_the_connection_ended(tmp_path):
             {"bridge": "mqtt", "broker": broker.address, "state": tmp_path / "state"}
         )
         with pytest.raises(BrokerError, match="the connection ended: Protocol error"):
-            asyncio.run(publish_too_late(made))
+            in_a_loop(publish_too_late(made))
 
 
 def test_a_socket_that_is_closed_before_it_is_written_to_is_no_traceback():
@@ -292,7 +293,7 @@ def test_a_socket_that_is_closed_before_it_is_written_to_is_no_traceback():
             await asyncio.sleep(0.01)
         return problems
 
-    assert asyncio.run(close_at_once()) == []
+    assert in_a_loop(close_at_once()) == []
 
 
 @pytest.mark.long

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from asyncua import Server, ua
 
 from inspector.bridges.machine_vision_nodes import load
+from tests.loops import in_a_loop
 from tests.paths import ROOT
 
 PACKAGES = ROOT / ".peers" / "node_modules"
@@ -85,8 +85,8 @@ def plain(name: str, value: Any) -> Any:
 @pytest.mark.peers
 def test_the_table_is_the_foundations_own(recwarn):
     nodeset = from_npm(FILE)
-    ours = asyncio.run(described(None))
-    theirs = asyncio.run(described(nodeset))
+    ours = in_a_loop(described(None))
+    theirs = in_a_loop(described(nodeset))
     assert len(ours) > 100 and set(ours) <= set(theirs)
     wrong = []
     for number, told in ours.items():

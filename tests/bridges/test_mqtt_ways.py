@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from inspector.bridges.mqtt import _first
+from tests.loops import in_a_loop
 
 
 def test_a_way_that_swallows_its_cancellation_holds_nobody_up():
@@ -25,7 +26,7 @@ def test_a_way_that_swallows_its_cancellation_holds_nobody_up():
     async def run() -> None:
         await asyncio.wait_for(_first(stubborn(), asyncio.sleep(0.01)), 5)
 
-    asyncio.run(run())
+    in_a_loop(run())
     assert swallowed == [True]
 
 
@@ -37,4 +38,4 @@ def test_the_error_of_the_way_that_ended_is_raised():
         await _first(asyncio.sleep(60), fails())
 
     with pytest.raises(ValueError, match="so"):
-        asyncio.run(run())
+        in_a_loop(run())

@@ -21,6 +21,7 @@ from inspector.bridges.codes import ErrorCode
 from inspector.journal.reader import Reader
 from inspector.logs import Refusals
 from tests.bridges.opcua_line import Caller, Opcua, connected
+from tests.loops import in_a_loop
 
 SCHEMA = 7617
 """The description of the base specification's types, 200 kB."""
@@ -164,7 +165,7 @@ def test_bytes_that_are_none_of_the_protocol_end_their_own_connection(opcua):
                     await large.start(parameters=["lot=" + "x" * 70_000])
             assert await client.state() is None
 
-    asyncio.run(whole())
+    in_a_loop(whole())
     lines_of(opcua, "had not logged in when 'connections' were used up")
     lines_of(opcua, "sent a request of more than 65536 bytes")
     assert child.poll() is None
@@ -249,7 +250,7 @@ def test_parts_are_judged_whatever_other_peers_do(opcua, line):
             await work
 
     try:
-        asyncio.run(whole())
+        in_a_loop(whole())
     finally:
         print(opcua.said())
     lines_of(opcua, "was not logged in for 10 s")
@@ -289,5 +290,5 @@ def test_an_event_for_a_client_that_is_gone_is_not_called_heard(opcua, line):
             }
         return {parts[seq]: outcome for seq, outcome in told.items() if seq in parts}
 
-    asyncio.run(whole())
+    in_a_loop(whole())
     assert delivered() == {"unheard": "failed"}

@@ -27,6 +27,7 @@ from inspector.bridges.opcua_security import (
 from inspector.logs import Refusals
 from tests import running
 from tests.bridges.opcua_line import Caller, Opcua, connected
+from tests.loops import in_a_loop
 
 AUTOMATIC = ("VisionStateMachine", "AutomaticModeStateMachine")
 RECIPES, RESULTS = ("RecipeManagement",), ("ResultManagement",)
@@ -141,7 +142,7 @@ def test_a_line_with_jobs_recipes_results_and_deaths(opcua, line):
         async with connected(opcua.url) as client:
             await parts(client)
 
-    asyncio.run(whole())
+    in_a_loop(whole())
     child.terminate()
     assert child.wait(20) == 0
     assert "Traceback" not in opcua.said() and "crash" not in opcua.said(), opcua.said()
@@ -259,7 +260,7 @@ def test_who_may_connect(opcua, tmp_path):
         async with secured("stranger") as client:
             assert await client.state() is None
 
-    asyncio.run(whole())
+    in_a_loop(whole())
     assert child.poll() is None
     assert "Traceback" not in opcua.said()
     assert all(word not in opcua.said() for word in words.values())

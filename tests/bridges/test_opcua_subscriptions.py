@@ -11,6 +11,7 @@ from asyncua import ua
 from asyncua.server.internal_server import InternalServer
 
 from inspector.bridges.opcua_subscriptions import LONGEST_MS, SHORTEST_MS, Subscriptions
+from tests.loops import in_a_loop
 
 
 class Client:
@@ -73,7 +74,7 @@ def test_with_the_shortest_interval_an_event_waits_for_no_clock(asked):
             assert [one.ClientHandle for one in await client.next(0.001)] == [number]
         await service.delete_subscriptions([result.SubscriptionId])
 
-    asyncio.run(whole())
+    in_a_loop(whole())
 
 
 def test_an_idle_subscription_does_nothing(monkeypatch):
@@ -87,7 +88,7 @@ def test_an_idle_subscription_does_nothing(monkeypatch):
         assert looks == []
         await service.delete_subscriptions([result.SubscriptionId])
 
-    asyncio.run(whole())
+    in_a_loop(whole())
 
 
 def test_the_interval_that_a_client_chose_is_kept():
@@ -105,7 +106,7 @@ def test_the_interval_that_a_client_chose_is_kept():
         assert time.monotonic() - begun >= 0.149
         await service.delete_subscriptions([result.SubscriptionId])
 
-    asyncio.run(whole())
+    in_a_loop(whole())
 
 
 def test_keep_alives_come_and_not_too_often():
@@ -121,7 +122,7 @@ def test_keep_alives_come_and_not_too_often():
         _, _, slow = await subscribed(Client(), 1e300)
         assert slow.RevisedPublishingInterval == LONGEST_MS
 
-    asyncio.run(whole())
+    in_a_loop(whole())
 
 
 def test_an_event_waits_for_a_client_that_has_asked_for_nothing_yet():
@@ -138,7 +139,7 @@ def test_an_event_waits_for_a_client_that_has_asked_for_nothing_yet():
         assert [one.ClientHandle for one in await client.next()] == [2, 3, 4]
         await service.delete_subscriptions([result.SubscriptionId])
 
-    asyncio.run(whole())
+    in_a_loop(whole())
 
 
 def test_a_subscription_whose_client_never_asks_again_ends(monkeypatch):
@@ -157,4 +158,4 @@ def test_a_subscription_whose_client_never_asks_again_ends(monkeypatch):
             assert time.monotonic() < until
             await asyncio.sleep(0.01)
 
-    asyncio.run(whole())
+    in_a_loop(whole())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -11,8 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -193,9 +191,3 @@ def wait_for(holds: Callable[[], Any], within_s: float = 20.0) -> Any:
         assert time.monotonic() < deadline, "did not come true in time"
         time.sleep(0.05)
     return found
-
-
-def in_a_loop(work: Coroutine[Any, Any, Any]) -> Any:
-    """What a coroutine returns, in an event loop of its own: a browser's has this thread."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()

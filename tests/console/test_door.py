@@ -15,6 +15,7 @@ from inspector.console import door
 from inspector.console.access import Person
 from inspector.console.door import Door
 from inspector.logs import Refusals
+from tests.loops import in_a_loop
 
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n"
 
@@ -131,7 +132,7 @@ def test_a_request_that_is_never_whole_ends(sent, whole_ones, caplog):
             await until(lambda: not page.door._open)
             await peer.close()
 
-    asyncio.run(whole())
+    in_a_loop(whole())
     assert "sent no whole request in 10 s" in caplog.text
 
 
@@ -149,7 +150,7 @@ def test_a_head_that_comes_byte_by_byte_ends_too():
             assert number < 40
             await peer.close()
 
-    asyncio.run(whole())
+    in_a_loop(whole())
 
 
 @pytest.mark.long
@@ -170,7 +171,7 @@ def test_a_stream_that_nobody_reads_ends(caplog):
             await reading.close()
             await idle.close()
 
-    asyncio.run(whole())
+    in_a_loop(whole())
     assert "left unread for 30 s" in caplog.text
 
 
@@ -189,7 +190,7 @@ def test_a_connection_too_many_takes_the_place_of_an_idle_one_of_a_stranger():
             for one in (*strangers, known, newest):
                 await one.close()
 
-    asyncio.run(whole())
+    in_a_loop(whole())
 
 
 def test_when_all_are_at_work_one_more_is_refused():
@@ -206,7 +207,7 @@ def test_when_all_are_at_work_one_more_is_refused():
             for one in (*streams, more):
                 await one.close()
 
-    asyncio.run(whole())
+    in_a_loop(whole())
 
 
 def test_strangers_streams_make_room():
@@ -224,7 +225,7 @@ def test_strangers_streams_make_room():
             for one in (*streams, more):
                 await one.close()
 
-    asyncio.run(whole())
+    in_a_loop(whole())
 
 
 def test_the_refusal_of_one_too_many_has_the_length_that_it_says():

@@ -26,6 +26,7 @@ from inspector.wire.rows import COLUMNS
 from tests import running
 from tests.console import serving
 from tests.console.serving import opened, wait_for
+from tests.loops import in_a_loop
 
 MARKUP = "<img src=x onerror=\"document.title='owned'\">"
 FORMULA = '=HYPERLINK("http://x")'
@@ -155,7 +156,7 @@ def download(pieces: Any, browser: Browser, places: Places) -> None:
 
     # Playwright has a loop in this thread, once another test has used it.
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(lambda: asyncio.run(send())).result()
+        thread.submit(lambda: in_a_loop(send())).result()
     with places.one():
         pass
 

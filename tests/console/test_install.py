@@ -18,7 +18,8 @@ from inspector.console import install
 from inspector.console.access import Person, RefusedError
 from tests import running, tiny
 from tests.console import serving
-from tests.console.serving import in_a_loop, opened, wait_for
+from tests.console.serving import opened, wait_for
+from tests.loops import in_a_loop
 from tests.station.test_install import LESSON, large
 
 WHERE = "/api/stations/line-1/install"

@@ -17,7 +17,8 @@ from inspector.console.access import RefusedError
 from inspector.console.jobs import Jobs, Step
 from inspector.errors import CommandError
 from tests import running
-from tests.console.serving import in_a_loop, wait_for
+from tests.console.serving import wait_for
+from tests.loops import in_a_loop
 
 
 class Watched(Jobs):

@@ -24,6 +24,7 @@ from inspector.console.server import Console
 from inspector.console.sessions import Sessions, Store, Tokens
 from inspector.console.users import Users, add_user
 from inspector.logs import Refusals
+from tests.loops import in_a_loop
 
 
 class Clock:
@@ -93,7 +94,7 @@ def page(tmp_path_factory: pytest.TempPathFactory):
 
 
 def run(work: Callable[[], Any]) -> None:
-    asyncio.run(work())
+    in_a_loop(work())
 
 
 @pytest.mark.parametrize(("touched", "after"), [(True, 200), (False, 401)])

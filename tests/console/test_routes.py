@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import json
@@ -25,6 +24,7 @@ from inspector.console.server import Console
 from inspector.console.training import Training
 from inspector.console.users import add_user
 from tests import running
+from tests.loops import in_a_loop
 
 ANYBODY, VIEWER, OPERATOR, ENGINEER = "", *ROLES
 
@@ -128,7 +128,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         async with made.client("viewer") as client:
             assert (await client.get("/api/stations/line-1/photos")).status_code == 200
 
-    asyncio.run(begin())
+    in_a_loop(begin())
     yield made
     made.console._close()
 
@@ -193,7 +193,7 @@ def test_who_may_use_a_route_and_who_not(page, role):
     assert order[-1][1] == "/api/log-out"
     for key in order:
         WHO[key] = WHO.pop(key)
-    asyncio.run(whole())
+    in_a_loop(whole())
 
 
 def test_a_number_in_an_address_has_no_thousand_digits(page):
@@ -213,7 +213,7 @@ def test_a_number_in_an_address_has_no_thousand_digits(page):
                 answer = await client.get(f"/api/stations/line-1/{path}")
                 assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
 
-    asyncio.run(whole())
+    in_a_loop(whole())
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_what_nobody_means_is_refused_before_a_station_is_asked(page, method, pa
             answer = await client.request(method, f"/api/stations/line-1/{path}", **body)
             assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
 
-    asyncio.run(whole())
+    in_a_loop(whole())
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,6 +19,7 @@ from inspector.imaging.images import decode, encode_jpeg, encode_png, gaussian_b
 from tests import running, tiny
 from tests.console import serving
 from tests.console.serving import opened, wait_for
+from tests.loops import in_a_loop
 
 WIDTH, HEIGHT = 320, 240
 PARTS = 6
@@ -298,7 +298,7 @@ def asked(folder, *requests, role="engineer", reserve_bytes=0):
             collecting.close()
             one.close()
 
-    return asyncio.run(ask())
+    return in_a_loop(ask())
 
 
 def test_who_may_not_is_refused_and_who_looks_sees(tmp_path):

@@ -24,7 +24,8 @@ from inspector.journal.pictures import pictures
 from inspector.wire.messages import VerdictMessage
 from tests import running, tiny
 from tests.console import serving
-from tests.console.serving import in_a_loop, opened, wait_for
+from tests.console.serving import opened, wait_for
+from tests.loops import in_a_loop
 
 STATION = "/api/stations/line-1"
 WHAT = {"recipe": "r", "camera": "top"}

@@ -17,6 +17,7 @@ from inspector.console.sessions import Sessions, Store, Tokens, Tries, network_o
 from inspector.console.users import BusyError, Users, add_user, remove_user
 from inspector.errors import ConfigError, InspectorError, SecretError
 from tests import running
+from tests.loops import in_a_loop
 
 WORD = "correct horse"
 
@@ -173,7 +174,7 @@ def test_passwords_are_checked_and_unknown_names_take_as_much_work(path, monkeyp
         assert sum(isinstance(one, BusyError) for one in told) == 4
 
     try:
-        asyncio.run(whole())
+        in_a_loop(whole())
     finally:
         users.close()
 
@@ -183,7 +184,7 @@ def test_a_password_is_the_same_however_its_letters_are_composed(tmp_path):
     add_user(path, "bo", "viewer", "gr\u00fcne Teile")
     users = Users(path)
     try:
-        assert asyncio.run(users.check("bo", "gru\u0308ne Teile")) is not None
+        assert in_a_loop(users.check("bo", "gru\u0308ne Teile")) is not None
     finally:
         users.close()
 

@@ -181,7 +181,7 @@ def test_soak_goes_on_where_it_was_stopped(tmp_path):
     first = soak.soak(tmp_path, 0.03, quiet)
     assert first.figures["verdicts"] > 100
     assert soak.soak(tmp_path, 0.03, quiet).figures == first.figures
-    more = soak.soak(tmp_path, 0.06, quiet)
+    more = soak.soak(tmp_path, first.figures["minutes"] + 0.03, quiet)
     assert more.figures["minutes"] > first.figures["minutes"]
     assert more.figures["numbers_left_out"] == 0
     assert more.figures["passed_newest"] > 0

@@ -149,12 +149,12 @@ def test_an_engineer_installs_a_file_and_goes_back(served, chromium, tmp_path):
         assert "by taught.onnx from its next part on?" in confirm(page)
         found.get_by_text("tiny 78").wait_for()
         done = "Camera belt: the next part is judged by the new model."
-        page.locator("#said p.done", has_text=done).wait_for()
+        page.locator("#said .done", has_text=done).wait_for()
         assert model_of(served) == ("78", True)
         found.get_by_role("button", name="Back to the model before").click()
         confirm(page)
         found.get_by_text("from the station's file").wait_for()
-        page.locator("#said p.done", has_text="by the model before").wait_for()
+        page.locator("#said .done", has_text="by the model before").wait_for()
         assert model_of(served) == (own, False)
         # The log names models, and tells a lesson from any other model.
         page.get_by_role("link", name="Log").click()
@@ -168,7 +168,7 @@ def test_an_engineer_installs_a_file_and_goes_back(served, chromium, tmp_path):
         found.locator("#install-file").set_input_files(tmp_path / "photo.onnx")
         found.get_by_role("button", name="Install").click()
         confirm(page)
-        page.locator("#said p.problem", has_text="not a bundle").wait_for()
+        page.locator("#said .problem", has_text="not a bundle").wait_for()
         assert model_of(served) == (own, False)
         page.problems[:] = [one for one in page.problems if "409" not in one]
 
@@ -199,7 +199,7 @@ def test_a_server_that_is_gone_for_a_moment_is_waited_for(served, chromium, tmp_
         confirm(page)
         wait_for(lambda: model_of(served) == (own, False))
         # A view that is left takes its panel along.
-        page.locator("#said p.done", has_text="by the model before").wait_for()
+        page.locator("#said .done", has_text="by the model before").wait_for()
         page.get_by_role("link", name="Line").click()
         assert page.locator("#install").count() == 0
         page.problems[:] = [one for one in page.problems if "Failed to load" not in one]

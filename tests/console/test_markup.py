@@ -62,9 +62,11 @@ def test_what_a_station_says_is_never_markup(hostile, chromium, tmp_path):
     ):
         page.locator(".part_id", has_text=MARKUP).wait_for()
         page.locator(".wrong button").click()
-        page.locator(".wrong small", has_text=MARKUP).first.wait_for()
+        # What the station says is a detail beside the page's own words.
+        page.locator(".wrong details.original summary").first.click()
+        page.locator(".wrong details.original bdi", has_text=MARKUP).first.wait_for()
         page.locator(".cameras b", has_text=MARKUP).wait_for()
-        page.get_by_text(MARKUP).nth(4).wait_for()
+        page.get_by_text(MARKUP).nth(4).wait_for(state="attached")
         for view in ("history", "teach", "setup", "line"):
             page.locator(f"nav a[data-view={view}]").click()
             page.locator(f"#view[data-view={view}] > *").first.wait_for()

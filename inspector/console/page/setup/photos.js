@@ -195,7 +195,7 @@ export class Photos {
     } catch (error) {
       const said = error.code === "not_ready" ? text("setup.not_ready") : reason(error);
       this.#words(said, "bad");
-      this.#told.app.say(said, "problem");
+      this.#told.app.say(error.code === "not_ready" ? said : explained(error), "problem");
     } finally {
       this.#busy = false;
       this.show();

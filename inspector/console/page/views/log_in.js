@@ -20,7 +20,7 @@ export function logIn(done, language) {
     try {
       await post("/api/log-in", { name: name.value, password: password.value });
     } catch (error) {
-      problem.textContent = `▲ ${reason(error)}`;
+      problem.textContent = `▲ ${reason(error)}${error.detail ? ` (${error.detail})` : ""}`;
       password.value = "";
       password.focus();
       return;

@@ -92,7 +92,7 @@ def no_leaks() -> Iterator[None]:
     threads = set(threading.enumerate())
     children = set(psutil.Process().children(recursive=True))
     yield
-    deadline = time.monotonic() + 3.0
+    deadline = time.monotonic() + 10.0
     while left := _left(threads, children):
         if time.monotonic() > deadline:
             pytest.fail(f"left behind: {left}")

@@ -201,7 +201,7 @@ def test_a_server_that_is_gone_for_a_moment_is_waited_for(served, chromium, tmp_
         # A view that is left takes its panel along.
         page.locator("#said .done", has_text="by the model before").wait_for()
         page.get_by_role("link", name="Line").click()
-        assert page.locator("#install").count() == 0
+        page.locator("#install").wait_for(state="detached")
         page.problems[:] = [one for one in page.problems if "Failed to load" not in one]
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import contextlib
 import tempfile
 import time
@@ -13,13 +12,13 @@ import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inspector.cli import keygen
 from inspector.client import subscriber as client
 from inspector.client.keys import ClientKeys
 from inspector.client.refill import Progress, Refill
 from inspector.client.subscriber import Gap, Subscriber
 from inspector.errors import WireError
 from inspector.wire.messages import ReplyMessage, StatusMessage, VerdictMessage
+from tests.parties import make_keys
 from tests.stations import NAME, Relay, Station, free_ports, verdict
 
 
@@ -410,17 +409,7 @@ def test_another_stations_journal_is_not_taken_for_ours(station, tmp_path):
 
 def test_peer_that_may_not_replay_gets_gaps_at_once(tmp_path):
     for name in ("station", "peer"):
-        keygen.run(
-            argparse.Namespace(
-                folder=tmp_path / "keys",
-                name=name,
-                bundle=False,
-                opcua=False,
-                console=False,
-                host=[],
-                user=None,
-            )
-        )
+        make_keys(tmp_path / "keys", name)
     keys = ClientKeys.load(tmp_path / "keys/peer.secret", tmp_path / "keys/station.public")
     from inspector.config.station_file import Security
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import json
 import queue
 import threading
@@ -12,7 +11,6 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.cli import keygen
 from inspector.client.keys import ClientKeys, configure_client
 from inspector.config.station_file import Security
 from inspector.errors import PortError
@@ -21,6 +19,7 @@ from inspector.wire.command_server import ADMITTED, Commands, CommandSocket
 from inspector.wire.gate import Gate
 from inspector.wire.messages import Command, ReplyMessage, TriggerCommand
 from inspector.wire.requests import Request
+from tests.parties import make_keys
 from tests.stations import accept_and_answer, serving, verdict
 
 
@@ -495,17 +494,7 @@ def test_client_with_a_thousand_open_commands_is_told_that_it_is_busy(recorded):
 def test_role_decides_what_a_peer_may_send(tmp_path, recorded, role):
     recorded.record(1)
     for name in ("station", "peer"):
-        keygen.run(
-            argparse.Namespace(
-                folder=tmp_path / "keys",
-                name=name,
-                bundle=False,
-                opcua=False,
-                console=False,
-                host=[],
-                user=None,
-            )
-        )
+        make_keys(tmp_path / "keys", name)
     keys = ClientKeys.load(tmp_path / "keys/peer.secret", tmp_path / "keys/station.public")
     security = Security.model_validate(
         {

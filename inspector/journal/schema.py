@@ -20,7 +20,9 @@ from inspector.journal.search import (
     Finding,
     file_aside,
     file_under,
+    forget,
     make_aside,
+    make_part_place,
     make_search,
 )
 from inspector.verdict import LIMIT_FACTOR_RANGE, Verdict
@@ -376,6 +378,11 @@ def _make_sixth(db: Database) -> None:
     make_aside(db)
 
 
+def _make_seventh(db: Database) -> None:
+    """Part ids in a table that is not written with each commit."""
+    make_part_place(db)
+
+
 STEPS: Final[tuple[Callable[[Database], None], ...]] = (
     _make_first,
     _make_second,
@@ -383,6 +390,7 @@ STEPS: Final[tuple[Callable[[Database], None], ...]] = (
     _make_fourth,
     _make_fifth,
     _make_sixth,
+    _make_seventh,
 )
 """The step at ``i`` brings the tables from version ``i`` to ``i + 1``, in one transaction.
 
@@ -438,14 +446,16 @@ def record(
     rows: list[tuple[int, int, str]] = []
     faults: list[tuple[int, int, str]] = []
     findings: list[Finding] = []
+    findings_of_faults: list[Finding] = []
     aside: list[tuple[int, str]] = []
     answered: list[tuple[object, ...]] = []
     for verdict in verdicts:
         latest_us = max(latest_us, verdict.judged_us)
         place = number * PLACES_PER_EPOCH + verdict.seq
         row = place, latest_us, encode(verdict).decode()
-        (faults if verdict.verdict is Verdict.FAULT else rows).append(row)
-        findings.append(
+        is_fault = verdict.verdict is Verdict.FAULT
+        (faults if is_fault else rows).append(row)
+        (findings_of_faults if is_fault else findings).append(
             (
                 place,
                 verdict.camera,
@@ -474,7 +484,7 @@ def record(
             db.executemany(
                 f"{insert} ON CONFLICT (place) DO UPDATE SET json = excluded.json", faults
             )
-        file_under(db, findings)
+        file_under(db, findings, findings_of_faults)
         file_aside(db, aside)
     return latest_us
 
@@ -509,8 +519,7 @@ def delete(db: Database, places: Sequence[int]) -> None:
     if places:
         rows = [(place,) for place in places]
         db.executemany("DELETE FROM verdict WHERE place = ?", rows)
-        db.executemany("DELETE FROM search WHERE place = ?", rows)
-        db.executemany("DELETE FROM aside WHERE place = ?", rows)
+        forget(db, rows)
 
 
 def record_reports(db: Database, reports: Sequence[Report]) -> list[Report]:

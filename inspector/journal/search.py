@@ -2,8 +2,11 @@
 
 A row of ``search`` has the place of its verdict and what people ask for. Verdicts themselves are
 some hundred bytes of JSON each; a table with nothing else in it is read through from end to end in
-a fraction of a second for a million parts, in the order of the verdicts, whatever is combined. Part
-ids and rejected parts have an index too.
+a fraction of a second for a million parts, in the order of the verdicts, whatever is combined.
+
+Rejected parts have an index too, and so have part ids: ``part_place``, which is written for many
+verdicts at once, since a page of it with each commit would be felt there. The verdicts after the
+last one that it knows, ``part_place_until``, are looked through one by one.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from inspector.logs import say
@@ -21,10 +24,9 @@ _STRETCH: Final = 100_000
 """Places that one question looks at; more are for the next one."""
 
 _COLUMNS: Final = ("place", "camera", "verdict", "reason", "part_id", "score")
-_INSERT: Final = (
-    f"INSERT OR REPLACE INTO search ({', '.join(_COLUMNS)}) "  # noqa: S608
-    f"VALUES ({', '.join('?' * len(_COLUMNS))})"
-)
+_VALUES: Final = f"INTO search ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+INDEX_EVERY: Final = 64
+"""Verdicts after which :func:`index_parts` is due."""
 _FILED_AT_ONCE: Final = 10_000
 _TELL_EVERY_S: Final = 5.0
 
@@ -82,9 +84,57 @@ def make_search(db: Database) -> None:
     )
 
 
-def file_under(db: Database, findings: Sequence[Finding]) -> None:
-    """Write rows, in place of those that are there; the caller has begun a transaction."""
-    db.executemany(_INSERT, findings)
+def file_under(db: Database, findings: Sequence[Finding], faults: Sequence[Finding]) -> None:
+    """Write rows, those of ``faults`` in place of what is there; the caller began a transaction."""
+    if findings:
+        db.executemany(f"INSERT {_VALUES}", findings)
+    if faults:
+        db.executemany(f"INSERT OR REPLACE {_VALUES}", faults)
+        db.executemany(
+            "INSERT OR IGNORE INTO part_place (part_id, place) "
+            "SELECT part_id, place FROM search WHERE place = ? AND part_id <> ''",
+            [(fault[0],) for fault in faults],
+        )
+
+
+def forget(db: Database, places: Sequence[tuple[int]]) -> None:
+    """Delete what verdicts are searched by; the caller has begun a transaction."""
+    db.executemany(
+        "DELETE FROM part_place WHERE (part_id, place) IN "
+        "(SELECT part_id, place FROM search WHERE place = ?)",
+        places,
+    )
+    db.executemany("DELETE FROM search WHERE place = ?", places)
+    db.executemany("DELETE FROM aside WHERE place = ?", places)
+
+
+def make_part_place(db: Database) -> None:
+    """Make the table of part ids, in place of an index; the caller has begun a transaction."""
+    db.execute("DROP INDEX search_part")
+    db.execute(
+        "CREATE TABLE part_place (part_id TEXT NOT NULL, place INTEGER NOT NULL, "
+        "PRIMARY KEY (part_id, place)) WITHOUT ROWID"
+    )
+    db.execute("CREATE TABLE part_place_until (place INTEGER NOT NULL)")
+    db.execute("INSERT INTO part_place_until (place) VALUES (?)", (-(2**63),))
+    last = db.execute("SELECT max(place) FROM search").fetchone()[0]
+    if last is not None:
+        index_parts(db, last)
+
+
+def index_parts(db: Database, last: int) -> None:
+    """Have ``part_place`` know the verdicts up to place ``last``; the caller began a transaction.
+
+    It is due after :data:`INDEX_EVERY` verdicts: a search looks through what comes after ``last``.
+    """
+    db.execute(
+        "INSERT OR IGNORE INTO part_place (part_id, place) SELECT part_id, place FROM search "
+        "WHERE place > (SELECT place FROM part_place_until) AND place <= ? AND part_id <> '' "
+        "ORDER BY part_id, place",
+        (last,),
+    )
+    # It may lie before the one of before: a damaged row can have any place.
+    db.execute("UPDATE part_place_until SET place = ?", (last,))
 
 
 def make_aside(db: Database) -> None:
@@ -131,7 +181,8 @@ def _file_all(db: Database) -> None:
         ).fetchall()
         if not rows:
             return
-        db.executemany(_INSERT, [row for row in map(_finding, rows) if row is not None])
+        found = [row for row in map(_finding, rows) if row is not None]
+        db.executemany(f"INSERT {_VALUES}", found)
         place, done = rows[-1][0], done + len(rows)
         if time.monotonic() >= told_s + _TELL_EVERY_S:
             told_s = time.monotonic()
@@ -171,33 +222,65 @@ def find(db: Database, asked: Filter, first: int, last: int, limit: int) -> Foun
     Its times are not looked at: the caller knows the places. No more than a stretch of them is
     examined; ``next_below`` then says where to go on, even if nothing was found so far.
     """
-    index, base, values = _walked(asked)
+    if asked.part_id:
+        until = int(db.execute("SELECT place FROM part_place_until").fetchone()[0])
+        if last > until and first <= until:
+            newest = _find(db, asked, _EACH, (until + 1, last), limit)
+            return newest if newest.next_below is not None else Found(newest.places, until + 1)
+        walk = _EACH if first > until else _PARTS.of(asked.part_id)
+        return _find(db, asked, walk, (first, last), limit)
+    if len(asked.verdicts) == 1 and asked.verdicts[0] is not Verdict.PASS:
+        return _find(db, asked, _REJECTED.of(asked.verdicts[0].value), (first, last), limit)
+    return _find(db, asked, _EACH, (first, last), limit)
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """A way through the table ``search`` in the order of ``along``'s places, past some of them."""
+
+    tables: str
+    along: str
+    condition: str = ""
+    values: tuple[object, ...] = ()
+
+    def of(self, value: object) -> _Walk:
+        """The way past the rows that have ``value``."""
+        return replace(self, values=(value,))
+
+
+_EACH: Final = _Walk("search NOT INDEXED", "search")
+_PARTS: Final = _Walk(
+    "part_place CROSS JOIN search ON search.place = part_place.place",
+    "part_place",
+    "part_place.part_id = ? AND ",
+)
+_REJECTED: Final = _Walk(
+    "search INDEXED BY search_rejected", "search", "verdict = ? AND verdict <> 'PASS' AND "
+)
+
+
+def _find(db: Database, asked: Filter, walk: _Walk, span: tuple[int, int], limit: int) -> Found:
+    first, last = span
     other, others = _checked(asked)
     # All texts are this module's own; what is asked for goes in as values.
-    read = f"SELECT place FROM search {index} WHERE {base}place BETWEEN ? AND ?"  # noqa: S608
-    newest = db.execute(f"{read} ORDER BY place DESC LIMIT 1", (*values, first, last)).fetchone()
-    if newest is None:
+    read = (
+        f"SELECT search.place FROM {walk.tables} "  # noqa: S608
+        f"WHERE {walk.condition}{walk.along}.place BETWEEN ? AND ?"
+    )
+    order = f"ORDER BY {walk.along}.place DESC LIMIT"
+    found = db.execute(f"{read} {order} 1", (*walk.values, first, last)).fetchone()
+    if found is None:
         return Found((), None)
     # From there on: no places are looked through where there is nothing.
-    last = int(newest[0])
+    last = int(found[0])
     low = max(first, last - _STRETCH + 1)
     rows = db.execute(
-        f"{read} AND {other} ORDER BY place DESC LIMIT ?", (*values, low, last, *others, limit + 1)
+        f"{read} AND {other} {order} ?", (*walk.values, low, last, *others, limit + 1)
     ).fetchall()
     places = tuple(int(row[0]) for row in rows)
     if len(places) > limit:
         return Found(places[:limit], places[limit - 1])
     return Found(places, low if low > first else None)
-
-
-def _walked(asked: Filter) -> tuple[str, str, list[object]]:
-    """The index that is walked along in the order of places, its condition, and its values."""
-    if asked.part_id:
-        return "INDEXED BY search_part", "part_id = ? AND part_id <> '' AND ", [asked.part_id]
-    if len(asked.verdicts) == 1 and asked.verdicts[0] is not Verdict.PASS:
-        condition = "verdict = ? AND verdict <> 'PASS' AND "
-        return "INDEXED BY search_rejected", condition, [asked.verdicts[0].value]
-    return "NOT INDEXED", "", []
 
 
 def _checked(asked: Filter) -> tuple[str, list[object]]:
@@ -206,7 +289,7 @@ def _checked(asked: Filter) -> tuple[str, list[object]]:
     for column, value in (
         ("camera = ?", asked.camera),
         ("reason = ?", asked.reason),
-        ("part_id = ?", asked.part_id),
+        ("search.part_id = ?", asked.part_id),
         ("score >= ?", asked.score_from),
         ("score < ?", asked.score_to),
     ):
@@ -217,6 +300,9 @@ def _checked(asked: Filter) -> tuple[str, list[object]]:
         conditions.append(f"verdict IN ({', '.join('?' * len(asked.verdicts))})")
         values += [verdict.value for verdict in asked.verdicts]
     if asked.marked is not None:
-        among = ("place NOT IN (SELECT place FROM mark)", "place IN (SELECT place FROM mark)")
+        among = (
+            "search.place NOT IN (SELECT place FROM mark)",
+            "search.place IN (SELECT place FROM mark)",
+        )
         conditions.append(among[asked.marked])
     return " AND ".join(conditions), values

@@ -50,6 +50,7 @@ from inspector.journal.schema import (
     begin,
     bundles,
     damaged,
+    delete,
     forget_aged,
     in_force,
     keep,
@@ -61,6 +62,7 @@ from inspector.journal.schema import (
     record_reports,
     stop_order,
 )
+from inspector.journal.search import INDEX_EVERY, index_parts
 from inspector.journal.upgrade import check, upgrade
 from inspector.logs import say
 from inspector.wire.messages import VerdictMessage
@@ -103,7 +105,8 @@ class Journal:
         """Verdicts judged before this are gone, or are to stay."""
         self._damaged = 0
         self._rescue: Rescue | None = None
-        self._unsure: list[tuple[int]] = []
+        self._unsure: list[int] = []
+        self._unindexed = 0
         self._suspects: set[int] = set()
         with contextlib.ExitStack() as undo:
             self._locks = _lock(folder)
@@ -191,6 +194,7 @@ class Journal:
         self._number = self._transact(lambda: begin(self._db, epoch, started_us, before_us))
         self._latest_us = self._aged_us = 0
         recovered, damages = self._transact(lambda: recover(self._db, self._number, started_us))
+        self._transact(lambda: index_parts(self._db, self._number * PLACES_PER_EPOCH - 1))
         self._damaged = self._transact(lambda: count_damaged(self._db))
         self._tell_damages(damages)
         return recovered
@@ -212,9 +216,11 @@ class Journal:
         again.
         """
         before_us = time.time_ns() // 1000 - self._keep_us
+        unindexed = self._unindexed + len(verdicts)
+        index = bool(verdicts) and unindexed >= INDEX_EVERY
 
         def write() -> tuple[int, int, Sequence[Report]]:
-            self._db.executemany("DELETE FROM verdict WHERE place = ?", self._unsure)
+            delete(self._db, self._unsure)
             latest_us = record(self._db, self._number, self._latest_us, triggers, verdicts)
             aged_us = self._aged_us
             if verdicts:
@@ -226,6 +232,8 @@ class Journal:
                     before_us=before_us,
                     most=2 * len(verdicts),
                 )
+            if index:
+                index_parts(self._db, self._number * PLACES_PER_EPOCH + verdicts[-1].seq)
             return latest_us, aged_us, record_reports(self._db, reports)
 
         try:
@@ -233,9 +241,10 @@ class Journal:
         except _OvertakenError:
             # They may be on the disk, and will have been published as something else.
             base = self._number * PLACES_PER_EPOCH
-            self._unsure = [(base + verdict.seq,) for verdict in verdicts]
+            self._unsure = [base + verdict.seq for verdict in verdicts]
             raise
         self._unsure = []
+        self._unindexed = 0 if index else unindexed
         # A piece with each commit, so that no verdict waits until all of the reserve is written.
         self._fill_reserve(_RESERVE_STEP)
         return unknown

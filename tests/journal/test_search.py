@@ -17,7 +17,7 @@ from inspector.journal import search
 from inspector.journal.reader import Reader
 from inspector.journal.recovery import Damage
 from inspector.journal.schema import FILE, PLACES_PER_EPOCH, Deed, DeedFilter, Mark
-from inspector.journal.search import Filter
+from inspector.journal.search import INDEX_EVERY, Filter
 from inspector.journal.writer import Journal
 from inspector.verdict import Reason, Verdict
 from inspector.wire.messages import VerdictMessage
@@ -247,6 +247,56 @@ def test_old_verdicts_go_and_marked_ones_stay(tmp_path: Path) -> None:
         ]
         rows = db.execute("SELECT count(*) FROM search").fetchone()[0]
         assert rows == len(kept) == len(list(reader.walk())) == 23
+        known = db.execute(
+            "SELECT part_id, place FROM part_place EXCEPT SELECT part_id, place FROM search"
+        )
+        assert known.fetchall() == []
+
+
+def test_part_ids_are_found_whether_their_table_knows_them_or_not(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    seqs = iter(range(1, 10_000))
+    told: dict[int, VerdictMessage] = {}
+
+    def commit(journal: Journal) -> None:
+        size = chance.choice((1, 1, 1, 2, 5, 40))
+        group = [
+            verdict(next(seqs), epoch="first", part_id=chance.choice(("", "a", "b\0c")))
+            for _ in range(size)
+        ]
+        if told and chance.random() < 0.2:
+            late = told[chance.choice(list(told))]
+            if late.verdict is not Verdict.FAULT:
+                group.append(late.overruled(Reason.DEADLINE_MISSED, "late"))
+        journal.commit([], group)
+        told.update({one.seq: one for one in group})
+
+    with contextlib.closing(Journal(tmp_path, verdict_days=36_500)) as journal:
+        journal.begin("first", NOW_US)
+        for _ in range(60):
+            commit(journal)
+            with Reader(tmp_path) as reader:
+                for part_id in ("a", "b\0c", "nobody"):
+                    found = pages(reader, Filter(part_id=part_id), 7)
+                    assert [one for page in found for one in page] == [
+                        one
+                        for _, one in sorted(told.items(), reverse=True)
+                        if one.part_id == part_id
+                    ]
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db:
+        known, ids = (
+            db.execute(f"SELECT count(*) FROM {table} WHERE part_id <> ''").fetchone()[0]
+            for table in ("part_place", "search")
+        )
+        assert ids - INDEX_EVERY < known < ids
+    # A start has it know all of the starts before, whatever its last place was.
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db, db:
+        db.execute("UPDATE part_place_until SET place = ?", (2**62,))
+    with contextlib.closing(Journal(tmp_path, verdict_days=36_500)) as journal:
+        journal.begin("second", NOW_US)
+        journal.commit([], [verdict(1, epoch="second", part_id="a")])
+        with Reader(tmp_path) as reader:
+            assert reader.search(Filter(part_id="a"), None, 1).verdicts[0].epoch == "second"
 
 
 def test_verdicts_of_a_time_are_counted(

@@ -28,16 +28,16 @@ def test_commits_are_compared_with_such_that_cannot_be_searched(tmp_path, monkey
     filed = []
     file_under = schema.file_under
 
-    def watched(db, findings):
+    def watched(db, findings, faults):
         filed.append(len(findings))
-        file_under(db, findings)
+        file_under(db, findings, faults)
 
     monkeypatch.setattr(schema, "file_under", watched)
     figures = commits.measure(tmp_path, 2, quiet)
     assert filed == [1, 1, 2, 2, 5, 5, 20, 20, 100, 100]
     assert schema.file_under is watched
     names = [figure.name for figure in figures]
-    assert len(set(names)) == len(names) == 10
+    assert len(set(names)) == len(names) == 15
     assert all(figure.value > 0 for figure in figures)
 
 

@@ -12,8 +12,8 @@ from typing import Final
 from benchmarks.faults.lab import quantile
 from benchmarks.figures import Figure
 from benchmarks.rows import Row, Tick
-from inspector.journal import schema
-from inspector.journal.search import INDEX_EVERY
+from inspector.journal import writer
+from inspector.journal.search import FILED_EVERY
 from inspector.journal.writer import Journal
 from tests import stations
 
@@ -55,9 +55,9 @@ def measure(folder: Path, trials: int, tick: Tick) -> Sequence[Figure]:
                     f"commit of {size} without, p50", round(quantile(taken[False], 0.5), 3), "ms"
                 ),
                 Figure(f"of {size}, with over without, p50", round(ratio, 3), "", goal, holds),
-                # One commit of many writes the table of part ids, which a median does not see.
+                # One commit of many files all of them, which a median does not see.
                 Figure(
-                    f"{INDEX_EVERY} commits of {size}, with over without, p50",
+                    f"{FILED_EVERY} commits of {size}, with over without, p50",
                     round(of_runs, 3),
                     "",
                 ),
@@ -66,20 +66,20 @@ def measure(folder: Path, trials: int, tick: Tick) -> Sequence[Figure]:
 
 
 def _sums(values: Sequence[float]) -> list[float]:
-    """The sum of each run of commits, one or more of which write the table of part ids."""
-    starts = range(0, len(values), INDEX_EVERY)
-    return [sum(values[start : start + INDEX_EVERY]) for start in starts]
+    """The sum of each run of commits, one or more of which file all of them."""
+    starts = range(0, len(values), FILED_EVERY)
+    return [sum(values[start : start + FILED_EVERY]) for start in starts]
 
 
 @contextlib.contextmanager
 def _unfiled() -> Iterator[None]:
     """Within it no verdict gets a row in the table that is searched."""
-    file_under = schema.file_under
-    schema.file_under = lambda *_: None
+    file_new = writer.file_new
+    writer.file_new = lambda *_: 0
     try:
         yield
     finally:
-        schema.file_under = file_under
+        writer.file_new = file_new
 
 
 ROW: Final = Row("a commit does not notice that verdicts can be searched", 2000, 300, measure)

@@ -17,13 +17,11 @@ from pydantic import Strict, StrictStr
 from inspector.errors import JournalError
 from inspector.journal.search import (
     Database,
-    Finding,
     file_aside,
-    file_under,
     forget,
     make_aside,
-    make_part_place,
     make_search,
+    make_search_until,
 )
 from inspector.verdict import LIMIT_FACTOR_RANGE, Verdict
 from inspector.wire.messages import (
@@ -379,8 +377,8 @@ def _make_sixth(db: Database) -> None:
 
 
 def _make_seventh(db: Database) -> None:
-    """Part ids in a table that is not written with each commit."""
-    make_part_place(db)
+    """What verdicts are searched by is not written with each commit."""
+    make_search_until(db)
 
 
 STEPS: Final[tuple[Callable[[Database], None], ...]] = (
@@ -432,7 +430,8 @@ def record(
     """Write triggers and verdicts of epoch ``number``; the caller has begun a transaction.
 
     ``latest_us`` is the highest ``judged_us`` of the epoch so far; the new one is returned. A FAULT
-    takes the place of a verdict with its number; a PASS or FAIL never does.
+    takes the place of a verdict with its number; a PASS or FAIL never does. What they are searched
+    by is for :func:`~inspector.journal.search.file_new`.
     """
     if triggers:
         db.executemany(
@@ -445,26 +444,13 @@ def record(
         )
     rows: list[tuple[int, int, str]] = []
     faults: list[tuple[int, int, str]] = []
-    findings: list[Finding] = []
-    findings_of_faults: list[Finding] = []
     aside: list[tuple[int, str]] = []
     answered: list[tuple[object, ...]] = []
     for verdict in verdicts:
         latest_us = max(latest_us, verdict.judged_us)
         place = number * PLACES_PER_EPOCH + verdict.seq
         row = place, latest_us, encode(verdict).decode()
-        is_fault = verdict.verdict is Verdict.FAULT
-        (faults if is_fault else rows).append(row)
-        (findings_of_faults if is_fault else findings).append(
-            (
-                place,
-                verdict.camera,
-                verdict.verdict.value,
-                verdict.reason,
-                verdict.part_id,
-                verdict.score,
-            )
-        )
+        (faults if verdict.verdict is Verdict.FAULT else rows).append(row)
         if not verdict.counts:
             aside.append((place, verdict.verdict.value))
         if verdict.trigger_seq is not None:
@@ -484,7 +470,6 @@ def record(
             db.executemany(
                 f"{insert} ON CONFLICT (place) DO UPDATE SET json = excluded.json", faults
             )
-        file_under(db, findings, findings_of_faults)
         file_aside(db, aside)
     return latest_us
 

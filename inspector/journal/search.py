@@ -2,11 +2,11 @@
 
 A row of ``search`` has the place of its verdict and what people ask for. Verdicts themselves are
 some hundred bytes of JSON each; a table with nothing else in it is read through from end to end in
-a fraction of a second for a million parts, in the order of the verdicts, whatever is combined.
+a fraction of a second for a million parts, in the order of the verdicts, whatever is combined. Part
+ids and rejected parts have an index too.
 
-Rejected parts have an index too, and so have part ids: ``part_place``, which is written for many
-verdicts at once, since a page of it with each commit would be felt there. The verdicts after the
-last one that it knows, ``part_place_until``, are looked through one by one.
+Verdicts are filed many at once, since two or three pages more with each commit would be felt there.
+Those after the place in ``search_until`` are not filed yet: they are few, and are read themselves.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from inspector.logs import say
@@ -24,10 +24,13 @@ _STRETCH: Final = 100_000
 """Places that one question looks at; more are for the next one."""
 
 _COLUMNS: Final = ("place", "camera", "verdict", "reason", "part_id", "score")
-_VALUES: Final = f"INTO search ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
-INDEX_EVERY: Final = 64
-"""Verdicts after which :func:`index_parts` is due."""
+_INSERT: Final = (
+    f"INSERT OR REPLACE INTO search ({', '.join(_COLUMNS)}) "  # noqa: S608
+    f"VALUES ({', '.join('?' * len(_COLUMNS))})"
+)
 _FILED_AT_ONCE: Final = 10_000
+FILED_EVERY: Final = 32
+"""Verdicts that may wait until they are filed."""
 _TELL_EVERY_S: Final = 5.0
 
 Finding = tuple[int, str, str, str, str, float | None]
@@ -75,7 +78,8 @@ def make_search(db: Database) -> None:
         "CREATE TABLE search (place INTEGER PRIMARY KEY, camera TEXT NOT NULL, "
         "verdict TEXT NOT NULL, reason TEXT NOT NULL, part_id TEXT NOT NULL, score REAL)"
     )
-    _file_all(db)
+    total = int(db.execute("SELECT count(*) FROM verdict").fetchone()[0])
+    _file(db, -(2**63), 2**63 - 1, total)
     db.execute("CREATE INDEX search_part ON search (part_id, place) WHERE part_id <> ''")
     # Passed parts, which nearly all are, cost it nothing.
     db.execute(
@@ -84,57 +88,46 @@ def make_search(db: Database) -> None:
     )
 
 
-def file_under(db: Database, findings: Sequence[Finding], faults: Sequence[Finding]) -> None:
-    """Write rows, those of ``faults`` in place of what is there; the caller began a transaction."""
-    if findings:
-        db.executemany(f"INSERT {_VALUES}", findings)
-    if faults:
-        db.executemany(f"INSERT OR REPLACE {_VALUES}", faults)
-        db.executemany(
-            "INSERT OR IGNORE INTO part_place (part_id, place) "
-            "SELECT part_id, place FROM search WHERE place = ? AND part_id <> ''",
-            [(fault[0],) for fault in faults],
-        )
+def make_search_until(db: Database) -> None:
+    """Make the table that says how far verdicts are filed; the caller has begun a transaction."""
+    db.execute("CREATE TABLE search_until (place INTEGER NOT NULL)")
+    # Up to here every row was written with its verdict.
+    db.execute("INSERT INTO search_until SELECT coalesce(max(place), 0) FROM verdict")
+
+
+def filed_until(db: Database) -> int:
+    """The place up to which verdicts are filed."""
+    return int(db.execute("SELECT place FROM search_until").fetchone()[0])
+
+
+def file_new(db: Database, places: Sequence[int], waiting: int) -> int:
+    """File the new verdicts at ``places`` if it is due; the caller has begun a transaction.
+
+    ``waiting`` verdicts before them are not filed yet; returns how many then are. One that takes
+    the place of another which is filed is filed at once.
+    """
+    until = filed_until(db)
+    late = [place for place in places if place <= until]
+    waiting += len(places)
+    if not late and waiting < FILED_EVERY:
+        return waiting
+    for place in late:
+        _file(db, place - 1, place)
+    file_rest(db, max(until, *places))
+    return 0
+
+
+def file_rest(db: Database, until: int) -> None:
+    """File what was not yet, up to place ``until``; the caller has begun a transaction."""
+    _file(db, filed_until(db), until)
+    # It may lie before the one of before: a damaged row can have any place.
+    db.execute("UPDATE search_until SET place = ?", (until,))
 
 
 def forget(db: Database, places: Sequence[tuple[int]]) -> None:
     """Delete what verdicts are searched by; the caller has begun a transaction."""
-    db.executemany(
-        "DELETE FROM part_place WHERE (part_id, place) IN "
-        "(SELECT part_id, place FROM search WHERE place = ?)",
-        places,
-    )
     db.executemany("DELETE FROM search WHERE place = ?", places)
     db.executemany("DELETE FROM aside WHERE place = ?", places)
-
-
-def make_part_place(db: Database) -> None:
-    """Make the table of part ids, in place of an index; the caller has begun a transaction."""
-    db.execute("DROP INDEX search_part")
-    db.execute(
-        "CREATE TABLE part_place (part_id TEXT NOT NULL, place INTEGER NOT NULL, "
-        "PRIMARY KEY (part_id, place)) WITHOUT ROWID"
-    )
-    db.execute("CREATE TABLE part_place_until (place INTEGER NOT NULL)")
-    db.execute("INSERT INTO part_place_until (place) VALUES (?)", (-(2**63),))
-    last = db.execute("SELECT max(place) FROM search").fetchone()[0]
-    if last is not None:
-        index_parts(db, last)
-
-
-def index_parts(db: Database, last: int) -> None:
-    """Have ``part_place`` know the verdicts up to place ``last``; the caller began a transaction.
-
-    It is due after :data:`INDEX_EVERY` verdicts: a search looks through what comes after ``last``.
-    """
-    db.execute(
-        "INSERT OR IGNORE INTO part_place (part_id, place) SELECT part_id, place FROM search "
-        "WHERE place > (SELECT place FROM part_place_until) AND place <= ? AND part_id <> '' "
-        "ORDER BY part_id, place",
-        (last,),
-    )
-    # It may lie before the one of before: a damaged row can have any place.
-    db.execute("UPDATE part_place_until SET place = ?", (last,))
 
 
 def make_aside(db: Database) -> None:
@@ -159,34 +152,52 @@ def file_aside(db: Database, rows: Sequence[tuple[int, str]]) -> None:
 
 def count(db: Database, first: int, last: int) -> tuple[int, int, int]:
     """How many PASS, FAIL and FAULT at places ``first`` to ``last`` count."""
+    until = filed_until(db)
     told = "count(*), total(verdict = 'FAIL'), total(verdict = 'FAULT')"
     found = [
         db.execute(
             f"SELECT {told} FROM {table} WHERE place BETWEEN ? AND ?",  # noqa: S608
-            (first, last),
+            (first, end),
         ).fetchone()
-        for table in ("search NOT INDEXED", "aside")
+        for table, end in (("search NOT INDEXED", min(last, until)), ("aside", last))
     ]
     everything, failed, faults = (int(one - other) for one, other in zip(*found, strict=True))
+    for row in _newest(db, max(first, until + 1), last):
+        everything += 1
+        failed += row[2] == Verdict.FAIL.value
+        faults += row[2] == Verdict.FAULT.value
     return everything - failed - faults, failed, faults
 
 
-def _file_all(db: Database) -> None:
-    total = int(db.execute("SELECT count(*) FROM verdict").fetchone()[0])
-    place, done, told_s = -(2**63), 0, time.monotonic()
+def _file(db: Database, after: int, until: int, total: int = 0) -> None:
+    """Write the rows of verdicts behind place ``after``, up to ``until``, in place of earlier ones.
+
+    With ``total`` it says how far it is, of so many.
+    """
+    done, told_s = 0, time.monotonic()
     while True:
         rows = db.execute(
-            "SELECT place, CAST(json AS BLOB) FROM verdict WHERE place > ? ORDER BY place LIMIT ?",
-            (place, _FILED_AT_ONCE),
+            "SELECT place, CAST(json AS BLOB) FROM verdict WHERE place > ? AND place <= ? "
+            "ORDER BY place LIMIT ?",
+            (after, until, _FILED_AT_ONCE),
         ).fetchall()
         if not rows:
             return
-        found = [row for row in map(_finding, rows) if row is not None]
-        db.executemany(f"INSERT {_VALUES}", found)
-        place, done = rows[-1][0], done + len(rows)
-        if time.monotonic() >= told_s + _TELL_EVERY_S:
+        db.executemany(_INSERT, [row for row in map(_finding, rows) if row is not None])
+        after, done = rows[-1][0], done + len(rows)
+        if total and time.monotonic() >= told_s + _TELL_EVERY_S:
             told_s = time.monotonic()
             say("upgrading", verdicts=done, of=total)
+
+
+def _newest(db: Database, first: int, last: int) -> list[Finding]:
+    """Rows of verdicts that are not filed yet, the newest first."""
+    rows = db.execute(
+        "SELECT place, CAST(json AS BLOB) FROM verdict WHERE place BETWEEN ? AND ? "
+        "ORDER BY place DESC",
+        (first, last),
+    ).fetchall()
+    return [row for row in map(_finding, rows) if row is not None]
 
 
 def _finding(row: tuple[int, bytes | None]) -> Finding | None:
@@ -222,65 +233,64 @@ def find(db: Database, asked: Filter, first: int, last: int, limit: int) -> Foun
     Its times are not looked at: the caller knows the places. No more than a stretch of them is
     examined; ``next_below`` then says where to go on, even if nothing was found so far.
     """
-    if asked.part_id:
-        until = int(db.execute("SELECT place FROM part_place_until").fetchone()[0])
-        if last > until and first <= until:
-            newest = _find(db, asked, _EACH, (until + 1, last), limit)
-            return newest if newest.next_below is not None else Found(newest.places, until + 1)
-        walk = _EACH if first > until else _PARTS.of(asked.part_id)
-        return _find(db, asked, walk, (first, last), limit)
-    if len(asked.verdicts) == 1 and asked.verdicts[0] is not Verdict.PASS:
-        return _find(db, asked, _REJECTED.of(asked.verdicts[0].value), (first, last), limit)
-    return _find(db, asked, _EACH, (first, last), limit)
-
-
-@dataclass(frozen=True)
-class _Walk:
-    """A way through the table ``search`` in the order of ``along``'s places, past some of them."""
-
-    tables: str
-    along: str
-    condition: str = ""
-    values: tuple[object, ...] = ()
-
-    def of(self, value: object) -> _Walk:
-        """The way past the rows that have ``value``."""
-        return replace(self, values=(value,))
-
-
-_EACH: Final = _Walk("search NOT INDEXED", "search")
-_PARTS: Final = _Walk(
-    "part_place CROSS JOIN search ON search.place = part_place.place",
-    "part_place",
-    "part_place.part_id = ? AND ",
-)
-_REJECTED: Final = _Walk(
-    "search INDEXED BY search_rejected", "search", "verdict = ? AND verdict <> 'PASS' AND "
-)
-
-
-def _find(db: Database, asked: Filter, walk: _Walk, span: tuple[int, int], limit: int) -> Found:
-    first, last = span
+    until = filed_until(db)
+    if last > until:
+        rows = [row for row in _newest(db, max(first, until + 1), last) if _is_asked(asked, row)]
+        places = _without(db, asked.marked, [row[0] for row in rows])
+        if len(places) > limit:
+            return Found(places[:limit], places[limit - 1])
+        return Found(places, until + 1 if first <= until else None)
+    index, base, values = _walked(asked)
     other, others = _checked(asked)
     # All texts are this module's own; what is asked for goes in as values.
-    read = (
-        f"SELECT search.place FROM {walk.tables} "  # noqa: S608
-        f"WHERE {walk.condition}{walk.along}.place BETWEEN ? AND ?"
-    )
-    order = f"ORDER BY {walk.along}.place DESC LIMIT"
-    found = db.execute(f"{read} {order} 1", (*walk.values, first, last)).fetchone()
-    if found is None:
+    read = f"SELECT place FROM search {index} WHERE {base}place BETWEEN ? AND ?"  # noqa: S608
+    newest = db.execute(f"{read} ORDER BY place DESC LIMIT 1", (*values, first, last)).fetchone()
+    if newest is None:
         return Found((), None)
     # From there on: no places are looked through where there is nothing.
-    last = int(found[0])
+    last = int(newest[0])
     low = max(first, last - _STRETCH + 1)
     rows = db.execute(
-        f"{read} AND {other} {order} ?", (*walk.values, low, last, *others, limit + 1)
+        f"{read} AND {other} ORDER BY place DESC LIMIT ?", (*values, low, last, *others, limit + 1)
     ).fetchall()
     places = tuple(int(row[0]) for row in rows)
     if len(places) > limit:
         return Found(places[:limit], places[limit - 1])
     return Found(places, low if low > first else None)
+
+
+def _is_asked(asked: Filter, row: Finding) -> bool:
+    """Whether ``asked`` is about a row; its marks and times are not looked at."""
+    _, camera, verdict, reason, part_id, score = row
+    return (
+        asked.camera in {None, camera}
+        and asked.reason in {None, reason}
+        and asked.part_id in {None, part_id}
+        and (not asked.verdicts or verdict in asked.verdicts)
+        and (asked.score_from is None or (score is not None and score >= asked.score_from))
+        and (asked.score_to is None or (score is not None and score < asked.score_to))
+    )
+
+
+def _without(db: Database, marked: bool | None, places: list[int]) -> tuple[int, ...]:
+    """Those of ``places`` that have a mark, or those that have none."""
+    if marked is None or not places:
+        return tuple(places)
+    found = db.execute(
+        "SELECT place FROM mark WHERE place BETWEEN ? AND ?", (places[-1], places[0])
+    )
+    there = {row[0] for row in found.fetchall()}
+    return tuple(place for place in places if (place in there) == marked)
+
+
+def _walked(asked: Filter) -> tuple[str, str, list[object]]:
+    """The index that is walked along in the order of places, its condition, and its values."""
+    if asked.part_id:
+        return "INDEXED BY search_part", "part_id = ? AND part_id <> '' AND ", [asked.part_id]
+    if len(asked.verdicts) == 1 and asked.verdicts[0] is not Verdict.PASS:
+        condition = "verdict = ? AND verdict <> 'PASS' AND "
+        return "INDEXED BY search_rejected", condition, [asked.verdicts[0].value]
+    return "NOT INDEXED", "", []
 
 
 def _checked(asked: Filter) -> tuple[str, list[object]]:
@@ -289,7 +299,7 @@ def _checked(asked: Filter) -> tuple[str, list[object]]:
     for column, value in (
         ("camera = ?", asked.camera),
         ("reason = ?", asked.reason),
-        ("search.part_id = ?", asked.part_id),
+        ("part_id = ?", asked.part_id),
         ("score >= ?", asked.score_from),
         ("score < ?", asked.score_to),
     ):
@@ -300,9 +310,6 @@ def _checked(asked: Filter) -> tuple[str, list[object]]:
         conditions.append(f"verdict IN ({', '.join('?' * len(asked.verdicts))})")
         values += [verdict.value for verdict in asked.verdicts]
     if asked.marked is not None:
-        among = (
-            "search.place NOT IN (SELECT place FROM mark)",
-            "search.place IN (SELECT place FROM mark)",
-        )
+        among = ("place NOT IN (SELECT place FROM mark)", "place IN (SELECT place FROM mark)")
         conditions.append(among[asked.marked])
     return " AND ".join(conditions), values

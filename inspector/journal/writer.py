@@ -62,7 +62,7 @@ from inspector.journal.schema import (
     record_reports,
     stop_order,
 )
-from inspector.journal.search import INDEX_EVERY, index_parts
+from inspector.journal.search import file_new, file_rest
 from inspector.journal.upgrade import check, upgrade
 from inspector.logs import say
 from inspector.wire.messages import VerdictMessage
@@ -106,7 +106,8 @@ class Journal:
         self._damaged = 0
         self._rescue: Rescue | None = None
         self._unsure: list[int] = []
-        self._unindexed = 0
+        self._waiting = 0
+        """Verdicts that are not filed yet."""
         self._suspects: set[int] = set()
         with contextlib.ExitStack() as undo:
             self._locks = _lock(folder)
@@ -194,7 +195,8 @@ class Journal:
         self._number = self._transact(lambda: begin(self._db, epoch, started_us, before_us))
         self._latest_us = self._aged_us = 0
         recovered, damages = self._transact(lambda: recover(self._db, self._number, started_us))
-        self._transact(lambda: index_parts(self._db, self._number * PLACES_PER_EPOCH - 1))
+        self._transact(lambda: file_rest(self._db, self._number * PLACES_PER_EPOCH - 1))
+        self._waiting = 0
         self._damaged = self._transact(lambda: count_damaged(self._db))
         self._tell_damages(damages)
         return recovered
@@ -216,14 +218,14 @@ class Journal:
         again.
         """
         before_us = time.time_ns() // 1000 - self._keep_us
-        unindexed = self._unindexed + len(verdicts)
-        index = bool(verdicts) and unindexed >= INDEX_EVERY
 
-        def write() -> tuple[int, int, Sequence[Report]]:
+        def write() -> tuple[int, int, int, Sequence[Report]]:
             delete(self._db, self._unsure)
             latest_us = record(self._db, self._number, self._latest_us, triggers, verdicts)
-            aged_us = self._aged_us
+            aged_us, waiting = self._aged_us, self._waiting
             if verdicts:
+                base = self._number * PLACES_PER_EPOCH
+                waiting = file_new(self._db, [base + one.seq for one in verdicts], waiting)
                 aged_us = forget_aged(
                     self._db,
                     self._number,
@@ -232,19 +234,16 @@ class Journal:
                     before_us=before_us,
                     most=2 * len(verdicts),
                 )
-            if index:
-                index_parts(self._db, self._number * PLACES_PER_EPOCH + verdicts[-1].seq)
-            return latest_us, aged_us, record_reports(self._db, reports)
+            return latest_us, aged_us, waiting, record_reports(self._db, reports)
 
         try:
-            self._latest_us, self._aged_us, unknown = self._transact(write)
+            self._latest_us, self._aged_us, self._waiting, unknown = self._transact(write)
         except _OvertakenError:
             # They may be on the disk, and will have been published as something else.
             base = self._number * PLACES_PER_EPOCH
             self._unsure = [base + verdict.seq for verdict in verdicts]
             raise
         self._unsure = []
-        self._unindexed = 0 if index else unindexed
         # A piece with each commit, so that no verdict waits until all of the reserve is written.
         self._fill_reserve(_RESERVE_STEP)
         return unknown

@@ -17,7 +17,7 @@ from inspector.journal import search
 from inspector.journal.reader import Reader
 from inspector.journal.recovery import Damage
 from inspector.journal.schema import FILE, PLACES_PER_EPOCH, Deed, DeedFilter, Mark
-from inspector.journal.search import INDEX_EVERY, Filter
+from inspector.journal.search import FILED_EVERY, Filter
 from inspector.journal.writer import Journal
 from inspector.verdict import Reason, Verdict
 from inspector.wire.messages import VerdictMessage
@@ -247,56 +247,58 @@ def test_old_verdicts_go_and_marked_ones_stay(tmp_path: Path) -> None:
         ]
         rows = db.execute("SELECT count(*) FROM search").fetchone()[0]
         assert rows == len(kept) == len(list(reader.walk())) == 23
-        known = db.execute(
-            "SELECT part_id, place FROM part_place EXCEPT SELECT part_id, place FROM search"
-        )
-        assert known.fetchall() == []
 
 
-def test_part_ids_are_found_whether_their_table_knows_them_or_not(tmp_path: Path) -> None:
+def test_verdicts_are_found_and_counted_whether_they_are_filed_or_not(tmp_path: Path) -> None:
+    """They are filed many at once: after each commit a search finds what was committed."""
     chance = random.Random(5)
-    seqs = iter(range(1, 10_000))
     told: dict[int, VerdictMessage] = {}
+    waited = set[int]()
 
     def commit(journal: Journal) -> None:
-        size = chance.choice((1, 1, 1, 2, 5, 40))
         group = [
-            verdict(next(seqs), epoch="first", part_id=chance.choice(("", "a", "b\0c")))
-            for _ in range(size)
+            drawn(chance, "first", len(told) + at, NOW_US).model_copy(
+                update={"purpose": chance.choice(("production", "production", "study"))}
+            )
+            for at in range(1, chance.choice((1, 1, 1, 2, 5, 40)) + 1)
         ]
-        if told and chance.random() < 0.2:
-            late = told[chance.choice(list(told))]
-            if late.verdict is not Verdict.FAULT:
-                group.append(late.overruled(Reason.DEADLINE_MISSED, "late"))
-        journal.commit([], group)
+        marks = [Mark("first", one.seq, "", "", "bad", "", 1) for one in group[::3]]
+        if told and chance.random() < 0.3:
+            group.append(chance.choice(list(told.values())).overruled(Reason.DEADLINE_MISSED, ""))
+        journal.commit([], group, marks)
         told.update({one.seq: one for one in group})
 
     with contextlib.closing(Journal(tmp_path, verdict_days=36_500)) as journal:
         journal.begin("first", NOW_US)
-        for _ in range(60):
+        for number in range(60):
             commit(journal)
+            name, (asked, is_asked) = chance.choice(list(ASKED.items()))
             with Reader(tmp_path) as reader:
-                for part_id in ("a", "b\0c", "nobody"):
-                    found = pages(reader, Filter(part_id=part_id), 7)
-                    assert [one for page in found for one in page] == [
-                        one
-                        for _, one in sorted(told.items(), reverse=True)
-                        if one.part_id == part_id
-                    ]
+                found = [one for page in pages(reader, asked, 7) for one in page]
+                marked = [one for page in pages(reader, Filter(marked=True), 7) for one in page]
+                counts = reader.counts(NOW_US - SECOND_US, NOW_US + SECOND_US)
+            newest_first = [one for _, one in sorted(told.items(), reverse=True)]
+            assert found == [one for one in newest_first if is_asked(one)], (name, number)
+            assert {one.seq for one in newest_first} >= {one.seq for one in marked} != set()
+            kinds = [one.verdict for one in newest_first if one.counts]
+            assert (counts.passed, counts.failed, counts.faults) == tuple(
+                kinds.count(kind) for kind in (Verdict.PASS, Verdict.FAIL, Verdict.FAULT)
+            )
+            with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db:
+                filed = db.execute("SELECT count(*) FROM search").fetchone()[0]
+            waited.add(len(told) - filed)
+    assert min(waited) == 0 < max(waited) < FILED_EVERY
+    # A start files all of the starts before, whatever the journal says is filed.
+    for until in (0, 2**62):
+        with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db, db:
+            db.execute("UPDATE search_until SET place = ?", (until,))
+        with contextlib.closing(Journal(tmp_path, verdict_days=36_500)) as journal:
+            journal.begin(f"after {until}", NOW_US)
+            journal.commit([], [verdict(1, epoch=f"after {until}", part_id="new")])
+            with Reader(tmp_path) as reader:
+                assert len(reader.search(Filter(part_id="new"), None, 9).verdicts) >= 1
     with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db:
-        known, ids = (
-            db.execute(f"SELECT count(*) FROM {table} WHERE part_id <> ''").fetchone()[0]
-            for table in ("part_place", "search")
-        )
-        assert ids - INDEX_EVERY < known < ids
-    # A start has it know all of the starts before, whatever its last place was.
-    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db, db:
-        db.execute("UPDATE part_place_until SET place = ?", (2**62,))
-    with contextlib.closing(Journal(tmp_path, verdict_days=36_500)) as journal:
-        journal.begin("second", NOW_US)
-        journal.commit([], [verdict(1, epoch="second", part_id="a")])
-        with Reader(tmp_path) as reader:
-            assert reader.search(Filter(part_id="a"), None, 1).verdicts[0].epoch == "second"
+        assert db.execute("SELECT count(*) FROM search").fetchone()[0] == len(told) + 1
 
 
 def test_verdicts_of_a_time_are_counted(

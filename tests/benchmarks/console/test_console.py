@@ -12,7 +12,7 @@ if sys.platform != "linux":
 from benchmarks import rows
 from benchmarks.console import __main__ as console
 from benchmarks.console import commits, strangers
-from inspector.journal import schema
+from inspector.journal import writer
 
 
 def quiet(done: int, total: int) -> None:
@@ -26,16 +26,16 @@ def test_every_row_is_there():
 
 def test_commits_are_compared_with_such_that_cannot_be_searched(tmp_path, monkeypatch):
     filed = []
-    file_under = schema.file_under
+    file_new = writer.file_new
 
-    def watched(db, findings, faults):
-        filed.append(len(findings))
-        file_under(db, findings, faults)
+    def watched(db, places, waiting):
+        filed.append(len(places))
+        return file_new(db, places, waiting)
 
-    monkeypatch.setattr(schema, "file_under", watched)
+    monkeypatch.setattr(writer, "file_new", watched)
     figures = commits.measure(tmp_path, 2, quiet)
     assert filed == [1, 1, 2, 2, 5, 5, 20, 20, 100, 100]
-    assert schema.file_under is watched
+    assert writer.file_new is watched
     names = [figure.name for figure in figures]
     assert len(set(names)) == len(names) == 15
     assert all(figure.value > 0 for figure in figures)

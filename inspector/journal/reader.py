@@ -49,7 +49,7 @@ _MOST_EPOCHS: Final = 1000
 _CHUNK: Final = 1000
 """Verdicts that ``walk`` has in memory at once."""
 _NO_PLACE: Final = 2**63 - 1
-_SEARCHED_SINCE: Final = 7
+_SEARCHED_SINCE: Final = 4
 """Version of the tables from which on verdicts can be searched."""
 _COUNTED_SINCE: Final = 6
 _DELIVERED: Final = TypeAdapter(Delivered)

@@ -21,7 +21,6 @@ from inspector.journal.search import (
     forget,
     make_aside,
     make_search,
-    make_search_until,
 )
 from inspector.verdict import LIMIT_FACTOR_RANGE, Verdict
 from inspector.wire.messages import (
@@ -376,11 +375,6 @@ def _make_sixth(db: Database) -> None:
     make_aside(db)
 
 
-def _make_seventh(db: Database) -> None:
-    """What verdicts are searched by is not written with each commit."""
-    make_search_until(db)
-
-
 STEPS: Final[tuple[Callable[[Database], None], ...]] = (
     _make_first,
     _make_second,
@@ -388,7 +382,6 @@ STEPS: Final[tuple[Callable[[Database], None], ...]] = (
     _make_fourth,
     _make_fifth,
     _make_sixth,
-    _make_seventh,
 )
 """The step at ``i`` brings the tables from version ``i`` to ``i + 1``, in one transaction.
 

@@ -6,7 +6,7 @@ a fraction of a second for a million parts, in the order of the verdicts, whatev
 ids and rejected parts have an index too.
 
 Verdicts are filed many at once, since two or three pages more with each commit would be felt there.
-Those after the place in ``search_until`` are not filed yet: they are few, and are read themselves.
+Those behind the last row are not filed yet: they are few, and are read themselves.
 """
 
 from __future__ import annotations
@@ -88,16 +88,10 @@ def make_search(db: Database) -> None:
     )
 
 
-def make_search_until(db: Database) -> None:
-    """Make the table that says how far verdicts are filed; the caller has begun a transaction."""
-    db.execute("CREATE TABLE search_until (place INTEGER NOT NULL)")
-    # Up to here every row was written with its verdict.
-    db.execute("INSERT INTO search_until SELECT coalesce(max(place), 0) FROM verdict")
-
-
 def filed_until(db: Database) -> int:
     """The place up to which verdicts are filed."""
-    return int(db.execute("SELECT place FROM search_until").fetchone()[0])
+    found = db.execute("SELECT max(place) FROM search").fetchone()[0]
+    return -(2**63) if found is None else int(found)
 
 
 def file_new(db: Database, places: Sequence[int], waiting: int) -> int:
@@ -119,9 +113,9 @@ def file_new(db: Database, places: Sequence[int], waiting: int) -> int:
 
 def file_rest(db: Database, until: int) -> None:
     """File what was not yet, up to place ``until``; the caller has begun a transaction."""
+    # A damaged row can have any place, behind which none would be looked for.
+    db.execute("DELETE FROM search WHERE place > ?", (until,))
     _file(db, filed_until(db), until)
-    # It may lie before the one of before: a damaged row can have any place.
-    db.execute("UPDATE search_until SET place = ?", (until,))
 
 
 def forget(db: Database, places: Sequence[tuple[int]]) -> None:
@@ -234,12 +228,16 @@ def find(db: Database, asked: Filter, first: int, last: int, limit: int) -> Foun
     examined; ``next_below`` then says where to go on, even if nothing was found so far.
     """
     until = filed_until(db)
-    if last > until:
-        rows = [row for row in _newest(db, max(first, until + 1), last) if _is_asked(asked, row)]
-        places = _without(db, asked.marked, [row[0] for row in rows])
-        if len(places) > limit:
-            return Found(places[:limit], places[limit - 1])
-        return Found(places, until + 1 if first <= until else None)
+    waiting = [row for row in _newest(db, max(first, until + 1), last) if _is_asked(asked, row)]
+    newest = _marked(db, asked.marked, [row[0] for row in waiting])
+    if len(newest) > limit:
+        return Found(newest[:limit], newest[limit - 1])
+    older = _find_filed(db, asked, (first, min(last, until)), limit - len(newest))
+    return Found(newest + older.places, older.next_below)
+
+
+def _find_filed(db: Database, asked: Filter, span: tuple[int, int], limit: int) -> Found:
+    first, last = span
     index, base, values = _walked(asked)
     other, others = _checked(asked)
     # All texts are this module's own; what is asked for goes in as values.
@@ -255,7 +253,7 @@ def find(db: Database, asked: Filter, first: int, last: int, limit: int) -> Foun
     ).fetchall()
     places = tuple(int(row[0]) for row in rows)
     if len(places) > limit:
-        return Found(places[:limit], places[limit - 1])
+        return Found(places[:limit], places[limit - 1] if limit else last + 1)
     return Found(places, low if low > first else None)
 
 
@@ -272,7 +270,7 @@ def _is_asked(asked: Filter, row: Finding) -> bool:
     )
 
 
-def _without(db: Database, marked: bool | None, places: list[int]) -> tuple[int, ...]:
+def _marked(db: Database, marked: bool | None, places: list[int]) -> tuple[int, ...]:
     """Those of ``places`` that have a mark, or those that have none."""
     if marked is None or not places:
         return tuple(places)

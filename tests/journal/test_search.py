@@ -246,7 +246,8 @@ def test_old_verdicts_go_and_marked_ones_stay(tmp_path: Path) -> None:
             ("first", 1),
         ]
         rows = db.execute("SELECT count(*) FROM search").fetchone()[0]
-        assert rows == len(kept) == len(list(reader.walk())) == 23
+        # The new ones are not filed yet.
+        assert rows + 20 == len(kept) == len(list(reader.walk())) == 23
 
 
 def test_verdicts_are_found_and_counted_whether_they_are_filed_or_not(tmp_path: Path) -> None:
@@ -288,17 +289,16 @@ def test_verdicts_are_found_and_counted_whether_they_are_filed_or_not(tmp_path: 
                 filed = db.execute("SELECT count(*) FROM search").fetchone()[0]
             waited.add(len(told) - filed)
     assert min(waited) == 0 < max(waited) < FILED_EVERY
-    # A start files all of the starts before, whatever the journal says is filed.
-    for until in (0, 2**62):
-        with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db, db:
-            db.execute("UPDATE search_until SET place = ?", (until,))
-        with contextlib.closing(Journal(tmp_path, verdict_days=36_500)) as journal:
-            journal.begin(f"after {until}", NOW_US)
-            journal.commit([], [verdict(1, epoch=f"after {until}", part_id="new")])
-            with Reader(tmp_path) as reader:
-                assert len(reader.search(Filter(part_id="new"), None, 9).verdicts) >= 1
-    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db:
-        assert db.execute("SELECT count(*) FROM search").fetchone()[0] == len(told) + 1
+    # A start files all of the starts before, and a damaged row is in nobody's way.
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as db, db:
+        db.execute(
+            "UPDATE search SET place = ? WHERE place = (SELECT min(place) FROM search)", (2**62,)
+        )
+    with contextlib.closing(Journal(tmp_path, verdict_days=36_500)) as journal:
+        journal.begin("second", NOW_US)
+        journal.commit([], [verdict(1, epoch="second", part_id="new")])
+        with Reader(tmp_path) as reader:
+            assert len(reader.search(Filter(part_id="new"), None, 9).verdicts) == 1
 
 
 def test_verdicts_of_a_time_are_counted(

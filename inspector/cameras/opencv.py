@@ -432,9 +432,11 @@ def _backend(config: OpenCvCamera, kind: SourceKind) -> int:
         return int(cv2.CAP_ANY)
     if not cv2.videoio_registry.hasBackend(_BACKENDS[name]):
         title = {"ffmpeg": "FFMPEG", "v4l2": "V4L2", "gstreamer": "GStreamer"}[name]
+        # Only a station file can have named one.
+        other = "" if config.backend == "any" else ", or choose another 'backend'"
         raise CameraError(
             f"this OpenCV ({cv2.__version__}) was built without {title}; install one that has "
-            f"it, or choose another 'backend'"
+            f"it{other}"
         )
     return int(_BACKENDS[name])
 

@@ -316,11 +316,19 @@ def _doubts(station: Station) -> Iterator[CheckResult]:
     """What a station file may say and somebody has probably not meant so."""
     for camera in station.cameras:
         name, deadline_ms = camera.name, camera.deadline_ms
-        if camera.is_live and camera.latency_ms >= deadline_ms:
+        # Only with software triggers is this refused: else the deadline counts from the grab.
+        is_default = camera.latency_ms == type(camera).model_fields["latency_ms"].default
+        if camera.latency_ms >= deadline_ms and (camera.is_live or not is_default):
+            why = (
+                "a picture may be older than the deadline when it arrives; lower it, or raise "
+                "deadline_ms"
+                if camera.is_live
+                else "it counts for nothing here, since a recording has no exposure; leave it out"
+            )
             yield CheckResult(
                 "config",
                 f"{name}: latency_ms {camera.latency_ms} is no less than deadline_ms "
-                f"{deadline_ms}: a picture may be older than the deadline when it arrives",
+                f"{deadline_ms}: {why}",
                 is_doubt=True,
             )
         if camera.trigger == "software" and station.stale_trigger_ms >= deadline_ms:

@@ -6,7 +6,7 @@ import argparse
 from datetime import datetime
 from itertools import islice
 
-from inspector.cli.arguments import add_queries, client_keys, count, moment, number
+from inspector.cli.arguments import ANSWERS_S, add_queries, client_keys, count, moment, number
 from inspector.client.viewer import Viewer
 from inspector.tables import show, table
 from inspector.verdict import Verdict
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     Raises :class:`CommandError` and :class:`SecretError`.
     """
     filled = table("judged", "camera", "part", "verdict", "score", "reason", "marks", "EPOCH/SEQ")
-    with Viewer(options.queries, keys=client_keys(options)) as viewer:
+    with Viewer(options.queries, reach_s=ANSWERS_S, keys=client_keys(options)) as viewer:
         entries = viewer.history(
             since_us=options.since,
             until_us=options.until,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from inspector.cli.arguments import add_queries, client_keys, place
+from inspector.cli.arguments import ANSWERS_S, add_queries, client_keys, place
 from inspector.client.viewer import Viewer
 from inspector.errors import OutputError
 from inspector.files import write_output
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     """
     full = is_full(options.output)
     epoch, seq = options.part
-    with Viewer(options.queries, keys=client_keys(options)) as viewer:
+    with Viewer(options.queries, reach_s=ANSWERS_S, keys=client_keys(options)) as viewer:
         view = viewer.picture(epoch, seq, full=full)
     if options.heatmap is not None and view.heatmap is None:
         raise OutputError(f"{options.heatmap}: this part has no heatmap")

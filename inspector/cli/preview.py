@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from inspector.cli.arguments import add_queries, client_keys
+from inspector.cli.arguments import ANSWERS_S, add_queries, client_keys
 from inspector.cli.picture import is_full
 from inspector.client.viewer import Viewer
 from inspector.files import write_output
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     Raises :class:`CommandError`, :class:`OutputError` and :class:`SecretError`.
     """
     full = is_full(options.output)
-    with Viewer(options.queries, keys=client_keys(options)) as viewer:
+    with Viewer(options.queries, reach_s=ANSWERS_S, keys=client_keys(options)) as viewer:
         view = viewer.preview(options.camera, full=full)
     write_output(options.output, view.picture or b"")
     about = view.about

@@ -59,7 +59,8 @@ class Viewer(Connection):
     """Looks at one station; a context manager, for one thread.
 
     Nothing that it asks changes anything, so that a question without an answer is sent again until
-    ``timeout_s``. Every method raises :class:`CommandError` when the station refuses it or does not
+    ``timeout_s``; one that cannot even be sent, as nothing like a station is there, until
+    ``reach_s``. Every method raises :class:`CommandError` when the station refuses it or does not
     answer in time; its ``code`` is the refusal's (docs/wire.md), or "".
     """
 
@@ -68,11 +69,13 @@ class Viewer(Connection):
         address: str = QUERIES,
         *,
         timeout_s: float = _ANSWERS_S,
+        reach_s: float | None = None,
         keys: ClientKeys | None = None,
     ) -> None:
         super().__init__()
         self._address = address
         self._timeout_s = timeout_s
+        self._reach_s = timeout_s if reach_s is None else min(reach_s, timeout_s)
         self._keys = keys
         self._channel: Channel | None = None
 
@@ -168,10 +171,15 @@ class Viewer(Connection):
         if self._channel is None:
             raise ValueError("use it as a context manager")
         query = query.model_copy(update={"id": new_id()})
-        until, ask_at = time.monotonic() + self._timeout_s, 0.0
-        while (now := time.monotonic()) < until:
+        begun, ask_at, patience_s = time.monotonic(), 0.0, self._reach_s
+        while (now := time.monotonic()) < begun + patience_s:
             if now >= ask_at:
-                ask_at = now + (_REPEAT_S if self._channel.send(query) else PAUSE_S)
+                was_sent = self._channel.send(query)
+                ask_at = now + (_REPEAT_S if was_sent else PAUSE_S)
+                if was_sent:
+                    # Who took the question may search a large journal for its answer.
+                    patience_s = self._timeout_s
+            until = begun + patience_s
             frames = self._channel.receive_frames(min(until, ask_at) - now)
             if frames is None:
                 continue
@@ -186,7 +194,7 @@ class Viewer(Connection):
                 raise CommandError(text, answer.code, cause=answer.cause, detail=answer.detail)
             return answer, pictures
         raise CommandError(
-            f"{self._address}: no answer to {query.command} in {self._timeout_s:g} s; is the "
+            f"{self._address}: no answer to {query.command} in {patience_s:g} s; is the "
             f"station running, has it this query socket, and does it know this key?"
         )
 

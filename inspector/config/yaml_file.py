@@ -83,6 +83,11 @@ _PLAIN_NUMBER: Final = re.compile(
     r"[-+]?(?:0|[1-9][0-9]*)|[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 )
 """A number that everybody reads alike, unlike 010 (octal), 1:30 (base 60), 0x1F or 1_000."""
+_COMMENT: Final = re.compile(r"[ \t]+#(?=\S|[^\n]*(?:@|\s!\s))")
+"""Begin of a comment that may be the rest of a camera's source, as of a password with " #" in it.
+
+A comment of a person has a space behind its "#", and no host or GStreamer element.
+"""
 _READ_AS: Final = {
     f"{_TAG}bool": "true or false",
     f"{_TAG}null": "nothing",
@@ -180,11 +185,15 @@ def load_yaml(
         deeper = {
             detail["loc"][:depth] for detail in details for depth in range(len(detail["loc"]))
         }
-        problems = [
-            _describe(path, root, detail, model)
-            for detail in details
-            if detail["type"] != "too_short" or detail["loc"] not in deeper
-        ]
+        told: dict[str, ConfigError] = {}
+        for detail in details:
+            if detail["type"] == "too_short" and detail["loc"] in deeper:
+                continue
+            where, problem = _describe(path, root, detail, model)
+            # A value that may be of several types is refused by each; one line is enough.
+            if where not in told or detail["type"] in _TEXTS:
+                told[where] = problem
+        problems = list(told.values())
     raise problems[0] if len(problems) == 1 else Problems(problems)
 
 
@@ -235,6 +244,7 @@ _WORDS: Final = {
     "missing": "missing; add it",
     "too_short": "is empty; add at least one",
     "union_tag_not_found": "missing; add it",
+    "string_type": "must be text",
     "dict_type": "must be keys and values",
     "model_type": "must be keys and values",
     "model_attributes_type": "must be keys and values",
@@ -257,10 +267,11 @@ _PATTERNS: Final = {
 }
 
 
-def in_words(detail: ErrorDetails, page: str = "docs/station.md") -> str:
+def in_words(detail: ErrorDetails, page: str = "docs/station.md", written: str = "") -> str:
     """What is wrong, for somebody who never saw Python, with the value found in the file.
 
-    ``page`` documents the file.
+    ``page`` documents the file; ``written`` is the value as it stands there, if that is not how
+    Python shows it.
     """
     message = _WORDS.get(detail["type"], detail["msg"].removeprefix("Value error, "))
     message = " ".join(message.replace("Input should be", "must be").split())
@@ -271,21 +282,25 @@ def in_words(detail: ErrorDetails, page: str = "docs/station.md") -> str:
         message = f"must have at most {detail['ctx']['max_length']} {what}"
     if detail["type"] == "union_tag_invalid":
         context = detail["ctx"]
-        return f"must be one of {context['expected_tags']} (found {_shown(context['tag'])})"
+        found = written or _shown(context["tag"])
+        return f"must be one of {context['expected_tags']} (found {found})"
     cause = detail.get("ctx", {}).get("error")
     if detail["type"] in {"missing", "too_short"} or isinstance(cause, Misplaced):
         return message
     if isinstance(detail["input"], dict | list):
         return message
-    written = str(detail["input"])
-    odd = re.match(r"[-+.]?\d", written) and not _PLAIN_NUMBER.fullmatch(written)
+    text = str(detail["input"])
+    odd = re.match(r"[-+.]?\d", text) and not _PLAIN_NUMBER.fullmatch(text)
     if odd and detail["type"] in {"int_type", "float_type"}:
         # Such as 1e3, 0o17 and 09, which other programs read as numbers.
         message += " in decimal digits"
-    return f"{message} (found {_shown(detail['input'])})"
+    return f"{message} (found {written or _shown(detail['input'])})"
 
 
-def _describe(path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel]) -> ConfigError:
+def _describe(
+    path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel]
+) -> tuple[str, ConfigError]:
+    """The dotted name of the wrong key, and what is wrong with it."""
     found, missing = tuple(detail["loc"]), tuple[int | str, ...]()
     if detail["type"] == "missing":
         found, missing = found[:-1], found[-1:]
@@ -295,12 +310,14 @@ def _describe(path: Path, root: Any, detail: ErrorDetails, model: type[BaseModel
     if isinstance(cause, Misplaced):
         missing = cause.keys
     line, shown = _locate(root, found, missing)
-    message = in_words(detail, getattr(model, "documented_in", "docs/station.md"))
+    page = getattr(model, "documented_in", "docs/station.md")
+    message = in_words(detail, page, _as_written(_node_at(root, (*found, *missing))))
     if detail["type"] == "extra_forbidden":
         message = f"unknown key; {_known(model, found)}"
     elif detail["type"] in _TEXTS and (written := _written(root, found)) is not None:
         message = written
-    return ConfigError(f"{path}:{line}: {_line(shown) or 'file'}: {plain(message, _MOST_LETTERS)}")
+    where = f"{path}:{line}: {_line(shown) or 'file'}"
+    return shown, ConfigError(f"{where}: {plain(message, _MOST_LETTERS)}")
 
 
 def _begin(path: Path, model: type[BaseModel]) -> str:
@@ -359,13 +376,20 @@ def _written(root: Any, found: tuple[int | str, ...]) -> str | None:
     node = _node_at(root, found)
     if not isinstance(node, yaml.ScalarNode) or node.tag not in _READ_AS:
         return None
-    if node.value == "":
-        return "is empty; give a value, or leave the key out"
     shown = _line(node.value)
     return (
         f"YAML reads {shown} as {_READ_AS[node.tag]}, but this must be text; put it in quotes: "
         f"'{shown}'"
     )
+
+
+def _as_written(node: Any) -> str:
+    """A word that YAML takes for no text, such as off, as the file has it; "" for other values."""
+    if not isinstance(node, yaml.ScalarNode) or node.tag in _NUMBERS or node.tag not in _READ_AS:
+        return ""
+    if node.value.lower() in {"true", "false", "null"}:
+        return _line(node.value)
+    return f"{_line(node.value)}, which YAML reads as {_READ_AS[node.tag]}"
 
 
 def _node_at(root: Any, found: tuple[int | str, ...]) -> Any:
@@ -416,8 +440,9 @@ def _check_nodes(
 ) -> None:
     """Refuse what no file should hold, wherever it stands.
 
-    That is keys that stand twice or are no words, nodes that contain themselves by an alias, text
-    that no path or address can have, and numbers of many digits. ``place`` is the dotted name of
+    That is keys that stand twice, are no words or have no value, nodes that contain themselves by
+    an alias, text that no path or address can have or that a comment cuts off, and numbers of many
+    digits. ``place`` is the dotted name of
     the node; ``above`` holds the ids of the nodes around it, ``done`` those of the nodes already
     checked; mappings in the places ``numbered`` may have plain whole numbers as keys. Raises
     :class:`ConfigError`.
@@ -469,8 +494,22 @@ def _check_scalar(node: yaml.ScalarNode, path: Path, place: str) -> None:
         raise ConfigError(
             f"{where}: a number of {len(node.value)} digits; give one of at most {_MOST_DIGITS}"
         )
+    # A key that was written and left empty is an unfinished edit; "null" and "~" say nothing is
+    # meant.
+    if place and not node.value and node.tag == f"{_TAG}null":
+        raise ConfigError(f"{where}: is empty; give a value, or leave the key out")
+    if not node.style and "://" in node.value and _COMMENT.match(*_behind(node)):
+        raise ConfigError(
+            f"{where}: ends at ' #', where YAML begins a comment; put the value in quotes if what "
+            f"follows belongs to it, else the comment in a line of its own"
+        )
     if trap := _trap(node):
         raise ConfigError(f"{where}: {trap}")
+
+
+def _behind(node: yaml.ScalarNode) -> tuple[str, int]:
+    """The text of the file, and where in it that follows what stands behind ``node``."""
+    return node.end_mark.buffer or "", node.end_mark.pointer
 
 
 def _trap(node: yaml.ScalarNode) -> str:

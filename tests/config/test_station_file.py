@@ -91,7 +91,20 @@ def test_paths_are_relative_to_the_file(tmp_path):
         ),
         ("name: top", "name: no", 4, "cameras[0].name", "YAML reads no as true or false"),
         ("name: top", "name: ~", 4, "cameras[0].name", "put it in quotes: '~'"),
-        ("name: top", "name:", 4, "cameras[0].name", "is empty; give a value"),
+        *(
+            (old, new, line, key, "is empty; give a value, or leave the key out")
+            for old, new, line, key in (
+                ("name: top", "name:", 4, "cameras[0].name"),
+                # These have a default, which nobody means who left the value for later.
+                ("queue_size: 4", "metrics:", 2, "metrics"),
+                ("queue_size: 4", "metrics: # later", 2, "metrics"),
+                ("queue_size: 4", "security:", 2, "security"),
+                ("queue_size: 4", "security: {secret_key:}", 2, "security.secret_key"),
+                ("queue_size: 4", "sockets: {queries: }", 2, "sockets.queries"),
+                ("path: parts", "path: parts\n    rate_hz:", 7, "cameras[0].rate_hz"),
+                ("cameras:\n", "cameras:\n  -\n", 4, "cameras[0]"),
+            )
+        ),
         ("  flange:\n", "  on:\n", 8, "on", "as true or false, not as a name; put it in quotes"),
         ("  flange:\n", "  12:\n", 8, "12", "as a number, not as a name; put it in quotes: '12'"),
         ("queue_size: 4", "queue_size: many", 2, "queue_size", "'many'"),
@@ -161,7 +174,7 @@ def test_paths_are_relative_to_the_file(tmp_path):
             "queue_size: yes",
             2,
             "queue_size",
-            "whole number (found True)",
+            "whole number (found yes, which YAML reads as true or false)",
         ),
         ("queue_size: 4", "queue_size: '4'", 2, "queue_size", "must be a whole number (found '4')"),
         ("queue_size: 4", "queue_size: 1.5", 2, "queue_size", "must be a whole number (found 1.5)"),
@@ -261,6 +274,78 @@ def test_sockets_beyond_loopback_need_a_secret_key(tmp_path, address):
     station = load(tmp_path, GOOD.replace("queue_size: 4", secured))
     assert station.sockets.beyond_loopback == ["commands"]
     assert station.security.secret_key == tmp_path / "keys" / "station.secret"
+
+
+@pytest.mark.parametrize(
+    ("keys", "where", "words"),
+    [
+        ("source: on", "6: cameras[0].source", "YAML reads on as true or false, but this must be"),
+        ("source: 1.5", "6: cameras[0].source", "put it in quotes: '1.5'"),
+        ("source: [0]", "6: cameras[0].source", "must be text"),
+        (
+            "source: 0\n    trigger: off",
+            "7: cameras[0].trigger",
+            "'free' or 'software' (found off, which YAML reads as true or false)",
+        ),
+        ("source: 0\n    trigger: true", "7: cameras[0].trigger", "(found true)"),
+    ],
+)
+def test_a_word_of_yaml_is_told_in_one_line_as_it_was_written(tmp_path, keys, where, words):
+    text = GOOD.replace("kind: folder", "kind: opencv").replace("path: parts", keys)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert not isinstance(caught.value, Problems)
+    assert f"station.yaml:{where}: " in str(caught.value)
+    assert words in str(caught.value)
+    kind = GOOD.replace("kind: folder", "kind: no")
+    with pytest.raises(ConfigError, match=r"kind: must be one of .*\(found no, which YAML reads"):
+        load(tmp_path, kind)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("rtsp://a:p #x@h/", "put the value in quotes"),
+        # Here YAML leaves what may be a host and its port.
+        ("rtsp://a:1234 # x@h/", "put the value in quotes"),
+        ("rtsp://a:p@x #y@h/ # the top one", "put the value in quotes"),
+        ("rtspsrc location=rtsp://h user-pw=a # b ! appsink", "put the value in quotes"),
+        ("http://h/?password=a #b", "put the value in quotes"),
+        *(
+            (url, "names no host; a URL is rtsp://USER:PASSWORD@HOST/PATH, in quotes")
+            for url in (
+                "rtsp://a:p",
+                "rtsp://",
+                "rtsp://a:p@/live",
+                "'http://:80/'",
+                "RTSPS://a:p@",
+            )
+        ),
+    ],
+)
+def test_a_url_that_yaml_cut_off_is_refused(tmp_path, source, words):
+    text = GOOD.replace("kind: folder", "kind: opencv")
+    with pytest.raises(ConfigError, match=words) as caught:
+        load(tmp_path, text.replace("path: parts", f"source: {source}"))
+    assert "station.yaml:6: cameras[0].source: " in str(caught.value)
+    assert "1234" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "source"),
+    [
+        ("rtsp://h/live # the top camera", "rtsp://h/live"),
+        ("'rtsp://a:p #x@h/'", "rtsp://a:p #x@h/"),
+        ("rtsp://a:p#x@10.0.0.5:554/live?a=b", "rtsp://a:p#x@10.0.0.5:554/live?a=b"),
+        ("rtsp://a:p/w@h:554/live", "rtsp://a:p/w@h:554/live"),
+        ("http://[::1]:80/?user=a@b.c", "http://[::1]:80/?user=a@b.c"),
+        ("udp://@:5000", "udp://@:5000"),
+        ("rtspsrc location=rtsp://h ! appsink", "rtspsrc location=rtsp://h ! appsink"),
+    ],
+)
+def test_a_whole_url_is_taken_as_it_is(tmp_path, written, source):
+    text = GOOD.replace("kind: folder", "kind: opencv").replace("path: parts", f"source: {written}")
+    assert load(tmp_path, text).cameras[0].source == source
 
 
 def test_every_wrong_key_is_reported_together(tmp_path):

@@ -28,6 +28,7 @@ import inspector.cli.main
 from export.bundle import assemble, quantise
 from export.bundle.assemble import _named
 from export.bundle.graph import build_graph
+from export.cli.arguments import settings_of
 from export.cli.main import main
 from export.cli.train import chosen
 from export.settings import TrainSettings
@@ -834,6 +835,22 @@ def test_weights_of_the_wrong_network(
         ("epochs: 5\nepohs: 3\n", ":2: epohs", "unknown key; did you mean 'epochs'?"),
         ("epochs: 1_0\n", ":1: epochs", "YAML reads 1_0 as the number 10"),
         ("epochs: many\n", ":1: epochs", "many"),
+        ("epochs: yes\n", ":1: epochs", "must be a whole number (found yes, which YAML reads as"),
+        ("seed: '3'\n", ":1: seed", "must be a whole number (found '3')"),
+        ("seed: 010\n", ":1: seed", "YAML reads 010 as the number 8"),
+        ("folds: 5.0\n", ":1: folds", "must be a whole number (found 5.0)"),
+        ("cache_gb: 1:30\n", ":1: cache_gb", "YAML reads 1:30 as the number 90"),
+        ("sigma: no\n", ":1: sigma", "must be a number (found no, which YAML reads as"),
+        ("bank_items: yes\n", ":1: bank_items", "must be a whole number (found yes"),
+        ("false_reject: no\n", ":1: false_reject", "must be a number (found no"),
+        ("false_reject: 0.7\n", ":1: false_reject", "expected a share below 50%"),
+        ("scales: yes\n", ":1: scales", "such as 1,0.5 (found yes"),
+        ("strides: [yes]\n", ":1: strides[0]", "must be a whole number (found yes"),
+        ("size: yes\n", ":1: size", "expected HEIGHTxWIDTH such as 256x320"),
+        ("size: 256.0\n", ":1: size", "or auto (found 256.0)"),
+        ("region: yes\n", ":1: region", "expected x,y,w,h in camera pixels"),
+        ("backbone: on\n", ":1: backbone", "put it in quotes: 'on'"),
+        ("weights:\n", ":1: weights", "is empty; give a value, or leave the key out"),
         ("size: 250x250\n", "file", "multiples of 32"),
         ("gamma_c: 4\nbank_items: 10\n", "file", "not both"),
         ("epochs: [1\n", ":2", "not YAML"),
@@ -870,6 +887,14 @@ def test_a_wrong_option_names_itself(
     flag: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert flag in fails(capsys, ["train", str(tmp_path), "-o", "run", flag, value], 10)
+
+
+def test_a_typed_number_is_one_as_in_a_file(tmp_path: Path) -> None:
+    config = tmp_path / "train.yaml"
+    config.write_text("epochs: 7\nsigma: 2\nscales: 1\nstrides: 8\nsize: 128\nfalse_reject: 0.02\n")
+    typed = {"epochs": "7", "sigma": "2", "scales": "1", "strides": "8", "size": "128"}
+    assert settings_of({**typed, "false_reject": "2%"}) == settings_of({}, config)
+    assert settings_of({"sigma": "auto", "learning_rate": "1e-3"}, config).learning_rate == 0.001
 
 
 def test_shipped_configurations_load_and_hold_the_defaults() -> None:
@@ -913,10 +938,16 @@ def test_every_command_says_what_it_does_not_read_and_how_far_it_is(
 def test_a_region_larger_than_the_photos_is_blamed_itself(
     parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [*train_arguments(parts, tmp_path / "run"), "--region", "0,0,9000,64"]
-    line = fails(capsys, arguments, 10)
-    assert "--region 0,0,9000,64: reaches beyond the photos, which have " in line
-    assert "remove the photo" not in line
+    arguments = train_arguments(parts, tmp_path / "run")
+    config = tmp_path / "train.yaml"
+    config.write_text("region: 0,0,9000,64\n")
+    for where in (("--region", "0,0,9000,64"), ("--config", str(config))):
+        line = fails(capsys, [*arguments, *where], 10)
+        # The file has no key '--region', and the option is no line of a file.
+        assert ": region 0,0,9000,64: reaches beyond the photos, which have " in line
+        assert "by --region or in the file of --config" in line
+        assert "remove the photo" not in line
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
 
 
 @pytest.mark.parametrize(

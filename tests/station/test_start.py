@@ -154,11 +154,13 @@ def test_check_of_a_sound_station_is_all_ok(station):
 def test_check_leaves_no_journal_and_says_what_was_probably_not_meant(tmp_path, bundle_path, parts):
     video = {"name": "net", "kind": "opencv", "source": "http://127.0.0.1:9/", "latency_ms": 1000}
     trigger = running.folder_camera(parts) | {"trigger": "software", "deadline_ms": 300}
+    replay = {"name": "again", "kind": "simulator", "latency_ms": 1000}
     station = running.write_station(
         tmp_path / "s.yaml",
         bundle_path,
         trigger,
         video,
+        replay,
         journal={
             "folder": str(tmp_path / "state" / "journal"),
             "verdict_days": 7,
@@ -172,7 +174,8 @@ def test_check_leaves_no_journal_and_says_what_was_probably_not_meant(tmp_path, 
     assert sorted(tmp_path.rglob("*")) == before
     notes = [line for line in out.splitlines() if line.startswith("note")]
     for words in (
-        "net: latency_ms 1000 is no less than deadline_ms 1000",
+        "net: latency_ms 1000 is no less than deadline_ms 1000: a picture may be older",
+        "again: latency_ms 1000 is no less than deadline_ms 1000: it counts for nothing here",
         "stale_trigger_ms 500 is no less than deadline_ms 300",
         "journal.pictures_days 30 is more than journal.verdict_days 7",
         "since they are no photos: 1 .heic",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from pydantic import Field, field_validator
 
@@ -13,6 +14,10 @@ from inspector.config.yaml_file import Number, Whole
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+_STREAM: Final = re.compile(r"(?:rtsp\w?|rtmp\w?|https?)://([^!]*)", re.IGNORECASE | re.DOTALL)
+"""A URL of a camera or server, which has a host; that of udp, file and others may have none."""
+_HOST: Final = re.compile(r"(?:\[[^\]/]+\]|[^\s:/@\[\]]+)(?::\d*)?(?=[/?#\s]|$)")
 
 SourceKind = Literal["device", "file", "stream", "pipeline"]
 
@@ -38,6 +43,12 @@ class OpenCvCamera(CameraBase):
             raise ValueError("must be a device number, 0 to 999")
         if value == "":
             raise ValueError("must be a device number, a file, a URL or a pipeline")
+        stream = _STREAM.fullmatch(str(value))
+        if stream is not None and not _has_host(stream[1]):
+            raise ValueError(
+                "names no host; a URL is rtsp://USER:PASSWORD@HOST/PATH, in quotes, with %23 for # "
+                "in a password"
+            )
         return value
 
     @property
@@ -78,3 +89,12 @@ class OpenCvCamera(CameraBase):
         # Unlike Path.is_file it raises no error for a name that is too long, or not allowed.
         is_file = os.path.isfile(path)  # noqa: PTH113
         return self.model_copy(update={"source": str(path)}) if is_file else self
+
+
+def _has_host(rest: str) -> bool:
+    """True when a host follows the user and the password, if any, in what follows ``://``.
+
+    A password may hold a slash or an ``@``, as may a path, so that there are two ways to read it.
+    """
+    authority = rest.partition("/")[0]
+    return any(_HOST.match(one.rpartition("@")[2]) is not None for one in (authority, rest))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -180,6 +181,29 @@ def test_the_limit_rests_on_held_out_scores_not_on_the_training_parts_own(
     # A part its model has seen scores lower than the same part held out.
     assert np.median(own) < np.median(held_out)
     assert trained.outcome().calibration.threshold > without_strays(held_out).max() * 0.95
+
+
+def test_names_in_heldout_csv_act_on_no_spreadsheet_and_come_back(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    names = [
+        *("good/a.png", "good/x;=1+1.png", "=1+1.png", "-1+1.png", "-7", "a\nPASS.png"),
+        *("\x1b[2J.png", "\\x1b[2J.png", "'=1.png", "100%25.png", "部品;@x.png", "\u202egnp.a"),
+    ]
+    folds = np.arange(len(names), dtype=np.intp)
+    run.write_held_out(names, folds, np.linspace(0.1, 1.0, len(names)))
+    assert run.held_out_parts()[0] == names
+    assert run.held_out()[0].tolist() == folds.tolist()
+    with (tmp_path / "heldout.csv").open(encoding="utf-8", newline="") as file:
+        lines = file.read().split("\r\n")
+    assert len(lines) == len(names) + 2
+    for line in lines:
+        assert line.isprintable()
+        # A spreadsheet of many countries divides cells at semicolons.
+        for piece in re.split("[,;]", line):
+            number = re.fullmatch(r"[-+]?[\d.]+(e-?\d+)?", piece)
+            assert (
+                number or not piece.strip("\"' ").startswith(("=", "+", "-", "@")) or "'" in piece
+            )
 
 
 def test_a_held_out_part_is_normalised_by_the_others(parts: Path, trained: Run) -> None:

@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--good",
         type=Path,
         nargs="+",
+        action="extend",
         default=[],
         metavar="DIR",
         help="folders in the data folder that hold the good parts, where their names do not tell",
@@ -89,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train, or go on with an interrupted run; 0. Raises :class:`InspectorError`."""
     settings = settings_of(vars(options), options.config)
-    from export.data.dataset import open_layout
+    from export.data.dataset import FEWEST_GOOD_PARTS, open_layout
     from export.data.layouts import WHOLE, Selection
     from export.training.auto import choose, in_plain_words, recall, say_left_out
     from export.training.run import Run
@@ -140,8 +141,13 @@ def run(options: argparse.Namespace) -> int:
         print(plain(f"note: {remark}"))
     print_calibration(outcome.calibration)
     if outcome.suspects:
-        show_suspects(outcome, run.facts().parts)
-        print(plain(f"without them: {_again(options, run.facts().selection, outcome.suspects)}"))
+        facts = run.facts()
+        show_suspects(outcome, facts.parts)
+        left = facts.parts - len(outcome.suspects)
+        if left < FEWEST_GOOD_PARTS:
+            print(_too_few(left))
+        else:
+            print(plain(f"without them: {_again(options, facts.selection, outcome.suspects)}"))
     print_next("inspector-model", "evaluate", run.folder)
     return 0
 
@@ -168,22 +174,42 @@ def _left_out(options: argparse.Namespace) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_below(options.data, path) for path in named))
 
 
-def _ask(progress: Progress) -> Callable[[Outcome], Sequence[str] | None]:
-    """Show the suspects of a finished run and ask which are no good parts."""
+def _too_few(left: int) -> str:
+    """What to do where too few good parts are left without the suspects."""
+    from export.data.dataset import FEWEST_GOOD_PARTS
 
-    def review(outcome: Outcome) -> Sequence[str] | None:
+    return (
+        f"without them {left} different good parts would be left, and at least "
+        f"{FEWEST_GOOD_PARTS} are needed: photograph more parts before you leave these out"
+    )
+
+
+def _ask(progress: Progress) -> Callable[[Outcome, int], Sequence[str] | None]:
+    """Show the suspects of a finished run and ask which are no good parts."""
+    from export.data.dataset import FEWEST_GOOD_PARTS
+
+    def review(outcome: Outcome, spare: int) -> Sequence[str] | None:
         progress.stop()
         show_suspects(outcome, outcome.calibration.good_parts)
         names = [suspect.name for suspect in outcome.suspects]
+        is_short = len(names) > spare
+        if is_short:
+            print(_too_few(FEWEST_GOOD_PARTS + spare - len(names)))
+        all_of_them = "" if is_short else "y: without all of these; or "
+        at_most = f" (at most {spare} of them)" if is_short else ""
         left_out = None
         with contextlib.suppress(EOFError):
-            while left_out is None:
+            # Where none can be left out, whoever presses Enter would say that all are good parts.
+            while left_out is None and spare > 0:
                 answer = input(
-                    "Train again without them? Enter: no, all of them are good parts, and the "
-                    "limit allows for them; y: without all of these; or the numbers of those to "
-                    "leave out, such as 1 3: "
+                    f"Train again without them? Enter: no, all of them are good parts, and the "
+                    f"limit allows for them; {all_of_them}the numbers of those to leave out, such "
+                    f"as 1 3{at_most}: "
                 )
                 left_out = chosen(answer, names)
+                if left_out is not None and len(left_out) > spare:
+                    print(_too_few(FEWEST_GOOD_PARTS + spare - len(left_out)))
+                    left_out = None
         print(plain(f"left out: {', '.join(left_out or ()) or 'none'}"))
         progress.start()
         return left_out
@@ -208,22 +234,37 @@ def chosen(answer: str, names: Sequence[str]) -> list[str] | None:
 
 def _again(options: argparse.Namespace, selection: Selection, suspects: Sequence[Suspect]) -> str:
     """The command that trains as these options did, without the suspects, in another folder."""
-    words = ["inspector-model", "train", str(options.data)]
+    words = ["inspector-model", "train", _as_path(options.data)]
     number = 2
     while (folder := options.output.with_name(f"{options.output.name}-{number}")).exists():
         number += 1
-    words += ["-o", str(folder)]
-    words += ["--good", *selection.good] if selection.good else []
-    words += ["--config", str(options.config)] if options.config else []
+    words += ["-o", _as_path(folder)]
+    words += _given("--good", *selection.good)
+    words += ["--config", _as_path(options.config)] if options.config else []
     words += ["--auto"] if options.auto else []
     for name, field in TrainSettings.model_fields.items():
         value, flag = getattr(options, name), name.replace("_", "-")
         if value is not None and field.annotation is bool:
             words.append(f"--{flag}" if value else f"--no-{flag}")
         elif value is not None:
-            words += [f"--{flag}", str(value)]
-    words += ["--leave-out", *selection.leave_out, *(one.name for one in suspects)]
+            words += _given(f"--{flag}", str(value))
+    words += _given("--leave-out", *selection.leave_out, *(one.name for one in suspects))
     return shlex.join(words)
+
+
+def _given(flag: str, *values: str) -> list[str]:
+    """The words that give ``flag`` its ``values``; none for none.
+
+    One that begins with a dash would be taken for an option, unless it is joined to the flag.
+    """
+    joined = [f"{flag}={value}" for value in values if value.startswith("-")]
+    others = [value for value in values if not value.startswith("-")]
+    return [*joined, *([flag, *others] if others else [])]
+
+
+def _as_path(path: Path) -> str:
+    """``path`` as it is to be typed where a word that begins with a dash would be an option."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 def _below(data: Path, path: Path) -> str:

@@ -23,6 +23,7 @@ from export.data.layouts import (
     UnclearLayoutError,
     is_twin,
     list_photos,
+    photos_of_parts,
     recognise,
     twin_of,
 )
@@ -136,7 +137,7 @@ def open_test(root: Path, selection: Selection = WHOLE) -> tuple[Sample, ...]:
     masks = _Masks(layout)
     samples = []
     for folder, kind in layout.tests:
-        found = list_photos(folder)
+        found = photos_of_parts(folder)
         beside = layout.masks_beside(found)
         drawn = set(beside.values())
         for path in found:
@@ -193,29 +194,35 @@ class _Masks:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._files: dict[Path, list[Path]] = {}
-        self._folders: dict[Path, list[Path]] = {}
-        """Masks by their path, or by that of their folder, below the folder of all masks."""
+        self._files: dict[Path, dict[Path, list[Path]]] = {}
+        self._folders: dict[Path, dict[Path, list[Path]]] = {}
+        """For each folder of masks these by their path, or by that of their folder, below it."""
         self._owner: dict[Path, Path] = {}
         for root in layout.mask_folders:
+            files, inner = self._files.setdefault(root, {}), self._folders.setdefault(root, {})
             for path in list_photos(root):
                 below = path.relative_to(root)
-                self._files.setdefault(below.with_suffix(""), []).append(path)
-                self._folders.setdefault(below.parent, []).append(path)
+                files.setdefault(below.with_suffix(""), []).append(path)
+                inner.setdefault(below.parent, []).append(path)
 
     def of(self, photo: Path, folder: Path) -> Path | None:
         """The mask of a ``photo`` in ``folder``, that of its kind, or the folder of its masks."""
         names = photo.relative_to(self._layout.root).with_suffix("").parts
         depth = len(folder.relative_to(self._layout.root).parts)
-        for key in (Path(*names[start:]) for start in range(depth + 1)):
+        near = [root for root in self._files if root.parent in photo.parents]
+        for start in range(len(names)):
+            key = Path(*names[start:])
+            # Only masks in the folder of a kind are called after less than the path below that.
+            roots = [root for root in near if start <= depth or folder in root.parents]
             found = [
                 mask
                 for ending in _ENDINGS
-                for mask in self._files.get(key.with_name(f"{key.name}{ending}"), ())
+                for root in roots
+                for mask in self._files[root].get(key.with_name(f"{key.name}{ending}"), ())
             ]
             if len(found) > 1:
                 raise MaskError(f"{photo}: has two masks, {found[0]} and {found[1]}; keep one")
-            several = self._folders.get(key, [])
+            several = [mask for root in roots for mask in self._folders[root].get(key, ())]
             self._own([*found, *several], photo)
             if found or several:
                 return found[0] if found else several[0].parent
@@ -223,8 +230,8 @@ class _Masks:
 
     def refuse_unused(self) -> None:
         """Raise :class:`MaskError` for a mask that belongs to no photo."""
-        for masks in self._files.values():
-            for mask in masks:
+        for files in self._files.values():
+            for mask in (mask for masks in files.values() for mask in masks):
                 if mask not in self._owner:
                     raise MaskError(
                         f"{mask}: a mask without an image; add {self._image_of(mask)}, or remove "
@@ -243,6 +250,8 @@ class _Masks:
         homes = {folder.name: folder for folder, _ in self._layout.tests}
         name = f"{mask.stem.removesuffix('_mask')}.png"
         home = homes.get(below.parts[0]) if len(below.parts) > 1 else None
+        if home is None and root.parent not in {self._layout.root, self._layout.test}:
+            return root.parent / below.parent / name
         if home is None:
             test = self._layout.root / "test"
             return test / below.parent / name

@@ -6,6 +6,7 @@ which parts are good is refused: one defect trained as good passes for ever.
 ::
 
     MVTec AD, LOCO, BTAD   train/good, test/<kind>, ground_truth/<kind>; "good" may be ok or normal
+    MVTec 3D-AD            as MVTec AD; of rgb/, xyz/ and gt/ in each folder rgb/ has the photos
     MVTec AD 2             train/good, test_public/<kind>, test_public/ground_truth/<kind>
     VisA                   Data/Images/Normal, Data/Images/Anomaly, Data/Masks/Anomaly
     KolektorSDD, SDD2      each photo with a mask beside it: <stem>_label or <stem>_GT
@@ -19,6 +20,7 @@ which parts are good is refused: one defect trained as good passes for ever.
 from __future__ import annotations
 
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +29,15 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from export.data.folder_names import is_neutral, misspelt, sound
+from export.data.folder_names import (
+    is_all_bad,
+    is_kind,
+    misspelt,
+    sound,
+    telling,
+    tells,
+    words_of_classes,
+)
 from inspector.errors import DatasetError
 from inspector.imaging import folders
 
@@ -40,6 +50,15 @@ _TRAIN: Final = frozenset({"train", "training"})
 _TEST: Final = frozenset({"test", "testing", "test_public"})
 _TWINS: Final = folders.MASK_ENDINGS
 _JPEG: Final = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
+_COLOUR: Final = "rgb"
+_DEPTH: Final = frozenset({"xyz", "depth"})
+"""Folders beside one of colour photos: the same parts, measured in depth."""
+_TEXTS: Final = frozenset({".csv", ".tsv", ".json", ".jsonl", ".xml", ".txt", ".yaml", ".yml"})
+_LISTS: Final = _TEXTS | {".xls", ".xlsx", ".ods"}
+"""Suffixes of files that may say of each photo whether its part is good."""
+_READ_OF_LIST: Final = 1 << 20
+_OF_STATION: Final = re.compile(r"_(PASS|FAIL|FAULT)(_|$)")
+"""A station's verdict in the name of a picture; what was rejected falsely is taught."""
 
 
 class Selection(BaseModel):
@@ -97,13 +116,32 @@ class Layout:
     def tests(self) -> tuple[tuple[Path, str], ...]:
         """Folders of test photos and their kinds. Raises :class:`DatasetError`."""
         inner = [] if self.test is None else subfolders(self.test)
-        return self.kinds + _kinds_of(folder for folder in inner if sound(folder.name) != "mask")
+        kinds = [folder for folder in inner if sound(folder.name) != "mask"]
+        for folder in kinds:
+            # What only tells when or where is no defect: its good parts would count as escapes.
+            if not sound(folder.name) and not tells(folder.name) and list_photos(folder):
+                raise UnclearLayoutError(
+                    f"{folder}: its name says neither that the test photos in it are good nor what "
+                    f"is wrong",
+                    f"; rename it to '{GOOD}', or after the defect",
+                )
+        return self.kinds + _kinds_of(kinds)
 
     @property
     def mask_folders(self) -> tuple[Path, ...]:
-        """Folders of masks, also those that lie in the folder of test photos."""
-        inner = [] if self.test is None else subfolders(self.test)
-        return self.masks + tuple(folder for folder in inner if sound(folder.name) == "mask")
+        """Folders of masks, also those that lie among test photos, at any depth."""
+        if self.has_twins:
+            return self.masks
+        homes = [self.test] if self.test is not None else []
+        homes += [path if path.parent == self.root else path.parent for path, _ in self.kinds]
+        inner = [
+            here / name
+            for home in dict.fromkeys(homes)
+            for here, names, _ in folders.walk(home)
+            for name in names
+            if sound(name) == "mask" and sound(here.name) != "mask"
+        ]
+        return self.masks + tuple(inner)
 
     def good_photos(self) -> Iterator[Path]:
         """The good parts, in the order of their folders.
@@ -114,7 +152,7 @@ class Layout:
         others = [*(path for path, _ in self.kinds), *self.masks]
         taken = [path.resolve() for path in (*others, self.test) if path is not None]
         for folder in self.good:
-            found = list_photos(folder)
+            found = list_photos(folder) if self.has_twins else photos_of_parts(folder)
             beside = {} if self.has_twins else self.masks_beside(found)
             masks = set(beside.values())
             for photo in found:
@@ -168,26 +206,35 @@ class Layout:
         found += [Row(path, "masks", "", len(list_photos(path))) for path in self.mask_folders]
         if not self.has_twins:
             for path in (*self.good, *(path for path, _ in self.tests)):
-                if beside := len(list_photos(path)) - self._count(path):
+                parts = photos_of_parts(path)
+                if beside := len(parts) - self._count(path):
                     found.append(Row(path, "masks", "beside their photos", beside))
+                depth = [photo for photo in list_photos(path) if _is_depth(photo, path)]
+                if depth:
+                    found.append(Row(path, "not used", "depth", len(depth)))
         found += [Row(path, "not used", "", self._count(path)) for path in self.unused]
         return found
 
     def _parts_of(self, folder: Path) -> list[tuple[Path, int]]:
         """``folder`` by its subfolders, so that one that does not belong there is seen."""
-        inner = [] if self.has_twins else subfolders(folder)
-        rest = self._count(folder) - sum(self._count(part) for part in inner)
-        own = [(folder, rest)] if rest or not inner else []
-        counts = [(part, self._count(part)) for part in inner]
-        return own + [(part, count) for part, count in counts if count]
+        counts: dict[Path, int] = {}
+        for photo in self._counted(folder):
+            below = photo.relative_to(folder).parts
+            part = folder / below[0] if len(below) > 1 and not self.has_twins else folder
+            counts[part] = counts.get(part, 0) + 1
+        return sorted(counts.items()) or [(folder, 0)]
 
     def _count(self, folder: Path) -> int:
-        found = list_photos(folder)
+        return len(self._counted(folder))
+
+    def _counted(self, folder: Path) -> list[Path]:
         if self.has_twins:
-            return sum(not is_twin(path) for path in found)
+            return [path for path in list_photos(folder) if not is_twin(path)]
+        found = photos_of_parts(folder)
         # No test photo is opened to count it, so there names have to tell.
-        is_good = any(one == folder or one in folder.parents for one in self.good)
-        return len(found) - len(self.masks_beside(found) if is_good else dict(_pairs(found)))
+        pairs = self.masks_beside(found) if folder in self.good else dict(_pairs(found))
+        masks = set(pairs.values())
+        return [path for path in found if path not in masks]
 
 
 def recognise(
@@ -225,20 +272,46 @@ def _recognised(root: Path, is_black: Callable[[Path], bool]) -> Layout:
     if good:
         raise unclear(root, f"has good parts in {_names(good)} and other photos beside them")
     _refuse_whole_sets(root, children)
+    name = root.absolute().name
+    if is_all_bad(name) or folders.sounds_like_mask(name):
+        what = "defects" if is_all_bad(name) else "masks"
+        raise unclear(root, f"has the name of a folder of {what}", "--good .")
     _refuse_doubtful(root)
-    _refuse_unlike_heap(root)
+    _refuse_unlike_heap(root, root)
+    _refuse_lists(root)
     return Layout("good parts only", root, (root,))
 
 
 def refuse_unless_good_only(root: Path) -> None:
-    """Raise :class:`DatasetError` when a folder in ``root`` sounds like other than good parts."""
+    """Raise :class:`DatasetError` when a name in ``root`` may mean other than good parts.
+
+    What a station calls its pictures after their verdicts does not: these are taught.
+    """
+    photos = list_photos(root)
+    used = {parent for photo in photos for parent in photo.parents}
     for here, inner, _ in folders.walk(root):
+        taken = [name for name in inner if here / name in used]
+        told = telling(taken) if len(taken) > 1 else []
         for name in inner:
-            if sound(name) in {"bad", "mask"} or name.lower() in _TRAIN | _TEST:
+            says = sound(name)
+            what = (here / name).relative_to(root).as_posix()
+            if says in {"bad", "mask"} or name.lower() in _TRAIN | _TEST:
                 raise DatasetError(
-                    f"{root}: holds '{(here / name).relative_to(root).as_posix()}', which sounds "
-                    f"like something else than good parts; name a folder of nothing but good parts"
+                    f"{root}: holds '{what}', which sounds like something else than good parts; "
+                    f"name a folder of nothing but good parts"
                 )
+            if says != "good" and name in taken and (name in told or is_kind(name)):
+                raise DatasetError(
+                    f"{root}: holds '{what}', whose name may be that of a defect; give the folders "
+                    f"of good parts one by one, such as {root / what}, or put their photos into "
+                    f"one folder"
+                )
+    alike = [one for one in photos if sound(one.stem) == "bad" and not _OF_STATION.search(one.stem)]
+    if 0 < len(alike) < len(photos):
+        raise DatasetError(
+            f"{root}: has {len(alike)} photos whose names sound like defects ({alike[0].name}) and "
+            f"others beside them; name a folder of nothing but good parts"
+        )
 
 
 class UnclearLayoutError(DatasetError):
@@ -271,6 +344,19 @@ def list_photos(folder: Path) -> tuple[Path, ...]:
         return tuple(folders.find_images(folder))
     except OSError as error:
         raise _unreadable(error) from None
+
+
+def photos_of_parts(folder: Path) -> tuple[Path, ...]:
+    """The photos in ``folder`` without those in folders of masks, and of depth beside colour.
+
+    Raises :class:`DatasetError`.
+    """
+    return tuple(
+        photo
+        for photo in list_photos(folder)
+        if not any(sound(name) == "mask" for name in photo.relative_to(folder).parts[:-1])
+        and not _is_depth(photo, folder)
+    )
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -306,6 +392,19 @@ def _chosen(root: Path, selection: Selection) -> Layout:
                 f"{root}: has no folder '{name}', which --good names",
                 "; name one that is there, relative to the data folder or by its whole path",
             )
+    named = set(good)
+    # The photos of a folder in another one that is named come with those of that one.
+    good = tuple(
+        one
+        for one in dict.fromkeys(good)
+        if not any(
+            other in one.parents
+            and not any(sound(name) == "mask" for name in one.relative_to(other).parts)
+            for other in named
+        )
+    )
+    for folder in good:
+        _refuse_other_than_named(root, folder, named)
     rest = [
         child
         for child in subfolders(root)
@@ -333,12 +432,15 @@ def _visa(root: Path, inner: Path) -> Layout:
     if len(good) != 1:
         raise unclear(images, f"has no one folder of good parts among {_names(kinds)}")
     _refuse_doubtful(good[0])
+    _refuse_unlike_heap(root, good[0])
     masks = _subfolder(inner, "masks")
+    others = [kind for kind in kinds if kind not in good]
+    _refuse_no_kinds(root, good[0], others)
     return Layout(
         "VisA",
         root,
         tuple(good),
-        _kinds_of(kind for kind in kinds if kind not in good),
+        _kinds_of(others),
         masks=() if masks is None else (masks,),
     )
 
@@ -368,9 +470,12 @@ def _split(
         raise unclear(train or root, f"has good parts in {_names(good)} and others beside them")
     for folder in good:
         _refuse_doubtful(folder)
+        _refuse_unlike_heap(root, folder)
     unused += tuple(child for child in inner if child not in good)
     is_usual = all(folder.name == GOOD for folder in good)
     name = "MVTec AD" if is_usual else "MVTec AD with other names"
+    if any(_has_depth({child.name for child in subfolders(folder)}) for folder in good):
+        name = "MVTec 3D-AD, colour photos alone"
     return Layout(name, root, tuple(good), (), test, masks, unused)
 
 
@@ -379,6 +484,8 @@ def _beside(root: Path, good: Path, others: Sequence[Path]) -> Layout:
     masks = tuple(child for child in others if sound(child.name) == "mask")
     kinds = tuple(child for child in others if child not in masks)
     _refuse_doubtful(good)
+    _refuse_unlike_heap(root, good)
+    _refuse_no_kinds(root, good, kinds)
     for folder in kinds:
         _refuse_doubtful(folder, beside=good)
     return Layout(
@@ -412,6 +519,37 @@ def _refuse_doubtful(root: Path, beside: Path | None = None) -> None:
                 )
 
 
+def _refuse_other_than_named(root: Path, good: Path, named: set[Path]) -> None:
+    """Refuse a folder in ``good``, which a person named, that sounds like other than good parts."""
+
+    def sounds_other(folder: Path) -> bool:
+        return sound(folder.name) in {"bad", "mask"} or folder.name.lower() in _TEST
+
+    for here, inner, _ in folders.walk(good):
+        for folder in (here / name for name in inner):
+            around = [one for one in (folder, *folder.parents) if good in one.parents]
+            is_named = any(one in named and sounds_other(one) for one in around)
+            if sounds_other(folder) and not is_named and list_photos(folder):
+                what = folder.relative_to(root).as_posix()
+                raise UnclearLayoutError(
+                    f"{root}: --good names '{good.relative_to(root).as_posix()}', but that has "
+                    f"photos in '{what}'",
+                    f"; name with --good only folders of good parts, and '{what}', too, if its "
+                    f"photos are good parts",
+                )
+
+
+def _refuse_no_kinds(root: Path, good: Path, others: Iterable[Path]) -> None:
+    """Refuse a folder beside the ``good`` parts whose name cannot be that of a defect."""
+    for folder in others:
+        if not is_kind(folder.name) and list_photos(folder):
+            raise unclear(
+                root,
+                f"has '{folder.name}' beside the good parts in '{good.name}', and its name does "
+                f"not say whether its parts are good",
+            )
+
+
 def _refuse_whole_sets(root: Path, children: Sequence[Path]) -> None:
     """Refuse a folder of data sets, or one around a single set, by naming them."""
     sets = [child for child in children if _is_set(child)]
@@ -432,27 +570,86 @@ def _is_set(folder: Path) -> bool:
     return is_split or is_visa or {"good", "bad"} <= {sound(name) for name in names}
 
 
-def _refuse_unlike_heap(root: Path) -> None:
-    """Refuse photos in several folders, or of names, of which one may mean defects."""
-    photos = list_photos(root)
+def _refuse_unlike_heap(root: Path, good: Path) -> None:
+    """Refuse photos in ``good`` in several folders, or of names, of which one may mean defects.
+
+    ``good`` is ``root`` for a heap of good parts only.
+    """
+    photos = list_photos(good)
+    for_all = f"--good {shlex.quote(good.relative_to(root).as_posix())}"
     inside: dict[Path, set[str]] = defaultdict(set)
     for photo in photos:
-        parts = photo.relative_to(root).parts
+        parts = photo.relative_to(good).parts
         for depth, name in enumerate(parts):
             # "" stands for the photos that lie in the folder itself.
-            inside[root.joinpath(*parts[:depth])].add(name if depth < len(parts) - 1 else "")
+            inside[good.joinpath(*parts[:depth])].add(name if depth < len(parts) - 1 else "")
     for here, names in inside.items():
-        if len(names) < 2:
+        if len(names) < 2 or _has_depth(names):
             continue
-        told = sorted(name for name in names if not is_neutral(name))
-        if names == {"0", "1"} or told:
-            where = (here / (told or ["1"])[0]).relative_to(root).as_posix()
-            raise unclear(root, f"has photos in '{where}' and others beside it", "--good .")
-    for says, what in (("bad", "defects"), ("mask", "masks")):
-        alike = [photo for photo in photos if sound(photo.stem) == says]
+        if told := telling(names - {""}):
+            where = (here / told[0]).relative_to(root).as_posix()
+            raise unclear(root, f"has photos in '{where}' and others beside it", for_all)
+    says = {photo: sound(photo.stem) for photo in photos}
+    # A mask beside a photo of a good part is told by its contents.
+    for other, what in (("bad", "defects"), ("mask", "masks"))[: 2 if good == root else 1]:
+        alike = [photo for photo in photos if says[photo] == other]
         if 0 < len(alike) < len(photos):
             why = f"has {len(alike)} photos whose names sound like {what} ({alike[0].name})"
-            raise unclear(root, f"{why} and others beside them", "--good .")
+            raise unclear(root, f"{why} and others beside them", for_all)
+    called_good = [photo for photo in photos if says[photo] == "good"]
+    usual = {word for photo in called_good for word in words_of_classes(photo.stem)}
+    others = [photo for photo in photos if words_of_classes(photo.stem) - usual]
+    if called_good and others:
+        raise unclear(
+            root,
+            f"has {len(called_good)} photos whose names sound like good parts "
+            f"({called_good[0].name}) and {len(others)} that are called otherwise "
+            f"({others[0].name})",
+            for_all,
+        )
+
+
+def _refuse_lists(root: Path) -> None:
+    """Refuse a heap in which a file may say which of its photos are good."""
+    photos = set(list_photos(root))
+    names, stems = {photo.name for photo in photos}, {photo.stem for photo in photos}
+    for here, _, files in folders.walk(root):
+        for path in (here / name for name in files):
+            if not photos or path.suffix.lower() not in _LISTS or path in photos:
+                continue
+            below = path.relative_to(root)
+            is_called = sound(path.stem) or any(sound(one) == "mask" for one in below.parts[:-1])
+            if is_called or path.stem in stems or _lists(path, names):
+                why = f"has '{below.as_posix()}', which may say which photos are good and is not "
+                raise unclear(root, f"{why}read", "--good .")
+
+
+def _lists(path: Path, names: set[str]) -> bool:
+    """Whether a text names one of the photos called ``names``."""
+    if path.suffix.lower() not in _TEXTS:
+        return False
+    try:
+        with path.open("rb") as file:
+            text = file.read(_READ_OF_LIST).decode("utf-8", "replace")
+    except OSError:
+        return False
+    return not names.isdisjoint(re.findall(r"[^\s,;:|\"'<>/\\]+", text))
+
+
+def _has_depth(names: Iterable[str]) -> bool:
+    """Whether folders beside one another hold colour and depth of the same parts."""
+    known = {name.lower() for name in names}
+    return {_COLOUR} < known <= _DEPTH | {_COLOUR}
+
+
+def _is_depth(photo: Path, folder: Path) -> bool:
+    """Whether a photo below ``folder`` lies in a folder of depth beside one of colour."""
+    here = folder
+    for name in photo.relative_to(folder).parts[:-1]:
+        if name.lower() in _DEPTH and _subfolder(here, _COLOUR) is not None:
+            return True
+        here /= name
+    return False
 
 
 def _kinds_of(found: Iterable[Path]) -> tuple[tuple[Path, str], ...]:
@@ -463,9 +660,14 @@ def _kinds_of(found: Iterable[Path]) -> tuple[tuple[Path, str], ...]:
 def _split_kinds(folder: Path) -> list[tuple[Path, str]]:
     """``NG`` by ``NG/scratch`` and ``NG/dent``, where each photo lies in such a folder."""
     says = sound(folder.name)
-    inner = [child for child in subfolders(folder) if list_photos(child)] if says == "bad" else []
+    inner = [
+        child
+        for child in (subfolders(folder) if says == "bad" else ())
+        if sound(child.name) != "mask" and list_photos(child)
+    ]
     # A day or a camera is no kind of defect.
-    if not inner or _direct(folder) or all(is_neutral(child.name) for child in inner):
+    is_told = any(tells(child.name) for child in inner)
+    if not is_told or _direct(folder) or _has_depth(child.name for child in inner):
         return [(folder, GOOD if says == "good" else folder.name)]
     return [(child, f"{folder.name}/{child.name}") for child in inner]
 
@@ -490,12 +692,11 @@ def _have_twins(folder: Path) -> bool:
 def _have_labels(folder: Path) -> bool:
     """True for photos whose masks, for some of them, lie in a folder of masks beside them."""
     inner = subfolders(folder)
-    return (
-        bool(inner)
-        and all(sound(child.name) == "mask" for child in inner)
-        and _direct(folder)
-        and all(is_twin(path) for child in inner for path in list_photos(child))
-    )
+    if not all(sound(child.name) == "mask" for child in inner):
+        return False
+    masks = [path for child in inner for path in list_photos(child)]
+    stems = {path.stem for path in list_photos(folder) if path.parent == folder}
+    return bool(masks) and all(is_twin(path) and _photo_of(path).name in stems for path in masks)
 
 
 def _pairs(found: Sequence[Path]) -> Iterator[tuple[Path, Path]]:

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from export.data.dataset import fingerprint, open_good
+from export.data.dataset import FEWEST_GOOD_PARTS, fingerprint, open_good
 from export.data.layouts import WHOLE, Selection
 from export.data.photos import GoodParts, Index, load_good, one_each
 from export.model import cfa
@@ -56,9 +56,9 @@ ADAPTING = "adapting φ"
 
 OnStep = Callable[[Step], None]
 
-Review = Callable[[Outcome], Sequence[str] | None]
+Review = Callable[[Outcome, int], Sequence[str] | None]
 """Names of the suspects of a finished run that are no good parts; none of them when all are, and
-None when nobody said so."""
+None when nobody said so. The number is how many may be left out: enough good parts must remain."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -148,7 +148,9 @@ def train(
         return run
     with compute(parts) as cache:
         outcome = learn(names, parts, facts, cache)
-        left_out = review(outcome) if review is not None and outcome.suspects else None
+        left_out = None
+        if review is not None and outcome.suspects:
+            left_out = review(outcome, int(parts.picture.max()) + 1 - FEWEST_GOOD_PARTS)
         if not left_out:
             if left_out is not None:
                 _vouch(run, outcome)

@@ -14,7 +14,7 @@ from rich.text import Text
 from inspector.cli.output import STYLES, write_picture
 from inspector.detection.detector import Detector
 from inspector.errors import ImageError
-from inspector.imaging.folders import find_parts, remarks
+from inspector.imaging.folders import find_parts, remarks, turned_among
 from inspector.imaging.heatmaps import map_to_grey, overlay
 from inspector.imaging.images import IMAGE_SUFFIXES, encode_jpeg, read_image
 from inspector.progress import QUICK_S, Bars
@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
     out: Path | None = options.output
     notes: list[str] = []
     photos = list(_find(options.photos, out, notes))
+    notes += turned_among([path for path in options.photos if not path.is_dir()])
     detector = Detector.load(options.bundle)
     taken = {path.resolve() for path, _ in photos}
     made = 0

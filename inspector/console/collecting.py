@@ -25,7 +25,7 @@ from inspector.console.line import Line
 from inspector.errors import CommandError, ConfigError, Fault, OutputError
 from inspector.files import write_output
 from inspector.logs import say
-from inspector.photos.album import Album, Box, OtherShapeError, small_jpeg
+from inspector.photos.album import Album, Box, OtherShapeError, says_turned, small_jpeg
 from inspector.photos.checks import Objection
 from inspector.threads import yield_to_others
 
@@ -213,7 +213,8 @@ class Collecting:
     async def _add(self, request: Request) -> Response:
         """Add a photo that the browser sends: a picture file; ``?keep_all=1``: also a doubtful one.
 
-        It is decoded as training would, and kept as a lossless PNG of what was decoded.
+        It is decoded as training would, and kept as a lossless PNG of what was decoded. ``turned``
+        in the answer: it says that it is to be shown otherwise than it is stored, and so kept.
         """
         allowed(request, "engineer")
         found = await self._asked(request)
@@ -222,7 +223,7 @@ class Collecting:
         async with self._coming:
             data = await request.body()
 
-            def keep() -> Taken:
+            def keep() -> dict[str, Any]:
                 self._check_room()
                 album = self._open(found)
                 try:
@@ -231,9 +232,11 @@ class Collecting:
                     raise RefusedError(409, "photo_shape", str(error)) from None
                 except (Fault, ValueError) as error:
                     raise RefusedError(409, "photo", str(error)) from None
-                return _keep(album, png, keep_all)
+                # The PNG has no such mark any more, so that nobody could tell later.
+                turned = says_turned(data)
+                return {**_photo_told(_keep(album, png, keep_all)), "turned": turned}
 
-            return JSONResponse(_photo_told(await self._work(keep)))
+            return JSONResponse(await self._work(keep))
 
     async def _each(self, request: Request) -> Response:
         """Begin, or end, to take one photo of each part."""

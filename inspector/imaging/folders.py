@@ -115,17 +115,21 @@ def remarks(root: Path, photos: Sequence[Path] = (), masks: Sequence[Path] = ())
     """
     lines = []
     if others := left_out(root):
-        lines.append(f"not read in {root}, since they are no photos: {others}")
+        why = "no photos, or hidden" if _hidden_folders(root) else "no photos"
+        lines.append(f"not read in {root}, since they are {why}: {others}")
     if maps := find_heatmaps(root):
         lines.append(
             f"not read in {root}, since they are heatmaps of the photos beside them: {len(maps)}"
         )
     if masks:
         lines.append(f"not read in {root}, since they are masks by their names: {len(masks)}")
+    return lines + turned_among(photos)
+
+
+def turned_among(photos: Sequence[Path]) -> list[str]:
+    """A line on how many of ``photos`` are to be shown turned; none where none is."""
     turned = sum(map(_is_turned, photos))
-    if turned:
-        lines.append(say_turned(turned, len(photos)))
-    return lines
+    return [say_turned(turned, len(photos))] if turned else []
 
 
 def say_turned(turned: int, photos: int) -> str:
@@ -139,7 +143,8 @@ def say_turned(turned: int, photos: int) -> str:
 def left_out(root: Path) -> str:
     """The files under ``root`` that are no photos by themselves, such as "5 .heic, 1 .txt".
 
-    "" when there is none; hidden ones and heatmaps are not counted. Raises OSError.
+    After them hidden folders are counted, and those that systems make: "1 hidden folder (.day1)".
+    "" when there is none; hidden files and heatmaps are not counted. Raises OSError.
     """
     suffixes = Counter(
         Path(name).suffix.lower() or "without a suffix"
@@ -148,7 +153,21 @@ def left_out(root: Path) -> str:
         if not _counts(here / name)
     )
     often = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{count} {suffix}" for suffix, count in often)
+    told = [f"{count} {suffix}" for suffix, count in often]
+    if hidden := _hidden_folders(root):
+        names = Counter(path.name for path in hidden)
+        first = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+        told.append(f"{len(hidden)} hidden folder{'s' if len(hidden) > 1 else ''} ({first})")
+    return ", ".join(told)
+
+
+def _hidden_folders(root: Path) -> list[Path]:
+    """The folders that :func:`walk` leaves out for their names."""
+    found = []
+    for here, _, _ in walk(root):
+        with os.scandir(here) as inside:
+            found += [here / one.name for one in inside if _is_of_system(one.name) and one.is_dir()]
+    return found
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from inspector.errors import ConfigError, Fault, InspectorError, OutputError
 from inspector.files import write_output
 from inspector.imaging.folders import find_images, remarks
+from inspector.imaging.formats import is_turned
 from inspector.imaging.geometry import Box
 from inspector.imaging.images import decode_file, encode_jpeg, encode_png, read_image, shrink
 from inspector.photos.checks import (
@@ -240,9 +241,14 @@ def _size(image: npt.NDArray[Any]) -> str:
     return f"{image.shape[1]}x{image.shape[0]}, {'grey' if image.ndim == 2 else 'colour'}"
 
 
+def says_turned(data: bytes) -> bool:
+    """Whether a picture file says that it is to be shown turned or mirrored (EXIF)."""
+    return is_turned(memoryview(data))
+
+
 def small_jpeg(photo: Path, longest_px: int) -> bytes:
     """A photo as JPEG, no side longer than ``longest_px``. Raises :class:`Fault` or ValueError."""
     return encode_jpeg(shrink(read_image(photo), longest_px))
 
 
-__all__ = ["Album", "AlbumNotes", "Box", "OtherShapeError", "small_jpeg"]
+__all__ = ["Album", "AlbumNotes", "Box", "OtherShapeError", "says_turned", "small_jpeg"]

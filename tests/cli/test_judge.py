@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from inspector.cli import main as cli
 from inspector.detection.detector import Detector
@@ -97,6 +98,23 @@ def test_heatmaps_lie_over_the_judged_region(tmp_path, bundle_path, photos, caps
     hot = Detector.load(bundle_path).judge(tiny.bad_picture()).anomaly_map >= 1.0
     assert (bad[hot].max(axis=1) - bad[hot].min(axis=1)).mean() > 40
     assert np.abs(bad[~hot] - tiny.GREY).mean() < 20
+
+
+def test_photos_that_are_to_be_shown_turned_are_told_for_files_as_for_folders(
+    bundle_path, tmp_path, capsys
+):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for name in ("phone.jpg", "in/phone.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64), (tiny.GREY,) * 3).save(tmp_path / name, exif=turned)
+    straight = running.write_parts(tmp_path / "straight", tiny.good_picture()) / "000.png"
+    cli.main(["judge", str(bundle_path), str(tmp_path / "phone.jpg"), str(straight)])
+    assert "1 of 2 photos say that they are to be shown turned" in capsys.readouterr().out
+    cli.main(["judge", str(bundle_path), str(tmp_path / "in")])
+    assert "1 of 1 photos say that they are to be shown turned" in capsys.readouterr().out
+    cli.main(["judge", str(bundle_path), str(straight)])
+    assert "shown turned" not in capsys.readouterr().out
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no file has such a name there")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from inspector.config.console_file import ShownStation
 from inspector.console.access import Person
@@ -130,6 +132,20 @@ def test_files_of_a_browser_become_photos_of_the_set(served, state):
         assert add(damaged) == "photo"
     assert add(bytes(129 << 20)) == "too_long"
     assert len(served.client.get(f"{PHOTOS}/{number}").json()["photos"]) == PARTS + 1
+
+
+def test_a_file_that_is_to_be_shown_turned_is_kept_as_it_is_stored_and_told(served, state):
+    number = post(served, PHOTOS, camera="belt")["number"]
+    served.take_token()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for at, mark in enumerate((exif, None)):
+        file = io.BytesIO()
+        Image.fromarray(part(at)).save(file, "PNG", **({"exif": mark} if mark else {}))
+        answer = served.client.post(f"{PHOTOS}/{number}/add", content=file.getvalue()).json()
+        assert (answer["name"], answer["turned"]) == (f"{at:04d}.png", mark is not None)
+        kept = decode((state / "photos" / f"{number:04d}" / answer["name"]).read_bytes())
+        assert kept.shape == (HEIGHT, WIDTH, 3)
 
 
 @pytest.mark.long

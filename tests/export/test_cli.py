@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import os
@@ -14,8 +15,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,9 +34,10 @@ from export.bundle.assemble import _named
 from export.bundle.graph import build_graph
 from export.cli.arguments import settings_of
 from export.cli.main import main
-from export.cli.train import chosen
+from export.cli.train import _again, _ask, add_arguments, chosen
+from export.data.layouts import Selection
 from export.settings import TrainSettings
-from export.training.run import Run
+from export.training.run import Run, Suspect
 from export.training.scorer import Scorer
 from export.training.train import load_scorer
 from inspector import Detector, Verdict
@@ -203,6 +208,51 @@ def test_an_answer_names_what_to_leave_out(answer: str, left: str) -> None:
 @pytest.mark.parametrize("answer", ["0", "4", "1 x", "yes 1", "what?"])
 def test_an_answer_that_is_none_is_asked_for_again(answer: str) -> None:
     assert chosen(answer, ["a", "b", "c"]) is None
+
+
+def asked_for(answers: Sequence[str], spare: int, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What is left out of three suspects by these answers, and how many questions were asked."""
+    suspects = tuple(Suspect(name=name, times=3.0) for name in "abc")
+    outcome = SimpleNamespace(suspects=suspects, calibration=SimpleNamespace(good_parts=10 + spare))
+    left = iter(answers)
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda text: (asked.append(text), next(left))[1])
+    bars = SimpleNamespace(stop=lambda: None, start=lambda: None)
+    return _ask(bars)(outcome, spare), asked  # type: ignore[arg-type]
+
+
+def test_too_few_good_parts_are_told_before_they_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left, asked = asked_for(["y"], 3, monkeypatch)
+    assert (left, len(asked)) == (["a", "b", "c"], 1)
+    assert "different good parts" not in capsys.readouterr().out
+    left, asked = asked_for(["y", "2 3", "2"], 1, monkeypatch)
+    assert (left, len(asked)) == (["b"], 3)
+    assert "at most 1 of them" in asked[0] and "y: " not in asked[0]
+    told = capsys.readouterr().out
+    assert "without them 8 different good parts would be left, and at least 10 are needed" in told
+    # Nobody is asked what cannot be; and nobody has said that all are good parts.
+    left, asked = asked_for([], 0, monkeypatch)
+    assert (left, asked) == (None, [])
+    assert "without them 7 different good parts" in capsys.readouterr().out
+
+
+def test_the_command_without_the_suspects_works_whatever_their_names(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    typed = ["./-data", "-o", "./-run", "--good=-a", "--good", "b", "c", "--size", "64x96"]
+    options = parser.parse_args(typed)
+    selection = Selection(good=("-a", "b", "c"), leave_out=("-0.png",))
+    suspects = [Suspect(name=name, times=3.0) for name in ("-1.png", "d e.png")]
+    words = shlex.split(_again(options, selection, suspects))
+    assert words[:2] == ["inspector-model", "train"]
+    assert {"--leave-out=-1.png", "--leave-out=-0.png"} <= set(words)
+    again = parser.parse_args(words[2:])
+    assert (again.data, again.output) == (Path("-data"), Path("-run-2"))
+    assert sorted(map(str, again.good)) == ["-a", "b", "c"]
+    assert sorted(map(str, again.leave_out)) == ["-0.png", "-1.png", "d e.png"]
+    assert again.size == "64x96"
 
 
 @pytest.mark.long

@@ -421,7 +421,7 @@ def test_another_false_reject_target_may_be_set(roomy: Run, labelled: Path, tmp_
         (lambda good, parts: good.write_text("photos"), 20, "is a file"),
         (lambda good, parts: shutil.copytree(parts, good), 20, "holds 'ground_truth'"),
         (
-            lambda good, parts: shutil.copytree(parts / "train" / "good", good / "kept"),
+            lambda good, parts: shutil.copytree(parts / "train" / "good", good / "monday"),
             20,
             "(and 23 more): the run knows this photo already",
         ),

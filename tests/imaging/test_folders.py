@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
+from export.data.dataset import open_good
 from export.data.layouts import list_photos
 from inspector.cameras.folder import list_images
 from inspector.cli import judge, tune
@@ -137,6 +138,17 @@ def test_photos_that_are_to_be_shown_turned_are_counted(tmp_path: Path) -> None:
     assert lines[0].endswith(": 1 .heic")
     assert "3 of 5 photos say that they are to be shown turned" in lines[1]
     assert remarks(tmp_path) == lines[:1]
+
+
+def test_hidden_folders_are_counted_in_the_line(tmp_path: Path) -> None:
+    fill(tmp_path, ".day1/1.png", "a/.day1/2.png", "a/@eaDir/3.png", "a/b.heic", "._1.png")
+    assert left_out(tmp_path) == "1 .heic, 3 hidden folders (.day1, @eaDir)"
+    (line,) = remarks(tmp_path)
+    assert "since they are no photos, or hidden: 1 .heic, 3 hidden folders" in line
+    assert left_out(tmp_path / "a") == "1 .heic, 2 hidden folders (.day1, @eaDir)"
+    fill(tmp_path / "only", ".day1/1.png")
+    with pytest.raises(DatasetError, match=r"no images; .*; not read: 1 hidden folder \(\.day1\)$"):
+        open_good(tmp_path / "only")
 
 
 def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:

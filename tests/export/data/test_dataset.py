@@ -31,18 +31,18 @@ def test_mvtec_layout(tmp_path: Path) -> None:
 
 def test_plain_folder_with_subfolders_and_every_format(tmp_path: Path) -> None:
     image = draw_part(0)[0]
-    names = ["b/2.PNG", "b/1.jpg", "a/x.JPEG", "3.bmp", "1.tif", "2.TIFF"]
+    names = ["day 2/2.PNG", "day 2/1.jpg", "day 1/x.JPEG", "3.bmp", "1.tif", "2.TIFF"]
     for name in names:
         save(tmp_path / name, image)
     for number in range(4):
-        save(tmp_path / "c" / f"{number}.png", image)
+        save(tmp_path / "day 3" / f"{number}.png", image)
     (tmp_path / "notes.txt").write_text("not a photo")
-    save(tmp_path / "b" / "._1.png", image)
+    save(tmp_path / "day 2" / "._1.png", image)
     save(tmp_path / ".thumbnails" / "1.png", image)
     found = [path.relative_to(tmp_path).as_posix() for path in open_good(tmp_path)]
     assert found == [
-        *("1.tif", "2.TIFF", "3.bmp", "a/x.JPEG", "b/1.jpg", "b/2.PNG"),
-        *(f"c/{number}.png" for number in range(4)),
+        *("1.tif", "2.TIFF", "3.bmp", "day 1/x.JPEG", "day 2/1.jpg", "day 2/2.PNG"),
+        *(f"day 3/{number}.png" for number in range(4)),
     ]
     assert open_test(tmp_path) == ()
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from export.data.dataset import open_good, open_layout, open_test
 from export.data.folder_names import sound
-from export.data.layouts import GOOD, Selection
+from export.data.layouts import GOOD, Selection, refuse_unless_good_only
 from export.data.photos import load_sample
 from inspector.errors import DatasetError, MaskError
 from inspector.imaging.geometry import Geometry
@@ -144,6 +144,26 @@ def masks_beside(root: Path) -> None:
     masks(root / "test" / "crack", 3, "_mask")
 
 
+def mvtec_3d(root: Path) -> None:
+    photos(root / "train" / "good" / "rgb", 10)
+    photos(root / "train" / "good" / "xyz", 10, ".tiff")
+    for kind, count in (("good", 2), ("crack", 3), ("hole", 3)):
+        photos(root / "test" / kind / "rgb", count, first=20)
+        photos(root / "test" / kind / "xyz", count, ".tiff", first=20)
+        for number in range(20, 20 + count):
+            mask = BLACK if kind == "good" else WHITE_PART
+            save(root / "test" / kind / "gt" / f"{number:03d}.png", mask)
+
+
+def masks_in_kinds(root: Path) -> None:
+    photos(root / "train" / "good", 10)
+    for kind in ("rust", "NG/dent"):
+        photos(root / "test" / kind, 3)
+        masks(root / "test" / kind / "mask", 3)
+    photos(root / "test" / "NG" / "gap", 2, first=50)
+    masks(root / "test" / "NG" / "mask" / "gap", 2, first=50)
+
+
 def unpacked_zip(root: Path) -> None:
     photos(root / "good", 10)
     photos(root / "NG_2024", 3)
@@ -178,6 +198,8 @@ def heap(root: Path) -> None:
         (kinds_in_test, "MVTec AD with other names", 10, {GOOD: 2, "ko/dent": 2}, 2),
         (dagm, "DAGM", 12, {GOOD: 12, "defective": 3}, 3),
         (masks_beside, "MVTec AD", 10, {GOOD: 2, "crack": 3}, 3),
+        (mvtec_3d, "MVTec 3D-AD, colour photos alone", 10, {GOOD: 2, "crack": 3, "hole": 3}, 6),
+        (masks_in_kinds, "MVTec AD", 10, {"rust": 3, "NG/dent": 3, "NG/gap": 2}, 8),
         (unpacked_zip, "good parts beside defects", 10, {"NG_2024": 3}, 0),
     ],
 )
@@ -224,6 +246,13 @@ def test_masks_of_one_photo_are_joined(tmp_path: Path) -> None:
         ("one/scrach", "one/monday"),
         ("bottle/gut", "bottle/schlecht"),
         ("monday", "polygons"),
+        ("good", "camera 2"),
+        ("good", "validation"),
+        ("good", "unlabeled"),
+        ("good", "1"),
+        ("good/rust", "good/monday"),
+        ("train/good/rust", "train/good/monday"),
+        ("Data/Images/Normal", "Data/Images/camera 2"),
     ],
 )
 def test_what_leaves_doubt_is_refused_with_both_ways_out(tmp_path: Path, folders) -> None:
@@ -236,6 +265,152 @@ def test_what_leaves_doubt_is_refused_with_both_ways_out(tmp_path: Path, folders
     chosen = Selection(good=(folders[0],))
     assert len(open_good(tmp_path, chosen)) == 12
     assert {path.relative_to(tmp_path / folders[0]).name for path in open_good(tmp_path, chosen)}
+
+
+def files(root: Path, *names: str) -> Path:
+    """Photos by their names alone; "*" stands for 10 numbers."""
+    for name in names:
+        for number in range(10) if "*" in name else (0,):
+            path = root / name.replace("*", f"{number:03d}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    return root
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *(("P", "F"), ("G", "N"), ("A", "B"), ("o", "x"), ("0", "1"), ("1", "2"), ("0", "1", "2")),
+        *(("+", "-"), ("✓", "✗"), ("优", "劣"), ("優", "劣"), ("monday", "x"), ("monday", "劣")),
+        *(("c0", "c1"), ("01", "02"), ("P0001", "F0001"), (".", "伤"), (".", "A"), ("α", "β")),
+    ],
+)
+def test_names_as_people_give_them_to_classes_make_no_heap(tmp_path, names) -> None:
+    files(tmp_path, *(f"{name}/*.png" for name in names))
+    with pytest.raises(DatasetError, match=r"which are the good parts.*--good DIR.*train/good"):
+        open_good(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *(("lot 1", "lot 2"), ("lot A", "lot B"), ("2024-05-01", "2024-05-02"), ("5月1日", "6月")),
+        *(("S0001", "S0002"), ("camera 1", "camera 2"), (".", "monday"), ("20240501", "kw 18")),
+    ],
+)
+def test_names_that_tell_when_where_or_how_make_a_heap(tmp_path, names) -> None:
+    files(tmp_path, *(f"{name}/*.png" for name in names))
+    assert len(open_good(tmp_path)) == 10 * len(names)
+
+
+@pytest.mark.parametrize(
+    ("good", "other"),
+    [
+        ("good_*.png", "rust_000.png"),
+        ("part_ok_*.png", "part_porosity_*.png"),
+        ("OK*.png", "Lunker.png"),
+    ],
+)
+@pytest.mark.parametrize(("folder", "all_good"), [("", r"\."), ("good/", "good")])
+def test_names_of_files_may_be_those_of_classes(tmp_path, good, other, folder, all_good) -> None:
+    files(tmp_path, folder + good, folder + other)
+    with pytest.raises(
+        DatasetError, match=f"sound like good parts.*called other.*--good {all_good} "
+    ):
+        open_good(tmp_path)
+    assert len(open_good(tmp_path, Selection(good=(folder or ".",)))) >= 11
+
+
+def test_names_of_files_that_tell_nothing_beside_good_ones_are_no_classes(tmp_path) -> None:
+    files(tmp_path, "IMG_*.png", "cup_ok_*.png", "cup_*.png")
+    assert len(open_good(tmp_path)) == 30
+
+
+@pytest.mark.parametrize(
+    ("inside", "named"),
+    [
+        ("OK/NG", ("OK",)),
+        ("OK/mask", ("OK",)),
+        ("OK/monday/crack", ("OK", "OK/monday")),
+        ("NG", (".",)),
+    ],
+)
+def test_other_parts_in_a_folder_that_is_named_as_good_must_be_named_too(
+    tmp_path: Path, inside: str, named: tuple[str, ...]
+) -> None:
+    files(tmp_path, "OK/*.png", f"{inside}/0*.png")
+    (tmp_path / "OK" / "monday").mkdir(exist_ok=True)
+    with pytest.raises(DatasetError, match=f"--good names '.*', but that has photos in '{inside}'"):
+        open_good(tmp_path, Selection(good=named))
+    assert len(open_good(tmp_path, Selection(good=(*named, inside)))) == 20
+
+
+@pytest.mark.parametrize("name", ["NG", "NG 2024", "bad parts", "defects", "不良品", "masks"])
+def test_the_data_folder_s_own_name_may_say_that_all_is_defective(tmp_path, name) -> None:
+    root = files(tmp_path / name, "*.png")
+    with pytest.raises(DatasetError, match=r"has the name of a folder of .*--good \. "):
+        open_good(root)
+    assert len(open_good(root, Selection(good=(".",)))) == 10
+    # A whole data set may be called after what is looked for.
+    assert len(open_good(files(tmp_path / "crack detector", "*.png"))) == 10
+    assert len(open_good(files(tmp_path / "masked", "*.png"))) == 10
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("ok/*.png", "rust/*.png"), ("rust/*.png",), ("P/*.png", "F/*.png"), ("*.png", "NG_3.png")],
+)
+def test_what_may_be_no_good_part_is_not_taught(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with pytest.raises(DatasetError, match="good parts"):
+        refuse_unless_good_only(files(tmp_path, *names))
+
+
+def test_pictures_that_a_station_rejected_are_taught_whatever_their_names(tmp_path: Path) -> None:
+    names = ("top_*_000_FAIL.jpg", "top_*_000_PASS.jpg", "monday/*.png", "ok/*.png")
+    refuse_unless_good_only(files(tmp_path, *names))
+
+
+@pytest.mark.parametrize("label", ["readme.txt", "007_label.png"])
+def test_photos_beside_a_folder_without_their_masks_are_not_dagm(tmp_path, label) -> None:
+    (tmp_path / "train").mkdir()
+    files(tmp_path / "train", *(f"1{number}.png" for number in range(10)), f"masks/{label}")
+    with pytest.raises(DatasetError, match=r"looked for good parts in .*train/good"):
+        open_good(tmp_path)
+
+
+def test_a_mask_in_the_folder_of_its_kind_that_belongs_to_no_photo_is_named(tmp_path) -> None:
+    masks_in_kinds(tmp_path)
+    (tmp_path / "test" / "rust" / "001.png").unlink()
+    with pytest.raises(MaskError, match=r"rust/mask/001\.png: a mask .* add .*/rust/001\.png"):
+        open_test(tmp_path)
+
+
+def test_a_folder_of_test_photos_is_called_after_what_they_show(tmp_path: Path) -> None:
+    files(tmp_path, "train/good/*.png", "test/camera 2/*.png")
+    with pytest.raises(DatasetError, match=r"test/camera 2: .*rename it to 'good', or after the"):
+        open_test(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(
+            ("labels.csv", "a,b"),
+            ("annotations/a.json", "{}"),
+            ("003.xml", ""),
+            ("defects.txt", ""),
+        ),
+        *(("table.csv", "file,class\n004.png,1\n"), ("all.json", '{"file": "images/004.png"}')),
+    ],
+)
+def test_a_file_that_may_say_which_photos_are_good_is_no_news_to_miss(tmp_path, name, text) -> None:
+    files(tmp_path, "images/*.png", "notes.txt", name)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DatasetError, match=f"has '{name}', which may say .*--good DIR"):
+        open_good(tmp_path)
+    assert len(open_good(tmp_path, Selection(good=(".",)))) == 10
+    (tmp_path / name).unlink()
+    assert len(open_good(tmp_path)) == 10
 
 
 @pytest.mark.parametrize(
@@ -381,6 +556,36 @@ def test_a_photo_without_its_twin_is_named(tmp_path: Path) -> None:
         *(("NG", "bad"), ("def_front", "bad"), ("Anomaly", "bad"), ("crack-2", "bad")),
         *(("ground_truth", "mask"), ("GT", "mask"), ("Masks", "mask")),
         *(("OkTeile", "good"), ("无缺陷", "good"), ("beschädigt", "bad"), ("NG2024", "bad")),
+        *(
+            ("非合格品", "bad"),
+            ("非良品", "bad"),
+            ("未合格", "bad"),
+            ("非正常", "bad"),
+            ("不好", "bad"),
+        ),
+        *(
+            ("不良", "bad"),
+            ("良否", "bad"),
+            ("良品ではない", "bad"),
+            ("불합격", "bad"),
+            ("良品NG", "bad"),
+        ),
+        *(
+            ("無欠陥", "good"),
+            ("異常なし", "good"),
+            ("합격", "good"),
+            ("非OK", "bad"),
+            ("未OK", "bad"),
+        ),
+        *(("sub_normal", "bad"), ("SubNormal", "bad"), ("n ok", "bad"), ("niet goed", "bad")),
+        *(("iyi değil", "bad"), ("never passed", "bad"), ("OK no. 3", "good"), ("subnormal", "")),
+        *(
+            ("almost good", ""),
+            ("ok?", ""),
+            ("OK ✗", ""),
+            ("false_good", ""),
+            ("false_rejects", ""),
+        ),
         *(("monday", ""), ("camera 2", ""), ("okra", ""), ("goodyear", ""), ("", "")),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from export.data import photos
 from export.data.dataset import Sample, digest_file, open_test
@@ -37,6 +38,17 @@ def test_copies_do_not_count_as_parts(tmp_path: Path) -> None:
     assert load_good(paths, GEOMETRY).remarks == (
         "31 of 41 good parts are copies of another photo",
     )
+
+
+def test_good_parts_that_are_to_be_shown_turned_are_counted(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 8
+    paths = [*good_folder(tmp_path)]
+    for number in range(3):
+        paths.append(tmp_path / f"phone {number}.jpg")
+        Image.fromarray(draw_part(50 + number)[0]).save(paths[-1], exif=turned)
+    (remark,) = load_good(paths, GEOMETRY).remarks
+    assert remark.startswith("3 of 15 photos say that they are to be shown turned (EXIF")
 
 
 def test_copies_share_a_number_that_hangs_on_the_picture_alone() -> None:

@@ -142,7 +142,7 @@ def test_suspects_are_left_out_and_the_rest_is_learnt_from_the_features_that_are
     asked: list[Outcome] = []
     stages: list[str] = []
 
-    def review(outcome: Outcome) -> list[str]:
+    def review(outcome: Outcome, spare: int) -> list[str]:
         assert (tmp_path / "run" / "outcome.json").exists()
         asked.append(outcome)
         return [suspect.name for suspect in outcome.suspects if "stain" in suspect.name]
@@ -192,7 +192,7 @@ def test_training_without_suspects_can_be_resumed(soiled: Path, tmp_path: Path) 
 
     reviewed: list[Outcome] = []
 
-    def review(outcome: Outcome) -> list[str]:
+    def review(outcome: Outcome, spare: int) -> list[str]:
         reviewed.append(outcome)
         return [outcome.suspects[0].name]
 

@@ -210,6 +210,7 @@ export class Photos {
     this.#busy = true;
     this.show();
     let kept = 0;
+    let turned = 0;
     const refused = [];
     try {
       const number = await this.#told.need();
@@ -218,6 +219,7 @@ export class Photos {
         this.#words(text("setup.adding", { number: at + 1, count: files.length }), "");
         try {
           const taken = await post(where, file, "application/octet-stream");
+          if (taken.name && taken.turned) turned += 1;
           if (taken.name) kept += 1;
           else refused.push([file.name, taken.objections.map(wordsOf).join(" ")]);
         } catch (error) {
@@ -234,6 +236,7 @@ export class Photos {
       this.#busy = false;
       this.show();
     }
+    if (turned > 0) this.#last.append(el("span", {}, text("setup.added_turned", { count: turned, of: kept })));
     for (const [name, why] of refused.slice(0, NAMED)) this.#last.append(el("span", {}, `${name}: ${why}`));
     if (refused.length > NAMED) {
       this.#last.append(el("span", {}, text("setup.added_more", { count: refused.length - NAMED })));

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -54,7 +55,16 @@ class FrozenModel(BaseModel):
 # These are strict because Python takes true for 1: 'queue_size: yes' would be a queue of one.
 Whole = Annotated[int, Field(strict=True)]
 """Type of a whole number in a configuration file."""
-Number = Annotated[float, Field(strict=True)]
+
+
+def _scientific(value: Any) -> Any:
+    """A text such as ``1e-4``, which YAML 1.1 takes for no number, as everybody means it."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        return float(value)
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_scientific), Field(strict=True)]
 """Type of any number there."""
 
 

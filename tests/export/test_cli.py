@@ -941,8 +941,12 @@ def test_a_wrong_option_names_itself(
 
 def test_a_typed_number_is_one_as_in_a_file(tmp_path: Path) -> None:
     config = tmp_path / "train.yaml"
-    config.write_text("epochs: 7\nsigma: 2\nscales: 1\nstrides: 8\nsize: 128\nfalse_reject: 0.02\n")
+    config.write_text(
+        "epochs: 7\nsigma: 2\nscales: 1\nstrides: 8\nsize: 128\nfalse_reject: 0.02\n"
+        "learning_rate: 2e-4\n"
+    )
     typed = {"epochs": "7", "sigma": "2", "scales": "1", "strides": "8", "size": "128"}
+    typed["learning_rate"] = "0.0002"
     assert settings_of({**typed, "false_reject": "2%"}) == settings_of({}, config)
     assert settings_of({"sigma": "auto", "learning_rate": "1e-3"}, config).learning_rate == 0.001
 

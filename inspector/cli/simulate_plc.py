@@ -27,6 +27,7 @@ from inspector.config.modbus_client import (
 )
 from inspector.errors import ConfigError
 from inspector.interrupt import Interrupt
+from inspector.shown import plain
 from inspector.tables import numbers, show, table
 from inspector.verdict import Verdict
 
@@ -224,13 +225,15 @@ def watch(parts: Iterable[Seen], screen: Screen) -> list[Seen]:
         verdict = _VERDICTS.get(part.verdict)
         score = "-" if part.score < 0 else f"{part.score:.3f}"
         line = Text(
-            _ROW.format(
-                part.part_id,
-                "none" if verdict is None else verdict.value,
-                score,
-                f"{part.took_ms:.0f} ms",
-                "pass" if part.passes else "reject",
-                part.reason or ("" if verdict else "no result in the PLC's own time"),
+            plain(
+                _ROW.format(
+                    part.part_id,
+                    "none" if verdict is None else verdict.value,
+                    score,
+                    f"{part.took_ms:.0f} ms",
+                    "pass" if part.passes else "reject",
+                    part.reason or ("" if verdict else "no result in the PLC's own time"),
+                )
             )
         )
         if verdict is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -21,25 +22,48 @@ from urllib.parse import unquote
 _STARS: Final = "***"
 
 _SCHEME: Final = re.compile(r"(?:^|[\s=\"'])[A-Za-z][\w+.-]*$")
-_URL: Final = re.compile(r"\s*[A-Za-z][\w+.-]*:[/\\]")
+_URL: Final = re.compile(r"""\s*[^\s=!("']*[/\\.:?]""")
+"""What begins an address or a path, which may hold spaces; a pipeline begins with a bare name."""
 _NO_PORT: Final = re.compile(r"://([^/@\s\[:]*:(?!\d*(?:[/?#\s\"']|$)).*)")
 """A user and a password whose host was cut off, as YAML does it at " #"."""
-_NAME: Final = re.compile(r"""([\w.%~+\u200b-\u200f\u2060\ufeff-]+)["'\]]*\s*([=:])\s*""")
-_USER: Final = re.compile(r"admin\w*|root|user\w*|operator|viewer|service|guest", re.IGNORECASE)
+_NAME: Final = re.compile(r"""([^ \t\r\n\f\v=:/?&;,#"'@]+)["']*\s*([=:])\s*""")
+"""A key before its value, with the brackets of a list or of a table."""
+_USER: Final = re.compile(
+    r"(?:.*\W)?(?:admin\w*|root|user\w*|operator|viewer|service|guest)", re.IGNORECASE
+)
 """Names behind which a colon and a password stand."""
+_PORT: Final = re.compile(r"\d+(?=[/?#\s\"']|$)")
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_LETTERS: Final = re.compile(r"[^\W_]+")
 _SECRET: Final = re.compile(
-    r"pass|pwd|pw|pswd|token|secret|cred|auth|signature|cookie|session|bearer|private"
-    r"|kennwort|contrase|clave|senha|parola|haslo|heslo|wachtwoord|losenord|lösenord|adgangskode"
-    r"|salasana|jelsz|sifre|şifre|parool|пароль|密码|密碼|口令|パスワード|暗証|암호|비밀번호"
-    r"|hmac|wsse|basic|licen[cs]e|key\d*$|pasw?\d*$|sess(?:ion)?_?id$|md5$|sha\d*$"
-    r"|(?:^|[_.~+-])(?:p|psw|psk|pin|otp|jwt|sid|sig|sas|sk|mdp|code|hash|digest|nonce|ticket"
-    r"|login|wpa)\d*$",
-    re.IGNORECASE,
+    r"""(?:
+    .*(?:
+      pass(?!ed|ing|ive|age|enger|thr)|(?<!u)p[as]*w(?:or)?d|token|secret|cred
+      |auth(?!or(?!i[sz]))|signature|cookie|session|bearer|private|hmac|wsse|basic|licen[cs]e
+      |kennwort|contrase|clave|senha|parola|haslo|heslo|wachtwoord|losenord|lösenord|adgangskode
+      |salasana|jelsz|sifre|şifre|parool|пароль|密码|密碼|口令|パスワード|暗証|암호|비밀번호
+    ).*
+    |pw(?!m\d*$).*
+    |.*(?:pw|pasw?|psk|sess(?:ion)?id|(?<!mon|don|tur|hoc|joc|his)key)
+    |(?:user|access|admin|device|camera|login|pin|verif\w*|security)(?:code|pin|hash|sign|sig)
+    |sess|psw|pin|t?otp|jwt|sid|sig|sign|sas|sk|mdp|code|hash|digest|nonce|ticket|login|wpa|md5|sha
+    )(?:e?s)?\d*""",
+    re.IGNORECASE | re.VERBOSE,
 )
-_SEGMENT: Final = re.compile(r"(?<=/)([^/?&=\s]+)/")
-_SECRET_SEGMENT: Final = re.compile(
-    r"(?:.*[_.-])?(?:pass(?:word|wd|phrase)?|pwd|pw|token|secret|auth|(?:\w*?)key)", re.IGNORECASE
+"""A word that makes a key's value a secret."""
+_NO_SECRET: Final = frozenset(
+    ("key", word) for word in ("int", "interval", "frame", "frames", "board", "color", "colour")
 )
+"""A word that tells of no secret with the word after it."""
+_SEGMENT: Final = re.compile(r"(?<=/)(?<!:/)(?<!://)([^/?&=\s]+)/")
+_REMOTE: Final = re.compile(
+    r"""[A-Za-z][\w+.-]+:[/\\]
+    |(?<![^\s="'])(?:[^\s/@]*@)?(?:[\w-]+(?:\.[\w-]+)+|[\w.-]+(?=:)|\[[\da-fA-F:.]+\])(?::\d+)?/""",
+    re.VERBOSE,
+)
+"""What tells an address from a path of this machine, whose folders are no keys."""
+_TYPE: Final = re.compile(r"\(\s*\w[\w:\s]*\)\s*")
+"""The type that a GStreamer pipeline may give before a value."""
 _WORD: Final = re.compile(
     r"""(?:"(?:\\.|[^"\\])*(?:"|\\?$)|'(?:\\.|[^'\\])*(?:'|\\?$)|\\.|\\$|[^\s"'\\])+""", re.DOTALL
 )
@@ -105,10 +129,10 @@ def cell(text: str) -> str:
 def masked(source: str) -> str:
     """A camera's source as it may be shown: three stars for each secret in it.
 
-    A secret is what stands between ``://`` and the last ``@``, and the value of every key that is
-    called pass, pwd, pw, password, token, secret, key, auth, session or alike, in a URL's query or
-    path or in a GStreamer pipeline, percent-encoded or not. Where it is not clear how far a secret
-    reaches, more is masked.
+    A secret is what stands between ``://`` and the last ``@``, and the value of every key one of
+    whose words is pass, pwd, pw, password, token, secret, key, auth, session or alike, in a URL's
+    query or path or in a GStreamer pipeline, percent-encoded or not. Where it is not clear how far
+    a secret reaches, more is masked. A folder of this machine is no key.
     """
     spans = sorted(_secrets(source))
     text, places = source, list(range(len(source) + 1))
@@ -135,10 +159,22 @@ def _decoded(text: str, places: list[int]) -> tuple[str, list[int]]:
     return found, [*kept, places[-1]]
 
 
-def _is_secret(name: str) -> bool:
-    """True when a key of this name has a secret value, however its letters are disguised."""
+def _is_secret(name: str, sign: str) -> bool:
+    """True when a key of this name has a secret value, however its letters are disguised.
+
+    A name is taken word for word: ``userAuthTokens[0]`` is "user", "auth", "tokens" and "0". Its
+    value is secret if one of its words is, as it stands or with its humps. ``sign`` stands between
+    the name and the value.
+    """
     letters = unicodedata.normalize("NFKC", unquote(name))
-    return bool(_SECRET.search("".join(one for one in letters if one.isprintable())))
+    letters = "".join(one for one in letters if one.isprintable())
+    parts = [one for one in _LETTERS.findall(letters) if not one.isdecimal()]
+    words = [word.lower() for part in parts for word in _HUMP.split(part)]
+    if sign == "=" and words and re.fullmatch(r"p\d*", words[-1]):
+        return True
+    told = [word for at, word in enumerate(words) if tuple(words[at : at + 2]) not in _NO_SECRET]
+    # Humps may also stand where no word ends.
+    return any(map(_SECRET.fullmatch, [*told, *(part for part in parts if _HUMP.search(part))]))
 
 
 def _secrets(source: str) -> Iterator[tuple[int, int]]:
@@ -153,21 +189,40 @@ def _secrets(source: str) -> Iterator[tuple[int, int]]:
     is_url = _URL.match(source) is not None
     words = [(0, len(source))] if is_url else [word.span() for word in _WORD.finditer(source)]
     for found in _NAME.finditer(source):
-        is_user = found[2] == ":" and _USER.fullmatch(found[1]) and "@" not in source[found.end() :]
-        if not (is_user or _is_secret(found[1])):
+        if not _has_secret_value(found):
             continue
         start, stop = next((span for span in words if span[0] <= found.start() < span[1]), (0, 0))
         if is_url:
             stop = source.find("&", found.end())
-        elif found.start() == start and (value := _WORD.match(source, found.end())):
-            stop = value.end()
-        elif source[stop - 1] in "\"'":
-            stop -= 1
+        else:
+            kind = _TYPE.match(source, found.end())
+            at = kind.end() if kind else found.end()
+            is_whole = found.start() == start or at > stop
+            if is_whole and (value := _WORD.match(source, at)):
+                stop = value.end()
+            elif source[stop - 1] in "\"'":
+                stop -= 1
         yield found.end(), stop if stop >= found.end() else len(source)
     for start, stop in words:
         for found in _SEGMENT.finditer(source, start, stop):
-            if _SECRET_SEGMENT.fullmatch(unquote(found[1])):
+            is_remote = _REMOTE.search(source, start, found.start())
+            if is_remote and _is_secret(found[1], "/"):
                 yield found.end(), stop
+
+
+def _has_secret_value(found: re.Match[str]) -> bool:
+    """True when the key ``found`` in a source has a secret value."""
+    name, sign, source = found[1], found[2], found.string
+    before, behind = source[: found.start()], source[found.end() :]
+    if sign == ":" and before.endswith("://") and _PORT.match(behind):
+        return False
+    # What stands before an address, and ends with "@", is no such pair.
+    is_inside = before.endswith("/") and not before.endswith((":/", "://"))
+    if sign == ":" and _USER.fullmatch(name) and (is_inside or "@" not in behind):
+        return True
+    # The id of an SRT stream names user, session and key, in one of several syntaxes.
+    is_srt = re.search(r"(?i)stream_?id$", name) and re.search(r"(?i)\bsrt", source)
+    return is_srt is not None or _is_secret(name, sign)
 
 
 def complaint(message: str, words: Iterable[str]) -> str:
@@ -175,11 +230,21 @@ def complaint(message: str, words: Iterable[str]) -> str:
 
     A camera's source that was typed where a path belongs comes back in a complaint as that path.
     """
-    given = {*words, *(word.partition("=")[2] for word in words)} - {""}
-    forms = (form for word in given for form in (word, str(Path(word)), Path(word).name))
-    said = {form: masked(form) for form in forms if form}
-    for form in sorted(said, key=len, reverse=True):
+    given = [(word, word.partition("=")[2], word[2:] * word.startswith("-")) for word in words]
+    said: dict[str, str] = {}
+    hidden: list[str] = []
+    for word in {*itertools.chain(*given)} - {""}:
+        said |= {form: masked(form) for form in (word, str(Path(word)))}
+        name = Path(word).name
+        if masked(name) in said[word]:
+            said.setdefault(name, masked(name))
+        else:
+            # What stood behind a key does not look like a secret without it.
+            hidden.append(rf"(?<!\w){re.escape(name)}(?!\w)")
+    for form in sorted(filter(None, said), key=len, reverse=True):
         message = message.replace(form, said[form])
+    for pattern in hidden:
+        message = re.sub(pattern, _STARS, message)
     return plain(message)
 
 

@@ -18,7 +18,7 @@ from inspector.cli import output
 from inspector.cli.export_verdicts import _write_csv
 from inspector.client.subscriber import Gap
 from inspector.logs import _Plain, quoted
-from inspector.shown import cell, masked, plain
+from inspector.shown import cell, complaint, masked, plain
 from inspector.wire.messages import CameraStatus, StatusMessage
 from inspector.wire.rows import COLUMNS, row_of
 from tests import running, stations
@@ -67,6 +67,22 @@ FORMS = [
     "http://10.0.0.9/video?ｐａｓｓｗｏｒｄ={}",
     "http://10.0.0.9/video?pa\u200bss={}",
     "rtsp://10.0.0.9/admin:{}/stream",
+    "rtsp://10.0.0.9:554/accessToken/{}",
+    "10.0.0.9:554/passwords/{}",
+    "camera.local/sid/{}",
+    "http://10.0.0.9/video?password[]={}",
+    "http://10.0.0.9/video?key%5B0%5D={}",
+    "http://10.0.0.9/video?auth[token][0]={}",
+    "http://10.0.0.9/video?psswd={}",
+    "http://10.0.0.9/video?userPIN={}",
+    "rtspsrc location=rtsp://10.0.0.9 user-pw=(string) {} ! decodebin ! appsink",
+    "rtspsrc location=rtsp://10.0.0.9 user-pw=(string){} ! decodebin ! appsink",
+    "appsrc ! video/x-raw,password=(string) {} ! appsink",
+    "srt://10.0.0.9:1?streamid=#!::u=admin,s={}",
+    "srt://10.0.0.9:1?mode=caller&streamid=publish:line:admin:{}",
+    'srtsrc uri="srt://10.0.0.9:1?streamid=#!::u=admin,s={}" ! appsink',
+    "srtsrc uri=srt://10.0.0.9:1 streamid={} ! appsink",
+    "/dev/video0?password={}",
 ]
 
 PIPELINES = [form for form in FORMS if "!" in form]
@@ -90,6 +106,14 @@ def test_every_form_of_secret_is_masked(form):
         "rtsp://10.0.0.9:554/live?channel=1",
         "http://10.0.0.9/video?codec=h264&spin=2&page=3",
         "videotestsrc ! video/x-raw,format=BGR ! x264enc key-int-max=30 ! appsink",
+        "x264enc option-string=keyint=60:min-keyint=60 ! appsink",
+        "rtsp://key-cam:554/live",
+        "http://login.example.com/live",
+        "rtsp://[fe80::1%25eth0]:554/live",
+        "rtsp://10.0.0.9/p/1",
+        "P:/key/line.avi",
+        "/home/me/code/keys/line.avi",
+        "config/keys/desk.secret",
     ],
 )
 def test_what_has_no_secret_is_shown_whole(source):
@@ -102,6 +126,48 @@ def test_what_is_no_secret_stays_readable():
     assert masked("rtspsrc location=rtsp://h user-pw='a b' ! appsink") == (
         "rtspsrc location=rtsp://h user-pw=*** ! appsink"
     )
+
+
+STEMS = [
+    *("pass", "password", "passwd", "passwort", "passcode", "pwd", "pw", "userpw", "psswd"),
+    *("token", "authtoken", "secret", "key", "apikey", "auth", "credential", "session", "sid"),
+    *("pin", "signature", "sign", "code", "cookie"),
+]
+INNOCENT = [
+    *("keyframe", "monkey", "keyboard", "stream1", "channel", "subtype", "pinhole", "design"),
+    *("codec", "spin", "author", "crop", "width", "user", "id", "value", "0"),
+]
+WORDS = st.lists(st.sampled_from(INNOCENT), max_size=2)
+STYLES = {
+    "snake": "_".join,
+    "kebab": "-".join,
+    "dots": ".".join,
+    "camel": lambda words: words[0] + "".join(map(str.capitalize, words[1:])),
+    "upper": lambda words: "_".join(words).upper(),
+    "list": lambda words: words[0] + "".join(f"[{word}]" for word in words[1:]),
+    "codes": lambda words: words[0] + "".join(f"%5B{word}%5D" for word in words[1:]),
+    "hidden": lambda words: "_".join(f"{word[0]}%{ord(word[1]):x}{word[2:]}" for word in words),
+}
+PLACES = ["http://h/v?a=1&{}={}", "rtsp://h:554/live/{}/{}", "rtspsrc {}={} ! appsink"]
+
+
+@given(WORDS, st.sampled_from(STEMS), WORDS, st.sampled_from([*STYLES]), st.sampled_from(PLACES))
+def test_a_key_is_secret_if_one_of_its_words_is(before, stem, after, style, place):
+    for word in (stem, f"{stem}s", f"{stem}2"):
+        words = [*before, word, *after]
+        if style == "hidden":
+            words = [one for one in words if len(one) > 1]
+        key = STYLES[style](words)
+        shown = masked(place.format(key, MARK))
+        assert MARK not in shown, shown
+        assert key in shown
+
+
+@given(st.lists(st.sampled_from(INNOCENT), min_size=1, max_size=4), st.sampled_from([*STYLES]))
+def test_a_key_of_words_that_tell_no_secret_stays_readable(words, style):
+    key = STYLES[style]([one for one in words if len(one) > 1] or ["width"])
+    for place in PLACES:
+        assert masked(place.format(key, MARK)) == place.format(key, MARK)
 
 
 SYLLABLES = st.sampled_from(
@@ -384,6 +450,20 @@ def test_a_source_in_the_place_of_a_path_or_an_address_is_masked(words, capsys):
     shown = capsys.readouterr()
     assert SECRET not in shown.out + shown.err
     assert "10.0.0.9" in shown.out + shown.err
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("rtsp://10.0.0.9/token/{}", "{}: no such file"),
+        ("rtsp://a:x/{}@10.0.0.9", "{}@10.0.0.9: no such file"),
+        ("-ortsp://a:{}@10.0.0.9", "rtsp:/a:{}@10.0.0.9: no such folder"),
+    ],
+)
+def test_no_piece_of_a_typed_source_shows_its_secret(word, message):
+    shown = complaint(message.format(SECRET), [word.format(SECRET)])
+    assert SECRET not in shown
+    assert "no such" in shown
 
 
 def test_a_source_that_yaml_cut_off_is_masked():

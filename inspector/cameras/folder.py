@@ -14,6 +14,7 @@ from inspector.config.cameras.folder import FolderCamera
 from inspector.errors import CameraError
 from inspector.imaging.folders import find_parts
 from inspector.imaging.images import IMAGE_SUFFIXES, read_image
+from inspector.shown import masked
 
 
 class Folder:
@@ -64,21 +65,23 @@ def list_images(root: Path, camera: str) -> list[Path]:
 
     Raises CameraError when there is none.
     """
-    who = f"camera {camera}"
+    who, where = f"camera {camera}", masked(str(root))
     cure = (
         "('path' in a station file), or write the station file of your own camera or photos with "
         "'inspector init station.yaml --camera ...'"
     )
     try:
         if not root.is_dir():
-            raise CameraError(f"{who}: {root}: no such folder; name one that is there {cure}")
+            raise CameraError(f"{who}: {where}: no such folder; name one that is there {cure}")
         found, _ = find_parts(root)
     except OSError as error:
         raise CameraError(
-            f"{who}: {error.filename or root}: {error.strerror}; give this user the right to "
-            f"read it"
+            f"{who}: {masked(str(error.filename or root))}: {error.strerror}; give this user the "
+            f"right to read it"
         ) from None
     if not found:
         kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
-        raise CameraError(f"{who}: {root}: holds no image ({kinds}); name one that has some {cure}")
+        raise CameraError(
+            f"{who}: {where}: holds no image ({kinds}); name one that has some {cure}"
+        )
     return found

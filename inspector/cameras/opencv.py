@@ -25,7 +25,7 @@ from inspector.cameras.pace import Pace, now_us
 from inspector.config.cameras.opencv import OpenCvCamera, SourceKind
 from inspector.errors import CameraError
 from inspector.imaging.jpeg import decode_jpeg
-from inspector.shown import masked
+from inspector.shown import complaint, masked
 
 OPEN_TIMEOUT_MS: Final = 10_000
 _JOIN_S: Final = 1.0
@@ -153,6 +153,7 @@ class _CaptureThread(threading.Thread):
     def __init__(self, config: OpenCvCamera, open_timeout_ms: int) -> None:
         super().__init__(name=f"read-{config.name}", daemon=True)
         self._config = config
+        self._source = str(config.source)
         self._open_timeout_ms = open_timeout_ms
         self._is_file = config.source_kind == "file"
         self._changed = threading.Condition()
@@ -179,18 +180,16 @@ class _CaptureThread(threading.Thread):
         except CameraError as error:
             problem = str(error)
         except cv2.error as error:
-            source = str(self._config.source)
-            said = str(error).replace(source, masked(source))
-            problem = f"OpenCV: {' '.join(said.split())}"
+            problem = f"OpenCV: {' '.join(str(error).split())}"
         finally:
             capture.release()
             with self._changed:
-                self._is_over, self._problem = True, problem
+                self._is_over, self._problem = True, complaint(problem, [self._source])
                 self._changed.notify_all()
 
     def wait_open(self) -> None:
         """Wait until the source is open. Raises CameraError when it cannot be opened in time."""
-        who = f"camera {self._config.name}: {masked(str(self._config.source))}"
+        who = f"camera {self._config.name}: {masked(self._source)}"
         with self._changed:
             self._changed.wait_for(
                 lambda: self._is_open or self._is_over or self._stopping,

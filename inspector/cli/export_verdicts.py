@@ -16,6 +16,7 @@ from inspector.files import output_errors, whole_file
 from inspector.journal.reader import Reader
 from inspector.journal.recovery import Damage
 from inspector.journal.schema import Deed, Delivered, Mark
+from inspector.shown import plain
 from inspector.tables import Terminal
 from inspector.version import install_command
 from inspector.wire.messages import VerdictMessage, decode_verdict
@@ -72,10 +73,12 @@ def run(options: argparse.Namespace) -> int:
         first = reader.name_of(damages[0]) if damages else ""
     if damages:
         console.print(
-            f"{folder}: {len(damages)} damaged rows left out, the first is {first} "
-            f"({damages[0].why}); docs/journal.md says what becomes of them"
+            plain(
+                f"{folder}: {len(damages)} damaged rows left out, the first is {first} "
+                f"({damages[0].why}); docs/journal.md says what becomes of them"
+            )
         )
-    print(f"{out}: {count} {what}")
+    print(plain(f"{out}: {count} {what}"))
     return 0
 
 

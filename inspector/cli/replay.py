@@ -111,7 +111,7 @@ def _choose(
 ) -> list[KeptPicture]:
     if not folder.is_dir():
         raise JournalError(f"{folder}: no such folder; give the one that the station's log names")
-    kept = list(pictures(folder, lambda trouble: console.print(f"{trouble}; left out")))
+    kept = list(pictures(folder, lambda trouble: console.print(plain(f"{trouble}; left out"))))
     known = {picture.camera for picture in kept}
     known |= {camera.name for camera in station.cameras} if station else set()
     if known and options.camera not in {None, *known}:

@@ -214,9 +214,9 @@ def _conclude(
     for file in files:
         own = [trial for trial in trials if trial.family.bundle == file.path]
         if all(trial.family.refused for trial in own):
-            print(f"{file.path}: no engine here keeps the verdicts; nothing was written")
+            print(plain(f"{file.path}: no engine here keeps the verdicts; nothing was written"))
             if write and tuned.forget(file.path):
-                print(f"{tuned.file_of(file.path)}: an earlier choice, deleted")
+                print(plain(f"{tuned.file_of(file.path)}: an earlier choice, deleted"))
             continue
         best = choose(own)
         chosen.append(best)
@@ -233,13 +233,11 @@ def _conclude(
         where = tuned.file_of(file.path)
         if write:
             tuned.write(where, record)
-        print(
-            f"{file.path}: {best.engine}, {best.median_ms:.1f} ms"
-            + (f"; {where} tells stations with 'provider: auto'" if write else "; not written")
-        )
+        what = f"; {where} tells stations with 'provider: auto'" if write else "; not written"
+        print(plain(f"{file.path}: {best.engine}, {best.median_ms:.1f} ms{what}"))
     if not chosen:
         return None
     fastest = min(chosen, key=lambda trial: trial.median_ms)
     if fastest.family.bundle != files[0].path:
-        print(f"fastest: name {fastest.family.bundle} as 'bundle' in the station's recipe")
+        print(plain(f"fastest: name {fastest.family.bundle} as 'bundle' in the station's recipe"))
     return fastest.family.bundle

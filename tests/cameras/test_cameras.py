@@ -97,6 +97,9 @@ def missing(tmp_path: Path) -> list[CameraConfig]:
         opencv("/dev/video63"),
         opencv(f"http://user:secret@127.0.0.1:{unused_port()}/video"),
         opencv(f"rtsp://user:secret@127.0.0.1:{unused_port()}/video"),
+        opencv("/dev/video63?password=secret"),
+        opencv("/dev//video63?password=secret"),
+        FolderCamera(kind="folder", name="top", path=tmp_path / "http:" / "u:secret@10.0.0.9"),
     ]
 
 
@@ -106,7 +109,7 @@ def unused_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.mark.parametrize("case", range(9))
+@pytest.mark.parametrize("case", range(12))
 def test_missing_source_is_one_line_and_leaves_nothing(
     case: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

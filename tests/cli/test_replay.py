@@ -20,7 +20,7 @@ from inspector.config.station_file import JournalSettings
 from inspector.detection.detector import Detector
 from inspector.errors import ConfigError, JournalError, OutputError
 from inspector.imaging.geometry import Box
-from inspector.journal.pictures import Archive, pictures
+from inspector.journal.pictures import FOLDER, Archive, pictures
 from inspector.journal.writer import Journal
 from inspector.verdict import Verdict
 from inspector.wire.rows import COLUMNS
@@ -190,6 +190,19 @@ def test_broken_and_vanished_pictures_are_counted(
         "1 pictures judged with tiny 1; 1 were deleted meanwhile; 1 cannot be read"
     )
     assert "truncated; left out" in said.err
+
+
+def test_a_day_that_cannot_be_read_forges_no_line(
+    tmp_path: Path, bundle_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(tmp_path, bundle_path, grey(128))
+    # A link to itself is a folder that nobody can read, root included.
+    day = tmp_path / FOLDER / "2024-05-01\x1b[2J\r\nPASS\u202e"
+    day.symlink_to(day.name)
+    assert command("replay", tmp_path, "--bundle", bundle_path) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+    assert "2024-05-01\\x1b[2J\\r\\nPASS\\u202e: cannot be read: " in line
 
 
 def record(folder: Path) -> list[Any]:

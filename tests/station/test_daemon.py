@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 
 import cv2
 import pytest
 
 from inspector.wire.messages import StatusMessage, VerdictMessage
-from tests import running, tiny
+from tests import running, tiny, videos
+from tests.stations import free_ports
 
 
 def test_unreadable_picture_is_a_fault_of_that_part(tmp_path, bundle_path, parts):
@@ -273,6 +275,42 @@ def test_lost_camera_is_one_fault_and_heals(tmp_path, bundle_path):
     faults = [v for v in every if v.verdict.value == "FAULT"]
     assert [(v.reason, v.grabbed_us, v.model) for v in faults] == [("camera_lost", None, None)]
     assert {v.verdict.value for v in before + after} == {"PASS"}
+
+
+@pytest.mark.long
+def test_a_lost_camera_shows_its_password_nowhere(tmp_path, bundle_path):
+    """In log, status, ``check`` and metrics of a station that runs, while its cameras are lost."""
+    secret, plug = "s3cr3t", running.Plug()
+    net = f"http://admin:{secret}@127.0.0.1:{plug.port}/tokens/{secret}?password[0]={secret}"
+    film = videos.write_avi(tmp_path / "film.avi", [tiny.good_picture()] * 40)
+    film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    film = film.rename(tmp_path / f"film.avi?password={secret}.avi")
+    cameras = [
+        {"name": name, "kind": "opencv", "source": source, "timeout_ms": 500}
+        for name, source in (("net", net), ("film", str(film)))
+    ]
+    address = free_ports(1)[0].removeprefix("tcp://")
+    station = running.write_station(tmp_path / "s.yaml", bundle_path, *cameras, metrics=address)
+    try:
+        with running.running(station) as daemon:
+            daemon.wait_for_log(r" camera=film state=ended detail=.*breaks off")
+            plug.pull()
+            daemon.wait_for_log(r" camera=net state=lost detail=.*cannot be opened")
+            film.unlink()
+            status = running.inside("status", daemon.commands)[1]
+            check = "".join(running.inside("check", station)[1:])
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+                metrics = answer.read().decode()
+            daemon.child.terminate()
+            daemon.child.wait(running.START_S)
+            log = daemon.log
+    finally:
+        plug.pull()
+    assert "net" in status and "inspector_" in metrics
+    for said in (status, check, log):
+        assert "http://***@127.0.0.1" in said or "***" in said, said
+    for said in (status, check, metrics, log):
+        assert secret not in said
 
 
 def _camera_state(item: object) -> str:

@@ -4,7 +4,7 @@
  * anew in whatever size the view gives it. Looks are in charts.css, so that colours come from the page's own.
  */
 
-import { el, fill } from "./dom.js";
+import { call, el, fill } from "./dom.js";
 
 const BINS = 74;
 const GRIP = 44;
@@ -199,7 +199,7 @@ export class TimeSeries extends Chart {
 
   draw(data) {
     this.#data = data;
-    this.node.setAttribute("aria-label", data.label);
+    call(this.node, data.label);
     this.render();
   }
 
@@ -246,7 +246,7 @@ export class Sparkline {
   node = el("svg", { class: "spark", role: "img", viewBox: "0 0 100 24", width: 100, height: 24 });
 
   draw(values, label) {
-    this.node.setAttribute("aria-label", label);
+    call(this.node, label);
     const known = values.filter((value) => value !== null);
     const y = scale(Math.min(...known), Math.max(...known), 21, 3);
     const x = scale(0, Math.max(1, values.length - 1), 2, 98);

@@ -1,7 +1,14 @@
-/** Elements made from data. Text always becomes a text node, so that no part's name is markup. */
+/**
+ * Elements made from data. Text always becomes a text node, so that no part's name is markup, and
+ * goes through shown.js, so that none acts on what stands around it.
+ */
+
+import { pieces, plain } from "./shown.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const DRAWN = new Set(["svg", "path", "rect", "line", "circle", "text", "g", "polyline", "title"]);
+/** Attributes that people see or hear. */
+const WORDS = new Set(["alt", "aria-label", "aria-valuetext", "label", "placeholder", "title"]);
 
 /**
  * An element. `attributes`: `class`, `onclick` and the like (functions), `disabled` and the like
@@ -14,7 +21,7 @@ export function el(tag, attributes = {}, ...children) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
     else if (name === "value" && "value" in made) made.value = value;
-    else made.setAttribute(name, value === true ? "" : value);
+    else made.setAttribute(name, value === true ? "" : WORDS.has(name) ? plain(value) : value);
   }
   put(made, children);
   return made;
@@ -24,8 +31,24 @@ export function el(tag, attributes = {}, ...children) {
 export function put(parent, children) {
   for (const child of children.flat(Infinity)) {
     if (child === null || child === undefined || child === false) continue;
-    parent.append(child instanceof Node ? child : document.createTextNode(String(child)));
+    if (child instanceof Node) parent.append(child);
+    // In what keeps its lines a line feed is one.
+    else if (parent.localName === "pre") parent.append(String(child).split("\n").map(plain).join("\n"));
+    else putText(parent, child);
   }
+}
+
+function putText(parent, text) {
+  for (const [at, piece] of pieces(text).entries()) {
+    if (piece === "") continue;
+    if (at % 2 === 0) parent.append(piece);
+    else parent.append(el("bdi", {}, piece));
+  }
+}
+
+/** Call an element something, for whoever hears the page. */
+export function call(node, words) {
+  node.setAttribute("aria-label", plain(words));
 }
 
 /** Have an element contain these children and no others. */

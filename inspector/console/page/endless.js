@@ -120,7 +120,7 @@ export class Endless {
   }
 
   #tell(words) {
-    this.#said.textContent = words;
+    fill(this.#said, words);
   }
 }
 

@@ -1,6 +1,6 @@
 /** The last rejects as a film strip, which can be frozen; a click shows the part. */
 
-import { el, fill } from "./dom.js";
+import { call, el, fill } from "./dom.js";
 import { called, why } from "./part.js";
 import { free, loadPart, PartLayers } from "./part_layers.js";
 import { moment, number, text } from "./words.js";
@@ -129,7 +129,7 @@ export class FilmStrip {
   #write() {
     const words = this.#frozen ? `▶ ${text("line.live")}` : `❚❚ ${text("line.freeze")}`;
     const more = this.#frozen && this.#new > 0 ? ` (+${number(this.#new)})` : "";
-    if (this.button.textContent !== words + more) this.button.textContent = words + more;
+    if (this.button.textContent !== words + more) fill(this.button, words + more);
   }
 }
 
@@ -162,11 +162,11 @@ class Frame {
     this.#layers.clear();
     const words = verdict.score === null ? why(verdict) : number(verdict.score, 2);
     fill(this.#shape, shapeOf(verdict.verdict));
-    this.#words.textContent = words;
+    fill(this.#words, words);
     this.#words.classList.toggle("figure", verdict.score !== null);
-    this.#at.textContent = moment(verdict.judged_us, false);
+    fill(this.#at, moment(verdict.judged_us, false));
     const label = [text(`verdict.${verdict.verdict}`), called(verdict), why(verdict)];
-    this.button.setAttribute("aria-label", `${label.join(", ")}, ${this.#at.textContent}`);
+    call(this.button, `${label.join(", ")}, ${this.#at.textContent}`);
     this.button.dataset.verdict = verdict.verdict;
   }
 

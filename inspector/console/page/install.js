@@ -1,7 +1,7 @@
 /** A new model for a camera: a file is sent to the station piece by piece, or the last one is taken back. */
 
 import { address, ofStation, post } from "./api.js";
-import { el, fill } from "./dom.js";
+import { call, el, fill } from "./dom.js";
 import { live } from "./live.js";
 import { explained } from "./original.js";
 import { number, text } from "./words.js";
@@ -42,7 +42,7 @@ export function installPanel(root, app, station) {
   const progress = el("div", { class: "progress", hidden: true }, bar, stop);
 
   root.classList.add("panel", "install");
-  root.setAttribute("aria-label", text("install.title"));
+  call(root, text("install.title"));
   fill(
     root,
     el("h2", {}, text("install.title")),
@@ -75,7 +75,7 @@ export function installPanel(root, app, station) {
               name: one.model.name, version: one.model.version, sha256: one.model.sha256.slice(0, 12),
             })
           : "";
-    if (line !== told) now.textContent = told = line;
+    if (line !== told) fill(now, told = line);
     start.disabled = !may || working || file === null || !alive();
     back.disabled = !may || working || !alive() || (inForce() && !one?.installed);
     camera.disabled = recipe.disabled = working;
@@ -84,8 +84,8 @@ export function installPanel(root, app, station) {
 
   function choose() {
     file = input.files[0] ?? null;
-    chosen.textContent = file ? `${file.name} (${number(file.size / MB, 1)} MB)` : text("install.none");
-    said.textContent = "";
+    fill(chosen, file ? `${file.name} (${number(file.size / MB, 1)} MB)` : text("install.none"));
+    fill(said, "");
     show();
   }
 

@@ -125,5 +125,5 @@ export class JobProgress {
 }
 
 function write(node, words) {
-  if (node.textContent !== words) node.textContent = words;
+  if (node.textContent !== words) fill(node, words);
 }

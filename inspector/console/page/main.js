@@ -4,6 +4,7 @@ import { get, post, setToken } from "./api.js";
 import { el, fill } from "./dom.js";
 import { live } from "./live.js";
 import { explained } from "./original.js";
+import { plain } from "./shown.js";
 import * as words from "./words.js";
 import { lacksModel, whatIsWrong } from "./wrong.js";
 import { logIn } from "./views/log_in.js";
@@ -68,7 +69,7 @@ async function enter() {
     app.session = await get("/api/session");
   } catch (error) {
     if (error.status === 401) {
-      document.title = `${text("log_in.enter")} – Line Inspector`;
+      document.title = plain(`${text("log_in.enter")} – Line Inspector`);
       fill(document.body, logIn(enter, frameLanguage()));
     } else {
       fill(document.body, el("main", { class: "alone" }, el("div", {}, explained(error))));
@@ -178,7 +179,7 @@ async function show() {
       menu.scrollLeft = link.offsetLeft - menu.offsetLeft - (menu.clientWidth - link.clientWidth) / 2;
     } else link.removeAttribute("aria-current");
   }
-  document.title = `${text(`${view}.menu`)} – ${station}`;
+  document.title = plain(`${text(`${view}.menu`)} – ${station}`);
   close();
   close = () => {};
   const mine = (shown += 1);
@@ -214,7 +215,7 @@ function health() {
         : ["well", `state.${station.status.state}`]
       : ["bad", "frame.no_station"];
   shown.className = kind;
-  shown.textContent = text(key);
+  fill(shown, text(key));
   others();
 }
 

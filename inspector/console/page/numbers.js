@@ -1,6 +1,6 @@
 /** The shift in numbers, and the scores of the last parts. */
 
-import { el, fill } from "./dom.js";
+import { call, el, fill } from "./dom.js";
 import { shapeOf } from "./film_strip.js";
 import { moment, number, text } from "./words.js";
 import { lacksModel } from "./wrong.js";
@@ -18,9 +18,9 @@ export class Numbers {
     this.#orders = orders;
     const cell = (name, label, ...before) => {
       const value = el("dd", {}, "–");
-      const note = el("dt", {}, before, label);
-      this.#cells.set(name, { value, note: note.lastChild });
-      return el("div", { class: `of-${name}` }, note, value);
+      const note = el("span", {}, label);
+      this.#cells.set(name, { value, note });
+      return el("div", { class: `of-${name}` }, el("dt", {}, before, note), value);
     };
     this.node = el(
       "div",
@@ -77,12 +77,12 @@ export class Numbers {
 
   #write(name, words) {
     const { value } = this.#cells.get(name);
-    if (value.textContent !== words) value.textContent = words;
+    if (value.textContent !== words) fill(value, words);
   }
 
   #note(name, words) {
     const { note } = this.#cells.get(name);
-    if (note.textContent !== words) note.textContent = words;
+    if (note.textContent !== words) fill(note, words);
   }
 }
 
@@ -117,7 +117,7 @@ export class Trend {
     });
     const above = shown.filter((one) => one.verdict === "FAIL").length;
     const label = text("line.trend_words", { count: shown.length, above });
-    if (label !== this.#label) this.svg.setAttribute("aria-label", (this.#label = label));
+    if (label !== this.#label) call(this.svg, (this.#label = label));
   }
 }
 

@@ -3,7 +3,7 @@
 import { el, fill } from "./dom.js";
 import { shapeOf } from "./film_strip.js";
 import { live } from "./live.js";
-import { called, cureOf, why } from "./part.js";
+import { called, cureOf, name, why } from "./part.js";
 import { free, loadPart, PartLayers } from "./part_layers.js";
 import { moment, number, text } from "./words.js";
 
@@ -142,9 +142,9 @@ export class Pane {
     }
     const shown = this.layers.node.hidden ? null : this.#shown;
     const mismatch = shown !== null && !isSame(shown, this.#verdict);
-    this.caption.textContent = mismatch ? text("line.picture", { part: called(shown) }) : "";
+    fill(this.caption, mismatch ? text("line.picture", { part: called(shown) }) : "");
     this.none.hidden = shown !== null;
-    if (this.#verdict) this.none.textContent = text("line.no_picture");
+    if (this.#verdict) fill(this.none, text("line.no_picture"));
     if (mismatch) this.#stale ||= setTimeout(() => this.#dropStale(), STALE_MS);
   }
 
@@ -193,20 +193,20 @@ export class Pane {
     this.earlier.hidden = this.closer.hidden = this.#pinned === null;
     if (this.#pinned) {
       const at = moment(verdict.judged_us, false);
-      this.earlier.firstChild.textContent = text("line.earlier", { at });
+      fill(this.earlier.firstChild, text("line.earlier", { at }));
     }
     const purpose = verdict.purpose === "production" ? "" : ` · ${text(`line.${verdict.purpose}`)}`;
-    this.part.textContent = `${called(verdict)} · ${moment(verdict.judged_us, false)}${purpose}`;
+    fill(this.part, name(verdict), ` · ${moment(verdict.judged_us, false)}${purpose}`);
     const { score } = verdict;
     this.meter.hidden = score === null;
     this.score.hidden = score === null;
     if (score !== null) {
-      this.score.textContent = text("line.score", { score: number(score, 2) });
+      fill(this.score, text("line.score", { score: number(score, 2) }));
       this.meter.firstChild.style.width = `${Math.min(100, score * 50)}%`;
     }
-    this.reason.textContent = why(verdict);
-    this.cure.textContent = cureOf(verdict);
-    this.said.textContent = verdict.detail;
+    fill(this.reason, why(verdict));
+    fill(this.cure, cureOf(verdict));
+    fill(this.said, verdict.detail);
     this.detail.hidden = !verdict.detail;
   }
 }

@@ -1,7 +1,7 @@
 /** A part drawn: picture, heatmap and boxes as three layers, drawn once and then let go. */
 
 import { load, ofPart, ofStation } from "./api.js";
-import { el, fill } from "./dom.js";
+import { call, el, fill } from "./dom.js";
 
 const LIMIT = 128;
 const WHOLE = { x: 0, y: 0, w: 1, h: 1 };
@@ -108,7 +108,7 @@ export class PartLayers {
     }
     this.#box(verdict, area, width, height);
     free(found);
-    if (label !== null) this.node.setAttribute("aria-label", label);
+    if (label !== null) call(this.node, label);
     this.node.hidden = false;
   }
 

@@ -1,6 +1,6 @@
 /** A part's picture with its heatmap over it and its regions boxed. */
 
-import { el } from "./dom.js";
+import { call, el } from "./dom.js";
 import { free, loadPart, PartLayers } from "./part_layers.js";
 import { text } from "./words.js";
 
@@ -120,7 +120,7 @@ export class PartPicture {
     this.#node.classList.remove("waiting");
     this.#node.disabled = part === null;
     const open = part === null ? "" : text("picture.large");
-    this.#node.setAttribute("aria-label", [label || text("picture.picture"), open].filter(Boolean).join(". "));
+    call(this.#node, [label || text("picture.picture"), open].filter(Boolean).join(". "));
   }
 
   #enlarge() {

@@ -1,6 +1,7 @@
 /** The page's words in the language of whoever reads it. */
 
 import { get } from "./api.js";
+import { isolated } from "./shown.js";
 
 const NAMES = { en: "English", zh: "简体中文" };
 /** British, for a day before its month and 24 hours. */
@@ -38,7 +39,7 @@ export async function choose(name) {
 /** The text of a key, with `{name}` replaced. A key without a text is shown as it is. */
 export function text(key, values = {}) {
   const found = texts[key] ?? key;
-  return found.replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole));
+  return found.replace(/\{(\w+)\}/g, (whole, name) => isolated(values[name] ?? whole));
 }
 
 /** Whether there is a text of this key. */

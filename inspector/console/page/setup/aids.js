@@ -1,6 +1,6 @@
 /** Focus and exposure as bars: measured on the live picture, beside the range of good parts. */
 
-import { el, fill } from "../dom.js";
+import { call, el, fill } from "../dom.js";
 import { number, text } from "../words.js";
 
 /** Pictures are measured at this size, as photos are: sensor noise would pass for sharpness. */
@@ -135,7 +135,7 @@ export class Aids {
     });
     this.#histogram(found.bars, range?.bars ?? null);
     this.#legend.hidden = range === null;
-    this.#bars.setAttribute("aria-label", text("setup.bars_label", {
+    call(this.#bars, text("setup.bars_label", {
       white: number(100 * found.white), black: number(100 * found.black),
     }));
     advise(this.#focus, ...focusAdvice(found, range, this.#best));
@@ -179,7 +179,7 @@ function lightAdvice(found, range) {
 function advise(node, kind, key, values = {}) {
   const said = text(key, values);
   // A screen reader, and an eye, are not troubled by what stays the same.
-  if (node.textContent !== said) node.textContent = said;
+  if (node.textContent !== said) fill(node, said);
   node.className = `advice ${kind}`;
 }
 
@@ -201,7 +201,7 @@ function meter() {
       band.setAttribute("x", 100 * Math.max(0, low));
       band.setAttribute("width", 100 * Math.max(told.band ? 0.01 : 0, Math.min(1, high) - Math.max(0, low)));
       mark.setAttribute("x", told.mark ? 100 * told.mark : -5);
-      node.setAttribute("aria-label", told.label);
+      call(node, told.label);
     },
   };
 }

@@ -88,18 +88,18 @@ export class Photos {
     this.#each.disabled = !may;
     this.#add.disabled = !may || this.#busy;
     this.#fresh.hidden = !may || photos.length === 0;
-    this.#each.textContent = text(set?.taking ? "setup.each_stop" : "setup.each");
+    fill(this.#each, text(set?.taking ? "setup.each_stop" : "setup.each"));
     this.#each.setAttribute("aria-pressed", String(set?.taking === true));
     this.#gauge.max = limits.good_start;
     this.#gauge.value = Math.min(photos.length, limits.good_start);
     if (isComing(set, limits)) {
-      this.#count.textContent = text("setup.loading");
+      fill(this.#count, text("setup.loading"));
       return;
     }
     const enough = photos.length < limits.fewest ? "few" : photos.length < limits.good_start ? "try" : "good";
-    this.#count.textContent = text(`setup.enough_${enough}`, {
+    fill(this.#count, text(`setup.enough_${enough}`, {
       count: photos.length, fewest: limits.fewest, good: limits.good_start,
-    });
+    }));
     this.#draw(set, photos);
   }
 
@@ -266,7 +266,7 @@ export class Photos {
   }
 
   #words(said, kind) {
-    this.#last.textContent = said;
+    fill(this.#last, said);
     this.#last.className = `advice ${kind}`;
   }
 }

@@ -1,7 +1,7 @@
 /** What a camera sees now, and the region that is drawn on it. */
 
 import { load, ofStation } from "../api.js";
-import { el, fill } from "../dom.js";
+import { call, el, fill } from "../dom.js";
 import { reason, text } from "../words.js";
 
 const PERIOD_MS = 300;
@@ -75,9 +75,9 @@ export class Stage {
     if (camera === this.#camera) return;
     this.#camera = camera;
     this.#size = null;
-    this.#problem.textContent = "";
+    fill(this.#problem, "");
     this.#canvas.width = this.#canvas.height = 1;
-    this.#canvas.setAttribute("aria-label", text("setup.no_picture"));
+    call(this.#canvas, text("setup.no_picture"));
     this.#draw();
     this.#seen();
   }
@@ -134,8 +134,8 @@ export class Stage {
     this.#canvas.width = bitmap.width;
     this.#canvas.height = bitmap.height;
     this.#canvas.getContext("2d").drawImage(bitmap, 0, 0);
-    this.#canvas.setAttribute("aria-label", text("setup.picture_label", { camera, width, height }));
-    this.#problem.textContent = "";
+    call(this.#canvas, text("setup.picture_label", { camera, width, height }));
+    fill(this.#problem, "");
     this.node.classList.remove("stale");
     if (changed) this.#draw();
     this.#told.onframe(bitmap, this.#size);
@@ -147,7 +147,7 @@ export class Stage {
   }
 
   #trouble(said) {
-    if (this.#problem.textContent !== said) this.#problem.textContent = said;
+    if (this.#problem.textContent !== said) fill(this.#problem, said);
     this.node.classList.add("stale");
   }
 

@@ -85,11 +85,11 @@ export class Train {
     this.#begin.hidden = this.#paces.hidden = without || this.#job.job?.state === "running";
     const coming = isComing(this.#told.set(), limits);
     const few = !coming && photos < limits.fewest;
-    this.#how.textContent = without
+    fill(this.#how, without
       ? text("setup.no_tools")
       : few
         ? text("setup.enough_few", { count: photos, fewest: limits.fewest, good: limits.good_start })
-        : coming ? text("setup.loading") : text("setup.train_how", { count: photos });
+        : coming ? text("setup.loading") : text("setup.train_how", { count: photos }));
     this.#how.className = few || without ? "advice bad" : "soft";
     this.#photos.hidden = !few || without;
     // What to type comes after what it is for; how to train comes after what there is already.
@@ -102,7 +102,7 @@ export class Train {
     // What comes next is to use what is there.
     const again = came !== null && !without;
     this.#begin.className = again && this.#result.querySelector("#to-use.plain") === null ? "plain" : "";
-    this.#begin.textContent = text(again ? "setup.train_again" : "setup.train");
+    fill(this.#begin, text(again ? "setup.train_again" : "setup.train"));
   }
 
   #typed() {

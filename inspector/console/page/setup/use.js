@@ -82,11 +82,11 @@ export class Use {
     const now = station?.status?.cameras.find((one) => one.name === camera)?.model;
     const isHere = now?.sha256 === model?.sha256 && this.#recipe.value === station?.status?.recipe;
     this.#go.disabled = !ready || isHere || !this.#told.app.may("engineer");
-    this.#by.textContent = model === undefined
+    fill(this.#by, model === undefined
       ? text("setup.no_model")
       : isHere
         ? text("setup.in_use", { name: model.name })
-        : now ? text("setup.by_now", { name: now.name, version: now.version }) : "";
+        : now ? text("setup.by_now", { name: now.name, version: now.version }) : "");
   }
 
   async #use() {

@@ -157,7 +157,7 @@ class History {
   #judged(told) {
     if (told.station !== this.#app.station || !this.#filter.fits(told.verdict)) return;
     this.#newer += 1;
-    this.#fresh.textContent = text("history.newer", { count: this.#newer });
+    fill(this.#fresh, text("history.newer", { count: this.#newer }));
     this.#fresh.hidden = false;
   }
 

@@ -2,7 +2,7 @@
 
 import { get, ofPart, ofStation, post } from "../api.js";
 import { putIn, whereItWent } from "../basket.js";
-import { el, fill } from "../dom.js";
+import { call, el, fill } from "../dom.js";
 import { explained } from "../original.js";
 import { badge, called, distance, isFalseReject, isYoung, judged, mark, mayBeSeen, name, when, why } from "../part.js";
 import { PartPicture, controls } from "../picture.js";
@@ -35,10 +35,10 @@ class Pane {
     const asked = ++this.#asked;
     this.entry = entry;
     this.draw();
-    this.#none.textContent = words;
+    fill(this.#none, words);
     if (entry === null || !mayBeSeen(entry)) {
       this.picture.clear(entry ? called(entry.verdict) : words);
-      if (entry !== null) this.#none.textContent = text("history.no_picture");
+      if (entry !== null) fill(this.#none, text("history.no_picture"));
       return false;
     }
     const { verdict } = entry;
@@ -47,11 +47,11 @@ class Pane {
       const found = await this.picture.show(this.#station, verdict, label, { kept: true, chosen: true });
       if (asked !== this.#asked || found) return found;
       const { problem } = this.picture;
-      this.#none.textContent = problem ? reason(problem) : text("history.no_picture");
+      fill(this.#none, problem ? reason(problem) : text("history.no_picture"));
       if (tries <= 1) return false;
       await new Promise((done) => setTimeout(done, LATER_MS));
       if (asked !== this.#asked) return false;
-      this.#none.textContent = "";
+      fill(this.#none, "");
     }
   }
 
@@ -59,7 +59,7 @@ class Pane {
   draw() {
     const { entry } = this;
     const part = entry ? `: ${called(entry.verdict)}` : "";
-    this.#facts.setAttribute("aria-label", `${text("history.facts")}${part}`);
+    call(this.#facts, `${text("history.facts")}${part}`);
     fill(this.#caption, entry && [badge(entry.verdict), name(entry.verdict)]);
     fill(this.#facts, entry && known(entry, this.#station));
   }
@@ -164,7 +164,7 @@ export class Detail {
     this.#comparing = !this.#comparing;
     this.#pinned.node.hidden = !this.#comparing;
     this.#compare.setAttribute("aria-pressed", String(this.#comparing));
-    this.#compare.textContent = text(this.#comparing ? "history.compare_end" : "history.compare");
+    fill(this.#compare, text(this.#comparing ? "history.compare_end" : "history.compare"));
     this.node.classList.toggle("two", this.#comparing);
     this.#acts.compared(this.#comparing);
     if (this.#comparing) {
@@ -196,7 +196,7 @@ export class Detail {
     const { entry } = this.#pane;
     const isInside = entry !== null && this.#inside.has(`${entry.verdict.epoch}/${entry.verdict.seq}`);
     this.#basket.hidden = entry === null || entry.verdict.score === null;
-    this.#basket.textContent = text(isInside ? "teach.inside" : "history.basket");
+    fill(this.#basket, text(isInside ? "teach.inside" : "history.basket"));
     this.#basket.disabled = isInside || busy || !this.#app.may("operator");
   }
 
@@ -222,7 +222,7 @@ export class Detail {
 
   #form() {
     if (!this.#app.may("operator")) return el("p", { class: "soft marking" }, text("history.may_not_mark"));
-    this.#note.setAttribute("aria-label", text("history.note"));
+    call(this.#note, text("history.note"));
     this.#note.setAttribute("placeholder", text("history.note"));
     const button = (label, shape) =>
       el(

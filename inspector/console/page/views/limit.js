@@ -118,7 +118,7 @@ export function open(root, app, parameters) {
       show();
     } catch (error) {
       if (closed) return;
-      problem.textContent = `${reason(error)}. ${text("limit.again")}`;
+      fill(problem, `${reason(error)}. ${text("limit.again")}`);
       problem.hidden = false;
       waiting.hidden = true;
     } finally {
@@ -129,7 +129,7 @@ export function open(root, app, parameters) {
   function show() {
     waiting.hidden = true;
     body.hidden = false;
-    title.textContent = `${text("limit.menu")}: ${judged.recipe}`;
+    fill(title, `${text("limit.menu")}: ${judged.recipe}`);
     const parts = scores.parts.filter(part);
     chart.draw({
       recent: parts.map((one) => one.raw),
@@ -159,7 +159,7 @@ export function open(root, app, parameters) {
     if (judged === null) return;
     const parts = scores.parts.filter(part);
     const [others, is, rises] = [changed(), inForce(), tried > inForce()];
-    value.textContent = number(tried, 2);
+    fill(value, number(tried, 2));
     less.disabled = tried <= RANGE[0];
     more.disabled = tried >= RANGE[1];
     const rejected = parts.filter((one) => fails(one, tried)).length;
@@ -179,13 +179,13 @@ export function open(root, app, parameters) {
       warnings().map(warning),
     );
     unfolds.hidden = others.length === 0 && !isShown;
-    unfolds.textContent = text(isShown ? "limit.hide" : "limit.show");
+    fill(unfolds, text(isShown ? "limit.hide" : "limit.show"));
     unfolds.setAttribute("aria-expanded", String(isShown));
     apply.disabled = tried === is || !app.may("engineer");
-    apply.textContent = app.may("engineer")
+    fill(apply, app.may("engineer")
       ? text("limit.apply", { limit: number(tried, 2) })
-      : text("limit.needs_engineer");
-    about.textContent = text("limit.about", { count: number(judged.calibration.good_parts) });
+      : text("limit.needs_engineer"));
+    fill(about, text("limit.about", { count: number(judged.calibration.good_parts) }));
     history();
     if (isShown) shown(others);
   }
@@ -230,14 +230,14 @@ export function open(root, app, parameters) {
 
   function history() {
     leave.hidden = tried === inForce();
-    leave.textContent = text("limit.leave", { limit: number(inForce(), 2) });
+    fill(leave, text("limit.leave", { limit: number(inForce(), 2) }));
     lastly.hidden = undo.hidden = !last;
     if (!last) return;
     const values = { who: last.by || last.client || text("limit.somebody"), when: moment(last.at_us), from: last.before, to: last.after };
     const before = Number(last.before);
-    lastly.textContent = text("limit.last", values);
+    fill(lastly, text("limit.last", values));
     undo.hidden = !app.may("engineer") || Number(last.after) !== inForce() || before === inForce();
-    undo.textContent = text("limit.back", { limit: number(before, 2) });
+    fill(undo, text("limit.back", { limit: number(before, 2) }));
   }
 
   async function set(limit) {

@@ -312,8 +312,7 @@ class LineView {
   #announce(verdict) {
     if (performance.now() - this.#announced < ANNOUNCED_MS) return;
     this.#announced = performance.now();
-    this.announcer.textContent =
-      `${text(`verdict.${verdict.verdict}`)}. ${called(verdict)}. ${why(verdict)}`;
+    fill(this.announcer, `${text(`verdict.${verdict.verdict}`)}. ${called(verdict)}. ${why(verdict)}`);
   }
 
   /** Start, stop and reset, for whoever may. */

@@ -1,7 +1,8 @@
 /** Who is there? */
 
 import { post } from "../api.js";
-import { el } from "../dom.js";
+import { el, fill } from "../dom.js";
+import { plain } from "../shown.js";
 import { reason, text } from "../words.js";
 
 /** The form; `done` is called after a log-in, `language` is a switch to show with it. */
@@ -12,15 +13,15 @@ export function logIn(done, language) {
     name: "password", type: "password", autocomplete: "current-password", required: true,
   });
   const enter = el("button", { type: "submit" }, text("log_in.enter"));
-  document.title = `${text("log_in.enter")} – Line Inspector`;
+  document.title = plain(`${text("log_in.enter")} – Line Inspector`);
   const send = async (event) => {
     event.preventDefault();
-    problem.textContent = "";
+    fill(problem, "");
     enter.disabled = true;
     try {
       await post("/api/log-in", { name: name.value, password: password.value });
     } catch (error) {
-      problem.textContent = `▲ ${reason(error)}${error.detail ? ` (${error.detail})` : ""}`;
+      fill(problem, `▲ ${reason(error)}${error.detail ? ` (${error.detail})` : ""}`);
       password.value = "";
       password.focus();
       return;

@@ -76,7 +76,7 @@ export function open(root, app, parameters) {
       show();
     } catch (error) {
       if (closed) return;
-      problem.textContent = `${reason(error)}. ${text("recipe.again")}`;
+      fill(problem, `${reason(error)}. ${text("recipe.again")}`);
       problem.hidden = false;
       waiting.hidden = true;
     } finally {
@@ -173,7 +173,7 @@ export function open(root, app, parameters) {
 
   async function deed(kind, body_, done) {
     isBusy = true;
-    busy.textContent = text("recipe.busy");
+    fill(busy, text("recipe.busy"));
     show();
     try {
       await post(ofStation(station, `deeds/${kind}`), body_);
@@ -183,7 +183,7 @@ export function open(root, app, parameters) {
     }
     if (closed) return;
     isBusy = false;
-    busy.textContent = "";
+    fill(busy, "");
     await look();
   }
 
@@ -211,7 +211,7 @@ export function open(root, app, parameters) {
     const verdicts = live.stations.get(station)?.verdicts ?? [];
     for (const [name, { words, curve }] of times) {
       const taken = verdicts.filter((one) => one.camera === name && one.judge_ms !== null).map((one) => one.judge_ms);
-      words.textContent = taken.length ? text("recipe.ms", { ms: number(taken.at(-1), 0) }) : text("recipe.no_parts");
+      fill(words, taken.length ? text("recipe.ms", { ms: number(taken.at(-1), 0) }) : text("recipe.no_parts"));
       curve.node.style.visibility = taken.length > 1 ? "visible" : "hidden";
       curve.draw(taken, text("recipe.times", { count: number(taken.length) }));
     }
@@ -273,9 +273,9 @@ export function open(root, app, parameters) {
     const count = number(parts.length);
     const words = { time: (at) => moment(at, false) };
     const share = parts.filter((one) => one.verdict === "FAIL").length / Math.max(1, parts.filter((one) => one.raw !== null).length);
-    rejectWords.textContent = parts.length
+    fill(rejectWords, parts.length
       ? text("recipe.rejects_now", { count, share: number(100 * share, 1) })
-      : text("recipe.no_parts");
+      : text("recipe.no_parts"));
     rejects.draw({
       label: `${text("recipe.rejects")}: ${rejectWords.textContent}`,
       points: found.map((block) => ({ at: block.at, value: block.rejected })),
@@ -284,9 +284,9 @@ export function open(root, app, parameters) {
     });
     // In units of the limit in force, as the station says it.
     const reference = now.calibrated;
-    driftWords.textContent = now.recent === null || reference === null
+    fill(driftWords, now.recent === null || reference === null
       ? text("recipe.no_drift")
-      : text(now.alarm ? "recipe.drifts" : "recipe.drift_now", { recent: number(now.recent, 2), calibrated: number(reference, 2) });
+      : text(now.alarm ? "recipe.drifts" : "recipe.drift_now", { recent: number(now.recent, 2), calibrated: number(reference, 2) }));
     drift.draw({
       label: `${text("recipe.drift")}: ${driftWords.textContent}`,
       points: found.map((block) => ({ at: block.at, value: block.median === null ? null : block.median / factor })),

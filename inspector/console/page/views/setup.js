@@ -518,7 +518,7 @@ class SetUp {
       field.value = (region ?? whole)?.[name] ?? "";
     }
     const said = region === null ? text("setup.whole_lines") : linesOf(region);
-    if (this.#lines.textContent !== said) this.#lines.textContent = said;
+    if (this.#lines.textContent !== said) fill(this.#lines, said);
   }
 
   async #copy() {

@@ -151,7 +151,7 @@ class Teach {
     this.#newer += 1;
     const button = this.#root.querySelector("#newer");
     if (button === null) return;
-    button.textContent = text("teach.newer", { count: this.#newer });
+    fill(button, text("teach.newer", { count: this.#newer }));
     button.hidden = false;
   }
 
@@ -709,7 +709,7 @@ class Teach {
     if (!(await this.#app.confirm(sure.join(" ").trim(), text(`teach.${deed}`)))) return;
     const button = this.#root.querySelector(".teach-use button");
     button.disabled = true;
-    button.textContent = text("teach.changing");
+    fill(button, text("teach.changing"));
     try {
       await post(ofStation(this.#station, `teach/${deed}`), { job: job.id });
       this.#app.say(text(`teach.${deed}_done`));

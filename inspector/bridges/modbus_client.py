@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from pymodbus.client import ModbusTcpClient
@@ -31,11 +31,13 @@ class Device:
 
     Every request waits for its answer. After a request that failed the connection is closed, so
     that an answer which comes late is never taken for the next one's; ``connect`` makes another.
-    All of it raises :class:`DeviceError`.
+    All of it raises :class:`DeviceError`. ``before`` is called before each request, and may make
+    others.
     """
 
-    def __init__(self, config: ModbusDevice) -> None:
+    def __init__(self, config: ModbusDevice, before: Callable[[], None] = lambda: None) -> None:
         host, port = config.host_and_port
+        self._before = before
         self._name = config.connect
         self._unit = config.unit
         self._timeout_ms = config.timeout_ms
@@ -99,6 +101,7 @@ class Device:
     def _asking(self, what: str) -> Iterator[str]:
         """A request about ``what``; gives the words that a complaint begins with."""
         about = f"{self._name}: {what}"
+        self._before()
         try:
             if not self.is_connected:
                 raise DeviceError(f"{self._name}: there is no connection")

@@ -34,12 +34,17 @@ class RemoteIo:
     Nothing is written but outputs that are due, their ends, and the healthy coil. After a failure
     the first that goes to the module turns every output off: whether a coil is on is not known
     then. A connection counts for nothing until the module's guards were found on.
+
+    Once an output's end is due, it is written before anything else is asked: each request would
+    make the module's watchdog wait anew, so that a bridge which the system hardly lets run could
+    keep a PASS on beyond pulse and watchdog.
     """
 
     def __init__(self, config: RemoteIoBridge, keys: ClientKeys | None) -> None:
         self._config = config
         self._inbox = Inbox()
-        self._device = Device(config)
+        self._device = Device(config, self._end)
+        self._is_ending = False
         self._ejector = Ejector(_way(config), uuid.uuid4().hex)
         self._link = StationLink(
             config.station.commands,
@@ -125,11 +130,7 @@ class RemoteIo:
     def _drive(self) -> None:
         """Write what is to be on or off by now. Raises DeviceError."""
         ejector = self._ejector
-        for verdict in ejector.ending(time.monotonic()):
-            coil = self._coils.get(verdict)
-            if coil is not None:
-                self._device.write_coil(coil, False)
-            ejector.ended(verdict)
+        self._end()
         while (firing := ejector.due(time.monotonic())) is not None:
             coil, begun_s = self._coils.get(firing.output), time.monotonic()
             try:
@@ -145,6 +146,20 @@ class RemoteIo:
         if level is not None and self._config.healthy_coil is not None:
             self._device.write_coil(self._config.healthy_coil, level)
         self._do_actions()
+
+    def _end(self) -> None:
+        """Turn off the outputs whose time is over. Raises DeviceError."""
+        if self._is_ending:
+            return
+        self._is_ending = True
+        try:
+            for verdict in self._ejector.ending(time.monotonic()):
+                coil = self._coils.get(verdict)
+                if coil is not None:
+                    self._device.write_coil(coil, False)
+                self._ejector.ended(verdict)
+        finally:
+            self._is_ending = False
 
     def _wait(self, until_s: float) -> None:
         """Until the next poll, hear the station and keep the outputs' times. Raises DeviceError."""

@@ -266,7 +266,6 @@ def test_the_simulated_module_is_a_process_of_its_own(tmp_path, stack, station_o
         delay_ms=None,
         delay_pulses=300,
         tolerance_pulses=60,
-        encoder_register=0,
     )
     command = [sys.executable, "-m", "inspector", "simulate-plc", "remote-io", str(line.file)]
     module = subprocess.Popen(
@@ -291,3 +290,38 @@ def test_the_simulated_module_is_a_process_of_its_own(tmp_path, stack, station_o
     assert re.findall(r"^part-0000\d +pass .* passed on$", out, re.M), f"{out}{line.said()}"
     assert len(re.findall(r"^part-0000\d ", out, re.M)) == 5
     assert line.said().count("module there") >= 2, f"{out}{line.said()}"
+
+
+def test_an_end_that_is_due_comes_before_every_other_request(tmp_path, stack, station_once):
+    """A module takes its time, so that a pulse ends amid the requests of one poll."""
+    line = RemoteLine(
+        tmp_path,
+        stack,
+        station_once,
+        belt_input=40,
+        delay_ms=None,
+        tolerance_ms=400,
+        pulse_ms=100,
+        poll_ms=5,
+    )
+    asked: list[float] = []
+    get = line.module.get
+
+    def slowly(code: int, address: int, count: int) -> list[int] | list[bool] | None:
+        asked.append(time.monotonic())
+        found = get(code, address, count)
+        time.sleep(0.02)
+        return found
+
+    line.module.get = slowly
+    line.start_bridge()
+    line.module.run_belt(True)
+    line.until_healthy()
+    for number in range(1, 6):
+        edge_s = line.io.come()
+        until(lambda: len(line.on_times()) == number and not line.module.coils[0], line.said)  # noqa: B023
+        line.io.go(edge_s)
+        began_s, on_s = line.on_times()[-1]
+        due_s = began_s + 0.1
+        # Between the end's moment and its writing nothing was asked.
+        assert not [at_s for at_s in asked if due_s + 0.005 < at_s < began_s + on_s - 0.001]

@@ -131,7 +131,7 @@ def soiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 good parts, and two with stains among them."""
     data = write_parts(tmp_path_factory.mktemp("soiled") / "parts", test_good=0, defective=0)
     for seed in (2000, 2001):
-        save(data / "train" / "good" / f"stain-{seed}.png", draw_part(seed, "stain")[0])
+        save(data / "train" / "good" / f"other-{seed}.png", draw_part(seed, "stain")[0])
     return data
 
 
@@ -145,7 +145,7 @@ def test_suspects_are_left_out_and_the_rest_is_learnt_from_the_features_that_are
     def review(outcome: Outcome, spare: int) -> list[str]:
         assert (tmp_path / "run" / "outcome.json").exists()
         asked.append(outcome)
-        return [suspect.name for suspect in outcome.suspects if "stain" in suspect.name]
+        return [suspect.name for suspect in outcome.suspects if "other" in suspect.name]
 
     settings = QUICK.model_copy(update={"epochs": 0})
     run = train(
@@ -156,7 +156,7 @@ def test_suspects_are_left_out_and_the_rest_is_learnt_from_the_features_that_are
         on_step=lambda step: stages.append(step.stage) if step.done == step.total else None,
         review=review,
     )
-    stained = {f"train/good/stain-{seed}.png" for seed in (2000, 2001)}
+    stained = {f"train/good/other-{seed}.png" for seed in (2000, 2001)}
     assert {one.name for one in asked[0].suspects} >= stained
     assert len(asked) == 1
     assert stages.count("backbone features") == 1

@@ -75,7 +75,7 @@ def _sums(values: Sequence[float]) -> list[float]:
 def _unfiled() -> Iterator[None]:
     """Within it no verdict gets a row in the table that is searched."""
     file_new = writer.file_new
-    writer.file_new = lambda *_: 0
+    writer.file_new = lambda *_: ()
     try:
         yield
     finally:

@@ -17,6 +17,7 @@ from pydantic import Strict, StrictStr
 from inspector.errors import JournalError
 from inspector.journal.search import (
     Database,
+    Finding,
     file_aside,
     forget,
     make_aside,
@@ -465,6 +466,12 @@ def record(
             )
         file_aside(db, aside)
     return latest_us
+
+
+def finding_of(place: int, verdict: VerdictMessage) -> Finding:
+    """The row that a verdict is searched by."""
+    kind, reason = verdict.verdict.value, verdict.reason
+    return place, verdict.camera, kind, reason, verdict.part_id, verdict.score
 
 
 def forget_aged(

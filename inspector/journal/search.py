@@ -29,7 +29,7 @@ _INSERT: Final = (
     f"VALUES ({', '.join('?' * len(_COLUMNS))})"
 )
 _FILED_AT_ONCE: Final = 10_000
-FILED_EVERY: Final = 32
+FILED_EVERY: Final = 64
 """Verdicts that may wait until they are filed."""
 _TELL_EVERY_S: Final = 5.0
 
@@ -94,21 +94,21 @@ def filed_until(db: Database) -> int:
     return -(2**63) if found is None else int(found)
 
 
-def file_new(db: Database, places: Sequence[int], waiting: int) -> int:
-    """File the new verdicts at ``places`` if it is due; the caller has begun a transaction.
+def file_new(
+    db: Database, findings: Sequence[Finding], waiting: Sequence[Finding]
+) -> Sequence[Finding]:
+    """File the rows of new verdicts if it is due; the caller has begun a transaction.
 
-    ``waiting`` verdicts before them are not filed yet; returns how many then are. One that takes
-    the place of another which is filed is filed at once.
+    ``waiting`` are rows of earlier ones that are not filed yet; returns those that then wait. A
+    FAULT that takes the place of a verdict which is filed is filed at once.
     """
-    until = filed_until(db)
-    late = [place for place in places if place <= until]
-    waiting += len(places)
-    if not late and waiting < FILED_EVERY:
-        return waiting
-    for place in late:
-        _file(db, place - 1, place)
-    file_rest(db, max(until, *places))
-    return 0
+    due = [*waiting, *findings]
+    if len(due) < FILED_EVERY:
+        faults = [row[0] for row in findings if row[2] == Verdict.FAULT.value]
+        if not faults or min(faults) > filed_until(db):
+            return due
+    db.executemany(_INSERT, due)
+    return ()
 
 
 def file_rest(db: Database, until: int) -> None:

@@ -51,6 +51,7 @@ from inspector.journal.schema import (
     bundles,
     damaged,
     delete,
+    finding_of,
     forget_aged,
     in_force,
     keep,
@@ -62,7 +63,7 @@ from inspector.journal.schema import (
     record_reports,
     stop_order,
 )
-from inspector.journal.search import file_new, file_rest
+from inspector.journal.search import Finding, file_new, file_rest
 from inspector.journal.upgrade import check, upgrade
 from inspector.logs import say
 from inspector.wire.messages import VerdictMessage
@@ -106,8 +107,8 @@ class Journal:
         self._damaged = 0
         self._rescue: Rescue | None = None
         self._unsure: list[int] = []
-        self._waiting = 0
-        """Verdicts that are not filed yet."""
+        self._waiting: Sequence[Finding] = ()
+        """Rows of verdicts that are not filed yet."""
         self._suspects: set[int] = set()
         with contextlib.ExitStack() as undo:
             self._locks = _lock(folder)
@@ -196,7 +197,7 @@ class Journal:
         self._latest_us = self._aged_us = 0
         recovered, damages = self._transact(lambda: recover(self._db, self._number, started_us))
         self._transact(lambda: file_rest(self._db, self._number * PLACES_PER_EPOCH - 1))
-        self._waiting = 0
+        self._waiting = ()
         self._damaged = self._transact(lambda: count_damaged(self._db))
         self._tell_damages(damages)
         return recovered
@@ -219,13 +220,14 @@ class Journal:
         """
         before_us = time.time_ns() // 1000 - self._keep_us
 
-        def write() -> tuple[int, int, int, Sequence[Report]]:
+        def write() -> tuple[int, int, Sequence[Finding], Sequence[Report]]:
             delete(self._db, self._unsure)
             latest_us = record(self._db, self._number, self._latest_us, triggers, verdicts)
             aged_us, waiting = self._aged_us, self._waiting
             if verdicts:
                 base = self._number * PLACES_PER_EPOCH
-                waiting = file_new(self._db, [base + one.seq for one in verdicts], waiting)
+                found = [finding_of(base + verdict.seq, verdict) for verdict in verdicts]
+                waiting = file_new(self._db, found, waiting)
                 aged_us = forget_aged(
                     self._db,
                     self._number,

@@ -263,6 +263,7 @@ def test_the_simulated_module_is_a_process_of_its_own(tmp_path, stack, station_o
         station_once,
         connect=f"127.0.0.1:{free_ports(1)[0].rpartition(':')[2]}",
         belt_input=None,
+        encoder_register=0,
         delay_ms=None,
         delay_pulses=300,
         tolerance_pulses=60,

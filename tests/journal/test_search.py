@@ -150,8 +150,10 @@ def test_marked_parts_are_found(made: list[VerdictMessage], tmp_path: Path) -> N
 
 
 def test_a_search_ends_in_time_and_says_where_to_go_on(
-    made: list[VerdictMessage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: list[VerdictMessage], journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A start files what was not yet.
+    journal.begin("fourth", NOW_US)
     monkeypatch.setattr(search, "_STRETCH", 20)
     monkeypatch.setattr("inspector.journal.reader._SEARCH_S", 0.0)
     with Reader(tmp_path) as reader:

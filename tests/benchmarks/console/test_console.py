@@ -28,9 +28,9 @@ def test_commits_are_compared_with_such_that_cannot_be_searched(tmp_path, monkey
     filed = []
     file_new = writer.file_new
 
-    def watched(db, places, waiting):
-        filed.append(len(places))
-        return file_new(db, places, waiting)
+    def watched(db, findings, waiting):
+        filed.append(len(findings))
+        return file_new(db, findings, waiting)
 
     monkeypatch.setattr(writer, "file_new", watched)
     figures = commits.measure(tmp_path, 2, quiet)

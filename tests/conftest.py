@@ -104,10 +104,12 @@ def _left(threads: set[threading.Thread], children: set[psutil.Process]) -> list
     for child in psutil.Process().children(recursive=True):
         try:
             command = " ".join(child.cmdline())
+            # A browser that tests share starts and ends helpers as it likes.
+            is_shared = any(parent in children for parent in child.parents())
         except psutil.Error:
             continue
         # Python's own helper for shared memory lives as long as the test run.
-        if child not in children and "resource_tracker" not in command:
+        if child not in children and not is_shared and "resource_tracker" not in command:
             left.append(f"{child.pid} {command or 'zombie'}")
     if segments := shared_memory(os.getpid()):
         # A camera that only a closed test's error still held.

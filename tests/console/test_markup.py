@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections.abc import Iterator
 
 import pytest
 
-from inspector.wire.publisher import Publisher
-from tests import messages, stations
 from tests.console import serving
+from tests.console.hostile import saying
 from tests.console.serving import opened
 
 pytestmark = pytest.mark.peers
@@ -20,39 +17,9 @@ MARKUP = "<img src=x onerror=\"document.title='owned'\">"
 
 @pytest.fixture
 def hostile() -> Iterator[dict[str, str]]:
-    """Where something says what no station file lets a station say; it answers no question."""
-    verdicts, images, commands, queries = stations.free_ports(4)
-    over = threading.Event()
-
-    def publish() -> None:
-        seq = 0
-        while not over.wait(0.1):
-            seq += 1
-            changes = {"camera": MARKUP, "recipe": MARKUP, "detail": MARKUP, "part_id": MARKUP}
-            fault = {"verdict": "FAULT", "reason": "camera_lost", "score": None}
-            publisher.send_verdict(messages.verdict(seq, **changes, **fault))
-            camera = {
-                "name": MARKUP,
-                "state": "lost",
-                "detail": MARKUP,
-                "frames": 0,
-            }
-            words = dict.fromkeys(("trouble", "alarm", "drift", "storage", "recipe"), MARKUP)
-            publisher.send_status(messages.status(seq, cameras=(camera,), **words))
-
-    with contextlib.closing(Publisher(verdicts, images)) as publisher:
-        thread = threading.Thread(target=publish)
-        thread.start()
-        try:
-            yield {
-                "verdicts": verdicts,
-                "images": images,
-                "commands": commands,
-                "queries": queries,
-            }
-        finally:
-            over.set()
-            thread.join()
+    """A station whose every text is markup."""
+    with saying(MARKUP, lambda _seq: MARKUP) as addresses:
+        yield addresses
 
 
 def test_what_a_station_says_is_never_markup(hostile, chromium, tmp_path):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import threading
 import unicodedata
 from collections.abc import Iterator
 from typing import Final
@@ -12,9 +10,8 @@ from typing import Final
 import pytest
 
 from inspector.shown import plain
-from inspector.wire.publisher import Publisher
-from tests import messages, stations
 from tests.console import serving
+from tests.console.hostile import saying
 from tests.console.serving import opened
 from tests.console.sources import PAGE, modules
 
@@ -44,34 +41,8 @@ def test_no_view_shows_a_text_past_the_one_function():
 @pytest.fixture
 def hostile() -> Iterator[dict[str, str]]:
     """A station whose parts, camera and words turn and hide what stands around them."""
-    verdicts, images, commands, queries = stations.free_ports(4)
-    over = threading.Event()
-
-    def publish() -> None:
-        seq = 0
-        while not over.wait(0.1):
-            seq += 1
-            words = {"camera": FORGED, "recipe": FORGED, "detail": FORGED}
-            part = {"part_id": FORGED if seq % 20 < 10 else HEBREW}
-            fault = {"verdict": "FAULT", "reason": "camera_lost", "score": None}
-            publisher.send_verdict(messages.verdict(seq, **words, **part, **fault))
-            camera = {"name": FORGED, "state": "lost", "detail": FORGED, "frames": 0}
-            told = dict.fromkeys(("trouble", "alarm", "drift", "storage", "recipe"), FORGED)
-            publisher.send_status(messages.status(seq, cameras=(camera,), **told))
-
-    with contextlib.closing(Publisher(verdicts, images)) as publisher:
-        thread = threading.Thread(target=publish)
-        thread.start()
-        try:
-            yield {
-                "verdicts": verdicts,
-                "images": images,
-                "commands": commands,
-                "queries": queries,
-            }
-        finally:
-            over.set()
-            thread.join()
+    with saying(FORGED, lambda seq: FORGED if seq % 20 < 10 else HEBREW) as addresses:
+        yield addresses
 
 
 ACTING: Final = r"/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u"

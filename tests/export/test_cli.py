@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -27,6 +26,7 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.progress import Progress
 
 import inspector.cli.main
 from export.bundle import assemble, quantise
@@ -37,13 +37,13 @@ from export.cli.main import main
 from export.cli.train import _again, _ask, add_arguments, chosen
 from export.data.layouts import Selection
 from export.settings import TrainSettings
-from export.training.run import Run, Suspect
+from export.training.run import Outcome, Run, Suspect
 from export.training.scorer import Scorer
 from export.training.train import load_scorer
 from inspector import Detector, Verdict
 from inspector.config.yaml_file import load_yaml
 from inspector.detection.bundle import read
-from inspector.detection.manifest import Golden
+from inspector.detection.manifest import Calibration, Golden
 from inspector.errors import ParityError
 from inspector.verdict import FloatMap, Frame8
 from inspector.version import install_command
@@ -213,12 +213,12 @@ def test_an_answer_that_is_none_is_asked_for_again(answer: str) -> None:
 def asked_for(answers: Sequence[str], spare: int, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What is left out of three suspects by these answers, and how many questions were asked."""
     suspects = tuple(Suspect(name=name, times=3.0) for name in "abc")
-    outcome = SimpleNamespace(suspects=suspects, calibration=SimpleNamespace(good_parts=10 + spare))
+    limit = Calibration.model_construct(good_parts=10 + spare)
+    outcome = Outcome.model_construct(suspects=suspects, calibration=limit)
     left = iter(answers)
     asked: list[str] = []
     monkeypatch.setattr("builtins.input", lambda text: (asked.append(text), next(left))[1])
-    bars = SimpleNamespace(stop=lambda: None, start=lambda: None)
-    return _ask(bars)(outcome, spare), asked  # type: ignore[arg-type]
+    return _ask(Progress(disable=True))(outcome, spare), asked
 
 
 def test_too_few_good_parts_are_told_before_they_are_left_out(

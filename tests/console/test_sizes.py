@@ -11,6 +11,7 @@ from tests import running
 from tests.console import serving
 from tests.console.serving import opened
 from tests.console.test_texts import views
+from tests.stations import free_ports
 
 pytestmark = pytest.mark.peers
 
@@ -164,6 +165,31 @@ def test_axe_finds_nothing(served, chromium, axe, size, language):
             for found in axe.run(page).response["violations"]:
                 problems[view, found["id"]] = [node["html"][:160] for node in found["nodes"]][:4]
     assert problems == {}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("size", SIZES)
+def test_the_view_of_all_stations_fits(line, tmp_path, chromium, axe, size, language):
+    width, height = SIZES[size]
+    sockets = ("verdicts", "images", "commands", "queries")
+    away = dict(zip(sockets, free_ports(4), strict=True))
+    named = {"line-1": serving.addresses(line), "x" * 48: away}
+    with (
+        serving.serving(tmp_path, named) as made,
+        opened(
+            chromium,
+            f"{made.url}#/line-1/stations",
+            language=LANGUAGES[language],
+            viewport={"width": width, "height": height},
+        ) as page,
+    ):
+        page.locator("[data-verdict]:not([data-verdict='']) canvas").first.wait_for()
+        page.locator("[data-state=stop] .wrong:not([hidden])").wait_for()
+        assert page.evaluate(STYLED) == ["stations"]
+        assert page.evaluate(OUTSIDE) == []
+        assert page.evaluate(SMALL, TARGET_PX) == []
+        assert page.evaluate(BARE) == []
+        assert [one["id"] for one in axe.run(page).response["violations"]] == []
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -66,7 +66,7 @@ WIRE: Final[dict[str, set[str]]] = {
 VALUES: Final[dict[str, set[str]]] = {
     "error.{}": codes(),
     "reason.{}.do": WIRE["reason"],
-    "{}.menu": set(views()),
+    "{}.menu": {*views(), "stations"},
     **{f"{name}.{{}}": values for name, values in WIRE.items()},
 }
 """What the holes of templates stand for; those of others, for words of the page and its server."""

@@ -13,6 +13,8 @@ const text = words.text;
 
 /** The views in the order of the menu; each module exports `open(root, app)`, which returns `close`. */
 const VIEWS = ["line", "history", "teach", "limit", "setup", "recipe", "deeds"];
+/** The view of all stations, where there are several. */
+const OVERVIEW = "stations";
 
 const app = {
   session: null,
@@ -88,13 +90,17 @@ function place() {
   const [station, view] = path.split("/").map(decodeURIComponent);
   return {
     station: app.session.stations.includes(station) ? station : app.session.stations[0],
-    view: VIEWS.includes(view) ? view : "line",
+    view: views().includes(view) ? view : "line",
     parameters: new URLSearchParams(query),
   };
 }
 
+function views() {
+  return app.session.stations.length > 1 ? [OVERVIEW, ...VIEWS] : VIEWS;
+}
+
 function draw() {
-  const menu = VIEWS.map((view) =>
+  const menu = views().map((view) =>
     el("a", { href: "#", "data-view": view }, text(`${view}.menu`)),
   );
   const stations = el(
@@ -179,7 +185,7 @@ async function show() {
       menu.scrollLeft = link.offsetLeft - menu.offsetLeft - (menu.clientWidth - link.clientWidth) / 2;
     } else link.removeAttribute("aria-current");
   }
-  document.title = plain(`${text(`${view}.menu`)} – ${station}`);
+  document.title = plain(`${text(`${view}.menu`)} – ${view === OVERVIEW ? "Line Inspector" : station}`);
   close();
   close = () => {};
   const mine = (shown += 1);

@@ -205,6 +205,8 @@ class Connection(H11Protocol):
 def _set_up(accepted: socket.socket) -> None:
     with contextlib.suppress(OSError):
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # The body of an answer would else wait until its head is acknowledged, 40 ms on Linux.
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if sys.platform == "linux":
             # The kernel ends a connection whose peer neither reads nor is there any more.
             unread_ms = round(1000 * _UNREAD_S)

@@ -228,6 +228,21 @@ def test_strangers_streams_make_room():
     in_a_loop(whole())
 
 
+def test_an_answer_goes_out_in_pieces_without_waiting():
+    """Else the body waits until the head is acknowledged, and a peer puts that off for 40 ms."""
+
+    async def whole() -> None:
+        async with served() as one:
+            peer = await one.connect(HEAD.replace(b" / ", b" /known/stream ") + b"\r\n")
+            await peer.head()
+            (connection,) = one.door._open
+            accepted = connection.transport.get_extra_info("socket")
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            await peer.close()
+
+    in_a_loop(whole())
+
+
 def test_the_refusal_of_one_too_many_has_the_length_that_it_says():
     head, _, body = door._FULL.partition(b"\r\n\r\n")
     assert f"Content-Length: {len(body)}".encode() in head

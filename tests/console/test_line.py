@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import itertools
 import json
@@ -288,6 +289,39 @@ def test_the_page_heals_by_itself(tmp_path, chromium):
 
 
 @pytest.mark.peers
+def test_a_picture_that_comes_late_takes_no_newer_ones_place(belt, shown, chromium):
+    held: dict[str, list[Any]] = collections.defaultdict(list)
+    with opened(chromium, shown.url) as page:
+        page.locator(".cameras li.running").wait_for()
+        page.route(
+            "**/published/*/*",
+            lambda route: held[route.request.url.rpartition("/")[2]].append(route),
+        )
+
+        def judge_and_hold(part_id: str) -> Any:
+            verdict = belt.judge(part_id)
+            wait_for(lambda: page.wait_for_timeout(50) or held.get(str(verdict.seq)))
+            return verdict
+
+        def let_go(verdict: Any) -> None:
+            for route in held[str(verdict.seq)]:
+                route.continue_()
+
+        first, second = judge_and_hold("first"), judge_and_hold("second")
+        # The verdict does not wait for its picture for ever.
+        page.locator(".part_id", has_text="second").wait_for()
+        let_go(second)
+        newer = f"body[data-shown='{second.epoch}/{second.seq}']"
+        page.locator(newer).wait_for(state="attached")
+        let_go(first)
+        page.wait_for_timeout(500)
+        assert page.locator(newer).count() == 1
+        assert page.get_attribute("body", "data-told") == f"{second.epoch}/{second.seq}"
+        assert first.seq < second.seq
+        assert page.locator(".caption").inner_text() == ""
+
+
+@pytest.mark.peers
 def test_two_stations_and_two_cameras(belt, tmp_path, chromium):
     other = Belt(tmp_path / "other", "left", "right", name="line-2")
     stations = {"line-1": belt.addresses, "line-2": other.addresses}
@@ -318,3 +352,50 @@ def test_two_stations_and_two_cameras(belt, tmp_path, chromium):
         page.get_by_role("button", name="Start judging").wait_for()
         assert page.get_by_label("Station").input_value() == "line-2"
         assert page.locator("#others button").count() == 0
+
+
+@pytest.mark.peers
+def test_all_stations_stand_beside_each_other(tmp_path, chromium):
+    one = Belt(tmp_path / "one")
+    other = Belt(tmp_path / "other", name="line-2")
+    stations = {"line-1": one.addresses, "line-2": other.addresses}
+    with (
+        contextlib.closing(one),
+        contextlib.closing(other),
+        serving.serving(tmp_path / "page", stations) as served,
+        opened(chromium, f"{served.url}#/line-1/stations") as page,
+    ):
+        page.locator(".tiles li").nth(1).wait_for()
+        assert page.title() == "All stations – Line Inspector"
+        first, second = (page.locator(".tiles li", has_text=name) for name in stations)
+        one.judge("a good one")
+        one.judge("a bad one")
+        other.judge("elsewhere")
+        first.locator(".which", has_text="a bad one").wait_for()
+        assert first.locator(".banner").inner_text() == "FAIL"
+        assert first.get_attribute("data-verdict") == "FAIL"
+        second.locator(".which", has_text="elsewhere").wait_for()
+        assert second.locator(".banner").inner_text() == "PASS"
+        first.locator(".figures", has_text="1 rejected, 0 not judged").wait_for()
+        first.locator("canvas").first.wait_for()
+        # What a station judged before it was stopped does not look like a verdict of now.
+        other.desk.stop(by="Ana")
+        second.locator(".banner", has_text="Judges nothing").wait_for()
+        assert second.get_attribute("data-verdict") == ""
+        second.locator(".wrong", has_text="has been stopped by somebody").wait_for()
+        other.kill()
+        second.locator(".wrong", has_text="does not answer").wait_for(timeout=20_000)
+        first.locator("a").click()
+        page.locator("#view[data-view=line] .part_id", has_text="a bad one").wait_for()
+        page.get_by_role("link", name="All stations").click()
+        second.locator(".wrong", has_text="does not answer").wait_for()
+
+
+@pytest.mark.peers
+def test_one_station_has_no_view_of_all(belt, tmp_path, chromium):
+    with (
+        serving.serving(tmp_path / "page", {"line-1": belt.addresses}) as served,
+        opened(chromium, f"{served.url}#/line-1/stations") as page,
+    ):
+        page.locator("#view[data-view=line]").wait_for()
+        assert page.locator("nav a[data-view=stations]").count() == 0

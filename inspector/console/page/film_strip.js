@@ -136,7 +136,7 @@ export class FilmStrip {
 class Frame {
   #station;
   #verdict = null;
-  #layers = new PartLayers(true);
+  #layers = new PartLayers({ silent: true, flat: 0.6 });
   #words = el("span", { class: "words" });
   #at = el("span", { class: "at" });
   #shape = el("span", { class: "sign" });
@@ -145,7 +145,6 @@ class Frame {
 
   constructor(station, look) {
     this.#station = station;
-    this.#layers.opacity = 0.6;
     this.#layers.clear();
     this.button = el(
       "button",

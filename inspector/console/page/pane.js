@@ -10,6 +10,8 @@ import { moment, number, text } from "./words.js";
 /** After so long a picture is taken away that is not of the part whose verdict is shown. */
 const STALE_MS = 600;
 const MARKS = 500;
+/** Pictures that load at a time: the next one need not wait until this one is unpacked. */
+const LOADS = 2;
 
 /** Shows one camera: its last verdict and picture, or an earlier part that somebody looks at. */
 export class Pane {
@@ -17,7 +19,11 @@ export class Pane {
   #verdict = null;
   #pinned = null;
   #newest = null;
-  #loading = false;
+  #loads = 0;
+  #asked = null;
+  #asks = 0;
+  #taken = 0;
+  #turn = 0;
   #ready = null;
   #shown = null;
   #shownAt = 0;
@@ -83,7 +89,7 @@ export class Pane {
     if (this.#pinned) return;
     this.#verdict = verdict;
     this.look();
-    this.#tell.draw();
+    this.#tell.drawSoon();
   }
 
   /** Look at an earlier part; null: at the live ones again. */
@@ -91,41 +97,44 @@ export class Pane {
     if (verdict === null && this.#pinned === null) return;
     this.#pinned = verdict;
     this.#verdict = verdict ?? this.#newest;
+    // What still loads is no longer wanted.
+    this.#turn += 1;
     this.#drop();
-    this.#shown = null;
+    this.#shown = this.#asked = null;
     this.layers.clear();
     this.look();
     this.#tell.draw();
   }
 
-  /** Load the picture of the part that is shown, if there is one. */
+  /** Load the picture of the part that is shown, if there is one; each is asked for once. */
   look() {
     const verdict = this.#verdict;
-    if (verdict === null || this.#loading || document.hidden || this.#closed) return;
+    if (verdict === null || this.#loads >= LOADS || document.hidden || this.#closed) return;
     const known = this.#known(verdict);
-    if (!(known || this.#pinned) || isSame(this.#shown ?? this.#ready?.verdict, verdict)) return;
-    void this.#load(verdict, known);
+    if (!(known || this.#pinned) || isSame(this.#asked, verdict)) return;
+    this.#asked = verdict;
+    void this.#load(verdict, known, this.#turn);
   }
 
-  async #load(verdict, known) {
-    this.#loading = true;
+  async #load(verdict, known, turn) {
+    const number = (this.#asks += 1);
+    this.#loads += 1;
     const found = await loadPart(this.#station, verdict, { kept: known?.kept }).catch(() => null);
-    this.#loading = false;
-    const wanted = this.#pinned === null || isSame(this.#pinned, verdict);
-    if (found && (this.#closed || !wanted)) {
+    this.#loads -= 1;
+    if (this.#closed || turn !== this.#turn || number < this.#taken) {
       free(found);
-    } else if (found) {
+    } else {
+      this.#taken = number;
       this.#drop();
-      this.#ready = { found, verdict };
+      if (found) this.#ready = { found, verdict };
+      else {
+        // The picture is gone meanwhile.
+        this.#shown = verdict;
+        this.layers.clear();
+      }
       this.#tell.draw();
-    } else if (wanted) {
-      // The picture is gone meanwhile: it is not asked for again.
-      this.#shown = verdict;
-      this.layers.clear();
-      this.#tell.draw();
-      return;
     }
-    // A part that was overtaken while this one was loaded is left out.
+    // A part that was overtaken while two were loaded is left out.
     this.look();
   }
 

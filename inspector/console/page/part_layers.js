@@ -71,13 +71,20 @@ function bitmap(blob) {
 /** `node` shows one part after another; `opacity` of the heatmap (0 to 1) may be set at any time. */
 export class PartLayers {
   #picture = el("canvas", {});
-  #heat = el("canvas", {});
+  #heat = null;
+  #flat;
   #boxes = el("svg", { "aria-hidden": "true" });
   #map = new OffscreenCanvas(1, 1);
 
-  /** `silent`: what stands beside it says enough to a screen reader. */
-  constructor(silent = false) {
+  /**
+   * `silent`: what stands beside it says enough to a screen reader. `flat`: the heatmap's opacity where
+   * it never changes; it is then drawn into the picture, because a browser puts all canvases together
+   * anew with every frame.
+   */
+  constructor({ silent = false, flat = null } = {}) {
     const heard = silent ? { "aria-hidden": "true" } : { role: "img" };
+    this.#flat = flat;
+    if (flat === null) this.#heat = el("canvas", {});
     this.node = el("div", { class: "layers", ...heard }, this.#picture, this.#heat, this.#boxes);
   }
 
@@ -93,18 +100,21 @@ export class PartLayers {
   draw(found, verdict, label = null) {
     const { picture, map, over, area } = found;
     const { width, height } = picture;
-    for (const canvas of [this.#picture, this.#heat]) {
+    for (const canvas of [this.#picture, this.#heat].filter(Boolean)) {
       if (canvas.width !== width || canvas.height !== height) {
         canvas.width = width;
         canvas.height = height;
       }
     }
-    this.#picture.getContext("2d").drawImage(picture, 0, 0);
-    const heat = this.#heat.getContext("2d");
-    heat.clearRect(0, 0, width, height);
+    const seen = this.#picture.getContext("2d");
+    seen.drawImage(picture, 0, 0);
+    const heat = this.#heat?.getContext("2d") ?? seen;
+    if (heat !== seen) heat.clearRect(0, 0, width, height);
     if (map && over) {
       colour(map, this.#map);
+      heat.globalAlpha = this.#flat ?? 1;
       heat.drawImage(this.#map, over.x * width, over.y * height, over.w * width, over.h * height);
+      heat.globalAlpha = 1;
     }
     this.#box(verdict, area, width, height);
     free(found);

@@ -20,7 +20,7 @@ const DIMMED_MS = 300;
  * `opacity` (0 to 1) of the heatmap and `boxes` may be set at any time. Call `close` at the end.
  */
 export class PartPicture {
-  #layers = new PartLayers(true);
+  #layers = new PartLayers({ silent: true });
   #node;
   #asked = 0;
   #loading = null;

@@ -13,6 +13,8 @@ import { whatIsWrong } from "../wrong.js";
 
 const STRIP_MS = 500;
 const ANNOUNCED_MS = 5000;
+/** So long a verdict waits for its picture, so that one frame shows both. */
+const TOGETHER_MS = 60;
 const ALL = "";
 
 export function open(root, app) {
@@ -29,6 +31,7 @@ class LineView {
   #camera = ALL;
   #due = new Set();
   #frame = 0;
+  #waiting = 0;
   #stripDrawn = 0;
   #stripTimer = 0;
   #announced = 0;
@@ -110,6 +113,7 @@ class LineView {
   close() {
     this.#ending.abort();
     cancelAnimationFrame(this.#frame);
+    clearTimeout(this.#waiting);
     clearTimeout(this.#stripTimer);
     for (const pane of this.#panes.values()) pane.close();
     this.strip.close();
@@ -121,7 +125,7 @@ class LineView {
 
   #hear(verdict) {
     this.#pane(verdict.camera).hear(verdict);
-    this.#draw("numbers", "strip");
+    this.#drawSoon("numbers", "strip");
     if (verdict.verdict !== "PASS") this.#announce(verdict);
   }
 
@@ -143,6 +147,7 @@ class LineView {
     if (!pane) {
       pane = new Pane(this.#station, camera, {
         draw: () => this.#draw(pane),
+        drawSoon: () => this.#drawSoon(pane),
         live: () => this.#live(),
         closer: (verdict) =>
           this.#app.go("history", { seen: `${verdict.epoch}/${verdict.seq}` }),
@@ -159,6 +164,8 @@ class LineView {
   #draw(...what) {
     for (const one of what) this.#due.add(one);
     if (this.#frame) return;
+    clearTimeout(this.#waiting);
+    this.#waiting = 0;
     this.#frame = requestAnimationFrame(() => {
       this.#frame = 0;
       const due = this.#due;
@@ -170,6 +177,12 @@ class LineView {
         else one.draw();
       }
     });
+  }
+
+  /** Have it drawn with whatever is drawn next, or after a moment. */
+  #drawSoon(...what) {
+    for (const one of what) this.#due.add(one);
+    if (!this.#frame) this.#waiting ||= setTimeout(() => this.#draw(), TOGETHER_MS);
   }
 
   #drawStatus() {

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import re
+import signal
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -289,6 +290,29 @@ def test_the_page_heals_by_itself(tmp_path, chromium):
 
 
 @pytest.mark.peers
+def test_a_verdict_and_its_picture_are_drawn_together(belt, shown, chromium):
+    count = 20
+    with opened(chromium, shown.url) as page:
+        page.locator(".cameras li.running").wait_for()
+        page.evaluate(
+            """() => {
+              window.together = new Set();
+              new MutationObserver(() => {
+                const { told, shown } = document.body.dataset;
+                if (told === window.told) return;
+                window.told = told;
+                if (told === shown) window.together.add(told);
+              }).observe(document.body, { attributes: true });
+            }"""
+        )
+        for _ in range(count):
+            belt.judge()
+            page.wait_for_timeout(200)
+        # Where the machine is busy, a picture may come too late for its verdict.
+        assert page.evaluate("window.together.size") >= count / 4
+
+
+@pytest.mark.peers
 def test_a_picture_that_comes_late_takes_no_newer_ones_place(belt, shown, chromium):
     held: dict[str, list[Any]] = collections.defaultdict(list)
     with opened(chromium, shown.url) as page:
@@ -376,8 +400,16 @@ def test_all_stations_stand_beside_each_other(tmp_path, chromium):
         assert first.get_attribute("data-verdict") == "FAIL"
         second.locator(".which", has_text="elsewhere").wait_for()
         assert second.locator(".banner").inner_text() == "PASS"
-        first.locator(".figures", has_text="1 rejected, 0 not judged").wait_for()
+        first.locator(".figures", has_text="Bad: 1, not judged: 0").wait_for()
         first.locator("canvas").first.wait_for()
+        # What stands beside a verdict is never the picture of another part.
+        page.route("**/published/*/*", lambda route: route.abort())
+        page.route("**/parts/**", lambda route: route.abort())
+        one.judge("without a picture")
+        first.locator(".which", has_text="without a picture").wait_for()
+        assert first.locator("canvas").first.is_hidden()
+        page.unroute_all()
+        page.problems.clear()
         # What a station judged before it was stopped does not look like a verdict of now.
         other.desk.stop(by="Ana")
         second.locator(".banner", has_text="Judges nothing").wait_for()
@@ -385,8 +417,17 @@ def test_all_stations_stand_beside_each_other(tmp_path, chromium):
         second.locator(".wrong", has_text="has been stopped by somebody").wait_for()
         other.kill()
         second.locator(".wrong", has_text="does not answer").wait_for(timeout=20_000)
+        second.locator(".figures", has_text="Parts a minute: –").wait_for()
+        one.judge("as a trial", purpose="study")
+        first.locator(".which", has_text="trial").wait_for()
+        # What is lost is the page, and of the stations nothing is known.
+        served.child.send_signal(signal.SIGSTOP)
+        first.locator(".banner", has_text="no connection").wait_for(timeout=30_000)
+        served.child.send_signal(signal.SIGCONT)
+        first.locator(".banner", has_text="FAIL").wait_for(timeout=30_000)
+        page.problems.clear()
         first.locator("a").click()
-        page.locator("#view[data-view=line] .part_id", has_text="a bad one").wait_for()
+        page.locator("#view[data-view=line] .part_id", has_text="as a trial").wait_for()
         page.get_by_role("link", name="All stations").click()
         second.locator(".wrong", has_text="does not answer").wait_for()
 

@@ -36,6 +36,7 @@ const app = {
 
 let close = () => {};
 let shown = 0;
+let renewedFor = "";
 
 async function start() {
   await loadWords();
@@ -45,6 +46,7 @@ async function start() {
   });
   window.addEventListener("hashchange", () => void show());
   for (const kind of ["status", "snapshot", "connection"]) live.addEventListener(kind, health);
+  live.addEventListener("snapshot", ({ detail }) => void renew(detail.map((one) => one.station)));
   await enter();
 }
 
@@ -85,6 +87,14 @@ async function enter() {
   await show();
 }
 
+/** The page's server was started anew with other stations. */
+async function renew(names) {
+  const told = JSON.stringify(names);
+  if (app.session === null || told === renewedFor || told === JSON.stringify(app.session.stations)) return;
+  renewedFor = told;
+  await enter();
+}
+
 function place() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   const [station, view] = path.split("/").map(decodeURIComponent);
@@ -97,6 +107,10 @@ function place() {
 
 function views() {
   return app.session.stations.length > 1 ? [OVERVIEW, ...VIEWS] : VIEWS;
+}
+
+function isOverview() {
+  return place().view === OVERVIEW;
 }
 
 function draw() {
@@ -213,6 +227,8 @@ function health() {
   const shown = document.querySelector("#health");
   if (shown === null || app.session === null) return;
   const station = live.stations.get(app.station);
+  // What is said here is of one station.
+  shown.hidden = isOverview() && live.connected;
   const [kind, key] = !live.connected
     ? ["bad", "frame.no_page"]
     : station?.alive
@@ -227,7 +243,8 @@ function health() {
 
 /** Stations that judge nothing while another one is looked at: the way to the first, and how many more. */
 function others() {
-  const names = live.connected ? app.session.stations.filter((name) => name !== app.station) : [];
+  const isElsewhere = (name) => name !== app.station && !isOverview();
+  const names = live.connected ? app.session.stations.filter(isElsewhere) : [];
   const stops = names.flatMap((name) => {
     const found = whatIsWrong(live.stations.get(name), true).find((one) => one.kind === "stop");
     return found ? [{ name, said: text(`wrong.${found.key}`, found.values) }] : [];
@@ -257,7 +274,7 @@ function others() {
 
 function changeStation(event) {
   app.station = event.target.value;
-  app.go(place().view);
+  app.go(isOverview() ? "line" : place().view);
 }
 
 async function logOut() {

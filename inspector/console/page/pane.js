@@ -99,6 +99,7 @@ export class Pane {
     this.#verdict = verdict ?? this.#newest;
     // What still loads is no longer wanted.
     this.#turn += 1;
+    this.#loads = 0;
     this.#drop();
     this.#shown = this.#asked = null;
     this.layers.clear();
@@ -120,18 +121,20 @@ export class Pane {
     const number = (this.#asks += 1);
     this.#loads += 1;
     const found = await loadPart(this.#station, verdict, { kept: known?.kept }).catch(() => null);
-    this.#loads -= 1;
+    if (turn === this.#turn) this.#loads -= 1;
     if (this.#closed || turn !== this.#turn || number < this.#taken) {
       free(found);
-    } else {
+    } else if (found) {
       this.#taken = number;
       this.#drop();
-      if (found) this.#ready = { found, verdict };
-      else {
-        // The picture is gone meanwhile.
-        this.#shown = verdict;
-        this.layers.clear();
-      }
+      this.#ready = { found, verdict };
+      this.#tell.draw();
+    } else if (isSame(verdict, this.#verdict)) {
+      // The picture is gone meanwhile.
+      this.#taken = number;
+      this.#drop();
+      this.#shown = verdict;
+      this.layers.clear();
       this.#tell.draw();
     }
     // A part that was overtaken while two were loaded is left out.

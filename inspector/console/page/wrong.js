@@ -51,6 +51,15 @@ export function whatIsWrong(station, connected) {
   return found;
 }
 
+/** What keeps a station from judging any part. */
+const STOPS = ["page", "gone", "no_model", "error", "halted", "trouble", "stopped", "starting", "not_judging"];
+
+/** The first of what is wrong (`found`) for which a station judges no part; undefined if it judges. */
+export function stopOf(found, station) {
+  const isBlind = () => !station.status.cameras.some((one) => one.state === "running");
+  return found.find(({ key }) => STOPS.includes(key) || (key === "camera_lost" && isBlind()));
+}
+
 /** Whether a station that has started waits for its first model. */
 export function lacksModel(status) {
   return status?.state === "Error" && status.cameras.some((one) => one.model === null);

@@ -31,6 +31,7 @@ class LineView {
   #camera = ALL;
   #due = new Set();
   #frame = 0;
+  #later = new Set();
   #waiting = 0;
   #stripDrawn = 0;
   #stripTimer = 0;
@@ -131,7 +132,7 @@ class LineView {
 
   #seen(told) {
     this.#panes.get(told.camera)?.look();
-    this.#draw("strip");
+    this.#drawSoon("strip");
   }
 
   /** Show everything anew: the view was opened, the connection made again, or parts found. */
@@ -164,12 +165,15 @@ class LineView {
   #draw(...what) {
     for (const one of what) this.#due.add(one);
     if (this.#frame) return;
-    clearTimeout(this.#waiting);
-    this.#waiting = 0;
     this.#frame = requestAnimationFrame(() => {
       this.#frame = 0;
       const due = this.#due;
       this.#due = new Set();
+      // With a picture comes all that waited for it.
+      const isPictured = [...due].some((one) => one instanceof Pane && this.#later.has(one));
+      if (isPictured) this.#later.forEach((one) => due.add(one));
+      due.forEach((one) => this.#later.delete(one));
+      if (this.#later.size === 0) this.#wait(0);
       for (const one of due) {
         if (one === "status") this.#drawStatus();
         else if (one === "numbers") this.numbers.draw(this.#known);
@@ -179,10 +183,15 @@ class LineView {
     });
   }
 
-  /** Have it drawn with whatever is drawn next, or after a moment. */
+  /** Have it drawn when one of them is, as a pane whose picture has come, or after a moment. */
   #drawSoon(...what) {
-    for (const one of what) this.#due.add(one);
-    if (!this.#frame) this.#waiting ||= setTimeout(() => this.#draw(), TOGETHER_MS);
+    for (const one of what) this.#later.add(one);
+    if (!this.#waiting) this.#wait(setTimeout(() => this.#draw(...this.#later), TOGETHER_MS));
+  }
+
+  #wait(timer) {
+    clearTimeout(this.#waiting);
+    this.#waiting = timer;
   }
 
   #drawStatus() {

@@ -3,22 +3,24 @@
 import { el, fill } from "../dom.js";
 import { shapeOf } from "../film_strip.js";
 import { live } from "../live.js";
-import { name, why } from "../part.js";
+import { name, when, why } from "../part.js";
 import { free, loadPart, PartLayers } from "../part_layers.js";
-import { moment, number, text } from "../words.js";
-import { whatIsWrong } from "../wrong.js";
+import { number, text } from "../words.js";
+import { stopOf, whatIsWrong } from "../wrong.js";
 
-/** Between two drawings of a station: nobody reads twenty parts a second on a tile. */
-const DRAWN_MS = 500;
-/** Between two pictures of a station. */
-const SEEN_MS = 2000;
+/** Between two parts on a tile: nobody reads twenty a second. */
+const SHOWN_MS = 1000;
+/** A part is drawn so long after its verdict, when its picture is there, too. */
+const PICTURE_MS = 100;
+/** A picture that takes longer comes after its verdict. */
+const LONGEST_MS = 400;
 
 export function open(root, app) {
   const ending = new AbortController();
   const tiles = new Map(app.session.stations.map((station) => [station, new Tile(station)]));
   const on = (kind, hear) => live.addEventListener(kind, hear, { signal: ending.signal });
   for (const kind of ["verdict", "picture", "status", "recent"]) {
-    on(kind, ({ detail }) => tiles.get(detail.station)?.draw());
+    on(kind, ({ detail }) => tiles.get(detail.station)?.drawSoon());
   }
   const all = () => tiles.forEach((tile) => tile.draw());
   on("snapshot", all);
@@ -36,17 +38,18 @@ export function open(root, app) {
   };
 }
 
-/** One station: its verdict as large as the tile allows, and what is wrong in place of it. */
+/** One station: a part a second, its verdict and its picture together, and what is wrong. */
 class Tile {
   #station;
   #timer = 0;
   #drawnAt = -Infinity;
-  #layers = new PartLayers({ silent: true, flat: 0.6 });
-  #loading = false;
-  #seenAt = -Infinity;
-  #seen = "";
+  #turn = 0;
+  #part = null;
+  #pictured = "";
+  #refused = "";
   #told = "";
   #closed = false;
+  #layers = new PartLayers({ silent: true, flat: 0.6 });
 
   constructor(station) {
     this.#station = station;
@@ -68,16 +71,20 @@ class Tile {
     );
   }
 
-  /** Draw it anew, at once or when the last time is long enough ago. */
-  draw() {
+  /** Draw it when its turn comes. */
+  drawSoon() {
     if (this.#timer || this.#closed || document.hidden) return;
-    const wait = Math.max(0, DRAWN_MS - (performance.now() - this.#drawnAt));
-    this.#timer = setTimeout(() => {
-      this.#timer = 0;
-      this.#drawnAt = performance.now();
-      this.#draw();
-      void this.#load();
-    }, wait);
+    const wait = Math.max(PICTURE_MS, SHOWN_MS - (performance.now() - this.#drawnAt));
+    this.#timer = setTimeout(() => this.draw(), wait);
+  }
+
+  draw() {
+    clearTimeout(this.#timer);
+    this.#timer = 0;
+    // Before the first snapshot nothing is known, which is no fault of a station.
+    if (this.#closed || document.hidden || live.stations.size === 0) return;
+    this.#drawnAt = performance.now();
+    void this.#drawPart(this.#turn += 1);
   }
 
   close() {
@@ -85,52 +92,80 @@ class Tile {
     clearTimeout(this.#timer);
   }
 
-  #draw() {
+  async #drawPart(turn) {
     const station = live.stations.get(this.#station);
-    const [wrong] = whatIsWrong(station, live.connected);
-    const last = station?.verdicts.at(-1);
-    const { shift } = station ?? {};
-    const told = JSON.stringify([wrong, last?.epoch, last?.seq, shift]);
+    const part = lastOf(station);
+    const key = part && keyOf(part);
+    const known = part && station.pictures.get(key);
+    let found = null;
+    if (known && ![this.#pictured, this.#refused].includes(key)) {
+      const loading = loadPart(this.#station, part, { kept: known.kept }).catch(() => null);
+      const late = new Promise((done) => setTimeout(done, LONGEST_MS, undefined));
+      found = await Promise.race([loading, late]);
+      // It comes with the next turn, unless another part is shown then.
+      if (found === undefined) void loading.then((one) => (free(one), this.drawSoon()));
+      if (found === null) this.#refused = key;
+    }
+    if (this.#closed || turn !== this.#turn) return free(found);
+    if (found) {
+      this.#layers.draw(found, part);
+      this.#pictured = key;
+    } else if (key !== this.#pictured) {
+      this.#layers.clear();
+      this.#pictured = "";
+    }
+    this.#tell(station, part);
+  }
+
+  #tell(station, part) {
+    const found = whatIsWrong(station, live.connected);
+    const stop = stopOf(found, station);
+    const wrong = stop ?? found[0];
+    const told = JSON.stringify([wrong, stop, part && keyOf(part), station?.shift, station?.alive]);
     if (told === this.#told) return;
     this.#told = told;
-    const isStopped = wrong?.kind === "stop";
-    this.node.dataset.state = isStopped ? "stop" : (wrong?.kind ?? "well");
-    this.node.dataset.verdict = isStopped || !last ? "" : last.verdict;
+    this.node.dataset.state = stop ? "stop" : (wrong?.kind ?? "well");
+    this.node.dataset.verdict = stop || !part ? "" : part.verdict;
     // A verdict of a station that judges no longer must not look like one that was just given.
-    if (isStopped) fill(this.banner, el("span", { "aria-hidden": "true" }, "■ "), text("stations.stop"));
-    else if (last) fill(this.banner, shapeOf(last.verdict), text(`verdict.${last.verdict}`));
+    if (stop) {
+      const words = stop.key === "page" ? "frame.no_page" : "stations.stop";
+      fill(this.banner, el("span", { "aria-hidden": "true" }, "■ "), text(words));
+    } else if (part) fill(this.banner, shapeOf(part.verdict), text(`verdict.${part.verdict}`));
     else fill(this.banner, text("line.no_part"));
     this.wrong.hidden = !wrong;
     fill(this.wrong, wrong ? text(`wrong.${wrong.key}`, wrong.values) : "");
-    if (last) fill(this.part, name(last), ` · ${moment(last.judged_us, false)} `, isStopped ? "" : why(last));
-    else fill(this.part);
-    fill(this.numbers, shift ? this.#figures(shift) : "");
+    fill(this.part, part ? this.#named(station, part, stop) : "");
+    fill(this.numbers, station?.shift ? this.#figures(station.shift, !stop && station.alive) : "");
   }
 
-  #figures({ yield: share, per_minute: rate, failed, faults }) {
+  #named(station, part, stop) {
+    const camera = station.status?.cameras.length > 1 ? ` · ${part.camera}` : "";
+    const purpose = part.purpose === "production" ? "" : ` · ${text(`line.${part.purpose}`)}`;
+    const said = stop ? "" : why(part);
+    return [name(part), `${camera} · ${when(part.judged_us)}${purpose}`, said && ` · ${said}`];
+  }
+
+  #figures({ yield: share, per_minute: rate, failed, faults, complete }, isNow) {
     const said = [
-      text("stations.yield", { share: share === null ? "–" : `${number(share * 100, 1)} %` }),
-      text("stations.rate", { rate: number(rate) }),
+      complete
+        ? text("stations.yield", { share: share === null ? "–" : `${number(share * 100, 1)} %` })
+        : text("stations.counting"),
+      text("stations.rate", { rate: number(isNow ? rate : null) }),
       text("stations.rejects", { failed: number(failed), faults: number(faults) }),
     ];
     return said.map((one) => el("span", {}, one));
   }
+}
 
-  /** The picture of the newest part that has one. */
-  async #load() {
-    if (this.#loading || this.#closed || performance.now() - this.#seenAt < SEEN_MS) return;
-    const station = live.stations.get(this.#station);
-    const part = station?.verdicts.findLast((one) => station.pictures.has(keyOf(one)));
-    if (!part || keyOf(part) === this.#seen) return;
-    this.#loading = true;
-    this.#seenAt = performance.now();
-    const known = station.pictures.get(keyOf(part));
-    const found = await loadPart(this.#station, part, { kept: known.kept }).catch(() => null);
-    this.#loading = false;
-    this.#seen = keyOf(part);
-    if (this.#closed) free(found);
-    else if (found) this.#layers.draw(found, part);
+/** The part to show: of the newest of each camera one that did not pass, or else the newest. */
+function lastOf(station) {
+  const newest = new Map();
+  for (const one of station?.verdicts ?? []) {
+    newest.delete(one.camera);
+    newest.set(one.camera, one);
   }
+  const each = [...newest.values()];
+  return each.findLast((one) => one.verdict !== "PASS") ?? each.at(-1) ?? null;
 }
 
 function keyOf(verdict) {

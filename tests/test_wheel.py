@@ -83,6 +83,7 @@ def test_the_description_names_no_machine_and_no_registry(wheel):
     assert str(ROOT) not in text
 
 
+@pytest.mark.long
 def test_the_source_distribution_has_what_builds_and_tests_it(built):
     with tarfile.open(built / f"cfa_inspector-{VERSION}.tar.gz") as archive:
         top = {name.split("/")[1] for name in archive.getnames()}

@@ -254,6 +254,7 @@ def test_standard_input_may_be_closed(tmp_path, capsys, monkeypatch):
     assert "standard input is closed" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_ctrl_c_sums_up(tmp_path):
     out = tmp_path / "parts"
     command = start("simulator", "-o", out, "--count", 100_000)

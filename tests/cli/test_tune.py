@@ -200,6 +200,7 @@ def photos(folder: Path, *, good: int, bad: int, edge: int = 0) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_what_the_reference_gave_up_counts(tmp_path, bundle_path, capsys):
     """One flip in 200 may be; not beside those that the reference's own proof has."""
     folder = photos(tmp_path / "photos", good=100, bad=100, edge=1)
@@ -265,6 +266,7 @@ def test_the_most_exact_bundle_is_the_reference(tmp_path, bundle_path, capsys):
         assert tuned.file_of(bundle_path).exists()
 
 
+@pytest.mark.long
 def test_an_earlier_choice_that_is_refuted_is_deleted(tmp_path, bundle_path, capsys):
     rough = written(tmp_path / "rough.onnx", limit(70.0), precision="int8")
     run(capsys, rough)

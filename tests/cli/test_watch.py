@@ -78,6 +78,7 @@ def test_watch_waits_for_pictures_that_come_late_and_says_which_never_come(tmp_p
     assert "1 pictures did not come within 5 s" in err
 
 
+@pytest.mark.long
 def test_watch_saves_parts_without_an_id(tmp_path, bundle_path):
     plug = running.Plug()
     camera = {"name": "net", "kind": "opencv", "source": f"http://127.0.0.1:{plug.port}/"}
@@ -263,6 +264,7 @@ sys.exit(cli.main(["watch", sys.argv[1]]))
 """
 
 
+@pytest.mark.long
 def test_ctrl_c_within_a_destructor_ends_watch(tmp_path, bundle_path):
     """Python drops a KeyboardInterrupt there, and watch would go on."""
     parts = running.write_parts(tmp_path / "parts", tiny.good_picture())

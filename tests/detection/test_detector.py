@@ -260,6 +260,7 @@ def test_a_judgement_prints_short_and_its_verdict_plainly(bundle_path):
 LOAD = "import sys; from inspector import Detector; Detector.load(sys.argv[1], 'cpu', 1)"
 
 
+@pytest.mark.long
 def test_onnxruntime_tells_nobody_what_it_runs(tmp_path, bundle_path):
     """Its telemetry keeps an identity in HOME, and complains where it cannot."""
     (tmp_path / "home").mkdir()

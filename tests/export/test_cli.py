@@ -149,6 +149,7 @@ def soiled_parts(root: Path) -> Path:
     return root
 
 
+@pytest.mark.long
 def test_photos_unlike_the_others_are_named_shown_and_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -285,6 +286,7 @@ def test_at_a_terminal_one_question_is_asked(tmp_path: Path, answer: str) -> Non
     assert Run(run).outcome().calibration.good_parts == 26 - len(left)
 
 
+@pytest.mark.long
 def test_region_and_size_travel_in_the_bundle(parts: Path, tmp_path: Path) -> None:
     run, output = tmp_path / "run", tmp_path / "disc.onnx"
     arguments = [*train_arguments(parts, run), "--region", "20,10,80,60"]
@@ -482,6 +484,7 @@ def test_the_speed_of_two_bundles_is_measured(
     assert assemble.times_as_fast(one, other) > 2 > assemble.times_as_fast(other, one)
 
 
+@pytest.mark.long
 def test_the_literal_graph_is_a_bundle_like_any_other(
     trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -532,6 +535,7 @@ def told_which_are_good(parts: Path, tmp_path_factory: pytest.TempPathFactory) -
     return data, Run(run)
 
 
+@pytest.mark.long
 def test_data_that_lacks_the_folders_of_good_parts_is_not_the_run_s(
     told_which_are_good: tuple[Path, Run],
     parts: Path,
@@ -594,6 +598,7 @@ def test_a_folder_as_output_is_refused_before_the_work(
     assert f"{tmp_path}: is a folder; name the bundle's file with -o" in line
 
 
+@pytest.mark.long
 def test_a_report_on_other_data_leaves_the_run_s_own(
     trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -630,6 +635,7 @@ def test_golden_pictures_are_named_by_their_scores(trained: Run, tmp_path: Path)
     assert scores[3] > scores[2]
 
 
+@pytest.mark.long
 def test_a_test_photo_of_another_shape_is_a_fault_and_stops_no_export(
     trained: Run, parts: Path, tmp_path: Path
 ) -> None:
@@ -650,6 +656,7 @@ def test_a_test_photo_of_another_shape_is_a_fault_and_stops_no_export(
     assert parity.images == 24 + 12
 
 
+@pytest.mark.long
 def test_a_run_that_catches_nothing_is_not_waved_on_to_export(
     trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -715,6 +722,7 @@ def test_runs_are_compared_side_by_side_with_what_differs(
     assert "its evaluation is damaged" in line
 
 
+@pytest.mark.long
 def test_calibrating_anew_removes_the_figures_of_the_former_limit(
     parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -729,6 +737,7 @@ def test_calibrating_anew_removes_the_figures_of_the_former_limit(
     assert "inspector-model calibrate" in line
 
 
+@pytest.mark.long
 def test_a_station_without_torch_is_told_what_to_install(trained: Run, tmp_path: Path) -> None:
     output = tmp_path / "disc.onnx"
     assert main(["export", "--precision", "fp32", str(trained.folder), "-o", str(output)]) == 0
@@ -764,6 +773,7 @@ def test_right_aligned_12_bit_photos_are_refused(
     assert "12-bit" in line
 
 
+@pytest.mark.long
 def test_16_bit_tiff_photos_train_like_their_8_bit_twins(tmp_path: Path) -> None:
     for i in range(12):
         image = draw_part(i)[0]

@@ -194,6 +194,7 @@ def test_a_lesson_reads_each_of_its_photos_once(
         assert opened[path] == 2, path
 
 
+@pytest.mark.long
 def test_the_parent_run_is_left_as_it_was(
     judged: Run, labelled: Path, tmp_path: Path, taught: Report
 ) -> None:
@@ -272,6 +273,7 @@ def test_taught_parts_raise_the_limit_only_when_asked(
     assert again.run.outcome().calibration == again.manifest.calibration
 
 
+@pytest.mark.long
 def test_one_odd_part_does_not_blind_the_model(judged: Run, tmp_path: Path) -> None:
     good = write_labelled(tmp_path / "good", 4)
     odd = draw_part(3)[0]
@@ -563,6 +565,7 @@ def test_moved_photos_are_found_with_data(
         child.photos(moved)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", ["backbone features", "teaching", "proving parity"])
 def test_an_interrupt_leaves_nothing_half_done(
     stage: str, roomy: Run, labelled: Path, tmp_path: Path

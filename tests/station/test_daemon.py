@@ -17,6 +17,7 @@ from tests import running, tiny, videos
 from tests.stations import free_ports
 
 
+@pytest.mark.long
 def test_unreadable_picture_is_a_fault_of_that_part(tmp_path, bundle_path, parts):
     (parts / "000a.png").write_bytes((parts / "000.png").read_bytes()[:60])
     heard = running.judge_all(
@@ -29,6 +30,7 @@ def test_unreadable_picture_is_a_fault_of_that_part(tmp_path, bundle_path, parts
     ]
 
 
+@pytest.mark.long
 def test_file_name_that_is_not_utf8_is_one_part_like_any(tmp_path, bundle_path, parts):
     (parts / "000.png").rename(parts / os.fsdecode(b"m\xff.png"))
     (parts / os.fsdecode(b"n\xfe.png")).write_bytes(b"no picture")
@@ -44,6 +46,7 @@ def test_file_name_that_is_not_utf8_is_one_part_like_any(tmp_path, bundle_path, 
     assert [heatmap.message.part_id for heatmap in heard.heatmaps] == ["001.png", r"m\udcff.png"]
 
 
+@pytest.mark.long
 def test_video_that_breaks_off_is_one_fault_and_the_end(tmp_path, bundle_path):
     path = tmp_path / "line.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 64))
@@ -213,6 +216,7 @@ def test_second_signal_leaves_at_once(tmp_path):
         assert "Halted" not in daemon.log
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_while_it_waits_for_a_subscriber_stops_it(station, number):
     with running.running(station, "--wait-for-subscriber", "60") as daemon:

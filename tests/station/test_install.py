@@ -176,6 +176,7 @@ def test_an_installed_bundle_judges_at_once_and_after_a_crash(tmp_path, made):
         until(lambda: names(tmp_path) == [])
 
 
+@pytest.mark.long
 def test_what_is_refused_leaves_everything_as_it_was(tmp_path, made):
     one = made("1")
     station = write(tmp_path, one)

@@ -115,6 +115,7 @@ def test_a_changed_station_file_is_asked_about_until_somebody_answers(tmp_path, 
     assert kept(tmp_path) == RecipeInForce(LINE, "b", "c")
 
 
+@pytest.mark.long
 def test_run_recipe_answers_for_a_recipe_that_is_gone(tmp_path, bundle_path):
     path = station_file(tmp_path, bundle_path, names="ac")
     with contextlib.closing(Journal(tmp_path / "journal")) as journal:
@@ -265,6 +266,7 @@ def test_a_recipe_is_recorded_before_the_first_verdict_that_it_gave(monkeypatch)
     assert disk.written == ["b", "c", "1 PASS"]
 
 
+@pytest.mark.long
 def test_a_reload_says_what_of_the_station_file_is_not_in_force(tmp_path, bundle_path):
     path = station_file(tmp_path, bundle_path)
     with running.running(path) as daemon, Commander(daemon.commands) as plc:

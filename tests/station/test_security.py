@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 
+import pytest
 import yaml
 import zmq
 
@@ -55,6 +56,7 @@ def test_station_with_keys_serves_its_peers_alone(parties, tmp_path, bundle_path
         assert daemon.child.wait(20) == 0, daemon.log
 
 
+@pytest.mark.long
 def test_station_does_not_start_with_keys_or_bundles_it_cannot_trust(
     parties, tmp_path, bundle_path
 ):

@@ -46,6 +46,7 @@ def without_terminal(station: Path) -> Iterator[running.Running]:
             child.kill()
 
 
+@pytest.mark.long
 def test_hang_up_without_a_terminal_reads_the_bundles_again(tmp_path, bundle_path, parts):
     camera = running.folder_camera(parts, trigger="software", loop=True)
     station = running.write_station(tmp_path / "s.yaml", bundle_path, camera)
@@ -77,6 +78,7 @@ os.execv(sys.executable, [sys.executable, "-m", "inspector", "run", sys.argv[2],
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [(), ("--stop-on-stdin-eof",)])
 def test_a_closed_terminal_stops_the_station_in_order(tmp_path, bundle_path, parts, options):
     sockets = fixed()

@@ -70,6 +70,7 @@ def test_bundle_for_another_input_size(tmp_path, parts):
     refused(station, 11, "odd.onnx: graph input has shape (64, 64, 3)")
 
 
+@pytest.mark.long
 def test_check_finds_a_bundle_for_another_picture(tmp_path, parts):
     wide = {"height": 64, "width": 64, "aspect": 2.0}
     bundle = tiny.write_bundle(tmp_path / "wide.onnx", geometry=wide)
@@ -109,6 +110,7 @@ def test_moved_golden_image(tmp_path, parts):
     refused(station, 12, "known photo 'good' (golden image) scores 0.000000")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_provider_that_is_not_here(tmp_path, bundle_path, parts, provider, monkeypatch):
     if Path("/dev/nvidiactl").exists():

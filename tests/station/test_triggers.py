@@ -410,6 +410,7 @@ def test_station_that_stood_still_takes_no_picture_for_what_it_missed(station):
     assert (after.verdict.value, after.reason) == ("FAIL", "anomaly")
 
 
+@pytest.mark.long
 def test_commands_of_the_last_moments_are_answered(station):
     with running.running(station, program=SLOW_JUDGE) as daemon, ready(daemon) as plc:
         threading.Timer(0.1, daemon.child.send_signal, (signal.SIGTERM,)).start()

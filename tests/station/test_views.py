@@ -75,8 +75,13 @@ def test_history_has_what_was_judged_the_newest_first(line):
         entries = list(viewer.history())
     assert [entry.verdict for entry in entries] == line.judged[::-1]
     assert all(entry.marks == entry.delivered == () for entry in entries)
-    # The rejects are kept; of the passed parts the judged region is still in memory.
-    assert all(entry.has_picture for entry in entries)
+    # The rejects are kept, a moment after their verdicts; of the passed parts the judged region is
+    # still in memory.
+    with line.viewer() as viewer:
+        deadline = time.monotonic() + 20
+        while not all(entry.has_picture for entry in viewer.history()):
+            assert time.monotonic() < deadline, "a part has no picture"
+            time.sleep(0.05)
     assert numbers(line, camera="live") == [7]
     assert numbers(line, verdicts=[Verdict.FAIL]) == [6, 4, 2]
     assert numbers(line, part_id="S/N 3") == [7, 3]

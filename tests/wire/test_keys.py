@@ -298,6 +298,7 @@ def test_signing_key_with_a_password_or_of_another_kind_is_refused(tmp_path):
         load_signing_key(secret)
 
 
+@pytest.mark.long
 def test_commands_end_with_the_codes_of_their_errors(tmp_path, bundle_path):
     folder = tmp_path / "keys"
     (code, out, _), (signing, _, _) = running.at_once(

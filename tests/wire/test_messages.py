@@ -191,6 +191,7 @@ def test_page_names_every_field_reason_and_state():
     assert {name for name in names if name and f"`{name}`" not in PAGE} == set()
 
 
+@pytest.mark.long
 def test_trigger_written_from_the_page_alone_gets_its_verdict(tmp_path, bundle_path):
     program = re.search(TRIGGER, PAGE, re.DOTALL)
     script = tmp_path / "stranger.py"
@@ -223,6 +224,7 @@ def test_trigger_written_from_the_page_alone_gets_its_verdict(tmp_path, bundle_p
         assert daemon.child.wait(running.START_S) == 0, daemon.log
 
 
+@pytest.mark.long
 def test_subscriber_written_from_the_page_alone_gets_every_verdict(tmp_path, bundle_path):
     program = re.search(r"```python\n(import json, sys, zmq.*?)```", PAGE, re.DOTALL)
     script = tmp_path / "stranger.py"

@@ -381,6 +381,7 @@ def test_script_of_ten_thousand_steps_is_no_message_too_long(faulty: Script) -> 
         assert grab(camera, 5000).image.shape == (48, 64, 3)
 
 
+@pytest.mark.long
 def test_each_blemish_is_in_the_picture(faulty: Script) -> None:
     kinds = ["frames", "black", "overexposed", "blurred", "frozen", "frozen"]
     camera = Faulty(faulty(*[{"do": kind, "count": 1} for kind in kinds], path=None, seed=3))

@@ -46,6 +46,7 @@ def test_camera_shows_what_draw_draws() -> None:
         assert truth(part_id, 9, 0.5) == part.truth
 
 
+@pytest.mark.long
 def test_another_process_draws_and_knows_the_same() -> None:
     code = (
         "import hashlib\n"

@@ -114,6 +114,7 @@ def test_position_noise_moves_a_part_as_far_as_it_says() -> None:
     assert (away < 52).all()
 
 
+@pytest.mark.long
 def test_simulate_draws_a_family(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "board"
     options = ["--good", "2", "--test-good", "1", "--defective", "8", "--family", "board"]

@@ -157,6 +157,7 @@ def test_a_texture_gets_defects_everywhere() -> None:
     assert counts.max() < len(made) / 9 * 2
 
 
+@pytest.mark.long
 def test_sizes_and_strengths_are_graded(parts: list[Frame8]) -> None:
     side = (160 * 240) ** 0.5
     extents, levels = [], []
@@ -191,6 +192,7 @@ def board(height: int = 240, width: int = 320, seed: int = 0, border: int = 0) -
     return photo.clip(0, 255).astype(np.uint8)
 
 
+@pytest.mark.long
 def test_every_misplaced_kind_is_drawn_where_parts_stand_out() -> None:
     photos = [board(seed=seed) for seed in range(42)]
     made = list(defective(photos, 1))

@@ -189,6 +189,7 @@ def both_sorts(images: Images) -> bool:
     return bool(truth.any() and not truth.all())
 
 
+@pytest.mark.long
 @slowly
 @given(exact_images)
 def test_pixel_auroc_is_scikit_learns(images: Images) -> None:

@@ -319,6 +319,7 @@ def test_report_says_what_was_found(judged: Evaluation, tmp_path: Path) -> None:
     assert lowest.path in page.text
 
 
+@pytest.mark.long
 def test_report_without_misses_shows_the_narrowest(root: Path, tmp_path: Path) -> None:
     strict = evaluate(open_test(root), learn_mean(root, limit=1.0), GEOMETRY, root=root)
     page = report(strict, tmp_path)

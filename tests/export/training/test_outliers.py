@@ -183,6 +183,7 @@ def test_suspects_are_left_out_and_the_rest_is_learnt_from_the_features_that_are
     assert asked[0].calibration.good_parts == 26
 
 
+@pytest.mark.long
 def test_training_without_suspects_can_be_resumed(soiled: Path, tmp_path: Path) -> None:
     settings = QUICK.model_copy(update={"epochs": 0})
 

@@ -142,6 +142,7 @@ def test_a_moved_file_is_named_by_weights(
         load_scorer(run, CPU, other)
 
 
+@pytest.mark.long
 def test_training_goes_on_with_a_moved_file_and_no_other(
     own: Run, parts: Path, network: Path, tmp_path: Path
 ) -> None:

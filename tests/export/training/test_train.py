@@ -56,6 +56,7 @@ def test_same_seed_gives_the_same_model(parts: Path, trained: Run, tmp_path: Pat
     assert_same_model(trained, fit(parts, tmp_path / "again"))
 
 
+@pytest.mark.long
 def test_another_seed_gives_another_model(parts: Path, trained: Run, tmp_path: Path) -> None:
     other = fit(parts, tmp_path / "other", seed=1)
     key = "descriptor.weight"
@@ -97,6 +98,7 @@ def test_interrupted_then_resumed_equals_uninterrupted(
     assert not list(folder.glob("features-*"))
 
 
+@pytest.mark.long
 def test_a_mapped_cache_gives_the_same_model(parts: Path, trained: Run, tmp_path: Path) -> None:
     assert_same_model(trained, fit(parts, tmp_path / "mapped", cache_gb=0.0))
     assert not list((tmp_path / "mapped").glob("features-*"))

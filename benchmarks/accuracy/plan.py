@@ -17,7 +17,7 @@ from torchvision import models
 from benchmarks.accuracy.methods import METHODS, OURS, Method
 from benchmarks.checkout import RESULTS
 from export.data.dataset import Sample, fingerprint, open_good, open_test
-from export.data.layouts import list_photos
+from export.data.photo_folders import list_photos
 from export.data.photos import load_sample
 from export.model.backbone import SPECS, Backbone
 from export.settings import BackboneName, TrainSettings, typed

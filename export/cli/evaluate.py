@@ -37,7 +37,8 @@ def run(options: argparse.Namespace) -> int:
 
     from export.bundle.describe import say_figure
     from export.data.dataset import open_test
-    from export.data.layouts import WHOLE, UnclearLayoutError
+    from export.data.doubts import UnclearLayoutError
+    from export.data.layouts import WHOLE
     from export.evaluation.advice import advise
     from export.evaluation.evaluate import evaluate
     from export.evaluation.held_out import read_good_pictures

@@ -154,7 +154,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _left_out(options: argparse.Namespace) -> tuple[str, ...]:
     """What ``--leave-out`` names, relative to the data folder. Raises :class:`DatasetError`."""
-    from export.data.layouts import list_photos
+    from export.data.photo_folders import list_photos
 
     named: list[Path] = []
     for path in options.leave_out:

@@ -15,18 +15,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from export.data.layouts import (
-    GOOD,
-    WHOLE,
-    Layout,
-    Selection,
-    UnclearLayoutError,
-    is_twin,
-    list_photos,
-    photos_of_parts,
-    recognise,
-    twin_of,
-)
+from export.data.doubts import UnclearLayoutError
+from export.data.layouts import GOOD, WHOLE, Layout, Selection, recognise
+from export.data.photo_folders import is_twin, list_photos, photos_of_parts, twin_of
 from inspector.errors import (
     DatasetError,
     ImageError,

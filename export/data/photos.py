@@ -16,7 +16,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from export.data.dataset import FEWEST_GOOD_PARTS, Mask, Sample, read_mask
-from export.data.layouts import GOOD, list_photos
+from export.data.layouts import GOOD
+from export.data.photo_folders import list_photos
 from export.settings import ONE_ASPECT
 from inspector.errors import (
     ConfigError,

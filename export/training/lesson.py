@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from export.data.dataset import digest_file, fingerprint, open_layout
-from export.data.layouts import GOOD, Layout, list_photos, refuse_unless_good_only
+from export.data.doubts import refuse_unless_good_only
+from export.data.layouts import GOOD, Layout
+from export.data.photo_folders import list_photos
 from export.data.photos import MOST_KEPT, Index, KeptFiles, PhotoFile, group_copies
 from export.training.run import Run
 from export.training.teacher import split_added

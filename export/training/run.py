@@ -18,7 +18,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from export.data.dataset import digest_file, fingerprint, open_good
-from export.data.layouts import Selection, UnclearLayoutError
+from export.data.doubts import UnclearLayoutError
+from export.data.layouts import Selection
 from export.settings import ONE_SCALE, TrainSettings
 from inspector.detection.manifest import Calibration, Exposure, Extension
 from inspector.errors import OutputError, RunError, TrainingError

@@ -18,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 from export.data.dataset import open_good
-from export.data.layouts import list_photos
+from export.data.photo_folders import list_photos
 from inspector.cameras.folder import list_images
 from inspector.cli import judge, tune
 from inspector.detection.detector import Detector

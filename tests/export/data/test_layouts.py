@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.data.dataset import open_good, open_layout, open_test
+from export.data.doubts import refuse_unless_good_only
 from export.data.folder_names import sound
-from export.data.layouts import GOOD, Selection, refuse_unless_good_only
+from export.data.layouts import GOOD, Selection
 from export.data.photos import load_sample
 from inspector.errors import DatasetError, MaskError
 from inspector.imaging.geometry import Geometry

@@ -213,15 +213,27 @@ class _Stream(BaseHTTPRequestHandler):
         pass
 
 
+class _Camera(ThreadingHTTPServer):
+    def process_request(self, request, client_address):
+        """Serve a client in a thread that bears the name of the one that takes clients."""
+        name = f"{threading.current_thread().name} request"
+        told = (request, client_address)
+        threading.Thread(
+            target=self.process_request_thread, args=told, name=name, daemon=True
+        ).start()
+
+
 class Plug:
     """Plugs the network camera in and out."""
 
     def __init__(self, port: int = 0, answers_after_s: float = 0.0) -> None:
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), _Stream)
+        self.server = _Camera(("127.0.0.1", port), _Stream)
         self.server.unplugged = threading.Event()
         self.server.answers_after_s = answers_after_s
         self.port = self.server.server_address[1]
-        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
+        self._thread = threading.Thread(
+            target=self.server.serve_forever, args=(0.05,), name=f"camera-{self.port}"
+        )
         self._thread.start()
 
     def pull(self) -> None:

@@ -22,7 +22,8 @@ const app = {
   /** Whether the person may do what `role` may. */
   may(role) {
     const roles = ["viewer", "operator", "engineer"];
-    return roles.indexOf(app.session.role) >= roles.indexOf(role);
+    // A view may still draw what it had asked for when somebody logs out.
+    return app.session !== null && roles.indexOf(app.session.role) >= roles.indexOf(role);
   },
   /** Say something that passes by itself; `kind`: "done" or "problem". */
   say,
@@ -69,6 +70,8 @@ async function enter() {
   close();
   close = () => {};
   app.session = null;
+  // A view that is still being loaded is for who was here before.
+  shown += 1;
   try {
     app.session = await get("/api/session");
   } catch (error) {

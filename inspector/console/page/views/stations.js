@@ -44,9 +44,10 @@ class Tile {
   #timer = 0;
   #drawnAt = -Infinity;
   #turn = 0;
-  #part = null;
+  /** Of parts, `EPOCH/SEQ`: the one shown, the one whose picture is, and the last one asked for. */
+  #part = "";
   #pictured = "";
-  #refused = "";
+  #asked = "";
   #told = "";
   #closed = false;
   #layers = new PartLayers({ silent: true, flat: 0.6 });
@@ -98,23 +99,35 @@ class Tile {
     const key = part && keyOf(part);
     const known = part && station.pictures.get(key);
     let found = null;
-    if (known && ![this.#pictured, this.#refused].includes(key)) {
+    if (known && ![this.#pictured, this.#asked].includes(key)) {
+      this.#asked = key;
       const loading = loadPart(this.#station, part, { kept: known.kept }).catch(() => null);
       const late = new Promise((done) => setTimeout(done, LONGEST_MS, undefined));
       found = await Promise.race([loading, late]);
-      // It comes with the next turn, unless another part is shown then.
-      if (found === undefined) void loading.then((one) => (free(one), this.drawSoon()));
-      if (found === null) this.#refused = key;
+      if (found === undefined) void loading.then((one) => this.#drawLate(one, part));
     }
-    if (this.#closed || turn !== this.#turn) return free(found);
-    if (found) {
-      this.#layers.draw(found, part);
-      this.#pictured = key;
-    } else if (key !== this.#pictured) {
+    if (this.#closed || turn !== this.#turn) {
+      // It is asked for again if its part is still the one to show.
+      if (found) this.#asked = "";
+      return free(found);
+    }
+    this.#part = key ?? "";
+    if (found) this.#picture(found, part);
+    else if (key !== this.#pictured) {
       this.#layers.clear();
       this.#pictured = "";
     }
     this.#tell(station, part);
+  }
+
+  #drawLate(found, part) {
+    if (found && !this.#closed && this.#part === keyOf(part)) this.#picture(found, part);
+    else free(found);
+  }
+
+  #picture(found, part) {
+    this.#layers.draw(found, part);
+    this.#pictured = keyOf(part);
   }
 
   #tell(station, part) {
@@ -124,7 +137,7 @@ class Tile {
     const told = JSON.stringify([wrong, stop, part && keyOf(part), station?.shift, station?.alive]);
     if (told === this.#told) return;
     this.#told = told;
-    this.node.dataset.state = stop ? "stop" : (wrong?.kind ?? "well");
+    this.node.dataset.state = stop ? "stop" : wrong ? "warning" : "well";
     this.node.dataset.verdict = stop || !part ? "" : part.verdict;
     // A verdict of a station that judges no longer must not look like one that was just given.
     if (stop) {

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,14 @@ def at_once(*commands: Sequence[str | Path]) -> list[tuple[int, str, str]]:
 def inside(*arguments: str | Path) -> tuple[int, str, str]:
     """As ``inspector``, but in this process: half a second less of importing."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.main([str(argument) for argument in arguments])
+    words = [str(argument) for argument in arguments]
+    # The test's own thread may belong to a browser's event loop, and the command starts its own.
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        ThreadPoolExecutor(1) as thread,
+    ):
+        code = thread.submit(cli.main, words).result()
     return code, out.getvalue(), err.getvalue()
 
 

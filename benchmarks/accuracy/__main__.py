@@ -55,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"accuracy: error: {error}", markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
     except KeyboardInterrupt:
+        if store:
+            store.drop_unfinished()
         where = f" in {store.folder}" if store else ""
         console.print(
             f"accuracy: interrupted; finished cells are kept{where}, the same command goes on",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,6 +56,12 @@ class Store:
     def keep(self, cell: Cell, result: dict[str, Any]) -> None:
         write_output(self.path(cell), json.dumps(result, indent=1))
 
+    def drop_unfinished(self) -> None:
+        """Remove this process's folders of cells in progress that a Ctrl-C left behind."""
+        # Ctrl-C may come while a folder is made or removed, when no `with` looks after it.
+        for folder in self.folder.glob(f"{_in_progress()}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
     def _stem(self, cell: Cell) -> str:
         text = json.dumps(cell.spec(), sort_keys=True)
         slug = re.sub(r"[^A-Za-z0-9_]+", "_", cell.category.name)[:40]
@@ -61,9 +69,13 @@ class Store:
         return f"{slug}-{cell.entry.method}-{cell.settings.seed}-{digest}"
 
 
+def _in_progress() -> str:
+    return f"in-progress-{os.getpid()}-"
+
+
 def measure(cell: Cell, work: Path, on_step: Callable[[Step], None]) -> dict[str, Any]:
     """Train in a folder of its own below ``work``, then judge the test photos."""
-    with tempfile.TemporaryDirectory(dir=work, prefix="in-progress-") as folder:
+    with tempfile.TemporaryDirectory(dir=work, prefix=_in_progress()) as folder:
         trained = cell.method.fit(cell.category.root, Path(folder), cell.settings, on_step)
         figures = judge(cell.category, trained, on_step)
     chosen = trained.settings

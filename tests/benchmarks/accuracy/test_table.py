@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -252,6 +253,18 @@ def test_an_interrupt_loses_only_the_cell_in_progress(
     assert f"{kept} of 6 cells reused" in capfd.readouterr().err
     old = figures(measured)
     assert figures(tmp_path) == {key: old[key] for key in figures(tmp_path)}
+
+
+def test_a_folder_that_a_ctrl_c_left_behind_is_removed(tmp_path: Path) -> None:
+    store = cells.Store(tmp_path, any_code=False)
+    (tmp_path / f"in-progress-{os.getpid()}-x" / "run").mkdir(parents=True)
+    (tmp_path / "in-progress-1-of-another-process").mkdir()
+    (tmp_path / "kept.json").write_text("{}")
+    store.drop_unfinished()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "in-progress-1-of-another-process",
+        "kept.json",
+    }
 
 
 def test_a_failing_cell_says_why_and_the_others_go_on(

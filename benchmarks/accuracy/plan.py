@@ -12,7 +12,6 @@ from typing import Any, get_args
 
 import torch
 from pydantic import ValidationError
-from torchvision import models
 
 from benchmarks.accuracy.methods import METHODS, OURS, Method
 from benchmarks.checkout import RESULTS
@@ -263,6 +262,9 @@ def find_backbones(wanted: Sequence[str], shared: Overrides) -> tuple[dict[str, 
         try:
             in_a_package = SPECS[name].weights.endswith("-pytorch-model")
             if made.weights is None and not in_a_package:
+                # It takes seconds to import, which the networks in packages do without.
+                from torchvision import models
+
                 # Looked for here first: a benchmark downloads nothing by itself.
                 file = Path(models.get_model_weights(name).IMAGENET1K_V1.url).name
                 if not (Path(torch.hub.get_dir()) / "checkpoints" / file).exists():

@@ -6,11 +6,10 @@ import hashlib
 import importlib
 import os
 import pickle
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -19,10 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision import models
-from torchvision.models.feature_extraction import create_feature_extractor
-from torchvision.ops.misc import Conv2dNormActivation
 
+from export.model.efficientnet_lite import EfficientNetLite
 from export.model.network_file import IMAGENET, NetworkFile
 from export.settings import BackboneName
 from inspector.errors import WeightsError
@@ -67,111 +64,6 @@ def prefix(scale: float) -> str:
     return "" if scale == 1.0 else "half/"
 
 
-class LiteBlock(nn.Module):
-    """Inverted bottleneck without squeeze-and-excitation (EfficientNet-Lite), TF "SAME" padding."""
-
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, expand: int) -> None:
-        super().__init__()
-        hidden = c_in * expand
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        if expand != 1:
-            layers["expand"] = _conv_norm(c_in, hidden, 1, 1)
-        if stride == 2:
-            layers["pad"] = nn.ZeroPad2d(((kernel - 2) // 2, (kernel - 1) // 2) * 2)
-        layers["depthwise"] = _conv_norm(hidden, hidden, kernel, stride, groups=hidden)
-        layers["project"] = _conv_norm(hidden, c_out, 1, 1, activation=None)
-        self.layers = nn.Sequential(layers)
-        self.residual = stride == 1 and c_in == c_out
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x``: float ``[N, C, H, W]``."""
-        out = cast(Tensor, self.layers(x))
-        return out + x if self.residual else out
-
-
-class EfficientNetLite(nn.Module):
-    """EfficientNet-Lite up to stride 16, the part that CFA reads.
-
-    ``widths``: channels at strides 2, 4, 8, 16 (first half) and 16; ``blocks``: how many blocks the
-    last four of these have. Padding is that of TensorFlow's "SAME" for input sides that are
-    multiples of 32.
-    """
-
-    def __init__(
-        self, widths: tuple[int, int, int, int, int], blocks: tuple[int, int, int, int]
-    ) -> None:
-        super().__init__()
-        two, four, eight, middle, sixteen = widths
-        self.stem = nn.Sequential(
-            OrderedDict(pad=nn.ZeroPad2d((0, 1, 0, 1)), conv=_conv_norm(3, 32, 3, 2))
-        )
-        self.stride_2 = LiteBlock(32, two, 3, 1, 1)
-        self.stride_4 = nn.Sequential(*_stage(two, four, 3, 2, blocks[0]))
-        self.stride_8 = nn.Sequential(*_stage(four, eight, 5, 2, blocks[1]))
-        self.stride_16 = nn.Sequential(
-            *_stage(eight, middle, 3, 2, blocks[2]), *_stage(middle, sixteen, 5, 1, blocks[3])
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x``: float RGB ``[N, 3, H, W]``."""
-        x = self.stride_4(self.stride_2(self.stem(x)))
-        return cast(Tensor, self.stride_16(self.stride_8(x)))
-
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Take the published key names (``_blocks.3._bn1.weight``) as well as our own."""
-        if "_conv_stem.weight" in state_dict:
-            state_dict = {
-                ours: state_dict[theirs]
-                for ours in self.state_dict()
-                if (theirs := self._published_key(ours)) in state_dict
-            }
-        return super().load_state_dict(state_dict, strict, assign)
-
-    def _published_key(self, ours: str) -> str:
-        stage, _, rest = ours.partition(".")
-        if stage == "stem":
-            return rest.replace("conv.0.", "_conv_stem.").replace("conv.1.", "_bn0.")
-        first = {"stride_2": 0, "stride_4": 1}
-        first["stride_8"] = first["stride_4"] + len(self.stride_4)
-        first["stride_16"] = first["stride_8"] + len(self.stride_8)
-        number = first[stage]
-        if stage != "stride_2":
-            index, _, rest = rest.partition(".")
-            number += int(index)
-        _, layer, part, name = rest.split(".")
-        names = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1")}
-        published = names.get(layer, ("_project_conv", "_bn2"))[int(part)]
-        return f"_blocks.{number}.{published}.{name}"
-
-
-def _stage(c_in: int, c_out: int, kernel: int, stride: int, blocks: int) -> Iterator[LiteBlock]:
-    for number in range(blocks):
-        first = number == 0
-        yield LiteBlock(c_in if first else c_out, c_out, kernel, stride if first else 1, 6)
-
-
-def _conv_norm(
-    c_in: int,
-    c_out: int,
-    kernel: int,
-    stride: int,
-    *,
-    groups: int = 1,
-    activation: Callable[..., nn.Module] | None = nn.ReLU6,
-) -> nn.Module:
-    block: nn.Module = Conv2dNormActivation(
-        c_in,
-        c_out,
-        kernel,
-        stride,
-        padding=0 if stride == 2 else kernel // 2,
-        groups=groups,
-        norm_layer=lambda width: nn.BatchNorm2d(width, eps=1e-3),
-        activation_layer=activation,
-    )
-    return block
-
-
 def _lite(
     number: int, widths: tuple[int, int, int, int, int], blocks: tuple[int, int, int, int]
 ) -> Spec:
@@ -184,33 +76,38 @@ def _lite(
     )
 
 
+def _torchvision() -> Any:
+    """``torchvision.models``, which takes seconds to import and only its own networks need."""
+    return importlib.import_module("torchvision.models")
+
+
 SPECS: dict[BackboneName, Spec] = {
     "efficientnet_lite0": _lite(0, (16, 24, 40, 80, 112), (2, 2, 3, 3)),
     "efficientnet_lite1": _lite(1, (16, 24, 40, 80, 112), (3, 3, 4, 4)),
     "efficientnet_lite2": _lite(2, (16, 24, 48, 88, 120), (3, 3, 4, 4)),
     "resnet18": Spec(
-        models.resnet18,
+        lambda: _torchvision().get_model("resnet18"),
         {4: "layer1", 8: "layer2", 16: "layer3"},
         {4: 64, 8: 128, 16: 256},
         IMAGENET,
         "ResNet18_Weights.IMAGENET1K_V1",
     ),
     "wide_resnet50_2": Spec(
-        models.wide_resnet50_2,
+        lambda: _torchvision().get_model("wide_resnet50_2"),
         {4: "layer1", 8: "layer2", 16: "layer3"},
         {4: 256, 8: 512, 16: 1024},
         IMAGENET,
         "Wide_ResNet50_2_Weights.IMAGENET1K_V1",
     ),
     "efficientnet_b5": Spec(
-        models.efficientnet_b5,
+        lambda: _torchvision().get_model("efficientnet_b5"),
         {4: "features.2", 8: "features.3", 16: "features.5"},
         {4: 40, 8: 64, 16: 176},
         IMAGENET,
         "EfficientNet_B5_Weights.IMAGENET1K_V1",
     ),
     "vgg19_bn": Spec(
-        models.vgg19_bn,
+        lambda: _torchvision().get_model("vgg19_bn"),
         {4: "features.25", 8: "features.38", 16: "features.51"},
         {4: 256, 8: 512, 16: 512},
         IMAGENET,
@@ -303,9 +200,8 @@ def _published(
 ) -> fx.GraphModule:
     network = spec.build().eval()
     _load(network, path, name)
-    wanted = {spec.nodes[stride]: f"stride_{stride}" for stride in strides}
-    # Torchvision leaves its own blocks whole; tracing again opens them for the ONNX graph.
-    traced = fx.symbolic_trace(create_feature_extractor(network, wanted))
+    traced = fx.symbolic_trace(network)
+    _cut(traced, {f"stride_{stride}": spec.nodes[stride] for stride in strides})
     _fold_norms(traced.eval())
     traced.requires_grad_(False)
     return traced
@@ -314,6 +210,22 @@ def _published(
 def at_scale(pictures: Tensor, scale: float) -> Tensor:
     """Float ``[N, 3, H, W]`` at full resolution, or the mean of each 2x2 pixels at half."""
     return pictures if scale == 1.0 else F.avg_pool2d(pictures, 2)
+
+
+def _cut(network: fx.GraphModule, outputs: dict[str, str]) -> None:
+    """Let a traced network return what some of its modules return, and end there.
+
+    ``outputs``: name in the dict that it returns → path of the module.
+    """
+    last: dict[str, fx.Node] = {}
+    for node in network.graph.nodes:
+        inside = node.meta.get("nn_module_stack", {})
+        last.update({name: node for name, path in outputs.items() if path in inside})
+    (end,) = network.graph.find_nodes(op="output")
+    end.args = (last,)
+    network.graph.eliminate_dead_code()
+    network.delete_all_unused_submodules()
+    network.recompile()
 
 
 def _fold_norms(network: fx.GraphModule) -> None:
@@ -345,7 +257,7 @@ def _find_weights(name: BackboneName, spec: Spec) -> Path:
             ) from None
         holder = getattr(package, f"{name.title().replace('_', '')}ModelFile")
         return Path(holder.get_model_file_path())
-    weights = models.get_weight(spec.weights)
+    weights = _torchvision().get_weight(spec.weights)
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / Path(weights.url).name
     if not path.exists():

@@ -17,7 +17,6 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter1d
-from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 
 from export.settings import TrainSettings
@@ -347,6 +346,9 @@ def _kmeans(points: Tensor, items: int, seed: int) -> Tensor:
     if items >= len(points):
         # With more items than points, the points themselves are the centres, repeated.
         return points[torch.arange(items, device=points.device) % len(points)]
+    # It takes two seconds to import, and the default bank does without.
+    from sklearn.cluster import MiniBatchKMeans
+
     fitted = MiniBatchKMeans(items, random_state=seed, n_init=1, batch_size=4096).fit(
         points.cpu().double().numpy()
     )

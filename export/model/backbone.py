@@ -184,6 +184,17 @@ class Backbone:
         Each is float32 ``[N, C, H/p, W/p]`` with p = ``patch_px``; H and W are multiples of 32. For
         those of an ONNX file see :meth:`check_size`.
         """
+        # On a CPU the maps of one picture stay in its caches, which those of several leave.
+        at_once = 1 if device.type == "cpu" else max(len(images), 1)
+        parts = [
+            self._maps(images[start : start + at_once], device)
+            for start in range(0, max(len(images), 1), at_once)
+        ]
+        return [
+            torch.cat(level) if len(level) > 1 else level[0] for level in zip(*parts, strict=True)
+        ]
+
+    def _maps(self, images: npt.NDArray[np.uint8], device: torch.device) -> list[Tensor]:
         x = torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).to(device)
         x = x.permute(0, 3, 1, 2).float()
         mean = torch.tensor(self.mean, device=device).view(1, 3, 1, 1)

@@ -36,6 +36,9 @@ AXES_PATCHES = 1024
 CHUNK = 8192
 """Patches compared with the bank at a time, which bounds memory."""
 
+AT_ONCE = 2048
+"""Patches compared with new items of the coreset at a time: their distances fit into caches."""
+
 
 def pool(maps: list[Tensor]) -> Levels:
     """Local average of section III-A: 3×3, stride 1, zero padding counted."""
@@ -425,8 +428,8 @@ def farthest_first(points: Tensor, items: int) -> Tensor:
         fresh = fresh[: items - count]
         chosen.append(fresh)
         count += len(fresh)
-        for start in range(0, len(points), 16_384):
-            part = slice(start, start + 16_384)
+        for start in range(0, len(points), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
             distance = torch.addmm(norms[fresh], points[part], points[fresh].T, alpha=-2.0)
             nearest = distance.amin(dim=1) + norms[part]
             best[part] = torch.minimum(best[part], nearest)

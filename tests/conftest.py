@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from inspector.wire.publisher import Publisher
-from tests import running, tiny
+from tests import commands, running, tiny
 from tests.parties import Parties
 from tests.stations import Recorded
 
@@ -86,17 +86,44 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Groups(config, log)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def server_of_commands() -> Iterator[None]:
+    """It ends with the last test."""
+    yield
+    commands.SERVER.end()
+
+
 @pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
     """Threads, child processes and shared memory of a test must be gone when it ends."""
     threads = set(threading.enumerate())
-    children = set(psutil.Process().children(recursive=True))
+    children = set(_children())
     yield
     deadline = time.monotonic() + 10.0
     while left := _left(threads, children):
         if time.monotonic() > deadline:
             pytest.fail(f"left behind: {left}")
         time.sleep(0.02)
+
+
+def _children() -> list[psutil.Process]:
+    """Child processes with all their own, but for the server of commands."""
+    own = psutil.Process()
+    if not Path("/proc/self/task").is_dir():
+        return own.children(recursive=True)
+    # What psutil does looks at every process of the machine, at the start and end of every test.
+    found: list[psutil.Process] = []
+    parents = [own.pid]
+    server = commands.SERVER.child
+    while parents:
+        for file in Path(f"/proc/{parents.pop()}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                for pid in map(int, file.read_text().split()):
+                    parents.append(pid)
+                    if server is None or pid != server.pid:
+                        with contextlib.suppress(psutil.Error):
+                            found.append(psutil.Process(pid))
+    return found
 
 
 def _left(threads: set[threading.Thread], children: set[psutil.Process]) -> list[str]:
@@ -107,7 +134,7 @@ def _left(threads: set[threading.Thread], children: set[psutil.Process]) -> list
         for thread in threading.enumerate()
         if thread not in threads and thread.name not in shared
     ]
-    for child in psutil.Process().children(recursive=True):
+    for child in _children():
         try:
             command = " ".join(child.cmdline())
             # A browser that tests share starts and ends helpers as it likes.
@@ -128,7 +155,8 @@ def shared_memory(pid: int) -> list[str]:
     """The project's shared memory that process ``pid`` has open or mapped (Linux)."""
     if sys.platform != "linux":
         return []
-    mapped = [line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if MEMORY in line]
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    mapped = [line for line in maps.splitlines() if MEMORY in line] if MEMORY in maps else []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
             mapped += [

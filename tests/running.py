@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,17 +25,10 @@ from inspector.client.subscriber import Gap, Heatmap, Subscriber
 from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.wire.messages import StatusMessage, VerdictMessage
 from tests import tiny
-from tests.paths import ROOT
+from tests.commands import Started, environment, start
 
 START_S = 20.0
 FREE = dict.fromkeys(("verdicts", "images", "commands"), "tcp://127.0.0.1:*")
-
-
-def environment() -> dict[str, str]:
-    """For child processes, that they import the packages of this checkout wherever they start."""
-    earlier = os.environ.get("PYTHONPATH")
-    path = str(ROOT) if not earlier else f"{ROOT}{os.pathsep}{earlier}"
-    return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
 def write_parts(folder: Path, *pictures: np.ndarray) -> Path:
@@ -77,22 +70,25 @@ def inspector(*arguments: str | Path) -> tuple[int, str, str]:
 
 def at_once(*commands: Sequence[str | Path]) -> list[tuple[int, str, str]]:
     """Several commands side by side, each to its end."""
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-m", "inspector", *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(),
-        )
-        for arguments in commands
-    ]
-    try:
-        said = [child.communicate(timeout=START_S) for child in children]
-    finally:
-        for child in children:
-            child.kill()
-    return [(child.returncode, *text) for child, text in zip(children, said, strict=True)]
+    with contextlib.ExitStack() as stack:
+        files = [
+            [stack.enter_context(tempfile.TemporaryFile()) for _ in range(2)] for _ in commands
+        ]
+        children = [
+            start(arguments, stdout=out, stderr=err)
+            for arguments, (out, err) in zip(commands, files, strict=True)
+        ]
+        try:
+            codes = [child.wait(timeout=START_S) for child in children]
+        finally:
+            for child in children:
+                child.kill()
+                child.wait()
+        for both in files:
+            for file in both:
+                file.seek(0)
+        said = [[file.read().decode() for file in both] for both in files]
+    return [(code, out, err) for code, (out, err) in zip(codes, said, strict=True)]
 
 
 def inside(*arguments: str | Path) -> tuple[int, str, str]:
@@ -114,7 +110,7 @@ def inside(*arguments: str | Path) -> tuple[int, str, str]:
 class Running:
     """A daemon that runs."""
 
-    def __init__(self, child: subprocess.Popen[bytes], log_path: Path) -> None:
+    def __init__(self, child: Started | subprocess.Popen[bytes], log_path: Path) -> None:
         self.child = child
         self._log_path = log_path
         found = self.wait_for_log(r" listening verdicts=(\S+) images=(\S+)\n")
@@ -150,13 +146,14 @@ class Running:
 def running(station: Path, *options: str, program: str = "") -> Iterator[Running]:
     """``inspector run``, or a ``program`` around it; killed when still there at the end."""
     log = station.with_suffix(".log")
-    command = [sys.executable, "-m", "inspector", "run", str(station), *options]
-    if program:
-        command = [sys.executable, "-c", program, str(station)]
-    with (
-        log.open("wb") as errors,
-        subprocess.Popen(command, stderr=errors, env=environment()) as child,
-    ):
+    with contextlib.ExitStack() as stack:
+        errors = stack.enter_context(log.open("wb"))
+        if program:
+            command = [sys.executable, "-c", program, str(station)]
+            child: Any = subprocess.Popen(command, stderr=errors, env=environment())
+        else:
+            child = start(["run", station, *options], stderr=errors)
+        stack.enter_context(child)
         try:
             yield Running(child, log)
         finally:

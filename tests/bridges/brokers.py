@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ from inspector.bridges.broker import Access
 from inspector.bridges.mqtt import Bridge
 from inspector.bridges.position import PositionFile
 from inspector.config.mqtt_bridge import MqttBridge
-from tests.running import environment
+from tests.commands import Started, start
 from tests.stations import free_ports
 
 TOPIC = "works/line-1"
@@ -186,17 +185,13 @@ def config(station: Any, broker: str, folder: Path, **changes: Any) -> MqttBridg
 
 
 @contextlib.contextmanager
-def process(made: MqttBridge, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def process(made: MqttBridge, folder: Path) -> Iterator[Started | subprocess.Popen[bytes]]:
     """The same as a process of its own; what it logs is in ``bridge.log``."""
     path = folder / "bridge.yaml"
     document = made.model_dump(mode="json", exclude_none=True)
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     with (folder / "bridge.log").open("ab") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "inspector", "bridge", "mqtt", str(path)],
-            stderr=log,
-            env=environment(),
-        )
+        child = start(["bridge", "mqtt", path], stderr=log)
     try:
         yield child
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from inspector.bridges.registers import ByteOrders
 from inspector.bridges.simulated_plc import FunctionBlock, SimulatedPlc, read_values
 from tests import running, tiny
 from tests.bridges.serving import BLOCK, Wire
+from tests.commands import Started, start
 from tests.stations import Relay, free_ports
 
 
@@ -44,7 +44,7 @@ class Line:
         self.station.wait_for_log(r" commands address=(\S+)\n")
         return self.station
 
-    def start_bridge(self, **changes: Any) -> subprocess.Popen[bytes]:
+    def start_bridge(self, **changes: Any) -> Started | subprocess.Popen[bytes]:
         document: dict[str, Any] = {
             "bridge": "modbus",
             "listen": f"127.0.0.1:{self.port}",
@@ -54,11 +54,7 @@ class Line:
         }
         self.bridge_file.write_text(yaml.safe_dump(document | changes), encoding="utf-8")
         self.log = self._stack.enter_context(self.bridge_file.with_suffix(".log").open("wb"))
-        child = subprocess.Popen(
-            [sys.executable, "-m", "inspector", "bridge", "modbus", str(self.bridge_file)],
-            stderr=self.log,
-            env=running.environment(),
-        )
+        child = start(["bridge", "modbus", self.bridge_file], stderr=self.log)
 
         def end() -> None:
             child.kill()

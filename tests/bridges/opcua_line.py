@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -20,8 +19,8 @@ from asyncua.crypto.security_policies import (
 
 from inspector.bridges import machine_vision as mv
 from inspector.bridges.codes import ErrorCode
-from tests import running
 from tests.bridges.lines import Line
+from tests.commands import Started, start
 
 SPACE = 2
 """The namespace of the specification at every bridge: the first after its own."""
@@ -40,7 +39,7 @@ class Opcua:
         self.file = folder / "opcua.yaml"
         self.url = f"opc.tcp://127.0.0.1:{line.port}"
 
-    def start(self, **changes: Any) -> subprocess.Popen[bytes]:
+    def start(self, **changes: Any) -> Started | subprocess.Popen[bytes]:
         document: dict[str, Any] = {
             "bridge": "opcua",
             "listen": f"127.0.0.1:{self.line.port}",
@@ -50,11 +49,7 @@ class Opcua:
         }
         self.file.write_text(yaml.safe_dump(document | changes), encoding="utf-8")
         log = self._stack.enter_context(self.file.with_suffix(".log").open("wb"))
-        child = subprocess.Popen(
-            [sys.executable, "-m", "inspector", "bridge", "opcua", str(self.file)],
-            stderr=log,
-            env=running.environment(),
-        )
+        child = start(["bridge", "opcua", self.file], stderr=log)
 
         def end() -> None:
             child.kill()

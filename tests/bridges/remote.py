@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from inspector.bridges.simulated_io import SimulatedIo
 from inspector.config.modbus_client import RemoteIoBridge, load_modbus
 from tests import running, tiny
 from tests.bridges.cables import Cable
+from tests.commands import Started, start
 from tests.stations import free_ports
 
 PULSE_S = 0.2
@@ -96,13 +96,9 @@ class RemoteLine:
         self.station.wait_for_log(r" commands address=(\S+)\n")
         return self.station
 
-    def start_bridge(self) -> subprocess.Popen[bytes]:
+    def start_bridge(self) -> Started | subprocess.Popen[bytes]:
         self.log = self._stack.enter_context((self._folder / "bridge.log").open("ab"))
-        child = subprocess.Popen(
-            [sys.executable, "-m", "inspector", "bridge", "modbus", str(self.file)],
-            stderr=self.log,
-            env=running.environment(),
-        )
+        child = start(["bridge", "modbus", self.file], stderr=self.log)
 
         def end() -> None:
             child.kill()

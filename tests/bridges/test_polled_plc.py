@@ -6,7 +6,6 @@ import contextlib
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from inspector.bridges.served_plc import PlcMemory, ServedPlc
 from inspector.bridges.simulated_plc import FunctionBlock
 from tests import running, tiny
 from tests.bridges.cables import Cable
+from tests.commands import Started, start
 from tests.stations import free_ports
 
 OFFSET = -200
@@ -59,13 +59,9 @@ class Polled:
     def write(self) -> None:
         self.file.write_text(yaml.safe_dump(self.document), encoding="utf-8")
 
-    def start_bridge(self) -> subprocess.Popen[bytes]:
+    def start_bridge(self) -> Started | subprocess.Popen[bytes]:
         log = self._stack.enter_context((self._folder / "bridge.log").open("ab"))
-        child = subprocess.Popen(
-            [sys.executable, "-m", "inspector", "bridge", "modbus", str(self.file)],
-            stderr=log,
-            env=running.environment(),
-        )
+        child = start(["bridge", "modbus", self.file], stderr=log)
 
         def end() -> None:
             child.kill()

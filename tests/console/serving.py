@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 import yaml
 
 from tests import running, tiny
+from tests.commands import Started, start
 from tests.paths import ROOT
 
 START_S = 30.0
@@ -94,7 +94,7 @@ def addresses(daemon: running.Running) -> dict[str, str]:
 class Served:
     """The page's process; ``client`` asks it without a browser."""
 
-    def __init__(self, child: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, child: Started | subprocess.Popen[bytes], log: Path) -> None:
         self.child = child
         self._log = log
         self.url = self.wait_for_log(r" page=(\S+)")[1]
@@ -127,11 +127,7 @@ def serving(folder: Path, stations: dict[str, dict[str, str]], **keys: Any) -> I
     path, log = folder / "console.yaml", folder / "console.log"
     document = {"stations": stations, "listen": "127.0.0.1:0"} | keys
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
-    command = [sys.executable, "-m", "inspector", "console", str(path)]
-    with (
-        log.open("wb") as errors,
-        subprocess.Popen(command, stderr=errors, env=running.environment()) as child,
-    ):
+    with log.open("wb") as errors, start(["console", path], stderr=errors) as child:
         try:
             served = Served(child, log)
             with served.client:

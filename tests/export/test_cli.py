@@ -69,6 +69,7 @@ def train_arguments(data: Path, output: Path) -> list[str]:
     return ["train", str(data), "-o", str(output), *quick]
 
 
+@pytest.mark.long
 def test_a_person_sees_what_was_taken_for_what_and_can_say_otherwise(
     parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -789,6 +790,7 @@ def test_16_bit_tiff_photos_train_like_their_8_bit_twins(tmp_path: Path) -> None
     assert limits[0] == limits[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("command", "room"), [("export", 1_000_000), ("extend", 2_000), ("extend", 1_000_000)]
 )

@@ -95,6 +95,7 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.long
 def test_taught_parts_pass_and_so_do_others_of_their_kind(taught: Report) -> None:
     assert all(part.before >= 1.0 for part in taught.parts)
     assert all(part.now < 1.0 for part in taught.parts)

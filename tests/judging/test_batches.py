@@ -304,6 +304,7 @@ process.run(load_station(Path(sys.argv[1])), 10.0)
 """
 
 
+@pytest.mark.long
 def test_cameras_with_one_bundle_judge_together_and_each_in_its_order(tmp_path, bundle_path):
     pictures = [tiny.good_picture(), tiny.bad_picture(), tiny.nan_picture()] * 8
     parts = running.write_parts(tmp_path / "parts", *pictures)

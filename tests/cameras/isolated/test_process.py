@@ -361,6 +361,7 @@ def test_password_is_not_in_the_process_list() -> None:
     assert not any("secret" in line for line in seen)
 
 
+@pytest.mark.long
 def test_crashes_leave_no_handle(photos: FolderCamera) -> None:
     camera = CameraProcess(photos)
     handles = []

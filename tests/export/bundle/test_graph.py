@@ -151,6 +151,7 @@ def test_every_backbone_scores_as_in_float64(name: str) -> None:
         np.testing.assert_array_equal(score, anomaly_map.max(axis=(1, 2)))
 
 
+@pytest.mark.long
 @given(
     seed=st.integers(0, 10_000),
     size=st.tuples(st.sampled_from([64, 96]), st.sampled_from([64, 96, 128])),
@@ -343,6 +344,7 @@ def test_nan_before_a_max_pool_reaches_the_score(precision: str) -> None:
     assert np.isnan(score).all()
 
 
+@pytest.mark.long
 def test_graph_is_readable_and_keeps_the_fixed_names(graph: onnx.ModelProto) -> None:
     onnx.checker.check_model(graph, full_check=True)
     names = [node.name for node in graph.graph.node]

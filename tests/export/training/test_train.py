@@ -208,6 +208,7 @@ def test_names_in_heldout_csv_act_on_no_spreadsheet_and_come_back(tmp_path: Path
             )
 
 
+@pytest.mark.long
 def test_a_held_out_part_is_normalised_by_the_others(parts: Path, trained: Run) -> None:
     names, _, scores = trained.held_out_parts()
     images = [cv2.imread(str(parts / name)) for name in names[:3]]
@@ -224,6 +225,7 @@ def test_a_held_out_part_is_normalised_by_the_others(parts: Path, trained: Run) 
     np.testing.assert_allclose(scorer(pictures)[0] * scorer.threshold, expected, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_without_normalisation_distances_are_judged_as_they_are(
     parts: Path, tmp_path: Path
 ) -> None:

@@ -51,7 +51,7 @@ def start(
 ) -> Started | subprocess.Popen[bytes]:
     """``inspector`` with these words; the streams are files or their descriptors."""
     said = [str(word) for word in words]
-    if hasattr(os, "pidfd_open"):
+    if "PYTEST_CURRENT_TEST" in os.environ and SERVER.serves(environment()):
         return SERVER.start(said, [stdin, stdout, stderr])
     command = [sys.executable, "-m", "inspector", *said]
     return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment())
@@ -111,13 +111,23 @@ class Server:
     def __init__(self) -> None:
         self.child: subprocess.Popen[bytes] | None = None
         self._orders: socket.socket | None = None
+        self._read: dict[str, str] = {}
+
+    def serves(self, env: dict[str, str]) -> bool:
+        """Whether a process with these variables can be forked here."""
+        # An interpreter and its loader read these as they start: another value needs another one.
+        read = {key: env[key] for key in env if key.startswith(("PYTHON", "LD_", "MALLOC_"))}
+        if self.child is None:
+            self._read = read
+        return hasattr(os, "pidfd_open") and read == self._read
 
     def start(self, words: list[str], streams: list[BinaryIO | int]) -> Started:
         """A command with standard input, output and error, in the current folder."""
         if self.child is None or self.child.poll() is not None:
             self._begin()
         assert self._orders is not None
-        ours, theirs = socket.socketpair()
+        # Its messages are told apart: the process may have ended before its number is read.
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         files = [stream if isinstance(stream, int) else stream.fileno() for stream in streams]
         order = json.dumps({"words": words, "env": environment(), "cwd": str(Path.cwd())}).encode()
         with theirs:

@@ -30,6 +30,7 @@ from benchmarks.faults import (
     triggers,
 )
 from tests import running
+from tests.paths import ROOT
 from tests.stations import Recorded, verdict
 
 REFUSING = """
@@ -261,7 +262,7 @@ def test_children_import_this_checkout(tmp_path, monkeypatch):
         (tmp_path / "inspector" / f"{name}.py").write_text("raise SystemExit(77)\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert running.environment()["PYTHONPATH"] == f"{running.ROOT}{os.pathsep}{tmp_path}"
+    assert running.environment()["PYTHONPATH"] == f"{ROOT}{os.pathsep}{tmp_path}"
     code, said, _ = running.inspector("--version")
     assert (code, said.strip()) == (0, inspector.__version__)
 

@@ -109,12 +109,13 @@ def no_leaks() -> Iterator[None]:
 def _children() -> list[psutil.Process]:
     """Child processes with all their own, but for the server of commands."""
     own = psutil.Process()
-    if not Path("/proc/self/task").is_dir():
-        return own.children(recursive=True)
-    # What psutil does looks at every process of the machine, at the start and end of every test.
-    found: list[psutil.Process] = []
-    parents = [own.pid]
     server = commands.SERVER.child
+    if next(Path("/proc/self/task").glob("*/children"), None) is None:
+        found = own.children(recursive=True)
+        return [child for child in found if server is None or child.pid != server.pid]
+    # What psutil does looks at every process of the machine, at the start and end of every test.
+    found = []
+    parents = [own.pid]
     while parents:
         for file in Path(f"/proc/{parents.pop()}/task").glob("*/children"):
             with contextlib.suppress(OSError):

@@ -237,6 +237,7 @@ def test_a_camera_whose_every_picture_is_cut_is_error_14(tmp_path, capsys, monke
     assert "camera stream: gives no picture that can be read: the image is " in last
 
 
+@pytest.mark.long
 def test_enter_takes_a_photo(tmp_path):
     command = start("simulator", "-o", tmp_path / "parts", "--manual", stdin=subprocess.PIPE)
     said, err = command.communicate("\n\nq\n\n", timeout=30)

@@ -121,6 +121,7 @@ def test_a_choice_that_no_longer_starts_is_not_used(tmp_path, capsys, caplog):
     assert "OpenVINO" in caplog.text
 
 
+@pytest.mark.long
 def test_a_bundle_whose_verdicts_differ_is_refused(tmp_path, bundle_path, capsys):
     """In other words than the first one's: on the golden pictures, or on one photo in sixty."""
 

@@ -105,6 +105,7 @@ def test_any_bytes(path):
     )
 
 
+@pytest.mark.long
 def test_any_value(path):
     def check(drawn: tuple[int, list[tuple[int, Any]]]) -> None:
         which, changes = drawn

@@ -175,6 +175,7 @@ def test_photos_unlike_the_others_are_named_shown_and_left_out(
     assert {"late/odd-2000.png", "late/odd-2001.png"} <= set(facts.selection.leave_out)
 
 
+@pytest.mark.long
 def test_photos_to_leave_out_may_be_named_in_several_ways(tmp_path: Path) -> None:
     data = soiled_parts(tmp_path / "parts")
     arguments = [*train_arguments(data, tmp_path / "run"), "--leave-out", "003.png"]

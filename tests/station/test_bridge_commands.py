@@ -325,6 +325,7 @@ def test_parts_that_are_no_production_raise_no_alarm(line):
     assert "parts FAIL" in alarm_after("production")
 
 
+@pytest.mark.long
 def test_reset_leads_out_of_an_error_through_the_self_test(tmp_path, bundle_path):
     parts = running.write_parts(tmp_path / "parts", tiny.good_picture())
     bad = running.write_parts(tmp_path / "bad", tiny.bad_picture()) / "000.png"

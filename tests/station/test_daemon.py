@@ -330,6 +330,7 @@ CRASHES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("thread", CRASHES)
 def test_thread_that_dies_ends_the_station_with_an_error(station, thread):
     """A bug in any thread must end the process: a station that is silent looks like a calm one."""

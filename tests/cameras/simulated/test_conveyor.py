@@ -32,6 +32,7 @@ def grab(count: int, **config: object) -> list[tuple[str, np.ndarray]]:
         camera.close()
 
 
+@pytest.mark.long
 def test_same_part_same_picture_at_any_rate() -> None:
     fast, slow = grab(3, seed=5, rate_hz=0.0), grab(3, seed=5, rate_hz=40.0)
     for (one, first), (other, second) in zip(fast, slow, strict=True):
@@ -67,6 +68,7 @@ def test_order_of_drawing_does_not_matter() -> None:
         assert np.array_equal(one, other)
 
 
+@pytest.mark.long
 def test_seeds_and_domains_share_no_picture() -> None:
     seen = {draw(seed, index, 0.0).image.tobytes() for seed in (0, 1) for index in range(3)}
     for domain in Domain:
@@ -83,6 +85,7 @@ def test_defect_rate_is_kept_and_every_kind_comes(rate: float) -> None:
     assert set(truths) - {GOOD} == (set(DEFECTS) if rate else set())
 
 
+@pytest.mark.long
 def test_part_id_says_nothing_of_the_truth() -> None:
     for rate in (0.0, 1.0):
         ids = [part_id for part_id, _ in grab(3, rate_hz=0.0, defect_rate=rate)]

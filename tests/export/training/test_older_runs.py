@@ -34,6 +34,7 @@ def make_older(run: Run, folder: Path, **settings: Any) -> Run:
     return Run(folder)
 
 
+@pytest.mark.long
 def test_an_older_run_has_one_scale_and_its_own_bank(trained: Run, tmp_path: Path) -> None:
     assert BANK_ITEMS != 4096
     older = make_older(trained, tmp_path / "a", bank_items=None).facts().settings

@@ -209,6 +209,7 @@ def test_training_without_suspects_can_be_resumed(soiled: Path, tmp_path: Path) 
     assert again.outcome().calibration.good_parts == 25
 
 
+@pytest.mark.long
 def test_kept_maps_are_of_the_highest_parts_and_damage_is_told(
     trained: Run, tmp_path: Path
 ) -> None:

@@ -112,6 +112,7 @@ def test_half_precision_is_refused_and_nothing_written(
     assert not output.exists()
 
 
+@pytest.mark.long
 def test_a_transformer_is_not_brought_to_8_bits(
     parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

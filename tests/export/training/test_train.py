@@ -52,6 +52,7 @@ def assert_same_model(one: Run, two: Run) -> None:
     assert one.outcome().calibration == two.outcome().calibration
 
 
+@pytest.mark.long
 def test_same_seed_gives_the_same_model(parts: Path, trained: Run, tmp_path: Path) -> None:
     assert_same_model(trained, fit(parts, tmp_path / "again"))
 
@@ -278,6 +279,7 @@ def test_statistics_of_another_grid_are_refused(trained: Run, tmp_path: Path) ->
         load_scorer(run, CPU)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("rate", "folds"), [(0.005, 3), (0.45, 2), (0.49, 1)])
 def test_copies_are_one_part_when_tested_and_stay_together(
     tmp_path: Path, rate: float, folds: int
@@ -327,6 +329,7 @@ def test_defects_score_above_the_limit_and_good_parts_below(trained: Run) -> Non
     assert sum(value >= 1.0 for value in bad) >= 3
 
 
+@pytest.mark.long
 def test_a_resumed_run_must_be_the_same_run(parts: Path, trained: Run, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     fit(parts, folder, epochs=0)

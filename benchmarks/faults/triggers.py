@@ -138,10 +138,10 @@ def kills(folder: Path, trials: int, tick: Tick) -> Found:
             for _ in range(2):
                 plc.trigger()
                 plc.pump(30.0)
-            ear.wait_for(len(plc.answers), 10.0)
+            ear.wait_for(len(plc.answers))
             # A status tells of what the end of the epoch before had.
             time.sleep(1.2)
-            ear.wait_for(len(Journal(folder / "journal").verdicts), 10.0)
+            ear.wait_for(len(Journal(folder / "journal").verdicts))
             daemon.child.terminate()
             assert daemon.child.wait(20) == 0, daemon.log
     journal = Journal(folder / "journal")

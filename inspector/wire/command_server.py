@@ -47,6 +47,7 @@ from inspector.wire.messages import (
     decode_command,
     encode,
 )
+from inspector.wire.outbox import Outbox
 from inspector.wire.replay import Bucket, RecordedVerdicts, read_replay
 from inspector.wire.requests import Request
 
@@ -76,6 +77,10 @@ _LARGEST_COMMAND: Final = 64 << 10
 _HIGH_WATER: Final = 256
 _MOST_OUTSTANDING: Final = 1000
 """Commands of one client that may wait for their last reply."""
+_MOST_KEPT: Final = 3 * _MOST_OUTSTANDING
+"""Replies that wait for one connection: a trigger has three, and a slow disk ends all at once."""
+_PATIENCE_S: Final = 10.0
+"""How long a connection with kept replies may take none of them."""
 _MOST_REPLAYS: Final = 4
 """Replays of one client that may wait for their turn."""
 _EPOCHS_SHOWN: Final = 100
@@ -160,7 +165,7 @@ class Commands(Worker):
             collections.deque()
         )
         self._closing = False
-        self._unsent = 0
+        self._outbox = Outbox(socket.socket, most=_MOST_KEPT, patience_s=_PATIENCE_S)
         self.address = socket.address
         self._awake, self._waker = socketpair()
         self._awake.setblocking(False)
@@ -180,7 +185,7 @@ class Commands(Worker):
     @property
     def unsent(self) -> int:
         """How many replies were dropped because their client had gone or did not read."""
-        return self._unsent
+        return self._outbox.unsent
 
     @property
     def served(self) -> bool:
@@ -211,8 +216,14 @@ class Commands(Worker):
                 self._send_replies()
                 self._take_early(closing)
                 if closing:
+                    self._outbox.drain(_LINGER_MS / 1000)
                     return
-                poller.poll(self._serve_replay())
+                waits_ms = [
+                    wait
+                    for wait in (self._outbox.retry(), self._serve_replay())
+                    if wait is not None
+                ]
+                poller.poll(min(waits_ms, default=None))
                 with contextlib.suppress(BlockingIOError):
                     self._awake.recv(4096)
                 self._receive()
@@ -252,7 +263,7 @@ class Commands(Worker):
         if isinstance(command, StatusCommand):
             received_us = time.monotonic_ns() // 1000
             self._clocks.hear(identity, command.sent_us, command.answered_us, received_us)
-            self._send(identity, encode(self._describe(command.id)))
+            self._outbox.send(identity, encode(self._describe(command.id)))
             return
         key = peer.encode() or identity
         client = self._clients.setdefault(key, _Client(Bucket.full(self._replay_per_s)))
@@ -311,19 +322,11 @@ class Commands(Worker):
         while self._replies:
             key, identity, reply, last = self._replies.popleft()
             self._clients[key].outstanding -= last
-            self._send(identity, encode(reply))
-
-    def _send(self, identity: bytes, body: bytes) -> None:
-        try:
-            self._socket.send_multipart([identity, body], zmq.NOBLOCK)
-        except zmq.ZMQError as error:
-            if error.errno not in {zmq.EHOSTUNREACH, zmq.EAGAIN}:
-                raise
-            self._unsent += 1
+            self._outbox.keep(identity, encode(reply))
 
     def _refuse(self, identity: bytes, id_: str, code: RefusalCode, detail: str) -> None:
         reply = ReplyMessage(id=id_, kind="refused", code=code, detail=detail)
-        self._send(identity, encode(reply))
+        self._outbox.keep(identity, encode(reply))
 
     def _describe(self, id_: str) -> ReplyMessage:
         epochs: Sequence[tuple[str, int]] = ()
@@ -407,7 +410,7 @@ class Commands(Worker):
             return 0
         # The verdicts are passed on as they are recorded: what was published, byte for byte.
         body = encode(reply).replace(_NO_VERDICTS, b'"verdicts":[%b]' % b",".join(verdicts), 1)
-        self._send(identity, body)
+        self._outbox.send(identity, body)
         return len(verdicts)
 
     def _forget_idle(self, now: float) -> None:

@@ -572,6 +572,8 @@ def test_region_picked_in_the_window_is_trained_on(display, tmp_path, capsys, mo
 def test_cameras_that_run_on_are_told_from_recordings(tmp_path):
     (tmp_path / "line.mp4").touch()
     assert find_source("0").is_live
+    assert find_source("/dev/video0").is_live
+    assert not find_source("/dev/shm/line.mp4").is_live
     assert find_source("rtsp://10.0.0.1/stream").is_live
     assert not find_source(str(tmp_path / "line.mp4")).is_live
     assert not find_source("simulator").is_live

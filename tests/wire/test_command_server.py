@@ -440,6 +440,25 @@ def test_one_client_has_four_replays_waiting_at_most(recorded):
         assert 24 <= len(refused) <= 26
 
 
+def test_replies_that_come_all_at_once_all_arrive(recorded):
+    # So it is after a pause of the journal's disk.
+    requests: queue.Queue[Request] = queue.Queue()
+    with serving(recorded, requests.put) as commands, Peer(commands.address) as peer:
+        for number in range(1, 1001):
+            peer.send(**trigger(number, id=str(number)))
+        for request in [requests.get(timeout=5) for _ in range(1000)]:
+            accept_and_answer(request)
+        time.sleep(0.5)
+        kinds: dict[str, list[str]] = {}
+        for _ in range(3000):
+            reply = peer.receive()
+            assert reply is not None, len(kinds)
+            kinds.setdefault(reply["id"], []).append(reply["kind"])
+        assert commands.unsent == 0
+    assert len(kinds) == 1000
+    assert {tuple(found) for found in kinds.values()} == {("accepted", "acquired", "verdict")}
+
+
 def test_client_that_does_not_read_costs_only_its_replies(recorded):
     recorded.record(100)
     with serving(recorded, accept_and_answer, replay_per_s=1e6) as commands:

@@ -55,7 +55,10 @@ class OpenCvCamera(CameraBase):
     def source_kind(self) -> SourceKind:
         """What ``source`` names."""
         source = self.source
-        if isinstance(source, int) or source.isdecimal() or source.startswith("/dev/"):
+        if isinstance(source, int) or source.isdecimal():
+            return "device"
+        # What lies in Linux's memory file system is a file.
+        if source.startswith("/dev/") and not source.startswith("/dev/shm/"):  # noqa: S108
             return "device"
         if self.backend == "gstreamer" or "!" in source:
             return "pipeline"

@@ -72,20 +72,20 @@ def test_quantile_is_a_value_that_was_measured():
 
 def test_one_verdict_a_trigger(tmp_path):
     found = triggers.bursts(tmp_path, 400, quiet)
-    assert found.holds, found
+    assert found.holds, str(found)
     assert found.figures["verdicts_over_trigger"] > 0
     assert found.figures["verdicts_pass"] > 0
 
 
 def test_kill_loses_nothing_acknowledged(tmp_path):
     found = triggers.kills(tmp_path, 2, quiet)
-    assert found.holds, found
+    assert found.holds, str(found)
     assert found.figures["triggers_acknowledged"] > 0
 
 
 def test_a_wrong_picture_never_passes(tmp_path):
     found = frames.wrong_pictures(tmp_path, 10, quiet)
-    assert found.holds, found
+    assert found.holds, str(found)
     assert found.figures["changed"] > 0
 
 
@@ -112,11 +112,11 @@ def test_station_that_takes_no_trigger_keeps_no_promise(tmp_path, monkeypatch, r
 
 
 def test_power_loss_loses_nothing_acknowledged(tmp_path):
-    assert (found := triggers.power_cuts(tmp_path, 5, quiet)).holds, found
+    assert (found := triggers.power_cuts(tmp_path, 5, quiet)).holds, str(found)
 
 
 def test_subscribers_end_complete(tmp_path):
-    assert (found := subscribers.complete(tmp_path, 3, quiet, stopped=500)).holds, found
+    assert (found := subscribers.complete(tmp_path, 3, quiet, stopped=500)).holds, str(found)
 
 
 def test_slow_subscriber_stalls_nobody(tmp_path):
@@ -145,12 +145,12 @@ def test_slow_subscriber_fills_no_memory(tmp_path):
 
 def test_a_log_that_nobody_reads_holds_up_nothing(tmp_path):
     found = hangs.unread(tmp_path, 20, quiet)
-    assert found.holds, found
+    assert found.holds, str(found)
 
 
 def test_a_share_that_hangs_holds_up_nothing(tmp_path):
     found = hangs.shares(tmp_path, 1, quiet)
-    assert found.holds, found
+    assert found.holds, str(found)
     assert found.figures["refused"] == 1
 
 
@@ -167,15 +167,15 @@ def test_camera_loss_is_a_fault_and_heals(tmp_path):
 
 
 def test_corrupted_models_are_refused(tmp_path, bundle_path):
-    assert (found := models.models(tmp_path, 24, quiet, bundle_path)).holds, found
+    assert (found := models.models(tmp_path, 24, quiet, bundle_path)).holds, str(found)
 
 
 def test_strangers_can_do_nothing(tmp_path):
-    assert (found := strangers.strangers(tmp_path, 1, quiet)).holds, found
+    assert (found := strangers.strangers(tmp_path, 1, quiet)).holds, str(found)
 
 
 def test_config_errors_are_refused_before_the_camera_opens(tmp_path):
-    assert (found := config.config(tmp_path, 120, quiet)).holds, found
+    assert (found := config.config(tmp_path, 120, quiet)).holds, str(found)
 
 
 def test_soak_goes_on_where_it_was_stopped(tmp_path):
@@ -269,7 +269,7 @@ def test_children_import_this_checkout(tmp_path, monkeypatch):
 
 def test_without_its_journal_a_station_passes_no_part(tmp_path, monkeypatch):
     found = journals.taken_away(tmp_path, 1, quiet)
-    assert found.holds, found
+    assert found.holds, str(found)
     assert (found.figures["asked"], found.figures["before"]) == (5, 10)
     blind = functools.partial(running.running, program=BLIND)
     monkeypatch.setattr(running, "running", blind)
@@ -280,13 +280,13 @@ def test_without_its_journal_a_station_passes_no_part(tmp_path, monkeypatch):
 
 def test_odd_things_end_nothing(tmp_path):
     found = journals.odd_things(tmp_path, 1, quiet)
-    assert found.holds, found
+    assert found.holds, str(found)
     assert found.figures["damaged"] >= 1
 
 
 def test_changeovers_outlive_kills_and_the_row_can_fail(tmp_path, monkeypatch):
     found = changeovers.changeovers(tmp_path / "kept", 1, quiet)
-    assert found.holds, found
+    assert found.holds, str(found)
     assert found.figures["answered"] == 1
     (tmp_path / "sitecustomize.py").write_text(
         "from inspector.journal import writer\nwriter.Journal.keep = lambda *_: None\n"
@@ -297,5 +297,5 @@ def test_changeovers_outlive_kills_and_the_row_can_fail(tmp_path, monkeypatch):
 
 def test_alarms_come_where_they_must_and_only_there(tmp_path):
     found = alarms.alarms(tmp_path, 20, quiet)
-    assert found.holds, found
+    assert found.holds, str(found)
     assert set(found.figures) == {"parts_until_alarm_FAIL", "parts_until_alarm_FAULT"}

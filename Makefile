@@ -31,7 +31,7 @@ test-peers: $(DEV)/.installed
 
 # The benchmarks' own tests (that each measures what it says, and can fail), and the longest others.
 test-benchmarks: $(DEV)/.installed
-	$(DEV)/bin/python -m pytest --numprocesses auto -m "benchmarks or long"
+	$(DEV)/bin/python -m pytest --numprocesses logical -m "benchmarks or long"
 
 # The quick tests with every dependency at the lowest version that pyproject.toml declares.
 test-lowest: $(DEV)/.installed

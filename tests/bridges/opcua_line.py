@@ -163,7 +163,7 @@ async def connected(
     uri: str = "",
 ) -> AsyncIterator[Caller]:
     """A client that is connected, with a certificate where there is a folder of them."""
-    client = Client(url, timeout=10)
+    client = Client(url, timeout=30)
     if pki is not None and server is not None:
         await client.set_security(
             POLICIES[policy], str(pki / "own.der"), str(pki / "own.pem"), None, str(server)

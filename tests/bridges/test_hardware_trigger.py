@@ -292,7 +292,7 @@ def test_the_key_names_cameras_and_the_map_names_the_registers(tmp_path):
 def line(tmp_path: Path, bundle_path: Path) -> Iterator[Line]:
     """A real station whose camera runs by itself, good and bad parts in turn."""
     with contextlib.ExitStack() as stack:
-        yield Line(tmp_path, bundle_path, stack, rate_hz=0.6)
+        yield Line(tmp_path, bundle_path, stack, rate_hz=0.3, timeout_ms=10_000)
 
 
 @pytest.mark.long
@@ -301,7 +301,7 @@ def test_a_real_station_a_real_bridge_and_a_camera_that_counts(line):
     station.wait_for_log(r"state=Ready")
     addresses = {"commands": line.relay.address, "verdicts": line.verdicts}
     line.start_bridge(
-        hardware_trigger=["top"], station=addresses, plc_heartbeat_s=0, hardware_window_ms=800
+        hardware_trigger=["top"], station=addresses, plc_heartbeat_s=0, hardware_window_ms=1600
     )
     _, out, err = inside("check", line.bridge_file)
     assert "takes no triggers" not in out + err and "verdicts come from" in out, out + err
@@ -353,7 +353,9 @@ def test_check_tells_a_camera_on_a_line_from_one_that_waits_for_commands(line, t
 def test_a_simulated_plc_counts_the_edges_of_a_trigger_line(line):
     line.start_station().wait_for_log(r"state=Ready")
     addresses = {"commands": line.relay.address, "verdicts": line.verdicts}
-    line.start_bridge(hardware_trigger=["top"], station=addresses, hardware_window_ms=800)
+    line.start_bridge(hardware_trigger=["top"], station=addresses, hardware_window_ms=1600)
+    # The bridge counts from a status, which may be a second older than a picture.
+    time.sleep(1.5)
     code, out, err = inside("simulate-plc", "modbus", line.bridge_file, "--parts", "4")
     assert code == 0, out + err
-    assert sorted(re.findall(r"part-0000\d +(\S+)", out)) == ["FAIL", "FAIL", "PASS", "PASS"]
+    assert sorted(re.findall(r"part-0000\d +(\S+)", out)) == ["FAIL", "FAIL", "PASS", "PASS"], out

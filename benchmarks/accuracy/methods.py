@@ -102,6 +102,7 @@ _GRID = (
     cfa.pool,
     cfa.up_sample,
     cfa.smoothing,
+    cfa.project,
     cfa.farthest_first,
     cfa.flatten,
     cfa.find_nearest,

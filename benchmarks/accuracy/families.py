@@ -214,6 +214,12 @@ def curve(
     return [(value, statistics.fmean(found)) for value, found in sorted(at.items())]
 
 
+def ticks_of(measured: Sequence[Measured], axis: str) -> list[float]:
+    """All values on ``axis``, rising; families have middle points of their own."""
+    points_on = (one.point for one in measured if one.point.axis in (axis, "middle"))
+    return sorted({one.value if one.axis == axis else middle(one, axis) for one in points_on})
+
+
 def publish(
     options: argparse.Namespace,
     measured: Sequence[Measured],
@@ -293,12 +299,14 @@ def draw(
     for row, (name, title) in enumerate(FIGURES):
         for column, axis in enumerate(axes):
             panel = panels[row][column]
+            ticks = ticks_of(measured, axis)
+            # Evenly spaced: values go from 0 to 180 degrees.
+            panel.set_xticks(range(len(ticks)), [f"{value:g}" for value in ticks])
             for order, family in enumerate(found):
                 for mark, method in enumerate(methods):
                     line = curve(measured, family, method, axis, name)
                     panel.plot(
-                        # Evenly spaced: values go from 0 to 180 degrees.
-                        [f"{value:g}" for value, _ in line],
+                        [ticks.index(value) for value, _ in line],
                         [value for _, value in line],
                         color=COLOURS[order % len(COLOURS)],
                         marker=MARKERS[mark % len(MARKERS)],

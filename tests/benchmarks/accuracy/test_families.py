@@ -56,3 +56,15 @@ def test_a_wrong_name_is_refused(
 ) -> None:
     assert families.main([*option, "--out", str(tmp_path)]) != 0
     assert f"{option[0]}: no {option[1]}; there are" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_middle_points_of_all_families_lie_on_one_axis():
+    measured = [
+        families.Measured(point, "padim", 0, {"image_auroc": 0.5})
+        for family in ("brushed", "gear")
+        for point in families.points(family, ("turned",), 40)
+    ]
+    assert families.ticks_of(measured, "turned") == [0, 1, 4, 10, 180]
+    assert families.curve(measured, "gear", "padim", "turned", "image_auroc") == [
+        (value, 0.5) for value in (0, 4, 10, 180)
+    ]

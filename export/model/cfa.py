@@ -422,7 +422,8 @@ def project(points: Tensor, width: int, generator: torch.Generator) -> Tensor:
     if points.shape[1] <= width:
         return points
     directions = torch.randn(points.shape[1], width, generator=generator) / width**0.5
-    return points @ directions.to(points)
+    projected: Tensor = points @ directions.to(points)
+    return projected
 
 
 def farthest_first(points: Tensor, items: int) -> Tensor:

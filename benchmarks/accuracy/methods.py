@@ -102,7 +102,6 @@ _GRID = (
     cfa.pool,
     cfa.up_sample,
     cfa.smoothing,
-    cfa.project,
     cfa.farthest_first,
     cfa.flatten,
     cfa.find_nearest,

@@ -108,9 +108,7 @@ class PatchCore:
         points = torch.cat(sample)
         items = min(CORESET_MOST, max(1, round(CORESET_SHARE * total)))
         on_step(Step("coreset", 0, 1))
-        chosen = cfa.farthest_first(
-            cfa.project(points, PROJECTED, generator), min(items, len(points))
-        )
+        chosen = cfa.farthest_first(_projected(points, generator), min(items, len(points)))
         return cls(points[chosen], Maps(grid, target, points.device), pooled)
 
     def score(self, patches: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,6 +145,14 @@ def reweighted(patch: Tensor, nearest: int, bank: Tensor) -> Tensor:
     support = bank[around.topk(count, largest=False).indices]
     weights = torch.softmax(torch.linalg.vector_norm(patch - support, dim=1), dim=0)
     return (1.0 - weights[0]) * distance
+
+
+def _projected(points: Tensor, generator: torch.Generator) -> Tensor:
+    """``[P, D]`` on at most 128 random directions."""
+    if points.shape[1] <= PROJECTED:
+        return points
+    matrix = torch.randn(points.shape[1], PROJECTED, generator=generator) / PROJECTED**0.5
+    return points @ matrix.to(points)
 
 
 class PaDiM:

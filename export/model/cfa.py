@@ -30,9 +30,6 @@ CORESET_POOL = 100_000
 CORESET_FLOATS = 2**25
 """Largest number of floats in that pool, which bounds it for wide features: 134 MB."""
 
-CHOICE_WIDTH = 64
-"""Random directions along which patches are compared while the bank's items are chosen."""
-
 AXES_PATCHES = 1024
 """Patches drawn from each part to find the principal axes."""
 
@@ -395,7 +392,7 @@ def _coreset_bank(phis: Iterator[Tensor], items: int, generator: torch.Generator
     """Greedy k-centre over patches of all parts: rare but normal patches keep an item of their own.
 
     The items are chosen from a uniform sample of patches, so that time and memory do not grow with
-    the data set, and by distances along ``CHOICE_WIDTH`` random directions.
+    the data set.
     """
     kept: list[Tensor] = []
     keys: list[Tensor] = []
@@ -411,19 +408,7 @@ def _coreset_bank(phis: Iterator[Tensor], items: int, generator: torch.Generator
     points = kept[0]
     if items >= len(points):
         return points[torch.arange(items, device=points.device) % len(points)]
-    return points[farthest_first(project(points, CHOICE_WIDTH, generator), items)]
-
-
-def project(points: Tensor, width: int, generator: torch.Generator) -> Tensor:
-    """``[N, D]`` on ``width`` random directions at most, which nearly keeps distances.
-
-    Johnson and Lindenstrauss 1984; PatchCore chooses its bank so, too (Roth et al. 2022, 3.2).
-    """
-    if points.shape[1] <= width:
-        return points
-    directions = torch.randn(points.shape[1], width, generator=generator) / width**0.5
-    projected: Tensor = points @ directions.to(points)
-    return projected
+    return points[farthest_first(points, items)]
 
 
 def farthest_first(points: Tensor, items: int) -> Tensor:

@@ -165,30 +165,6 @@ def test_farthest_first_is_the_literal_greedy_choice(
         assert reach[chosen[taken]] >= reach.max() * (1 - 1e-4) - 1e-2
 
 
-@given(seed=st.integers(0, 1000), rank=st.integers(8, 200))
-@settings(max_examples=15)
-def test_items_chosen_along_random_directions_cover_nearly_as_well(seed: int, rank: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    factors = torch.randn(3000, rank, generator=generator)
-    points = factors @ torch.randn(rank, 224, generator=generator)
-    few = cfa.project(points, cfa.CHOICE_WIDTH, generator)
-    assert few.shape == (3000, cfa.CHOICE_WIDTH)
-
-    def reach(chosen: torch.Tensor) -> tuple[float, float]:
-        distances = torch.cdist(points, points[chosen]).amin(dim=1)
-        return distances.mean().item(), distances.max().item()
-
-    exact = reach(cfa.farthest_first(points, 300))
-    mean, most = reach(cfa.farthest_first(few, 300))
-    assert mean <= 1.05 * exact[0]
-    assert most <= 1.35 * exact[1]
-
-
-def test_narrow_patches_are_compared_as_they_are() -> None:
-    points = torch.randn(50, 8)
-    assert cfa.project(points, 64, torch.Generator()) is points
-
-
 def test_repulsion_acts_once_the_radius_reaches_the_negatives() -> None:
     built = model()
     with torch.no_grad():

@@ -33,8 +33,13 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 
 # A shared machine's disk may not answer for seconds, which a station tells as a fault of its disk.
 if sys.platform == "linux" and not {"TMPDIR", "PYTEST_DEBUG_TEMPROOT"} & os.environ.keys():
-    if Path("/dev/shm").is_dir() and psutil.disk_usage("/dev/shm").free > 8 << 30:
-        os.environ["PYTEST_DEBUG_TEMPROOT"] = "/dev/shm"
+    memory = Path("/dev/shm")
+    if (
+        os.access(memory, os.W_OK)
+        and not os.statvfs(memory).f_flag & os.ST_NOEXEC
+        and min(psutil.disk_usage(str(memory)).free, psutil.virtual_memory().available) > 8 << 30
+    ):
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(memory)
 
 # A moment in which the machine had no time for an example would else fail it.
 hypothesis.settings.register_profile("shared machine", deadline=None)

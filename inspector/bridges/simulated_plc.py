@@ -300,16 +300,12 @@ class CountedPlc(SimulatedPlc):
         super().close()
         self._open.close()
 
-    def _pictures(self, since_us: int) -> int:
-        """How many pictures of after ``since_us`` (wall time) were told since the last call.
-
-        Raises WireError.
-        """
+    def _pictures(self) -> int:
+        """How many pictures the camera has taken since the last call. Raises WireError."""
         seen = 0
         while (item := self._eye.receive(0)) is not None:
-            if isinstance(item, VerdictMessage) and item.camera == self._name:
-                taken_us = item.judged_us if item.grabbed_us is None else item.grabbed_us
-                seen += taken_us >= since_us and not self._eye.is_record
+            is_picture = isinstance(item, VerdictMessage) and item.camera == self._name
+            seen += is_picture and not self._eye.is_record
         return seen
 
     def run(
@@ -322,14 +318,10 @@ class CountedPlc(SimulatedPlc):
     ) -> Iterator[Seen]:
         """Count ``parts`` of the camera's pictures, whenever they come; gives each part's end."""
         sent, quiet_s = 0, time.monotonic()
-        reset_us = time.time_ns() // 1000
         while not stop() and (sent < parts or self.waiting):
             now_s = time.monotonic()
             yield from self.scan()
-            if self.block.needs_reset:
-                reset_us = time.time_ns() // 1000
-            # A new subscriber is told verdicts of before: the edges of their parts were never seen.
-            for _ in range(self._pictures(reset_us)):
+            for _ in range(self._pictures()):
                 quiet_s = now_s
                 if sent < parts and not self.block.needs_reset:
                     sent += 1

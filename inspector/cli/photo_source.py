@@ -17,7 +17,7 @@ from inspector.cameras.opencv import turn_of
 from inspector.cli.repeats import Repeats
 from inspector.config.cameras import CameraConfig
 from inspector.config.cameras.folder import FolderCamera
-from inspector.config.cameras.opencv import OpenCvCamera
+from inspector.config.cameras.opencv import OpenCvCamera, is_device
 from inspector.config.cameras.simulator import SimulatorCamera
 from inspector.config.station_file import Station, load_station
 from inspector.config.yaml_file import in_words
@@ -83,7 +83,7 @@ def find_camera(text: str) -> FolderCamera | OpenCvCamera | SimulatorCamera:
         raise CameraError(f"{text}: a single picture; name the folder it lies in")
     if path.suffix.lower() == ".onnx" and path.is_file():
         raise CameraError(f"{text}: a bundle, not a camera; name what gives the pictures")
-    is_named = text.isdecimal() or text.startswith("/dev/") or "://" in text or "!" in text
+    is_named = is_device(text) or "://" in text or "!" in text
     is_file = path.exists() and not _STATION_FILE.fullmatch(text)
     if not text or not (is_named or is_file):
         raise CameraError(

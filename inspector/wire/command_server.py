@@ -80,7 +80,7 @@ _MOST_OUTSTANDING: Final = 1000
 _MOST_KEPT: Final = 3 * _MOST_OUTSTANDING
 """Replies that wait for one connection: a trigger has three, and a slow disk ends all at once."""
 _PATIENCE_S: Final = 10.0
-"""How long a connection with kept replies may take none of them."""
+"""For so long a connection with kept replies may be passed none of them."""
 _MOST_REPLAYS: Final = 4
 """Replays of one client that may wait for their turn."""
 _EPOCHS_SHOWN: Final = 100
@@ -216,7 +216,7 @@ class Commands(Worker):
                 self._send_replies()
                 self._take_early(closing)
                 if closing:
-                    self._outbox.drain(_LINGER_MS / 1000)
+                    self._outbox.drain(_LINGER_MS / 2000)
                     return
                 waits_ms = [
                     wait
@@ -326,7 +326,7 @@ class Commands(Worker):
 
     def _refuse(self, identity: bytes, id_: str, code: RefusalCode, detail: str) -> None:
         reply = ReplyMessage(id=id_, kind="refused", code=code, detail=detail)
-        self._outbox.keep(identity, encode(reply))
+        self._outbox.send(identity, encode(reply))
 
     def _describe(self, id_: str) -> ReplyMessage:
         epochs: Sequence[tuple[str, int]] = ()

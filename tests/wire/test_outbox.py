@@ -42,6 +42,20 @@ class Line:
         for number in range(first, first + count):
             self.outbox.keep(self.identity, b"%d " % number + BODY)
 
+    def settle(self) -> None:
+        """Until neither the sockets nor the kernel take any more."""
+        until = time.monotonic() + 10.0
+        before, since = -1, 0.0
+        while before != self.taken() or time.monotonic() < since + 0.3:
+            assert time.monotonic() < until
+            if before != self.taken():
+                before, since = self.taken(), time.monotonic()
+            time.sleep(0.005)
+            self.outbox.retry()
+
+    def taken(self) -> int:
+        return MANY - len(self.outbox._backlogs[self.identity].replies)
+
     def read(self, most: int = 2 * MANY) -> list[int]:
         """What there is to read, until nothing has come for a while."""
         found: list[int] = []
@@ -85,12 +99,45 @@ def test_no_more_than_so_many_are_kept(line):
     assert len(found) >= MANY
 
 
+def test_all_connections_together_keep_no_more_than_so_many_bytes(line):
+    line.outbox._most_bytes = 10 * len(BODY)
+    line.keep(MANY)
+    found = line.read()
+    assert len(found) + line.outbox.unsent == MANY
+    assert line.outbox.unsent > 0
+    # What was passed on is room again.
+    before = line.outbox.unsent
+    line.keep(5)
+    assert (line.read(), line.outbox.unsent) == ([0, 1, 2, 3, 4], before)
+
+
+def test_many_that_stand_still_leave_time_for_others(line):
+    line.keep(MANY)
+    line.settle()
+    others = [line.connect() for _ in range(50)]
+    for number, other in enumerate(others):
+        identity = line.meet(other)
+        for _ in range(100):
+            line.outbox.keep(identity, b"%d " % number + BODY)
+    passes = 0
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        before = line.outbox._retry_at_s
+        line.outbox.retry()
+        passes += line.outbox._retry_at_s != before
+    assert 1 <= passes <= 100
+    for other in others:
+        other.close(linger=0)
+
+
 def test_a_connection_that_takes_nothing_is_given_up_and_served_again_later(line):
     line.keep(MANY)
-    line.outbox.retry()
+    line.settle()
     line.now_s = 9.9
+    time.sleep(0.1)
     assert line.outbox.retry() is not None
     line.now_s = 10.1
+    time.sleep(0.1)
     assert line.outbox.retry() is None
     lost = line.outbox.unsent
     assert len(line.read()) == MANY - lost

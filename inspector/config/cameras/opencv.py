@@ -55,10 +55,7 @@ class OpenCvCamera(CameraBase):
     def source_kind(self) -> SourceKind:
         """What ``source`` names."""
         source = self.source
-        if isinstance(source, int) or source.isdecimal():
-            return "device"
-        # What lies in Linux's memory file system is a file.
-        if source.startswith("/dev/") and not source.startswith("/dev/shm/"):  # noqa: S108
+        if isinstance(source, int) or is_device(source):
             return "device"
         if self.backend == "gstreamer" or "!" in source:
             return "pipeline"
@@ -92,6 +89,15 @@ class OpenCvCamera(CameraBase):
         # Unlike Path.is_file it raises no error for a name that is too long, or not allowed.
         is_file = os.path.isfile(path)  # noqa: PTH113
         return self.model_copy(update={"source": str(path)}) if is_file else self
+
+
+def is_device(source: str) -> bool:
+    """True when ``source`` names a device: its number, or a path below ``/dev``.
+
+    What lies in Linux's memory file system, ``/dev/shm``, is a file.
+    """
+    below = source.startswith("/dev/") and not source.startswith("/dev/shm/")  # noqa: S108
+    return source.isdecimal() or below
 
 
 def _has_host(rest: str) -> bool:

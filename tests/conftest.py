@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import importlib
@@ -121,6 +122,18 @@ def server_of_commands() -> Iterator[None]:
     """It ends with the last test."""
     yield
     commands.SERVER.end()
+
+
+@pytest.fixture(autouse=True)
+def no_event_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A browser's event loop owns the thread until the session ends, and others may run theirs."""
+    if "chromium" in request.fixturenames:
+        yield
+        return
+    asleep = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    yield
+    asyncio._set_running_loop(asleep)
 
 
 @pytest.fixture(autouse=True)

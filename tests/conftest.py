@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
 import importlib
@@ -19,6 +18,7 @@ import pytest
 
 from inspector.wire.publisher import Publisher
 from tests import commands, running, tiny
+from tests.loops import loop_put_aside
 from tests.parties import Parties
 from tests.stations import Recorded
 
@@ -126,14 +126,9 @@ def server_of_commands() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_event_loop(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A browser's event loop owns the thread until the session ends, and others may run theirs."""
-    if "chromium" in request.fixturenames:
+    """A test without a browser may run an event loop of its own."""
+    with contextlib.nullcontext() if "chromium" in request.fixturenames else loop_put_aside():
         yield
-        return
-    asleep = asyncio._get_running_loop()
-    asyncio._set_running_loop(None)
-    yield
-    asyncio._set_running_loop(asleep)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 import re
@@ -25,6 +24,7 @@ from inspector.imaging.images import encode_jpeg, encode_png
 from inspector.wire.messages import StatusMessage, VerdictMessage
 from tests import tiny
 from tests.commands import Started, environment, start
+from tests.loops import loop_put_aside
 
 START_S = 20.0
 FREE = dict.fromkeys(("verdicts", "images", "commands"), "tcp://127.0.0.1:*")
@@ -94,14 +94,12 @@ def inside(*arguments: str | Path) -> tuple[int, str, str]:
     """As ``inspector``, but in this process: half a second less of importing."""
     out, err = io.StringIO(), io.StringIO()
     words = [str(argument) for argument in arguments]
-    # A browser's loop owns this thread while it sleeps, and a command may run one of its own.
-    asleep = asyncio._get_running_loop()
-    asyncio._set_running_loop(None)
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = cli.main(words)
-    finally:
-        asyncio._set_running_loop(asleep)
+    with (
+        loop_put_aside(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = cli.main(words)
     return code, out.getvalue(), err.getvalue()
 
 

@@ -79,6 +79,7 @@ _MOST_OUTSTANDING: Final = 1000
 """Commands of one client that may wait for their last reply."""
 _MOST_KEPT: Final = 3 * _MOST_OUTSTANDING
 """Replies that wait for one connection: a trigger has three, and a slow disk ends all at once."""
+_MOST_KEPT_BYTES: Final = 64 << 20
 _PATIENCE_S: Final = 10.0
 """For so long a connection with kept replies may be passed none of them."""
 _MOST_REPLAYS: Final = 4
@@ -89,6 +90,7 @@ _MOST_A_TURN: Final = 100
 _LEAST_COST: Final = 5.0
 """Verdicts that a replay counts as at least: reading the journal in vain takes time, too."""
 _LINGER_MS: Final = 500
+_DRAIN_S: Final = 0.25
 
 _NO_VERDICTS: Final = b'"verdicts":[]'
 """Where the recorded verdicts go in a reply: its text fields have every quote escaped."""
@@ -165,7 +167,9 @@ class Commands(Worker):
             collections.deque()
         )
         self._closing = False
-        self._outbox = Outbox(socket.socket, most=_MOST_KEPT, patience_s=_PATIENCE_S)
+        self._outbox = Outbox(
+            socket.socket, most=_MOST_KEPT, most_bytes=_MOST_KEPT_BYTES, patience_s=_PATIENCE_S
+        )
         self.address = socket.address
         self._awake, self._waker = socketpair()
         self._awake.setblocking(False)
@@ -216,7 +220,7 @@ class Commands(Worker):
                 self._send_replies()
                 self._take_early(closing)
                 if closing:
-                    self._outbox.drain(_LINGER_MS / 2000)
+                    self._outbox.drain(_DRAIN_S)
                     return
                 waits_ms = [
                     wait

@@ -37,7 +37,7 @@ class Outbox:
         socket: zmq.Socket[bytes],
         *,
         most: int,
-        most_bytes: int = 64 << 20,
+        most_bytes: int,
         patience_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -24,8 +24,17 @@ class Line:
         self.router.bind("tcp://127.0.0.1:0")
         self.dealer = self.connect()
         self.now_s = 0.0
-        self.outbox = Outbox(self.router, most=MANY, patience_s=10.0, clock=lambda: self.now_s)
+        self.outbox = self.made()
         self.identity = self.meet(self.dealer)
+
+    def made(self, most_bytes: int = 1 << 30) -> Outbox:
+        return Outbox(
+            self.router,
+            most=MANY,
+            most_bytes=most_bytes,
+            patience_s=10.0,
+            clock=lambda: self.now_s,
+        )
 
     def connect(self) -> zmq.Socket[bytes]:
         dealer = self.context.socket(zmq.DEALER)
@@ -100,7 +109,7 @@ def test_no_more_than_so_many_are_kept(line):
 
 
 def test_all_connections_together_keep_no_more_than_so_many_bytes(line):
-    line.outbox._most_bytes = 10 * len(BODY)
+    line.outbox = line.made(most_bytes=10 * len(BODY))
     line.keep(MANY)
     found = line.read()
     assert len(found) + line.outbox.unsent == MANY
